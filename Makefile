@@ -1,0 +1,56 @@
+# Two commands need nothing but Python >= 3.11, pip and make:   make run   and   make test
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types imports bench invariants crds lock cluster-build clean
+
+help:            ## what can be typed here
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	    { $(PYTHON) -m pip install -q --target $(VENV)-tool virtualenv && PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv -q $(VENV); }
+	@echo "installing the locked dependencies into $(VENV) (once)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(STAMP)    ## declare, compile, serve and boot a component on this machine (ONCE=1: then stop)
+	@$(BIN)/metagate quickstart $(if $(ONCE),--once) $(RUN_ARGS)
+
+test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes API server where there can be one
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types imports test  ## everything a commit must pass
+
+lint: $(STAMP)   ## ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	@$(BIN)/mypy
+
+imports: $(STAMP) ## the arrows between the packages
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)  ## bootstraps per second beside pgbench, apply-to-served
+	@$(BIN)/python bench/bench.py
+
+invariants: $(STAMP) ## which invariants of the specification have no test
+	@$(BIN)/python tests/invariants.py
+
+crds: $(STAMP)   ## write the generated CRDs
+	@$(BIN)/metagate crds --directory crds/generated
+
+lock: $(STAMP)   ## pin the dependencies again
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded pyproject.toml -o requirements.lock
+
+cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes the first time, cached afterwards)
+	@tests/cluster/cluster build
+
+clean:           ## remove what was built and installed here
+	rm -rf $(VENV) $(VENV)-tool .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
