@@ -1,0 +1,186 @@
+"""Who is speaking, as plain values.
+
+These are the answers of this package; the gates map them to their own rows and codes. Nothing here knows a
+database, a web framework or another package of ours, so that every gate can use the same types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+
+class Reason(StrEnum):
+    """Why a request has no caller. Closed: metrics are labelled with it. `status_of` gives the HTTP status."""
+
+    MULTIPLE_CREDENTIALS = "multiple_credentials"
+    MISSING = "missing"
+    SCHEME = "scheme"
+    KEY_MALFORMED = "key_malformed"
+    KEY_UNKNOWN = "key_unknown"
+    KEY_EXPIRED = "key_expired"
+    TOKEN_MALFORMED = "token_malformed"  # noqa: S105 - a label
+    TOKEN_HEADER = "token_header"  # noqa: S105 - a label
+    ALGORITHM = "algorithm"
+    ISSUER_UNKNOWN = "issuer_unknown"
+    KEY_ID_UNKNOWN = "key_id_unknown"
+    SIGNATURE = "signature"
+    CLAIMS = "claims"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    LIFETIME = "lifetime"
+    SERVICE_ACCOUNT = "service_account"
+    BEFORE_NAMESPACE = "before_namespace"
+    SUBJECT_UNKNOWN = "subject_unknown"
+
+
+def status_of(reason: Reason) -> Literal[400, 401, 403]:
+    """400 for several credentials (D-32), 403 for a good credential of nobody we know (INV-004), else 401."""
+    if reason is Reason.MULTIPLE_CREDENTIALS:
+        return 400
+    return 403 if reason is Reason.SUBJECT_UNKNOWN else 401
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No caller. `detail` is one sentence for the person who sent it; it holds no part of the credential."""
+
+    reason: Reason
+    detail: str
+
+    @property
+    def status(self) -> Literal[400, 401, 403]:
+        return status_of(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What was shown, so that the statement can check again that it still stands (D-45).
+
+    For a key: `issuer` is empty, `subject` is the sha256 hex digest of the whole key, `kid` is None. For a token:
+    its issuer, subject and key id; `kid` is None for HS256.
+    """
+
+    kind: Literal["key", "token"]
+    issuer: str
+    subject: str
+    kid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The pod a token is bound to (`kubernetes.io` claims). `name` and `node` are for people; `uid` identifies."""
+
+    uid: str
+    name: str | None
+    node: str | None
+
+
+class Identity(Protocol):
+    """What the directory knows of a principal. Any object with these attributes will do."""
+
+    @property
+    def tenant(self) -> UUID: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def namespace_created(self) -> datetime | None: ...
+    @property
+    def principal_key(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def rights(self) -> Collection[str]: ...
+    @property
+    def suspended(self) -> bool: ...
+
+
+class KeyChange(Protocol):
+    """One API key as published: the digest of the whole key, never the key."""
+
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def expires_at(self) -> datetime | None: ...
+
+
+class IssuerChange(Protocol):
+    """One believed issuer (D-14)."""
+
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def audiences(self) -> Collection[str]: ...
+    @property
+    def algorithms(self) -> Collection[str]: ...
+    @property
+    def max_token_lifetime_seconds(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+
+
+class IssuerKeyChange(Protocol):
+    """One public key of an issuer, as a JWK."""
+
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def kid(self) -> str: ...
+    @property
+    def jwk(self) -> Mapping[str, Any]: ...
+    @property
+    def alg(self) -> str | None: ...
+
+
+class Changes(Protocol):
+    """What changed since `mark` was last another one; `full` means: forget everything known before."""
+
+    @property
+    def mark(self) -> int: ...
+    @property
+    def full(self) -> bool: ...
+    @property
+    def api_keys(self) -> Collection[KeyChange]: ...
+    @property
+    def issuers(self) -> Collection[IssuerChange]: ...
+    @property
+    def issuer_keys(self) -> Collection[IssuerKeyChange]: ...
+    @property
+    def gone_api_keys(self) -> Collection[str]: ...
+    @property
+    def gone_issuers(self) -> Collection[str]: ...
+    @property
+    def gone_issuer_keys(self) -> Collection[tuple[str, str]]: ...
+
+
+class Directory(Protocol):
+    """Where a subject becomes a principal. May raise what its storage raises: that is the gate's 503."""
+
+    async def resolve(self, issuer: str, subject: str) -> Identity | None:
+        """The one principal that declares this subject, or None. `issuer` is empty for a key's sha256 hex digest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated principal. `suspended` is told, not enforced: that 403 comes after the body's checks (D-42)."""
+
+    tenant: UUID
+    namespace: str
+    principal_key: str
+    type: str
+    scope: str
+    rights: frozenset[str]
+    suspended: bool
+    credential: Credential
+    pod: Pod | None
+    expires_at: datetime | None
