@@ -1,0 +1,32 @@
+"""The six kinds that people declare, and what each is called where."""
+
+from dataclasses import dataclass
+from typing import Final
+
+GROUP: Final = "metagate.legivellum.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind: `noun` is its word in texts, API paths and the database (D-55: a PrincipalBinding is a binding there)."""
+
+    name: str
+    plural: str
+    singular: str
+    short: tuple[str, ...]
+    noun: str
+    namespaced: bool = True
+
+
+TOKEN_ISSUER: Final = Kind("TokenIssuer", "tokenissuers", "tokenissuer", ("ti",), "issuer", namespaced=False)
+PRINCIPAL: Final = Kind("Principal", "principals", "principal", ("prin",), "principal")
+PROFILE: Final = Kind("Profile", "profiles", "profile", ("prof",), "profile")
+MANIFEST: Final = Kind("Manifest", "manifests", "manifest", ("mf",), "manifest")
+PRINCIPAL_BINDING: Final = Kind("PrincipalBinding", "principalbindings", "principalbinding", ("pb",), "binding")
+POLICY_PROFILE: Final = Kind("PolicyProfile", "policyprofiles", "policyprofile", ("pp",), "policy-profile")
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING, POLICY_PROFILE)
+}

@@ -1,0 +1,129 @@
+"""Every condition type and reason there is. `docs/reasons.md` explains them; a test compares the two."""
+
+from typing import Final
+
+# Conditions
+READY: Final = "Ready"
+ACCEPTED: Final = "Accepted"
+RESOLVED_REFS: Final = "ResolvedRefs"
+COMPILED: Final = "Compiled"
+CONFLICTED: Final = "Conflicted"
+STALLED: Final = "Stalled"
+KEYS_FRESH: Final = "KeysFresh"
+
+CONDITIONS: Final[dict[str, str]] = {
+    READY: "The summary: what is declared is what is served.",
+    ACCEPTED: "The spec is valid.",
+    RESOLVED_REFS: "Everything that the spec refers to exists and may be used from here.",
+    COMPILED: "The present generation is what the database holds.",
+    CONFLICTED: "Another object already holds what this one claims. Present only when True.",
+    STALLED: "Nothing will change until the spec does. Present only when True.",
+    KEYS_FRESH: "The public keys of a TokenIssuer are known and were fetched recently.",
+}
+
+# Reasons of a healthy object
+SERVED: Final = "Served"
+INACTIVE: Final = "Inactive"
+SUSPENDED: Final = "Suspended"
+VALID: Final = "Valid"
+REFERENCES_RESOLVED: Final = "ReferencesResolved"
+IN_SNAPSHOT: Final = "InSnapshot"
+
+# Reasons of a refused spec
+INVALID_FIELD: Final = "InvalidField"
+UNKNOWN_FIELD: Final = "UnknownField"
+MISSING_FIELD: Final = "MissingField"
+FORBIDDEN_KEY: Final = "ForbiddenKey"
+SECRET_VALUE: Final = "SecretValue"
+INLINE_SECRET: Final = "InlineSecret"
+INVALID_KEY: Final = "InvalidKey"
+INVALID_VALUE: Final = "InvalidValue"
+INVALID_PATTERN: Final = "InvalidPattern"
+INVALID_POLLING: Final = "InvalidPolling"
+INVALID_JWK: Final = "InvalidKeySet"
+NOT_OVERRIDABLE: Final = "NotOverridable"
+DUPLICATE: Final = "Duplicate"
+TOO_DEEP: Final = "TooDeep"
+TOO_LARGE: Final = "TooLarge"
+PACKET_TOO_LARGE: Final = "PacketTooLarge"
+SYSTEM_NAMESPACE_ONLY: Final = "SystemNamespaceOnly"
+RESERVED_ISSUER: Final = "ReservedIssuer"
+
+# Reasons of an unresolved reference
+PRINCIPAL_NOT_FOUND: Final = "PrincipalNotFound"
+PROFILE_NOT_FOUND: Final = "ProfileNotFound"
+MANIFEST_NOT_FOUND: Final = "ManifestNotFound"
+REFERENCE_NOT_VALID: Final = "ReferenceNotValid"
+ISSUER_NOT_FOUND: Final = "IssuerNotFound"
+ISSUER_NOT_ADMITTING: Final = "IssuerNotAdmitting"
+SUBJECT_NOT_ADMITTED: Final = "SubjectNotAdmitted"
+CLUSTER_SUBJECT: Final = "ClusterSubjectNotAllowed"
+NO_CLUSTER_ISSUER: Final = "NoClusterIssuer"
+NOT_RESOLVED: Final = "NotResolved"
+
+# Reasons of not being compiled as declared
+LAST_GOOD_SERVED: Final = "LastGoodServed"
+NOTHING_SERVED: Final = "NothingServed"
+MERGE_REFUSED: Final = "MergeRefused"
+NAMESPACE_UNKNOWN: Final = "NamespaceUnknown"
+
+# Reasons of a conflict
+BINDING_CONFLICT: Final = "BindingConflict"
+SUBJECT_CONFLICT: Final = "SubjectConflict"
+KEY_CONFLICT: Final = "KeyConflict"
+ISSUER_CONFLICT: Final = "IssuerConflict"
+
+# Reasons about an issuer's keys
+KEYS_INLINE: Final = "KeysInline"
+KEYS_AWAITED: Final = "KeysAwaited"
+KEYS_FETCHED: Final = "KeysFetched"
+KEYS_STALE: Final = "KeysStale"
+
+REASONS: Final[dict[str, str]] = {
+    SERVED: "The present generation is served.",
+    INACTIVE: "The Binding is valid and declared inactive; nothing of it is served.",
+    SUSPENDED: "The Principal is valid and declared suspended; it is refused everywhere.",
+    VALID: "The spec is valid.",
+    REFERENCES_RESOLVED: "Every reference resolves, or there is none.",
+    IN_SNAPSHOT: "The present generation is in the snapshot.",
+    INVALID_FIELD: "A field has the wrong type or is out of bounds.",
+    UNKNOWN_FIELD: "A field that the kind does not have.",
+    MISSING_FIELD: "A required field is absent.",
+    FORBIDDEN_KEY: "A key that means work or deployment, at any depth (D-17).",
+    SECRET_VALUE: "Something that looks like a secret; declare a reference in Profile.spec.secretRefs instead (D-15).",
+    INLINE_SECRET: "A secret reference that would carry a value (D-15).",
+    INVALID_KEY: "A key that is empty, too long, not a string, or holds control or invisible characters.",
+    INVALID_VALUE: "A value that JSON, I-JSON or the database cannot carry: NUL, NaN, an integer beyond 2^53, a date.",
+    INVALID_PATTERN: "A component glob or subject pattern that is not well formed or would admit too much.",
+    INVALID_POLLING: "A polling entry is a pointer only: endpoint, interval, description (D-18).",
+    INVALID_JWK: "A key of an inline key set that is private, symmetric, weak, or unusable.",
+    NOT_OVERRIDABLE: "Overrides cover packet sections only; identity is not overridden (D-19).",
+    DUPLICATE: "The same thing is listed twice.",
+    TOO_DEEP: "Nested deeper than 32 levels.",
+    TOO_LARGE: "More content than an object may have.",
+    PACKET_TOO_LARGE: "The compiled packet would exceed 256 KiB (D-38).",
+    SYSTEM_NAMESPACE_ONLY: "`scope: Cluster` and `rights` belong to the system namespace (D-51).",
+    RESERVED_ISSUER: "The issuer's name is the one reserved for tokens signed with the shared secret (D-37).",
+    PRINCIPAL_NOT_FOUND: "The Principal does not exist in this namespace.",
+    PROFILE_NOT_FOUND: "The Profile does not exist in this namespace.",
+    MANIFEST_NOT_FOUND: "The Manifest does not exist in this namespace.",
+    REFERENCE_NOT_VALID: "The referenced object exists and has never been valid.",
+    ISSUER_NOT_FOUND: "No TokenIssuer has this issuer.",
+    ISSUER_NOT_ADMITTING: "The TokenIssuer does not admit this namespace (D-44).",
+    SUBJECT_NOT_ADMITTED: "The TokenIssuer's subject pattern does not admit this subject here (D-44).",
+    CLUSTER_SUBJECT: "A subject of the cluster's issuer is named with serviceAccount, never spelled out (D-44).",
+    NO_CLUSTER_ISSUER: "A service account is named, and no TokenIssuer with source Cluster and a known issuer exists.",
+    NOT_RESOLVED: "The spec is not valid and was never served, so its references were not looked at.",
+    LAST_GOOD_SERVED: "The present generation is refused; the last good one stays served (D-20).",
+    NOTHING_SERVED: "Nothing of this object is served.",
+    MERGE_REFUSED: "Profile, Manifest and overrides are valid each, and their merged result is not (D-19).",
+    NAMESPACE_UNKNOWN: "The object's namespace is not known, so there is no tenant to serve it to.",
+    BINDING_CONFLICT: "An older active Binding of the same Principal exists (D-21).",
+    SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
+    KEY_CONFLICT: "An older Principal already has this API key (D-45).",
+    ISSUER_CONFLICT: "An older TokenIssuer already has this issuer, or is already the cluster's (D-44).",
+    KEYS_INLINE: "The keys are part of the spec.",
+    KEYS_AWAITED: "The keys have not been fetched yet.",
+    KEYS_FETCHED: "The keys were fetched recently.",
+    KEYS_STALE: "Fetching the keys failed; those known stay in use.",
+}

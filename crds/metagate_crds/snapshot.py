@@ -1,0 +1,40 @@
+"""What compiling produces: rows for the tables that are served, a verdict per object, packet bodies by digest."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metagate_crds.declared import Declared, ObjectKey
+from metagate_crds.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a snapshot table. `values` are JSON-able and include the key columns; times are RFC 3339 strings."""
+
+    table: str
+    key: tuple[str, ...]
+    values: Mapping[str, Any]
+
+    @property
+    def content(self) -> str:
+        """The sha256 (hex) of the values, equal for equal rows whatever their order."""
+        text = json.dumps(self.values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The answer for the objects in scope.
+
+    `rows` has every key in scope, with no rows when an object is gone or contributes nothing; `verdicts` has every
+    existing object in scope; `good` (by uid) the objects valid at their present generation, the new last good;
+    `packets` the canonical shared packet bodies by digest.
+    """
+
+    rows: Mapping[ObjectKey, tuple[Row, ...]]
+    verdicts: Mapping[ObjectKey, Verdict]
+    good: Mapping[str, Declared]
+    packets: Mapping[str, bytes]

@@ -1,0 +1,55 @@
+"""What is said about a declared object: findings about its spec, conditions in its status."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metagate_crds.declared import ObjectKey
+
+Status = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One thing wrong with a spec. `path` is like `spec.services.mail.auth`; no part ever holds a declared value."""
+
+    path: str
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition without its times: those belong to whoever writes the status."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What compiling says of one object.
+
+    `served_generation` is the generation whose content is in the snapshot, None when nothing of it is.
+    `uses` counts the Bindings that name this Principal, Profile or Manifest. `digest` is a Binding's packet.
+    """
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    served_generation: int | None
+    conditions: tuple[Condition, ...]
+    uses: int = 0
+    digest: str | None = None
+
+    def condition(self, name: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == name), None)
+
+    @property
+    def ready(self) -> bool:
+        condition = self.condition("Ready")
+        return condition is not None and condition.status == "True"
