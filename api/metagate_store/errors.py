@@ -1,12 +1,13 @@
+# ruff: noqa: N818 - named for what happened, as their reader meets them
 """What can go wrong with the store, as types.
 
-    StoreError
-    ├── StoreUnavailable      away, frozen, full, read-only, restarting: answer 503, ask again later
-    ├── WriterError
-    │   ├── Fenced            another writer took over: stop
-    │   └── StaleBase         the database moved on since `load`: load again
-    ├── SchemaMismatch        not migrated, or by a newer release
-    └── ForeignCluster        the database belongs to another cluster (D-46)
+StoreError
+├── StoreUnavailable      away, frozen, full, read-only, restarting: answer 503, ask again later
+├── WriterError
+│   ├── Fenced            another writer took over: stop
+│   └── StaleBase         the database moved on since `load`: load again
+├── SchemaMismatch        not migrated, or by a newer release
+└── ForeignCluster        the database belongs to another cluster (D-46)
 """
 
 
@@ -22,7 +23,7 @@ class StoreUnavailable(StoreError):
 
 
 class WriterError(StoreError):
-    """This writer may not write."""
+    """The writer may not write."""
 
 
 class Fenced(WriterError):

@@ -37,7 +37,7 @@ class Publisher:
         raise NotImplementedError
 
     async def keep_issuer_keys(self, keys: Sequence[IssuerKeyRow], gone: Sequence[tuple[str, str]] = ()) -> None:
-        """Store what the refresher of Cluster and URL issuers found; mints no revision, readers see it by `credentials`."""
+        """Store what the refresher of Cluster and URL issuers found. Mints no revision; `credentials` shows it."""
         raise NotImplementedError
 
     async def tenant(self, namespace: str) -> UUID | None:

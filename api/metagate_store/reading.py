@@ -49,7 +49,7 @@ class Reader:
         raise NotImplementedError
 
     async def resolve(self, credentials: Sequence[Credential]) -> list[Identity | None]:
-        """Whom each credential speaks for; None when it stands for nobody (any more). Suspended ones are returned as such."""
+        """Whom each credential speaks for; None when it stands for nobody (any more). Suspension is a field."""
         raise NotImplementedError
 
     async def credentials(self, since: int = 0) -> CredentialChanges:

