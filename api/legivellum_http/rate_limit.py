@@ -1,0 +1,46 @@
+"""A token bucket per principal, in this process (EXT-07). Never per address: a fleet restarts from one."""
+
+import math
+import time
+from collections.abc import Callable, Hashable
+
+
+class TokenBuckets:
+    """`rate` tokens a second refill a bucket of `burst`. With N processes a principal may get N times as much.
+
+    At most `principals` buckets are kept; when there are more, those that are full again are forgotten (a full bucket
+    is what a newcomer gets), and if that frees nothing, all are: the limit errs towards serving.
+    """
+
+    def __init__(
+        self, rate: float, burst: float, *, principals: int = 50_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._principals = principals
+        self._clock = clock
+        self._buckets: dict[Hashable, tuple[float, float]] = {}
+
+    def take(self, principal: Hashable) -> int:
+        """0 when a token was taken, else the whole seconds after which there will be one."""
+        if self._rate <= 0:
+            return 0
+        now = self._clock()
+        tokens, since = self._buckets.get(principal, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        if tokens < 1:
+            self._buckets[principal] = (tokens, now)
+            return max(1, math.ceil((1 - tokens) / self._rate))
+        if len(self._buckets) >= self._principals:
+            self._forget(now)
+        self._buckets[principal] = (tokens - 1, now)
+        return 0
+
+    def _forget(self, now: float) -> None:
+        self._buckets = {
+            principal: (tokens, since)
+            for principal, (tokens, since) in self._buckets.items()
+            if tokens + (now - since) * self._rate < self._burst
+        }
+        if len(self._buckets) >= self._principals:
+            self._buckets.clear()
