@@ -1,9 +1,10 @@
 """The two doors of the writer: where declared objects come from, and where verdicts go.
 
-A `Source` is level-triggered. `listing()` is the truth: everything that is declared, or `SourceUnavailable`, and then nothing
-changes. `events()` is only speed: each event says what one object looks like now, and a source that is not sure that it told
-everything sends `Relist`. Kubernetes (`ClusterSource`) and a directory of YAML files (`DirectorySource`) both implement it; the
-reconciler, the compiler, the store and the API do not know which one is in use.
+A `Source` is level-triggered. `listing()` is the truth: everything that is declared, or `SourceUnavailable`, and then
+nothing changes. `events()` is only speed: each event says what one object looks like now, and a source that is not
+sure that it told everything sends `Relist`. Kubernetes (`ClusterSource`) and a directory of YAML files
+(`DirectorySource`) both implement it; the reconciler, the compiler, the store and the API do not know which one is in
+use.
 """
 
 from __future__ import annotations
@@ -86,8 +87,9 @@ class Source(Protocol):
     def events(self) -> AsyncIterator[Event]:
         """What changes, in order per object, from the moment of the call; ends only with its task.
 
-        Called once, before the first `listing()`, so that nothing falls between the two. May repeat itself: the reconciler drops
-        an event whose generation it has seen. May raise `SourceUnavailable`; it is then called again after a back-off, and listed.
+        Called once, before the first `listing()`, so that nothing falls between the two. May repeat itself: the
+        reconciler drops an event whose generation it has seen. May raise `SourceUnavailable`; it is then called again
+        after a back-off, and listed.
         """
         ...
 
@@ -98,7 +100,8 @@ class Reporter(Protocol):
     async def report(self, verdicts: Sequence[Verdict], revision: int) -> None:
         """Tell what became of these objects, freshest change first.
 
-        Called after the commit and in a task of its own, so it may be slow; `revision` is the one that serves them. The same
-        verdict may come again (after a resync, say): compare before writing. An exception is logged and counted, never retried at once.
+        Called after the commit and in a task of its own, so it may be slow; `revision` is the one that serves them.
+        The same verdict may come again (after a resync, say): compare before writing. An exception is logged and
+        counted, never retried at once.
         """
         ...

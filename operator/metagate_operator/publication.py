@@ -1,0 +1,275 @@
+"""What the database serves, as this writer knows it, and the difference that a compiled answer makes to it.
+
+Rows have an owner, the uid of the object that declares them. What an object in scope owned and no longer yields is
+deleted, unless another object has taken the row over. No I/O: the reconciler hands the `Change` to the store and then
+says that it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.verdict import Verdict
+from metagate_crds.world import Declared, Namespace, ObjectKey, World
+from metagate_operator.sightings import Unsaved
+from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, Stored, TableKey, TableRow, TenantRow
+
+VERDICTS: Final = "resource"
+"""The table of verdicts: a change of these alone is not a change of what is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A change for the store, and what becomes true once it is committed."""
+
+    change: Change
+    rows: Mapping[TableKey, Stored]
+    gone: frozenset[TableKey]
+    owners: Mapping[ObjectKey, Declared | None]
+    good: Mapping[str, Declared]
+    withdrawn: frozenset[str]
+    sightings: Unsaved
+    served: bool
+    """Whether anything that is served differs."""
+
+    @property
+    def empty(self) -> bool:
+        change = self.change
+        return not (
+            change.upserts or change.deletes or change.declared or change.withdrawn or change.tenants
+            or change.retired_tenants or change.sightings or change.forgotten
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Parts:
+    upserts: dict[str, list[TableRow]] = field(default_factory=lambda: defaultdict(list))
+    deletes: dict[str, list[tuple[str, ...]]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Publication:
+    """Follows the database: made from what was loaded, kept true by `committed`."""
+
+    def __init__(self, published: Published) -> None:
+        self._rows: dict[TableKey, Stored] = dict(published.rows)
+        self._owned: dict[str, set[TableKey]] = defaultdict(set)
+        for place, stored in self._rows.items():
+            self._owned[stored.owner].add(place)
+        self._tenants: dict[UUID, TenantRow] = {row.tenant: row for row in published.tenants}
+        self._known: dict[ObjectKey, Declared] = {}
+        self.last_good: dict[str, Declared] = {}
+        for row in published.declared:
+            key = ObjectKey(row.kind, row.namespace, row.name)
+            self._known[key] = self.last_good[row.uid] = Declared(
+                key, row.uid, row.generation, row.created, row.spec, row.manager
+            )
+
+    @property
+    def objects(self) -> Mapping[ObjectKey, Declared]:
+        """Every object that the database holds, as far as it was ever valid or this writer has seen it."""
+        return self._known
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        return {
+            row.namespace: Namespace(row.namespace, str(row.tenant), row.created_at) for row in self._tenants.values()
+        }
+
+    def difference(
+        self, world: World, compiled: Compiled, sightings: Unsaved, *, full: bool, retire: bool = False
+    ) -> Difference:
+        """What must be written so that the database holds `compiled`.
+
+        A full one also clears what nobody declares; `retire` says that a namespace may have gone.
+        """
+        owners: dict[ObjectKey, Declared | None] = {key: world.objects.get(key) for key in compiled.rows}
+        if full:
+            owners |= {key: None for key in self._known if key not in world.objects}
+        leaving = {before.uid for key in owners if (before := self._known.get(key)) is not None}
+        staying = {now.uid for now in owners.values() if now is not None}
+        if full:
+            leaving |= set(self._owned)
+        wanted = self._wanted(world, compiled)
+        scope = leaving | staying
+        fetched = {
+            key[0]
+            for (table, key), (row, _, _) in wanted.items()
+            if table == "issuer" and row.values.get("source") != "Inline"
+        }
+        gone = frozenset(
+            key
+            for owner in scope
+            for key in self._owned.get(owner, ())
+            if key not in wanted and not (key[0] == "issuer_key" and key[1][0] in fetched)  # the refresher's, not ours
+        )
+        parts = _Parts()
+        changed: dict[TableKey, Stored] = {}
+        digests: set[str] = set()
+        for key, (row, owner, content) in wanted.items():
+            stored = Stored(owner, content)
+            if self._rows.get(key) != stored:
+                changed[key] = stored
+                parts.upserts[key[0]].append({**row.values, "owner": owner, "content": content})
+                if (digest := row.values.get("digest")) in compiled.packets:
+                    digests.add(str(digest))
+        for table, primary in sorted(gone):
+            parts.deletes[table].append(primary)
+        good = {
+            uid: declared
+            for uid, declared in compiled.good.items()
+            if (before := self.last_good.get(uid)) is None or before.generation != declared.generation
+        }
+        withdrawn = frozenset((leaving - staying) & self.last_good.keys())
+        change = Change(
+            upserts=dict(parts.upserts),
+            deletes=dict(parts.deletes),
+            packets={digest: compiled.packets[digest] for digest in sorted(digests)},
+            declared=[_declared_row(declared, world) for declared in good.values()],
+            withdrawn=sorted(withdrawn),
+            audit=self._audit(world, owners, wanted, changed, gone),
+            tenants=self._new_tenants(world),
+            retired_tenants=self._retired_tenants(world) if full or retire else (),
+            sightings=sightings.seen,
+            forgotten=[(key.kind, key.namespace, key.name) for key in sightings.forgotten],
+        )
+        served = any(table != VERDICTS for table, _ in (*changed, *gone))
+        return Difference(change, changed, gone, owners, good, withdrawn, sightings, served)
+
+    def committed(self, difference: Difference) -> None:
+        """The store holds it now."""
+        for key in difference.gone:
+            self._owned[self._rows.pop(key).owner].discard(key)
+        for key, stored in difference.rows.items():
+            if (before := self._rows.get(key)) is not None:
+                self._owned[before.owner].discard(key)
+            self._rows[key] = stored
+            self._owned[stored.owner].add(key)
+        for object_key, now in difference.owners.items():
+            if now is None:
+                self._known.pop(object_key, None)
+            else:
+                self._known[object_key] = now
+        for uid in difference.withdrawn:
+            self.last_good.pop(uid, None)
+            self._owned.pop(uid, None)
+        self.last_good.update(difference.good)
+        for row in difference.change.tenants:
+            self._tenants[row.tenant] = row
+        for tenant in difference.change.retired_tenants:
+            self._tenants.pop(tenant, None)
+
+    def _wanted(self, world: World, compiled: Compiled) -> dict[TableKey, tuple[Row, str, str]]:
+        wanted: dict[TableKey, tuple[Row, str, str]] = {}
+        for key, rows in compiled.rows.items():
+            declared = world.objects.get(key)
+            if declared is None:
+                continue
+            verdict = compiled.verdicts.get(key)
+            own = [row for row in rows if row.table != VERDICTS]
+            if verdict is not None:
+                own.append(_verdict_row(verdict, declared, world))
+            for row in own:
+                wanted[row.table, tuple(row.key)] = (row, declared.uid, row.content)
+        return wanted
+
+    def _new_tenants(self, world: World) -> list[TenantRow]:
+        rows = (TenantRow(UUID(space.uid), space.name, space.created) for space in world.namespaces.values())
+        return [row for row in rows if row.tenant not in self._tenants]
+
+    def _retired_tenants(self, world: World) -> list[UUID]:
+        live = {UUID(space.uid) for space in world.namespaces.values()}
+        return sorted(self._tenants.keys() - live)
+
+    def _audit(
+        self,
+        world: World,
+        owners: Mapping[ObjectKey, Declared | None],
+        wanted: Mapping[TableKey, tuple[Row, str, str]],
+        changed: Mapping[TableKey, Stored],
+        gone: frozenset[TableKey],
+    ) -> list[ChangeRow]:
+        """One row per object whose part of what is served differs, by digests only (EXT-04)."""
+        touched = {stored.owner for stored in changed.values()}
+        touched |= {self._rows[key].owner for key in (*gone, *changed) if key in self._rows}
+        after: dict[str, dict[TableKey, str]] = defaultdict(dict)
+        for place, (_, owner, content) in wanted.items():
+            if owner in touched:
+                after[owner][place] = content
+        rows = []
+        for key, now in owners.items():
+            before = self._known.get(key)
+            for declared in {
+                each.uid: each for each in (before, now) if each is not None and each.uid in touched
+            }.values():
+                stored = {
+                    row: self._rows[row].content for row in self._owned.get(declared.uid, ()) if row in self._rows
+                }
+                digests = _digest(stored), _digest(after.get(declared.uid, {}))
+                if digests[0] != digests[1]:
+                    latest = now if now is not None and now.uid == declared.uid else declared
+                    rows.append(
+                        ChangeRow(
+                            key.kind,
+                            self._tenant(key.namespace, world),
+                            key.namespace,
+                            key.name,
+                            latest.uid,
+                            latest.generation,
+                            *digests,
+                            latest.manager,
+                        )
+                    )
+        return rows
+
+    def _tenant(self, namespace: str, world: World) -> UUID | None:
+        if (space := world.namespaces.get(namespace)) is not None:
+            return UUID(space.uid)
+        return next((row.tenant for row in self._tenants.values() if row.namespace == namespace), None)
+
+
+def _digest(rows: Mapping[TableKey, str]) -> str | None:
+    served = sorted((table, key, content) for (table, key), content in rows.items() if table != VERDICTS)
+    return hashlib.sha256(repr(served).encode()).hexdigest() if served else None
+
+
+def _declared_row(declared: Declared, world: World) -> DeclaredRow:
+    key = declared.key
+    space = world.namespaces.get(key.namespace)
+    tenant = UUID(space.uid) if space is not None else None
+    return DeclaredRow(
+        declared.uid,
+        declared.generation,
+        key.kind,
+        tenant,
+        key.namespace,
+        key.name,
+        declared.created,
+        declared.spec,
+        declared.manager,
+    )
+
+
+def _verdict_row(verdict: Verdict, declared: Declared, world: World) -> Row:
+    space = world.namespaces.get(verdict.key.namespace)
+    values: dict[str, Any] = {
+        "owner": verdict.uid,
+        "kind": verdict.key.kind,
+        "tenant": space.uid if space is not None else None,
+        "namespace": verdict.key.namespace,
+        "name": verdict.key.name,
+        "generation": verdict.generation,
+        "served_generation": verdict.served_generation,
+        "created_at": declared.created.isoformat(),
+        "conditions": [
+            {"type": each.type, "status": each.status, "reason": each.reason, "message": each.message}
+            for each in verdict.conditions
+        ],
+        "uses": verdict.uses,
+    }
+    return Row(VERDICTS, (verdict.uid,), values)

@@ -1,0 +1,92 @@
+"""When a declared file was first seen, and how often its spec changed: what Kubernetes would know and files do not
+(D-53).
+
+The book is restored from the database before the first listing and saved with the publish it belongs to, in the same
+transaction. Whoever comes back after having been removed is somebody else: another uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from metagate_crds.world import ObjectKey
+from metagate_store.rows import DeclaredRow, Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What the next publish must write."""
+
+    seen: tuple[Sighting, ...]
+    forgotten: tuple[ObjectKey, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.seen or self.forgotten)
+
+
+class SightingBook:
+    """Mints uid, generation and age of what is seen. In memory; `unsaved` and `saved` tie it to the database."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        mint: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        self._clock, self._mint = clock, mint
+        self._book: dict[ObjectKey, Sighting] = {}
+        self._touched: dict[ObjectKey, Sighting | None] = {}
+        self._declared: Mapping[str, DeclaredRow] = {}
+
+    def restore(self, sightings: Iterable[Sighting], declared: Iterable[DeclaredRow]) -> None:
+        """Take over what the database remembers; what was seen since and never saved stays."""
+        self._book = {ObjectKey(s.kind, s.namespace, s.name): s for s in sightings}
+        for key, sighting in self._touched.items():
+            if sighting is None:
+                self._book.pop(key, None)
+            else:
+                self._book[key] = sighting
+        self._declared = {row.uid: row for row in declared}
+
+    def see(self, key: ObjectKey, spec_digest: str) -> Sighting:
+        """The object is there with this spec."""
+        known = self._book.get(key)
+        if known is not None and known.spec_digest == spec_digest:
+            return known
+        if known is not None:
+            seen = replace(known, generation=known.generation + 1, spec_digest=spec_digest)
+        else:
+            seen = Sighting(*key, self._mint(), 1, spec_digest, self._clock())
+        self._book[key] = self._touched[key] = seen
+        return seen
+
+    def forget(self, key: ObjectKey) -> None:
+        """The object was removed."""
+        if self._book.pop(key, None) is not None:
+            self._touched[key] = None
+
+    def known(self) -> Mapping[ObjectKey, Sighting]:
+        return self._book
+
+    def last_good(self, sighting: Sighting) -> DeclaredRow | None:
+        """The last valid spec that the database kept of it when the book was restored."""
+        return self._declared.get(sighting.uid)
+
+    def unsaved(self) -> Unsaved:
+        return Unsaved(
+            tuple(sighting for sighting in self._touched.values() if sighting is not None),
+            tuple(key for key, sighting in self._touched.items() if sighting is None),
+        )
+
+    def saved(self, what: Unsaved) -> None:
+        """The database has these now; what was seen meanwhile stays unsaved."""
+        for sighting in what.seen:
+            key = ObjectKey(sighting.kind, sighting.namespace, sighting.name)
+            if self._touched.get(key) is sighting:
+                del self._touched[key]
+        for key in what.forgotten:
+            if key in self._touched and self._touched[key] is None:
+                del self._touched[key]
