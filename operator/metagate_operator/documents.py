@@ -124,7 +124,7 @@ _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:
-    """The documents of a file as (first line, text): `---` and `...` in the first column can be nothing else else."""
+    """The documents of a file as (first line, text): `---` and `...` in the first column can be nothing else."""
     lines: list[str] = []
     first = 1
     for number, line in enumerate(_LINE.findall(text), 1):  # splitlines() would also split at U+2028 and its like
