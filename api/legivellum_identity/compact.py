@@ -17,7 +17,7 @@ from legivellum_identity.caller import Reason, Refusal
 LONGEST_TOKEN: Final = 8192
 """Bytes. Service-account tokens have about 1,200, those of large identity providers up to 5,000."""
 
-_FORM: Final = re.compile(rb"([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\.([A-Za-z0-9_-]{2,})\Z")
+_FORM: Final = re.compile(rb"([A-Za-z0-9_-]{2,}+)\.([A-Za-z0-9_-]{2,}+)\.([A-Za-z0-9_-]{2,}+)\Z")
 # The last character may hold bits that decode to nothing; canonical encoders leave them zero. By length % 4.
 _CANONICAL_ENDS: Final = {0: None, 2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 

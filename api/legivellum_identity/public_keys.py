@@ -73,9 +73,11 @@ def public_key(jwk: Mapping[str, Any], alg: str | None = None) -> PublicKey:
     if not isinstance(operations, list) or "verify" not in operations:
         raise UnusableKeyError("key_ops must contain verify")
     key = _imported(_TYPES[kind], jwk)
-    narrowed = {name for name in (alg, jwk.get("alg")) if name is not None}
+    narrowed = [name for name in (alg, jwk.get("alg")) if name is not None]
     algorithms = frozenset(
-        name for name, needs in ALGORITHMS.items() if needs == kind and _fits(name, key) and narrowed <= {name}
+        name
+        for name, needs in ALGORITHMS.items()
+        if needs == kind and _fits(name, key) and all(only == name for only in narrowed)
     )
     if not algorithms:
         raise UnusableKeyError("its type, curve and alg leave no algorithm that it could be used with")

@@ -4,14 +4,11 @@
 """
 
 import base64
-import hashlib
-import hmac
 import json
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from tests.unit.identity.issued import (
     AUDIENCE,
     CLUSTER,
@@ -344,5 +341,3 @@ def _long() -> dict[str, bytes]:
         "a megabyte of As": b"A" * 1_000_000,
         "signature of 9 KB": token(claims()) + b"A" * 9000,
     }
-
-

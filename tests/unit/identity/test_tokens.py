@@ -8,10 +8,6 @@ import jwt as pyjwt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from legivellum_identity.caller import Pod, Reason, Refusal
-from legivellum_identity.shared_secret import SharedSecret
-from legivellum_identity.tokens import TokenVerifier, Verified
 from tests.unit.identity import corpus
 from tests.unit.identity.issued import (
     AUDIENCE,
@@ -29,6 +25,10 @@ from tests.unit.identity.issued import (
     signers,
     token,
 )
+
+from legivellum_identity.caller import Pod, Reason, Refusal
+from legivellum_identity.shared_secret import SharedSecret
+from legivellum_identity.tokens import TokenVerifier, Verified
 
 ATTACKS = corpus.attacks()
 GOOD = corpus.good()
@@ -116,7 +116,8 @@ json_values = st.recursive(
     max_leaves=6,
 )
 header_members = st.dictionaries(
-    st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "cty", "zip", "enc"]) | st.text(max_size=6),
+    st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "cty", "zip", "enc"])
+    | st.text(max_size=6),
     json_values | st.sampled_from(["RS256", "HS256", "none", "rs-1", "ps-1", "JWT"]),
     max_size=3,
 )
@@ -274,7 +275,7 @@ def test_minted_tokens_are_believed_and_bounded() -> None:
 )
 def test_a_secret_that_cannot_be_one_is_refused(secret: bytes, algorithm: str) -> None:
     """Empty secrets and algorithms that are not HMACs are refused when they are set, not when somebody logs in."""
-    with pytest.raises(ValueError, match="JWT_ALGORITHM|empty"):
+    with pytest.raises(ValueError, match=r"JWT_ALGORITHM|empty"):
         SharedSecret(SHARED, secret, algorithm)
 
 
