@@ -66,6 +66,7 @@ LAST_GOOD_SERVED: Final = "LastGoodServed"
 NOTHING_SERVED: Final = "NothingServed"
 MERGE_REFUSED: Final = "MergeRefused"
 NAMESPACE_UNKNOWN: Final = "NamespaceUnknown"
+DATABASE_UNAVAILABLE: Final = "DatabaseUnavailable"
 
 # Reasons of a conflict
 BINDING_CONFLICT: Final = "BindingConflict"
@@ -118,6 +119,7 @@ REASONS: Final[dict[str, str]] = {
     NOTHING_SERVED: "Nothing of this object is served.",
     MERGE_REFUSED: "Profile, Manifest and overrides are valid each, and their merged result is not (D-19).",
     NAMESPACE_UNKNOWN: "The object's namespace is not known, so there is no tenant to serve it to.",
+    DATABASE_UNAVAILABLE: "The database cannot be written to; the change waits for it, and what was served stays served.",
     BINDING_CONFLICT: "An older active Binding of the same Principal exists (D-21).",
     SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
     KEY_CONFLICT: "An older Principal already has this API key (D-45).",

@@ -19,7 +19,9 @@ import yaml
 RECIPE = Path(__file__).parent / "cluster"
 ROOT = Path(__file__).parents[2]
 VERSION = next(
-    line.split()[1] for line in (RECIPE.parent / "kubernetes/go.mod").read_text().splitlines() if line.strip().startswith("k8s.io/kubernetes v")
+    line.split()[1]
+    for line in (RECIPE.parent / "kubernetes/go.mod").read_text().splitlines()
+    if line.strip().startswith("k8s.io/kubernetes v")
 )
 
 
@@ -34,10 +36,17 @@ class Kubectl:
     binary: str
     kubeconfig: Path
 
-    def run(self, *arguments: str, stdin: object = None, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, stdin: object = None, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         text = None if stdin is None else stdin if isinstance(stdin, str) else manifests(stdin)
         done = subprocess.run(
-            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments], input=text, capture_output=True, text=True, timeout=timeout, check=False
+            [self.binary, "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}\n{done.stdout.strip()}")
@@ -64,7 +73,9 @@ class Cluster:
         return log if log is not None and log.exists() else None
 
     def service_account(self, namespace: str, name: str, *, duration: str = "2h") -> Kubectl:
-        """`kubectl` as a service account, with a token of its own: its kubeconfig is what the account's pod would be able to do."""
+        """`kubectl` as a service account, with a token of its own: its kubeconfig is what the account's pod would be
+        able to do.
+        """
         token = self.kubectl.run("create", "token", "-n", namespace, name, f"--duration={duration}").stdout.strip()
         return self.with_token(token, name=f"{namespace}-{name}")
 
@@ -97,17 +108,30 @@ def start(run_directory: Path, *, environment: Mapping[str, str], audit_policy: 
     settings = {**environment, "CLUSTER_RUN": str(run_directory), "CLUSTER_API_PORT": str(port), **_go(environment)}
     if audit_policy is not None:
         settings["CLUSTER_AUDIT_POLICY"] = str(audit_policy)
-    done = subprocess.run([str(RECIPE), "up", "--control-plane"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [str(RECIPE), "up", "--control-plane"],
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         logs = "\n".join(f"--- {log.name}\n{log.read_text()[-2000:]}" for log in sorted(run_directory.glob("*.log")))
         stop(run_directory, environment)
         raise AssertionError(f"the control plane did not start:\n{done.stdout}\n{logs}")
-    return Cluster(Kubectl(str(_bin(environment) / "kubectl"), run_directory / "kubeconfig"), f"https://127.0.0.1:{port}", run_directory)
+    return Cluster(
+        Kubectl(str(_bin(environment) / "kubectl"), run_directory / "kubeconfig"),
+        f"https://127.0.0.1:{port}",
+        run_directory,
+    )
 
 
 def stop(run_directory: Path, environment: Mapping[str, str]) -> None:
     """End what `start` started; leaves nothing behind."""
-    subprocess.run([str(RECIPE), "down"], env={**environment, "CLUSTER_RUN": str(run_directory)}, check=False, capture_output=True)
+    subprocess.run(
+        [str(RECIPE), "down"], env={**environment, "CLUSTER_RUN": str(run_directory)}, check=False, capture_output=True
+    )
 
 
 def _existing(kubeconfig: Path) -> Cluster:
@@ -134,7 +158,12 @@ def _binaries(environment: Mapping[str, str]) -> None:
             f"no {', '.join(missing)} in {_bin(environment)} and no Go to build them: run `make cluster-build`, or set KUBEBUILDER_ASSETS, or USE_EXISTING_CLUSTER=true with KUBECONFIG"
         )
     built = subprocess.run(
-        [str(RECIPE), "build", "--control-plane"], env={**environment, **_go(environment)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [str(RECIPE), "build", "--control-plane"],
+        env={**environment, **_go(environment)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if built.returncode != 0:
         raise NoCluster(f"Kubernetes could not be built: {built.stdout.strip().splitlines()[-1:]}")
@@ -159,7 +188,9 @@ def _free_ports(count: int) -> int:
 
 
 def eventually(check: Any, *, timeout: float = 20, every: float = 0.05) -> Any:
-    """The first true answer of `check`, asked again and again; an assertion error of its own, or "never", after `timeout` seconds."""
+    """The first true answer of `check`, asked again and again; an assertion error of its own, or "never", after
+    `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while True:
         try:

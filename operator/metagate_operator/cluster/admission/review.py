@@ -1,0 +1,72 @@
+"""AdmissionReview in, AdmissionReview out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metagate_crds.kinds import GROUP, KINDS
+from metagate_crds.validation import validate
+from metagate_crds.verdict import Finding
+
+API_VERSION = "admission.k8s.io/v1"
+SHOWN = 100
+WARNING_LIMIT = 256
+
+
+def judge(request: Mapping[str, Any], *, system_namespace: str) -> tuple[Finding, ...]:
+    """Everything wrong with the object of the request; nothing, when the request is none of our business.
+
+    Not ours: other groups, subresources, deletions, objects that are being deleted, and updates that leave the spec as
+    it was: nobody should have to repair a spec in order to remove a finalizer or a label.
+    """
+    kind = request.get("kind") or {}
+    found = request.get("object")
+    if (
+        kind.get("group") != GROUP
+        or kind.get("kind") not in KINDS
+        or request.get("subResource")
+        or not isinstance(found, dict)
+    ):
+        return ()
+    if (found.get("metadata") or {}).get("deletionTimestamp"):
+        return ()
+    before = request.get("oldObject")
+    if isinstance(before, dict) and before.get("spec") == found.get("spec"):
+        return ()
+    return validate(
+        kind["kind"], found.get("spec"), namespace=request.get("namespace") or "", system_namespace=system_namespace
+    )
+
+
+def answer(request: Mapping[str, Any], findings: Sequence[Finding], warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """The response: a refusal that names every finding by its path and no value, or consent with warnings."""
+    response: dict[str, Any] = {"uid": request.get("uid", ""), "allowed": not findings}
+    if findings:
+        response["status"] = refusal(request, findings)
+    elif warnings:
+        response["warnings"] = [
+            each if len(each) <= WARNING_LIMIT else each[: WARNING_LIMIT - 1] + "…" for each in warnings
+        ]
+    return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
+
+
+def refusal(request: Mapping[str, Any], findings: Sequence[Finding]) -> dict[str, Any]:
+    kind = request["kind"]["kind"]
+    shown = [f"{each}" for each in findings[:SHOWN]]
+    if len(findings) > SHOWN:
+        shown.append(f"and {len(findings) - SHOWN} more")
+    return {
+        "status": "Failure",
+        "reason": "Invalid",
+        "code": 422,
+        "message": f"{kind} is not valid:\n" + "\n".join(f"  {each}" for each in shown),
+        "details": {
+            "group": GROUP,
+            "kind": kind,
+            "name": request.get("name", ""),
+            "causes": [
+                {"reason": each.reason, "message": each.message, "field": each.path} for each in findings[:SHOWN]
+            ],
+        },
+    }

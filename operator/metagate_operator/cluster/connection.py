@@ -1,0 +1,142 @@
+"""Calls to the Kubernetes API: kubernetes.aio's configuration, authentication and TLS, without its typed models.
+
+The models cost milliseconds per object, and a listing of ten thousand objects is projected to a few fields anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import kopf
+from kubernetes.aio import client, config
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+JSON = "application/json"
+PAGE_TIMEOUT_SECONDS = 30.0
+MEBIBYTE = 1 << 20
+
+
+class KubernetesError(Exception):
+    """The API server cannot be reached, or said no."""
+
+
+class Unreachable(KubernetesError):  # noqa: N818 - names what happened
+    """No answer: connection refused or broken, a timeout, a body that is not JSON."""
+
+
+class Refused(KubernetesError):  # noqa: N818 - names what happened
+    """An answer other than 2xx. `status` is the HTTP status, `reason` Kubernetes' word for it (`NotFound`, `Expired`,
+    …).
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class Kubernetes:
+    """A connection to one API server, as one user; `await close()` it."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self.configuration = configuration
+        self._client = client.ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None, context: str | None = None) -> Kubernetes:
+        """As the pod's service account where there is one and no kubeconfig is named, else as the kubeconfig says.
+
+        Raises:
+            Unreachable: neither is there, or it cannot be read.
+
+        """
+        configuration = client.Configuration()
+        configuration.retries = False  # who calls decides whether to ask again
+        try:
+            if kubeconfig is None:
+                try:
+                    config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                    return cls(configuration)
+                except config.ConfigException:
+                    pass
+            await config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=kubeconfig, context=context, client_configuration=configuration
+            )
+        except (config.ConfigException, OSError) as error:
+            raise Unreachable(f"no Kubernetes to connect to: {error}") from error
+        return cls(configuration)
+
+    async def get(self, path: str, *, within: float = PAGE_TIMEOUT_SECONDS, **query: str | int) -> Any:
+        return await self.call("GET", path, query=query, within=within)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        within: float = PAGE_TIMEOUT_SECONDS,
+    ) -> Any:
+        """One request; the parsed answer.
+
+        Raises:
+            Unreachable: there was none.
+            Refused: it is an error.
+
+        """
+        headers = {"Accept": JSON, "Content-Type": content_type}
+        try:
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            url = f"{self.configuration.host}{path}"
+            if query:
+                url += "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in query.items())
+            response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body, _request_timeout=within
+            )
+            answer = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError, config.ConfigException) as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
+        try:
+            # a large page is parsed beside the loop: 500 objects would hold it for tens of milliseconds
+            parsed = (
+                await asyncio.to_thread(json.loads, answer) if len(answer) > MEBIBYTE else json.loads(answer or b"null")
+            )
+        except ValueError as error:
+            if response.status < 400:
+                raise Unreachable(f"{method} {path}: the answer is not JSON") from error
+            parsed = None
+        if not 200 <= response.status <= 299:
+            said = parsed if isinstance(parsed, dict) else {}
+            raise Refused(response.status, str(said.get("reason", response.reason)), str(said.get("message", "")))
+        return parsed
+
+    async def login(self) -> kopf.ConnectionInfo:
+        """The same connection, as kopf wants it; asked again whenever the server stops believing the token."""
+        configuration = self.configuration
+        header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or ""
+        scheme, _, token = header.rpartition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            ca_data=None if configuration.ssl_ca_cert else configuration.ca_cert_data,
+            insecure=not configuration.verify_ssl,
+            username=configuration.username or None,
+            password=configuration.password or None,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            proxy_url=configuration.proxy,
+        )
+
+    async def close(self) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]

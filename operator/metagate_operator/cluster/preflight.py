@@ -1,0 +1,118 @@
+"""What must be there before the operator starts, and the command that provides it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metagate_crds.kinds import API_VERSION, KINDS
+from metagate_operator.cluster.connection import Kubernetes, Refused
+from metagate_operator.cluster.rbac import Right, Where
+from metagate_operator.cluster.resources import BASE
+
+CRDS_COMMAND = "metagate crds | kubectl apply --server-side -f -"
+RBAC_COMMAND = "metagate operator rbac | kubectl apply -f -"
+SCHEMA_COMMAND = "metagate migrate"
+
+
+class NotReady(Exception):  # noqa: N818 - it names a state
+    """The cluster or the database lacks something. The message ends with the command that repairs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May I do this? `inside` is a namespace, or "" for all of them."""
+
+    verb: str
+    group: str
+    resource: str
+    name: str
+    inside: str
+    url: bool
+
+    def spec(self) -> dict[str, Any]:
+        if self.url:
+            return {"nonResourceAttributes": {"path": self.resource, "verb": self.verb}}
+        plural, _, subresource = self.resource.partition("/")
+        attributes = {"verb": self.verb, "group": self.group, "resource": plural, "subresource": subresource}
+        return {"resourceAttributes": {**attributes, "name": self.name, "namespace": self.inside}}
+
+    def __str__(self) -> str:
+        if self.url:
+            return f"{self.verb} {self.resource}"
+        what = f"{self.resource}.{self.group}" if self.group else self.resource
+        named = f" {self.name}" if self.name else ""
+        return f"{self.verb} {what}{named}{f' in {self.inside}' if self.inside else ''}"
+
+
+async def check_kinds(kubernetes: Kubernetes) -> None:
+    """Every kind is served, with its status subresource.
+
+    Raises:
+        NotReady: some are not.
+
+    """
+    try:
+        found = {each["name"] for each in (await kubernetes.get(BASE))["resources"]}
+    except Refused as error:
+        if error.status != 404:
+            raise
+        found = set()
+    missing = sorted(
+        name for kind in KINDS.values() for name in (kind.plural, f"{kind.plural}/status") if name not in found
+    )
+    if missing:
+        raise NotReady(f"the API server does not serve {', '.join(missing)} of {API_VERSION}; run: {CRDS_COMMAND}")
+
+
+async def check_rights(
+    kubernetes: Kubernetes,
+    rights: Sequence[Right],
+    *,
+    namespace: str,
+    namespaces: Sequence[str],
+    command: str = RBAC_COMMAND,
+) -> None:
+    """Every right of the list is held, asked of the API server itself.
+
+    Raises:
+        NotReady: some are not; names each of them.
+
+    """
+    questions = [
+        Question(verb, group, resource, name, inside, url=bool(right.urls))
+        for right in rights
+        for verb, group, resource, name in right.each()
+        for inside in _namespaces(right.where, namespace, namespaces)
+    ]
+    gate = asyncio.Semaphore(8)
+
+    async def held(question: Question) -> bool:
+        async with gate:
+            return await _held(kubernetes, question)
+
+    answers = await asyncio.gather(*(held(each) for each in questions))
+    missing = sorted(str(question) for question, allowed in zip(questions, answers, strict=True) if not allowed)
+    if missing:
+        raise NotReady(f"the service account may not {'; '.join(missing)}. Run: {command}")
+
+
+def _namespaces(where: Where, own: str, watched: Sequence[str]) -> Sequence[str]:
+    if where is Where.OWN:
+        return (own,)
+    return watched if where is Where.WATCHED and watched else ("",)
+
+
+async def _held(kubernetes: Kubernetes, question: Question) -> bool:
+    answer = await kubernetes.call(
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+        body={
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": question.spec(),
+        },
+    )
+    return bool(answer["status"].get("allowed"))

@@ -1,0 +1,237 @@
+"""`metagate operator`: from nothing to the one writer, and cleanly out again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import structlog
+
+from metagate_crds.world import CompileSettings
+from metagate_operator.cluster.bell import hush
+from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+from metagate_operator.cluster.delay import Delay
+from metagate_operator.cluster.leadership import Leadership
+from metagate_operator.cluster.preflight import check_kinds, check_rights
+from metagate_operator.cluster.probes import Checks, Probes
+from metagate_operator.cluster.rbac import operator_rights
+from metagate_operator.cluster.reporter import ClusterReporter
+from metagate_operator.cluster.sight import Sights
+from metagate_operator.cluster.source import ClusterSource
+from metagate_operator.failpoints import killing_at
+from metagate_operator.health import Health
+from metagate_operator.reconcile import Reconciler
+from metagate_operator.settings import WriterSettings
+from metagate_store.errors import StoreUnavailable
+from metagate_store.publishing import Publisher
+
+log = structlog.get_logger(__name__)
+
+# JSON from the API server may be nested ten thousand deep; reading it must not fail, so that judging it can.
+RECURSION_LIMIT = 30_000
+STACK_BYTES = 256 << 20
+STORE_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator is told. `namespaces` empty: the whole cluster."""
+
+    dsn: str
+    identity: str
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str = "metagate-system"
+    namespaces: tuple[str, ...] = ()
+    issuers: Path | None = None
+    lease: bool = True
+    host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
+    port: int = 9090
+    mirror: bool = False
+    inactivity_seconds: float = 70.0
+    compile: CompileSettings = field(default_factory=CompileSettings)
+    writer: WriterSettings = field(default_factory=WriterSettings)
+
+
+def run(options: Options) -> None:
+    """Operate until a signal; on a thread whose stack is deep enough for whatever people nest.
+
+    Raises:
+        NotReady: the cluster lacks something.
+        LeadershipLost, StoreError, KubernetesError: it cannot go on.
+
+    """
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    threading.stack_size(STACK_BYTES)  # reserved, not used: pages come with depth
+    hush()
+    outcome: list[BaseException] = []
+    stop = _Stop()
+
+    def body() -> None:
+        try:
+            asyncio.run(_until(stop, operate(options)))
+        except BaseException as error:  # noqa: BLE001 - raised again where the caller can see it
+            outcome.append(error)
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, stop.ring)
+    thread = threading.Thread(target=body, name="operator")
+    thread.start()
+    thread.join()
+    if outcome:
+        raise outcome[0]
+
+
+class _Stop:
+    """A signal, heard in the main thread, told to the loop in another one."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def ring(self, *_: object) -> None:
+        self._rung.set()
+        if self._loop is not None and self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def aim(self, task: asyncio.Task[None]) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), task
+        if self._rung.is_set():
+            task.cancel()
+
+    @property
+    def rung(self) -> bool:
+        return self._rung.is_set()
+
+
+async def _until(stop: _Stop, work: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(work)
+    assert isinstance(task, asyncio.Task)
+    stop.aim(task)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stop.rung:
+            raise
+        log.info("stopped")
+
+
+async def operate(options: Options) -> None:
+    """Check what is needed, wait for the leadership, reconcile until cancelled."""
+    kubernetes = await Kubernetes.connect(options.kubeconfig, options.context)
+    health = Health()
+    state = _State(options, health)
+    probes = Probes(Checks(state.alive, state.ready), host=options.host, port=options.port)
+    leadership = Leadership(kubernetes, options.namespace, options.identity, clock=time.monotonic)
+    publisher: Publisher | None = None
+    try:
+        await probes.start()
+        await check_kinds(kubernetes)
+        rights = operator_rights(options.namespaces, cluster_issuers=options.issuers is None)
+        await check_rights(kubernetes, rights, namespace=options.namespace, namespaces=options.namespaces)
+        publisher = await _store(kubernetes, options)
+        state.phase = "waiting for the leadership"
+        if options.lease:
+            await leadership.acquire()
+        await _reconcile(kubernetes, publisher, leadership, options, state)
+    finally:
+        await leadership.release()
+        if publisher is not None:
+            await publisher.close()
+        await probes.stop()
+        await kubernetes.close()
+
+
+async def _store(kubernetes: Kubernetes, options: Options) -> Publisher:
+    """The database, once it is there. One that is away is waited for; one that is foreign or not migrated
+    is an error.
+    """
+    cluster = (await kubernetes.get("/api/v1/namespaces/kube-system"))["metadata"]["uid"]
+    while True:
+        try:
+            return await Publisher.open(
+                options.dsn, cluster_uid=cluster, failpoint=killing_at(options.writer.fail.split(","))
+            )
+        except StoreUnavailable as error:
+            log.warning("database_awaited", error=str(error))
+            await asyncio.sleep(STORE_RETRY_SECONDS)
+
+
+async def _reconcile(
+    kubernetes: Kubernetes, publisher: Publisher, leadership: Leadership, options: Options, state: _State
+) -> None:
+    sights = Sights()
+    source = ClusterSource(
+        kubernetes,
+        sights,
+        namespaces=options.namespaces,
+        issuers=options.issuers,
+        inactivity_timeout=options.inactivity_seconds,
+    )
+    reporter = ClusterReporter(kubernetes, sights, instance=options.identity, everywhere=not options.namespaces)
+    settings = await discovered(kubernetes, options.compile)
+    reconciler = Reconciler(
+        source=source,
+        publisher=publisher,
+        reporter=reporter,
+        compile_settings=settings,
+        settings=options.writer,
+        mirror=options.mirror,
+    )
+    state.health = reconciler.health
+    state.phase = ""
+    tasks: list[Callable[[], Awaitable[None]]] = [
+        reconciler.run,
+        reporter.run,
+        Delay(sights, reporter, reconciler.health).run,
+    ]
+    if options.lease:
+        tasks.append(leadership.keep)
+    await together(*tasks)
+
+
+async def discovered(kubernetes: Kubernetes, settings: CompileSettings) -> CompileSettings:
+    """With the issuer of the cluster's own tokens, as the API server names it; without, when it does not say."""
+    try:
+        found = await kubernetes.get("/.well-known/openid-configuration")
+        return replace(settings, cluster_issuer=str(found["issuer"]))
+    except (KubernetesError, KeyError, TypeError) as error:
+        log.warning("cluster_issuer_unknown", error=str(error))
+        return settings
+
+
+async def together(*works: Callable[[], Awaitable[None]]) -> None:
+    """All of them until one ends or fails; its own error, not a group of them."""
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _State:
+    """What the probes are told."""
+
+    def __init__(self, options: Options, health: Health) -> None:
+        self._bound = 3 * options.writer.resync_seconds
+        self.health = health
+        self.phase = "starting"
+
+    def alive(self) -> str | None:
+        if self.phase or self.health.alive(self._bound):
+            return None
+        return f"no pass ended within {self._bound:.0f} s"
+
+    def ready(self) -> str | None:
+        return "starting" if self.phase == "starting" else None

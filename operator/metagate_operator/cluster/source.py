@@ -1,0 +1,201 @@
+"""Custom resources as the writer's source: LISTs are the truth, kopf's watch is only speed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from metagate_crds.kinds import KINDS, Kind
+from metagate_crds.world import Declared, Namespace, ObjectKey
+from metagate_operator.cluster.bell import Bell
+from metagate_operator.cluster.connection import Kubernetes, KubernetesError, Refused
+from metagate_operator.cluster.issuer_files import issuers_in
+from metagate_operator.cluster.resources import collection
+from metagate_operator.cluster.sight import Sight, Sights, declared, key, leaving, namespace, sight
+from metagate_operator.source import Event, Gone, Listing, NamespaceGone, NamespacePut, Put, Relist, SourceUnavailable
+
+log = structlog.get_logger(__name__)
+
+PAGE = 500
+QUIET_SECONDS = 1.0
+CHECK_SECONDS = 10.0
+
+
+class ClusterSource:
+    """Everything declared in a cluster, or in some of its namespaces.
+
+    `namespaces` empty: all of them, which needs cluster-wide rights. Otherwise only these are read, one by one.
+    `issuers` is a directory whose files stand in for the TokenIssuers of the cluster; without it there must be a grant
+    to read those.
+    """
+
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        sights: Sights,
+        *,
+        namespaces: Sequence[str] = (),
+        issuers: Path | None = None,
+        inactivity_timeout: float = 70.0,
+    ) -> None:
+        self._kubernetes = kubernetes
+        self._sights = sights
+        self._namespaces = tuple(namespaces)
+        self._issuers = issuers
+        self._kinds = tuple(each for each in KINDS.values() if each.namespaced or issuers is None)
+        self._filed: tuple[Declared, ...] = ()
+        self._known: dict[str, Namespace] = {}
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._quiet: asyncio.TimerHandle | None = None
+        self._vanished = False
+        self._bell = Bell(
+            kubernetes,
+            self._kinds,
+            namespaces=self._namespaces,
+            watch_namespaces=not self._namespaces,
+            heard=self.heard,
+            broke=self._broke,
+            inactivity_timeout=inactivity_timeout,
+        )
+
+    async def listing(self) -> Listing:
+        """Page through every kind, keeping of each object what the language needs.
+
+        Raises:
+            SourceUnavailable: any page of any list failed, a kind's 404 included: what is served stays.
+
+        """
+        self._sights.listing()
+        seen: list[tuple[ObjectKey, Sight]] = []
+        objects: list[Declared] = []
+        try:
+            objects.extend(self._files())
+            namespaces = await self._list_namespaces()
+            for kind in self._kinds:
+                for inside in self._namespaces if self._namespaces and kind.namespaced else (None,):
+                    await self._list(kind, inside, objects, seen)
+        except KubernetesError as error:
+            self._vanished |= isinstance(error, Refused) and error.status == 404
+            raise SourceUnavailable(str(error)) from error
+        if self._vanished:
+            self._vanished = False
+            self._bell.restart()  # kopf does not look for kinds that were not there when it started
+        self._known = {each.name: each for each in namespaces}
+        self._sights.listed(seen)
+        return Listing(namespaces=tuple(namespaces), objects=tuple(objects))
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the bell told, projected; a `Relist` whenever it may have missed something."""
+        self._bell.start()
+        check = (
+            asyncio.create_task(self._check_unwatched(), name="unwatched")
+            if self._namespaces or self._issuers
+            else None
+        )
+        try:
+            while True:
+                yield await self._events.get()
+        finally:
+            if check is not None:
+                check.cancel()
+            if self._quiet is not None:
+                self._quiet.cancel()
+            await self._bell.stop()
+
+    def heard(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """One watch event. Echoes of our own status, replays of old versions and news of earlier
+        incarnations end here.
+        """
+        if kind == "Namespace":
+            self._heard_namespace(event, body)
+            return
+        if event is None:
+            self._listed_again()
+        where = key(kind, body)
+        if event == "DELETED" or leaving(body):
+            if self._sights.forget(where, body["metadata"]["uid"], body["metadata"].get("resourceVersion")):
+                self._events.put_nowait(Gone(where, body["metadata"]["uid"]))
+        elif self._sights.see(where, sight(body)):
+            self._events.put_nowait(Put(declared(kind, body)))
+
+    def _heard_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
+        found = namespace(body)
+        known = self._known.get(found.name)
+        if event == "DELETED":
+            if known is None or known.uid == found.uid:
+                self._known.pop(found.name, None)
+                self._events.put_nowait(NamespaceGone(found.name, found.uid))
+        elif known != found:
+            self._known[found.name] = found
+            self._events.put_nowait(NamespacePut(found))
+
+    def _listed_again(self) -> None:
+        """Kopf lists at its start and after a 410, and an object deleted meanwhile then fires no event: list once that
+        is over.
+        """
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(
+            QUIET_SECONDS, self._events.put_nowait, Relist("the watch listed again")
+        )
+
+    def _broke(self, reason: str) -> None:
+        self._events.put_nowait(Relist(f"the watch broke: {reason}"))
+
+    async def _list(
+        self, kind: Kind, inside: str | None, objects: list[Declared], seen: list[tuple[ObjectKey, Sight]]
+    ) -> None:
+        async for body in self.pages(collection(kind, inside)):
+            if not leaving(body):
+                objects.append(declared(kind.name, body))
+                seen.append((objects[-1].key, sight(body)))
+
+    async def pages(self, path: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Each item of a list, page by page; a `continue` that the server gave up on (410) is an error like
+        any other.
+        """
+        token = ""
+        while True:
+            query: dict[str, str | int] = {"limit": PAGE, **({"continue": token} if token else {})}
+            page = await self._kubernetes.call("GET", path, query=query)
+            for item in page["items"]:
+                yield item
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return
+
+    async def _list_namespaces(self) -> list[Namespace]:
+        if not self._namespaces:
+            return [namespace(body) async for body in self.pages("/api/v1/namespaces")]
+        found = []
+        for name in self._namespaces:
+            try:
+                found.append(namespace(await self._kubernetes.get(f"/api/v1/namespaces/{name}")))
+            except Refused as error:
+                if error.status != 404:
+                    raise
+        return found
+
+    def _files(self) -> tuple[Declared, ...]:
+        found = issuers_in(self._issuers) if self._issuers is not None else ()
+        self._filed = found
+        return found
+
+    async def _check_unwatched(self) -> None:
+        """Without the right to watch namespaces their coming and going is seen by asking, and files are not watched
+        either.
+        """
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                filed = self._filed
+                if self._files() != filed:
+                    self._events.put_nowait(Relist("an issuer's file changed"))
+                if self._namespaces and {each.name: each for each in await self._list_namespaces()} != self._known:
+                    self._events.put_nowait(Relist("a namespace came or went"))
+            except (KubernetesError, SourceUnavailable) as error:
+                log.warning("unreadable", error=str(error))

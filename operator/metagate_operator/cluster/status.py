@@ -1,0 +1,65 @@
+"""A verdict as the status of its object. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from metagate_crds.kinds import API_VERSION, KINDS
+from metagate_crds.verdict import Verdict
+from metagate_operator.cluster.sight import Sight, status_digest
+
+MANAGER = "metagate"
+COUNTED = frozenset({"Principal", "Profile", "Manifest"})
+
+
+def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dict[str, Any]:
+    """The whole status, as it is applied: what is not in it is taken away from the object.
+
+    A condition keeps the time of its last transition while its status stays, and the snapshot keeps its revision while
+    its content stays, so that equal verdicts give equal statuses.
+    """
+    moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    found: dict[str, Any] = {
+        "observedGeneration": verdict.generation,
+        "conditions": [
+            {
+                "type": each.type,
+                "status": each.status,
+                "reason": each.reason,
+                "message": each.message,
+                "observedGeneration": verdict.generation,
+                "lastTransitionTime": _since(each.type, each.status, before) or moment,
+            }
+            for each in verdict.conditions
+        ],
+    }
+    if verdict.served_generation is not None:
+        digest, generation, known = before.snapshot
+        unchanged = (digest, generation) == (verdict.digest or "", verdict.served_generation) and known
+        found["snapshot"] = {
+            **({"digest": verdict.digest} if verdict.digest else {}),
+            "generation": verdict.served_generation,
+            "revision": known if unchanged else revision,
+        }
+    if verdict.key.kind in COUNTED:
+        found["uses"] = verdict.uses
+    return found
+
+
+def _since(condition: str, status: str, before: Sight) -> str | None:
+    known = before.since.get(condition)
+    return known[2] if known is not None and known[0] == status else None
+
+
+def differs(found: dict[str, Any], before: Sight) -> bool:
+    """Whether the object says something else than this status."""
+    return status_digest(found) != before.status_digest
+
+
+def patch(verdict: Verdict, found: dict[str, Any], version: str) -> dict[str, Any]:
+    """The body of the server-side apply; with its version it is refused (409) when the object has moved on."""
+    metadata: dict[str, Any] = {"name": verdict.key.name, "resourceVersion": version}
+    if verdict.key.namespace:
+        metadata["namespace"] = verdict.key.namespace
+    return {"apiVersion": API_VERSION, "kind": KINDS[verdict.key.kind].name, "metadata": metadata, "status": found}
