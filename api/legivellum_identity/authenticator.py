@@ -90,10 +90,10 @@ class Tokens(Protocol):
 class Authenticator:
     """Answers who is speaking. One per process; not thread-safe, made for one event loop.
 
-    `apply` takes what the store says has changed; until then an answer of the directory may serve other requests for
-    `identity_ttl` seconds, so a changed `type`, `scope` or `rights` is noticed with the next `apply`. Whether the
-    credential still stands is checked again in the statement of every request (D-45). `penance` is awaited before a
-    refused credential is answered: it slows whoever sends junk, and nobody else.
+    `apply` takes what the store says has changed. An answer of the directory serves other requests for `identity_ttl`
+    seconds at most, which bounds how long a changed `type`, `scope` or `rights`, or a subject that moved to another
+    principal, can go unnoticed; whether the credential still stands is checked again in the statement of every request
+    (D-45). `penance` is awaited before a refused credential is answered: it slows whoever sends junk, and nobody else.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Authenticator:
         tokens: Tokens,
         directory: Directory,
         api_key_header: str = "X-API-Key",
-        identity_ttl: float = 5.0,
+        identity_ttl: float = 0.25,
         identity_limit: int = 65_536,
         clock: Callable[[], float] = time.time,
         penance: Callable[[], Awaitable[None]] | None = None,
@@ -133,7 +133,7 @@ class Authenticator:
         return answer
 
     def apply(self, changes: Changes) -> None:
-        """Take over what was published. Forgets who was who whenever anything at all was published since."""
+        """Take over what was published. Forgets who was who whenever a credential changed since."""
         self._keys.apply(changes)
         self._tokens.apply(changes)
         if changes.full or changes.mark != self._mark:

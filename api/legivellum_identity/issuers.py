@@ -6,7 +6,9 @@ anywhere else: an unknown key id is a refusal, not a reason to fetch anything (I
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from legivellum_identity.caller import Changes
 from legivellum_identity.public_keys import ALGORITHMS, PublicKey, UnusableKeyError, public_key
@@ -31,6 +33,7 @@ class IssuerRing:
     def __init__(self) -> None:
         self._issuers: dict[str, Issuer] = {}
         self._keys: dict[tuple[str, str], PublicKey] = {}
+        self._imported: dict[tuple[str, str], tuple[Mapping[str, Any], str | None]] = {}
         self._unusable: dict[tuple[str, str], str] = {}
 
     @property
@@ -48,6 +51,7 @@ class IssuerRing:
         if changes.full:
             self._issuers.clear()
             self._keys.clear()
+            self._imported.clear()
             self._unusable.clear()
         for name in changes.gone_issuers:
             self._issuers.pop(name, None)
@@ -63,9 +67,12 @@ class IssuerRing:
             )
         for key in changes.issuer_keys:
             at = (key.issuer, key.kid)
+            if self._imported.get(at) == (key.jwk, key.alg):
+                continue  # seen again, not changed: what was verified with it stays verified
             self._forget(at)
             try:
                 self._keys[at] = public_key(key.jwk, key.alg)
+                self._imported[at] = (key.jwk, key.alg)
             except UnusableKeyError as error:
                 self._unusable[at] = str(error)
 
@@ -78,4 +85,5 @@ class IssuerRing:
 
     def _forget(self, at: tuple[str, str]) -> None:
         self._keys.pop(at, None)
+        self._imported.pop(at, None)
         self._unusable.pop(at, None)

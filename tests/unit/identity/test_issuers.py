@@ -152,3 +152,14 @@ def test_importing_does_not_change_what_was_published() -> None:
     jwk = copy.deepcopy(RSA)
     public_key(jwk)
     assert jwk == RSA
+
+
+def test_a_key_that_is_seen_again_stays_the_same() -> None:
+    """A refresh that finds the same key replaces nothing, so what was verified with it stays verified."""
+    ring = IssuerRing()
+    ring.apply(published())
+    before = ring.key(OUTSIDE, "rs-1")
+    ring.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", dict(RSA)),)))
+    assert ring.key(OUTSIDE, "rs-1") is before
+    ring.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", dict(RSA), "RS256"),)))
+    assert ring.key(OUTSIDE, "rs-1") is not before
