@@ -1,0 +1,121 @@
+"""`metagate operator`: the writer of a cluster, and the rights it needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metagate_cli.terminal import Stop
+
+app = typer.Typer(
+    rich_markup_mode=None, help="Turn custom resources into snapshots, and tell in their status what became of them."
+)
+
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Default: the pod's service account, else KUBECONFIG.", envvar="METAGATE_KUBECONFIG")
+]
+Home = Annotated[
+    str,
+    typer.Option("--system-namespace", help="The operator's own namespace (D-51).", envvar="METAGATE_SYSTEM_NAMESPACE"),
+]
+Namespaces = Annotated[
+    list[str] | None, typer.Option("--namespace", help="Watch only this namespace; repeatable. Default: all of them.")
+]
+Issuers = Annotated[
+    Path | None,
+    typer.Option(
+        help="Read TokenIssuers from the files of this directory instead of the cluster.", envvar="METAGATE_ISSUERS"
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def operator(
+    context: typer.Context,
+    database_url: Annotated[
+        str, typer.Option(help="The publisher's database.", envvar=["METAGATE_DATABASE_URL", "DATABASE_URL"])
+    ] = "",
+    kubeconfig: Kubeconfig = None,
+    system_namespace: Home = "metagate-system",
+    namespace: Namespaces = None,
+    issuers: Issuers = None,
+    identity: Annotated[
+        str, typer.Option(help="This replica, in the Lease.", envvar=["METAGATE_POD_NAME", "HOSTNAME"])
+    ] = "",
+    lease: Annotated[
+        bool, typer.Option(help="Wait for the Lease, so that one of several replicas writes.", envvar="METAGATE_LEASE")
+    ] = True,
+    host: Annotated[
+        str, typer.Option(help="Where the probes and metrics listen.", envvar="METAGATE_METRICS_HOST")
+    ] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, typer.Option(help="0 takes a free one.", envvar="METAGATE_METRICS_PORT")] = 9090,
+    default_sla_seconds: Annotated[
+        int, typer.Option(envvar=["METAGATE_DEFAULT_STARTUP_SLA_SECONDS", "DEFAULT_STARTUP_SLA_SECONDS"])
+    ] = 120,
+    jwt_issuer: Annotated[str, typer.Option(envvar=["METAGATE_JWT_ISSUER", "JWT_ISSUER"], hidden=True)] = "",
+    jwt_namespaces: Annotated[
+        str, typer.Option(envvar=["METAGATE_JWT_NAMESPACES", "JWT_NAMESPACES"], hidden=True)
+    ] = "",
+) -> None:
+    """Watch, compile, publish, report; until a signal."""
+    if context.invoked_subcommand is not None:
+        return
+    import uuid
+
+    from metagate_crds.world import CompileSettings
+    from metagate_operator.cluster.connection import KubernetesError
+    from metagate_operator.cluster.leadership import LeadershipLost
+    from metagate_operator.cluster.preflight import NotReady
+    from metagate_operator.cluster.process import Options, run
+    from metagate_operator.settings import WriterSettings
+
+    if not database_url:
+        raise Stop("no database: set METAGATE_DATABASE_URL")
+    options = Options(
+        dsn=database_url,
+        identity=f"{identity or 'metagate-operator'}_{uuid.uuid4().hex[:8]}",
+        kubeconfig=None if kubeconfig is None else str(kubeconfig),
+        namespace=system_namespace,
+        namespaces=tuple(namespace or ()),
+        issuers=issuers,
+        lease=lease,
+        host=host,
+        port=port,
+        compile=CompileSettings(
+            system_namespace=system_namespace,
+            default_sla_seconds=default_sla_seconds,
+            jwt_issuer=jwt_issuer or None,
+            jwt_namespaces=tuple(each.strip() for each in jwt_namespaces.split(",") if each.strip()),
+        ),
+        writer=WriterSettings(),
+    )
+    try:
+        run(options)
+    except (NotReady, LeadershipLost, KubernetesError) as error:
+        raise Stop(str(error)) from error
+
+
+@app.command()
+def rbac(
+    system_namespace: Home = "metagate-system",
+    namespace: Namespaces = None,
+    issuers: Issuers = None,
+    admission: Annotated[bool, typer.Option(help="Those of the admission webhook too.")] = True,
+) -> None:
+    """Print the service accounts and the roles they need, and nothing more than that."""
+    from metagate_operator.cluster.rbac import ADMISSION, OPERATOR, admission_rights, manifests, operator_rights
+
+    rights = operator_rights(namespace or (), cluster_issuers=issuers is None)
+    found = manifests(OPERATOR, rights, namespace=system_namespace, namespaces=namespace or ())
+    if admission:
+        found += manifests(ADMISSION, admission_rights(), namespace=system_namespace)
+    print_documents(found)
+
+
+def print_documents(documents: list[dict[str, Any]]) -> None:
+    import yaml
+
+    sys.stdout.write(yaml.safe_dump_all(documents, sort_keys=False))
