@@ -1,7 +1,6 @@
 """The chart as Helm renders it: no cluster, no node."""
 
 import pytest
-
 from tests.chart.rendering import Chart, find_helm
 
 

@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "metagate"
+ENVIRONMENT = os.environ  # noqa: TID251 - which helm, and its PATH
 RELEASE, NAMESPACE = "mg", "metagate-system"
 NAME = "mg-metagate"
 
@@ -102,10 +103,8 @@ class Refused(Exception):  # noqa: N818
 
 def find_helm() -> str | None:
     """The one that the test cluster was built with, else the one in PATH."""
-    home = Path(
-        os.environ.get("CLUSTER_HOME")
-        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "legivellum-cluster"
-    )
+    cache = ENVIRONMENT.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    home = Path(ENVIRONMENT.get("CLUSTER_HOME") or Path(cache) / "legivellum-cluster")
     built = sorted(home.glob("v*/helm"))
     return str(built[-1]) if built else shutil.which("helm")
 
@@ -122,7 +121,7 @@ class Chart:
                 check=False,
                 capture_output=True,
                 text=True,
-                env={"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": "/dev/null"},
+                env={"PATH": ENVIRONMENT["PATH"], "HOME": home, "KUBECONFIG": "/dev/null"},
             )
         if done.returncode:
             raise Refused(done.stderr + done.stdout)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.chart.rendering import CHART, MATRIX, ROOT, Chart, of_kind, plain
 
 
@@ -76,7 +75,7 @@ def test_names_and_labels(chart: Chart, name: str):
         identity = (each["kind"], metadata.get("namespace"), metadata["name"])
         assert identity not in seen
         seen.add(identity)
-        assert len(metadata["name"]) <= 63
+        assert len(metadata["name"]) <= (253 if each["kind"] in cluster_wide else 63)
         if each["kind"] in cluster_wide:
             assert "namespace" not in metadata
         else:
@@ -110,4 +109,4 @@ def test_selectors_find_their_own_pods_only(chart: Chart):
 def test_long_release_names_fit(chart: Chart):
     """The longest release name Helm accepts still gives names that Kubernetes accepts."""
     objects = chart.render({"nameOverride": "n" * 40})
-    assert max(len(each["metadata"]["name"]) for each in objects) <= 63
+    assert max(len(each["metadata"]["name"]) for each in objects if "namespace" in each["metadata"]) <= 63

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-
 from tests.chart.rendering import MATRIX, NAMESPACE, Chart, Object, of_kind, pods
 
 
@@ -99,7 +98,7 @@ DEFAULT: set[tuple[str, str, int]] = {
     ("api", "database", 5432),
     *((who, "api", 8000) for who in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
     *((who, "admission", 9443) for who in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
-    *((who, part, 9090) for who in ("app", "neighbour", "dns") for part in ("operator", "api", "admission")),
+    *((who, part, 9090) for who in ("app", "neighbour", "dns") for part in ("operator", "api")),
 }
 
 

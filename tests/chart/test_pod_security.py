@@ -1,7 +1,6 @@
 """Every pod of the chart passes the restricted standard, and is given no more than it needs."""
 
 import pytest
-
 from tests.chart.rendering import MATRIX, Chart, containers, of_kind, pods
 
 WITH_TOKEN = {"operator", "admission", "crds"}

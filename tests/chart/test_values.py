@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from tests.chart.rendering import EXTERNAL, Chart, Refused, environment, of_kind
 
 WRONG: list[tuple[dict[str, Any], str]] = [
