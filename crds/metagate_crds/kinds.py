@@ -10,7 +10,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind: `noun` is its word in texts, API paths and the database (D-55: a PrincipalBinding is a binding there)."""
+    """One kind; `noun` is its word in texts and API paths (D-55: a PrincipalBinding is a binding there)."""
 
     name: str
     plural: str

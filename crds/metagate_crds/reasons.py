@@ -34,8 +34,8 @@ INVALID_FIELD: Final = "InvalidField"
 UNKNOWN_FIELD: Final = "UnknownField"
 MISSING_FIELD: Final = "MissingField"
 FORBIDDEN_KEY: Final = "ForbiddenKey"
-SECRET_VALUE: Final = "SecretValue"
-INLINE_SECRET: Final = "InlineSecret"
+SECRET_VALUE: Final = "SecretValue"  # noqa: S105 - the name of a reason
+INLINE_SECRET: Final = "InlineSecret"  # noqa: S105 - the name of a reason
 INVALID_KEY: Final = "InvalidKey"
 INVALID_VALUE: Final = "InvalidValue"
 INVALID_PATTERN: Final = "InvalidPattern"
@@ -119,7 +119,7 @@ REASONS: Final[dict[str, str]] = {
     NOTHING_SERVED: "Nothing of this object is served.",
     MERGE_REFUSED: "Profile, Manifest and overrides are valid each, and their merged result is not (D-19).",
     NAMESPACE_UNKNOWN: "The object's namespace is not known, so there is no tenant to serve it to.",
-    DATABASE_UNAVAILABLE: "The database cannot be written to; the change waits for it, and what was served stays served.",
+    DATABASE_UNAVAILABLE: "The database cannot be written to; what was served stays served.",
     BINDING_CONFLICT: "An older active Binding of the same Principal exists (D-21).",
     SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
     KEY_CONFLICT: "An older Principal already has this API key (D-45).",

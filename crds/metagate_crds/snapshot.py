@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from metagate_crds.declared import Declared, ObjectKey
@@ -17,12 +17,15 @@ class Row:
     table: str
     key: tuple[str, ...]
     values: Mapping[str, Any]
+    _content: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def content(self) -> str:
-        """The sha256 (hex) of the values, equal for equal rows whatever their order."""
-        text = json.dumps(self.values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """The sha256 (hex) of the values, equal for equal rows whatever their order. Computed once."""
+        if not self._content:
+            text = json.dumps(self.values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            self._content.append(hashlib.sha256(text.encode()).hexdigest())
+        return self._content[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,21 @@
+"""Canonical JSON (RFC 8785) and the digests taken over it."""
+
+import hashlib
+from typing import Any
+
+import rfc8785
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte form of a JSON value. Raises ValueError for what I-JSON cannot carry."""
+    return rfc8785.dumps(value)
+
+
+def digest(body: bytes) -> str:
+    """The sha256 of canonical bytes, in hex (D-22)."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def etag(packet_digest: str, principal_key: str, component_key: str) -> str:
+    """`packet_etag`: names one packet as one component of one principal sees it (D-38)."""
+    return hashlib.sha256(f"{packet_digest}\n{principal_key}\n{component_key}".encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""What all declared models share, and the field types that more than one kind uses."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from metagate_crds import durations, reasons
+
+
+class Spec(BaseModel):
+    """A closed object: unknown fields are refused, types are JSON's own (no text where a number belongs)."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        alias_generator=to_camel, extra="forbid", strict=True, frozen=True, validate_by_alias=True
+    )
+
+    def declared(self) -> dict[str, Any]:
+        """The spec as JSON with defaults filled in, so that files and a cluster's objects compare equal."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+def refused(reason: str, message: str) -> PydanticCustomError:
+    """A finding raised from inside a model. The message must not quote the value."""
+    return PydanticCustomError(reason, message)
+
+
+def _duration(text: str) -> str:
+    try:
+        length = durations.milliseconds(text)
+    except ValueError as error:
+        raise refused(reasons.INVALID_FIELD, "must be a duration like 5s, 1m or 1h") from error
+    if not 1 <= length <= 366 * 24 * 3_600_000:
+        raise refused(reasons.INVALID_FIELD, "must be a duration between 1ms and 366 days")
+    return text
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    if len(items) != len(set(items)):
+        raise refused(reasons.DUPLICATE, "lists the same thing twice")
+    return items
+
+
+FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""An object whose content is the declarer's own; the rules of `shape` still hold inside."""
+
+Distinct = AfterValidator(_distinct)
+
+DNS_NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
+Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=durations.PATTERN), AfterValidator(_duration)]
+Endpoint = Annotated[str, Field(min_length=1, max_length=2048, pattern="^[^\\s\\x00-\\x1f\\x7f]+$")]
+Line = Annotated[
+    str, Field(min_length=1, max_length=512, pattern="^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$")
+]
+"""One line of text, not blank."""
+
+
+class Reference(Spec):
+    """Names an object of the same namespace."""
+
+    name: ObjectName = Field(description="Name of an object in this namespace.")

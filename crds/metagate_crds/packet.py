@@ -1,0 +1,105 @@
+"""The Welcome Packet: what is shared between principals, and the few fields that are each request's own.
+
+The shared body is canonical JSON with exactly the keys of `SHARED`; it is stored once per digest. A served packet is
+that body with the request's fields spliced in front: the body is not parsed on the way.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from metagate_crds import canonical
+from metagate_crds.canonical import etag
+from metagate_crds.components import permits
+from metagate_crds.forbidden import holds_forbidden_key
+
+__all__ = [
+    "FOLLOWUP",
+    "MAX_BYTES",
+    "SHARED",
+    "Defect",
+    "PerRequest",
+    "assembled",
+    "check",
+    "etag",
+    "permits",
+    "splice",
+]
+
+MAX_BYTES: Final = 256 * 1024
+FOLLOWUP: Final = ("POST /v1/startup/ready", "POST /v1/startup/failed")
+
+# In this order they are RFC 8785's, so that canonical sections concatenate to a canonical body.
+SHARED: Final = (
+    "capabilities",
+    "environment",
+    "manifest",
+    "memory_map",
+    "policy",
+    "polling",
+    "profile",
+    "required_env",
+    "schemas",
+    "services",
+)
+
+
+class Defect(StrEnum):
+    """Why a stored body must not be served."""
+
+    DIGEST_MISMATCH = "its bytes do not have this digest"
+    NOT_A_PACKET = "it is not the shared body of a packet"
+    FORBIDDEN_KEY = "it holds a forbidden key"
+
+
+@dataclass(frozen=True, slots=True)
+class PerRequest:
+    """The fields of one answer. Times are RFC 3339 strings; `digest` is the shared body's."""
+
+    packet_id: str
+    issued_at: str
+    principal_key: str
+    component_key: str
+    startup_id: str
+    deadline_at: str
+    revision: int
+    digest: str
+    compiled_at: str
+
+
+def assembled(sections: dict[str, bytes]) -> bytes:
+    """The shared body of canonical sections, itself canonical."""
+    return b"{" + b",".join(b'"%s":%s' % (name.encode(), sections[name]) for name in SHARED) + b"}"
+
+
+def splice(body: bytes, request: PerRequest) -> bytes:
+    """The packet as it is served: 17 keys, `body` untouched. `body` is a checked shared body."""
+    own = {
+        "packet_id": request.packet_id,
+        "packet_etag": etag(request.digest, request.principal_key, request.component_key),
+        "issued_at": request.issued_at,
+        "principal_key": request.principal_key,
+        "component_key": request.component_key,
+        "startup": {
+            "startup_id": request.startup_id,
+            "status": "OPEN",
+            "deadline_at": request.deadline_at,
+            "followup": FOLLOWUP,
+        },
+        "snapshot": {"revision": request.revision, "digest": request.digest, "compiled_at": request.compiled_at},
+    }
+    return json.dumps(own, ensure_ascii=False, separators=(",", ":")).encode()[:-1] + b"," + body[1:]
+
+
+def check(body: bytes, digest: str) -> Defect | None:
+    """What is wrong with a stored body, None when it may be served. Once per digest is enough (D-38, INV-032)."""
+    if canonical.digest(body) != digest:
+        return Defect.DIGEST_MISMATCH
+    try:
+        packet = json.loads(body)
+    except (ValueError, RecursionError):
+        return Defect.NOT_A_PACKET
+    if not isinstance(packet, dict) or tuple(packet) != SHARED:
+        return Defect.NOT_A_PACKET
+    return Defect.FORBIDDEN_KEY if holds_forbidden_key(packet) else None
