@@ -44,12 +44,21 @@ class _Waiting(Generic[Ask, Answer]):
 
 
 class Batcher(Generic[Ask, Answer]):
-    """`run` answers many questions with one statement: as many answers, in the same order."""
+    """`run` answers many questions with one statement: as many answers, in the same order.
+
+    `renew` makes the question that is asked again after a failure (with new ids: the first may have been answered).
+    """
 
     def __init__(
-        self, run: Callable[[Sequence[Ask]], Awaitable[list[Answer]]], *, name: str, shape: Shape | None = None
+        self,
+        run: Callable[[Sequence[Ask]], Awaitable[list[Answer]]],
+        *,
+        name: str,
+        shape: Shape | None = None,
+        renew: Callable[[Ask], Ask] | None = None,
     ) -> None:
         self._run = run
+        self._renew = renew
         self._name = name
         self._shape = shape or Shape()
         self._queue: deque[_Waiting[Ask, Answer]] = deque()
@@ -120,6 +129,8 @@ class Batcher(Generic[Ask, Answer]):
             if waiting.answer.done():
                 continue
             if strikes < 2 and waiting.deadline - now() > _HOPELESS_SECONDS:
+                if self._renew is not None:
+                    waiting.ask = self._renew(waiting.ask)
                 if (failure_again := await self._ask_all([waiting])) is None:
                     strikes = 0
                     continue

@@ -1,0 +1,149 @@
+"""The admin views: what the database serves, with its revision; standalone also writing (D-12, D-53)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from legivellum_http import strict_json
+from legivellum_http.codes import Code
+from legivellum_http.problems import Refused, refuse
+from metagate_api import cursors
+from metagate_api.callers import CLUSTER, Caller
+from metagate_api.declared_files import Complaint, DeclaredFiles, Written
+from metagate_api.gate import admin, admin_of, empty, exchange_of, gate_of, said, speaker_of, tenant_for, tenants_for
+from metagate_crds import kinds
+from metagate_store.rows import Item
+
+router = APIRouter(prefix="/v1/admin")
+
+Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
+Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
+Admin = Annotated[Caller, Depends(admin_of)]
+Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
+Key = Annotated[str, Path(min_length=1, max_length=512)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Word = Annotated[str | None, Query(max_length=1_024)]
+
+DECLARED_AS: Final[Mapping[str, kinds.Kind]] = {
+    "principals": kinds.PRINCIPAL,
+    "profiles": kinds.PROFILE,
+    "manifests": kinds.MANIFEST,
+    "bindings": kinds.PRINCIPAL_BINDING,
+    "secret-refs": kinds.PROFILE,
+    "policy-profiles": kinds.POLICY_PROFILE,
+    "token-issuers": kinds.TOKEN_ISSUER,
+}
+"""The resource that declares what each view shows; a secret ref is a line of its Profile."""
+
+_WIDER = ("scope", "rights")
+
+
+def shown(item: Item) -> dict[str, Any]:
+    return {
+        "key": item.name,
+        "tenant": item.tenant,
+        "namespace": item.namespace,
+        "revision": item.revision,
+        **item.body,
+    }
+
+
+@router.get("/{kind}")
+async def listing(  # noqa: PLR0917  # the framework fills them in by name
+    request: Request, caller: Admin, kind: Readable, tenant: UUID | None = None, limit: Limit = 100, cursor: Word = None
+) -> Response:
+    page = await gate_of(request).reader.listing(
+        kind, tenants_for(caller, tenant), after=cursors.read(kind, cursor), limit=limit
+    )
+    return said({"items": [shown(item) for item in page.items], "next_cursor": cursors.written(kind, page.next)})
+
+
+@router.get("/{kind}/{key}")
+async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: UUID | None = None) -> Response:
+    found = None
+    if "\0" not in key:
+        found = await gate_of(request).reader.item(kind, tenant_for(caller, tenant), key)
+    if found is None:
+        raise refuse(Code.NOT_FOUND, "There is no such object.")
+    return said(shown(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    files: DeclaredFiles
+    kind: kinds.Kind
+
+
+@router.post("/{kind}")
+async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
+    exchange = exchange_of(request)
+    exchange.require_json()
+    body = strict_json.parse_object(await request.body())
+    caller = admin(speaker)
+    target = _target(request, caller, kind)
+    resource = _resource(body, target.kind)
+    metadata = resource["metadata"]
+    namespace = _namespace(caller, target.kind, metadata)
+    if any(name in resource["spec"] for name in _WIDER) and target.kind is kinds.PRINCIPAL:
+        raise refuse(Code.ROLE_REQUIRED, "spec.scope and spec.rights cannot be given through this endpoint.")
+    name = metadata["name"]
+    outcome = await target.files.write(kind=target.kind.name, namespace=namespace, name=name, resource=resource)
+    if isinstance(outcome, Written):
+        return said(
+            {"kind": target.kind.name, "namespace": namespace, "name": name, "created": outcome.created},
+            status=201 if outcome.created else 200,
+        )
+    raise _invalid(list(outcome))
+
+
+@router.delete("/{kind}/{key}")
+async def remove(request: Request, caller: Admin, kind: Writable, key: Key) -> Response:
+    target = _target(request, caller, kind)
+    namespace = caller.namespace if target.kind.namespaced else ""
+    if not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
+        raise refuse(Code.NOT_FOUND, "No declared file of this namespace has that object.")
+    return empty(204)
+
+
+def _target(request: Request, caller: Caller, view: str) -> _Target:
+    """Where to write. In a cluster nowhere: 405 naming the resource; a secret ref has no file of its own either."""
+    kind = DECLARED_AS[view]
+    files = gate_of(request).declared
+    resource = f"{kind.plural}.{kinds.GROUP}"
+    if files is None or view == "secret-refs":
+        how = "in spec.secretRefs of " if view == "secret-refs" else ""
+        raise refuse(
+            Code.DECLARED_BY_RESOURCE,
+            f"Declared {how}a {kind.name} resource: kubectl apply or delete {resource}.",
+            headers=((b"allow", b"GET, HEAD, OPTIONS"),),
+        )
+    if not kind.namespaced and caller.scope != CLUSTER:
+        raise refuse(Code.ROLE_REQUIRED, f"A {kind.name} is cluster-wide; so must be who writes it.")
+    return _Target(files, kind)
+
+
+def _resource(body: dict[str, Any], kind: kinds.Kind) -> dict[str, Any]:
+    metadata, spec = body.get("metadata"), body.get("spec")
+    if body.get("apiVersion") != kinds.API_VERSION or body.get("kind") != kind.name:
+        raise refuse(Code.INVALID_RESOURCE, f"Send a resource of {kinds.API_VERSION}, kind {kind.name}.")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not isinstance(spec, dict):
+        raise refuse(Code.INVALID_RESOURCE, "metadata.name and spec are required.")
+    return body
+
+
+def _namespace(caller: Caller, kind: kinds.Kind, metadata: Mapping[str, Any]) -> str:
+    """D-53: the caller writes its own namespace only, whatever the body says."""
+    if not kind.namespaced:
+        return ""
+    if metadata.get("namespace", caller.namespace) != caller.namespace:
+        raise refuse(Code.TENANT_MISMATCH, "metadata.namespace: only your own.")
+    return caller.namespace
+
+
+def _invalid(complaints: list[Complaint]) -> Exception:
+    forbidden = any(complaint.reason == "ForbiddenKey" for complaint in complaints)
+    said_ = "; ".join(f"{complaint.path}: {complaint.message}" for complaint in complaints[:5])
+    return refuse(Code.FORBIDDEN_KEYS if forbidden else Code.INVALID_RESOURCE, said_ or "The resource is invalid.")

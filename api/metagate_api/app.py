@@ -1,0 +1,228 @@
+"""The application, put together: hot routes as plain ASGI beside FastAPI's, one edge around both."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from legivellum_http.batching import Batcher, Shape
+from legivellum_http.codes import Code
+from legivellum_http.deadline import Outer
+from legivellum_http.edge import Edge, Hot
+from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
+from legivellum_http.problems import Problem, Refused
+from legivellum_http.rate_limit import TokenBuckets
+from metagate_api import admin, doors, introspection, openapi, startups, views
+from metagate_api.access_log import AccessLog
+from metagate_api.bootstrapping import Bootstrap, renewed
+from metagate_api.callers import Authenticate, Door
+from metagate_api.declared_files import DeclaredFiles
+from metagate_api.gate import Gate, Seen
+from metagate_api.metrics import BATCH_ROWS, RouteMetrics
+from metagate_api.packets import Shelf
+from metagate_api.reporting import Report
+from metagate_api.settings import Settings
+from metagate_store.errors import StoreError, StoreUnavailable
+from metagate_store.reading import Reader
+from metagate_store.rows import BootstrapAnswer, BootstrapAsk, ReportAnswer, ReportAsk
+
+BOOTSTRAP = "/v1/bootstrap"
+READY = "/v1/startup/ready"
+FAILED = "/v1/startup/failed"
+
+Lifespan = Callable[[Gate], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What the server serves, and the state behind it (`gate`)."""
+
+    asgi: Edge
+    gate: Gate
+    routes: FastAPI
+
+
+def create_app(
+    settings: Settings,
+    reader: Reader | None,
+    authenticator: Authenticate,
+    *,
+    issuers: Callable[[], Sequence[str]] = tuple,
+    declared: DeclaredFiles | None = None,
+    lifespan: Lifespan | None = None,
+) -> Application:
+    """The whole gate. `reader` may come later (`gate.connected`): until then every question is answered with 503.
+
+    `lifespan` is an async context manager around the serving time, given the gate.
+    """
+    buckets = TokenBuckets(settings.rate_per_second, settings.rate_burst)
+    gate = Gate(
+        settings=settings,
+        authenticator=authenticator,
+        door=Door(authenticator, buckets),
+        shelf=Shelf(limit_bytes=settings.cache_bytes),
+        issuers=issuers,
+        declared=declared,
+        seen=Seen(ready=reader is not None, up=reader is not None),
+        connected=reader,
+    )
+    hot = _hot(gate)
+    routes = _framework(gate, hot, lifespan)
+    count, log = RouteMetrics(frozenset(hot)), AccessLog(settings.access_log)
+
+    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
+        count(exchange, answer, seconds)
+        log(exchange, answer, seconds)
+
+    asgi = Edge(
+        routes,
+        hot=hot,
+        methods=_methods_of(routes),
+        outer=Outer(settings.deadline_seconds),
+        translate=unavailable,
+        observe=observe,
+        body_bytes=settings.body_bytes,
+    )
+    return Application(asgi, gate, routes)
+
+
+def unavailable(error: Exception) -> Problem | None:
+    """Driver errors in the gate's words (FAULTS): whatever goes wrong with the store is a 503."""
+    if isinstance(error, StoreError | OSError | TimeoutError):
+        return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
+    return None
+
+
+def _hot(gate: Gate) -> dict[str, dict[str, Hot]]:
+    settings = gate.settings
+    shape = Shape(queue=settings.queue)
+    opened = BATCH_ROWS.labels("bootstrap")
+    reported = BATCH_ROWS.labels("report")
+
+    async def bootstrap(asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
+        opened.observe(len(asks))
+        return await gate.reader.bootstrap(asks)
+
+    async def report(asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
+        reported.observe(len(asks))
+        return await gate.reader.report(asks)
+
+    reports = Batcher(report, name="report", shape=shape)
+    return {
+        BOOTSTRAP: {
+            "POST": Bootstrap(
+                door=gate.door,
+                batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=renewed),
+                shelf=gate.shelf,
+                body_bytes=settings.body_bytes,
+                mirror=settings.mirror,
+            )
+        },
+        READY: {
+            "POST": Report(
+                "READY", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
+            )
+        },
+        FAILED: {
+            "POST": Report(
+                "FAILED", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
+            )
+        },
+    }
+
+
+def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | None) -> FastAPI:
+    @asynccontextmanager
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
+        if lifespan is None:
+            yield
+            return
+        async with lifespan(gate):
+            yield
+
+    app = FastAPI(
+        title="MetaGate",
+        version=gate.settings.version,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=living,
+    )
+    app.state.gate = gate
+    app.openapi = lambda: openapi.document(gate.settings)  # type: ignore[method-assign]
+    for path, methods in hot.items():
+        for method, handler in methods.items():
+            app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))
+    for module in (doors, startups, views, introspection, admin):
+        app.include_router(module.router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
+    return app
+
+
+class _Unguarded:
+    """A hot handler as the ASGI route that it is registered as. The edge calls the handler itself, directly."""
+
+    def __init__(self, handler: Hot) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["state"]["exchange"]
+        exchange.receive = receive
+        answer = await self._handler(exchange)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+def _methods_of(app: FastAPI) -> Callable[[str], tuple[str, ...]]:
+    """What a path allows, by the framework's own routes."""
+
+    def methods(path: str) -> tuple[str, ...]:
+        scope = {"type": "http", "path": path, "method": "", "root_path": "", "headers": []}
+        allowed: list[str] = []
+        for route in app.router.routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                allowed.extend(getattr(route, "methods", None) or ())
+        return tuple(allowed)
+
+    return methods
+
+
+def _response(problem: Problem) -> Response:
+    answer = problem_answer(problem)
+    response = Response(answer.body, status_code=answer.status)
+    response.raw_headers[:] = answer.headers
+    return response
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _response(error.problem)
+
+
+async def _store_unavailable(_request: Request, error: Exception) -> Response:
+    problem = unavailable(error)
+    assert problem is not None
+    return _response(problem)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    """Where it is wrong and how; what was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
+    if any(one["loc"][0] == "path" and one["loc"][-1] == "kind" for one in error.errors()):
+        return _response(Problem(Code.NOT_FOUND, "There is nothing at this path."))
+    return _response(Problem(Code.INVALID_REQUEST, "; ".join(found)))
+
+
+async def _framework_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
+    return _response(Problem(code, "The request cannot be routed."))

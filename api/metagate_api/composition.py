@@ -1,0 +1,63 @@
+"""One serving process, put together from settings: identity, follower, application."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from legivellum_http.batching import Batcher
+from legivellum_identity.authenticator import Authenticator
+from legivellum_identity.keyring import KeyRing
+from legivellum_identity.penance import Penance
+from legivellum_identity.shared_secret import SharedSecret
+from legivellum_identity.tokens import TokenVerifier
+from metagate_api.app import Application, create_app
+from metagate_api.callers import Directory
+from metagate_api.declared_files import DeclaredFiles
+from metagate_api.following import Follower, following
+from metagate_api.gate import Gate
+from metagate_api.settings import Settings
+from metagate_store.migrating import needed_version
+from metagate_store.reading import Reader
+from metagate_store.rows import Credential, Identity
+
+
+def shared_secret(settings: Settings) -> SharedSecret | None:
+    """D-37: HS256 as the seeds have it, or None while JWT_SECRET is unset."""
+    if settings.jwt_secret is None:
+        return None
+    return SharedSecret(
+        issuer=settings.jwt_issuer,
+        secret=settings.jwt_secret.get_secret_value().encode(),
+        algorithm=settings.jwt_algorithm,
+        audience=settings.jwt_audience,
+    )
+
+
+def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> Application:
+    """An application that connects by itself when it starts to serve."""
+    shared = shared_secret(settings)
+    keys, tokens = KeyRing(), TokenVerifier(audience=settings.audience, shared=shared)
+    pending: list[Application] = []
+
+    async def resolve(credentials: Sequence[Credential]) -> list[Identity | None]:
+        return await pending[0].gate.reader.resolve(credentials)
+
+    directory = Directory(Batcher(resolve, name="resolve"), seconds=settings.deadline_seconds)
+    authenticator = Authenticator(
+        keys=keys, tokens=tokens, directory=directory, api_key_header=settings.api_key_header, penance=Penance()
+    )
+
+    async def connect() -> Reader:
+        return await Reader.connect(settings.dsn, size=settings.pool_size)
+
+    @asynccontextmanager
+    async def lifespan(gate: Gate) -> AsyncIterator[None]:
+        follower = Follower(gate, authenticator, directory, connect, needed=needed_version())
+        async with following(follower, gate):
+            yield
+
+    def issuers() -> list[str]:
+        return [*([settings.jwt_issuer] if shared else []), *tokens.ring.issuers]
+
+    application = create_app(settings, None, authenticator, issuers=issuers, declared=declared, lifespan=lifespan)
+    pending.append(application)
+    return application

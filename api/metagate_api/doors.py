@@ -1,0 +1,82 @@
+"""What needs no credential: discovery, the doctrine, health, metrics. Nothing here waits for another service."""
+
+from fastapi import APIRouter, Request, Response
+
+from legivellum_http.codes import Code
+from legivellum_http.problems import SECURITY_HEADERS, refuse
+from metagate_api import metrics
+from metagate_api.gate import Gate, gate_of, said
+
+router = APIRouter()
+
+DOCTRINE = "MetaGate is truth, not control."
+
+
+def discovery_document(gate: Gate) -> dict[str, object]:
+    """INV-001. Paths, or URLs under the configured base; never what a Host header says (EXT-29)."""
+    settings = gate.settings
+    base = (settings.public_url or "").rstrip("/")
+    return {
+        "metagate_version": settings.version,
+        "bootstrap_endpoint": f"{base}/v1/bootstrap",
+        "startup_endpoints": {"ready": f"{base}/v1/startup/ready", "failed": f"{base}/v1/startup/failed"},
+        "supported_auth": ["api_key", "bearer"],
+        "api_key_header": settings.api_key_header,
+        "audience": settings.audience,
+        "issuers": list(gate.issuers()),
+        "openapi": f"{base}/openapi.json",
+    }
+
+
+@router.get("/.well-known/metagate.json")
+async def discovery(request: Request) -> Response:
+    return said(discovery_document(gate_of(request)))
+
+
+@router.get("/")
+async def root(request: Request) -> Response:
+    return said(
+        {
+            "service": "MetaGate",
+            "version": gate_of(request).settings.version,
+            "doctrine": DOCTRINE,
+            "discovery": "/.well-known/metagate.json",
+        }
+    )
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """Says that this process answers. It asks nobody, not even the database (INV-035)."""
+    return said({"status": "ok", "service": "metagate", "version": gate_of(request).settings.version})
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    return said({"status": "ok"})
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Ready once the database was reached and its schema fits; a later outage does not take it back (D-52)."""
+    seen = gate_of(request).seen
+    if not seen.ready:
+        why = "The database was not reached yet." if seen.fits else "The schema is not the one this release needs."
+        raise refuse(Code.NOT_READY, why)
+    return said(
+        {
+            "status": "ok",
+            "database": "up" if seen.up else "down",
+            "schema_version": seen.schema_version,
+            "revision": seen.revision,
+            "compiled_at": seen.compiled_at,
+        }
+    )
+
+
+@router.get("/metrics")
+async def exposition() -> Response:
+    shown = metrics.exposition()
+    response = Response(shown.body)
+    response.raw_headers[:0] = [(b"content-type", shown.content_type.encode()), *SECURITY_HEADERS]
+    return response

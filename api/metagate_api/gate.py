@@ -1,0 +1,131 @@
+"""What the routes share: one process's reader, door, packets and what it knows about the database."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from fastapi import Request, Response
+
+from legivellum_http.codes import Code
+from legivellum_http.exchange import Exchange
+from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
+from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, suspended
+from metagate_api.declared_files import DeclaredFiles
+from metagate_api.packets import Shelf
+from metagate_api.rendering import rendered
+from metagate_api.settings import Settings
+from metagate_store.errors import StoreUnavailable
+from metagate_store.reading import Reader
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the database last said, and whether it still answers. Ready stays ready (D-52)."""
+
+    ready: bool = False
+    up: bool = False
+    fits: bool = True
+    revision: int = 0
+    compiled_at: datetime | None = None
+    schema_version: int | None = None
+
+
+@dataclass(slots=True)
+class Gate:
+    settings: Settings
+    authenticator: Authenticate
+    door: Door
+    shelf: Shelf
+    issuers: Callable[[], Sequence[str]]
+    declared: DeclaredFiles | None = None
+    seen: Seen = field(default_factory=Seen)
+    connected: Reader | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """The database. Raises StoreUnavailable while it was never reached."""
+        if self.connected is None:
+            raise StoreUnavailable("The database was not reached yet.")
+        return self.connected
+
+
+def gate_of(request: Request) -> Gate:
+    gate: Gate = request.app.state.gate
+    return gate
+
+
+def exchange_of(request: Request) -> Exchange:
+    exchange: Exchange = request.scope["state"]["exchange"]
+    return exchange
+
+
+async def speaker_of(request: Request) -> Caller | Refused:
+    """Dependency of routes with a body: who speaks; a 403 is kept until the body was judged (D-42)."""
+    route = request.scope.get("route")
+    exchange = exchange_of(request)
+    exchange.scope["route_path"] = getattr(route, "path", "other")
+    return await gate_of(request).door.admit(exchange)
+
+
+def permitted(speaker: Caller | Refused) -> Caller:
+    if isinstance(speaker, Refused):
+        raise speaker
+    if speaker.suspended:
+        raise suspended()
+    return speaker
+
+
+def admin(speaker: Caller | Refused) -> Caller:
+    caller = permitted(speaker)
+    if caller.type != "admin":
+        raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin may do this.")
+    return caller
+
+
+async def caller_of(request: Request) -> Caller:
+    """Dependency of routes without a body that need somebody."""
+    return permitted(await speaker_of(request))
+
+
+async def admin_of(request: Request) -> Caller:
+    return admin(await speaker_of(request))
+
+
+def whole_cluster(caller: Caller) -> bool:
+    """D-51: a cluster-wide reader. The compiler sees to it that only the system namespace has such principals."""
+    return caller.scope == CLUSTER and caller.type in {"admin", "observer"}
+
+
+def tenant_for(caller: Caller, wanted: UUID | None) -> UUID:
+    """Whose objects are read: the caller's own, or, cluster-wide, those it names."""
+    if wanted is None or wanted == caller.tenant:
+        return caller.tenant
+    if whole_cluster(caller):
+        return wanted
+    raise refuse(Code.TENANT_MISMATCH, "tenant: not yours to read.")
+
+
+def tenants_for(caller: Caller, wanted: UUID | None) -> UUID | None:
+    """Like tenant_for, for lists: None is every tenant, for a cluster-wide reader who names none."""
+    if wanted is None and whole_cluster(caller):
+        return None
+    return tenant_for(caller, wanted)
+
+
+def said(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer in JSON with the headers that every answer has."""
+    return sent(rendered(value), status=status, headers=headers)
+
+
+def sent(body: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Like said, for what is JSON already."""
+    response = Response(body, status_code=status, headers=headers)
+    response.raw_headers[:0] = [(b"content-type", JSON_TYPE), *SECURITY_HEADERS]
+    return response
+
+
+def empty(status: int, headers: dict[str, str] | None = None) -> Response:
+    response = Response(status_code=status, headers=headers)
+    response.raw_headers.extend(SECURITY_HEADERS)
+    return response

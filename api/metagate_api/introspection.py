@@ -1,0 +1,73 @@
+"""POST /v1/introspect (RFC 7662, D-48): another gate asks who a credential is. `service` principals only."""
+
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from legivellum_http import strict_json
+from legivellum_http.codes import Code
+from legivellum_http.problems import Refused, refuse
+from legivellum_identity.caller import Refusal
+from metagate_api.callers import CLUSTER, Caller, credential_row
+from metagate_api.gate import Gate, exchange_of, gate_of, permitted, said, speaker_of
+
+router = APIRouter()
+
+INACTIVE = {"active": False}
+_LONGEST = 16_384
+
+
+@router.post("/v1/introspect")
+async def introspect(request: Request, speaker: Annotated[Caller | Refused, Depends(speaker_of)]) -> Response:
+    exchange = exchange_of(request)
+    token = _token(exchange.header(b"content-type") or b"", await request.body())
+    caller = permitted(speaker)
+    if caller.type != "service":
+        raise refuse(Code.ROLE_REQUIRED, "Only a principal of type service may do this.")
+    return said(await _answer(gate_of(request), caller, token))
+
+
+async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
+    shown = token.encode("utf-8", "replace")
+    is_key = shown.startswith(b"mgk_")
+    header = (
+        (gate.settings.api_key_header.lower().encode(), shown) if is_key else (b"authorization", b"Bearer " + shown)
+    )
+    found = await gate.authenticator.authenticate([header])
+    if isinstance(found, Refusal):
+        return INACTIVE
+    # The authenticator may remember for a moment; an introspection is asked once and believed for longer.
+    (identity,) = await gate.reader.resolve([credential_row(found)])
+    if identity is None or identity.suspended:
+        return INACTIVE
+    if identity.tenant != caller.tenant and caller.scope != CLUSTER:
+        return INACTIVE
+    return {
+        "active": True,
+        "tenant": identity.tenant,
+        "namespace": identity.namespace,
+        "principal_key": identity.principal_key,
+        "type": identity.type,
+        "scope": identity.scope,
+        "rights": identity.rights,
+        "exp": None if found.expires_at is None else int(found.expires_at.timestamp()),
+    }
+
+
+def _token(media: bytes, body: bytes) -> str:
+    """`token=` in a form, as RFC 7662 has it, or a member of a JSON object."""
+    kind = media.split(b";", 1)[0].strip().lower()
+    if kind == b"application/x-www-form-urlencoded":
+        try:
+            values = [value for name, value in parse_qsl(body.decode("ascii"), max_num_fields=16) if name == "token"]
+        except ValueError:
+            raise refuse(Code.INVALID_REQUEST, "The form is malformed.") from None
+        token = values[0] if len(values) == 1 else None
+    elif kind == b"application/json":
+        token = strict_json.parse_object(body).get("token")
+    else:
+        raise refuse(Code.UNSUPPORTED_MEDIA_TYPE, "Send a form or JSON.")
+    if not isinstance(token, str) or not 0 < len(token) <= _LONGEST:
+        raise refuse(Code.INVALID_REQUEST, "token: required, once.")
+    return token

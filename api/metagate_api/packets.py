@@ -1,0 +1,125 @@
+"""The packets this process has checked, and which of them it expects for whom (D-38).
+
+A digest is checked once, before a receipt is written for it. In the steady state the database is asked with the
+digest that is expected and sends no body; what is served is what was checked, with the request's fields spliced in.
+"""
+
+from collections import OrderedDict
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+
+from legivellum_http.codes import Code
+from legivellum_http.problems import refuse
+from metagate_api import metrics
+from metagate_crds import packet
+from metagate_crds.packet import PerRequest
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("metagate.packets")
+
+
+class Shelf:
+    """Checked bodies by digest, bounded in bytes; and the last digest of each principal, bounded in number."""
+
+    def __init__(self, *, limit_bytes: int, principals: int = 200_000) -> None:
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+        self._limit = limit_bytes
+        self._expected: OrderedDict[tuple[UUID, str], str] = OrderedDict()
+        self._principals = principals
+
+    def expected(self, tenant: UUID, principal_key: str) -> str | None:
+        """The digest this process holds a checked body of, for that principal."""
+        digest = self._expected.get((tenant, principal_key))
+        return digest if digest in self._bodies else None
+
+    def body(self, digest: str) -> bytes | None:
+        body = self._bodies.get(digest)
+        if body is not None:
+            self._bodies.move_to_end(digest)
+        return body
+
+    def keep(self, tenant: UUID, principal_key: str, digest: str, body: bytes | None) -> bytes:
+        """The checked body of `digest`, remembered for that principal. Raises PACKET_REFUSED (503)."""
+        known = self.body(digest)
+        if known is None:
+            known = self.checked(digest, body)
+            self._shelve(digest, known)
+        self._expected[tenant, principal_key] = digest
+        if len(self._expected) > self._principals:
+            self._expected.popitem(last=False)
+        return known
+
+    @staticmethod
+    def checked(digest: str, body: bytes | None) -> bytes:
+        """`body`, if it is what its digest says and holds no forbidden key (INV-032)."""
+        defect = "it is missing" if body is None else packet.check(body, digest)
+        if body is None or defect is not None:
+            metrics.PACKETS_REFUSED.inc()
+            _log.error("packet_refused", digest=digest, defect=str(defect))
+            raise refuse(Code.PACKET_REFUSED, "The stored packet failed its check and is not served.")
+        return body
+
+    def _shelve(self, digest: str, body: bytes) -> None:
+        self._bodies[digest] = body
+        self._bytes += len(body)
+        while self._bytes > self._limit and len(self._bodies) > 1:
+            _, oldest = self._bodies.popitem(last=False)
+            self._bytes -= len(oldest)
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC as everybody else writes it. The store's times are UTC."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def welcome(
+    body: bytes,
+    *,
+    principal_key: str,
+    component_key: str,
+    packet_id: UUID,
+    startup_id: UUID,
+    issued_at: datetime,
+    deadline_at: datetime,
+    digest: str,
+    revision: int,
+    compiled_at: datetime,
+) -> bytes:
+    """A Welcome Packet (001:130-155): 17 keys."""
+    return packet.splice(
+        body,
+        PerRequest(
+            packet_id=str(packet_id),
+            issued_at=rfc3339(issued_at),
+            principal_key=principal_key,
+            component_key=component_key,
+            startup_id=str(startup_id),
+            deadline_at=rfc3339(deadline_at),
+            revision=revision,
+            digest=digest,
+            compiled_at=rfc3339(compiled_at),
+        ),
+    )
+
+
+def names(tags: bytes | None, etag: str) -> bool:
+    """Whether an If-None-Match list names this tag: strong, weak or bare (D-02). `*` names nothing in particular."""
+    if tags is None:
+        return False
+    return any(_bare(tag) == etag.encode() for tag in tags.split(b","))
+
+
+def _bare(tag: bytes) -> bytes:
+    return tag.strip().removeprefix(b"W/").strip(b'"')
+
+
+def known(value: T | None) -> T:
+    """A field that the store promises for this outcome."""
+    if value is None:
+        raise refuse(Code.UNAVAILABLE, "The database answered incompletely.")
+    return value

@@ -1,0 +1,26 @@
+"""JSON as it leaves the gate: compact, UTF-8, times and ids as text."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from metagate_api.packets import rfc3339
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__qualname__} has no JSON form")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_other)
+
+
+def rendered(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode()

@@ -1,0 +1,221 @@
+"""JSON Schemas of what goes in and comes out, by name."""
+
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+UUID: Final[Schema] = {"type": "string", "format": "uuid"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+TEXT: Final[Schema] = {"type": "string"}
+OBJECT: Final[Schema] = {"type": "object", "additionalProperties": True}
+INTEGER: Final[Schema] = {"type": "integer"}
+BOOLEAN: Final[Schema] = {"type": "boolean"}
+DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
+
+# The key a component boots under: something to read, no blanks at its ends (INV-005).
+COMPONENT: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 253,
+    "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+    "description": "Any text of 1 to 253 characters without control characters and without blanks at its ends.",
+}
+
+
+def maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def listed(schema: Schema) -> Schema:
+    return {"type": "array", "items": schema}
+
+
+def exactly(properties: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
+    """An object with these members and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def open_(properties: dict[str, Schema], *required: str) -> Schema:
+    """An object with these members among others."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": True}
+
+
+def named(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+WELCOME_PACKET: Final = exactly(
+    {
+        "packet_id": UUID,
+        "packet_etag": DIGEST,
+        "issued_at": TIME,
+        "principal_key": TEXT,
+        "component_key": TEXT,
+        "profile": TEXT,
+        "manifest": TEXT,
+        "capabilities": OBJECT,
+        "policy": OBJECT,
+        "services": OBJECT,
+        "memory_map": OBJECT,
+        "polling": OBJECT,
+        "schemas": OBJECT,
+        "required_env": listed(
+            exactly(
+                {"name": TEXT, "ref_kind": {"type": "string"}, "ref_name": TEXT, "required": BOOLEAN},
+            )
+        ),
+        "startup": exactly(
+            {
+                "startup_id": UUID,
+                "status": {"const": "OPEN"},
+                "deadline_at": TIME,
+                "followup": {"const": ["POST /v1/startup/ready", "POST /v1/startup/failed"]},
+            }
+        ),
+        "environment": OBJECT,
+        "snapshot": exactly({"revision": INTEGER, "digest": DIGEST, "compiled_at": TIME}),
+    }
+)
+"""001:130-155, and `environment` and `snapshot` (SPEC §1.1)."""
+
+_STARTUP = exactly(
+    {
+        "startup_id": UUID,
+        "tenant": UUID,
+        "principal_key": TEXT,
+        "component_key": TEXT,
+        "status": {"type": "string", "enum": ["OPEN", "READY", "FAILED", "overdue"]},
+        "overdue": BOOLEAN,
+        "late": BOOLEAN,
+        "opened_at": TIME,
+        "deadline_at": TIME,
+        "acknowledged_at": maybe(TIME),
+        "packet_id": UUID,
+        "digest": DIGEST,
+        "revision": INTEGER,
+        "report": maybe(OBJECT),
+        "pod": maybe(exactly({"uid": TEXT, "name": maybe(TEXT), "node": maybe(TEXT)})),
+    }
+)
+
+_ITEM = open_(
+    {"key": TEXT, "tenant": UUID, "namespace": TEXT, "revision": INTEGER}, "key", "tenant", "namespace", "revision"
+)
+
+_PRINCIPAL = exactly(
+    {
+        "principal_key": TEXT,
+        "type": TEXT,
+        "suspended": BOOLEAN,
+        "components": exactly({"permitted": listed(TEXT), "seen": listed(TEXT)}),
+        "profile": maybe(TEXT),
+        "manifest": maybe(TEXT),
+        "services": listed(TEXT),
+    }
+)
+
+
+def _page(item: str) -> Schema:
+    return exactly({"items": listed(named(item)), "next_cursor": maybe(TEXT)})
+
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Anything": OBJECT,
+    "Text": TEXT,
+    "Problem": exactly({"type": TEXT, "title": TEXT, "status": INTEGER, "detail": TEXT, "code": named("Code")}),
+    "Root": open_({"service": TEXT, "version": TEXT, "doctrine": TEXT}, "service", "version", "doctrine"),
+    "Health": open_({"status": TEXT, "service": TEXT, "version": TEXT}, "status"),
+    "Live": open_({"status": TEXT}, "status"),
+    "Ready": open_({"status": TEXT, "database": {"enum": ["up", "down"]}, "revision": INTEGER}, "status", "database"),
+    "Discovery": open_(
+        {
+            "metagate_version": TEXT,
+            "bootstrap_endpoint": TEXT,
+            "supported_auth": listed(TEXT),
+            "startup_endpoints": exactly({"ready": TEXT, "failed": TEXT}),
+            "issuers": listed(TEXT),
+            "api_key_header": TEXT,
+            "audience": TEXT,
+            "openapi": TEXT,
+        },
+        "metagate_version",
+        "bootstrap_endpoint",
+        "supported_auth",
+        "startup_endpoints",
+        "issuers",
+    ),
+    "WelcomePacket": WELCOME_PACKET,
+    "BootstrapRequest": open_(
+        {
+            "component_key": COMPONENT,
+            "principal_key": maybe({"type": "string", "minLength": 1, "maxLength": 512}),
+            "last_packet_etag": maybe({"type": "string", "minLength": 1, "maxLength": 512}),
+        },
+        "component_key",
+    ),
+    "ReadyRequest": open_(
+        {
+            "startup_id": UUID,
+            "build_version": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"\S"},
+            "health": maybe(OBJECT),
+        },
+        "startup_id",
+        "build_version",
+    ),
+    "FailedRequest": open_(
+        {
+            "startup_id": UUID,
+            "error": {"type": "string", "minLength": 1, "maxLength": 8_192, "pattern": r"\S"},
+            "details": maybe(OBJECT),
+        },
+        "startup_id",
+        "error",
+    ),
+    "Acknowledgement": exactly(
+        {
+            "startup_id": UUID,
+            "status": {"type": "string", "enum": ["READY", "FAILED"]},
+            "acknowledged_at": TIME,
+            "late": BOOLEAN,
+        }
+    ),
+    "Startup": _STARTUP,
+    "StartupPage": _page("Startup"),
+    "Item": _ITEM,
+    "ItemPage": _page("Item"),
+    "PolicyProfile": exactly(
+        {"key": TEXT, "policy_hash": TEXT, "revision": INTEGER, "generation": INTEGER, "ruleset": OBJECT}
+    ),
+    "Topology": exactly(
+        {
+            "tenant": UUID,
+            "namespace": TEXT,
+            "revision": INTEGER,
+            "principals": listed(_PRINCIPAL),
+            "services": listed(
+                exactly({"name": TEXT, "type": maybe(TEXT), "endpoint": maybe(TEXT), "used_by": listed(TEXT)})
+            ),
+        }
+    ),
+    "IntrospectionRequest": open_({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),
+    "Introspection": open_({"active": BOOLEAN, "tenant": UUID, "principal_key": TEXT, "exp": maybe(INTEGER)}, "active"),
+    "Resource": open_(
+        {
+            "apiVersion": TEXT,
+            "kind": TEXT,
+            "metadata": open_({"name": TEXT, "namespace": TEXT}, "name"),
+            "spec": OBJECT,
+        },
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+    ),
+    "Declared": exactly({"kind": TEXT, "namespace": TEXT, "name": TEXT, "created": BOOLEAN}),
+}

@@ -1,0 +1,134 @@
+"""Reading startup sessions and their packets again: GET only, own sessions unless admin or observer."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from legivellum_http.codes import Code
+from legivellum_http.problems import refuse
+from metagate_api import cursors
+from metagate_api.callers import Caller, credential_row, pod_row
+from metagate_api.gate import caller_of, empty, gate_of, said, sent, tenant_for, tenants_for
+from metagate_api.packets import known, names, welcome
+from metagate_crds.packet import etag as packet_etag
+from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow
+
+router = APIRouter()
+
+Who = Annotated[Caller, Depends(caller_of)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Word = Annotated[str | None, Query(max_length=1_024)]
+Name = Annotated[str | None, Query(min_length=1, max_length=253)]
+
+_REFUSALS = {
+    PacketOutcome.UNKNOWN: (Code.SESSION_NOT_FOUND, "There is no such session."),
+    PacketOutcome.NOT_YOURS: (Code.NOT_YOURS, "The session belongs to another principal."),
+    PacketOutcome.NOT_THIS_POD: (Code.NOT_THIS_POD, "The session was opened by another pod."),
+    PacketOutcome.UNKNOWN_PRINCIPAL: (Code.PRINCIPAL_UNKNOWN, "No Principal answers to this credential any more."),
+    PacketOutcome.SUSPENDED: (Code.PRINCIPAL_SUSPENDED, "This principal is suspended."),
+    PacketOutcome.CREDENTIAL_REVOKED: (Code.CREDENTIAL_REVOKED, "What this credential rests on was withdrawn."),
+    PacketOutcome.NO_BINDING: (Code.NO_BINDING, "This principal has no active binding."),
+    PacketOutcome.BINDING_INCOMPLETE: (Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid."),
+    PacketOutcome.COMPONENT_NOT_PERMITTED: (
+        Code.COMPONENT_NOT_PERMITTED,
+        "The binding does not permit this component any more.",
+    ),
+}
+
+
+def reads_all(caller: Caller) -> bool:
+    return caller.type in {"admin", "observer"}
+
+
+def shown(row: StartupRow) -> dict[str, Any]:
+    """One session. `status` is what was stored, except that an OPEN one past its deadline is `overdue` (INV-022)."""
+    return {
+        "startup_id": row.startup_id,
+        "tenant": row.tenant,
+        "principal_key": row.principal_key,
+        "component_key": row.component_key,
+        "status": "overdue" if row.overdue else row.status,
+        "overdue": row.overdue,
+        "late": bool(row.late),
+        "opened_at": row.opened_at,
+        "deadline_at": row.deadline_at,
+        "acknowledged_at": row.acknowledged_at,
+        "packet_id": row.packet_id,
+        "digest": row.digest,
+        "revision": row.revision,
+        "report": row.report,
+        "pod": None if row.pod is None else {"uid": row.pod.uid, "name": row.pod.name, "node": row.pod.node},
+    }
+
+
+@router.get("/v1/startups")
+async def startups(  # noqa: PLR0917  # the framework fills them in by name
+    request: Request,
+    caller: Who,
+    status: Literal["OPEN", "READY", "FAILED", "overdue"] | None = None,
+    component_key: Name = None,
+    tenant: UUID | None = None,
+    limit: Limit = 100,
+    cursor: Word = None,
+) -> Response:
+    page = await gate_of(request).reader.startups(
+        tenants_for(caller, tenant),
+        status=status,
+        component_key=component_key,
+        principal_key=None if reads_all(caller) else caller.principal_key,
+        after=cursors.read("startups", cursor),
+        limit=limit,
+    )
+    return said({"items": [shown(row) for row in page.items], "next_cursor": cursors.written("startups", page.next)})
+
+
+@router.get("/v1/startup/{startup_id}")
+async def startup(request: Request, caller: Who, startup_id: UUID, tenant: UUID | None = None) -> Response:
+    row = await gate_of(request).reader.startup(tenant_for(caller, tenant), startup_id)
+    if row is None:
+        raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
+    if row.principal_key != caller.principal_key and not reads_all(caller):
+        raise refuse(Code.NOT_YOURS, "The session belongs to another principal.")
+    return said(shown(row))
+
+
+@router.get("/v1/startup/{startup_id}/packet")
+async def packet_now(request: Request, caller: Who, startup_id: UUID) -> Response:
+    """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
+    shelf = gate_of(request).shelf
+    answer = await gate_of(request).reader.packet(
+        PacketAsk(
+            tenant=caller.tenant,
+            principal_key=caller.principal_key,
+            credential=credential_row(caller),
+            startup_id=startup_id,
+            expected_digest=shelf.expected(caller.tenant, caller.principal_key),
+            pod=pod_row(caller),
+        )
+    )
+    if answer.outcome in _REFUSALS:
+        raise refuse(*_REFUSALS[answer.outcome])
+    component_key, digest = known(answer.component_key), known(answer.digest)
+    etag = packet_etag(digest, caller.principal_key, component_key)
+    tags = b",".join(value for name, value in request.scope["headers"] if name == b"if-none-match")
+    headers = {"etag": f'"{etag}"'}
+    if names(tags or None, etag):
+        return empty(304, headers)
+    body = shelf.keep(caller.tenant, caller.principal_key, digest, answer.body)
+    return sent(_packet(answer, body, caller.principal_key, startup_id), headers=headers)
+
+
+def _packet(answer: PacketAnswer, body: bytes, principal_key: str, startup_id: UUID) -> bytes:
+    return welcome(
+        body,
+        principal_key=principal_key,
+        component_key=known(answer.component_key),
+        packet_id=known(answer.packet_id),
+        startup_id=startup_id,
+        issued_at=known(answer.issued_at),
+        deadline_at=known(answer.deadline_at),
+        digest=known(answer.digest),
+        revision=known(answer.revision),
+        compiled_at=known(answer.compiled_at),
+    )

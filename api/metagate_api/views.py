@@ -1,0 +1,59 @@
+"""What any principal of a tenant may read of it: rulesets and topology (D-49)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from legivellum_http.codes import Code
+from legivellum_http.problems import refuse
+from metagate_api.callers import Caller
+from metagate_api.gate import caller_of, gate_of, said
+
+router = APIRouter()
+
+Who = Annotated[Caller, Depends(caller_of)]
+Key = Annotated[str, Path(min_length=1, max_length=253)]
+
+
+@router.get("/v1/policy-profiles/{key}")
+async def policy_profile(request: Request, caller: Who, key: Key) -> Response:
+    found = None if "\0" in key else await gate_of(request).reader.policy_profile(caller.tenant, key)
+    if found is None:
+        raise refuse(Code.NOT_FOUND, "There is no such PolicyProfile.")
+    return said(
+        {
+            "key": found.name,
+            "policy_hash": found.policy_hash,
+            "revision": found.revision,
+            "generation": found.generation,
+            "ruleset": found.body,
+        }
+    )
+
+
+@router.get("/v1/topology")
+async def topology(request: Request, caller: Who) -> Response:
+    found = await gate_of(request).reader.topology(caller.tenant)
+    return said(
+        {
+            "tenant": caller.tenant,
+            "namespace": caller.namespace,
+            "revision": found.revision,
+            "principals": [
+                {
+                    "principal_key": one.principal_key,
+                    "type": one.type,
+                    "suspended": one.suspended,
+                    "components": {"permitted": one.components, "seen": one.seen},
+                    "profile": one.profile,
+                    "manifest": one.manifest,
+                    "services": one.services,
+                }
+                for one in found.principals
+            ],
+            "services": [
+                {"name": one.name, "type": one.type, "endpoint": one.endpoint, "used_by": one.used_by}
+                for one in found.services
+            ],
+        }
+    )
