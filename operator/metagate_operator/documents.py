@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -120,21 +120,32 @@ def read_documents(raw: bytes, file: str) -> Contents:
     return Contents(tuple(documents), tuple(problems), skipped)
 
 
-_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
+def spans(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the documents of a file stand, as half-open ranges of line indexes, markers left out.
+
+    `---` and `...` in the first column can be nothing else in YAML; what follows a marker in its line belongs to the
+    document.
+    """
+    found: list[tuple[int, int]] = []
+    first = 0
+    for index, line in enumerate(lines):
+        if _MARKER.match(line):
+            found.append((first, index))
+            first = index if line[3:].strip() else index + 1
+    return [*found, (first, len(lines))]
+
+
+_MARKER: Final = re.compile(r"(---|\.\.\.)(\s|$)")
 
 
 def _chunks(text: str) -> Iterator[tuple[int, str]]:
-    """The documents of a file as (first line, text): `---` and `...` in the first column can be nothing else."""
-    lines: list[str] = []
-    first = 1
-    for number, line in enumerate(_LINE.findall(text), 1):  # splitlines() would also split at U+2028 and its like
-        if re.match(r"(---|\.\.\.)(\s|$)", line):
-            yield first, "".join(lines)
-            rest = line[3:]
-            lines, first = [rest if rest.strip() else "\n"], number
-        else:
-            lines.append(line)
-    yield first, "".join(lines)
+    """The documents of a file as (first line, text), without their markers."""
+    lines = text.split("\n")  # splitlines() would also split at U+2028 and its like
+    for first, last in spans(lines):
+        chunk = lines[first:last]
+        if chunk and _MARKER.match(chunk[0]):
+            chunk[0] = chunk[0][3:]
+        yield first + 1, "\n".join(chunk)
 
 
 def _document(chunk: str, file: str, first: int) -> Document | None:
@@ -268,7 +279,7 @@ class _Values:
         if not merge and event.implicit[0] and not isinstance(_scalar(event, line), str):
             raise _Broken(line, "a key must be text: put it in quotes", parent.path)
         if not merge and key in parent.value:
-            raise _Broken(line, "this key is there twice", f"{parent.path}.{key}" if parent.path else key)
+            raise _Broken(line, "this key is there twice", _below(parent.path, key))
         parent.key, parent.merging, parent.wants_key = key, merge, False
         if event.anchor:
             self._anchors[event.anchor], self._sizes[event.anchor] = key, 1
@@ -299,7 +310,7 @@ class _Values:
             path = f"{parent.path}[{len(parent.value)}]"
             parent.value.append(value)
         else:
-            path = f"{parent.path}.{parent.key}" if parent.path else parent.key
+            path = _below(parent.path, parent.key)
             parent.wants_key = True
             if parent.merging:
                 found = value if isinstance(value, list) else [value]
@@ -310,6 +321,16 @@ class _Values:
                 parent.value[parent.key] = value
         self._lines[path] = line
         return path
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+
+
+def _below(path: str, key: str) -> str:
+    """The path of a key, written as findings write it."""
+    if not _PLAIN.fullmatch(key):
+        return f"{path}[{json.dumps(key)}]"
+    return f"{path}.{key}" if path else key
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from time import monotonic
+from typing import Protocol
 
 import structlog
 
@@ -42,11 +43,18 @@ from metagate_operator.source import (
     SourceUnavailable,
 )
 from metagate_store.errors import Fenced, ForeignCluster, SchemaMismatch, StaleBase, StoreUnavailable
-from metagate_store.publishing import Publisher
+from metagate_store.rows import Change, Published
 
 _log = structlog.stdlib.get_logger("metagate.reconcile")
 _EXPECTED = (SourceUnavailable, StoreUnavailable, StaleBase)
 _FATAL = (Fenced, SchemaMismatch, ForeignCluster)
+
+
+class Store(Protocol):
+    """What the reconciler needs of `metagate_store.publishing.Publisher`."""
+
+    def load(self) -> Awaitable[Published]: ...
+    def publish(self, change: Change, *, mirror: bool = False) -> Awaitable[int]: ...
 
 
 class Reconciler:
@@ -56,7 +64,7 @@ class Reconciler:
         self,
         *,
         source: Source,
-        publisher: Publisher,
+        publisher: Store,
         reporter: Reporter,
         compile_settings: CompileSettings,
         settings: WriterSettings | None = None,

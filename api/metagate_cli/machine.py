@@ -1,0 +1,124 @@
+"""Everything on one machine: a database, a directory that is watched, the writer and the API, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import SecretStr
+
+from metagate_api.declared_files import Complaint, Written
+from metagate_api.server import serving
+from metagate_api.settings import Settings
+from metagate_cli.choices import compile_settings
+from metagate_cli.database import database
+from metagate_crds.world import ObjectKey
+from metagate_operator.directory_source import DirectorySource
+from metagate_operator.directory_writing import DirectoryWriter
+from metagate_operator.failpoints import killing_at
+from metagate_operator.issuers import IssuerRefresher
+from metagate_operator.key_sources import WebFetch
+from metagate_operator.reconcile import Reconciler
+from metagate_operator.settings import WriterSettings
+from metagate_operator.sightings import SightingBook
+from metagate_operator.taking_turns import TakingTurns
+from metagate_operator.verdict_log import VerdictLog
+from metagate_store.publishing import Publisher
+
+SYSTEM_NAMESPACE = "metagate-system"
+_log = structlog.stdlib.get_logger("metagate.dev")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A running one. `ended` completes when the writer cannot go on, with its error."""
+
+    url: str
+    source: DirectorySource
+    reconciler: Reconciler
+    ended: asyncio.Task[None]
+
+
+class FilesFromRequests:
+    """The gate's door to the directory (D-12, D-53)."""
+
+    def __init__(self, writer: DirectoryWriter) -> None:
+        self._writer = writer
+
+    async def write(
+        self, *, kind: str, namespace: str, name: str, resource: Mapping[str, Any]
+    ) -> Written | Sequence[Complaint]:
+        outcome = await self._writer.write(ObjectKey(kind, namespace, name), resource)
+        if isinstance(outcome, bool):
+            return Written(created=outcome)
+        return [Complaint(problem.path, problem.reason, problem.message) for problem in outcome]
+
+    async def remove(self, *, kind: str, namespace: str, name: str) -> bool:
+        return await self._writer.remove(ObjectKey(kind, namespace, name))
+
+
+@asynccontextmanager
+async def machine(
+    resources: Path, data: Path, settings: Settings, *, database_url: str | None = None
+) -> AsyncIterator[Machine]:
+    """Start all of it; everything is served when the block begins, and stopped in order when it ends.
+
+    Raises:
+        PostgresError, StoreError: the database cannot be used.
+        OSError: the port is taken.
+
+    """
+    async with database(data, database_url) as found:
+        writing = WriterSettings()
+        publisher = await Publisher.open(found.publisher, failpoint=killing_at(writing.fail.split(",")))
+        book = SightingBook()
+        source = DirectorySource(resources, book, system_namespace=SYSTEM_NAMESPACE)
+        shared = TakingTurns(publisher)
+        reconciler = Reconciler(
+            source=source,
+            publisher=shared,
+            reporter=VerdictLog(source.origin),
+            compile_settings=compile_settings(SYSTEM_NAMESPACE, settings),
+            settings=writing,
+            book=book,
+            mirror=settings.mirror,
+        )
+        tasks = [
+            asyncio.create_task(reconciler.run(), name="reconciler"),
+            asyncio.create_task(IssuerRefresher(store=shared, web=WebFetch()).run(), name="issuers"),
+        ]
+        ended = asyncio.create_task(_first(tasks), name="ended")
+        declared = FilesFromRequests(DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE))
+        try:
+            served = settings.model_copy(update={"database_url": SecretStr(found.api)})
+            async with serving(served, declared=declared) as url:
+                await _either(reconciler.published(), ended)
+                yield Machine(url, source, reconciler, ended)
+        finally:
+            for task in (*tasks, ended):
+                task.cancel()
+            await asyncio.gather(*tasks, ended, return_exceptions=True)
+            with suppress(Exception):
+                await publisher.close()
+
+
+async def _first(tasks: Sequence[asyncio.Task[None]]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _either(wanted: Any, ended: asyncio.Task[None]) -> None:
+    """Wait for `wanted`, but not when the writer ends first."""
+    waiting = asyncio.ensure_future(wanted)
+    try:
+        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+    finally:
+        waiting.cancel()

@@ -1,0 +1,208 @@
+"""The declared world of some files, judged without a database: one age for everybody, so that no conflict has a winner
+(D-53).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+from metagate_cli.terminal import FOUND, Stop
+from metagate_crds import packet as packets
+from metagate_crds import reasons
+from metagate_crds.compiling import compile_world
+from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.validation import validate
+from metagate_crds.verdict import Condition
+from metagate_crds.world import Declared, Namespace, ObjectKey, World
+from metagate_operator.directory_source import DUPLICATE_OBJECT
+from metagate_operator.documents import MAX_BYTES, Contents, Document, Problem, read_documents
+from metagate_operator.tree import SUFFIXES, UNREADABLE
+
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the files hold. `findings` make them invalid, `notes` depend on where they are applied."""
+
+    findings: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+    objects: int
+    skipped: int
+    world: World
+    compiled: Compiled
+
+
+def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
+    """Read and judge everything below `paths`.
+
+    Raises:
+        Stop: a path does not exist or cannot be listed.
+
+    """
+    findings: list[Problem] = []
+    documents: dict[ObjectKey, Document] = {}
+    skipped = 0
+    for file in _files(paths):
+        contents = _contents(file)
+        findings.extend(contents.problems)
+        skipped += contents.skipped
+        for document in contents.documents:
+            key = ObjectKey(document.kind, document.namespace, document.name)
+            first = documents.setdefault(key, document)
+            if first is not document:
+                where = f"also declared in {first.file}:{first.line}"
+                findings.append(Problem(document.file, document.line, "metadata.name", DUPLICATE_OBJECT, where))
+    notes: list[Problem] = []
+    for key, document in documents.items():
+        findings.extend(
+            Problem(document.file, document.line_of(found.path), found.path, found.reason, found.message)
+            for found in validate(key.kind, document.spec, namespace=key.namespace, system_namespace=system_namespace)
+        )
+    world, compiled = _compiled(documents, system_namespace, oldest_first=True)
+    _, backwards = _compiled(documents, system_namespace, oldest_first=False)
+    for key, document in documents.items():
+        _judge(compiled, backwards, key, document, findings, notes)
+    return Examined(_sorted(findings), _sorted(notes), len(documents), skipped, world, compiled)
+
+
+def _judge(
+    compiled: Compiled,
+    backwards: Compiled,
+    key: ObjectKey,
+    document: Document,
+    findings: list[Problem],
+    notes: list[Problem],
+) -> None:
+    """What only the whole world shows. Whoever loses under either order of ages takes part in a conflict."""
+    conflicts = {
+        condition.reason for each in (compiled, backwards) if (condition := _condition(each, key, reasons.CONFLICTED))
+    }
+    findings.extend(
+        Problem(
+            document.file, document.line, "spec", reason, _CONFLICTS.get(reason, "claims what another object claims")
+        )
+        for reason in conflicts
+    )
+    if conflicts or not (accepted := compiled.verdicts[key].condition(reasons.ACCEPTED)) or accepted.status != "True":
+        return
+    references = compiled.verdicts[key].condition(reasons.RESOLVED_REFS)
+    if references is not None and references.status == "False":
+        notes.append(Problem(document.file, document.line, "spec", references.reason, references.message))
+        return
+    done = compiled.verdicts[key].condition(reasons.COMPILED)
+    if done is not None and done.status == "False":
+        findings.append(Problem(document.file, document.line, "spec", done.reason, done.message))
+
+
+_CONFLICTS: Final = {
+    reasons.BINDING_CONFLICT: "another active PrincipalBinding names the same Principal: only one is served",
+    reasons.SUBJECT_CONFLICT: "another Principal has the same subject: only the oldest would have it",
+    reasons.KEY_CONFLICT: "another Principal has the same API key: only the oldest would have it",
+    reasons.ISSUER_CONFLICT: "another TokenIssuer has the same issuer: only the oldest would count",
+}
+
+
+def _condition(compiled: Compiled, key: ObjectKey, name: str) -> Condition | None:
+    condition = compiled.verdicts[key].condition(name)
+    return condition if condition is not None and condition.status == "True" else None
+
+
+def _compiled(
+    documents: dict[ObjectKey, Document], system_namespace: str, *, oldest_first: bool
+) -> tuple[World, Compiled]:
+    from metagate_cli.choices import compile_settings
+
+    order = sorted(documents, reverse=not oldest_first)
+    names = {system_namespace, *(key.namespace for key in documents if key.namespace)}
+    world = World(
+        compile_settings(system_namespace),
+        [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in sorted(names)],
+        [
+            Declared(
+                key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), documents[key].spec
+            )
+            for place, key in enumerate(order)
+        ],
+    )
+    return world, compile_world(world, {})
+
+
+def packet(examined: Examined, *, namespace: str, principal: str, component: str) -> dict[str, Any] | str:
+    """The packet as it would be served, or why there is none."""
+    key = ObjectKey("Principal", namespace, principal)
+    if key not in examined.world.objects:
+        return f"no Principal {namespace}/{principal} in these files"
+    binding = _binding(examined, namespace, principal)
+    if binding is None:
+        return f"no active PrincipalBinding of {namespace}/{principal}: NO_BINDING"
+    name = f"PrincipalBinding {namespace}/{binding.values['name']}"
+    digest = binding.values.get("digest")
+    if not isinstance(digest, str):
+        return f"{name} refers to something missing or invalid: BINDING_INCOMPLETE"
+    if not packets.permits(binding.values["components"], component):
+        return f"{name} does not permit {component}: COMPONENT_NOT_PERMITTED"
+    now = datetime.now(UTC).replace(microsecond=0)
+    served = packets.splice(
+        examined.compiled.packets[digest],
+        packets.PerRequest(
+            packet_id=str(uuid4()),
+            issued_at=_rfc3339(now),
+            principal_key=principal,
+            component_key=component,
+            startup_id=str(UUID(int=0)),
+            deadline_at=_rfc3339(now + timedelta(seconds=int(binding.values["sla_seconds"] or 0))),
+            revision=0,
+            digest=digest,
+            compiled_at=_rfc3339(now),
+        ),
+    )
+    return dict(json.loads(served))
+
+
+def _binding(examined: Examined, namespace: str, principal: str) -> Row | None:
+    tenant = examined.world.namespaces[namespace].uid
+    for rows in examined.compiled.rows.values():
+        for row in rows:
+            if row.table == "binding" and row.key == (tenant, principal):
+                return row
+    return None
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _files(paths: Sequence[Path]) -> Iterable[Path]:
+    for path in paths:
+        if path.is_dir():
+            found = sorted(
+                each for each in path.rglob("*") if each.suffix in SUFFIXES and not _hidden(each.relative_to(path))
+            )
+            yield from (each for each in found if each.is_file())
+        elif path.exists():
+            yield path
+        else:
+            raise Stop(f"{path}: there is no such file or directory", code=FOUND)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _contents(file: Path) -> Contents:
+    try:
+        with file.open("rb") as opened:
+            return read_documents(opened.read(MAX_BYTES + 1), str(file))
+    except OSError as error:
+        return Contents(problems=(Problem(str(file), 0, "", UNREADABLE, f"cannot be read: {error.strerror}"),))
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda each: (each.file, each.line, each.path, each.reason, each.message)))

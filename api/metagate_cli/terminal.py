@@ -1,0 +1,61 @@
+"""What the command line says: results on standard output, everything else on standard error, colour only on
+a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Final
+
+FOUND: Final = 1
+"""Something is wrong with what was asked about."""
+UNABLE: Final = 3
+"""It could not be done here and now; the message says what to do next."""
+
+
+class Stop(Exception):  # noqa: N818 - it ends a command, and need not be an error
+    """Ends a command with one line on standard error."""
+
+    def __init__(self, message: str, *, code: int = UNABLE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def coloured(stream: Any = None) -> bool:
+    """Whether to decorate: a terminal, and nobody asked for plain text (NO_COLOR, TERM=dumb)."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"  # noqa: TID251 - a terminal's convention, not a setting
+    return not plain and stream.isatty()
+
+
+def say(text: str = "") -> None:
+    """A line for a person, on standard error: what a pipe carries stays clean."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emphasised(text: str, style: str = "bold") -> str:
+    """`text` in a style of rich, on a terminal."""
+    if not coloured(sys.stderr):
+        return text
+    from rich.console import Console
+
+    console = Console(file=sys.stderr, force_terminal=True, highlight=False)
+    with console.capture() as capture:
+        console.print(text, style=style, end="", markup=False, soft_wrap=True)
+    return capture.get()
+
+
+def pretty(value: Any) -> str:
+    """JSON for reading: indented, in colour on a terminal."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not coloured():
+        return text
+    from rich.console import Console
+    from rich.json import JSON
+
+    console = Console(force_terminal=True, soft_wrap=True)
+    with console.capture() as capture:
+        console.print(JSON(text), soft_wrap=True)
+    return capture.get().rstrip("\n")
