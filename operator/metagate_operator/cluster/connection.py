@@ -58,7 +58,7 @@ class Kubernetes:
 
         """
         configuration = client.Configuration()
-        configuration.retries = False  # who calls decides whether to ask again
+        configuration.retries = None  # who calls decides whether to ask again
         try:
             if kubeconfig is None:
                 try:
