@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import Distinct, FreeForm, Reference, Spec, refused
+from metagate_crds.models.spec import AsSet, Distinct, FreeForm, Reference, Spec, refused
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9._:/@-]+\*?|\*")
 
@@ -40,7 +40,7 @@ class PrincipalBindingSpec(Spec):
     principal_ref: Reference = Field(description="Who.")
     profile_ref: Reference = Field(description="What kind of thing it is.")
     manifest_ref: Reference = Field(description="The world it wakes up in.")
-    components: Annotated[list[Component], Field(max_length=512), Distinct] = Field(
+    components: Annotated[list[Component], Field(max_length=512, json_schema_extra=AsSet), Distinct] = Field(
         description="Component keys it may start as: exact, `prefix*`, or `*`. An empty list permits none."
     )
     overrides: Overrides | None = Field(default=None, description="For this principal only.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from metagate_crds import durations, keysets, reasons, subjects
-from metagate_crds.models.spec import LABEL, Distinct, Duration, FreeForm, Line, Spec, refused
+from metagate_crds.models.spec import LABEL, AsSet, Distinct, Duration, FreeForm, Line, Spec, refused
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^([*]|{LABEL[1:-1]})$")]
@@ -84,15 +84,15 @@ class TokenIssuerSpec(Spec):
     issuer: Line | None = Field(
         default=None, description="The iss claim, compared exactly. Discovered with source Cluster when absent."
     )
-    audiences: Annotated[list[Line], Field(min_length=1, max_length=16), Distinct] = Field(
+    audiences: Annotated[list[Line], Field(min_length=1, max_length=16, json_schema_extra=AsSet), Distinct] = Field(
         description="A token must be for one of these."
     )
-    algorithms: Annotated[list[Algorithm], Field(min_length=1, max_length=10), Distinct] = Field(
-        default_factory=_usual_algorithms, description="Signature algorithms; asymmetric only."
+    algorithms: Annotated[list[Algorithm], Field(min_length=1, max_length=10, json_schema_extra=AsSet), Distinct] = (
+        Field(default_factory=_usual_algorithms, description="Signature algorithms; asymmetric only.")
     )
     jwks: KeySource = Field(description="Where its public keys come from.")
     max_token_lifetime: Duration = Field(default="1h", description="Tokens that live longer are refused.")
-    namespaces: Annotated[list[NamespaceName], Field(max_length=512), Distinct] | None = Field(
+    namespaces: Annotated[list[NamespaceName], Field(max_length=512, json_schema_extra=AsSet), Distinct] | None = Field(
         default=None,
         description="Whose Principals may name its subjects; `*` any. None by default; any, with source Cluster.",
     )

@@ -5,13 +5,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import Distinct, Duration, Endpoint, Line, Spec, Word, refused
+from metagate_crds.models.spec import AsSet, Distinct, Duration, Endpoint, Line, Spec, Word, by_key, refused
 
 T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Globs = Annotated[list[Line], Field(max_length=256), Distinct]
+Globs = Annotated[list[Line], Field(max_length=256, json_schema_extra=AsSet), Distinct]
 
 
 class AncestorWindow(Spec):
@@ -51,7 +51,9 @@ class Invariants(Spec):
     can_spawn: bool | None = Field(default=None, description="Whether spawning is allowed at all.")
     allowed_targets: Globs | None = Field(default=None, description="Targets that may be named.")
     max_artifact_bytes: Count | None = Field(default=None, description="The largest artifact that may be declared.")
-    rules: Annotated[list[Rule], Field(max_length=64)] = Field(default_factory=list, description="CEL rules.")
+    rules: Annotated[list[Rule], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
+        default_factory=list, description="CEL rules."
+    )
 
     @field_validator("rules")
     @classmethod
@@ -89,7 +91,7 @@ class Surface(Spec):
     principals: Globs = Field(default_factory=list, description="Who may use it; `*` any, nobody by default.")
     capabilities: CapabilityLists = Field(default_factory=CapabilityLists, description="What may be asked for.")
     rate_limit: RateLimit | None = Field(default=None, description="Not applied when absent.")
-    targets: Annotated[list[Target], Field(max_length=64)] = Field(
+    targets: Annotated[list[Target], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
         default_factory=list, description="Where to forward."
     )
     sync_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
@@ -112,7 +114,9 @@ class PolicyProfileSpec(Spec):
     limits: Limits = Field(description="Hard limits.")
     budget: Budget = Field(default_factory=Budget, description="Recursion fuel.")
     invariants: Invariants = Field(default_factory=Invariants, description="Further checks.")
-    surfaces: Annotated[list[Surface], Field(max_length=64)] = Field(default_factory=list, description="The doors.")
+    surfaces: Annotated[list[Surface], Field(max_length=64, json_schema_extra=by_key("surfaceId"))] = Field(
+        default_factory=list, description="The doors."
+    )
 
     @field_validator("surfaces")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import Distinct, Line, Reference, Spec, refused
+from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refused
 
 PrincipalType = Literal["component", "admin", "observer", "principal", "delegate", "worker", "service"]
 Scope = Literal["Namespace", "Cluster"]
@@ -87,7 +87,7 @@ class PrincipalSpec(Spec):
     )
     type: PrincipalType = Field(default="component", description="What kind of caller this is.")
     suspended: bool = Field(default=False, description="Refuse this principal everywhere, at once.")
-    rights: Annotated[list[Right], Field(max_length=8), Distinct] = Field(
+    rights: Annotated[list[Right], Field(max_length=8, json_schema_extra=AsSet), Distinct] = Field(
         default_factory=list, description="Rights beyond the type; for Principals of the system namespace only."
     )
     subjects: Annotated[list[Subject], Field(max_length=64)] = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import FreeForm, Spec, Word, refused
+from metagate_crds.models.spec import FreeForm, Spec, Word, by_key, refused
 
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FILE: Final = re.compile(r"/[^\x00-\x20\x7f]+")
@@ -48,7 +48,7 @@ class ProfileSpec(Spec):
     capabilities: FreeForm = Field(default_factory=dict, description="Free form; goes into the packet as it is.")
     policy: FreeForm = Field(default_factory=dict, description="Free form; goes into the packet as it is.")
     startup: Startup = Field(default_factory=Startup, description="What is expected of a start.")
-    secret_refs: Annotated[list[SecretRef], Field(max_length=128)] = Field(
+    secret_refs: Annotated[list[SecretRef], Field(max_length=128, json_schema_extra=by_key("name"))] = Field(
         default_factory=list, description="The secrets it needs, by reference only."
     )
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from metagate_crds import durations, reasons
@@ -46,6 +47,14 @@ FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-pres
 """An object whose content is the declarer's own; the rules of `shape` still hold inside."""
 
 Distinct = AfterValidator(_distinct)
+AsSet: JsonDict = {"x-kubernetes-list-type": "set"}
+"""A list that Kubernetes too keeps free of twins, and that several owners may each add to."""
+
+
+def by_key(name: str) -> JsonDict:
+    """A list whose items are known by one field, to Kubernetes too."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [name]}
+
 
 DNS_NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
