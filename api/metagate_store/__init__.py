@@ -1,0 +1,1 @@
+"""The database as a contract: what may be written, what may be asked, and in which words."""

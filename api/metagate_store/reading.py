@@ -1,9 +1,18 @@
-"""What the API asks the database. Role `metagate_api`: it may EXECUTE functions and touch no table."""
+"""What the API asks the database. Role `metagate_api`: it may EXECUTE functions and touch no table.
 
+Each method is one statement, so no answer ever mixes two revisions. `bootstrap` and `report` carry many questions in one
+statement and one commit; each gets its own answer, whatever becomes of its neighbours.
+"""
+
+import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
+from metagate_store import answers
+from metagate_store.pool import Pool
 from metagate_store.rows import (
     BootstrapAnswer,
     BootstrapAsk,
@@ -14,19 +23,29 @@ from metagate_store.rows import (
     Item,
     ItemPage,
     Kind,
+    Outcome,
     PacketAnswer,
     PacketAsk,
     PolicyProfile,
     ReportAnswer,
     ReportAsk,
+    ReportOutcome,
     StartupPage,
     StartupRow,
     State,
     Topology,
 )
 
+CONTENDED_PAUSES = (0.0, 0.005, 0.02, 0.05)
+"""Seconds between looks at a startup that somebody else is just reporting."""
+
 
 class Reader:
+    """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
     @classmethod
     async def connect(
         cls,
@@ -36,30 +55,130 @@ class Reader:
         acquire_timeout: float = 0.3,
         query_timeout: float = 0.45,
         prepared: bool = True,
+        name: str = "metagate api",
     ) -> Self:
-        raise NotImplementedError
+        """`size` connections, all opened now and kept. Times in seconds. `prepared`: see Pool.open."""
+        return cls(
+            await Pool.open(
+                dsn,
+                size=size,
+                acquire_timeout=acquire_timeout,
+                query_timeout=query_timeout,
+                prepared=prepared,
+                name=name,
+            )
+        )
 
     async def close(self) -> None:
-        raise NotImplementedError
+        await self._pool.close()
+
+    # ── the hot path ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
-        raise NotImplementedError
+        """One answer per ask, in order. A retry after an error must come with fresh ids."""
+        found = await self._bootstrap(asks)
+        blind = [at for at, answer in enumerate(found) if _unseen(answer, asks[at])]
+        if blind:
+            # The winner of a race for a key booted with a packet published after our snapshot; by now it can be seen.
+            again = await self._bootstrap([asks[at] for at in blind])
+            for at, answer in zip(blind, again, strict=True):
+                found[at] = answer
+        return found
+
+    async def _bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
+        rows = await self._pool.fetch(
+            "read.bootstrap",
+            [ask.tenant for ask in asks],
+            [ask.principal_key for ask in asks],
+            [ask.credential.kind for ask in asks],
+            [ask.credential.issuer for ask in asks],
+            [ask.credential.subject for ask in asks],
+            [ask.credential.kid for ask in asks],
+            [ask.component_key for ask in asks],
+            [ask.startup_id for ask in asks],
+            [ask.packet_id for ask in asks],
+            [ask.idempotency_key for ask in asks],
+            [ask.expected_digest for ask in asks],
+            [ask.pod.uid if ask.pod else None for ask in asks],
+            [ask.pod.name if ask.pod else None for ask in asks],
+            [ask.pod.node if ask.pod else None for ask in asks],
+            [ask.mirror for ask in asks],
+        )
+        return [BootstrapAnswer(Outcome(row[1]), *row[2:]) for row in rows]
 
     async def report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
-        raise NotImplementedError
+        """One answer per ask, in order. CONTENDED only when somebody held the row for longer than a moment."""
+        found = await self._report(asks)
+        for pause in CONTENDED_PAUSES:
+            contended = [at for at, answer in enumerate(found) if answer.outcome is ReportOutcome.CONTENDED]
+            if not contended:
+                break
+            await asyncio.sleep(pause)
+            again = await self._report([asks[at] for at in contended])
+            for at, answer in zip(contended, again, strict=True):
+                found[at] = answer
+        return found
+
+    async def _report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
+        rows = await self._pool.fetch(
+            "read.report",
+            [ask.tenant for ask in asks],
+            [ask.principal_key for ask in asks],
+            [ask.credential.kind for ask in asks],
+            [ask.credential.issuer for ask in asks],
+            [ask.credential.subject for ask in asks],
+            [ask.credential.kid for ask in asks],
+            [ask.startup_id for ask in asks],
+            [ask.status for ask in asks],
+            [ask.payload for ask in asks],
+            [ask.pod.uid if ask.pod else None for ask in asks],
+            [ask.mirror for ask in asks],
+        )
+        return [ReportAnswer(ReportOutcome(row[1]), *row[2:]) for row in rows]
+
+    # ── who is it ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def resolve(self, credentials: Sequence[Credential]) -> list[Identity | None]:
         """Whom each credential speaks for; None when it stands for nobody (any more). Suspension is a field."""
-        raise NotImplementedError
+        rows = await self._pool.fetch(
+            "read.resolve",
+            [credential.kind for credential in credentials],
+            [credential.issuer for credential in credentials],
+            [credential.subject for credential in credentials],
+            [credential.kid for credential in credentials],
+        )
+        found = {row["n"]: answers.identity(row) for row in rows}
+        return [found.get(n) for n in range(1, len(credentials) + 1)]
 
     async def credentials(self, since: int = 0) -> CredentialChanges:
-        raise NotImplementedError
+        """What changed after the mark `since`; everything when it is 0, or newer than this database is."""
+        rows = await self._pool.fetch("read.credentials", since)
+        if rows[0]["newest"] < since:  # another database, or one restored from a backup
+            rows = await self._pool.fetch("read.credentials", 0)
+            return answers.credential_changes(rows, full=True)
+        return answers.credential_changes(rows, full=since == 0)
+
+    # ── the other reads ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def packet(self, ask: PacketAsk) -> PacketAnswer:
-        raise NotImplementedError
+        """The packet as of now for the owner of a startup (D-47); nothing is written."""
+        rows = await self._pool.fetch(
+            "read.packet",
+            ask.tenant,
+            ask.principal_key,
+            ask.credential.kind,
+            ask.credential.issuer,
+            ask.credential.subject,
+            ask.credential.kid,
+            ask.startup_id,
+            ask.expected_digest,
+            ask.pod.uid if ask.pod else None,
+        )
+        return answers.packet(rows[0])
 
     async def startup(self, tenant: UUID, startup_id: UUID) -> StartupRow | None:
-        raise NotImplementedError
+        rows = await self._pool.fetch("read.startup", tenant, startup_id)
+        return answers.startup(rows[0]) if rows else None
 
     async def startups(
         self,
@@ -72,21 +191,43 @@ class Reader:
         limit: int = 100,
     ) -> StartupPage:
         """Newest first. `status`: OPEN, READY, FAILED or overdue. `tenant` None: every tenant (D-51)."""
-        raise NotImplementedError
+        filters = (status, component_key, principal_key)
+        seen_tenant, seen_startup = (UUID(after[0]), UUID(after[1])) if after else (None, None)
+        if tenant is None:
+            rows = await self._pool.fetch("read.startups_everywhere", *filters, seen_tenant, seen_startup, limit + 1)
+        else:
+            rows = await self._pool.fetch("read.startups", tenant, *filters, seen_startup, limit + 1)
+        items = tuple(answers.startup(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return StartupPage(items, (str(items[-1].tenant), str(items[-1].startup_id)) if more else None)
 
     async def listing(
         self, kind: Kind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100
     ) -> ItemPage:
-        raise NotImplementedError
+        """By name. `tenant` None: every tenant, by tenant and name (D-51)."""
+        seen_tenant, seen_name = (UUID(after[0]), after[1]) if after else (None, None)
+        if tenant is None:
+            rows = await self._pool.fetch("read.items_everywhere", kind, seen_tenant, seen_name, limit + 1)
+        else:
+            rows = await self._pool.fetch("read.items", tenant, kind, seen_name, limit + 1)
+        items = tuple(answers.item(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return ItemPage(items, (str(items[-1].tenant), items[-1].name) if more else None)
 
     async def item(self, kind: Kind, tenant: UUID, name: str) -> Item | None:
-        raise NotImplementedError
+        rows = await self._pool.fetch("read.item", tenant, kind, name)
+        return answers.item(rows[0]) if rows else None
 
     async def policy_profile(self, tenant: UUID, name: str) -> PolicyProfile | None:
-        raise NotImplementedError
+        rows = await self._pool.fetch("read.policy_profile", tenant, name)
+        return replace(PolicyProfile(**rows[0]), body=json.loads(rows[0]["body"])) if rows else None
 
     async def topology(self, tenant: UUID) -> Topology:
-        raise NotImplementedError
+        return answers.topology((await self._pool.fetch("read.topology", tenant))[0])
 
     async def state(self) -> State:
-        raise NotImplementedError
+        return answers.state((await self._pool.fetch("read.state"))[0])
+
+
+def _unseen(answer: BootstrapAnswer, ask: BootstrapAsk) -> bool:
+    return answer.digest is not None and answer.body is None and answer.digest != ask.expected_digest

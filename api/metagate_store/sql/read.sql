@@ -1,0 +1,55 @@
+-- name: read.bootstrap
+-- Resolve, permit, open and answer.
+SELECT * FROM metagate.bootstrap($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: read.report
+-- Ready or failed.
+SELECT * FROM metagate.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: read.resolve
+-- Whom credentials speak for.
+SELECT * FROM metagate.resolve($1, $2, $3, $4);
+
+-- name: read.credentials
+-- Credentials that changed since a mark, and the newest mark.
+SELECT m.mark AS newest, c.* FROM metagate.credential_mark() AS m (mark) LEFT JOIN metagate.credentials($1) AS c ON true;
+
+-- name: read.packet
+-- The packet as of now.
+SELECT * FROM metagate.packet_now($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: read.startup
+-- One session.
+SELECT * FROM metagate.startup($1, $2);
+
+-- name: read.startups
+-- Sessions of a tenant.
+SELECT * FROM metagate.startups($1, $2, $3, $4, $5, $6);
+
+-- name: read.startups_everywhere
+-- Sessions of every tenant.
+SELECT * FROM metagate.startups_everywhere($1, $2, $3, $4, $5, $6);
+
+-- name: read.items
+-- Served objects of a tenant.
+SELECT * FROM metagate.items($1, $2, $3, $4);
+
+-- name: read.items_everywhere
+-- Served objects of every tenant.
+SELECT * FROM metagate.items_everywhere($1, $2, $3, $4);
+
+-- name: read.item
+-- One served object.
+SELECT * FROM metagate.item($1, $2, $3);
+
+-- name: read.policy_profile
+-- One ruleset.
+SELECT * FROM metagate.policy_profile($1, $2);
+
+-- name: read.topology
+-- Who is there and what they use.
+SELECT * FROM metagate.topology($1);
+
+-- name: read.state
+-- How fresh the database is.
+SELECT * FROM metagate.state();

@@ -1,0 +1,34 @@
+"""Fixtures that every suite shares: a real PostgreSQL, a database of one's own."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.databases import Database, Server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres() -> AsyncIterator[Server]:
+    """One server for the whole run."""
+    server = Server.start()
+    try:
+        await server.make_template()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def database(postgres: Server) -> AsyncIterator[Database]:
+    """A migrated, empty database for a module: `database.api`, `.publisher`, `.owner`, `.identity`, `.superuser` are DSNs."""
+    made = await postgres.make()
+    yield made
+    await postgres.drop(made)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_database(postgres: Server) -> AsyncIterator[Database]:
+    """A migrated, empty database for one test."""
+    made = await postgres.make()
+    yield made
+    await postgres.drop(made)

@@ -1,0 +1,97 @@
+"""Real PostgreSQL for the tests: one server per run, one database per module, cloned from a migrated template.
+
+`DATABASE_URL` (a superuser's) takes any other server instead of the embedded one.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from metagate_postgres import EmbeddedPostgres
+from metagate_store.migrating import OWNER, PROCESS_ROLES, migrate
+
+ROLES = (OWNER, *PROCESS_ROLES)
+TEMPLATE = "metagate_template"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One migrated database and how each role reaches it."""
+
+    name: str
+    superuser: str
+    owner: str
+    publisher: str
+    api: str
+    identity: str
+
+
+class Server:
+    """A PostgreSQL server with the four roles."""
+
+    def __init__(self, superuser: str, passwords: dict[str, str], embedded: EmbeddedPostgres | None) -> None:
+        self.superuser = superuser
+        self.passwords = passwords
+        self.embedded = embedded
+
+    @classmethod
+    def start(cls, directory: Path | None = None) -> Self:
+        if url := os.environ.get("DATABASE_URL"):  # noqa: TID251 - the one setting of the suite
+            return cls(url, {role: secrets.token_urlsafe(12) for role in ROLES}, None)
+        directory = directory or Path(tempfile.mkdtemp(prefix="metagate-tests-"))
+        directory.chmod(0o755)  # the server's account enters it
+        # Nothing here outlives the run; tests of durability start their own server.
+        settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+        embedded = EmbeddedPostgres(directory, settings=settings).start()
+        passwords = {role: embedded.password(role) for role in ROLES}
+        return cls(embedded.dsn("postgres", database="postgres"), passwords, embedded)
+
+    def stop(self) -> None:
+        if self.embedded is not None:
+            self.embedded.stop()
+            shutil.rmtree(self.embedded.directory, ignore_errors=True)
+
+    def dsn(self, role: str, database: str) -> str:
+        parts = urlsplit(self.superuser)
+        if role == "postgres":
+            return urlunsplit(parts._replace(path=f"/{database}"))
+        place = parts.netloc.rpartition("@")[2]
+        return urlunsplit(
+            parts._replace(netloc=f"{role}:{quote(self.passwords[role], safe='')}@{place}", path=f"/{database}")
+        )
+
+    async def make_template(self) -> None:
+        connection = await asyncpg.connect(self.superuser)
+        try:
+            if not await connection.fetchval(f"SELECT count(*) FROM pg_roles WHERE rolname = '{OWNER}'"):
+                await connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
+            await connection.execute(f"ALTER ROLE {OWNER} PASSWORD '{self.passwords[OWNER]}'")
+            await connection.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+            await connection.execute(f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
+        finally:
+            await connection.close()
+        await migrate(self.dsn(OWNER, TEMPLATE), passwords={role: self.passwords[role] for role in PROCESS_ROLES})
+
+    async def make(self, *, migrated: bool = True) -> Database:
+        name = f"test_{secrets.token_hex(4)}"
+        connection = await asyncpg.connect(self.superuser)
+        try:
+            template = f" TEMPLATE {TEMPLATE}" if migrated else ""
+            await connection.execute(f"CREATE DATABASE {name} OWNER {OWNER}{template}")
+        finally:
+            await connection.close()
+        return Database(name, *(self.dsn(role, name) for role in ("postgres", *ROLES)))
+
+    async def drop(self, database: Database) -> None:
+        connection = await asyncpg.connect(self.superuser)
+        try:
+            await connection.execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
+        finally:
+            await connection.close()

@@ -1,0 +1,13 @@
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from metagate_store.reading import Reader
+from tests.databases import Database
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def reader(database: Database) -> AsyncIterator[Reader]:
+    made = await Reader.connect(database.api, size=4, acquire_timeout=5, query_timeout=5)
+    yield made
+    await made.close()
