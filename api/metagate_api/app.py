@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Route
 
 from legivellum_http.batching import Batcher, Shape
 from legivellum_http.codes import Code
@@ -17,7 +17,7 @@ from legivellum_http.edge import Edge, Hot
 from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
-from metagate_api import admin, doors, introspection, openapi, startups, views
+from metagate_api import admin, catalogue, doors, introspection, openapi, startups, views
 from metagate_api.access_log import AccessLog
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
@@ -82,7 +82,7 @@ def create_app(
     asgi = Edge(
         routes,
         hot=hot,
-        methods=_methods_of(routes),
+        methods=catalogue.methods,
         outer=Outer(settings.deadline_seconds),
         translate=unavailable,
         observe=observe,
@@ -179,20 +179,6 @@ class _Unguarded:
         answer = await self._handler(exchange)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
-
-
-def _methods_of(app: FastAPI) -> Callable[[str], tuple[str, ...]]:
-    """What a path allows, by the framework's own routes."""
-
-    def methods(path: str) -> tuple[str, ...]:
-        scope = {"type": "http", "path": path, "method": "", "root_path": "", "headers": []}
-        allowed: list[str] = []
-        for route in app.router.routes:
-            if route.matches(scope)[0] is not Match.NONE:
-                allowed.extend(getattr(route, "methods", None) or ())
-        return tuple(allowed)
-
-    return methods
 
 
 def _response(problem: Problem) -> Response:

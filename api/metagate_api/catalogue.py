@@ -1,7 +1,10 @@
 """Every endpoint, once: what it is for, who may call it, what it answers. OpenAPI and docs/api.md come from here."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from starlette.routing import compile_path
 
 from legivellum_http.codes import Code
 from metagate_api import schemas
@@ -261,3 +264,16 @@ ENDPOINTS: Final = (
         (_WRITABLE, _KEY),
     ),
 )
+
+
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """`{key}` may hold anything but a slash; the enumerated kinds are what the routes themselves check."""
+    return tuple((compile_path(endpoint.path)[0], endpoint.method) for endpoint in ENDPOINTS)
+
+
+_PATTERNS: Final = _patterns()
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """What a path takes; empty when there is nothing at it."""
+    return tuple(dict.fromkeys(method for pattern, method in _PATTERNS if pattern.match(path)))

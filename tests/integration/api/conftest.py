@@ -1,0 +1,36 @@
+"""A gate on a socket of its own, over a database of its own, per module."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from pydantic import SecretStr
+from tests.databases import Database
+from tests.integration.api.town import SECRET, Town
+
+from metagate_api.server import serving
+from metagate_api.settings import Settings
+from metagate_store.publishing import Publisher
+
+
+def settings_for(database: Database, **changes: object) -> Settings:
+    values: dict[str, object] = {
+        "database_url": SecretStr(database.api),
+        "jwt_secret": SecretStr(SECRET),
+        "port": 0,
+        "credentials_poll_ms": 20,
+        **changes,
+    }
+    return Settings(**values)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def town(database: Database) -> AsyncIterator[Town]:
+    publisher = await Publisher.open(database.publisher)
+    await publisher.load()
+    settings = settings_for(database)
+    async with serving(settings) as url:
+        made = Town(url, database, publisher, settings)
+        try:
+            yield made
+        finally:
+            await made.close()
