@@ -49,6 +49,8 @@ def admission(
     """Serve the webhook; until a signal."""
     if context.invoked_subcommand is not None:
         return
+    from metagate_api import journal
+    from metagate_api.settings import Settings
     from metagate_crds.world import CompileSettings
     from metagate_operator.cluster.admission.process import Options, run
     from metagate_operator.cluster.connection import KubernetesError
@@ -75,6 +77,7 @@ def admission(
         warnings=warnings,
         compile=CompileSettings(system_namespace=system_namespace),
     )
+    journal.configure(Settings())
     try:
         run(options)
     except KubernetesError as error:

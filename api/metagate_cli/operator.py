@@ -65,6 +65,8 @@ def operator(
         return
     import uuid
 
+    from metagate_api import journal
+    from metagate_api.settings import Settings
     from metagate_crds.world import CompileSettings
     from metagate_operator.cluster.connection import KubernetesError
     from metagate_operator.cluster.leadership import LeadershipLost
@@ -92,6 +94,7 @@ def operator(
         ),
         writer=WriterSettings(),
     )
+    journal.configure(Settings())
     try:
         run(options)
     except (NotReady, LeadershipLost, KubernetesError) as error:

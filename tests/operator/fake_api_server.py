@@ -1,7 +1,8 @@
 """A scripted Kubernetes API server, for what a real one will not do on demand.
 
-It speaks list with pages, watch with bookmarks and 410, status by server-side apply, Leases, events and access reviews: as much as kopf
-and the operator ask for. What it stores is what `put` and `delete` say; what goes wrong is what the test says.
+It speaks list with pages, watch with bookmarks and 410, status by server-side apply, Leases, events and access reviews:
+as much as kopf and the operator ask for. What it stores is what `put` and `delete` say; what goes wrong is what the
+test says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import yaml
 from aiohttp import web
+
 from metagate_crds.kinds import API_VERSION, GROUP, KINDS, VERSION
 
 NAMESPACES = "namespaces"

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.operator.fake_api_server import FakeApiServer
+
 from metagate_crds.kinds import KINDS
 from metagate_crds.world import ObjectKey
 from metagate_operator.cluster.bell import hush
@@ -13,8 +15,6 @@ from metagate_operator.cluster.connection import Kubernetes
 from metagate_operator.cluster.sight import Sights
 from metagate_operator.cluster.source import ClusterSource
 from metagate_operator.source import Event, Gone, NamespaceGone, NamespacePut, Put, Relist, SourceUnavailable
-
-from tests.operator.fake_api_server import FakeApiServer
 
 hush()
 
@@ -91,7 +91,9 @@ async def test_a_listing_holds_every_object_of_every_kind(api: FakeApiServer, tm
 
 @pytest.mark.parametrize("fault", ["second page", "vanished kind", "no answer", "forbidden"])
 async def test_a_listing_that_fails_anywhere_is_no_listing(api: FakeApiServer, tmp_path: Path, fault: str) -> None:
-    """One failing page, a kind that is not served, a refused verb or a dead server: unavailable, never a shorter list."""
+    """One failing page, a kind that is not served, a refused verb or a dead server: unavailable, never a
+    shorter list.
+    """
     for number in range(600):
         api.put("Profile", "team-a", f"p{number}", {})
     kubernetes = await Kubernetes.connect(api.kubeconfig(tmp_path))
@@ -150,7 +152,9 @@ async def test_namespaces_come_and_go(api: FakeApiServer, tmp_path: Path) -> Non
 
 
 async def test_f30_gone_in_the_middle_of_a_watch_asks_for_a_listing(api: FakeApiServer, tmp_path: Path) -> None:
-    """After a 410 kopf lists again and an object deleted meanwhile fires no event: the source asks to be listed, and tells no deletion."""
+    """After a 410 kopf lists again and an object deleted meanwhile fires no event: the source asks to be listed, and
+    tells no deletion.
+    """
     api.put("Profile", "team-a", "worker", {})
     async with listening(api, tmp_path) as ear:
         await ear.source.listing()
@@ -184,7 +188,9 @@ async def test_f32_old_news_is_no_news(api: FakeApiServer, tmp_path: Path) -> No
 
 
 async def test_f29_a_silent_watch_is_given_up(api: FakeApiServer, tmp_path: Path) -> None:
-    """A watch that stays open and says nothing is closed after the inactivity timeout, and the next one tells what was missed."""
+    """A watch that stays open and says nothing is closed after the inactivity timeout, and the next one tells what was
+    missed.
+    """
     async with listening(api, tmp_path, inactivity_timeout=1.0) as ear:
         await ear.source.listing()
         await ear.quiet()

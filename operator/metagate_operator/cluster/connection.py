@@ -93,6 +93,26 @@ class Kubernetes:
             Refused: it is an error.
 
         """
+        answer = await self.raw(method, path, query=query, body=body, content_type=content_type, within=within)
+        try:
+            # a large page is parsed beside the loop: 500 objects would hold it for tens of milliseconds
+            return (
+                await asyncio.to_thread(json.loads, answer) if len(answer) > MEBIBYTE else json.loads(answer or b"null")
+            )
+        except ValueError as error:
+            raise Unreachable(f"{method} {path}: the answer is not JSON") from error
+
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        within: float = PAGE_TIMEOUT_SECONDS,
+    ) -> bytes:
+        """One request; the bytes of the answer. Raises as `call` does."""
         headers = {"Accept": JSON, "Content-Type": content_type}
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
@@ -102,22 +122,13 @@ class Kubernetes:
             response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=within
             )
-            answer = await response.read()
+            answer: bytes = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError, config.ConfigException) as error:
             raise Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
-        try:
-            # a large page is parsed beside the loop: 500 objects would hold it for tens of milliseconds
-            parsed = (
-                await asyncio.to_thread(json.loads, answer) if len(answer) > MEBIBYTE else json.loads(answer or b"null")
-            )
-        except ValueError as error:
-            if response.status < 400:
-                raise Unreachable(f"{method} {path}: the answer is not JSON") from error
-            parsed = None
         if not 200 <= response.status <= 299:
-            said = parsed if isinstance(parsed, dict) else {}
+            said = _status(answer)
             raise Refused(response.status, str(said.get("reason", response.reason)), str(said.get("message", "")))
-        return parsed
+        return answer
 
     async def login(self) -> kopf.ConnectionInfo:
         """The same connection, as kopf wants it; asked again whenever the server stops believing the token."""
@@ -140,3 +151,12 @@ class Kubernetes:
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _status(answer: bytes) -> dict[str, Any]:
+    """Kubernetes' account of an error, where it gives one."""
+    try:
+        said = json.loads(answer or b"null")
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

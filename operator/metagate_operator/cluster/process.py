@@ -18,6 +18,7 @@ from metagate_operator.cluster.bell import hush
 from metagate_operator.cluster.connection import Kubernetes, KubernetesError
 from metagate_operator.cluster.delay import Delay
 from metagate_operator.cluster.leadership import Leadership
+from metagate_operator.cluster.measures import Measures
 from metagate_operator.cluster.preflight import check_kinds, check_rights
 from metagate_operator.cluster.probes import Checks, Probes
 from metagate_operator.cluster.rbac import operator_rights
@@ -25,9 +26,12 @@ from metagate_operator.cluster.reporter import ClusterReporter
 from metagate_operator.cluster.sight import Sights
 from metagate_operator.cluster.source import ClusterSource
 from metagate_operator.failpoints import killing_at
-from metagate_operator.health import Health
+from metagate_operator.health import Facts, Health
+from metagate_operator.issuers import IssuerRefresher
+from metagate_operator.key_sources import KeysUnavailable, WebFetch, networks
 from metagate_operator.reconcile import Reconciler
 from metagate_operator.settings import WriterSettings
+from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
 from metagate_store.publishing import Publisher
 
@@ -37,6 +41,7 @@ log = structlog.get_logger(__name__)
 RECURSION_LIMIT = 30_000
 STACK_BYTES = 256 << 20
 STORE_RETRY_SECONDS = 2.0
+DISCOVERY_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Options:
     port: int = 9090
     mirror: bool = False
     inactivity_seconds: float = 70.0
+    issuer_ca: Path | None = None
+    issuer_networks: str = ""
     compile: CompileSettings = field(default_factory=CompileSettings)
     writer: WriterSettings = field(default_factory=WriterSettings)
 
@@ -128,6 +135,7 @@ async def operate(options: Options) -> None:
     kubernetes = await Kubernetes.connect(options.kubeconfig, options.context)
     health = Health()
     state = _State(options, health)
+    Measures(state.facts)
     probes = Probes(Checks(state.alive, state.ready), host=options.host, port=options.port)
     leadership = Leadership(kubernetes, options.namespace, options.identity, clock=time.monotonic)
     publisher: Publisher | None = None
@@ -177,9 +185,11 @@ async def _reconcile(
     )
     reporter = ClusterReporter(kubernetes, sights, instance=options.identity, everywhere=not options.namespaces)
     settings = await discovered(kubernetes, options.compile)
+    shared = TakingTurns(publisher)
+    keys = _keys(kubernetes, shared, reporter, options)
     reconciler = Reconciler(
         source=source,
-        publisher=publisher,
+        publisher=shared,
         reporter=reporter,
         compile_settings=settings,
         settings=options.writer,
@@ -190,11 +200,45 @@ async def _reconcile(
     tasks: list[Callable[[], Awaitable[None]]] = [
         reconciler.run,
         reporter.run,
+        keys.run,
         Delay(sights, reporter, reconciler.health).run,
     ]
+    if settings.cluster_issuer is None:
+        tasks.append(lambda: _discover(kubernetes, options.compile, reconciler))
     if options.lease:
         tasks.append(leadership.keep)
     await together(*tasks)
+
+
+def _keys(kubernetes: Kubernetes, store: TakingTurns, reporter: ClusterReporter, options: Options) -> IssuerRefresher:
+    """Who fetches issuers' public keys, and tells it in the status of their TokenIssuer."""
+    telling: set[asyncio.Task[None]] = set()
+
+    async def cluster(url: str) -> bytes:
+        try:
+            return await kubernetes.raw("GET", url)
+        except KubernetesError as error:
+            raise KeysUnavailable(f"the API server does not say: {type(error).__name__}") from error
+
+    def changed(name: str) -> None:
+        task = asyncio.create_task(reporter.keys_changed(name), name=f"keys of {name}")
+        telling.add(task)
+        task.add_done_callback(telling.discard)
+
+    web = WebFetch(ca_file=options.issuer_ca, allow=networks(options.issuer_networks))
+    keys = IssuerRefresher(store=store, web=web, cluster=cluster, on_change=changed)
+    reporter.freshness = keys.freshness
+    return keys
+
+
+async def _discover(kubernetes: Kubernetes, settings: CompileSettings, reconciler: Reconciler) -> None:
+    """The API server did not name its issuer at the start: ask until it does."""
+    while True:
+        await asyncio.sleep(DISCOVERY_RETRY_SECONDS)
+        known = await discovered(kubernetes, settings)
+        if known.cluster_issuer is not None:
+            reconciler.resync("the cluster's issuer became known", compile_settings=known)
+            await asyncio.Event().wait()
 
 
 async def discovered(kubernetes: Kubernetes, settings: CompileSettings) -> CompileSettings:
@@ -227,6 +271,9 @@ class _State:
         self._bound = 3 * options.writer.resync_seconds
         self.health = health
         self.phase = "starting"
+
+    def facts(self) -> Facts:
+        return self.health.facts()
 
     def alive(self) -> str | None:
         if self.phase or self.health.alive(self._bound):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from metagate_crds.verdict import Verdict
+from metagate_crds.reasons import KEYS_FRESH
+from metagate_crds.verdict import Condition, Verdict
 from metagate_crds.world import ObjectKey
 from metagate_operator.cluster import occurrences
 from metagate_operator.cluster.connection import APPLY, Kubernetes, KubernetesError, Refused, Unreachable
@@ -62,6 +64,8 @@ class ClusterReporter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._pause = 0.0
+        self._issuers: dict[str, tuple[Verdict, int]] = {}
+        self.freshness: Mapping[str, Condition] = {}
         self._allowance = occurrences.Allowance(time.monotonic)
 
     async def report(self, verdicts: Sequence[Verdict], revision: int) -> None:
@@ -80,6 +84,21 @@ class ClusterReporter:
             ):
                 self._waiting[verdict.key] = (verdict, revision)
         self._tell()
+
+    async def keys_changed(self, name: str) -> None:
+        """`freshness` says something else of this TokenIssuer: its status does too, from now on."""
+        if name in self._issuers:
+            verdict, revision = self._issuers[name]
+            await self.report([verdict], revision)
+
+    def _refreshed(self, verdict: Verdict) -> Verdict:
+        """Compiling knows nothing of fetched keys; whoever fetches them does."""
+        fresh = self.freshness.get(verdict.key.name)
+        if fresh is None or verdict.condition(KEYS_FRESH) is None:
+            return verdict
+        return replace(
+            verdict, conditions=tuple(fresh if each.type == KEYS_FRESH else each for each in verdict.conditions)
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as workers:

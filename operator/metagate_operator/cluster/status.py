@@ -10,6 +10,7 @@ from metagate_crds.verdict import Verdict
 from metagate_operator.cluster.sight import Sight, status_digest
 
 MANAGER = "metagate"
+MESSAGE_LIMIT = 32_768
 COUNTED = frozenset({"Principal", "Profile", "Manifest"})
 
 
@@ -27,7 +28,9 @@ def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dic
                 "type": each.type,
                 "status": each.status,
                 "reason": each.reason,
-                "message": each.message,
+                "message": each.message
+                if len(each.message) <= MESSAGE_LIMIT
+                else each.message[: MESSAGE_LIMIT - 1] + "…",
                 "observedGeneration": verdict.generation,
                 "lastTransitionTime": _since(each.type, each.status, before) or moment,
             }
@@ -45,6 +48,10 @@ def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dic
     if verdict.key.kind in COUNTED:
         found["uses"] = verdict.uses
     return found
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
 
 
 def _since(condition: str, status: str, before: Sight) -> str | None:

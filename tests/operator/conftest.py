@@ -1,0 +1,84 @@
+"""A real kube-apiserver for the operator's suite, with the CRDs, the rights, and a database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from tests.cluster.control_plane import Cluster, NoCluster, start, stop
+from tests.databases import Database, Server
+from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, audit_policy
+
+from metagate_crds.crd_yaml import documents
+from metagate_operator.cluster import rbac
+
+ENVIRONMENT = dict(os.environ)  # noqa: TID251 - where the suite learns what cluster to use
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The API server, with our CRDs and our service accounts; one loud line where there is none, a failure in CI."""
+    directory = Path(tempfile.mkdtemp(prefix="metagate-cluster-"))
+    policy = directory.with_suffix(".audit.yaml")
+    policy.write_text(audit_policy())
+    try:
+        found = start(directory, environment=ENVIRONMENT, audit_policy=policy)
+    except NoCluster as reason:
+        shutil.rmtree(directory, ignore_errors=True)
+        policy.unlink()
+        line = f"THE OPERATOR'S SUITE DID NOT RUN: {reason}"
+        if ENVIRONMENT.get("CI", "").lower() == "true":
+            pytest.fail(line)
+        warnings.warn_explicit(line, pytest.PytestWarning, __file__, 0, registry={}) if False else None
+        pytest.skip(line)
+    try:
+        prepare(found)
+        yield found
+    finally:
+        if found.run_directory is not None:
+            stop(directory, ENVIRONMENT)
+        shutil.rmtree(directory, ignore_errors=True)
+        policy.unlink(missing_ok=True)
+
+
+def prepare(found: Cluster) -> None:
+    """CRDs, the system namespace, the two service accounts with exactly their rights."""
+    kubectl = found.kubectl
+    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin="---\n".join(documents().values()))
+    kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+    kubectl.apply(*rbac.manifests(rbac.OPERATOR, rbac.operator_rights(), namespace=SYSTEM))
+    kubectl.apply(*rbac.manifests(rbac.ADMISSION, rbac.admission_rights(), namespace=SYSTEM))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tenancy(cluster: Cluster, postgres: Server) -> AsyncIterator[Tenancy]:
+    """A namespace of one's own and an empty database; what was declared cluster-wide is removed again afterwards."""
+    database = await postgres.make()
+    made = Tenancy.make(cluster, database)
+    yield made
+    made.remove()
+    await postgres.drop(database)
+
+
+@pytest.fixture
+def operator(tenancy: Tenancy) -> Iterator[Operator]:
+    """`metagate operator` as a process, as its own service account."""
+    with Operator.running(tenancy) as process:
+        yield process
+
+
+@pytest.fixture
+def admission(cluster: Cluster) -> Iterator[Admission]:
+    """`metagate admission` as a process, self-managed, called by the API server."""
+    with Admission.running(cluster) as process:
+        yield process
+
+
+__all__ = ["Database"]
