@@ -26,6 +26,10 @@ class Code(StrEnum):
     NOT_THIS_POD = "NOT_THIS_POD"
     ROLE_REQUIRED = "ROLE_REQUIRED"
     TENANT_MISMATCH = "TENANT_MISMATCH"
+    EMITTER_MISMATCH = "EMITTER_MISMATCH"
+    MAY_NOT_EMIT = "MAY_NOT_EMIT"
+    NOT_CUSTODIAN = "NOT_CUSTODIAN"
+    SIGNATURE_REFUSED = "SIGNATURE_REFUSED"
     NOT_FOUND = "NOT_FOUND"
     SESSION_NOT_FOUND = "SESSION_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
@@ -35,10 +39,16 @@ class Code(StrEnum):
     PRINCIPAL_MISMATCH = "PRINCIPAL_MISMATCH"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
     INVALID_STATE = "INVALID_STATE"
+    RECEIPT_CONFLICT = "RECEIPT_CONFLICT"
+    DEDUPE_CONFLICT = "DEDUPE_CONFLICT"
+    OBLIGATION_NOT_ACCEPTED = "OBLIGATION_NOT_ACCEPTED"
+    OBLIGATION_ALREADY_TERMINATED = "OBLIGATION_ALREADY_TERMINATED"
+    TASK_MISMATCH = "TASK_MISMATCH"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
     URL_TOO_LONG = "URL_TOO_LONG"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INVALID_REQUEST = "INVALID_REQUEST"
+    INVALID_RECEIPT = "INVALID_RECEIPT"
     INVALID_CURSOR = "INVALID_CURSOR"
     INVALID_RESOURCE = "INVALID_RESOURCE"
     FORBIDDEN_KEYS = "FORBIDDEN_KEYS"
@@ -92,6 +102,16 @@ MEANINGS: dict[Code, Meaning] = {
     Code.TENANT_MISMATCH: Meaning(
         403, "Tenant mismatch", "The request names a tenant that is not the caller's (D-07)."
     ),
+    Code.EMITTER_MISMATCH: Meaning(
+        403, "Emitter mismatch", "A receipt names an emitter or owner that is not the credential's to name (D-07)."
+    ),
+    Code.MAY_NOT_EMIT: Meaning(
+        403, "May not emit", "The principal's role may not emit this kind and phase of receipt (INV-045, INV-122)."
+    ),
+    Code.NOT_CUSTODIAN: Meaning(403, "Not custodian", "Somebody else has custody of the obligation (D-08, D-35)."),
+    Code.SIGNATURE_REFUSED: Meaning(
+        403, "Signature refused", "The receipt's signature is missing where it is required, or does not hold (D-28)."
+    ),
     Code.NOT_FOUND: Meaning(404, "Not found", "No such path, or no such object in this tenant."),
     Code.SESSION_NOT_FOUND: Meaning(404, "Session not found", "No such startup session in this tenant."),
     Code.METHOD_NOT_ALLOWED: Meaning(405, "Method not allowed", "The path exists, this method on it does not."),
@@ -109,12 +129,20 @@ MEANINGS: dict[Code, Meaning] = {
         409, "Idempotency conflict", "The Idempotency-Key was used for another component or principal (D-03)."
     ),
     Code.INVALID_STATE: Meaning(409, "Invalid state", "The startup session already ended in the other state."),
+    Code.RECEIPT_CONFLICT: Meaning(409, "Receipt conflict", "Another receipt is stored under this receipt_id."),
+    Code.DEDUPE_CONFLICT: Meaning(409, "Dedupe conflict", "The emitter used this dedupe_key for another receipt."),
+    Code.OBLIGATION_NOT_ACCEPTED: Meaning(409, "Obligation not accepted", "Nobody has accepted the obligation yet."),
+    Code.OBLIGATION_ALREADY_TERMINATED: Meaning(
+        409, "Obligation already terminated", "The obligation was completed; what is over stays over (EXT-12)."
+    ),
+    Code.TASK_MISMATCH: Meaning(409, "Task mismatch", "The obligation belongs to another task than the receipt says."),
     Code.BODY_TOO_LARGE: Meaning(413, "Body too large", "The body exceeds the limit of bytes."),
     Code.URL_TOO_LONG: Meaning(414, "URL too long", "The request target exceeds the limit of bytes."),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(415, "Unsupported media type", "The body is not `application/json`."),
     Code.INVALID_REQUEST: Meaning(
         422, "Invalid request", "A field, parameter or header is missing, of the wrong type or out of range."
     ),
+    Code.INVALID_RECEIPT: Meaning(422, "Invalid receipt", "The receipt breaks its rules; `detail` names every bad field."),
     Code.INVALID_CURSOR: Meaning(422, "Invalid cursor", "The cursor was not issued by this endpoint."),
     Code.INVALID_RESOURCE: Meaning(
         422, "Invalid resource", "The declared resource breaks a rule; `detail` names the path."
