@@ -1,0 +1,218 @@
+"""What the benchmark runs on: a durable PostgreSQL, a published world, the served API, pgbench."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from legivellum_identity import api_keys
+from metagate_crds import packet
+from metagate_crds.canonical import canonical, digest
+from metagate_postgres import EmbeddedPostgres
+from metagate_store.migrating import PROCESS_ROLES, migrate
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change, TenantRow
+
+BODY = packet.assembled(
+    {
+        name: canonical(value)
+        for name, value in {
+            "capabilities": {"index": True, "languages": ["en", "de"]},
+            "environment": {"region": "eu"},
+            "manifest": "prod",
+            "memory_map": {"inbox": "memorygate"},
+            "policy": {"max_parallel": 4},
+            "polling": {"inbox": {"endpoint": "http://memorygate:8001/inbox", "interval": "5s"}},
+            "profile": "worker",
+            "required_env": [{"name": "db", "ref_kind": "env", "ref_name": "DB_PASSWORD", "required": True}],
+            "schemas": {"receipt": {"ref": "urn:legivellum:receipt:1.1"}},
+            "services": {f"gate{n}": {"type": "memorygate", "endpoint": f"http://gate{n}:8001"} for n in range(6)},
+        }.items()
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Booter:
+    """A principal of the benchmark."""
+
+    tenant: UUID
+    name: str
+    key: str = field(default_factory=lambda: api_keys.mint().key)
+
+    @property
+    def sha256(self) -> str:
+        return api_keys.digest_of(self.key)
+
+    def request(self) -> bytes:
+        body = json.dumps({"component_key": "indexer_1"}).encode()
+        return (
+            b"POST /v1/bootstrap HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (self.key.encode(), len(body), body)
+        )
+
+    def statement(self, newest: bool) -> str:
+        """The one statement that a bootstrap of this principal is, as pgbench sends it."""
+        make = "uuidv7()" if newest else "gen_random_uuid()"
+        return (
+            f"SELECT * FROM metagate.bootstrap(ARRAY['{self.tenant}']::uuid[], ARRAY['{self.name}'], ARRAY['key'], "
+            f"ARRAY[''], ARRAY['{self.sha256}'], ARRAY[null]::text[], ARRAY['indexer_1'], ARRAY[{make}], "
+            f"ARRAY[{make}], ARRAY[null]::text[], ARRAY['{digest(BODY)}'], ARRAY[null]::text[], "
+            "ARRAY[null]::text[], ARRAY[null]::text[], ARRAY[false]);"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A running, migrated server; `tcp` and `socket` DSNs of the API's role."""
+
+    postgres: EmbeddedPostgres
+    api: str
+    publisher: str
+    superuser: str
+
+
+@contextlib.contextmanager
+def base() -> Iterator[Base]:
+    """PostgreSQL as it is installed: fsync and synchronous commits on."""
+    directory = Path(tempfile.mkdtemp(prefix="metagate-bench-"))
+    directory.chmod(0o755)
+    with EmbeddedPostgres(directory) as postgres:
+        passwords = {role: postgres.password(role) for role in PROCESS_ROLES}
+        asyncio.run(migrate(postgres.dsn(), passwords=passwords))
+        yield Base(
+            postgres,
+            postgres.dsn("metagate_api"),
+            postgres.dsn("metagate_publisher"),
+            postgres.dsn("postgres"),
+        )
+
+
+def _row(**values: object) -> dict[str, object]:
+    content = digest(canonical({name: value for name, value in values.items() if value is not None}))
+    return {**values, "owner": str(uuid4()), "content": content}
+
+
+async def publish(on: Base, number: int) -> list[Booter]:
+    tenant = uuid4()
+    booters = [Booter(tenant, f"worker-{n}") for n in range(number)]
+    publisher = await Publisher.open(on.publisher)
+    await publisher.load()
+    who = [{"tenant": str(tenant), "principal_key": one.name} for one in booters]
+    await publisher.publish(
+        Change(
+            tenants=[TenantRow(tenant, "bench", datetime.now(UTC))],
+            packets={digest(BODY): BODY},
+            upserts={
+                "principal": [
+                    _row(**one, type="component", scope="Namespace", rights=[], suspended=False, generation=1)
+                    for one in who
+                ],
+                "api_key": [
+                    _row(sha256=booter.sha256, key_id=api_keys.id_of(booter.key.encode()), expires_at=None, **one)
+                    for booter, one in zip(booters, who, strict=True)
+                ],
+                "binding": [
+                    _row(
+                        **one,
+                        name=f"{one['principal_key']}-binding",
+                        digest=digest(BODY),
+                        components=["indexer_*"],
+                        sla_seconds=120,
+                        profile="worker",
+                        manifest="prod",
+                        generation=1,
+                    )
+                    for one in who
+                ],
+            },
+        )
+    )
+    await publisher.close()
+    return booters
+
+
+async def opened(on: Base) -> int:
+    connection = await asyncpg.connect(on.superuser)
+    try:
+        return await connection.fetchval("SELECT count(*) FROM metagate.startup")
+    finally:
+        await connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
+    """The API as it is served, its settings the defaults; yields its port."""
+    port = free_port()
+    code = "import sys; from metagate_api.server import run; from metagate_api.settings import Settings; sys.exit(run(Settings()))"
+    environ = {
+        **os.environ,
+        "DATABASE_URL": on.api,
+        "METAGATE_PORT": str(port),
+        "METAGATE_WORKERS": str(workers),
+        **environment,
+    }
+    process = subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.DEVNULL)
+    try:
+        _until_ready(port, process)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            raise SystemExit("the API ended before it was ready")
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+                if answer.status == 200:
+                    time.sleep(1)  # the other workers
+                    return
+        time.sleep(0.1)
+    raise SystemExit("the API was not ready within 20 s")
+
+
+def pgbench(on: Base, booters: list[Booter], *, connections: int, seconds: int) -> dict[str, float]:
+    """The same single-row statement by PostgreSQL's own client: prepared, one script per principal."""
+    directory = Path(tempfile.mkdtemp(prefix="metagate-pgbench-"))
+    scripts = []
+    newest = on.postgres.binaries.name.endswith("18") or True
+    for booter in booters[:64]:
+        script = directory / f"{booter.name}.sql"
+        script.write_text(booter.statement(newest))
+        scripts += ["-f", str(script)]
+    command = [str(_binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", "2", "-T", str(seconds)]
+    command += [*scripts, on.api]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {
+        "rate": float(re.search(r"tps = ([\d.]+)", done.stdout)[1]),
+        "mean_ms": float(re.search(r"latency average = ([\d.]+)", done.stdout)[1]),
+    }
+
+
+def _binary(on: Base) -> Path:
+    found = on.postgres.binaries / "pgbench"
+    return found if found.exists() else on.postgres.binaries / "bin" / "pgbench"
