@@ -1,10 +1,10 @@
 # One image for every role: metagate operator | admission | serve | migrate | crds.
 #   make image                      builds both targets with docker, podman or buildah
 #   docker build .                  works too: without build/wheels the first stage downloads what the lock file names
-# No stage after the first sees an index; the hashes of the lock file are checked in here whoever downloaded the wheels.
+# The hashes of the lock file are checked in here, whoever downloaded the wheels, and from then on no index is asked.
 ARG BASE_IMAGE=docker.io/library/debian:trixie-slim
 
-FROM ${BASE_IMAGE} AS builder
+FROM ${BASE_IMAGE} AS dependencies
 RUN python3 -c 'import venv, ensurepip' 2>/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends python3-venv ca-certificates; }
 RUN python3 -m venv /tool && python3 -m venv --without-pip /opt/metagate
@@ -14,31 +14,35 @@ RUN set -eu; cd /wheels; set -- *.whl; \
     if [ -e "$1" ]; then offline="--no-index --find-links /wheels"; else offline=""; fi; \
     /tool/bin/pip download -q --disable-pip-version-check $offline --only-binary :all: --no-deps --require-hashes \
         -r requirements.lock -d /verified
-COPY pyproject.toml README.md LICENSE /src/
+ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/verified PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+COPY pyproject.toml /src/
+RUN python3 -c 'import tomllib; extras = tomllib.load(open("/src/pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+        print(*(each for name in ("api", "operator") for each in extras[name] if not each.startswith("metagate[")), sep="\n")' \
+        > /src/needed.txt \
+    && /tool/bin/pip --python /opt/metagate/bin/python install -q -r /src/needed.txt
+
+FROM dependencies AS code
+COPY README.md LICENSE deploy/sbom.py /src/
 COPY crds /src/crds
 COPY operator /src/operator
 COPY api /src/api
-ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/verified PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator]"
-# The client alone, one file that any image with a Python can take: cp /opt/metagate/metagate.pyz …
-RUN mkdir /tmp/client && cp -r /src/api/metagate_client /tmp/client/ && rm -rf /tmp/client/metagate_client/__pycache__ \
-    && printf 'import sys\nfrom metagate_client.main import main\nsys.exit(main())\n' > /tmp/client/__main__.py \
-    && python3 -m zipapp /tmp/client -c -p "/usr/bin/env python3" -o /opt/metagate/metagate.pyz
-COPY deploy/sbom.py /src/
-RUN /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json
+# Only what is new, here and below, so that images share their layers and an edit changes a small one.
+RUN set -eu; touch /before; sleep 1; mkdir /new; \
+    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator]"; \
+    # The client alone, one file that any image with a Python can take.
+    mkdir /tmp/client; cp -r /src/api/metagate_client /tmp/client/; rm -rf /tmp/client/metagate_client/__pycache__; \
+    printf 'import sys\nfrom metagate_client.main import main\nsys.exit(main())\n' > /tmp/client/__main__.py; \
+    python3 -m zipapp /tmp/client -c -p "/usr/bin/env python3" -o /opt/metagate/metagate.pyz; \
+    /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json; \
+    cd /opt/metagate; find . -newer /before ! -type d -print0 | tar -c --null -T - | tar -x -C /new
 
-FROM builder AS builder-embedded
-RUN /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,embedded]"
-RUN /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json
+FROM code AS postgres
+RUN set -eu; touch /before; sleep 1; rm -r /new; mkdir /new; \
+    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,embedded]"; \
+    /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json; \
+    cd /opt/metagate; find . -newer /before ! -type d -print0 | tar -c --null -T - | tar -x -C /new
 
-FROM ${BASE_IMAGE} AS base
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="metagate" \
-      org.opencontainers.image.description="The bootstrap authority for agent systems on Kubernetes" \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+FROM ${BASE_IMAGE} AS runtime
 RUN command -v python3 >/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends python3 ca-certificates && rm -rf /var/lib/apt/lists/*; }
 # initdb refuses to run as a uid that has no name.
@@ -53,10 +57,20 @@ STOPSIGNAL SIGTERM
 EXPOSE 8000 9090 9443
 ENTRYPOINT ["metagate"]
 CMD ["--help"]
+COPY --from=dependencies /opt/metagate /opt/metagate
+COPY --from=code /new /opt/metagate
+# Last, because they change with every commit.
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="metagate" \
+      org.opencontainers.image.description="The bootstrap authority for agent systems on Kubernetes" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 # The same with the binaries of PostgreSQL, for the trial database of the chart and for `metagate dev`.
-FROM base AS embedded
-COPY --from=builder-embedded /opt/metagate /opt/metagate
+FROM runtime AS embedded
+COPY --from=postgres /new /opt/metagate
 
-FROM base AS runtime
-COPY --from=builder /opt/metagate /opt/metagate
+# What is built when nobody names a target.
+FROM runtime
