@@ -16,7 +16,9 @@ GRANT EXECUTE ON FUNCTION
 TO metagate_api;
 
 -- Another gate may look up who speaks (D-48).
-GRANT EXECUTE ON FUNCTION metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.state TO metagate_identity;
+GRANT EXECUTE ON FUNCTION
+    metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.everybody, metagate.state
+TO metagate_identity;
 
 -- The writer replaces what is served, adds to what is remembered, and cannot rewrite history or invent a session.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
@@ -26,7 +28,7 @@ TO metagate_publisher;
 GRANT SELECT, INSERT, UPDATE ON metagate.tenant, metagate.declared TO metagate_publisher;
 GRANT SELECT, INSERT ON metagate.packet, metagate.revision, metagate.change TO metagate_publisher;
 GRANT SELECT, UPDATE ON metagate.epoch TO metagate_publisher;
-GRANT SELECT, INSERT, UPDATE, DELETE ON metagate.outbox TO metagate_publisher;
+GRANT SELECT, INSERT, UPDATE, DELETE ON metagate.outbox, metagate.outbox_refused TO metagate_publisher;
 GRANT SELECT ON metagate.installation, metagate.migration, metagate.startup, metagate.startup_partition TO metagate_publisher;
 GRANT EXECUTE ON FUNCTION
     metagate.claim, metagate.id_moment, metagate.prepare_partitions, metagate.purge, metagate.state
