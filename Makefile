@@ -42,8 +42,11 @@ bench: $(STAMP)  ## bootstraps per second beside pgbench, apply-to-served
 invariants: $(STAMP) ## which invariants of the specification have no test
 	@$(BIN)/python tests/invariants.py
 
-crds: $(STAMP)   ## write the generated CRDs
+crds: $(STAMP)   ## write what is generated: the CRDs (twice: the chart needs its own), the chart's rights and table of values
 	@$(BIN)/metagate crds --directory crds/generated
+	@$(BIN)/metagate crds --directory charts/metagate/crds
+	@$(BIN)/python charts/rbac.py
+	@$(BIN)/python charts/readme.py
 
 lock: $(STAMP)   ## pin the dependencies again
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -60,6 +60,14 @@ def test_schema_types_every_value():
     assert set(found) - allowed == set()
 
 
+def test_crds_are_the_generated_ones():
+    """crds/ of the chart holds exactly what `make crds` generates."""
+    generated = ROOT / "crds" / "generated"
+    assert {each.name: each.read_text() for each in sorted((CHART / "crds").iterdir())} == {
+        each.name: each.read_text() for each in sorted(generated.glob("*.yaml"))
+    }
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_names_and_labels(chart: Chart, name: str):
     """Every object carries the recommended labels, a name that fits, and lies in the release's namespace or in none."""
