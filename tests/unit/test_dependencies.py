@@ -10,8 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_dependency_has_its_reason() -> None:
     """Each direct dependency of each extra stands in docs/dependencies.md, and nothing else does."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    declared = {re.split(r"[\[<>=~! ]", requirement)[0] for group in extras.values() for requirement in group} - {"metagate"}
-    rows = re.findall(r"^\| ([^|]+) \| (?:api|operator|embedded|dev) \|", (ROOT / "docs/dependencies.md").read_text(), re.M)
+    declared = {re.split(r"[\[<>=~! ]", requirement)[0] for group in extras.values() for requirement in group} - {
+        "metagate"
+    }
+    rows = re.findall(
+        r"^\| ([^|]+) \| (?:api|operator|embedded|dev) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE
+    )
     documented = {re.sub(r"\[.*\]", "", name.strip()) for row in rows for name in row.split(",")}
     assert documented == declared
 
