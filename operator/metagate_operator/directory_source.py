@@ -31,6 +31,7 @@ from metagate_operator.tree import SETTLE_SECONDS, Tree
 NAMESPACE_KIND: Final = "Namespace"
 DUPLICATE_OBJECT: Final = "DuplicateObject"
 RESCAN_SECONDS: Final = 1.0
+CALM_SECONDS: Final = 0.15
 
 _log = structlog.stdlib.get_logger("metagate.directory")
 
@@ -83,7 +84,8 @@ class DirectorySource:
         self._lock = asyncio.Lock()
         self._events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self._nudge = asyncio.Event()
-        self._looked = False
+        self._looked = self._changed = False
+        self._restless_since: float | None = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -99,11 +101,11 @@ class DirectorySource:
         self._nudge.set()
 
     async def listing(self) -> Listing:
-        """Everything declared, once every file has settled (at most two seconds)."""
-        give_up = self._clock() + 2.0
+        """Everything declared, once every file has settled (at most half a second)."""
+        give_up = self._clock() + 0.5
         while True:
             await self._look()
-            if not self._tree.restless or self._clock() > give_up:
+            if self._looked and (not self._tree.restless or self._clock() > give_up):
                 return Listing(tuple(self._state.namespaces.values()), tuple(self._state.objects.values()))
             await asyncio.sleep(SETTLE_SECONDS)
 
@@ -178,11 +180,18 @@ class DirectorySource:
     async def _look(self) -> None:
         """Scan, and turn what differs into events."""
         async with self._lock:
-            if not await asyncio.to_thread(self._tree.scan) and self._looked:
-                return
-            for event in self._differences(self._resolve()):
-                self._events.put_nowait(event)
-            self._looked = True
+            self._changed |= await asyncio.to_thread(self._tree.scan)
+            now = self._clock()
+            if not self._tree.restless:
+                self._restless_since = None
+            elif self._restless_since is None:
+                self._restless_since = now
+            if self._restless_since is not None and now - self._restless_since < CALM_SECONDS:
+                return  # several files change together: an object may be on its way from one to another
+            if self._changed or not self._looked:
+                for event in self._differences(self._resolve()):
+                    self._events.put_nowait(event)
+                self._looked, self._changed = True, False
 
     def _resolve(self) -> _State:
         """What the files declare, taken together; the first of two declarations (by file and line) counts."""
@@ -223,7 +232,7 @@ class DirectorySource:
     def _held(self, found: Mapping[ObjectKey, list[Document]]) -> _State:
         """What a broken file declared before, and after a restart what any file may have declared."""
         state = _State()
-        broken = {path for path, file in self._tree.files.items() if file.contents.broken}
+        broken = {path for path, file in self._tree.files.items() if file.contents.broken} | self._tree.unread
         if not broken:
             return state
         for key, before in self._state.objects.items():

@@ -70,6 +70,11 @@ class Tree:
         """Whether a file has moved and not settled yet: scan again soon."""
         return bool(self._waiting)
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """Files that are there and were never read whole."""
+        return frozenset(self._waiting.keys() - self._files.keys())
+
     def scan(self) -> bool:
         """Look at everything; True when `files` changed.
 
@@ -139,7 +144,7 @@ class Tree:
             return Contents(problems=(Problem(path, 0, "", UNREADABLE, message),))
 
         whole = self.root / path
-        if not whole.resolve().is_relative_to(self.root.resolve()):
+        if not Path(os.path.realpath(whole)).is_relative_to(os.path.realpath(self.root)):
             return unreadable("a link out of the directory is not followed")
         try:
             handle = os.open(whole, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
