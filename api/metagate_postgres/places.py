@@ -6,8 +6,8 @@
         postgres.log        of the last two starts
         pgdata/  run/       the server's account: the cluster, the socket
 
-Started as root below a directory that no unprivileged account may enter (a private home, a `mktemp -d`), pgdata/ and run/
-are links into a directory of their own under /var/lib/metagate: opening somebody's home is not ours to do.
+Started as root below a directory that no unprivileged account may enter (a private home, a `mktemp -d`), pgdata/ and
+run/ are moved to a directory of their own under /var/lib/metagate: opening somebody's home is not ours to do.
 """
 
 import os
@@ -81,7 +81,7 @@ def _move(places: Places) -> None:
     """Give the cluster a home outside, and link it."""
     if places.cluster.exists() and not places.cluster.is_symlink():
         raise DirectoryUnusable(
-            f"{places.cluster} exists, but its owner, uid {places.account.uid}, can no longer enter {places.directory}; "
+            f"{places.cluster} exists, but its owner, uid {places.account.uid}, cannot longer enter {places.directory}; "
             "restore the modes of its parent directories"
         )
     try:

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import asyncpg
 
-from metagate_store.errors import SchemaMismatch, StoreError, StoreUnavailable
+from metagate_store.errors import RowRefused, SchemaMismatch, StoreError, StoreUnavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +27,8 @@ def translate(error: BaseException) -> StoreError:
     code = getattr(error, "sqlstate", None) or ""
     if isinstance(error, asyncpg.PostgresError) and code in NEVER:
         return SchemaMismatch(f"the schema does not fit ({code})")
+    if code[:2] in {"22", "23"}:
+        return RowRefused(f"the database refused a value ({code})")
     return StoreUnavailable(f"the database did not answer ({code or type(error).__name__})")
 
 

@@ -22,6 +22,10 @@ class StoreUnavailable(StoreError):
     """The database did not answer."""
 
 
+class RowRefused(StoreUnavailable):
+    """The database refused a value."""
+
+
 class WriterError(StoreError):
     """The writer may not write."""
 

@@ -1,8 +1,8 @@
 """Bringing a database to the schema this release needs (D-54).
 
-The migrations are plain SQL files, applied once each, in order, each in its own transaction, under an advisory lock, and
-recorded with their checksum. A hundred lines of our own rather than a tool: Alembic and yoyo would bring SQLAlchemy or a
-second driver into the packages that may only know asyncpg, to do what is done here.
+The migrations are plain SQL files, applied once each, in order, each in its own transaction, under an advisory lock,
+and recorded with their checksum. A hundred lines of our own rather than a tool: Alembic and yoyo would bring SQLAlchemy
+or a second driver into a package that may only know asyncpg, to do what is done here.
 
 Roles are created where the caller may create them, and only checked where not. Passwords travel as SCRAM verifiers, so
 that no server log ever holds one.
@@ -100,14 +100,16 @@ async def migrate(
 ) -> Migrated:
     """Create or bring up to date; harmless when there is nothing to do.
 
+    `dsn`: the owner's, or an administrator's, who then acts as the owner.
     `passwords`: by process role; a role without one keeps its password, or is created without LOGIN.
     `cluster_uid`: whose database this is from now on; another cluster's is refused unless `adopt`.
-    Raises SchemaMismatch when an applied migration has changed, or the database is newer; ForeignCluster; StoreUnavailable.
+    Raises SchemaMismatch when an applied migration has changed; ForeignCluster; StoreUnavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)".replace("$1", str(_LOCK)))
+        await connection.fetchval("SELECT pg_advisory_lock($1)", _LOCK)
         warnings = await _roles(connection, passwords or {})
+        await _become_owner(connection)
         await _prepare(connection)
         applied = await _apply(connection, lock_timeout)
         async with connection.transaction():
@@ -122,7 +124,7 @@ async def migrate(
 
 
 async def wait_until_migrated(dsn: str, *, seconds: float = 120.0, every: float = 0.5) -> int:
-    """For readers (`migrate --wait`): return the schema version once it fits, raise SchemaMismatch or StoreUnavailable."""
+    """For readers (`migrate --wait`): return the schema version once it fits; raise what kept it from fitting."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         try:
@@ -147,6 +149,20 @@ async def schema_version(dsn: str) -> int:
             return 0
     finally:
         await connection.close(timeout=2)
+
+
+async def _become_owner(connection: asyncpg.Connection) -> None:
+    """An administrator makes the owner own it all: what runs with its owner's rights must not run with a superuser's."""
+    me = await connection.fetchrow(
+        "SELECT r.rolname, r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user"
+    )
+    if not me["rolsuper"]:
+        return
+    if not await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1", OWNER):
+        await connection.execute(f"CREATE ROLE {OWNER} NOLOGIN")
+    database = await connection.fetchval("SELECT quote_ident(current_database())")
+    await connection.execute(f"GRANT CONNECT, CREATE ON DATABASE {database} TO {OWNER}")
+    await connection.execute(f"SET ROLE {OWNER}")
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:

@@ -1,8 +1,8 @@
 """The readers' pool: a fixed number of connections in which nothing is ever set.
 
-Because no session state exists, giving a connection back costs nothing: the pool's reset query is a no-op (with 100 ms of
-round trip it alone took success from 100 % to 0 %). A statement that was cut short leaves a connection of unknown state
-behind; it is ended at once and opened anew by the next one who needs it, so a frozen server costs its slot and no more.
+Because no session state exists, giving a connection back costs nothing: the pool's reset query is a no-op (with 100 ms
+of round trip it alone took success from 100 % to 0 %). A statement that was cut short leaves a connection of unknown
+state behind; it is ended at once and opened anew by the next who needs it: a frozen server costs its slot and no more.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """One transaction publishes what changed. Role `metagate_publisher`; one writer at a time, the newest epoch wins.
 
-A writer loads once, which takes the next epoch and fences whoever wrote before; from then on it knows what is stored and
-sends differences. Each publish takes the advisory lock, looks whether the epoch is still its own and the newest revision
-still the one it knows, writes, and mints a revision only when something that is served has changed. Readers never see half
-of it: it is one transaction, and they read with one statement.
+A writer loads once, which takes the next epoch and fences whoever wrote before; from then on it knows what is stored
+and sends differences. Each publish takes the advisory lock, looks whether the epoch is still its own and the newest
+revision still the one it knows, writes, and mints a revision only when something that is served has changed. Readers
+never see half of it: it is one transaction, and they read with one statement.
 """
 
 import json

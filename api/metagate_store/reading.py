@@ -1,7 +1,7 @@
 """What the API asks the database. Role `metagate_api`: it may EXECUTE functions and touch no table.
 
-Each method is one statement, so no answer ever mixes two revisions. `bootstrap` and `report` carry many questions in one
-statement and one commit; each gets its own answer, whatever becomes of its neighbours.
+Each method is one statement, so no answer ever mixes two revisions. `bootstrap` and `report` carry many questions in
+one statement and one commit; each gets its own answer, whatever becomes of its neighbours.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 -- What a component asks: each question is a row of the arguments, each answer a row of the result, in one statement.
 --
 -- Plans must not depend on statistics (a partition is empty in the morning and large in the evening), so each function
--- asks for index lookups, driven from its arguments. No outcome raises: one row must never spoil the others.
+-- asks for index lookups, driven from its arguments. A credential is compared with its principal by IS NOT DISTINCT FROM,
+-- which no index serves: it must be found by its own key, or the cost would grow with the keys of a principal (EXT-01).
+-- No outcome raises: one row must never spoil the others.
 
 CREATE FUNCTION metagate.permits(components text[], component text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -41,12 +43,13 @@ judged AS MATERIALIZED (
             WHEN NOT CASE a.kind
                 WHEN 'key' THEN EXISTS (
                     SELECT FROM metagate.api_key AS k
-                    WHERE k.sha256 = a.subject AND k.tenant = a.tenant AND k.principal_key = a.principal_key
+                    WHERE k.sha256 = a.subject
+                        AND (k.tenant, k.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key)
                         AND (k.expires_at IS NULL OR k.expires_at > now()))
                 ELSE EXISTS (
                     SELECT FROM metagate.subject AS s
                     WHERE s.issuer = a.issuer AND s.subject = a.subject
-                        AND s.tenant = a.tenant AND s.principal_key = a.principal_key)
+                        AND (s.tenant, s.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key))
                     AND (a.kid IS NULL OR EXISTS (
                         SELECT FROM metagate.issuer AS i JOIN metagate.issuer_key AS k ON k.issuer = i.issuer
                         WHERE i.issuer = a.issuer AND k.kid = a.kid AND k.retired_at IS NULL))
@@ -192,12 +195,13 @@ judged AS MATERIALIZED (
             WHEN NOT CASE a.kind
                 WHEN 'key' THEN EXISTS (
                     SELECT FROM metagate.api_key AS k
-                    WHERE k.sha256 = a.subject AND k.tenant = a.tenant AND k.principal_key = a.principal_key
+                    WHERE k.sha256 = a.subject
+                        AND (k.tenant, k.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key)
                         AND (k.expires_at IS NULL OR k.expires_at > now()))
                 ELSE EXISTS (
                     SELECT FROM metagate.subject AS u
                     WHERE u.issuer = a.issuer AND u.subject = a.subject
-                        AND u.tenant = a.tenant AND u.principal_key = a.principal_key)
+                        AND (u.tenant, u.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key))
                     AND (a.kid IS NULL OR EXISTS (
                         SELECT FROM metagate.issuer AS i JOIN metagate.issuer_key AS k ON k.issuer = i.issuer
                         WHERE i.issuer = a.issuer AND k.kid = a.kid AND k.retired_at IS NULL))

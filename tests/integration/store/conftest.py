@@ -1,9 +1,9 @@
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+from tests.databases import Database
 
 from metagate_store.reading import Reader
-from tests.databases import Database
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

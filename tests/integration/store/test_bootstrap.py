@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from tests.databases import Database
+from tests.integration.store.worlds import publish, row, somebody
 
 from metagate_store.reading import Reader
 from metagate_store.rows import Credential, Outcome, Pod
-from tests.databases import Database
-from tests.integration.store.worlds import publish, row, somebody
 
 pytestmark = pytest.mark.timeout(120)
 
