@@ -142,7 +142,9 @@ MEANINGS: dict[Code, Meaning] = {
     Code.INVALID_REQUEST: Meaning(
         422, "Invalid request", "A field, parameter or header is missing, of the wrong type or out of range."
     ),
-    Code.INVALID_RECEIPT: Meaning(422, "Invalid receipt", "The receipt breaks its rules; `detail` names every bad field."),
+    Code.INVALID_RECEIPT: Meaning(
+        422, "Invalid receipt", "The receipt breaks its rules; `detail` names every bad field."
+    ),
     Code.INVALID_CURSOR: Meaning(422, "Invalid cursor", "The cursor was not issued by this endpoint."),
     Code.INVALID_RESOURCE: Meaning(
         422, "Invalid resource", "The declared resource breaks a rule; `detail` names the path."

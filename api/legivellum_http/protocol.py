@@ -83,7 +83,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._deaf:
             return
-        if self._phase is _Phase.BODY:
+        within_body = self._phase is _Phase.BODY
+        if within_body:
             self._raw_body += len(data)
         else:
             self._raw_head += len(data)
@@ -94,6 +95,8 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or Problem(Code.MALFORMED_REQUEST, "This is not one unambiguous HTTP request."))
             return
+        if self._phase is _Phase.BODY and not within_body:
+            self._raw_body = len(data)  # the head in it counts too; the limit has room for that
         if self._phase is not _Phase.BODY and self._raw_head > self.limits.header_bytes + self.limits.url_bytes:
             self._refuse(Problem(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers."))
         elif self._raw_body > self.limits.body_bytes * _CHUNK_OVERHEAD:
@@ -150,7 +153,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _check_framing(self, version: str) -> bool:
         """Refuse what another implementation might frame differently. Returns whether a body follows."""
         if version not in {"1.1", "1.0"}:
-            self._stop(Code.MALFORMED_REQUEST, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            self._stop(Code.MALFORMED_REQUEST, "Only versions 1.1 and 1.0 of HTTP are spoken here.")
         hosts = codings = length = 0
         for name, value in self.headers:
             if name == b"host":
@@ -160,7 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 codings += 1
                 if value.lower() != b"chunked" or codings > 1 or version == "1.0":
-                    self._stop(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in HTTP/1.1.")
+                    self._stop(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._stop(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
         if length > self.limits.body_bytes:

@@ -1,0 +1,404 @@
+"""The edge guard at the socket: raw bytes in, and what comes back."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvicorn
+
+from legivellum_http.limits import Limits
+from legivellum_http.protocol import guarded
+
+LIMITS = Limits(
+    body_bytes=2_000,
+    header_bytes=1_000,
+    header_count=20,
+    url_bytes=200,
+    header_seconds=0.2,
+    body_seconds=0.3,
+    idle_seconds=0.4,
+    write_seconds=0.3,
+    linger_seconds=0.3,
+    connections=50,
+    pipelined=4,
+)
+
+
+class Echo:
+    """Answers with what it understood; `/slow` waits until told, `/big` answers more than a socket takes."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.release = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen.append(f"{scope['method']} {scope['path']}")
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                self.seen.append("gone")
+                return
+            body, more = body + message["body"], message["more_body"]
+        if scope["path"] == "/slow":
+            await self.release.wait()
+        said = json.dumps(
+            {
+                "method": scope["method"],
+                "path": scope["path"],
+                "body": body.decode("latin-1"),
+                "headers": [[k.decode(), v.decode("latin-1")] for k, v in scope["headers"]],
+            }
+        ).encode()
+        if scope["path"] == "/big":
+            said = b"x" * 30_000_000
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+        await send({"type": "http.response.body", "body": said})
+
+
+class _Quiet(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self):
+        yield
+
+
+@asynccontextmanager
+async def listening(limits: Limits = LIMITS) -> AsyncIterator[tuple[Echo, int]]:
+    app = Echo()
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http=guarded(limits), ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+    )
+    server = _Quiet(config)
+    task = asyncio.create_task(server.serve([sock]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield app, sock.getsockname()[1]
+    finally:
+        app.release.set()
+        server.should_exit = True
+        server.force_exit = True
+        await task
+
+
+async def talk(port: int, *chunks: bytes, pause: float = 0.0, half_close: bool = False, wait: float = 2.0) -> bytes:
+    """Send the chunks and return everything that comes until the server closes, or `wait` seconds pass."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for chunk in chunks:
+        writer.write(chunk)
+        try:
+            await writer.drain()
+        except ConnectionError:
+            break
+        await asyncio.sleep(pause)
+    if half_close:
+        writer.write_eof()
+    got = b""
+    try:
+        async with asyncio.timeout(wait):
+            while data := await reader.read(65_536):
+                got += data
+    except (TimeoutError, ConnectionError):
+        pass
+    writer.close()
+    return got
+
+
+def statuses(got: bytes) -> list[int]:
+    return [int(part[:3]) for part in got.split(b"HTTP/1.1 ")[1:]]
+
+
+def problem(got: bytes) -> dict[str, Any]:
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head, head
+    assert b"connection: close" in head
+    assert b"cache-control: no-store" in head
+    return json.loads(body)
+
+
+CLOSE = b"Connection: close\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+AMBIGUOUS = {
+    "length and chunked": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "two equal lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
+    "a signed length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+    "a negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    "a hexadecimal length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc",
+    "an empty length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n",
+    "a huge length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+    "a folded header": b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n",
+    "a folded coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "bare line feeds": b"GET / HTTP/1.1\nHost: a\n\n",
+    "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+    "identity": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+    "gzip then chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked then identity": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked, padded": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "a space before the colon": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "chunked in 1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a bad chunk size": CHUNKED + b"zz\r\nabc\r\n0\r\n\r\n",
+    "a negative chunk": CHUNKED + b"-1\r\nabc\r\n0\r\n\r\n",
+    "a prefixed chunk size": CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n",
+    "a padded chunk size": CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n",
+    "chunks with line feeds": CHUNKED + b"3\nabc\n0\n\n",
+    "a chunk that is longer": CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n",
+    "a chunk extension with a line feed": CHUNKED + b"3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "a huge chunk": CHUNKED + b"FFFFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n",
+    "trailers": CHUNKED + b"3\r\nabc\r\n0\r\nX-API-Key: evil\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "two hosts in 1.0": b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "HTTP/1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+    "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "the HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an upgrade with a body": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+    "NUL in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+    "a space in a name": b"GET / HTTP/1.1\r\nHost: a\r\nX Y: ab\r\n\r\n",
+    "a space before the first name": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "an empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n",
+    "a control character in the URL": b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a URL that is not ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an unknown method": b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method in lower case": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a URL without a slash": b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TLS on a plain port": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xab" * 60,
+    "binary noise": bytes(range(256)),
+    "another protocol": b"EHLO example.com\r\n",
+    "a PROXY line": b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an ambiguous second request": b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def edge() -> AsyncIterator[tuple[Echo, int]]:
+    async with listening() as made:
+        yield made
+
+
+@pytest.mark.parametrize("raw", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_ambiguous_bytes_are_refused(edge: tuple[Echo, int], raw: bytes) -> None:
+    """What two implementations may read differently is answered 400 and closed; no handler gets to its end."""
+    app, port = edge
+    app.seen.clear()
+    got = await talk(port, raw, wait=1)
+    assert statuses(got)[-1:] == [400] or (statuses(got) == [200] and raw.startswith(b"GET /1")), got
+    if statuses(got) == [400]:
+        assert problem(got)["code"] == "MALFORMED_REQUEST"
+        assert not [seen for seen in app.seen if seen not in {"gone", "POST /"}]
+    assert "evil" not in str(got)
+
+
+@pytest.mark.parametrize("raw", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_ambiguous_bytes_are_refused_byte_by_byte(edge: tuple[Echo, int], raw: bytes) -> None:
+    """How the bytes are cut into packets changes nothing."""
+    got = await talk(edge[1], *[raw[at : at + 1] for at in range(min(len(raw), 300))], wait=1)
+    assert statuses(got)[-1:] == [400] or (statuses(got) == [200] and raw.startswith(b"GET /1")), got
+
+
+async def test_plain_requests_pass() -> None:
+    """GET, a body by length, a body in chunks, HTTP/1.0, an absolute URL, a leading blank line."""
+    async with listening() as (_app, port):
+        for raw, body in [
+            (b"GET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n" + CLOSE + b"\r\nabc", "abc"),
+            (CHUNKED.replace(b"\r\n\r\n", b"\r\n" + CLOSE + b"\r\n") + b"2\r\nab\r\n1;ext=1\r\nc\r\n0\r\n\r\n", "abc"),
+            (b"GET / HTTP/1.0\r\n\r\n", ""),
+            (b"GET http://evil.example/ HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
+        ]:
+            for pieces in ([raw], [raw[at : at + 7] for at in range(0, len(raw), 7)]):
+                got = await talk(port, *pieces)
+                assert statuses(got) == [200], (raw, got)
+                assert json.loads(got.partition(b"\r\n\r\n")[2])["body"] == body
+
+
+async def test_100_continue() -> None:
+    """A client that asks first is told to go on, and is answered."""
+    async with listening() as (_app, port):
+        got = await talk(
+            port,
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n" + CLOSE + b"\r\n",
+            b"abc",
+            pause=0.05,
+        )
+        assert statuses(got) == [100, 200]
+
+
+async def test_100_continue_for_too_much_is_refused_at_once() -> None:
+    """The limit is told before the body is sent."""
+    async with listening() as (_app, port):
+        got = await talk(
+            port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\nExpect: 100-continue\r\n\r\n", wait=0.2
+        )
+        assert statuses(got) == [413]
+
+
+async def test_an_upgrade_is_ignored_and_the_connection_closed() -> None:
+    """Clients that offer h2c get their answer in HTTP/1.1; what follows is never read as a request."""
+    async with listening() as (app, port):
+        got = await talk(
+            port,
+            b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+            b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        )
+        assert statuses(got) == [200]
+        assert app.seen == ["GET /1"]
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    """Several requests in one packet are several answers, in order, one at a time."""
+    async with listening() as (app, port):
+        raw = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(4))
+        got = await talk(port, raw, wait=0.5)
+        assert statuses(got) == [200] * 4
+        assert app.seen == [f"GET /{n}" for n in range(4)]
+
+
+async def test_endless_pipelining_is_cut() -> None:
+    """More waiting requests than the limit end the connection after the answer in progress, never inside it."""
+    async with listening() as (_app, port):
+        raw = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(200))
+        got = await talk(port, raw, wait=1)
+        assert set(statuses(got)) <= {200, 400}
+        assert len(statuses(got)) < 20
+
+
+async def test_garbage_behind_a_request_does_not_answer_it() -> None:
+    """Bytes that are wrong while a request is being answered never become that request's answer."""
+    async with listening() as (app, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"\x00\x01 nonsense\r\n\r\n")
+        await asyncio.sleep(0.05)
+        app.release.set()
+        got = await asyncio.wait_for(reader.read(), 2)
+        assert statuses(got) == [200]
+        assert b'"/slow"' in got
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "code"),
+    [
+        (b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "URL_TOO_LONG"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 30 + b"\r\n", 431, "HEADERS_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 1_500 + b"\r\n\r\n", 431, "HEADERS_TOO_LARGE"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"b" * 50_000, 431, "HEADERS_TOO_LARGE"),
+        (b"\r\n" * 50_000, 431, "HEADERS_TOO_LARGE"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2001\r\n\r\n" + b"x" * 2_001, 413, "BODY_TOO_LARGE"),
+        (CHUNKED + b"800\r\n" + b"x" * 2_048 + b"\r\n0\r\n\r\n", 413, "BODY_TOO_LARGE"),
+        (CHUNKED + b"1;" + b"e" * 9_000 + b"\r\nx\r\n" + b"1;" + b"e" * 9_000, 400, "MALFORMED_REQUEST"),
+    ],
+    ids=["url", "count", "bytes", "endless header", "blank lines", "length", "chunks", "chunk extensions"],
+)
+async def test_limits(raw: bytes, status: int, code: str) -> None:
+    """Every limit has its status and code, however the bytes arrive, and memory stays bounded by it."""
+    async with listening() as (_app, port):
+        for pieces in ([raw], [raw[at : at + 1_000] for at in range(0, len(raw), 1_000)]):
+            got = await talk(port, *pieces)
+            assert statuses(got) == [status], got[:200]
+            assert problem(got)["code"] == code
+
+
+async def test_a_large_upload_still_reads_its_refusal() -> None:
+    """Three megabytes against the limit: the answer arrives, although the client is still sending."""
+    async with listening() as (_app, port):
+        raw = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000
+        assert statuses(await talk(port, raw)) == [413]
+
+
+@pytest.mark.parametrize(
+    ("start", "drip"),
+    [(b"", b"\r\n"), (b"GET / HTTP/1.1\r\n", b"X"), (b"GET /", b"a")],
+    ids=["blank", "header", "url"],
+)
+async def test_dripping_headers_are_cut(start: bytes, drip: bytes) -> None:
+    """Headers have one clock; each byte does not renew it."""
+    async with listening() as (_app, port):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        got = await talk(port, start, *[drip] * 6, pause=0.05)
+        assert statuses(got) == [408]
+        assert loop.time() - began < 1.5
+        assert problem(got)["code"] == "REQUEST_TIMEOUT"
+
+
+async def test_dripping_bodies_are_cut() -> None:
+    """The handler that waits for a body learns that its client is gone; the client is told 408."""
+    async with listening() as (app, port):
+        got = await talk(port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n", *[b"x"] * 8, pause=0.06)
+        assert statuses(got) == [408]
+        assert app.seen == ["POST /", "gone"]
+
+
+async def test_silent_connections_are_closed() -> None:
+    """A connection that never says anything is closed without an answer."""
+    async with listening() as (_app, port):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await talk(port, b"") == b""
+        assert 0.2 < loop.time() - began < 1.5
+
+
+async def test_half_closed_clients_are_answered() -> None:
+    """A client that closes its sending half still reads the answer; one that closes within a request gets 400."""
+    async with listening() as (_app, port):
+        assert statuses(await talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True)) == [200]
+        assert statuses(await talk(port, b"GET / HTTP/1.1\r\nHo", half_close=True)) == [400]
+
+
+async def test_readers_that_do_not_read_are_cut_off() -> None:
+    """An answer that is not taken ends the connection; the server keeps nothing of it."""
+    async with listening() as (_app, port):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+        await asyncio.sleep(1.0)
+        sock.setblocking(False)
+        got = 0
+        try:
+            while data := sock.recv(1_000_000):
+                got += len(data)
+                await asyncio.sleep(0)
+        except (ConnectionError, BlockingIOError):
+            pass
+        assert got < 30_000_000
+        sock.close()
+
+
+async def test_too_many_connections_are_told() -> None:
+    """Beyond the cap a connection is answered 503 with Retry-After and closed; the others are not disturbed."""
+    async with listening() as (_app, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        got = await talk(port, b"", wait=1)
+        assert statuses(got) == [503]
+        assert problem(got)["code"] == "OVERLOADED"
+        assert b"retry-after: " in got
+        held[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n")
+        assert statuses(await asyncio.wait_for(held[0][0].read(), 2)) == [200]
+        for _reader, writer in held:
+            writer.close()
+
+
+async def test_handlers_see_no_trailers() -> None:
+    """Trailers never join the headers: they could carry a credential past whoever checked them (smuggling)."""
+    async with listening() as (app, port):
+        await talk(port, CHUNKED + b"0\r\nX-API-Key: evil\r\n\r\n")
+        assert "evil" not in str(app.seen)
