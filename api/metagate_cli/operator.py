@@ -76,6 +76,7 @@ def operator(
 
     if not database_url:
         raise Stop("no database: set METAGATE_DATABASE_URL")
+    settings = Settings()
     options = Options(
         dsn=database_url,
         identity=f"{identity or 'metagate-operator'}_{uuid.uuid4().hex[:8]}",
@@ -86,6 +87,7 @@ def operator(
         lease=lease,
         host=host,
         port=port,
+        mirror=settings.mirror,
         compile=CompileSettings(
             system_namespace=system_namespace,
             default_sla_seconds=default_sla_seconds,
@@ -94,7 +96,7 @@ def operator(
         ),
         writer=WriterSettings(),
     )
-    journal.configure(Settings())
+    journal.configure(settings)
     try:
         run(options)
     except (NotReady, LeadershipLost, KubernetesError) as error:
