@@ -88,21 +88,21 @@ class Reader:
     async def _bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
         rows = await self._pool.fetch(
             "read.bootstrap",
-            [ask.tenant for ask in asks],
+            [str(ask.tenant) for ask in asks],
             [ask.principal_key for ask in asks],
             [ask.credential.kind for ask in asks],
             [ask.credential.issuer for ask in asks],
             [ask.credential.subject for ask in asks],
             [ask.credential.kid for ask in asks],
             [ask.component_key for ask in asks],
-            [ask.startup_id for ask in asks],
-            [ask.packet_id for ask in asks],
+            [str(ask.startup_id) for ask in asks],
+            [str(ask.packet_id) for ask in asks],
             [ask.idempotency_key for ask in asks],
             [ask.expected_digest for ask in asks],
             [ask.pod.uid if ask.pod else None for ask in asks],
             [ask.pod.name if ask.pod else None for ask in asks],
             [ask.pod.node if ask.pod else None for ask in asks],
-            [ask.mirror for ask in asks],
+            ["t" if ask.mirror else "f" for ask in asks],
         )
         return [BootstrapAnswer(Outcome(row[1]), *row[2:]) for row in rows]
 
@@ -122,17 +122,17 @@ class Reader:
     async def _report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
         rows = await self._pool.fetch(
             "read.report",
-            [ask.tenant for ask in asks],
+            [str(ask.tenant) for ask in asks],
             [ask.principal_key for ask in asks],
             [ask.credential.kind for ask in asks],
             [ask.credential.issuer for ask in asks],
             [ask.credential.subject for ask in asks],
             [ask.credential.kid for ask in asks],
-            [ask.startup_id for ask in asks],
+            [str(ask.startup_id) for ask in asks],
             [ask.status for ask in asks],
             [ask.payload for ask in asks],
             [ask.pod.uid if ask.pod else None for ask in asks],
-            [ask.mirror for ask in asks],
+            ["t" if ask.mirror else "f" for ask in asks],
         )
         return [ReportAnswer(ReportOutcome(row[1]), *row[2:]) for row in rows]
 

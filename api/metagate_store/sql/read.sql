@@ -1,10 +1,15 @@
 -- name: read.bootstrap
--- Resolve, permit, open and answer.
-SELECT * FROM metagate.bootstrap($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+-- Resolve, permit, open and answer. Arrays travel as text: of uuid[] and boolean[] the driver would ask the server first.
+SELECT * FROM metagate.bootstrap(
+    $1::text[]::uuid[], $2, $3, $4, $5, $6, $7, $8::text[]::uuid[], $9::text[]::uuid[], $10, $11, $12, $13, $14,
+    $15::text[]::boolean[]
+);
 
 -- name: read.report
--- Ready or failed.
-SELECT * FROM metagate.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+-- Ready or failed. Arrays travel as text, see above.
+SELECT * FROM metagate.report(
+    $1::text[]::uuid[], $2, $3, $4, $5, $6, $7::text[]::uuid[], $8, $9, $10, $11::text[]::boolean[]
+);
 
 -- name: read.resolve
 -- Whom credentials speak for.

@@ -1,0 +1,269 @@
+"""What is read besides: identities, sessions, the admin views, topology, state."""
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from tests.databases import Database
+from tests.integration.store.worlds import Somebody, digest_of, publish, row, somebody
+from uuid_utils.compat import uuid7
+
+from metagate_store.publishing import Publisher
+from metagate_store.reading import Reader
+from metagate_store.rows import Change, Credential, Outcome, PacketAsk, PacketOutcome, Pod
+
+KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
+
+
+def named(table: str, tenant: UUID, name: str, body: dict) -> dict:
+    values = {"tenant": str(tenant), "name": name, "body": body, "generation": 1}
+    if table == "policy_profile":
+        values["policy_hash"] = digest_of(name.encode())
+    return row(uuid4(), **values)
+
+
+async def test_resolve(database: Database, reader: Reader) -> None:
+    """Keys and subjects resolve to their principal, in order; unknown ones to nobody; suspension is told."""
+    who, suspended = somebody(), somebody("suspended", suspended=True)
+    await publish(database.publisher, who, suspended)
+    found = await reader.resolve(
+        [who.credential, Credential("key", "", "0" * 64), suspended.token, replace(who.token, kid="x")]
+    )
+    assert [
+        one and (one.tenant, one.principal_key, one.suspended, one.type, one.scope, one.rights) for one in found
+    ] == [
+        (who.tenant, who.name, False, "component", "Namespace", ()),
+        None,
+        (suspended.tenant, suspended.name, True, "component", "Namespace", ()),
+        None,
+    ]
+    assert found[0] is not None
+    assert found[0].namespace == f"team-{who.tenant.hex[:8]}"
+    assert found[0].namespace_created is not None
+    assert await reader.resolve([]) == []
+
+
+async def test_credentials_by_mark(fresh_database: Database) -> None:
+    """The loader tells everything first, then only what changed, and what was taken back; an older database is a full load."""
+    who, other = somebody(), somebody("other")
+    reader = await Reader.connect(fresh_database.api, size=1)
+    empty = await reader.credentials()
+    assert (empty.mark, empty.full, empty.api_keys) == (0, True, ())
+    await publish(fresh_database.publisher, who)
+    first = await reader.credentials(empty.mark)
+    assert [(one.sha256, one.key_id, one.tenant, one.principal_key) for one in first.api_keys] == [
+        (who.key, who.key[:10], who.tenant, who.name)
+    ]
+    await publish(fresh_database.publisher, other)
+    second = await reader.credentials(first.mark)
+    assert (second.full, [one.sha256 for one in second.api_keys], second.gone_api_keys) == (False, [other.key], ())
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    await publisher.publish(Change(deletes={"api_key": [(who.key,)]}))
+    await publisher.close()
+    third = await reader.credentials(second.mark)
+    assert (third.api_keys, third.gone_api_keys) == ((), (who.key,))
+    fourth = await reader.credentials(third.mark)
+    assert (fourth.mark, fourth.api_keys, fourth.gone_api_keys) == (third.mark, (), ())
+    again = await reader.credentials(third.mark + 1000)
+    assert (again.full, again.mark, [one.sha256 for one in again.api_keys]) == (True, third.mark, [other.key])
+    await reader.close()
+
+
+async def test_packet_now(database: Database, reader: Reader) -> None:
+    """The owner of a startup reads the packet as of now, writes nothing, and everybody else is refused (D-47)."""
+    who = somebody(components=("indexer_*",))
+    neighbour, stranger = somebody("neighbour", tenant=who.tenant), somebody("stranger")
+    await publish(database.publisher, who, neighbour, stranger)
+    bound = (await reader.bootstrap([who.ask(pod=Pod("a"))]))[0]
+    opened = (await reader.bootstrap([who.ask()]))[0]
+    assert opened.startup_id is not None
+    assert bound.startup_id is not None
+
+    def ask(me: Somebody, startup: UUID, **kwargs):
+        return PacketAsk(me.tenant, me.name, kwargs.pop("credential", me.credential), startup, **kwargs)
+
+    now = await reader.packet(ask(who, opened.startup_id))
+    assert (now.outcome, now.digest, now.body, now.revision) == (
+        PacketOutcome.SERVED,
+        who.digest,
+        who.body,
+        opened.revision,
+    )
+    assert (now.packet_id, now.issued_at, now.deadline_at, now.status, now.component_key) == (
+        opened.packet_id, opened.issued_at, opened.deadline_at, "OPEN", "indexer_1",
+    )  # fmt: skip
+    assert (await reader.packet(ask(who, opened.startup_id, expected_digest=who.digest))).body is None
+    refusals = {
+        PacketOutcome.UNKNOWN: ask(stranger, opened.startup_id),
+        PacketOutcome.NOT_YOURS: ask(neighbour, opened.startup_id),
+        PacketOutcome.NOT_THIS_POD: ask(who, bound.startup_id),
+        PacketOutcome.CREDENTIAL_REVOKED: ask(who, opened.startup_id, credential=neighbour.credential),
+        PacketOutcome.UNKNOWN_PRINCIPAL: ask(somebody("ghost"), opened.startup_id),
+    }
+    for outcome, asked in refusals.items():
+        answer = await reader.packet(asked)
+        assert (answer.outcome, answer.digest, answer.body, answer.component_key) == (outcome, None, None, None)
+    who.body = b'{"changed":true}'
+    await publish(database.publisher, who)
+    assert (await reader.packet(ask(who, opened.startup_id))).body == who.body
+    who.components = ("other",)
+    await publish(database.publisher, who)
+    assert (await reader.packet(ask(who, opened.startup_id))).outcome is PacketOutcome.COMPONENT_NOT_PERMITTED
+
+
+async def test_sessions_page_by_page(fresh_database: Database) -> None:
+    """Sessions come newest first, page by page, without gap or repetition while new ones arrive; filters select."""
+    who, other = somebody(), somebody("other")
+    await publish(fresh_database.publisher, who, other)
+    reader = await Reader.connect(fresh_database.api, size=1)
+    for n in range(7):
+        await reader.bootstrap([who.ask(f"c{n % 2}")])
+    await reader.bootstrap([other.ask()])
+    everything = (await reader.startups(who.tenant)).items
+    assert [one.startup_id for one in everything] == sorted((one.startup_id for one in everything), reverse=True)
+    assert len(everything) == 7
+    await reader.report([who.tells(everything[2].startup_id), who.tells(everything[3].startup_id, "FAILED")])
+    seen, after = [], None
+    while True:
+        page = await reader.startups(who.tenant, after=after, limit=3)
+        seen += page.items
+        after = page.next
+        await reader.bootstrap([who.ask("late")])
+        if after is None:
+            break
+    assert [one.startup_id for one in seen] == [one.startup_id for one in everything]
+    ready = await reader.startups(who.tenant, status="READY")
+    failed = await reader.startups(
+        who.tenant, status="FAILED", component_key=everything[3].component_key, principal_key=who.name
+    )
+    assert [one.startup_id for one in ready.items] == [everything[2].startup_id]
+    assert [one.startup_id for one in failed.items] == [everything[3].startup_id]
+    assert (await reader.startups(who.tenant, status="FAILED", principal_key="nobody")).items == ()
+    wide, after = [], None
+    while True:
+        page = await reader.startups(None, after=after, limit=4)
+        wide += page.items
+        after = page.next
+        if after is None:
+            break
+    assert len(wide) == len({one.startup_id for one in wide}) == 7 + 3 + 1
+    assert {one.tenant for one in wide} == {who.tenant, other.tenant}
+    await reader.close()
+
+
+@pytest.mark.invariant("INV-038")
+async def test_admin_views(fresh_database: Database) -> None:
+    """Lists show what is served, per tenant, in name order, page by page, without key material; nothing of other tenants."""
+    who, other = somebody(), somebody("other")
+    second = somebody("second", tenant=who.tenant, type="admin")
+    profile = {
+        "secretRefs": [{"name": "db", "kind": "Env", "ref": "DB", "required": False}, {"name": "ca", "ref": "CA"}]
+    }
+    await publish(
+        fresh_database.publisher, who, second, other,
+        more={
+            "profile": [named("profile", who.tenant, "worker", profile), named("profile", other.tenant, "alien", {})],
+            "manifest": [named("manifest", who.tenant, f"m{n}", {"version": n}) for n in range(5)],
+            "policy_profile": [named("policy_profile", who.tenant, "strict", {"limits": {}})],
+        },
+    )  # fmt: skip
+    reader = await Reader.connect(fresh_database.api, size=1)
+    names = {kind: [one.name for one in (await reader.listing(kind, who.tenant)).items] for kind in KINDS}
+    assert names == {
+        "principals": ["indexer", "second"],
+        "profiles": ["worker"],
+        "manifests": ["m0", "m1", "m2", "m3", "m4"],
+        "bindings": ["indexer-binding", "second-binding"],
+        "secret-refs": ["worker:ca", "worker:db"],
+        "policy-profiles": ["strict"],
+    }
+    first = await reader.listing("manifests", who.tenant, limit=3)
+    rest = await reader.listing("manifests", who.tenant, after=first.next, limit=3)
+    assert ([one.name for one in rest.items], rest.next) == (["m3", "m4"], None)
+    principal = await reader.item("principals", who.tenant, "indexer")
+    assert principal is not None
+    assert principal.namespace == f"team-{who.tenant.hex[:8]}"
+    assert (principal.body["api_keys"], principal.body["binding"]) == (
+        [{"id": who.key[:10], "expires_at": None}],
+        "indexer-binding",
+    )
+    assert principal.body["subjects"] == [{"issuer": who.token.issuer, "subject": who.token.subject}]
+    assert who.key not in str(principal.body)
+    secret = await reader.item("secret-refs", who.tenant, "worker:db")
+    assert secret is not None
+    assert secret.body == {"profile": "worker", "name": "db", "ref_kind": "Env", "ref_name": "DB", "required": False}
+    assert await reader.item("profiles", who.tenant, "alien") is None
+    wide, after = [], None
+    while True:
+        page = await reader.listing("principals", None, after=after, limit=1)
+        wide += page.items
+        after = page.next
+        if after is None:
+            break
+    assert sorted((one.tenant, one.name) for one in wide) == sorted(
+        [(who.tenant, "indexer"), (who.tenant, "second"), (other.tenant, "other")]
+    )
+    policy = await reader.policy_profile(who.tenant, "strict")
+    assert policy is not None
+    assert (policy.name, policy.body, policy.policy_hash, policy.generation) == (
+        "strict",
+        {"limits": {}},
+        digest_of(b"strict"),
+        1,
+    )
+    assert await reader.policy_profile(other.tenant, "strict") is None
+    await reader.close()
+
+
+@pytest.mark.invariant("INV-041")
+async def test_topology(database: Database, reader: Reader) -> None:
+    """Topology shows the tenant's principals, permitted and seen components, services and who uses them, and nobody else's."""
+    services = b'{"services":{"db":{"type":"postgres","endpoint":"tcp://db:1"},"mem":{"type":"memorygate","endpoint":"http://m:1"}}}'
+    who = somebody(components=("a", "b_*"), body=services)
+    second = somebody(
+        "second", tenant=who.tenant, body=b'{"services":{"db":{"type":"postgres","endpoint":"tcp://db:1"}}}'
+    )
+    unbound = somebody("unbound", tenant=who.tenant, bound=False)
+    revision = await publish(database.publisher, who, second, unbound, somebody("alien"))
+    assert (await reader.bootstrap([who.ask("b_1"), who.ask("a"), who.ask("a")]))[0].outcome is Outcome.OPENED
+    topology = await reader.topology(who.tenant)
+    assert topology.revision == revision
+    assert [
+        (one.principal_key, one.components, one.seen, one.profile, one.services) for one in topology.principals
+    ] == [
+        ("indexer", ("a", "b_*"), ("a", "b_1"), "worker", ("db", "mem")),
+        ("second", ("*",), (), "worker", ("db",)),
+        ("unbound", (), (), None, ()),
+    ]
+    assert [(one.name, one.type, one.endpoint, one.used_by) for one in topology.services] == [
+        ("db", "postgres", "tcp://db:1", ("indexer", "second")),
+        ("mem", "memorygate", "http://m:1", ("indexer",)),
+    ]
+
+
+async def test_state(fresh_database: Database) -> None:
+    """State says which revision is served since when, and which schema it has."""
+    reader = await Reader.connect(fresh_database.api, size=1)
+    empty = await reader.state()
+    assert (empty.revision, empty.compiled_at, empty.mirror_waiting) == (0, None, 0)
+    await publish(fresh_database.publisher, somebody())
+    state = await reader.state()
+    assert state.revision == 1
+    assert state.compiled_at is not None
+    assert state.compiled_at <= state.now
+    assert state.schema_version >= 4
+    await reader.close()
+
+
+async def test_no_tenant_is_no_answer(database: Database, reader: Reader) -> None:
+    """A tenant that does not exist, or none at all where one is needed, sees nothing."""
+    await publish(database.publisher, somebody())
+    nowhere = uuid4()
+    assert (await reader.startups(nowhere)).items == ()
+    assert await reader.startup(nowhere, uuid7()) is None
+    for kind in KINDS:
+        assert (await reader.listing(kind, nowhere)).items == ()
+    assert await reader._pool.fetch("read.items", None, "principals", None, 10) == []
+    assert await reader._pool.fetch("read.item", None, "principals", "indexer") == []
+    assert (await reader.topology(nowhere)).principals == ()
