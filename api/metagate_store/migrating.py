@@ -152,7 +152,7 @@ async def schema_version(dsn: str) -> int:
 
 
 async def _become_owner(connection: asyncpg.Connection) -> None:
-    """An administrator makes the owner own it all: what runs with its owner's rights must not run with a superuser's."""
+    """An administrator makes the owner own it all: a function with its owner's rights must not have a superuser's."""
     me = await connection.fetchrow(
         "SELECT r.rolname, r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user"
     )

@@ -18,8 +18,8 @@ MANY_TENANTS = {"bootstrap", "report"}
 
 
 STATEMENTS = {
-    "table": ("SELECT FROM {0}", "DELETE FROM {0}", "INSERT INTO {0} DEFAULT VALUES", "TRUNCATE {0}", "LOCK TABLE {0}"),
-    "view": ("SELECT FROM {0}", "DELETE FROM {0}"),
+    "table": ("SELECT FROM {0}", "DELETE FROM {0}", "INSERT INTO {0} DEFAULT VALUES", "TRUNCATE {0}"),
+    "view": ("SELECT FROM {0}",),
     "sequence": ("SELECT nextval('{0}')", "SELECT FROM {0}", "SELECT setval('{0}', 1)"),
 }
 

@@ -1,0 +1,1501 @@
+CREATE SCHEMA metagate;
+
+ALTER SCHEMA metagate OWNER TO metagate_owner;
+
+CREATE TYPE metagate.item AS (
+	tenant uuid,
+	namespace text,
+	name text,
+	revision bigint,
+	body jsonb
+);
+
+ALTER TYPE metagate.item OWNER TO metagate_owner;
+
+CREATE TYPE metagate.startup_view AS (
+	tenant uuid,
+	startup_id uuid,
+	principal_key text,
+	component_key text,
+	status text,
+	overdue boolean,
+	late boolean,
+	opened_at timestamp with time zone,
+	deadline_at timestamp with time zone,
+	acknowledged_at timestamp with time zone,
+	packet_id uuid,
+	digest text,
+	revision bigint,
+	report jsonb,
+	pod_uid text,
+	pod_name text,
+	pod_node text
+);
+
+ALTER TYPE metagate.startup_view OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) RETURNS TABLE(n bigint, outcome text, startup_id uuid, packet_id uuid, issued_at timestamp with time zone, deadline_at timestamp with time zone, digest text, body bytea, revision bigint, compiled_at timestamp with time zone)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+WITH ask AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        tenants, principals, kinds, issuers, subjects, kids, components,
+        startups, packets, keys, expected, pod_uids, pod_names, pod_nodes, mirrors
+    ) WITH ORDINALITY AS a (
+        tenant, principal_key, kind, issuer, subject, kid, component_key,
+        startup_id, packet_id, key, expected, pod_uid, pod_name, pod_node, mirror, n
+    )
+),
+judged AS MATERIALIZED (
+    SELECT a.*, b.digest, b.revision, b.compiled_at, now() + make_interval(secs => b.sla_seconds) AS deadline_at,
+        CASE
+            WHEN p.principal_key IS NULL THEN 'UNKNOWN_PRINCIPAL'
+            WHEN NOT CASE a.kind
+                WHEN 'key' THEN EXISTS (
+                    SELECT FROM metagate.api_key AS k
+                    WHERE k.sha256 = a.subject
+                        AND (k.tenant, k.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key)
+                        AND (k.expires_at IS NULL OR k.expires_at > now()))
+                ELSE EXISTS (
+                    SELECT FROM metagate.subject AS s
+                    WHERE s.issuer = a.issuer AND s.subject = a.subject
+                        AND (s.tenant, s.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key))
+                    AND (a.kid IS NULL OR EXISTS (
+                        SELECT FROM metagate.issuer AS i JOIN metagate.issuer_key AS k ON k.issuer = i.issuer
+                        WHERE i.issuer = a.issuer AND k.kid = a.kid AND k.retired_at IS NULL))
+                END THEN 'CREDENTIAL_REVOKED'
+            WHEN p.suspended THEN 'SUSPENDED'
+            WHEN b.principal_key IS NULL THEN 'NO_BINDING'
+            WHEN NOT EXISTS (
+                SELECT FROM unnest(b.components) AS c (pattern)
+                WHERE c.pattern = a.component_key
+                    OR (right(c.pattern, 1) = '*' AND starts_with(a.component_key, left(c.pattern, -1)))
+            ) THEN 'COMPONENT_NOT_PERMITTED'
+            WHEN b.digest IS NULL THEN 'BINDING_INCOMPLETE'
+        END AS refusal
+    FROM ask AS a
+    LEFT JOIN metagate.principal AS p ON p.tenant = a.tenant AND p.principal_key = a.principal_key
+    LEFT JOIN metagate.binding AS b ON b.tenant = a.tenant AND b.principal_key = a.principal_key
+),
+known AS MATERIALIZED (
+    SELECT i.*, j.n
+    FROM judged AS j
+    JOIN metagate.idempotency AS i ON i.tenant = j.tenant AND i.principal_key = j.principal_key AND i.key = j.key
+    WHERE j.refusal IS NULL AND j.key IS NOT NULL AND i.opened_at > now() - interval '24 hours'
+),
+willing AS MATERIALIZED (
+    SELECT j.* FROM judged AS j
+    WHERE j.refusal IS NULL AND j.expected = j.digest AND NOT EXISTS (SELECT FROM known AS k WHERE k.n = j.n)
+),
+kept AS (
+    INSERT INTO metagate.idempotency AS i (
+        tenant, principal_key, key, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, component_key,
+        digest, pod_uid
+    )
+    SELECT DISTINCT ON (w.tenant, w.principal_key, w.key)
+        w.tenant, w.principal_key, w.key, w.startup_id, w.packet_id, now(), w.deadline_at, w.compiled_at, w.revision,
+        w.component_key, w.digest, w.pod_uid
+    FROM willing AS w
+    WHERE w.key IS NOT NULL
+    ORDER BY w.tenant, w.principal_key, w.key, w.n
+    ON CONFLICT (tenant, principal_key, key) DO UPDATE SET (
+        startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, component_key, digest, pod_uid
+    ) = (
+        SELECT
+            t.startup_id, t.packet_id, t.opened_at, t.deadline_at, t.compiled_at, t.revision, t.component_key, t.digest, t.pod_uid
+        FROM (
+            VALUES
+                (true, i.startup_id, i.packet_id, i.opened_at, i.deadline_at, i.compiled_at, i.revision, i.component_key,
+                    i.digest, i.pod_uid),
+                (false, excluded.startup_id, excluded.packet_id, excluded.opened_at, excluded.deadline_at,
+                    excluded.compiled_at, excluded.revision, excluded.component_key, excluded.digest, excluded.pod_uid)
+        ) AS t (live, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, component_key, digest, pod_uid)
+        WHERE t.live = (i.opened_at > now() - interval '24 hours')
+    )
+    RETURNING i.*
+),
+mine AS MATERIALIZED (
+    SELECT w.* FROM willing AS w
+    WHERE w.key IS NULL OR EXISTS (
+        SELECT FROM kept AS k WHERE k.tenant = w.tenant AND k.startup_id = w.startup_id
+    )
+),
+opened AS (
+    INSERT INTO metagate.startup (
+        tenant, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, principal_key, component_key, digest,
+        pod_uid, pod_name, pod_node
+    )
+    SELECT
+        m.tenant, m.startup_id, m.packet_id, now(), m.deadline_at, m.compiled_at, m.revision, m.principal_key,
+        m.component_key, m.digest, m.pod_uid, m.pod_name, m.pod_node
+    FROM mine AS m
+),
+mirrored AS (
+    INSERT INTO metagate.outbox (tenant, event, startup_id, revision, body)
+    SELECT m.tenant, 'OPEN', m.startup_id, m.revision, jsonb_build_object(
+        'principal_key', m.principal_key, 'component_key', m.component_key, 'digest', m.digest,
+        'opened_at', now(), 'deadline_at', m.deadline_at)
+    FROM mine AS m
+    WHERE m.mirror
+    ORDER BY m.n
+)
+SELECT f.n, f.outcome, f.startup_id, f.packet_id, f.issued_at, f.deadline_at, f.digest,
+    CASE WHEN f.digest IS DISTINCT FROM f.expected THEN (SELECT p.body FROM metagate.packet AS p WHERE p.digest = f.digest) END,
+    f.revision, f.compiled_at
+FROM (
+    SELECT j.n, j.expected, o.outcome,
+        CASE o.outcome WHEN 'OPENED' THEN j.startup_id WHEN 'REPLAYED' THEN r.startup_id END AS startup_id,
+        CASE o.outcome WHEN 'OPENED' THEN j.packet_id WHEN 'REPLAYED' THEN r.packet_id END AS packet_id,
+        CASE o.outcome WHEN 'OPENED' THEN now() WHEN 'REPLAYED' THEN r.opened_at END AS issued_at,
+        CASE o.outcome WHEN 'OPENED' THEN j.deadline_at WHEN 'REPLAYED' THEN r.deadline_at END AS deadline_at,
+        CASE o.outcome WHEN 'OPENED' THEN j.digest WHEN 'PACKET' THEN j.digest WHEN 'REPLAYED' THEN r.digest END AS digest,
+        CASE o.outcome WHEN 'OPENED' THEN j.revision WHEN 'PACKET' THEN j.revision WHEN 'REPLAYED' THEN r.revision END
+            AS revision,
+        CASE o.outcome WHEN 'OPENED' THEN j.compiled_at WHEN 'PACKET' THEN j.compiled_at WHEN 'REPLAYED' THEN r.compiled_at
+            END AS compiled_at
+    FROM judged AS j
+    LEFT JOIN known AS e ON e.n = j.n
+    LEFT JOIN kept AS k
+        ON j.key IS NOT NULL AND j.refusal IS NULL AND j.expected = j.digest
+        AND k.tenant = j.tenant AND k.principal_key = j.principal_key AND k.key = j.key
+    CROSS JOIN LATERAL (
+        SELECT coalesce(e.startup_id, k.startup_id), coalesce(e.packet_id, k.packet_id), coalesce(e.opened_at, k.opened_at),
+            coalesce(e.deadline_at, k.deadline_at), coalesce(e.compiled_at, k.compiled_at), coalesce(e.revision, k.revision),
+            coalesce(e.component_key, k.component_key), coalesce(e.digest, k.digest),
+            CASE WHEN e.n IS NOT NULL THEN e.pod_uid ELSE k.pod_uid END
+    ) AS r (startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, component_key, digest, pod_uid)
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN j.refusal IS NOT NULL THEN j.refusal
+            WHEN r.startup_id IS NULL AND j.expected IS DISTINCT FROM j.digest THEN 'PACKET'
+            WHEN r.startup_id IS NULL OR (e.n IS NULL AND r.startup_id = j.startup_id) THEN 'OPENED'
+            WHEN r.pod_uid IS NOT NULL AND r.pod_uid IS DISTINCT FROM j.pod_uid THEN 'NOT_THIS_POD'
+            WHEN r.component_key <> j.component_key THEN 'IDEMPOTENCY_CONFLICT'
+            ELSE 'REPLAYED'
+        END
+    ) AS o (outcome)
+) AS f
+ORDER BY f.n
+$$;
+
+ALTER FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.claim(in_cluster text) RETURNS text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH claimed AS (
+        INSERT INTO metagate.installation (cluster_uid) VALUES (in_cluster) ON CONFLICT (singleton) DO NOTHING
+        RETURNING cluster_uid
+    )
+    SELECT cluster_uid FROM claimed UNION ALL SELECT i.cluster_uid FROM metagate.installation AS i LIMIT 1
+$$;
+
+ALTER FUNCTION metagate.claim(in_cluster text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.credential_mark() RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ SELECT coalesce(max(c.mark), 0) FROM metagate.credential_change AS c $$;
+
+ALTER FUNCTION metagate.credential_mark() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.credentials(since bigint) RETURNS TABLE(mark bigint, kind text, a text, b text, body jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT c.mark, c.kind, c.a, c.b, CASE c.kind
+        WHEN 'api_key' THEN (
+            SELECT jsonb_build_object('key_id', k.key_id, 'tenant', k.tenant, 'principal_key', k.principal_key,
+                'expires_at', k.expires_at)
+            FROM metagate.api_key AS k WHERE k.sha256 = c.a)
+        WHEN 'issuer' THEN (
+            SELECT jsonb_build_object('name', i.name, 'audiences', i.audiences, 'algorithms', i.algorithms,
+                'max_token_lifetime_seconds', i.max_token_lifetime_seconds, 'source', i.source, 'url', i.url)
+            FROM metagate.issuer AS i WHERE i.issuer = c.a)
+        ELSE (
+            SELECT jsonb_build_object('jwk', k.jwk, 'alg', k.alg, 'first_seen', k.first_seen)
+            FROM metagate.issuer_key AS k WHERE k.issuer = c.a AND k.kid = c.b AND k.retired_at IS NULL)
+    END
+    FROM metagate.credential_change AS c
+    WHERE c.mark > since
+    ORDER BY c.mark
+$$;
+
+ALTER FUNCTION metagate.credentials(since bigint) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.everybody() RETURNS TABLE(issuer text, subject text, tenant uuid, namespace text, namespace_created timestamp with time zone, principal_key text, type text, scope text, rights text[], suspended boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT c.issuer, c.subject, p.tenant, t.namespace, t.created_at, p.principal_key, p.type, p.scope, p.rights, p.suspended
+    FROM (
+        SELECT '' AS issuer, k.sha256 AS subject, k.tenant, k.principal_key FROM metagate.api_key AS k
+        UNION ALL
+        SELECT s.issuer, s.subject, s.tenant, s.principal_key FROM metagate.subject AS s
+    ) AS c
+    JOIN metagate.principal AS p ON p.tenant = c.tenant AND p.principal_key = c.principal_key
+    LEFT JOIN metagate.tenant AS t ON t.tenant = p.tenant
+$$;
+
+ALTER FUNCTION metagate.everybody() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.id_at(moment timestamp with time zone) RETURNS uuid
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+ALTER FUNCTION metagate.id_at(moment timestamp with time zone) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.id_moment(id uuid) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT to_timestamp(('x' || lpad(left(replace(id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0)
+$$;
+
+ALTER FUNCTION metagate.id_moment(id uuid) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) RETURNS SETOF metagate.item
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT * FROM metagate.items_of(in_kind, in_tenant, NULL, NULL, in_name, 1) WHERE in_tenant IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.items(in_tenant uuid, in_kind text, after_name text, page integer) RETURNS SETOF metagate.item
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT * FROM metagate.items_of(in_kind, in_tenant, in_tenant, after_name, NULL, page) WHERE in_tenant IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.items(in_tenant uuid, in_kind text, after_name text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_name text, page integer) RETURNS SETOF metagate.item
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT * FROM metagate.items_of(in_kind, NULL, after_tenant, after_name, NULL, page)
+$$;
+
+ALTER FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_name text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) RETURNS SETOF metagate.item
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT i.tenant, coalesce(t.namespace, ''), i.name, i.revision, i.body
+    FROM (
+        SELECT v.* FROM metagate.principal_item AS v WHERE kind = 'principals'
+        UNION ALL
+        SELECT v.* FROM metagate.profile_item AS v WHERE kind = 'profiles'
+        UNION ALL
+        SELECT v.* FROM metagate.manifest_item AS v WHERE kind = 'manifests'
+        UNION ALL
+        SELECT v.* FROM metagate.policy_profile_item AS v WHERE kind = 'policy-profiles'
+        UNION ALL
+        SELECT v.* FROM metagate.binding_item AS v WHERE kind = 'bindings'
+        UNION ALL
+        SELECT v.* FROM metagate.secret_ref_item AS v WHERE kind = 'secret-refs'
+    ) AS i
+    LEFT JOIN metagate.tenant AS t ON t.tenant = i.tenant
+    WHERE (only_tenant IS NULL OR i.tenant = only_tenant)
+        AND (only_name IS NULL OR i.name = only_name)
+        AND (i.tenant, i.name) > (coalesce(after_tenant, '00000000-0000-0000-0000-000000000000'), coalesce(after_name, ''))
+    ORDER BY i.tenant, i.name
+    LIMIT page
+$$;
+
+ALTER FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.mark_credential() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    row_now jsonb := to_jsonb(CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END);
+    key_a text := row_now ->> TG_ARGV[0];
+    key_b text := coalesce(row_now ->> TG_ARGV[1], '');
+
+BEGIN
+    INSERT INTO metagate.credential_change (kind, a, b, mark)
+    VALUES (TG_TABLE_NAME, key_a, key_b, nextval('metagate.credential_mark'))
+    ON CONFLICT (kind, a, b) DO UPDATE SET mark = excluded.mark;
+    RETURN NULL;
+
+END $$;
+
+ALTER FUNCTION metagate.mark_credential() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) RETURNS TABLE(outcome text, component_key text, packet_id uuid, issued_at timestamp with time zone, deadline_at timestamp with time zone, status text, digest text, body bytea, revision bigint, compiled_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT v.outcome, s.component_key, s.packet_id, s.opened_at, s.deadline_at, s.status, b.digest,
+        CASE WHEN b.digest IS DISTINCT FROM in_expected
+            THEN (SELECT k.body FROM metagate.packet AS k WHERE k.digest = b.digest) END,
+        b.revision, b.compiled_at
+    FROM (VALUES (1)) AS one (one)
+    LEFT JOIN metagate.principal AS p ON p.tenant = in_tenant AND p.principal_key = in_principal
+    LEFT JOIN metagate.startup AS f ON f.tenant = in_tenant AND f.startup_id = in_startup
+    LEFT JOIN metagate.binding AS n ON n.tenant = in_tenant AND n.principal_key = in_principal
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN p.principal_key IS NULL THEN 'UNKNOWN_PRINCIPAL'
+            WHEN NOT EXISTS (
+                SELECT FROM metagate.resolve(ARRAY[in_kind], ARRAY[in_issuer], ARRAY[in_subject], ARRAY[in_kid]) AS r
+                WHERE r.tenant = in_tenant AND r.principal_key = in_principal) THEN 'CREDENTIAL_REVOKED'
+            WHEN p.suspended THEN 'SUSPENDED'
+            WHEN f.startup_id IS NULL THEN 'UNKNOWN'
+            WHEN f.principal_key <> in_principal THEN 'NOT_YOURS'
+            WHEN f.pod_uid IS NOT NULL AND f.pod_uid IS DISTINCT FROM in_pod_uid THEN 'NOT_THIS_POD'
+            WHEN n.principal_key IS NULL THEN 'NO_BINDING'
+            WHEN NOT metagate.permits(n.components, f.component_key) THEN 'COMPONENT_NOT_PERMITTED'
+            WHEN n.digest IS NULL THEN 'BINDING_INCOMPLETE'
+            ELSE 'SERVED'
+        END
+    ) AS v (outcome)
+    LEFT JOIN metagate.startup AS s ON v.outcome = 'SERVED' AND s.tenant = in_tenant AND s.startup_id = in_startup
+    LEFT JOIN metagate.binding AS b ON v.outcome = 'SERVED' AND b.tenant = in_tenant AND b.principal_key = in_principal
+$$;
+
+ALTER FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.permits(components text[], component text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT EXISTS (
+        SELECT FROM unnest(components) AS c (pattern)
+        WHERE c.pattern = component OR (right(c.pattern, 1) = '*' AND starts_with(component, left(c.pattern, -1)))
+    )
+$$;
+
+ALTER FUNCTION metagate.permits(components text[], component text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) RETURNS TABLE(name text, body jsonb, policy_hash text, revision bigint, generation bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT p.name, p.body, p.policy_hash, p.revision, p.generation
+    FROM metagate.policy_profile AS p
+    WHERE p.tenant = in_tenant AND p.name = in_name
+$$;
+
+ALTER FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.prepare_partitions(days integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+DECLARE
+    day timestamptz;
+    partition text;
+    made integer := 0;
+
+BEGIN
+    IF days NOT BETWEEN 0 AND 30 THEN
+        RAISE EXCEPTION 'days must be between 0 and 30' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR day IN SELECT date_trunc('day', now(), 'UTC') + make_interval(days => d) FROM generate_series(0, days) AS d LOOP
+        partition := 'startup_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('metagate.' || partition) IS NOT NULL;
+        BEGIN
+            EXECUTE format(
+                'CREATE TABLE metagate.%I PARTITION OF metagate.startup FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 80)',
+                partition, metagate.id_at(day), metagate.id_at(day + interval '1 day'));
+            made := made + 1;
+        EXCEPTION
+            -- Somebody is reading: the default partition takes the rows, and the next call tries again.
+            WHEN lock_not_available THEN RETURN made;
+            -- The default partition holds rows of that day already: they stay there, and so does the rest of the day.
+            WHEN check_violation THEN NULL;
+        END;
+    END LOOP;
+    RETURN made;
+
+END $$;
+
+ALTER FUNCTION metagate.prepare_partitions(days integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) RETURNS TABLE(startups bigint, partitions integer, keys bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $_$
+DECLARE
+    cutoff timestamptz := now() - retention;
+    candidate record;
+    stays boolean;
+    removed bigint;
+
+BEGIN
+    IF retention < interval '1 minute' OR batch < 1 THEN
+        RAISE EXCEPTION 'retention must be at least a minute' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    startups := 0;
+    partitions := 0;
+    FOR candidate IN
+        SELECT p.name, p.upper FROM metagate.startup_partition AS p WHERE p.lower < cutoff
+        UNION ALL SELECT 'startup_default', NULL
+    LOOP
+        IF candidate.upper < cutoff THEN
+            EXECUTE format(
+                'SELECT EXISTS (SELECT FROM metagate.%I AS s WHERE s.opened_at >= $1 '
+                'OR ($2 AND EXISTS (SELECT FROM metagate.outbox AS o WHERE o.startup_id = s.startup_id)))', candidate.name)
+            INTO stays USING cutoff, mirroring;
+            IF NOT stays THEN
+                BEGIN
+                    EXECUTE format('DROP TABLE metagate.%I', candidate.name);
+                    partitions := partitions + 1;
+                    CONTINUE;
+                EXCEPTION WHEN lock_not_available THEN
+                    CONTINUE;  -- somebody is reading; the next call tries again
+                END;
+            END IF;
+        END IF;
+        CONTINUE WHEN startups >= batch;
+        EXECUTE format(
+            'DELETE FROM metagate.%1$I WHERE (tenant, startup_id) IN (SELECT s.tenant, s.startup_id FROM metagate.%1$I AS s '
+            'WHERE s.opened_at < $1 AND NOT ($2 AND EXISTS (SELECT FROM metagate.outbox AS o WHERE o.startup_id = s.startup_id)) '
+            'LIMIT $3 FOR UPDATE SKIP LOCKED)', candidate.name)
+        USING cutoff, mirroring, batch - startups;
+        GET DIAGNOSTICS removed = ROW_COUNT;
+        startups := startups + removed;
+    END LOOP;
+    DELETE FROM metagate.idempotency AS i
+    WHERE (i.tenant, i.principal_key, i.key) IN (
+        SELECT k.tenant, k.principal_key, k.key
+        FROM metagate.idempotency AS k
+        WHERE k.opened_at < now() - least(retention, interval '24 hours')
+        LIMIT batch
+        FOR UPDATE SKIP LOCKED
+    );
+    GET DIAGNOSTICS keys = ROW_COUNT;
+    RETURN NEXT;
+
+END $_$;
+
+ALTER FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.refuse() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+
+END $$;
+
+ALTER FUNCTION metagate.refuse() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.report(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], startups uuid[], statuses text[], payloads text[], pod_uids text[], mirrors boolean[]) RETURNS TABLE(n bigint, outcome text, status text, acknowledged_at timestamp with time zone, late boolean)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+WITH ask AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        tenants, principals, kinds, issuers, subjects, kids, startups, statuses, payloads, pod_uids, mirrors
+    ) WITH ORDINALITY AS a (
+        tenant, principal_key, kind, issuer, subject, kid, startup_id, wanted, payload, pod_uid, mirror, n
+    )
+),
+judged AS MATERIALIZED (
+    SELECT a.*, s.status, s.acknowledged_at, s.late,
+        CASE
+            WHEN p.principal_key IS NULL THEN 'UNKNOWN_PRINCIPAL'
+            WHEN NOT CASE a.kind
+                WHEN 'key' THEN EXISTS (
+                    SELECT FROM metagate.api_key AS k
+                    WHERE k.sha256 = a.subject
+                        AND (k.tenant, k.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key)
+                        AND (k.expires_at IS NULL OR k.expires_at > now()))
+                ELSE EXISTS (
+                    SELECT FROM metagate.subject AS u
+                    WHERE u.issuer = a.issuer AND u.subject = a.subject
+                        AND (u.tenant, u.principal_key) IS NOT DISTINCT FROM (a.tenant, a.principal_key))
+                    AND (a.kid IS NULL OR EXISTS (
+                        SELECT FROM metagate.issuer AS i JOIN metagate.issuer_key AS k ON k.issuer = i.issuer
+                        WHERE i.issuer = a.issuer AND k.kid = a.kid AND k.retired_at IS NULL))
+                END THEN 'CREDENTIAL_REVOKED'
+            WHEN p.suspended THEN 'SUSPENDED'
+            WHEN s.startup_id IS NULL THEN 'UNKNOWN'
+            WHEN s.principal_key <> a.principal_key THEN 'NOT_YOURS'
+            WHEN s.pod_uid IS NOT NULL AND s.pod_uid IS DISTINCT FROM a.pod_uid THEN 'NOT_THIS_POD'
+            WHEN s.status = a.wanted THEN 'REPEATED'
+            WHEN s.status <> 'OPEN' THEN 'OTHER_STATE'
+        END AS verdict
+    FROM ask AS a
+    LEFT JOIN metagate.principal AS p ON p.tenant = a.tenant AND p.principal_key = a.principal_key
+    LEFT JOIN metagate.startup AS s ON s.tenant = a.tenant AND s.startup_id = a.startup_id
+),
+first AS MATERIALIZED (
+    SELECT DISTINCT ON (j.tenant, j.startup_id) j.*
+    FROM judged AS j
+    WHERE j.verdict IS NULL
+    ORDER BY j.tenant, j.startup_id, j.n
+),
+locked AS MATERIALIZED (
+    SELECT f.tenant, f.startup_id, f.wanted, f.payload, f.mirror, f.n
+    FROM first AS f
+    JOIN metagate.startup AS s ON s.tenant = f.tenant AND s.startup_id = f.startup_id
+    WHERE s.status = 'OPEN'
+    FOR UPDATE OF s SKIP LOCKED
+),
+recorded AS (
+    UPDATE metagate.startup AS s
+    SET status = l.wanted, acknowledged_at = now(), late = now() > s.deadline_at, report = l.payload::jsonb
+    FROM locked AS l
+    WHERE s.tenant = l.tenant AND s.startup_id = l.startup_id AND s.status = 'OPEN'
+    RETURNING s.tenant, s.startup_id, s.status, s.acknowledged_at, s.late, s.principal_key, s.component_key, s.digest,
+        s.revision, s.report, l.n, l.mirror
+),
+mirrored AS (
+    INSERT INTO metagate.outbox (tenant, event, startup_id, revision, body)
+    SELECT r.tenant, r.status, r.startup_id, r.revision, jsonb_build_object(
+        'principal_key', r.principal_key, 'component_key', r.component_key, 'digest', r.digest,
+        'acknowledged_at', r.acknowledged_at, 'late', r.late, 'report', r.report)
+    FROM recorded AS r
+    WHERE r.mirror
+    ORDER BY r.n
+)
+SELECT j.n,
+    CASE
+        WHEN j.verdict IS NOT NULL THEN j.verdict
+        WHEN r.n = j.n THEN 'RECORDED'
+        WHEN r.status = j.wanted THEN 'REPEATED'
+        WHEN r.status IS NOT NULL THEN 'OTHER_STATE'
+        ELSE 'CONTENDED'
+    END,
+    CASE WHEN j.verdict IN ('REPEATED', 'OTHER_STATE') THEN j.status ELSE r.status END,
+    CASE WHEN j.verdict IN ('REPEATED', 'OTHER_STATE') THEN j.acknowledged_at ELSE r.acknowledged_at END,
+    CASE WHEN j.verdict IN ('REPEATED', 'OTHER_STATE') THEN j.late ELSE r.late END
+FROM judged AS j
+LEFT JOIN recorded AS r ON j.verdict IS NULL AND r.tenant = j.tenant AND r.startup_id = j.startup_id
+ORDER BY j.n
+$$;
+
+ALTER FUNCTION metagate.report(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], startups uuid[], statuses text[], payloads text[], pod_uids text[], mirrors boolean[]) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) RETURNS TABLE(n bigint, tenant uuid, namespace text, namespace_created timestamp with time zone, principal_key text, type text, scope text, rights text[], suspended boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT a.n, p.tenant, t.namespace, t.created_at, p.principal_key, p.type, p.scope, p.rights, p.suspended
+    FROM unnest(kinds, issuers, subjects, kids) WITH ORDINALITY AS a (kind, issuer, subject, kid, n)
+    CROSS JOIN LATERAL (
+        SELECT k.tenant, k.principal_key FROM metagate.api_key AS k
+        WHERE a.kind = 'key' AND k.sha256 = a.subject AND (k.expires_at IS NULL OR k.expires_at > now())
+        UNION ALL
+        SELECT s.tenant, s.principal_key FROM metagate.subject AS s
+        WHERE a.kind = 'token' AND s.issuer = a.issuer AND s.subject = a.subject
+            AND (a.kid IS NULL OR EXISTS (
+                SELECT FROM metagate.issuer AS i JOIN metagate.issuer_key AS k ON k.issuer = i.issuer
+                WHERE i.issuer = a.issuer AND k.kid = a.kid AND k.retired_at IS NULL))
+    ) AS c
+    JOIN metagate.principal AS p ON p.tenant = c.tenant AND p.principal_key = c.principal_key
+    LEFT JOIN metagate.tenant AS t ON t.tenant = p.tenant
+    ORDER BY a.n
+$$;
+
+ALTER FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) RETURNS SETOF metagate.startup_view
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
+        s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
+        s.pod_uid, s.pod_name, s.pod_node
+    FROM metagate.startup AS s
+    WHERE s.tenant = in_tenant AND s.startup_id = in_startup
+$$;
+
+ALTER FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) RETURNS SETOF metagate.startup_view
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
+        s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
+        s.pod_uid, s.pod_name, s.pod_node
+    FROM metagate.startup AS s
+    WHERE s.tenant = in_tenant
+        AND s.startup_id < coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        AND (in_status IS NULL OR s.status = in_status
+            OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+        AND (in_component IS NULL OR s.component_key = in_component)
+        AND (in_principal IS NULL OR s.principal_key = in_principal)
+    ORDER BY s.tenant DESC, s.startup_id DESC
+    LIMIT page
+$$;
+
+ALTER FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) RETURNS SETOF metagate.startup_view
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+    SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
+        s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
+        s.pod_uid, s.pod_name, s.pod_node
+    FROM metagate.startup AS s
+    WHERE (s.tenant, s.startup_id) < (
+            coalesce(after_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+            coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+        AND (in_status IS NULL OR s.status = in_status
+            OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+        AND (in_component IS NULL OR s.component_key = in_component)
+        AND (in_principal IS NULL OR s.principal_key = in_principal)
+    ORDER BY s.tenant DESC, s.startup_id DESC
+    LIMIT page
+$$;
+
+ALTER FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.state() RETURNS TABLE(revision bigint, compiled_at timestamp with time zone, schema_version integer, at timestamp with time zone, mirror_waiting bigint, mirror_lag_seconds double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(r.revision, 0), r.published_at, (SELECT max(m.version) FROM metagate.migration AS m), now(),
+        (SELECT count(*) FROM (SELECT FROM metagate.outbox LIMIT 10000) AS o),
+        coalesce((
+            SELECT greatest(0, extract(epoch FROM now() - o.created_at)) FROM metagate.outbox AS o ORDER BY o.seq LIMIT 1
+        ), 0)::double precision
+    FROM (VALUES (1)) AS one (one)
+    LEFT JOIN LATERAL (
+        SELECT v.revision, v.published_at FROM metagate.revision AS v ORDER BY v.revision DESC LIMIT 1
+    ) AS r ON true
+$$;
+
+ALTER FUNCTION metagate.state() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals jsonb, services jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH seen AS MATERIALIZED (
+        SELECT DISTINCT r.principal_key, r.component_key
+        FROM (
+            SELECT s.principal_key, s.component_key
+            FROM metagate.startup AS s
+            WHERE s.tenant = in_tenant
+            ORDER BY s.tenant DESC, s.startup_id DESC
+            LIMIT 10000
+        ) AS r
+    ),
+    packets AS MATERIALIZED (
+        SELECT DISTINCT ON (b.digest) b.digest, convert_from(k.body, 'UTF8')::jsonb -> 'services' AS services
+        FROM metagate.binding AS b JOIN metagate.packet AS k ON k.digest = b.digest
+        WHERE b.tenant = in_tenant
+    ),
+    used AS MATERIALIZED (
+        SELECT b.principal_key, s.name, s.service
+        FROM metagate.binding AS b
+        JOIN packets AS k ON k.digest = b.digest
+        CROSS JOIN LATERAL jsonb_each(
+            CASE jsonb_typeof(k.services) WHEN 'object' THEN k.services ELSE '{}' END) AS s (name, service)
+        WHERE b.tenant = in_tenant
+    )
+    SELECT
+        (SELECT coalesce(max(r.revision), 0) FROM metagate.revision AS r),
+        (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'principal_key', p.principal_key, 'type', p.type, 'suspended', p.suspended,
+                'components', coalesce(b.components, '{}'), 'profile', b.profile, 'manifest', b.manifest,
+                'seen', (
+                    SELECT coalesce(jsonb_agg(s.component_key ORDER BY s.component_key), '[]')
+                    FROM seen AS s WHERE s.principal_key = p.principal_key),
+                'services', (
+                    SELECT coalesce(jsonb_agg(u.name ORDER BY u.name), '[]')
+                    FROM used AS u WHERE u.principal_key = p.principal_key)
+            ) ORDER BY p.principal_key), '[]')
+            FROM metagate.principal AS p
+            LEFT JOIN metagate.binding AS b ON b.tenant = p.tenant AND b.principal_key = p.principal_key
+            WHERE p.tenant = in_tenant
+        ),
+        (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'name', g.name, 'type', g.type, 'endpoint', g.endpoint, 'used_by', g.used_by
+            ) ORDER BY g.name, g.type, g.endpoint), '[]')
+            FROM (
+                SELECT u.name, u.service ->> 'type' AS type, u.service ->> 'endpoint' AS endpoint,
+                    jsonb_agg(u.principal_key ORDER BY u.principal_key) AS used_by
+                FROM used AS u
+                GROUP BY 1, 2, 3
+            ) AS g
+        )
+$$;
+
+ALTER FUNCTION metagate.topology(in_tenant uuid) OWNER TO metagate_owner;
+
+CREATE TABLE metagate.api_key (
+    sha256 text NOT NULL COLLATE pg_catalog."C",
+    key_id text NOT NULL COLLATE pg_catalog."C",
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    expires_at timestamp with time zone,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.api_key OWNER TO metagate_owner;
+
+CREATE TABLE metagate.binding (
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    digest text COLLATE pg_catalog."C",
+    components text[] NOT NULL,
+    sla_seconds integer,
+    profile text,
+    manifest text,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL,
+    compiled_at timestamp with time zone NOT NULL,
+    CONSTRAINT binding_sla_seconds_check CHECK ((sla_seconds > 0))
+);
+
+ALTER TABLE metagate.binding OWNER TO metagate_owner;
+
+CREATE VIEW metagate.binding_item AS
+ SELECT tenant,
+    name,
+    revision,
+    jsonb_build_object('principal_key', principal_key, 'profile', profile, 'manifest', manifest, 'components', components, 'sla_seconds', sla_seconds, 'digest', digest, 'compiled_at', compiled_at, 'generation', generation) AS body
+   FROM metagate.binding b;
+
+ALTER VIEW metagate.binding_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.change (
+    seq bigint NOT NULL,
+    revision bigint NOT NULL,
+    kind text NOT NULL,
+    tenant uuid,
+    namespace text NOT NULL,
+    name text NOT NULL,
+    uid uuid NOT NULL,
+    generation bigint NOT NULL,
+    before_digest text,
+    after_digest text,
+    manager text,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE metagate.change OWNER TO metagate_owner;
+
+ALTER TABLE metagate.change ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME metagate.change_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE metagate.credential_change (
+    kind text NOT NULL,
+    a text NOT NULL COLLATE pg_catalog."C",
+    b text DEFAULT ''::text NOT NULL COLLATE pg_catalog."C",
+    mark bigint NOT NULL,
+    CONSTRAINT credential_change_kind_check CHECK ((kind = ANY (ARRAY['api_key'::text, 'issuer'::text, 'issuer_key'::text])))
+);
+
+ALTER TABLE metagate.credential_change OWNER TO metagate_owner;
+
+CREATE SEQUENCE metagate.credential_mark
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+ALTER SEQUENCE metagate.credential_mark OWNER TO metagate_owner;
+
+CREATE TABLE metagate.declared (
+    uid uuid NOT NULL,
+    generation bigint NOT NULL,
+    kind text NOT NULL,
+    tenant uuid,
+    namespace text NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    spec jsonb NOT NULL,
+    manager text,
+    declared_at timestamp with time zone DEFAULT now() NOT NULL,
+    withdrawn_at timestamp with time zone
+);
+
+ALTER TABLE metagate.declared OWNER TO metagate_owner;
+
+CREATE TABLE metagate.epoch (
+    singleton boolean DEFAULT true NOT NULL,
+    epoch bigint NOT NULL,
+    taken_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT epoch_singleton_check CHECK (singleton)
+);
+
+ALTER TABLE metagate.epoch OWNER TO metagate_owner;
+
+CREATE TABLE metagate.idempotency (
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
+    startup_id uuid NOT NULL,
+    packet_id uuid NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    deadline_at timestamp with time zone NOT NULL,
+    compiled_at timestamp with time zone NOT NULL,
+    revision bigint NOT NULL,
+    component_key text NOT NULL COLLATE pg_catalog."C",
+    digest text NOT NULL COLLATE pg_catalog."C",
+    pod_uid text
+);
+
+ALTER TABLE metagate.idempotency OWNER TO metagate_owner;
+
+CREATE TABLE metagate.installation (
+    singleton boolean DEFAULT true NOT NULL,
+    cluster_uid text NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT installation_singleton_check CHECK (singleton)
+);
+
+ALTER TABLE metagate.installation OWNER TO metagate_owner;
+
+CREATE TABLE metagate.issuer (
+    issuer text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    audiences text[] NOT NULL,
+    algorithms text[] NOT NULL,
+    max_token_lifetime_seconds integer NOT NULL,
+    source text NOT NULL,
+    url text,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT issuer_source_check CHECK ((source = ANY (ARRAY['Cluster'::text, 'URL'::text, 'Inline'::text])))
+);
+
+ALTER TABLE metagate.issuer OWNER TO metagate_owner;
+
+CREATE TABLE metagate.issuer_key (
+    issuer text NOT NULL COLLATE pg_catalog."C",
+    kid text NOT NULL COLLATE pg_catalog."C",
+    jwk jsonb NOT NULL,
+    alg text,
+    first_seen timestamp with time zone DEFAULT now() NOT NULL,
+    last_seen timestamp with time zone DEFAULT now() NOT NULL,
+    misses integer DEFAULT 0 NOT NULL,
+    retired_at timestamp with time zone,
+    owner uuid,
+    content text,
+    revision bigint,
+    CONSTRAINT issuer_key_jwk_check CHECK ((NOT (jwk ?| ARRAY['d'::text, 'p'::text, 'q'::text, 'dp'::text, 'dq'::text, 'qi'::text, 'k'::text, 'oth'::text])))
+);
+
+ALTER TABLE metagate.issuer_key OWNER TO metagate_owner;
+
+CREATE TABLE metagate.manifest (
+    tenant uuid NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    body jsonb NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.manifest OWNER TO metagate_owner;
+
+CREATE VIEW metagate.manifest_item AS
+ SELECT tenant,
+    name,
+    revision,
+    jsonb_build_object('generation', generation, 'spec', body) AS body
+   FROM metagate.manifest m;
+
+ALTER VIEW metagate.manifest_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE metagate.migration OWNER TO metagate_owner;
+
+CREATE TABLE metagate.outbox (
+    seq bigint NOT NULL,
+    tenant uuid,
+    event text NOT NULL,
+    startup_id uuid,
+    revision bigint,
+    body jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    not_before timestamp with time zone DEFAULT now() NOT NULL,
+    last_error text,
+    CONSTRAINT outbox_event_check CHECK ((event = ANY (ARRAY['OPEN'::text, 'READY'::text, 'FAILED'::text, 'PUBLISHED'::text])))
+);
+
+ALTER TABLE metagate.outbox OWNER TO metagate_owner;
+
+CREATE TABLE metagate.outbox_refused (
+    seq bigint NOT NULL,
+    tenant uuid,
+    event text NOT NULL,
+    startup_id uuid,
+    revision bigint,
+    body jsonb NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    refused_at timestamp with time zone DEFAULT now() NOT NULL,
+    code text NOT NULL,
+    detail text NOT NULL
+);
+
+ALTER TABLE metagate.outbox_refused OWNER TO metagate_owner;
+
+ALTER TABLE metagate.outbox ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME metagate.outbox_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE metagate.packet (
+    digest text NOT NULL COLLATE pg_catalog."C",
+    body bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE metagate.packet OWNER TO metagate_owner;
+
+CREATE TABLE metagate.policy_profile (
+    tenant uuid NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    body jsonb NOT NULL,
+    policy_hash text NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.policy_profile OWNER TO metagate_owner;
+
+CREATE VIEW metagate.policy_profile_item AS
+ SELECT tenant,
+    name,
+    revision,
+    jsonb_build_object('generation', generation, 'policy_hash', policy_hash, 'spec', body) AS body
+   FROM metagate.policy_profile p;
+
+ALTER VIEW metagate.policy_profile_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.principal (
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL,
+    scope text NOT NULL,
+    rights text[] NOT NULL,
+    suspended boolean NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.principal OWNER TO metagate_owner;
+
+CREATE TABLE metagate.subject (
+    issuer text NOT NULL COLLATE pg_catalog."C",
+    subject text NOT NULL COLLATE pg_catalog."C",
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.subject OWNER TO metagate_owner;
+
+CREATE VIEW metagate.principal_item AS
+ SELECT tenant,
+    principal_key AS name,
+    revision,
+    jsonb_build_object('principal_key', principal_key, 'type', type, 'scope', scope, 'rights', rights, 'suspended', suspended, 'generation', generation, 'subjects', ( SELECT COALESCE(jsonb_agg(jsonb_build_object('issuer', s.issuer, 'subject', s.subject) ORDER BY s.issuer, s.subject), '[]'::jsonb) AS "coalesce"
+           FROM metagate.subject s
+          WHERE ((s.tenant = p.tenant) AND (s.principal_key = p.principal_key))), 'api_keys', ( SELECT COALESCE(jsonb_agg(jsonb_build_object('id', k.key_id, 'expires_at', k.expires_at) ORDER BY k.key_id), '[]'::jsonb) AS "coalesce"
+           FROM metagate.api_key k
+          WHERE ((k.tenant = p.tenant) AND (k.principal_key = p.principal_key))), 'binding', ( SELECT b.name
+           FROM metagate.binding b
+          WHERE ((b.tenant = p.tenant) AND (b.principal_key = p.principal_key)))) AS body
+   FROM metagate.principal p;
+
+ALTER VIEW metagate.principal_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.profile (
+    tenant uuid NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    body jsonb NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.profile OWNER TO metagate_owner;
+
+CREATE VIEW metagate.profile_item AS
+ SELECT tenant,
+    name,
+    revision,
+    jsonb_build_object('generation', generation, 'spec', body) AS body
+   FROM metagate.profile p;
+
+ALTER VIEW metagate.profile_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.reference (
+    owner uuid NOT NULL,
+    path text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL,
+    tenant uuid,
+    name text NOT NULL COLLATE pg_catalog."C",
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.reference OWNER TO metagate_owner;
+
+CREATE TABLE metagate.resource (
+    owner uuid NOT NULL,
+    kind text NOT NULL,
+    tenant uuid,
+    namespace text NOT NULL,
+    name text NOT NULL,
+    generation bigint NOT NULL,
+    served_generation bigint,
+    created_at timestamp with time zone,
+    conditions jsonb NOT NULL,
+    uses integer DEFAULT 0 NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.resource OWNER TO metagate_owner;
+
+CREATE TABLE metagate.revision (
+    revision bigint NOT NULL,
+    published_at timestamp with time zone DEFAULT now() NOT NULL,
+    epoch bigint NOT NULL,
+    counts jsonb NOT NULL
+);
+
+ALTER TABLE metagate.revision OWNER TO metagate_owner;
+
+CREATE VIEW metagate.secret_ref_item AS
+ SELECT p.tenant,
+    (((p.name || ':'::text) || (r.ref ->> 'name'::text)) COLLATE "C") AS name,
+    p.revision,
+    jsonb_build_object('profile', p.name, 'name', (r.ref ->> 'name'::text), 'ref_kind', COALESCE((r.ref ->> 'kind'::text), 'Env'::text), 'ref_name', (r.ref ->> 'ref'::text), 'required', COALESCE(((r.ref ->> 'required'::text))::boolean, true)) AS body
+   FROM (metagate.profile p
+     CROSS JOIN LATERAL jsonb_array_elements(
+        CASE jsonb_typeof((p.body -> 'secretRefs'::text))
+            WHEN 'array'::text THEN (p.body -> 'secretRefs'::text)
+            ELSE '[]'::jsonb
+        END) r(ref));
+
+ALTER VIEW metagate.secret_ref_item OWNER TO metagate_owner;
+
+CREATE TABLE metagate.sighting (
+    kind text NOT NULL,
+    namespace text NOT NULL,
+    name text NOT NULL,
+    uid uuid NOT NULL,
+    generation bigint NOT NULL,
+    spec_digest text NOT NULL,
+    first_seen timestamp with time zone NOT NULL
+);
+
+ALTER TABLE metagate.sighting OWNER TO metagate_owner;
+
+CREATE TABLE metagate.startup (
+    tenant uuid NOT NULL,
+    startup_id uuid NOT NULL,
+    packet_id uuid NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    deadline_at timestamp with time zone NOT NULL,
+    acknowledged_at timestamp with time zone,
+    compiled_at timestamp with time zone NOT NULL,
+    revision bigint NOT NULL,
+    late boolean,
+    status text DEFAULT 'OPEN'::text NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    component_key text NOT NULL COLLATE pg_catalog."C",
+    digest text NOT NULL COLLATE pg_catalog."C",
+    pod_uid text,
+    pod_name text,
+    pod_node text,
+    report jsonb,
+    CONSTRAINT startup_check CHECK (((status = 'OPEN'::text) = (acknowledged_at IS NULL))),
+    CONSTRAINT startup_status_check CHECK ((status = ANY (ARRAY['OPEN'::text, 'READY'::text, 'FAILED'::text])))
+)
+PARTITION BY RANGE (startup_id);
+
+ALTER TABLE metagate.startup OWNER TO metagate_owner;
+
+CREATE TABLE metagate.startup_default (
+    tenant uuid CONSTRAINT startup_tenant_not_null NOT NULL,
+    startup_id uuid CONSTRAINT startup_startup_id_not_null NOT NULL,
+    packet_id uuid CONSTRAINT startup_packet_id_not_null NOT NULL,
+    opened_at timestamp with time zone CONSTRAINT startup_opened_at_not_null NOT NULL,
+    deadline_at timestamp with time zone CONSTRAINT startup_deadline_at_not_null NOT NULL,
+    acknowledged_at timestamp with time zone,
+    compiled_at timestamp with time zone CONSTRAINT startup_compiled_at_not_null NOT NULL,
+    revision bigint CONSTRAINT startup_revision_not_null NOT NULL,
+    late boolean,
+    status text DEFAULT 'OPEN'::text CONSTRAINT startup_status_not_null NOT NULL,
+    principal_key text CONSTRAINT startup_principal_key_not_null NOT NULL COLLATE pg_catalog."C",
+    component_key text CONSTRAINT startup_component_key_not_null NOT NULL COLLATE pg_catalog."C",
+    digest text CONSTRAINT startup_digest_not_null NOT NULL COLLATE pg_catalog."C",
+    pod_uid text,
+    pod_name text,
+    pod_node text,
+    report jsonb,
+    CONSTRAINT startup_check CHECK (((status = 'OPEN'::text) = (acknowledged_at IS NULL))),
+    CONSTRAINT startup_status_check CHECK ((status = ANY (ARRAY['OPEN'::text, 'READY'::text, 'FAILED'::text])))
+)
+WITH (fillfactor='80');
+
+ALTER TABLE metagate.startup_default OWNER TO metagate_owner;
+
+CREATE VIEW metagate.startup_partition AS
+ SELECT (c.relname)::text AS name,
+    metagate.id_moment((b.bounds[1])::uuid) AS lower,
+    metagate.id_moment((b.bounds[2])::uuid) AS upper
+   FROM ((pg_inherits i
+     JOIN pg_class c ON ((c.oid = i.inhrelid)))
+     CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([0-9a-f-]{36})''\) TO \(''([0-9a-f-]{36})''\)'::text) b(bounds))
+  WHERE ((i.inhparent = ('metagate.startup'::regclass)::oid) AND (b.bounds IS NOT NULL));
+
+ALTER VIEW metagate.startup_partition OWNER TO metagate_owner;
+
+CREATE TABLE metagate.tenant (
+    tenant uuid NOT NULL,
+    namespace text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    retired_at timestamp with time zone
+);
+
+ALTER TABLE metagate.tenant OWNER TO metagate_owner;
+
+ALTER TABLE ONLY metagate.startup ATTACH PARTITION metagate.startup_default DEFAULT;
+
+ALTER TABLE ONLY metagate.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (sha256);
+
+ALTER TABLE ONLY metagate.binding
+    ADD CONSTRAINT binding_pkey PRIMARY KEY (tenant, principal_key);
+
+ALTER TABLE ONLY metagate.change
+    ADD CONSTRAINT change_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY metagate.credential_change
+    ADD CONSTRAINT credential_change_pkey PRIMARY KEY (kind, a, b);
+
+ALTER TABLE ONLY metagate.declared
+    ADD CONSTRAINT declared_pkey PRIMARY KEY (uid, generation);
+
+ALTER TABLE ONLY metagate.epoch
+    ADD CONSTRAINT epoch_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY metagate.idempotency
+    ADD CONSTRAINT idempotency_pkey PRIMARY KEY (tenant, principal_key, key);
+
+ALTER TABLE ONLY metagate.installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (singleton);
+
+ALTER TABLE ONLY metagate.issuer_key
+    ADD CONSTRAINT issuer_key_pkey PRIMARY KEY (issuer, kid);
+
+ALTER TABLE ONLY metagate.issuer
+    ADD CONSTRAINT issuer_pkey PRIMARY KEY (issuer);
+
+ALTER TABLE ONLY metagate.manifest
+    ADD CONSTRAINT manifest_pkey PRIMARY KEY (tenant, name);
+
+ALTER TABLE ONLY metagate.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY metagate.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY metagate.outbox_refused
+    ADD CONSTRAINT outbox_refused_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY metagate.packet
+    ADD CONSTRAINT packet_pkey PRIMARY KEY (digest);
+
+ALTER TABLE ONLY metagate.policy_profile
+    ADD CONSTRAINT policy_profile_pkey PRIMARY KEY (tenant, name);
+
+ALTER TABLE ONLY metagate.principal
+    ADD CONSTRAINT principal_pkey PRIMARY KEY (tenant, principal_key);
+
+ALTER TABLE ONLY metagate.profile
+    ADD CONSTRAINT profile_pkey PRIMARY KEY (tenant, name);
+
+ALTER TABLE ONLY metagate.reference
+    ADD CONSTRAINT reference_pkey PRIMARY KEY (owner, path);
+
+ALTER TABLE ONLY metagate.resource
+    ADD CONSTRAINT resource_pkey PRIMARY KEY (owner);
+
+ALTER TABLE ONLY metagate.revision
+    ADD CONSTRAINT revision_pkey PRIMARY KEY (revision);
+
+ALTER TABLE ONLY metagate.sighting
+    ADD CONSTRAINT sighting_pkey PRIMARY KEY (kind, namespace, name);
+
+ALTER TABLE ONLY metagate.startup
+    ADD CONSTRAINT startup_pkey PRIMARY KEY (tenant, startup_id);
+
+ALTER TABLE ONLY metagate.startup_default
+    ADD CONSTRAINT startup_default_pkey PRIMARY KEY (tenant, startup_id);
+
+ALTER TABLE ONLY metagate.subject
+    ADD CONSTRAINT subject_pkey PRIMARY KEY (issuer, subject);
+
+ALTER TABLE ONLY metagate.tenant
+    ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant);
+
+CREATE INDEX api_key_principal ON metagate.api_key USING btree (tenant, principal_key);
+
+CREATE INDEX binding_name ON metagate.binding USING btree (tenant, name);
+
+CREATE INDEX change_revision ON metagate.change USING btree (revision);
+
+CREATE INDEX change_uid ON metagate.change USING btree (uid, seq);
+
+CREATE UNIQUE INDEX credential_change_mark ON metagate.credential_change USING btree (mark);
+
+CREATE INDEX outbox_startup ON metagate.outbox USING btree (startup_id);
+
+CREATE INDEX reference_target ON metagate.reference USING btree (kind, tenant, name);
+
+CREATE INDEX subject_principal ON metagate.subject USING btree (tenant, principal_key);
+
+CREATE INDEX tenant_namespace ON metagate.tenant USING btree (namespace) WHERE (retired_at IS NULL);
+
+ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261121_pkey;
+
+ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261122_pkey;
+
+ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261123_pkey;
+
+ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_default_pkey;
+
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON metagate.change FOR EACH STATEMENT EXECUTE FUNCTION metagate.refuse();
+
+CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON metagate.revision FOR EACH STATEMENT EXECUTE FUNCTION metagate.refuse();
+
+CREATE TRIGGER immutable BEFORE UPDATE ON metagate.packet FOR EACH STATEMENT EXECUTE FUNCTION metagate.refuse();
+
+CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.api_key FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('sha256', '');
+
+CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.issuer FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', '');
+
+CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE OF jwk, alg, retired_at ON metagate.issuer_key FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', 'kid');
+
+ALTER TABLE ONLY metagate.binding
+    ADD CONSTRAINT binding_digest_fkey FOREIGN KEY (digest) REFERENCES metagate.packet(digest);
+
+GRANT USAGE ON SCHEMA metagate TO metagate_publisher;
+
+GRANT USAGE ON SCHEMA metagate TO metagate_api;
+
+GRANT USAGE ON SCHEMA metagate TO metagate_identity;
+
+REVOKE ALL ON TYPE metagate.item FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.item TO metagate_api;
+
+REVOKE ALL ON TYPE metagate.startup_view FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.startup_view TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.claim(in_cluster text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.claim(in_cluster text) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.credential_mark() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.credential_mark() TO metagate_api;
+
+GRANT ALL ON FUNCTION metagate.credential_mark() TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.credentials(since bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.credentials(since bigint) TO metagate_api;
+
+GRANT ALL ON FUNCTION metagate.credentials(since bigint) TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.everybody() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.everybody() TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.id_at(moment timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.id_moment(id uuid) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.id_moment(id uuid) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.items(in_tenant uuid, in_kind text, after_name text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.items(in_tenant uuid, in_kind text, after_name text, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_name text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_name text, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.mark_credential() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.permits(components text[], component text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.prepare_partitions(days integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.prepare_partitions(days integer) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.refuse() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.report(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], startups uuid[], statuses text[], payloads text[], pod_uids text[], mirrors boolean[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.report(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], startups uuid[], statuses text[], payloads text[], pod_uids text[], mirrors boolean[]) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) TO metagate_api;
+
+GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.state() FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.state() TO metagate_api;
+
+GRANT ALL ON FUNCTION metagate.state() TO metagate_identity;
+
+GRANT ALL ON FUNCTION metagate.state() TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.topology(in_tenant uuid) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.topology(in_tenant uuid) TO metagate_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.api_key TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.binding TO metagate_publisher;
+
+GRANT SELECT,INSERT ON TABLE metagate.change TO metagate_publisher;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE metagate.declared TO metagate_publisher;
+
+GRANT SELECT,UPDATE ON TABLE metagate.epoch TO metagate_publisher;
+
+GRANT SELECT ON TABLE metagate.installation TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.issuer TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.issuer_key TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.manifest TO metagate_publisher;
+
+GRANT SELECT ON TABLE metagate.migration TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.outbox TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.outbox_refused TO metagate_publisher;
+
+GRANT SELECT,INSERT ON TABLE metagate.packet TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.policy_profile TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.principal TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.subject TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.profile TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.reference TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.resource TO metagate_publisher;
+
+GRANT SELECT,INSERT ON TABLE metagate.revision TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.sighting TO metagate_publisher;
+
+GRANT SELECT ON TABLE metagate.startup TO metagate_publisher;
+
+GRANT SELECT ON TABLE metagate.startup_partition TO metagate_publisher;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE metagate.tenant TO metagate_publisher;

@@ -1,0 +1,221 @@
+"""From an empty database to the schema, whoever asks for it and however often."""
+
+import asyncio
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from metagate_store import migrating
+from metagate_store.errors import SchemaMismatch, StoreUnavailable
+from metagate_store.migrating import (
+    API,
+    OWNER,
+    PROCESS_ROLES,
+    migrate,
+    migrations,
+    needed_version,
+    schema_version,
+    scram_verifier,
+    wait_until_migrated,
+)
+from metagate_store.queries import every, parse
+from tests.databases import Database, Server
+
+SCHEMA = Path(migrating.__file__).parent / "schema.sql"
+
+
+@pytest.fixture
+async def empty(postgres: Server):
+    made = await postgres.make(migrated=False)
+    yield made
+    await postgres.drop(made)
+
+
+async def dump(database: Database, postgres: Server) -> str:
+    """The schema as PostgreSQL tells it, without what depends on the day or the server's release."""
+    assert postgres.embedded is not None
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [postgres.embedded.binaries / "pg_dump", "--schema-only", "--schema=metagate", "--no-comments", database.owner],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    kept = [
+        line
+        for line in done.stdout.splitlines()
+        if line and not re.match(r"--|SET |SELECT pg_catalog|\\(un)?restrict", line)
+    ]
+    statements = re.split(r"(?<=;)\n(?=[A-Z])", "\n".join(kept))
+    return "\n\n".join(one for one in statements if not re.search(r"\bstartup_\d{8}\b", one)) + "\n"
+
+
+@pytest.mark.invariant("EXT-05")
+async def test_migrations_arrive_at_the_schema(empty: Database, postgres: Server) -> None:
+    """Applied to an empty database the migrations give schema.sql (write it anew: tests/integration/store/write_schema.py)."""
+    if postgres.embedded is None or postgres.embedded.binaries is None:
+        pytest.skip("pg_dump of the same release is needed")
+    await migrate(empty.owner)
+    assert await dump(empty, postgres) == SCHEMA.read_text(encoding="utf-8")
+
+
+async def test_idempotent(empty: Database) -> None:
+    """A second run applies nothing and changes nothing."""
+    first, second = await migrate(empty.owner), await migrate(empty.owner)
+    assert first.applied == tuple(one.name for one in migrations())
+    assert (second.applied, second.version) == ((), needed_version())
+    assert await schema_version(empty.api) == needed_version()
+
+
+async def test_many_at_once(empty: Database) -> None:
+    """Several runs at the same time wait for each other; one applies."""
+    done = await asyncio.gather(*(migrate(empty.owner) for _ in range(4)))
+    assert sorted(len(one.applied) for one in done) == [0, 0, 0, len(migrations())]
+
+
+async def test_administrator_hands_over(empty: Database) -> None:
+    """Run by a superuser, everything belongs to the owner role all the same."""
+    connection = await asyncpg.connect(empty.superuser)
+    await connection.execute(f"ALTER DATABASE {empty.name} OWNER TO postgres")
+    await migrate(empty.superuser)
+    owners = await connection.fetch(
+        "SELECT DISTINCT r.rolname FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner "
+        "WHERE c.relnamespace = 'metagate'::regnamespace"
+    )
+    await connection.close()
+    assert [one["rolname"] for one in owners] == [OWNER]
+    await migrate(empty.owner)
+
+
+async def test_without_the_right_to_create_roles(empty: Database) -> None:
+    """A role that may not create roles migrates when they exist, and says what an administrator has to do."""
+    connection = await asyncpg.connect(empty.superuser)
+    try:
+        await connection.execute(f"ALTER ROLE {OWNER} NOCREATEROLE")
+        done = await migrate(empty.owner, passwords={API: "new"})
+    finally:
+        await connection.execute(f"ALTER ROLE {OWNER} CREATEROLE")
+        await connection.close()
+    assert done.version == needed_version()
+    assert done.warnings == (f"role {API}: an administrator has to set its password",)
+    assert await schema_version(empty.api) == needed_version()
+
+
+async def test_missing_role_is_named(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing role that may not be created is an error that names it; nothing is applied."""
+    monkeypatch.setattr(migrating, "PROCESS_ROLES", (*PROCESS_ROLES, "metagate_missing"))
+    connection = await asyncpg.connect(empty.superuser)
+    try:
+        await connection.execute(f"ALTER ROLE {OWNER} NOCREATEROLE")
+        with pytest.raises(SchemaMismatch, match="metagate_missing"):
+            await migrate(empty.owner)
+    finally:
+        await connection.execute(f"ALTER ROLE {OWNER} CREATEROLE")
+        await connection.close()
+    assert await schema_version(empty.owner) == 0
+
+
+async def test_changed_migration_is_refused(fresh_database: Database) -> None:
+    """A migration that was applied with another content is refused by name."""
+    connection = await asyncpg.connect(fresh_database.owner)
+    await connection.execute("UPDATE metagate.migration SET checksum = 'x' WHERE version = 2")
+    await connection.close()
+    with pytest.raises(SchemaMismatch, match="0002_requests"):
+        await migrate(fresh_database.owner)
+
+
+async def test_newer_database_serves_older_release(fresh_database: Database) -> None:
+    """A database of the next release is left alone and counts as fitting (D-54)."""
+    connection = await asyncpg.connect(fresh_database.owner)
+    await connection.execute("INSERT INTO metagate.migration VALUES (9999, 'next', 'x')")
+    await connection.close()
+    assert (await migrate(fresh_database.owner)).applied == ()
+    assert await wait_until_migrated(fresh_database.api, seconds=0) == 9999
+
+
+async def test_waiting(empty: Database) -> None:
+    """Readers wait for the schema, and give up with what is missing."""
+    connection = await asyncpg.connect(empty.superuser)
+    await connection.execute(f"GRANT CONNECT ON DATABASE {empty.name} TO {API}")
+    await connection.close()
+    with pytest.raises(SchemaMismatch, match="schema version 0"):
+        await wait_until_migrated(empty.api, seconds=0)
+    waiting = asyncio.create_task(wait_until_migrated(empty.api, seconds=20, every=0.05), name="waiting")
+    await migrate(empty.owner)
+    assert await waiting == needed_version()
+
+
+async def test_nobody_there() -> None:
+    """Without a server the error is StoreUnavailable, and holds no password."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await migrate("postgresql://u:hush@127.0.0.1:1/x")
+    assert "hush" not in str(caught.value)
+
+
+async def test_long_transaction_does_not_queue_requests(
+    fresh_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration behind somebody's lock gives up after its lock timeout instead of queueing everybody behind itself (F22)."""
+    later = migrating.Migration(9000, "9000_later", "ALTER TABLE metagate.startup ADD COLUMN x integer")
+    monkeypatch.setattr(migrating, "migrations", lambda: (*migrations(), later))
+    connection = await asyncpg.connect(fresh_database.superuser)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM metagate.startup")
+        with pytest.raises(StoreUnavailable, match="55P03"):
+            await migrate(fresh_database.owner, lock_timeout="50ms")
+    await connection.close()
+
+
+async def test_passwords_travel_as_verifiers(postgres: Server) -> None:
+    """PostgreSQL accepts the verifier as the password's own; the text of the password is not in it."""
+    connection = await asyncpg.connect(postgres.superuser)
+    await connection.execute(f"CREATE ROLE tester LOGIN PASSWORD '{scram_verifier('s3cret pass')}'")
+    try:
+        stored = await connection.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = 'tester'")
+        assert stored.startswith("SCRAM-SHA-256$4096:")
+        assert "s3cret" not in stored
+        dsn = postgres.dsn("postgres", "postgres")
+        parts = re.sub(r"//[^@]*@", "//tester:s3cret%20pass@", dsn)
+        again = await asyncpg.connect(parts)
+        await again.close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(re.sub(r"//[^@]*@", "//tester:other@", dsn))
+    finally:
+        await connection.execute("DROP ROLE tester")
+        await connection.close()
+
+
+async def test_every_query_prepares(database: Database) -> None:
+    """Each named query is valid against the schema, for the role that uses it."""
+    roles = {"read": database.api, "publish": database.publisher, "load": database.publisher}
+    for name, query in every().items():
+        connection = await asyncpg.connect(roles.get(name.partition(".")[0], database.publisher))
+        try:
+            await connection.prepare(query.sql)
+        finally:
+            await connection.close()
+        assert query.says.endswith(".")
+    assert len(every()) > 50
+
+
+def test_queries_are_used() -> None:
+    """No query lies about unused."""
+    package = Path(migrating.__file__).parent
+    code = "\n".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    unused = [name for name in every() if not name.startswith(("upsert.", "delete.")) and f'"{name}"' not in code]
+    assert unused == []
+
+
+def test_query_files_are_strict() -> None:
+    """A block without a description is refused."""
+    with pytest.raises(ValueError, match="description"):
+        parse("-- name: a.b\nSELECT 1;\n")
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """Versions count up from one, and no content appears twice."""
+    found = migrations()
+    assert [one.version for one in found] == list(range(1, len(found) + 1))
+    assert len({hashlib.sha256(one.sql.encode()).digest() for one in found}) == len(found)
