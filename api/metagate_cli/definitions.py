@@ -1,4 +1,4 @@
-"""`metagate crds`."""
+"""`metagate crds`: the language, as Kubernetes is told of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
-from metagate_cli.terminal import say
+from metagate_cli.terminal import Stop, say
+
+app = typer.Typer(rich_markup_mode=None, help="Print the CRDs, or apply them to a cluster.")
 
 
+@app.callback(invoke_without_command=True)
 def crds(
+    context: typer.Context,
     directory: Annotated[Path | None, typer.Option(help="Write one file per kind there instead of printing.")] = None,
 ) -> None:
     """Print the CRDs, ready for `kubectl apply -f -`."""
+    if context.invoked_subcommand is not None:
+        return
     from metagate_crds.crd_yaml import documents, render
 
     found = documents()
@@ -24,3 +30,31 @@ def crds(
     for name, text in found.items():
         (directory / name).write_text(text, encoding="utf-8")
     say(f"{len(found)} files in {directory}")
+
+
+@app.command(name="apply")
+def apply_crds(
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Default: the pod's service account, else KUBECONFIG.", envvar="METAGATE_KUBECONFIG"),
+    ] = None,
+    within: Annotated[float, typer.Option(help="Seconds until all of them must be served.")] = 60.0,
+) -> None:
+    """Apply them server-side and wait until they are served. Harmless when nothing changed; nothing is ever removed."""
+    import asyncio
+
+    from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+    from metagate_operator.cluster.installing import apply_definitions
+
+    async def applied() -> tuple[str, ...]:
+        kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig))
+        try:
+            return await apply_definitions(kubernetes, within=within)
+        finally:
+            await kubernetes.close()
+
+    try:
+        changed = asyncio.run(applied())
+    except KubernetesError as error:
+        raise Stop(str(error)) from error
+    say(f"changed {', '.join(changed)}" if changed else "nothing to do: the cluster serves these CRDs")

@@ -56,7 +56,6 @@ async def _dev(resources: Path, data: Path, settings: Settings, database_url: st
     async with machine(resources, data, settings, database_url=database_url) as running:
         log.info("serving", url=running.url, resources=str(resources), data=str(data))
         await running.ended
-    log.info("stopped")
 
 
 def must_be_a_directory(path: Path) -> None:
@@ -66,6 +65,7 @@ def must_be_a_directory(path: Path) -> None:
 
 def run(work: object) -> None:
     """Run a coroutine until it ends or SIGINT or SIGTERM comes; both stop it in order."""
+    import structlog
     import uvloop
 
     async def until_signalled() -> None:
@@ -84,5 +84,6 @@ def run(work: object) -> None:
         except asyncio.CancelledError:
             if not signalled:
                 raise
+            structlog.stdlib.get_logger("metagate.dev").info("stopped")
 
     uvloop.run(until_signalled())

@@ -31,6 +31,7 @@ from metagate_operator.verdict_log import VerdictLog
 from metagate_store.publishing import Publisher
 
 SYSTEM_NAMESPACE = "metagate-system"
+FIRST_PASS_SECONDS = 10.0
 _log = structlog.stdlib.get_logger("metagate.dev")
 
 
@@ -95,9 +96,9 @@ async def machine(
         ended = asyncio.create_task(_first(tasks), name="ended")
         declared = FilesFromRequests(DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE))
         try:
+            await _either(reconciler.published(), ended)
             served = settings.model_copy(update={"database_url": SecretStr(found.api)})
             async with serving(served, declared=declared) as url:
-                await _either(reconciler.published(), ended)
                 yield Machine(url, source, reconciler, ended)
         finally:
             for task in (*tasks, ended):
@@ -114,10 +115,10 @@ async def _first(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 async def _either(wanted: Any, ended: asyncio.Task[None]) -> None:
-    """Wait for `wanted`, but not when the writer ends first."""
+    """Wait for `wanted`, but not when the writer ends first, and not for ever: what was published before is served."""
     waiting = asyncio.ensure_future(wanted)
     try:
-        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED, timeout=FIRST_PASS_SECONDS)
         if ended.done():
             ended.result()
     finally:

@@ -85,7 +85,7 @@ def _app() -> typer.Typer:
     app.command()(serving.migrate)
     app.command()(checking.validate)
     app.command(name="compile")(checking.compile_)
-    app.command()(definitions.crds)
+    app.add_typer(definitions.app, name="crds")
     keys = typer.Typer(no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
     keys.command(name="create")(credentials.create_key)
     keys.command(name="verify")(credentials.verify_key)

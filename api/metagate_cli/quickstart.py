@@ -1,2 +1,135 @@
-def quickstart() -> None:
-    """X"""
+"""`metagate quickstart`, which `make run` calls: watch the product do its job, on this machine, in a few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from metagate_cli.terminal import FOUND, Stop, emphasised, pretty
+
+if TYPE_CHECKING:
+    from metagate_api.settings import Settings
+
+COMPONENT: Final = "indexer_main"
+PORT: Final = 8000
+
+
+def quickstart(
+    once: Annotated[bool, typer.Option("--once", help="Stop when the component has reported READY.")] = False,
+    directory: Annotated[Path, typer.Option(help="Working folder: a copy of the examples, and the data.")] = Path(
+        ".metagate"
+    ),
+    port: Annotated[
+        int | None, typer.Option(help="Port of the API. Default: METAGATE_PORT, 8000, or a free one.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API. Default: METAGATE_HOST or 127.0.0.1.")] = None,
+) -> None:
+    """Copy the examples once, serve them, boot a component, print its Welcome Packet, report READY, and stay."""
+    from metagate_cli.developing import local_settings, run
+    from metagate_cli.world import World
+
+    settings = local_settings(host, port)
+    if port is None and "port" not in settings.model_fields_set and _taken(settings.host, PORT):
+        tell(f"Port {PORT} is in use; taking a free one.")
+        settings = settings.model_copy(update={"port": 0})
+    world = World(directory)
+    tell(
+        f"{'Copied the examples to' if world.prepare() else 'Using'} {world.resources} "
+        "(yours to edit: what you save is served at once)"
+    )
+    tell("Starting PostgreSQL, the reconciler and the API …")
+    run(_quickstart(world.resources, world.data, settings, once=once))
+
+
+async def _quickstart(resources: Path, data: Path, settings: Settings, *, once: bool) -> None:
+    from metagate_cli.machine import machine
+
+    async with machine(resources, data, settings) as running:
+        tell(f"Serving on {running.url}\n\nBooting {COMPONENT} through the client:")
+        try:
+            await _boot(running.url, data)
+        except Stop as stop:
+            if once:
+                raise
+            tell(f"metagate: {stop}")
+        if once:
+            return
+        _suggest(running.url, resources, data)
+        await running.ended
+
+
+async def _boot(url: str, data: Path) -> None:
+    """What a pod does: bootstrap, start, report."""
+    surroundings = {
+        "METAGATE_URL": url,
+        "METAGATE_API_KEY_FILE": str(data / "keys" / "indexer.key"),
+        "METAGATE_COMPONENT_KEY": COMPONENT,
+    }
+    packet = await _client("bootstrap", surroundings)
+    tell(pretty(packet))
+    startup_id = packet["startup"]["startup_id"]
+    answer = await _client("ready", {**surroundings, "METAGATE_STARTUP_ID": startup_id})
+    tell(f"\n{emphasised(answer['status'], 'bold green')}  {COMPONENT} reported at {answer['acknowledged_at']}\n")
+
+
+async def _client(command: str, surroundings: dict[str, str]) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "metagate_client",
+        command,
+        env=_environment(surroundings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, complaint = await process.communicate()
+    if process.returncode:
+        raise Stop(complaint.decode(errors="replace").strip().removeprefix("metagate: "), code=FOUND)
+    return dict(json.loads(out))
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    """This process's variables but for those that would tell the client of another MetaGate."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("METAGATE_")}  # noqa: TID251
+    return {**kept, **more}
+
+
+def _suggest(url: str, resources: Path, data: Path) -> None:
+    key = shlex.quote(str(data / "keys" / "admin.key"))
+    manifest = shlex.quote(str(resources / "manifest.yaml"))
+    boot = (
+        f"METAGATE_URL={url} METAGATE_API_KEY_FILE={shlex.quote(str(data / 'keys' / 'indexer.key'))} "
+        f"{shlex.quote(sys.argv[0])} bootstrap --component-key {COMPONENT}"
+    )
+    tell(f"""Two things to try, in another terminal:
+
+  What is served, as the admin sees it:
+    curl -s -H "X-API-Key: $(cat {key})" {url}/v1/admin/bindings
+
+  Change the world and boot again; the packet has the new region and another digest:
+    sed -i 's/eu-central/eu-north/' {manifest} && sleep 0.5 && \\
+      {boot}
+
+Ctrl-C stops everything. The data stays in {data}.""")
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,6 +255,7 @@ async def test_the_brake_at_a_start(fresh_database: Database) -> None:
         during = await stored(fresh_database.superuser, ("principal",))
         assert during == {"principal": before["principal"]}
         await running.until(lambda: running.reconciler.health.brake_held == 0)
+        await running.idle()
         assert all(not rows for rows in (await stored(fresh_database.superuser, served)).values())
 
 
@@ -352,8 +352,15 @@ async def test_killed_in_the_middle_of_a_publish(fresh_database: Database, step:
     """F27: kill -9 at each step leaves the old snapshot or the new one whole, and the next start finishes the work."""
     code = await asyncio.to_thread(
         lambda: subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED), fresh_database.publisher],
-            env={**os.environ, "METAGATE_FAIL": step, "PYTHONPATH": os.getcwd()},
+            [
+                "env",
+                f"METAGATE_FAIL={step}",
+                f"PYTHONPATH={Path.cwd()}",
+                sys.executable,
+                "-c",
+                KILLED,
+                fresh_database.publisher,
+            ],
             capture_output=True,
             timeout=30,
             check=False,
