@@ -1,0 +1,223 @@
+"""One HTTP/1.1 request and its answer, before a deadline, over one connection that is closed afterwards.
+
+A few lines instead of http.client: they start in a third of the time, and a deadline here is one, also against a
+server that sends a byte now and then, or a resolver that does not answer.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from typing import Any
+
+LARGEST_HEAD = 64 * 1024
+LARGEST_BODY = 4 * 1024 * 1024
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |$)")
+_HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
+
+
+class UnreachableError(Exception):
+    """No usable answer. The text says why, in words for a person."""
+
+
+class Answer:
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+
+class Address:
+    """Where to connect to, and how: TLS when `ca_file` or nothing but the system's authorities must vouch for it."""
+
+    __slots__ = ("ca_file", "host", "port", "tls")
+
+    def __init__(self, host: str, port: int, *, tls: bool, ca_file: str | None) -> None:
+        self.host, self.port, self.tls, self.ca_file = host, port, tls, ca_file
+
+
+def exchange(address: Address, target: str, *, headers: dict[str, str], body: bytes, deadline: float) -> Answer:
+    """Post one request and return the answer. `deadline` in seconds of `time.monotonic`. Raises UnreachableError."""
+    try:
+        connection = _connected(address, deadline)
+        try:
+            connection.settimeout(_left(deadline))
+            connection.sendall(_request(address, target, headers, body))
+            return _Reader(connection, deadline).answer()
+        finally:
+            connection.close()
+    except TimeoutError as error:
+        raise UnreachableError("no answer in time") from error
+    except OSError as error:
+        raise UnreachableError(_reason(error)) from error
+
+
+def _request(address: Address, target: str, headers: dict[str, str], body: bytes) -> bytes:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    usual = 443 if address.tls else 80
+    lines = [
+        f"POST {target} HTTP/1.1",
+        f"Host: {host}" if address.port == usual else f"Host: {host}:{address.port}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+def _connected(address: Address, deadline: float) -> socket.socket:
+    trouble: OSError = OSError("its name has no address")
+    for family, kind, protocol, _, where in _resolved(address, deadline):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_left(deadline))
+            connection.connect(where)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not address.tls:
+                return connection
+            return _context(address.ca_file).wrap_socket(connection, server_hostname=address.host)
+        except OSError as error:
+            connection.close()
+            trouble = error
+    raise trouble
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UnreachableError(f"the CA file {ca_file} cannot be used: {error.strerror or error}") from error
+
+
+def _resolved(address: Address, deadline: float) -> list[Any]:
+    try:
+        return socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    # The system's resolver has no deadline of its own (5 s for each server that is silent), so it gets a thread that
+    # is left behind when it takes too long.
+    import threading
+
+    found: list[Any] = []
+
+    def resolve() -> None:
+        try:
+            found.append(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=resolve, name="resolve", daemon=True)
+    thread.start()
+    thread.join(_left(deadline))
+    if not found:
+        raise UnreachableError(f"the name {address.host} was not resolved in time")
+    if isinstance(found[0], OSError):
+        raise UnreachableError(f"the name {address.host} cannot be resolved") from found[0]
+    addresses: list[Any] = found[0]
+    return addresses
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused"
+    if type(error).__name__ == "SSLCertVerificationError":
+        return f"its certificate is not trusted ({getattr(error, 'verify_message', error)}); set METAGATE_CA_FILE"
+    if type(error).__module__ == "ssl":
+        return "the TLS connection failed; check whether the address should be http or https"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+class _Reader:
+    """Reads an answer, never past the deadline and never more than the bounds."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self._buffer = b""
+
+    def answer(self) -> Answer:
+        while True:
+            status, headers = self._head()
+            if status >= 200:
+                break
+        if status in {204, 304}:
+            return Answer(status, headers, b"")
+        return Answer(status, headers, self._body(headers))
+
+    def _head(self) -> tuple[int, dict[str, str]]:
+        raw = self._until(b"\r\n\r\n", LARGEST_HEAD)
+        first, *lines = raw.split(b"\r\n")
+        match = _STATUS.match(first)
+        if match is None:
+            raise UnreachableError("what answers there does not speak HTTP")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if not colon:
+                raise UnreachableError("the answer's headers are broken")
+            headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+        return int(match[1]), headers
+
+    def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            return self._chunks()
+        length = headers.get("content-length")
+        if length is None:
+            return self._rest()
+        if not length.isdigit() or int(length) > LARGEST_BODY:
+            raise UnreachableError("the answer is larger than any packet")
+        return self._exactly(int(length))
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while True:
+            size = _HEX.match(self._until(b"\r\n", 1024))
+            if size is None or len(body) + int(size[0], 16) > LARGEST_BODY:
+                raise UnreachableError("the answer is broken")
+            if int(size[0], 16) == 0:
+                return body
+            body += self._exactly(int(size[0], 16))
+            self._exactly(2)
+
+    def _rest(self) -> bytes:
+        while self._more():
+            if len(self._buffer) > LARGEST_BODY:
+                raise UnreachableError("the answer is larger than any packet")
+        return self._buffer
+
+    def _until(self, mark: bytes, largest: int) -> bytes:
+        while (at := self._buffer.find(mark)) < 0:
+            if len(self._buffer) > largest or not self._more():
+                raise UnreachableError("the answer broke off")
+        found, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
+        return found
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            if not self._more():
+                raise UnreachableError("the answer broke off")
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def _more(self) -> bool:
+        self._connection.settimeout(_left(self._deadline))
+        chunk = self._connection.recv(65_536)
+        self._buffer += chunk
+        return bool(chunk)
