@@ -97,7 +97,7 @@ async def _client(command: str, surroundings: dict[str, str]) -> dict[str, Any]:
 
 
 def _environment(more: dict[str, str]) -> dict[str, str]:
-    """This process's variables but for those that would tell the client of another MetaGate."""
+    """Our own variables but for those that would tell the client of another MetaGate."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("METAGATE_")}  # noqa: TID251
     return {**kept, **more}
 

@@ -1,0 +1,196 @@
+"""`metagate dev`: what is saved is served, what is broken changes nothing, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
+
+from legivellum_identity.api_keys import mint
+
+pytestmark = pytest.mark.timeout(120)
+Living = tuple[Dev, World]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dev") / "data"
+
+
+@pytest.fixture(scope="module")
+def living(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
+    """One running instance for the tests that leave the world as they found it."""
+    world = World(tmp_path_factory.mktemp("world") / "resources")
+    dev = Dev(world.folder, data)
+    try:
+        dev.ready()
+        yield dev, world
+    finally:
+        if dev.process.poll() is None:
+            dev.stop()
+
+
+def test_an_edited_file_is_served_at_once(living: Living) -> None:
+    """Ten edits, each served within half a second (the slowest one included)."""
+    dev, world = living
+    taken = []
+    for number in range(10):
+        region = f"r{number}"
+        world.write("manifest.yaml", manifest(region))
+        taken.append(dev.until(lambda region=region: dev.region(world.key) == region))
+    world.write("manifest.yaml", manifest("eu"))
+    dev.until(lambda: dev.region(world.key) == "eu")
+    assert statistics.median(taken) < 0.5
+    assert max(taken) < 1.0
+
+
+@pytest.mark.invariant("INV-031")
+def test_a_broken_file_keeps_the_last_good(living: Living) -> None:
+    """Half a file, a refused spec, garbage: the last good snapshot stays, file and line are said, others go on."""
+    dev, world = living
+    before = dev.bootstrap(world.key).json()["packet_etag"]
+    whole = manifest("eu")
+    world.write("manifest.yaml", whole[: len(whole) // 2])
+    dev.until(lambda: any(line["where"].startswith("manifest.yaml:") for line in dev.events("file.broken")))
+    world.write("people/bob.yaml", principal("bob", mint()))
+    dev.until(lambda: any(line["name"] == "bob" for line in dev.events("verdict")))
+    assert dev.bootstrap(world.key).json()["packet_etag"] == before
+    world.write(
+        "manifest.yaml",
+        resource("Manifest", "world", {"services": {"a": {"type": "t", "metadata": {"l": [{"Deploy": 1}]}}}}),
+    )
+    dev.until(lambda: any(not line["ready"] for line in dev.events("verdict")))
+    said = next(line for line in dev.events("verdict") if not line["ready"])
+    assert (said["name"], said["served"], said["where"]) == ("world", 1, "manifest.yaml:1") or said[
+        "served"
+    ] is not None
+    assert "spec.services.a.metadata" in said["message"]
+    assert dev.bootstrap(world.key).json()["packet_etag"] == before
+    world.write("manifest.yaml", manifest("us"))
+    dev.until(lambda: dev.region(world.key) == "us")
+    world.write("manifest.yaml", manifest("eu"))
+    (world.folder / "people/bob.yaml").unlink()
+    dev.until(lambda: dev.region(world.key) == "eu")
+
+
+@pytest.mark.invariant("INV-041", "INV-004")
+def test_a_deleted_binding_is_a_revocation(living: Living) -> None:
+    """Its file gone, the principal gets 403 NO_BINDING; the file back, it boots again. A deleted Principal is 401."""
+    dev, world = living
+    (world.folder / "bindings.yaml").unlink()
+    dev.until(lambda: dev.bootstrap(world.key).status_code == 403)
+    assert dev.bootstrap(world.key).json()["code"] == "NO_BINDING"
+    world.write("bindings.yaml", binding("ada"))
+    dev.until(lambda: dev.bootstrap(world.key).status_code == 200)
+    person = (world.folder / "people/ada.yaml").read_text()
+    (world.folder / "people/ada.yaml").unlink()
+    dev.until(lambda: dev.bootstrap(world.key).status_code in {401, 403})
+    world.write("people/ada.yaml", person)
+    dev.until(lambda: dev.bootstrap(world.key).status_code == 200)
+
+
+def test_a_directory_that_vanishes_changes_nothing(living: Living) -> None:
+    """The directory away (unmounted, renamed): said once, everything stays served; back again, edits count again."""
+    dev, world = living
+    away = world.folder.with_name("away")
+    world.folder.rename(away)
+    dev.until(lambda: bool(dev.events("directory.unavailable")))
+    assert dev.bootstrap(world.key).status_code == 200
+    away.rename(world.folder)
+    world.write("manifest.yaml", manifest("back"))
+    dev.until(lambda: dev.region(world.key) == "back", 4)
+    world.write("manifest.yaml", manifest("eu"))
+    dev.until(lambda: dev.region(world.key) == "eu")
+
+
+@pytest.mark.invariant("INV-038")
+def test_admin_writes_become_files(living: Living) -> None:
+    """POST writes a declared file through the same validation, DELETE removes it (D-12, D-53)."""
+    dev, world = living
+    headers = {"X-API-Key": world.admin.key}
+    body = {
+        "apiVersion": "metagate.legivellum.io/v1alpha1",
+        "kind": "Profile",
+        "metadata": {"name": "made"},
+        "spec": {"capabilities": {"write": True}},
+    }
+    made = httpx.post(f"{dev.url}/v1/admin/profiles", json=body, headers=headers)
+    assert made.status_code == 201, made.text
+    path = world.folder / "profiles" / "default" / "made.yaml"
+    assert "write: true" in path.read_text()
+    dev.until(lambda: httpx.get(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 200)
+    assert httpx.post(f"{dev.url}/v1/admin/profiles", json=body, headers=headers).status_code == 200
+    broken = {**body, "spec": {"capabilities": {"tasks": []}}}
+    refused = httpx.post(f"{dev.url}/v1/admin/profiles", json=broken, headers=headers)
+    assert refused.status_code == 422
+    assert "spec.capabilities.tasks" in refused.text
+    assert "write: true" in path.read_text()
+    assert httpx.delete(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 204
+    assert not path.exists()
+    dev.until(lambda: httpx.get(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 404)
+
+
+def test_a_second_instance_is_refused_by_name(living: Living, data: Path) -> None:
+    """Another instance on the same data directory ends with one line that names it; the first goes on."""
+    dev, world = living
+    second = Dev(world.folder, data)
+    assert second.ended() == 3
+    assert [line for line in second.lines if str(data) in line and str(dev.process.pid) in line], second.lines
+    assert not any("Traceback" in line for line in second.lines)
+    assert dev.bootstrap(world.key).status_code == 200
+
+
+def test_a_port_in_use_is_one_line(living: Living, tmp_path: Path) -> None:
+    """No traceback, no half-started database left behind."""
+    _, world = living
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = Dev(world.folder, tmp_path / "data", port=taken.getsockname()[1])
+        assert other.ended(60) == 3
+    assert other.lines[-1].startswith("metagate: ")
+    assert "port" in other.lines[-1]
+    assert not any("Traceback" in line for line in other.lines)
+    assert _postmaster(tmp_path / "data") is None
+
+
+def test_stopping_killing_and_coming_back(tmp_path: Path) -> None:
+    """SIGTERM ends it cleanly; after kill -9 no database is left running; data and identities survive both."""
+    world, data = World(tmp_path / "resources"), tmp_path / "data"
+    first = Dev(world.folder, data).ready()
+    etag = first.bootstrap(world.key).json()["packet_etag"]
+    startup = first.bootstrap(world.key).json()["startup"]["startup_id"]
+    assert first.stop(signal.SIGTERM) == 0
+    assert _postmaster(data) is None
+
+    second = Dev(world.folder, data).ready()
+    assert second.bootstrap(world.key).json()["packet_etag"] == etag
+    assert not second.events("published"), "the same world again is no new revision"
+    server = _postmaster(data)
+    assert server is not None
+    second.stop(signal.SIGKILL)
+    second.until(lambda: _postmaster(data) is None, 20)
+
+    world.write("manifest.yaml", manifest("after"))
+    third = Dev(world.folder, data).ready()
+    try:
+        assert third.region(world.key) == "after"
+        seen = httpx.get(f"{third.url}/v1/startup/{startup}", headers={"X-API-Key": world.key.key})
+        assert (seen.status_code, seen.json()["status"]) == (200, "OPEN")
+    finally:
+        assert third.stop(signal.SIGINT) == 0
+
+
+def _postmaster(data: Path) -> int | None:
+    """The process id of the server on this data directory, if it lives."""
+    try:
+        pid = int((data / "pgdata" / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid
