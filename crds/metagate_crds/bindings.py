@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from metagate_crds import packet, reasons
-from metagate_crds.canonical import canonical, digest
+from metagate_crds.canonical import canonical, digest, entries, joined
 from metagate_crds.declared import LastGood, ObjectKey
 from metagate_crds.facts import MANIFEST_SECTIONS, PROFILE_SECTIONS, BindingFacts, ManifestFacts, ProfileFacts
 from metagate_crds.held import Held, active_token, last_good_facts
@@ -157,52 +157,50 @@ def _merge(world: World, namespace: str, facts: BindingFacts) -> Merge | None:
 
 
 def _made(facts: BindingFacts, base: ProfileFacts, scene: ManifestFacts) -> Merge:
-    sections = {
-        **base.sections,
-        **scene.sections,
-        "profile": canonical(facts.profile),
-        "manifest": canonical(facts.manifest),
-    }
-    refusals: list[Finding] = []
+    sections = {**base.sections, **scene.sections}
     if facts.overrides:
-        sections |= _overridden(facts.overrides, base, scene, refusals)
-    if refusals:
-        return Merge(None, None, tuple(sorted(set(refusals))))
-    body = packet.assembled(sections)
+        refusals = _override(sections, facts.overrides, base, scene)
+        if refusals:
+            return Merge(None, None, tuple(sorted(refusals)))
+    parts = {field: joined(members) for field, members in sections.items()}
+    parts |= {"profile": canonical(facts.profile), "manifest": canonical(facts.manifest)}
+    body = packet.assembled({**parts, "required_env": base.required_env})
     if len(body) > packet.MAX_BYTES:
         said = f"the packet is larger than {packet.MAX_BYTES} bytes"
         return Merge(None, None, (Finding("spec", reasons.PACKET_TOO_LARGE, said),))
-    name = digest(body)
-    defect = None if facts.overrides else packet.check(body, name)
-    if defect is not None:
-        return Merge(None, None, (Finding("spec", reasons.MERGE_REFUSED, f"the packet is refused: {defect}"),))
-    return Merge(name, body, ())
+    return Merge(digest(body), body, ())
 
 
-def _overridden(
-    overrides: dict[str, Any], base: ProfileFacts, scene: ManifestFacts, refusals: list[Finding]
-) -> dict[str, bytes]:
-    """The sections that overrides change, merged and looked at again as if they had been declared so (D-19)."""
-    changed: dict[str, bytes] = {}
-    whole: dict[str, Any] = {}
+def _override(
+    sections: dict[str, dict[str, bytes]], overrides: dict[str, Any], base: ProfileFacts, scene: ManifestFacts
+) -> set[Finding]:
+    """Merge into `sections` what overrides say; each member that they touch is looked at again (D-19)."""
+    refusals: set[Finding] = set()
+    touched: dict[str, dict[str, Any]] = {}
     for field, name in (*PROFILE_SECTIONS.items(), *MANIFEST_SECTIONS.items()):
         if name not in overrides:
             continue
         body = base.body if field in PROFILE_SECTIONS else scene.body
-        section = merged(body[name], overrides[name])
+        patch = overrides[name]
+        whole = merged({key: body[name][key] for key in patch if key in body[name]}, patch)
         walk = Walk(forbid=True)
-        walk.over(section, ((name, ("overrides", ()))), 2)
+        walk.over(whole, (name, ("overrides", ())), 2)
+        refusals |= {Finding(item.path, item.reason, f"merged, {item.message}") for item in walk.findings}
         if walk.findings:
-            refusals += [Finding(item.path, item.reason, f"merged, {item.message}") for item in walk.findings]
             continue
+        sections[field] = {key: text for key, text in sections[field].items() if key not in patch} | entries(whole)
         if field in MANIFEST_SECTIONS:
-            whole[name] = section
-        changed[field] = canonical(section)
+            touched[name] = whole
+    return refusals | _malformed(touched)
+
+
+def _malformed(touched: dict[str, dict[str, Any]]) -> set[Finding]:
+    """What a Manifest with these members would be told."""
     try:
-        ManifestSpec.model_validate(whole)
+        ManifestSpec.model_validate(touched)
     except ValidationError as error:
-        refusals += [
+        return {
             Finding(item.path.replace("spec.", "spec.overrides.", 1), reasons.MERGE_REFUSED, f"merged, {item.message}")
             for item in findings_of(MANIFEST.name, error)
-        ]
-    return changed
+        }
+    return set()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from metagate_crds import durations, keysets
-from metagate_crds.canonical import canonical, digest
+from metagate_crds.canonical import canonical, digest, entries
 from metagate_crds.models import (
     ManifestSpec,
     PolicyProfileSpec,
@@ -59,13 +59,14 @@ class PrincipalFacts:
 class ProfileFacts:
     body: dict[str, Any]
     sla_seconds: int | None
-    sections: dict[str, bytes]
+    required_env: bytes
+    sections: dict[str, dict[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestFacts:
     body: dict[str, Any]
-    sections: dict[str, bytes]
+    sections: dict[str, dict[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def facts(model: Spec) -> Facts:
             return _profile(model)
         case ManifestSpec():
             body = model.declared()
-            return ManifestFacts(body, {field: canonical(body[name]) for field, name in MANIFEST_SECTIONS.items()})
+            return ManifestFacts(body, {field: entries(body[name]) for field, name in MANIFEST_SECTIONS.items()})
         case PolicyProfileSpec():
             body = model.declared()
             return PolicyFacts(body, digest(canonical(body)))
@@ -153,14 +154,14 @@ def _principal(model: PrincipalSpec) -> PrincipalFacts:
 
 def _profile(model: ProfileSpec) -> ProfileFacts:
     body = model.declared()
-    sections = {field: canonical(body[name]) for field, name in PROFILE_SECTIONS.items()}
-    sections["required_env"] = canonical(
+    sections = {field: entries(body[name]) for field, name in PROFILE_SECTIONS.items()}
+    required_env = canonical(
         [
             {"name": ref.name, "ref_kind": ref.kind, "ref_name": ref.ref, "required": ref.required}
             for ref in model.secret_refs
         ]
     )
-    return ProfileFacts(body, model.startup.sla_seconds, sections)
+    return ProfileFacts(body, model.startup.sla_seconds, required_env, sections)
 
 
 def _issuer(model: TokenIssuerSpec) -> IssuerFacts:

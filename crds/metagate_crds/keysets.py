@@ -26,6 +26,8 @@ def problem(jwk: Any) -> str | None:
     """Why this JWK cannot be used to verify tokens, None when it can. The answer holds nothing of the key."""
     if not isinstance(jwk, dict):
         return "is not a key"
+    if not all(isinstance(jwk.get(name, ""), str) for name in ("kty", "crv", "alg", "use")):
+        return "must have kty, crv, alg and use as text"
     if not _PRIVATE.isdisjoint(jwk):
         return "holds private or symmetric key material"
     kid = jwk.get("kid")
@@ -33,7 +35,7 @@ def problem(jwk: Any) -> str | None:
         return "must have a kid"
     if jwk.get("use", "sig") != "sig":
         return "is not a key for signatures"
-    if jwk.get("alg") is not None and jwk["alg"] not in ALGORITHMS:
+    if "alg" in jwk and jwk["alg"] not in ALGORITHMS:
         return "must have an asymmetric signature alg, or none"
     if jwk.get("kty") == "RSA":
         return _rsa_problem(jwk)

@@ -11,6 +11,13 @@ from metagate_crds.snapshot import Row
 from metagate_crds.verdict import Condition, Finding, Verdict
 
 _LONGEST: Final = 4_000
+# Of several findings the gravest gives the condition its reason; the message has them all.
+_GRAVITY: Final = {
+    reason: rank
+    for rank, reason in enumerate(
+        (reasons.INLINE_SECRET, reasons.SECRET_VALUE, reasons.FORBIDDEN_KEY, reasons.SYSTEM_NAMESPACE_ONLY)
+    )
+}
 
 
 @dataclass(slots=True)
@@ -117,5 +124,5 @@ def _ready(*conditions: Condition) -> Condition:
 def _failed(name: str, findings: Sequence[Finding], status: str = "False") -> tuple[Condition, ...]:
     if not findings:
         return ()
-    first = min(findings)
+    first = min(findings, key=lambda finding: (_GRAVITY.get(finding.reason, len(_GRAVITY)), finding))
     return (Condition(name, "True" if status == "True" else "False", first.reason, spoken(findings)),)

@@ -14,6 +14,8 @@ def pattern_problem(pattern: str, *, several: bool) -> str | None:
     parts = pattern.split(NAMESPACE)
     if several and len(parts) == 1:
         return f"must contain {NAMESPACE} where several namespaces are admitted"
+    if "" in parts[1:-1]:
+        return f"must have something between one {NAMESPACE} and the next"
     for before, after in pairwise(parts):
         # Otherwise `team` could claim what belongs to `team-a` or `x-team`.
         if _NAME_CHARACTER.fullmatch(before[-1:] or " ") or _NAME_CHARACTER.fullmatch(after[:1] or " "):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,14 @@ class Spec(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=to_camel, extra="forbid", strict=True, frozen=True, validate_by_alias=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absent(cls, spec: Any) -> Any:
+        """A field that is null is a field that is absent, as it is to kubectl."""
+        if isinstance(spec, dict) and None in spec.values():
+            return {name: value for name, value in spec.items() if value is not None}
+        return spec
 
     def declared(self) -> dict[str, Any]:
         """The spec as JSON with defaults filled in, so that files and a cluster's objects compare equal."""

@@ -1,0 +1,296 @@
+"""Whose subject is it: TokenIssuers, namespaces, conflicts (D-13, D-31, D-37, D-44, D-45, D-46)."""
+
+import pytest
+
+from metagate_crds import reasons, subjects
+from metagate_crds.compiling import compile_world
+from metagate_crds.declared import CompileSettings, ObjectKey
+from metagate_crds.validation import validate
+from tests.unit.crds.worlds import (
+    CLUSTER_ISSUER,
+    PRINCIPAL,
+    SETTINGS,
+    api_key,
+    compiled,
+    declared,
+    everything_said,
+    of,
+    outside,
+    rows,
+    said,
+    world,
+)
+
+IDP = "https://idp.example.com"
+CLUSTER = declared("TokenIssuer", "cluster", CLUSTER_ISSUER)
+
+
+def principal(name, *claims, namespace="team", age=0.0, **more):
+    subjects_ = [{"serviceAccount": {"name": claim}} if isinstance(claim, str) else dict(zip(("issuer", "subject"), claim, strict=True)) for claim in claims]
+    return declared("Principal", name, {"subjects": subjects_, **more}, namespace=namespace, age=age)
+
+
+def resolved(result, name="p", namespace="team"):
+    return said(of(result, "Principal", name, namespace))["ResolvedRefs"]
+
+
+def test_service_accounts_are_of_the_principals_own_namespace():
+    """The subject is spelled by the compiler, so nobody can name another namespace's account (D-31)."""
+    result = compiled(CLUSTER, principal("p", "sa"), principal("p", "sa", namespace="other"))
+    assert [row["subject"] for row in rows(result, "subject")] == [
+        "system:serviceaccount:other:sa",
+        "system:serviceaccount:team:sa",
+    ]
+    assert all(verdict.ready for verdict in result.verdicts.values())
+
+
+@pytest.mark.parametrize("issuer", [SETTINGS.cluster_issuer, "https://declared.example.com"])
+def test_an_explicit_subject_of_the_cluster_issuer_is_refused(issuer):
+    """Discovered or declared: otherwise one tenant could capture another tenant's pods."""
+    own = declared("TokenIssuer", "cluster", {**CLUSTER_ISSUER, "issuer": "https://declared.example.com"})
+    result = compiled(own, principal("p", (issuer, "system:serviceaccount:other:sa")))
+    assert resolved(result) == ("False", reasons.CLUSTER_SUBJECT)
+    assert rows(result, "subject") == []
+
+
+def test_an_outside_issuer_cannot_be_made_of_the_clusters_name():
+    """Even when a TokenIssuer with another source has the cluster's issuer."""
+    thief = declared("TokenIssuer", "thief", outside(SETTINGS.cluster_issuer, namespaces=["team"]), age=-1)
+    result = compiled(thief, CLUSTER, principal("p", (SETTINGS.cluster_issuer, "system:serviceaccount:other:sa")))
+    assert resolved(result) == ("False", reasons.CLUSTER_SUBJECT)
+    assert rows(result, "subject") == []
+
+
+def test_without_a_cluster_issuer_service_accounts_do_not_resolve():
+    """No TokenIssuer with source Cluster, or one whose issuer nobody knows."""
+    assert resolved(compiled(principal("p", "sa"))) == ("False", reasons.NO_CLUSTER_ISSUER)
+    blind = CompileSettings(cluster_issuer=None)
+    result = compiled(CLUSTER, principal("p", "sa"), settings=blind)
+    assert resolved(result) == ("False", reasons.NO_CLUSTER_ISSUER)
+    assert said(of(result, "TokenIssuer", "cluster"))["ResolvedRefs"] == ("False", reasons.NO_CLUSTER_ISSUER)
+    named = declared("TokenIssuer", "cluster", {**CLUSTER_ISSUER, "issuer": "https://k"})
+    assert rows(compiled(named, principal("p", "sa"), settings=blind), "subject")[0]["issuer"] == "https://k"
+
+
+def test_the_oldest_issuer_has_the_url_and_the_oldest_cluster_issuer_the_cluster():
+    """The younger ones are told by name: TokenIssuers belong to the whole cluster."""
+    result = compiled(
+        CLUSTER,
+        declared("TokenIssuer", "a", outside(), age=2),
+        declared("TokenIssuer", "b", outside(), age=1),
+        declared("TokenIssuer", "c", {**CLUSTER_ISSUER, "issuer": "https://c"}, age=3),
+    )
+    assert [row["name"] for row in rows(result, "issuer")] == ["cluster", "b"]
+    assert said(of(result, "TokenIssuer", "a"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
+    assert "TokenIssuer b" in of(result, "TokenIssuer", "a").condition("Conflicted").message
+    assert said(of(result, "TokenIssuer", "c"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
+
+
+def test_an_outside_issuer_admits_nobody_by_default():
+    """Namespaces are named, or `*`."""
+    claim = principal("p", (IDP, "x@team.example.com"))
+    assert resolved(compiled(claim)) == ("False", reasons.ISSUER_NOT_FOUND)
+    assert resolved(compiled(declared("TokenIssuer", "idp", outside()), claim)) == ("False", reasons.ISSUER_NOT_ADMITTING)
+    for namespaces in (["other"], []):
+        issuer = declared("TokenIssuer", "idp", outside(namespaces=namespaces))
+        assert resolved(compiled(issuer, claim)) == ("False", reasons.ISSUER_NOT_ADMITTING)
+    issuer = declared("TokenIssuer", "idp", outside(namespaces=["team"]))
+    assert rows(compiled(issuer, claim), "subject")[0]["principal_key"] == "p"
+
+
+def test_a_subject_pattern_keeps_namespaces_apart():
+    """A namespace claims what the pattern gives it, and nothing of its neighbour."""
+    issuer = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="*@{namespace}.example.com"))
+    mine = compiled(issuer, principal("p", (IDP, "x@team.example.com")))
+    assert resolved(mine)[0] == "True"
+    for foreign in ("x@other.example.com", "x@team.example.com.evil.org", "team.example.com", "x@a-team.example.com"):
+        result = compiled(issuer, principal("p", (IDP, foreign)))
+        assert resolved(result) == ("False", reasons.SUBJECT_NOT_ADMITTED)
+        assert foreign not in everything_said(result)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{namespace}-*", "*{namespace}", "x{namespace}", "{namespace}*", "{namespace}{namespace}", "a-{namespace}:*", "{ns}:{namespace}", "*", "fixed"]
+)
+def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
+    """`team` must not claim what belongs to `team-a`."""
+    (finding,) = validate("TokenIssuer", outside(namespaces=["a", "b"], subjectPattern=pattern))
+    assert finding.reason == reasons.INVALID_PATTERN
+
+
+@pytest.mark.parametrize("pattern", ["*@{namespace}.example.com", "{namespace}:*", "repo:{namespace}/*", "{namespace}", "urn_{namespace}_*"])
+def test_a_pattern_with_clear_borders_is_accepted(pattern):
+    """Anything that no namespace name contains may stand beside the namespace."""
+    assert validate("TokenIssuer", outside(namespaces=["*"], subjectPattern=pattern)) == ()
+    assert not subjects.admits(pattern, "team", pattern.replace("{namespace}", "team-a").replace("*", "x"))
+
+
+@pytest.mark.parametrize("namespaces", [["a", "b"], ["*"]])
+def test_a_pattern_is_mandatory_where_several_namespaces_are_admitted(namespaces):
+    """One namespace needs none."""
+    assert validate("TokenIssuer", outside(namespaces=namespaces))[0].reason == reasons.INVALID_PATTERN
+    assert validate("TokenIssuer", outside(namespaces=["a"])) == ()
+    assert validate("TokenIssuer", {**CLUSTER_ISSUER, "namespaces": namespaces}) == ()
+
+
+def test_a_subject_belongs_to_one_principal_in_the_whole_cluster():
+    """The oldest; a loser elsewhere is not told whose it is (D-13, D-44)."""
+    issuer = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="x:{namespace}/*"))
+    shared = (IDP, "x:team/1")
+    result = compiled(
+        issuer,
+        principal("elder", shared, age=1),
+        principal("younger", shared, age=2),
+        principal("stranger", shared, namespace="other", age=0),
+    )
+    assert [row["principal_key"] for row in rows(result, "subject")] == ["elder"]
+    assert resolved(result, "stranger", "other") == ("False", reasons.SUBJECT_NOT_ADMITTED)
+    verdict = of(result, "Principal", "younger")
+    assert said(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
+    assert "elder" in verdict.condition("Conflicted").message
+
+
+def test_a_conflict_across_namespaces_names_nobody():
+    """Neither the namespace nor the object of the other tenant."""
+    loose = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="{namespace}"))
+    tight = declared("TokenIssuer", "one", outside("https://one", namespaces=["zebra", "team"], subjectPattern="*:{namespace}:*"))
+    both = ("https://one", "a:zebra:b:team:c")
+    result = compiled(
+        loose, tight, principal("winner", both, namespace="zebra"), principal("loser", both, age=1), namespaces=("zebra",)
+    )
+    verdict = of(result, "Principal", "loser")
+    assert said(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
+    message = " ".join(item.message for item in verdict.conditions)
+    assert "zebra" not in message
+    assert "winner" not in message
+
+
+def test_an_api_key_belongs_to_one_principal():
+    """The same digest in two Principals: the oldest has it; the same id blocks nobody (D-45)."""
+    keys = {"apiKeys": [api_key(1)]}
+    twin = {"apiKeys": [{**api_key(2), "id": api_key(1)["id"]}]}
+    result = compiled(
+        declared("Principal", "elder", keys, namespace="zebra"),
+        declared("Principal", "younger", keys, age=1),
+        declared("Principal", "twin", twin, age=1),
+        namespaces=("zebra",),
+    )
+    assert [(row["tenant"], row["principal_key"]) for row in rows(result, "api_key")] == [
+        ("tenant-zebra", "elder"),
+        ("tenant-team", "twin"),
+    ]
+    verdict = of(result, "Principal", "younger")
+    assert said(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
+    assert "zebra" not in verdict.condition("Conflicted").message
+
+
+def test_the_shared_secrets_issuer_is_claimed_by_namespace():
+    """JWT_NAMESPACES admits; off, its subjects resolve to nothing (D-37)."""
+    claim = principal("p", ("metagate", "worker-1"))
+    assert rows(compiled(claim), "subject")[0]["issuer"] == "metagate"
+    closed = CompileSettings(jwt_issuer="metagate", jwt_namespaces=())
+    assert resolved(compiled(claim, settings=closed)) == ("False", reasons.ISSUER_NOT_ADMITTING)
+    off = CompileSettings(jwt_issuer=None)
+    assert resolved(compiled(claim, settings=off)) == ("False", reasons.ISSUER_NOT_FOUND)
+
+
+def test_the_shared_secrets_issuer_cannot_be_a_token_issuer():
+    """Nobody may bring keys for a name that HS256 answers for."""
+    issuer = declared("TokenIssuer", "thief", outside("metagate", namespaces=["team"]))
+    assert said(of(compiled(issuer), "TokenIssuer", "thief"))["Accepted"] == ("False", reasons.RESERVED_ISSUER)
+    assert rows(compiled(issuer), "issuer") == []
+    off = CompileSettings(jwt_issuer=None)
+    assert of(compiled(issuer, settings=off), "TokenIssuer", "thief").ready
+
+
+def test_scope_and_rights_belong_to_the_system_namespace():
+    """Anywhere else the object is refused (D-51)."""
+    spec = {**PRINCIPAL, "scope": "Cluster", "rights": ["witness"]}
+    result = compiled(CLUSTER, declared("Principal", "p", spec), declared("Principal", "p", spec, namespace="metagate-system"))
+    assert said(of(result, "Principal", "p"))["Accepted"] == ("False", reasons.SYSTEM_NAMESPACE_ONLY)
+    (row,) = rows(result, "principal")
+    assert (row["tenant"], row["scope"], row["rights"]) == ("tenant-metagate-system", "Cluster", ["witness"])
+    moved = CompileSettings(system_namespace="team", cluster_issuer="https://k")
+    assert rows(compiled(declared("Principal", "p", spec), settings=moved), "principal")
+
+
+def test_a_tenant_is_an_incarnation_of_a_namespace():
+    """Rows carry the namespace's uid (D-46)."""
+    space = world(CLUSTER, principal("p", "sa"))
+    before = compile_world(space, {})
+    again = compile_world(space, {}, space.put_namespace(type(space.namespaces["team"])("team", "second", space.namespaces["team"].created)))
+    key = ObjectKey("Principal", "team", "p")
+    assert [row.values["tenant"] for row in before.rows[key] if row.table == "principal"] == ["tenant-team"]
+    assert [row.values["tenant"] for row in again.rows[key] if row.table == "principal"] == ["second"]
+
+
+RSA_2048 = {"kty": "RSA", "kid": "k", "n": ("v" * 341) + "w", "e": "AQAB"}
+EC = {"kty": "EC", "kid": "k", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
+
+
+@pytest.mark.parametrize(
+    ("jwk", "sound"),
+    [
+        ({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": "A" * 43}, True),
+        (EC, True),
+        ({**EC, "alg": "ES256", "use": "sig"}, True),
+        ({**EC, "use": "enc"}, False),
+        ({**EC, "alg": "HS256"}, False),
+        ({**EC, "x": "A" * 42}, False),
+        ({**EC, "crv": "secp256k1"}, False),
+        ({**EC, "d": "A" * 43}, False),
+        ({"kty": "oct", "kid": "k", "k": "AAAA"}, False),
+        ({"kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB"}, False),
+        ({"kty": "EC", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}, False),
+        ({**EC, "kid": 7}, False),
+        ({**EC, "crv": ["P-256"]}, False),
+        ({**EC, "alg": ["x"]}, False),
+        ({**EC, "kty": ["EC"]}, False),
+        ({}, False),
+    ],
+)
+def test_inline_keys_are_public_asymmetric_and_strong(jwk, sound):
+    """Everything else is refused without repeating it."""
+    spec = {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": [jwk]}}}
+    findings = validate("TokenIssuer", spec)
+    assert [item.reason for item in findings] == ([] if sound else [reasons.INVALID_JWK])
+    assert all(str(value) not in str(findings) for name, value in jwk.items() if name in {"d", "k", "x", "n"} and len(value) > 8)
+
+
+def test_inline_keys_become_rows_and_other_sources_wait():
+    """KeysFresh says which."""
+    inline = {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": [{**EC, "x5t": "zz", "alg": "ES256"}]}}}
+    result = compiled(declared("TokenIssuer", "in", inline), declared("TokenIssuer", "out", outside()))
+    assert rows(result, "issuer_key") == [{"issuer": "x", "kid": "k", "jwk": {**EC, "alg": "ES256"}, "alg": "ES256"}]
+    assert said(of(result, "TokenIssuer", "in"))["KeysFresh"] == ("True", reasons.KEYS_INLINE)
+    assert said(of(result, "TokenIssuer", "out"))["KeysFresh"] == ("Unknown", reasons.KEYS_AWAITED)
+    assert rows(result, "issuer")[0] == {
+        "issuer": IDP,
+        "name": "out",
+        "audiences": ["metagate"],
+        "algorithms": ["RS256"],
+        "max_token_lifetime_seconds": 3600,
+        "source": "URL",
+        "url": "https://idp.example.com/jwks",
+        "generation": 1,
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "HS512", "RS1", "rs256", ""])
+def test_algorithms_are_asymmetric_only(algorithm):
+    """A symmetric algorithm would turn a public key into a secret."""
+    assert validate("TokenIssuer", {**CLUSTER_ISSUER, "algorithms": [algorithm]})
+
+
+@pytest.mark.parametrize("url", ["http://x/jwks", "https://user@x/jwks", "https://", "file:///etc/passwd", "https://x/a#b", "x"])
+def test_key_sets_are_fetched_over_https(url):
+    """And from nowhere else."""
+    assert validate("TokenIssuer", outside(jwks={"source": "URL", "url": url}))
+
+
+@pytest.mark.parametrize(
+    "jwks", [{}, {"source": "URL"}, {"source": "Inline"}, {"source": "Cluster", "url": "https://x"}, {"source": "Inline", "inline": {"keys": []}}, {"source": "Disk"}]
+)
+def test_a_key_source_is_one_thing(jwks):
+    """What belongs to another source is a mistake."""
+    assert validate("TokenIssuer", {"issuer": "x", "audiences": ["a"], "jwks": jwks})

@@ -1,0 +1,102 @@
+"""Small declared worlds for the tests of the language."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from metagate_crds.compiling import compile_world
+from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
+from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.verdict import Verdict
+from metagate_crds.world import World
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = CompileSettings(cluster_issuer="https://cluster.example.com", jwt_issuer="metagate")
+
+PRINCIPAL: dict[str, Any] = {"type": "component", "subjects": [{"serviceAccount": {"name": "indexer"}}]}
+PROFILE: dict[str, Any] = {
+    "capabilities": {"read": True},
+    "policy": {"retries": 3},
+    "startup": {"slaSeconds": 60},
+    "secretRefs": [{"name": "db", "ref": "DB_PASSWORD"}],
+}
+MANIFEST: dict[str, Any] = {
+    "environment": {"region": "eu-1"},
+    "services": {
+        "memory": {"type": "memorygate", "endpoint": "http://memory:8001", "auth": {"scheme": "bearer"}},
+        "mail": {"type": "mail", "endpoint": "http://mail:8025"},
+    },
+    "memoryMap": {"short": "ram"},
+    "polling": {"inbox": {"endpoint": "http://memory:8001/inbox", "interval": "5s"}},
+    "schemas": {"receipt": {"ref": "urn:legivellum:receipt:1.1"}},
+}
+BINDING: dict[str, Any] = {
+    "principalRef": {"name": "indexer"},
+    "profileRef": {"name": "worker"},
+    "manifestRef": {"name": "prod"},
+    "components": ["indexer_*"],
+}
+CLUSTER_ISSUER: dict[str, Any] = {"audiences": ["metagate"], "jwks": {"source": "Cluster"}}
+POLICY: dict[str, Any] = {"limits": {"maxSpawnDepth": 5}}
+
+
+def outside(issuer: str = "https://idp.example.com", **more: Any) -> dict[str, Any]:
+    """A TokenIssuer of somebody else."""
+    jwks = {"source": "URL", "url": "https://idp.example.com/jwks"}
+    return {"issuer": issuer, "audiences": ["metagate"], "algorithms": ["RS256"], "jwks": jwks, **more}
+
+
+def api_key(number: int, **more: Any) -> dict[str, Any]:
+    return {"id": f"{number:010d}", "sha256": f"{number:064x}", **more}
+
+
+def declared(
+    kind: str, name: str, spec: Any, *, namespace: str = "team", generation: int = 1, age: float = 0, uid: str = ""
+) -> Declared:
+    """`age` is in seconds after the start of this world: larger is younger."""
+    namespace = "" if kind == "TokenIssuer" else namespace
+    key = ObjectKey(kind, namespace, name)
+    created = START + timedelta(seconds=age)
+    return Declared(key, uid or f"uid-{kind}-{namespace}-{name}", generation, created, spec)
+
+
+def believable(*, namespace: str = "team") -> list[Declared]:
+    """One of everything that a component needs to boot."""
+    return [
+        declared("TokenIssuer", "cluster", CLUSTER_ISSUER),
+        declared("Principal", "indexer", PRINCIPAL, namespace=namespace),
+        declared("Profile", "worker", PROFILE, namespace=namespace),
+        declared("Manifest", "prod", MANIFEST, namespace=namespace),
+        declared("PrincipalBinding", "indexer", BINDING, namespace=namespace),
+    ]
+
+
+def world(*objects: Declared, settings: CompileSettings = SETTINGS, namespaces: tuple[str, ...] = ()) -> World:
+    """A world in which every namespace that is mentioned exists."""
+    names = {"team", "other", "metagate-system", *namespaces} | {item.key.namespace for item in objects if item.key.namespace}
+    return World(settings, [Namespace(name, f"tenant-{name}", START) for name in sorted(names)], objects)
+
+
+def compiled(*objects: Declared, last_good: dict[str, Declared] | None = None, **more: Any) -> Compiled:
+    return compile_world(world(*objects, **more), last_good or {})
+
+
+def good(*objects: Declared) -> dict[str, Declared]:
+    return {item.uid: item for item in objects}
+
+
+def rows(result: Compiled, table: str) -> list[dict[str, Any]]:
+    found: list[Row] = [row for each in result.rows.values() for row in each if row.table == table]
+    return [dict(row.values) for row in sorted(found, key=lambda row: row.key)]
+
+
+def of(result: Compiled, kind: str, name: str, namespace: str = "team") -> Verdict:
+    return result.verdicts[ObjectKey(kind, "" if kind == "TokenIssuer" else namespace, name)]
+
+
+def said(verdict: Verdict) -> dict[str, tuple[str, str]]:
+    """Condition -> (status, reason)."""
+    return {item.type: (item.status, item.reason) for item in verdict.conditions}
+
+
+def everything_said(result: Compiled) -> str:
+    return "\n".join(item.message for verdict in result.verdicts.values() for item in verdict.conditions)
