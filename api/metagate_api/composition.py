@@ -43,7 +43,12 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
 
     directory = Directory(Batcher(resolve, name="resolve"), seconds=settings.deadline_seconds)
     authenticator = Authenticator(
-        keys=keys, tokens=tokens, directory=directory, api_key_header=settings.api_key_header, penance=Penance()
+        keys=keys,
+        tokens=tokens,
+        directory=directory,
+        api_key_header=settings.api_key_header,
+        identity_ttl=0.0,  # the directory remembers, and is told when to forget
+        penance=Penance(),
     )
 
     async def connect() -> Reader:
