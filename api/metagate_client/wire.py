@@ -10,6 +10,8 @@ import re
 import socket
 import time
 
+from metagate_client.errors import MisconfiguredError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
@@ -34,7 +36,7 @@ class Answer:
 
 
 class Address:
-    """Where to connect to, and how: TLS when `ca_file` or nothing but the system's authorities must vouch for it."""
+    """Where to connect to. With `tls` the authorities in `ca_file`, or else the system's, must vouch for it."""
 
     __slots__ = ("ca_file", "host", "port", "tls")
 
@@ -74,6 +76,7 @@ def _request(address: Address, target: str, headers: dict[str, str], body: bytes
 
 
 def _connected(address: Address, deadline: float) -> socket.socket:
+    context = _context(address.ca_file) if address.tls else None
     trouble: OSError = OSError("its name has no address")
     for family, kind, protocol, _, where in _resolved(address, deadline):
         connection = socket.socket(family, kind, protocol)
@@ -81,9 +84,9 @@ def _connected(address: Address, deadline: float) -> socket.socket:
             connection.settimeout(_left(deadline))
             connection.connect(where)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not address.tls:
+            if context is None:
                 return connection
-            return _context(address.ca_file).wrap_socket(connection, server_hostname=address.host)
+            return context.wrap_socket(connection, server_hostname=address.host)
         except OSError as error:
             connection.close()
             trouble = error
@@ -96,7 +99,7 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise UnreachableError(f"the CA file {ca_file} cannot be used: {error.strerror or error}") from error
+        raise MisconfiguredError(f"the CA file {ca_file} cannot be used: {error.strerror or error}") from error
 
 
 def _resolved(address: Address, deadline: float) -> list[Any]:
