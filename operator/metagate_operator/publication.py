@@ -11,11 +11,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from metagate_crds.snapshot import Compiled, Row
-from metagate_crds.verdict import Verdict
 from metagate_crds.world import Declared, Namespace, ObjectKey, World
 from metagate_operator.sightings import Unsaved
 from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, Stored, TableKey, TableRow, TenantRow
@@ -170,12 +169,8 @@ class Publication:
             declared = world.objects.get(key)
             if declared is None:
                 continue
-            verdict = compiled.verdicts.get(key)
-            own = [row for row in rows if row.table != VERDICTS]
-            if verdict is not None:
-                own.append(_verdict_row(verdict, declared, world))
-            for row in own:
-                wanted[row.table, tuple(row.key)] = (row, declared.uid, row.content)
+            for row in rows:
+                wanted[row.table, row.key] = (row, declared.uid, row.content)
         return wanted
 
     def _new_tenants(self, world: World) -> list[TenantRow]:
@@ -253,23 +248,3 @@ def _declared_row(declared: Declared, world: World) -> DeclaredRow:
         declared.spec,
         declared.manager,
     )
-
-
-def _verdict_row(verdict: Verdict, declared: Declared, world: World) -> Row:
-    space = world.namespaces.get(verdict.key.namespace)
-    values: dict[str, Any] = {
-        "owner": verdict.uid,
-        "kind": verdict.key.kind,
-        "tenant": space.uid if space is not None else None,
-        "namespace": verdict.key.namespace,
-        "name": verdict.key.name,
-        "generation": verdict.generation,
-        "served_generation": verdict.served_generation,
-        "created_at": declared.created.isoformat(),
-        "conditions": [
-            {"type": each.type, "status": each.status, "reason": each.reason, "message": each.message}
-            for each in verdict.conditions
-        ],
-        "uses": verdict.uses,
-    }
-    return Row(VERDICTS, (verdict.uid,), values)

@@ -46,6 +46,7 @@ from metagate_store.errors import Fenced, ForeignCluster, SchemaMismatch, StaleB
 from metagate_store.rows import Change, Published
 
 _log = structlog.stdlib.get_logger("metagate.reconcile")
+_LITTLE = 100
 _EXPECTED = (SourceUnavailable, StoreUnavailable, StaleBase)
 _FATAL = (Fenced, SchemaMismatch, ForeignCluster)
 
@@ -216,8 +217,15 @@ class Reconciler:
             affected |= self._apply(event)
             spaces = spaces or isinstance(event, NamespacePut | NamespaceGone)
         if affected or spaces:
-            compiled = compile_world(self._world, publication.last_good, frozenset(affected))
-            await self._publish(publication, self._world, compiled, full=False, retire=spaces)
+            await self._follow(publication, frozenset(affected), retire=spaces)
+
+    async def _follow(self, publication: Publication, affected: frozenset[ObjectKey], *, retire: bool) -> None:
+        """Compile and publish what an event reaches: here when it is little, beside the loop when it is much."""
+        if len(affected) <= _LITTLE:
+            compiled = compile_world(self._world, publication.last_good, affected)
+        else:
+            compiled = await asyncio.to_thread(compile_world, self._world, publication.last_good, affected)
+        await self._publish(publication, self._world, compiled, full=False, retire=retire)
 
     def _apply(self, event: Event) -> frozenset[ObjectKey]:
         """The world after the event, and what must be compiled again."""
@@ -279,11 +287,12 @@ class Reconciler:
         self, publication: Publication, world: World, compiled: Compiled, *, full: bool, retire: bool = False
     ) -> None:
         unsaved = self._book.unsaved() if self._book is not None else Unsaved((), ())
-        difference = (
-            await asyncio.to_thread(publication.difference, world, compiled, unsaved, full=True)
-            if full
-            else publication.difference(world, compiled, unsaved, full=False, retire=retire)
-        )
+        if len(compiled.rows) <= _LITTLE:
+            difference = publication.difference(world, compiled, unsaved, full=full, retire=retire)
+        else:
+            difference = await asyncio.to_thread(
+                publication.difference, world, compiled, unsaved, full=full, retire=retire
+            )
         revision = self.health.revision
         if not difference.empty:
             revision = await self._publisher.publish(difference.change, mirror=self._mirror)
