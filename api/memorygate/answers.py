@@ -1,0 +1,70 @@
+"""Receipts as they leave the ledger: the stored bytes as they are, with what the ledger adds spliced in."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from memorygate.ledger import Entry, Open, Stored
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def rendered(value: Any) -> bytes:
+    return _ENCODE(value).encode()
+
+
+def clock(moment: datetime) -> str:
+    """RFC 3339 in UTC, always with microseconds: as text it sorts like the time."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def shown(stored: Stored) -> bytes:
+    """One receipt: its canonical form, and behind it the fields that only the ledger writes."""
+    added: dict[str, Any] = {
+        "stored_at": clock(stored.stored_at),
+        "sha256": stored.digest.hex(),
+        "root_task_id": stored.root_task_id,
+        "position": stored.position,
+        "chain_sha256": stored.chain.hex(),
+    }
+    if stored.signature is not None:
+        key_id, _, value = stored.signature.rpartition(":")
+        added["signature"] = {"key_id": key_id, "value": value}
+    return stored.body.encode()[:-1] + b"," + rendered(added)[1:]
+
+
+def shown_open(held: Open) -> bytes:
+    facts = {
+        "obligation_id": held.obligation_id,
+        "kind": held.kind,
+        "task_id": held.task_id,
+        "principal_ai": held.principal_ai,
+        "opened_at": clock(held.opened_at),
+        "opened_by": held.opened_by,
+        "custody_at": clock(held.custody_at),
+        "custody_by": held.moved_by,
+        "deadline_at": None if held.due_at is None else clock(held.due_at),
+    }
+    return rendered(facts)[:-1] + b',"receipt":' + held.body.encode() + b"}"
+
+
+def listed(items: list[bytes], next_cursor: str | None, **more: Any) -> bytes:
+    rest = rendered({"next_cursor": next_cursor, **more})[1:]
+    return b'{"items":[' + b",".join(items) + b"]," + rest
+
+
+def acknowledged(
+    entry: Entry, *, receipt_id: str, stored_at: datetime, root: str, position: int, replayed: bool
+) -> dict[str, Any]:
+    """What the emitter hears. For a replay under a dedupe_key `receipt_id` is the first receipt's."""
+    return {
+        "receipt_id": receipt_id,
+        "tenant_id": str(entry.tenant),
+        "task_id": entry.task_id,
+        "obligation_id": entry.obligation_id,
+        "root_task_id": root,
+        "position": position,
+        "stored_at": clock(stored_at),
+        "sha256": entry.digest.hex(),
+        "replayed": replayed,
+    }

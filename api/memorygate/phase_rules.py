@@ -1,0 +1,107 @@
+"""What a phase asks of a receipt's fields (SPEC §1.2). Pure; each rule names the field that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memorygate.rights import PHASES, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`path` is the field's name; `message` continues a sentence that begins with it and never quotes the value."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.message}"
+
+
+_ARTIFACT = ("artifact_pointer", "artifact_location", "artifact_mime", "artifact_checksum", "artifact_size_bytes")
+_ARTIFACT_NEEDED = ("artifact_pointer", "artifact_location", "artifact_mime")
+_ARTIFACT_KINDS = frozenset({"artifact_pointer", "mixed"})
+_TEXT_KINDS = frozenset({"response_text", "mixed"})
+
+
+def broken_rules(values: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """`values` may lack fields that were found bad already; rules about those stay silent."""
+    phase, kind = values.get("phase"), values.get("kind")
+    if not isinstance(phase, str) or not isinstance(kind, str):
+        return ()
+    allowed = PHASES[Kind(kind)]
+    if phase not in allowed:
+        return (Finding("phase", f"of kind {kind} must be one of: {', '.join(allowed)}"),)
+    findings: list[Finding] = []
+    if phase == "complete":
+        findings += _complete(values)
+    else:
+        findings += _without_outcome(values, phase)
+    findings += _escalate(values) if phase == "escalate" else _without_escalation(values, phase)
+    return tuple(findings)
+
+
+def _complete(values: Mapping[str, Any]) -> Iterator[Finding]:
+    if values.get("status") == "NA":
+        yield Finding("status", "must say how it ended: success, failure or canceled")
+    if "completed_at" in values and values["completed_at"] is None:
+        yield Finding("completed_at", "is required when phase is complete")
+    outcome = values.get("outcome_kind")
+    if outcome is None:
+        return
+    if outcome == "NA":
+        yield Finding("outcome_kind", "must be set when phase is complete")
+        return
+    yield from _outcome_text(values, outcome)
+    yield from _artifact(values, outcome)
+
+
+def _outcome_text(values: Mapping[str, Any], outcome: str) -> Iterator[Finding]:
+    if "outcome_text" not in values:
+        return
+    text = values["outcome_text"]
+    if outcome in _TEXT_KINDS and not text:
+        yield Finding("outcome_text", f"is required when outcome_kind is {outcome}")
+    elif outcome not in _TEXT_KINDS and text is not None:
+        yield Finding("outcome_text", f"must be absent when outcome_kind is {outcome}")
+
+
+def _artifact(values: Mapping[str, Any], outcome: str) -> Iterator[Finding]:
+    if outcome in _ARTIFACT_KINDS:
+        for name in _ARTIFACT_NEEDED:
+            if name in values and values[name] is None:
+                yield Finding(name, f"is required when outcome_kind is {outcome}")
+    else:
+        for name in _ARTIFACT:
+            if values.get(name) is not None:
+                yield Finding(name, f"must be absent when outcome_kind is {outcome}")
+
+
+def _without_outcome(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+    for name in ("status", "outcome_kind"):
+        if values.get(name) not in {None, "NA"}:
+            yield Finding(name, f"must be NA when phase is {phase}")
+    for name in ("outcome_text", "completed_at", *_ARTIFACT):
+        if values.get(name) is not None:
+            yield Finding(name, f"must be absent when phase is {phase}")
+
+
+def _escalate(values: Mapping[str, Any]) -> Iterator[Finding]:
+    if values.get("escalation_class") == "NA":
+        yield Finding("escalation_class", "must be set when phase is escalate")
+    for name in ("escalation_reason", "escalation_to"):
+        if name in values and values[name] is None:
+            yield Finding(name, "is required when phase is escalate")
+    target, recipient = values.get("escalation_to"), values.get("recipient_ai")
+    if target is not None and recipient is not None and recipient != target:
+        yield Finding("recipient_ai", "must equal escalation_to when phase is escalate")
+
+
+def _without_escalation(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+    if values.get("escalation_class") not in {None, "NA"}:
+        yield Finding("escalation_class", f"must be NA when phase is {phase}")
+    for name in ("escalation_reason", "escalation_to"):
+        if values.get(name) is not None:
+            yield Finding(name, f"must be absent when phase is {phase}")

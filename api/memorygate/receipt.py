@@ -1,0 +1,222 @@
+"""A receipt: evidence of custody, as its emitter sends it (SPEC §1.2).
+
+`Draft` is the field table: names, types, sizes, defaults. `examine` adds what no single field can know (the rules of
+its phase) and names every bad field at once, so that nobody repairs a receipt one refusal at a time. What it returns
+is complete: every default is filled in, and this filled-in form is what is hashed, compared and stored.
+
+Times stay the text that was sent. The ledger sorts by its own clock and only hands the emitter's on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from memorygate.canonical import Uncanonical, canonical
+from memorygate.phase_rules import Finding, broken_rules
+
+KIB = 1024
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_FRACTION = re.compile(r"\.\d+")
+_PLACEHOLDERS = frozenset({"na", "n/a", "tbd", "none", "null"})
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    if text != text.strip():
+        raise ValueError("must not begin or end with white space")
+    if text.casefold() in _PLACEHOLDERS:
+        raise ValueError("must be a real value, not a placeholder like NA or TBD")
+    if not text.isprintable():
+        raise ValueError("must not contain control characters")
+    return text
+
+
+def _moment(text: str) -> str:
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("must be an RFC 3339 time with its offset, like 2027-01-31T12:00:00Z")
+    try:
+        # Python knows six digits of a second, RFC 3339 any number.
+        datetime.fromisoformat(_FRACTION.sub("", text.upper()))
+    except ValueError:
+        raise ValueError("must be a time that exists") from None
+    return text
+
+
+def _pointer(text: str) -> str:
+    # INV-048: a data: URI is the artifact itself.
+    if text.lstrip().casefold().startswith("data:"):
+        raise ValueError("must point to an artifact, not contain it")
+    return text
+
+
+def _at_most(size: int) -> AfterValidator:
+    def check(value: Any) -> Any:
+        try:
+            form = value.encode() if isinstance(value, str) else canonical(value)
+        except (Uncanonical, UnicodeEncodeError):
+            raise ValueError("must hold only numbers and text that JSON can carry unchanged (RFC 8785)") from None
+        if len(form) > size:
+            raise ValueError(f"must not be larger than {size} bytes")
+        return value
+
+    return AfterValidator(check)
+
+
+def _text(size: int) -> Any:
+    return Annotated[str, StringConstraints(max_length=size), _at_most(size)]
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(_named)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_named)]
+Ulid = Annotated[str, StringConstraints(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"), AfterValidator(_named)]
+Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(_moment)]
+Pointer = Annotated[
+    str,
+    StringConstraints(max_length=2 * KIB),
+    _at_most(2 * KIB),
+    AfterValidator(_named),
+    AfterValidator(_pointer),
+]
+Tenant = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+    BeforeValidator(lambda value: _named(value) if isinstance(value, str) else value),
+]
+
+
+class Signature(BaseModel):
+    """A detached Ed25519 signature over the canonical form of every other field (D-28)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    key_id: Key
+    value: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}$")]
+    """The 64 bytes in base64url without padding."""
+
+
+class Draft(BaseModel):
+    """The field table. Sizes are bytes of UTF-8, of the canonical form where the value is JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    receipt_id: Ulid = Field(description="A ULID, made by the emitter; the same id and content again is a replay.")
+    task_id: Key
+    phase: Literal[
+        "accepted", "complete", "escalate", "rejected",
+        "published", "queued", "lease_issued", "reassigned", "expired", "revoked",
+    ]  # fmt: skip
+    kind: Literal["obligation", "startup", "lifecycle", "admission"] = "obligation"
+    emitter: Name = Field(description="Who sends it: the credential's principal, from which it is filled when omitted.")
+    principal_ai: Name = Field(description="The ultimate owner of the obligation.")
+    tenant_id: Tenant = Field(description="The uid of the namespace; filled from the credential when omitted.")
+    obligation_id: Key | None = Field(None, description="Default: task_id.")
+    parent_task_id: Key | None = None
+    caused_by_receipt_id: Ulid | None = None
+    dedupe_key: Key | None = Field(None, description="Unique per tenant and emitter.")
+    attempt: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    for_principal: Name | None = Field(None, description="Default: principal_ai.")
+    recipient_ai: Name | None = Field(None, description="Who has custody. Default: emitter; escalate: escalation_to.")
+    trust_domain: Key | None = None
+    status: Literal["NA", "success", "failure", "canceled"] = "NA"
+    task_type: Key | None = None
+    task_summary: _text(2 * KIB) | None = None  # type: ignore[valid-type]
+    task_body: Annotated[Any, _at_most(100 * KIB)] = None
+    inputs: Annotated[Any, _at_most(64 * KIB)] = None
+    outcome_kind: Literal["NA", "none", "response_text", "artifact_pointer", "mixed"] = "NA"
+    outcome_text: _text(64 * KIB) | None = None  # type: ignore[valid-type]
+    artifact_pointer: Pointer | None = None
+    artifact_location: Pointer | None = None
+    artifact_mime: Key | None = None
+    artifact_checksum: Key | None = None
+    artifact_size_bytes: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    escalation_class: Literal["NA", "owner", "capability", "trust", "policy", "scope", "other"] = "NA"
+    escalation_reason: Annotated[_text(2 * KIB), AfterValidator(_named)] | None = None  # type: ignore[valid-type]
+    escalation_to: Name | None = None
+    retry_requested: bool = False
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
+    body: Annotated[Any, _at_most(64 * KIB)] = None
+    metadata: Annotated[dict[str, Any], _at_most(16 * KIB)] = Field(default_factory=dict)
+    signature: Signature | None = None
+
+
+OPTIONAL_IN_A_REQUEST = frozenset({"emitter", "tenant_id"})
+"""Mandatory in a receipt, filled from the credential when a request omits them (D-36)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that is complete and obeys every rule. `fields` holds the whole table but the signature."""
+
+    fields: Mapping[str, Any]
+    form: bytes
+    """RFC 8785 of the fields that have a value (an absent member and null say the same): what is hashed and stored."""
+    signature: Signature | None
+
+
+def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | tuple[Finding, ...]:
+    """The complete receipt, or every finding about it. `tenant` and `emitter` fill what was omitted (D-36).
+
+    That a repeated tenant or emitter agrees with the credential is not judged here: that is a 403, not a 422.
+    """
+    filled = {"tenant_id": tenant, "emitter": emitter, **sent}
+    findings: tuple[Finding, ...] = ()
+    try:
+        draft = Draft.model_validate(filled)
+    except ValidationError as error:
+        findings = tuple(_finding(item) for item in error.errors(include_url=False, include_input=False))
+        bad = {finding.path.partition(".")[0] for finding in findings}
+        values = _defaults() | {name: value for name, value in filled.items() if name not in bad}
+        return findings + tuple(rule for rule in broken_rules(_completed(values)) if rule.path not in bad)
+    values = {name: getattr(draft, name) for name in Draft.model_fields}
+    signature = values.pop("signature")
+    values = _completed(values)
+    if findings := broken_rules(values):
+        return findings
+    return Receipt(values, form_of(values), signature)
+
+
+def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes:
+    """The canonical bytes of a complete receipt: one form, whichever way its absent fields were sent."""
+    return canonical({name: value for name, value in fields.items() if value is not None and name not in without})
+
+
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """The defaults that depend on other fields (SPEC §1.2)."""
+    complete = dict(values)
+    for name, source in (("obligation_id", "task_id"), ("for_principal", "principal_ai")):
+        if complete.get(name) is None:
+            complete[name] = complete.get(source)
+    if complete.get("recipient_ai") is None:
+        escalated = complete.get("phase") == "escalate"
+        complete["recipient_ai"] = complete.get("escalation_to" if escalated else "emitter")
+    return complete
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in Draft.model_fields.items()
+        if not field.is_required()
+    }
+
+
+def _finding(error: Any) -> Finding:
+    path = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained-")))
+    if error["type"] == "extra_forbidden":
+        said = "is kept by the ledger and cannot be sent" if path in _LEDGERS_OWN else "is not a field of a receipt"
+        return Finding(path, said)
+    if error["type"] == "missing":
+        return Finding(path, "is required")
+    return Finding(path, error["msg"].removeprefix("Value error, "))
+
+
+_LEDGERS_OWN = frozenset({"stored_at", "archived_at", "read_at", "sha256", "root_task_id", "position"})
