@@ -9,11 +9,11 @@ def permits(components: Iterable[str], component_key: str) -> bool:
 
 
 def meet(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
-    """The patterns that admit what both lists admit, sorted."""
+    """The patterns that admit what both lists admit: those of the first list in their order, then of the other."""
     first, second = tuple(one), tuple(other)
-    both = {pattern for pattern in first if any(_covers(wider, pattern) for wider in second)}
-    both |= {pattern for pattern in second if any(_covers(wider, pattern) for wider in first)}
-    return tuple(sorted(both))
+    both = [pattern for pattern in first if any(_covers(wider, pattern) for wider in second)]
+    both += [pattern for pattern in second if any(_covers(wider, pattern) for wider in first)]
+    return tuple(dict.fromkeys(both))
 
 
 def _admits(pattern: str, component_key: str) -> bool:

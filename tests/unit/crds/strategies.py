@@ -1,0 +1,137 @@
+"""Random worlds: believable enough to conflict, refer, break and be repaired."""
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
+from tests.unit.crds.worlds import START
+
+CANARY = "canary-value-that-is-nowhere-else"
+NAMESPACES = ("team", "other", "metagate-system")
+NAMES = ("a", "b", "c")
+
+words = st.sampled_from(["alpha", "beta", "gamma", "region", "mode", "deployment", "job"])
+forbidden = st.sampled_from(["deploy", "Tasks", "work-items", "workItems", "EXECUTE"])
+scalars = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(-5, 5), st.just(CANARY), words)
+names = st.sampled_from(NAMES)
+
+
+def free(keys: st.SearchStrategy[str] = words) -> st.SearchStrategy[dict[str, Any]]:
+    leaves = st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+    )
+    return st.dictionaries(keys, leaves, max_size=3)
+
+
+def optional(fields: dict[str, st.SearchStrategy[Any]], **needed: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(needed, optional=fields)
+
+
+services = st.dictionaries(
+    words, optional({"type": words, "metadata": free()}, endpoint=st.sampled_from(["http://a:1", "http://b:2"])), max_size=3
+)
+polling = st.dictionaries(words, optional({"interval": st.just("5s")}, endpoint=st.just("http://a/inbox")), max_size=2)
+patches = st.dictionaries(
+    words, st.none() | optional({"endpoint": st.none() | st.just("http://z"), "type": st.none() | words, "metadata": free()}), max_size=2
+)
+key_digests = st.builds(lambda number: {"id": f"{number:010d}", "sha256": f"{number:064x}"}, st.integers(1, 4))
+claims = st.one_of(
+    st.builds(lambda name: {"serviceAccount": {"name": name}}, names),
+    st.builds(
+        lambda issuer, subject: {"issuer": issuer, "subject": subject},
+        st.sampled_from(["https://one", "https://two", "https://cluster", "metagate"]),
+        st.sampled_from(["team:x", "other:x", "y"]),
+    ),
+)
+
+
+def distinct(items: st.SearchStrategy[Any], size: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(items, max_size=size, unique_by=lambda item: item.get("sha256") or str(item) if isinstance(item, dict) else item)
+
+
+VALID: dict[str, st.SearchStrategy[Any]] = {
+    "TokenIssuer": st.one_of(
+        optional({"issuer": st.sampled_from(["https://cluster", "https://one"])}, audiences=st.just(["m"]), jwks=st.just({"source": "Cluster"})),
+        optional(
+            {"namespaces": st.sampled_from([[], ["team"], ["other"], ["*"], ["team", "other"]])},
+            issuer=st.sampled_from(["https://one", "https://two", "metagate"]),
+            subjectPattern=st.just("{namespace}:*"),
+            audiences=st.just(["m"]),
+            jwks=st.just({"source": "URL", "url": "https://one/jwks"}),
+        ),
+    ),
+    "Principal": optional(
+        {
+            "type": st.sampled_from(["component", "admin", "delegate"]),
+            "suspended": st.booleans(),
+            "subjects": distinct(claims, 3),
+            "apiKeys": distinct(key_digests, 3),
+        }
+    ),
+    "Profile": optional(
+        {
+            "capabilities": free(),
+            "policy": free(),
+            "startup": optional({"slaSeconds": st.integers(1, 9)}),
+            "secretRefs": st.just([{"name": "db", "ref": "DB"}]),
+        }
+    ),
+    "Manifest": optional({"environment": free(), "services": services, "memoryMap": free(), "polling": polling}),
+    "PrincipalBinding": optional(
+        {
+            "active": st.booleans(),
+            "overrides": optional({"policy": free(), "services": patches, "polling": patches, "environment": free()}),
+        },
+        principalRef=st.fixed_dictionaries({"name": names}),
+        profileRef=st.fixed_dictionaries({"name": names}),
+        manifestRef=st.fixed_dictionaries({"name": names}),
+        components=distinct(st.sampled_from(["x", "y*", "*"]), 3),
+    ),
+    "PolicyProfile": st.builds(lambda depth: {"limits": {"maxSpawnDepth": depth}}, st.integers(0, 5)),
+}
+KIND_NAMES = tuple(VALID)
+
+
+def broken(kind: str) -> st.SearchStrategy[Any]:
+    """A spec that is not valid, mostly near a valid one."""
+    return st.one_of(
+        st.none(),
+        st.just([CANARY]),
+        st.builds(lambda spec, key: {**spec, key: CANARY}, VALID[kind], words),
+        st.builds(
+            lambda spec, section, key: {**spec, section: {"x": [[{key: CANARY}]]}},
+            VALID[kind],
+            st.sampled_from(["environment", "capabilities", "overrides"]),
+            forbidden,
+        ),
+    )
+
+
+@st.composite
+def objects(draw: st.DrawFn, *, generation: st.SearchStrategy[int] = st.just(1), wrong: int = 4) -> Declared:
+    """One object; about one in `wrong` is not valid."""
+    kind = draw(st.sampled_from((*KIND_NAMES, "PrincipalBinding", "Principal", "PrincipalBinding")))
+    namespace = "" if kind == "TokenIssuer" else draw(st.sampled_from(NAMESPACES))
+    name = draw(names)
+    spec = draw(broken(kind) if draw(st.integers(0, wrong - 1)) == 0 else VALID[kind])
+    created = START + timedelta(seconds=draw(st.integers(0, 3)))
+    return Declared(ObjectKey(kind, namespace, name), f"{kind}/{namespace}/{name}", draw(generation), created, spec)
+
+
+def worlds(**more: Any) -> st.SearchStrategy[list[Declared]]:
+    """Objects with distinct keys."""
+    return st.lists(objects(**more), max_size=14, unique_by=lambda item: item.key)
+
+
+settings_of_worlds = st.builds(
+    CompileSettings,
+    cluster_issuer=st.sampled_from([None, "https://cluster"]),
+    jwt_issuer=st.sampled_from([None, "metagate"]),
+    jwt_namespaces=st.sampled_from([("*",), ("team",), ()]),
+)
+
+
+def spaces(*known: str) -> list[Namespace]:
+    return [Namespace(name, f"tenant-{name}", START) for name in (known or NAMESPACES)]
