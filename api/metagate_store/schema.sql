@@ -448,7 +448,8 @@ BEGIN
     startups := 0;
     partitions := 0;
     FOR candidate IN
-        SELECT p.name, p.upper FROM metagate.startup_partition AS p WHERE p.lower < cutoff
+        -- Every partition: the id is the caller's clock, the age is ours.
+        SELECT p.name, p.upper FROM metagate.startup_partition AS p
         UNION ALL SELECT 'startup_default', NULL
     LOOP
         IF candidate.upper < cutoff THEN

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.databases import Database, Server
 
 from metagate_store import migrating
 from metagate_store.errors import SchemaMismatch, StoreUnavailable
@@ -23,7 +24,6 @@ from metagate_store.migrating import (
     wait_until_migrated,
 )
 from metagate_store.queries import every, parse
-from tests.databases import Database, Server
 
 SCHEMA = Path(migrating.__file__).parent / "schema.sql"
 

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from metagate_store.migrating import migrate
 from tests.databases import Server
 from tests.integration.store.test_migrations import SCHEMA, dump
+
+from metagate_store.migrating import migrate
 
 
 async def write() -> None:

@@ -1,0 +1,213 @@
+"""Partitions, retention and the outbox: best effort, and never in the way of a bootstrap."""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from tests.databases import Database
+from tests.integration.store.worlds import Somebody, publish, somebody
+
+from metagate_store.errors import RowRefused, StoreUnavailable
+from metagate_store.reading import Reader
+from metagate_store.rows import Outcome
+from metagate_store.witnessing import Purged, Witness
+
+HOURS_72 = timedelta(hours=72)
+
+
+@pytest.fixture
+async def witness(fresh_database: Database):
+    made = await Witness.open(fresh_database.publisher)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def boots(fresh_database: Database):
+    made = await Reader.connect(fresh_database.api, size=2)
+    yield made
+    await made.close()
+
+
+async def run(database: Database, *statements: str, dsn: str | None = None) -> list:
+    connection = await asyncpg.connect(dsn or database.superuser)
+    try:
+        for one in statements[:-1]:
+            await connection.execute(one)
+        return [tuple(row) for row in await connection.fetch(statements[-1])]
+    finally:
+        await connection.close()
+
+
+async def opened(reader: Reader, who: Somebody, *, mirror: bool = False, key: str | None = None):
+    [answer] = await reader.bootstrap([who.ask(mirror=mirror, idempotency_key=key)])
+    assert answer.outcome is Outcome.OPENED
+    assert answer.startup_id is not None
+    return answer.startup_id
+
+
+def aged(ids, hours: int = 73) -> str:
+    listed = ", ".join(f"'{one}'" for one in ids)
+    return (
+        f"UPDATE metagate.startup SET opened_at = opened_at - interval '{hours} hours' WHERE startup_id IN ({listed})"
+    )
+
+
+async def remaining(database: Database) -> set:
+    return {one for [one] in await run(database, "SELECT startup_id FROM metagate.startup")}
+
+
+@pytest.mark.invariant("INV-037")
+async def test_aged_sessions_leave(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """Without mirroring aged sessions leave whatever their state; younger ones stay."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    old_open, old_ready, young = [await opened(boots, who) for _ in range(3)]
+    await boots.report([who.tells(old_ready)])
+    await run(fresh_database, aged([old_open, old_ready]), "SELECT")
+    assert await witness.purge(HOURS_72, mirroring=False) == Purged(2, 0, 0)
+    assert await remaining(fresh_database) == {young}
+
+
+@pytest.mark.invariant("INV-037")
+async def test_unmirrored_sessions_stay(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """With mirroring an aged session stays until its last state is delivered, then leaves, an OPEN one too."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    waiting, delivered = await opened(boots, who, mirror=True), await opened(boots, who, mirror=True)
+    await boots.report([who.tells(waiting, mirror=True)])
+    await run(fresh_database, aged([waiting, delivered]), "SELECT")
+    rows = await witness.take()
+    assert [(row.event, row.startup_id) for row in rows] == [("OPEN", waiting), ("OPEN", delivered), ("READY", waiting)]
+    await witness.delivered([row.seq for row in rows[:2]])
+    assert await witness.purge(HOURS_72, mirroring=True) == Purged(1, 0, 0)
+    assert await remaining(fresh_database) == {waiting}
+    await witness.delivered([rows[2].seq])
+    assert await witness.purge(HOURS_72, mirroring=True) == Purged(1, 0, 0)
+
+
+async def test_partitions_are_made_and_dropped(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """The coming days get partitions once; a past day's is dropped whole when none of its rows must stay."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    assert await witness.prepare_partitions(2) == 0
+    assert await witness.prepare_partitions(4) == 2
+    now = await opened(boots, who)
+    [(where,)] = await run(fresh_database, "SELECT tableoid::regclass::text FROM metagate.startup")
+    assert where == f"metagate.startup_{datetime.now(UTC):%Y%m%d}"
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    insert = (
+        "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, "
+        "principal_key, component_key, digest) SELECT tenant, (left(metagate.id_at('2026-01-01 12:00Z')::text, 24) || lpad(n::text, 12, '0'))::uuid, "
+        "packet_id, '2026-01-01 12:00Z', deadline_at, compiled_at, revision, principal_key, component_key, digest "
+        f"FROM metagate.startup, generate_series(1, 10) AS n WHERE startup_id = '{now}'"
+    )
+    await run(
+        fresh_database,
+        f"CREATE TABLE metagate.startup_20260101 PARTITION OF metagate.startup FOR VALUES FROM (metagate.id_at('{past}')) "
+        f"TO (metagate.id_at('{past + timedelta(days=1)}'))",
+        insert,
+        "SELECT",
+        dsn=fresh_database.owner,
+    )
+    assert len(await remaining(fresh_database)) == 11
+    assert await witness.purge(HOURS_72, mirroring=False) == Purged(0, 1, 0)
+    assert await remaining(fresh_database) == {now}
+    assert await run(fresh_database, "SELECT to_regclass('metagate.startup_20260101') IS NULL") == [(True,)]
+
+
+async def test_missing_partition_stops_nobody(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """Without today's partition the default one takes the row, which is found, reported and purged like any other (D-39)."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    today = f"metagate.startup_{datetime.now(UTC):%Y%m%d}"
+    await run(fresh_database, f"DROP TABLE {today}", "SELECT")
+    startup = await opened(boots, who)
+    assert await run(fresh_database, "SELECT startup_id FROM metagate.startup_default") == [(startup,)]
+    assert await witness.prepare_partitions(2) == 0
+    assert (await boots.report([who.tells(startup)]))[0].outcome == "RECORDED"
+    await run(fresh_database, aged([startup]), "SELECT")
+    assert await witness.purge(HOURS_72, mirroring=True) == Purged(1, 0, 0)
+    assert await witness.prepare_partitions(2) == 1
+
+
+@pytest.mark.invariant("INV-028")
+async def test_upkeep_gives_way(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """While somebody reads, dropping a partition gives up at once, and a bootstrap meanwhile is not held up."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    await run(
+        fresh_database,
+        "CREATE TABLE metagate.startup_20260101 PARTITION OF metagate.startup "
+        "FOR VALUES FROM (metagate.id_at('2026-01-01Z')) TO (metagate.id_at('2026-01-02Z'))",
+        "SELECT",
+        dsn=fresh_database.owner,
+    )
+    connection = await asyncpg.connect(fresh_database.superuser)
+    async with connection.transaction():
+        await connection.fetch("SELECT FROM metagate.startup")
+        purge = asyncio.create_task(witness.purge(HOURS_72, mirroring=False), name="purge")
+        await asyncio.sleep(0)
+        await asyncio.wait_for(opened(boots, who), 1)
+        assert await asyncio.wait_for(purge, 2) == Purged(0, 0, 0)
+    await connection.close()
+    assert await witness.purge(HOURS_72, mirroring=False) == Purged(0, 1, 0)
+
+
+async def test_keys_leave(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """Idempotency keys leave after 24 hours, or with shorter retentions earlier; in bounded batches."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    for n in range(5):
+        await opened(boots, who, key=f"k{n}")
+    await run(
+        fresh_database,
+        "UPDATE metagate.idempotency SET opened_at = opened_at - interval '25 hours' WHERE key <> 'k0'",
+        "SELECT",
+    )
+    assert await witness.purge(HOURS_72, mirroring=False, batch=3) == Purged(0, 0, 3)
+    assert await witness.purge(HOURS_72, mirroring=False, batch=3) == Purged(0, 0, 1)
+    assert await run(fresh_database, "SELECT key FROM metagate.idempotency") == [("k0",)]
+    with pytest.raises(RowRefused):
+        await witness.purge(timedelta(seconds=1), mirroring=False)
+
+
+async def test_outbox(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """Receipts come in order; a postponed one holds back its startup's later ones only; a refused one is put aside."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    first, second = await opened(boots, who, mirror=True), await opened(boots, who, mirror=True)
+    await boots.report([who.tells(first, mirror=True), who.tells(second, "FAILED", mirror=True)])
+    rows = await witness.take()
+    assert [(row.event, row.startup_id) for row in rows] == [
+        ("OPEN", first), ("OPEN", second), ("READY", first), ("FAILED", second),
+    ]  # fmt: skip
+    assert rows[0].body["component_key"] == "indexer_1"
+    assert rows[2].body["report"] == {"build_version": "1"}
+    await witness.postpone([rows[0].seq], seconds=60, reason="unreachable")
+    assert [row.seq for row in await witness.take()] == [rows[1].seq, rows[3].seq]
+    await witness.refuse(rows[1].seq, code="TENANT_MISMATCH", detail="no")
+    await witness.delivered([rows[3].seq])
+    assert await witness.take() == []
+    waiting, lag = await witness.backlog()
+    assert (waiting, lag >= 0) == (2, True)
+    assert await run(fresh_database, "SELECT seq, code FROM metagate.outbox_refused") == [
+        (rows[1].seq, "TENANT_MISMATCH")
+    ]
+    assert await run(fresh_database, "SELECT attempts, last_error FROM metagate.outbox ORDER BY seq LIMIT 1") == [
+        (1, "unreachable")
+    ]
+
+
+async def test_witness_comes_back(fresh_database: Database, witness: Witness) -> None:
+    """A relay whose connection was ended opens another."""
+    await run(
+        fresh_database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'metagate relay'",
+    )
+    for _ in range(2):
+        with contextlib.suppress(StoreUnavailable):
+            await witness.backlog()
+    assert await witness.backlog() == (0, 0.0)
