@@ -5,6 +5,7 @@
 
 import base64
 import json
+from dataclasses import asdict
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -15,11 +16,13 @@ from tests.unit.identity.issued import (
     NOW,
     OTHER,
     OUTSIDE,
+    SECRET,
     SHARED,
     Signer,
     account,
     b64,
     claims,
+    published,
     rsa_key,
     signers,
     token,
@@ -37,7 +40,7 @@ def good() -> dict[str, bytes]:
         "typ at+jwt": token(claims(), typ="at+jwt"),
         "x5t beside kid": token(claims(), x5t="abc"),
         "one audience in a list": token(claims(aud=[AUDIENCE])),
-        "expired a moment ago": token(claims(iat=NOW - 100, exp=NOW - 20)),
+        "expired a moment ago": token(claims(iat=NOW - 100, exp=NOW - 5)),
         "issued a moment ahead": token(claims(iat=NOW + 20, exp=NOW + 600)),
         "exactly the longest life": token(claims(iat=NOW - 10, exp=NOW + 3590)),
         "service account, RS256": token(account()),
@@ -341,3 +344,28 @@ def _long() -> dict[str, bytes]:
         "a megabyte of As": b"A" * 1_000_000,
         "signature of 9 KB": token(claims()) + b"A" * 9000,
     }
+
+
+def written() -> dict[str, Any]:
+    """Keys and tokens made now, as JSON: for suites that run long after this module was imported."""
+    published_now = published()
+    return {
+        "secret": SECRET.decode(),
+        "issuers": [asdict(row) for row in published_now.issuers],
+        "issuer_keys": [asdict(row) for row in published_now.issuer_keys],
+        "good": {name: value.decode() for name, value in good().items()},
+        "attacks": {name: base64.b64encode(value).decode() for name, value in attacks().items()},
+        "later": {
+            "stranger": token(claims(sub="stranger@example.com")).decode(),
+            "another pod": token(account(**{"kubernetes.io": _other_pod()})).decode(),
+        },
+    }
+
+
+def _other_pod() -> dict[str, Any]:
+    bound: dict[str, Any] = account()["kubernetes.io"]
+    return {**bound, "pod": {"name": "indexer-8d1", "uid": "6a1f0b6e-1f57-4a4b-9f0f-3b1e6a0b5d22"}}
+
+
+if __name__ == "__main__":
+    print(json.dumps(written()))

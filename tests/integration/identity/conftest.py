@@ -1,0 +1,87 @@
+"""A gate that believes the corpus's issuers, and one principal who holds every good subject."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from tests.databases import Database
+from tests.integration.api.conftest import settings_for
+from tests.integration.api.town import Citizen, Town
+from tests.integration.store.worlds import row
+
+from metagate_api.server import serving
+from metagate_store.publishing import Publisher
+
+ROOT = Path(__file__).parents[3]
+ADMIN = str(uuid4())
+OUTSIDE, CLUSTER, SHARED = "https://idp.example.com", "https://kubernetes.default.svc.cluster.local", "metagate"
+SUBJECTS = (
+    (OUTSIDE, "indexer@example.com"),
+    (OUTSIDE, "jörg"),
+    (CLUSTER, "system:serviceaccount:team-a:indexer"),
+    (SHARED, "tester"),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    secret: str
+    issuers: list[dict[str, Any]]
+    issuer_keys: list[dict[str, Any]]
+    good: dict[str, str]
+    attacks: dict[str, bytes]
+    later: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    """Made by a process of its own: its times are those of now, however long the run has taken so far."""
+    made = subprocess.run(
+        [sys.executable, "-m", "tests.unit.identity.corpus"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    found = json.loads(made.stdout)
+    return Corpus(**{**found, "attacks": {name: base64.b64decode(text) for name, text in found["attacks"].items()}})
+
+
+def issuer_rows(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "issuer": [
+            row(ADMIN, **each, name=f"issuer-{n}", url=None, generation=1) for n, each in enumerate(corpus.issuers)
+        ],
+        "issuer_key": [row(ADMIN, **each) for each in corpus.issuer_keys],
+    }
+
+
+def subject_rows(who: Citizen) -> list[dict[str, Any]]:
+    named = {"tenant": str(who.tenant), "principal_key": who.name}
+    return [row(who.uid, issuer=issuer, subject=subject, **named) for issuer, subject in SUBJECTS]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gate(database: Database, corpus: Corpus) -> AsyncIterator[Town]:
+    publisher = await Publisher.open(database.publisher)
+    await publisher.load()
+    settings = settings_for(database, jwt_secret=SecretStr(corpus.secret))
+    async with serving(settings) as url:
+        made = Town(url, database, publisher, settings)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def indexer(gate: Town, corpus: Corpus) -> Citizen:
+    who = Citizen(tenant=uuid4(), name="indexer")
+    await gate.publish(who, **issuer_rows(corpus))
+    await gate.publish(subject=subject_rows(who))
+    return who
