@@ -128,6 +128,8 @@ _DIGEST_WORDS: Final = frozenset(
 
 def looks_secret(text: str) -> bool:
     """Whether this text looks like a secret, wherever it stands."""
+    if text.isalnum() and text.islower():
+        return False  # every shape that a detector knows has a capital or a separator; digests and names have none
     return (len(text) >= _SHORTEST or "://" in text) and _detected(text)
 
 

@@ -54,6 +54,11 @@ class Walk:
         elif value is not None and not isinstance(value, bool):
             self._number(value, trail, name)
 
+    @property
+    def at_most(self) -> int:
+        """A bound on the bytes of the spec as JSON: six per character, and room for quotes, numbers and commas."""
+        return 6 * self._text + 32 * self._nodes
+
     def found(self, trail: Trail, reason: str, message: str) -> None:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(paths.rendered(_steps(trail)), reason, message))

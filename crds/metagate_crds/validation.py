@@ -38,7 +38,7 @@ def examined(
         findings += schema
         if kind == PRINCIPAL.name and namespace != system_namespace:
             findings += _place(spec)
-        if not findings and kind in _IN_PACKETS:
+        if not findings and kind in _IN_PACKETS and walk.at_most > MAX_BYTES:
             findings += _size(spec)
     return (None, tuple(sorted(set(findings)))) if findings else (model, ())
 
@@ -109,10 +109,6 @@ def _place(spec: Any) -> list[Finding]:
 
 
 def _size(spec: Any) -> list[Finding]:
-    try:
-        size = len(canonical.canonical(spec))
-    except ValueError:
-        return [Finding("spec", reasons.INVALID_VALUE, "cannot be written as canonical JSON")]
-    if size > MAX_BYTES:
+    if len(canonical.canonical(spec)) > MAX_BYTES:
         return [Finding("spec", reasons.PACKET_TOO_LARGE, f"is larger than {MAX_BYTES} bytes")]
     return []

@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.unit.crds.worlds import START
 
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
-from tests.unit.crds.worlds import START
 
 CANARY = "canary-value-that-is-nowhere-else"
 NAMESPACES = ("team", "other", "metagate-system")
@@ -18,23 +18,29 @@ scalars = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(-5, 
 names = st.sampled_from(NAMES)
 
 
-def free(keys: st.SearchStrategy[str] = words) -> st.SearchStrategy[dict[str, Any]]:
+def free() -> st.SearchStrategy[dict[str, Any]]:
     leaves = st.recursive(
-        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=6
     )
-    return st.dictionaries(keys, leaves, max_size=3)
+    return st.dictionaries(words, leaves, max_size=3)
 
 
-def optional(fields: dict[str, st.SearchStrategy[Any]], **needed: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def optional(
+    fields: dict[str, st.SearchStrategy[Any]], **needed: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(needed, optional=fields)
 
 
 services = st.dictionaries(
-    words, optional({"type": words, "metadata": free()}, endpoint=st.sampled_from(["http://a:1", "http://b:2"])), max_size=3
+    words,
+    optional({"type": words, "metadata": free()}, endpoint=st.sampled_from(["http://a:1", "http://b:2"])),
+    max_size=3,
 )
 polling = st.dictionaries(words, optional({"interval": st.just("5s")}, endpoint=st.just("http://a/inbox")), max_size=2)
 patches = st.dictionaries(
-    words, st.none() | optional({"endpoint": st.none() | st.just("http://z"), "type": st.none() | words, "metadata": free()}), max_size=2
+    words,
+    st.none() | optional({"endpoint": st.none() | st.just("http://z"), "type": st.none() | words, "metadata": free()}),
+    max_size=2,
 )
 key_digests = st.builds(lambda number: {"id": f"{number:010d}", "sha256": f"{number:064x}"}, st.integers(1, 4))
 claims = st.one_of(
@@ -48,12 +54,18 @@ claims = st.one_of(
 
 
 def distinct(items: st.SearchStrategy[Any], size: int) -> st.SearchStrategy[list[Any]]:
-    return st.lists(items, max_size=size, unique_by=lambda item: item.get("sha256") or str(item) if isinstance(item, dict) else item)
+    return st.lists(
+        items, max_size=size, unique_by=lambda item: item.get("sha256") or str(item) if isinstance(item, dict) else item
+    )
 
 
 VALID: dict[str, st.SearchStrategy[Any]] = {
     "TokenIssuer": st.one_of(
-        optional({"issuer": st.sampled_from(["https://cluster", "https://one"])}, audiences=st.just(["m"]), jwks=st.just({"source": "Cluster"})),
+        optional(
+            {"issuer": st.sampled_from(["https://cluster", "https://one"])},
+            audiences=st.just(["m"]),
+            jwks=st.just({"source": "Cluster"}),
+        ),
         optional(
             {"namespaces": st.sampled_from([[], ["team"], ["other"], ["*"], ["team", "other"]])},
             issuer=st.sampled_from(["https://one", "https://two", "metagate"]),
@@ -110,14 +122,16 @@ def broken(kind: str) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def objects(draw: st.DrawFn, *, generation: st.SearchStrategy[int] = st.just(1), wrong: int = 4) -> Declared:
+def objects(draw: st.DrawFn, *, generations: tuple[int, int] = (1, 1), wrong: int = 4) -> Declared:
     """One object; about one in `wrong` is not valid."""
     kind = draw(st.sampled_from((*KIND_NAMES, "PrincipalBinding", "Principal", "PrincipalBinding")))
     namespace = "" if kind == "TokenIssuer" else draw(st.sampled_from(NAMESPACES))
     name = draw(names)
     spec = draw(broken(kind) if draw(st.integers(0, wrong - 1)) == 0 else VALID[kind])
     created = START + timedelta(seconds=draw(st.integers(0, 3)))
-    return Declared(ObjectKey(kind, namespace, name), f"{kind}/{namespace}/{name}", draw(generation), created, spec)
+    return Declared(
+        ObjectKey(kind, namespace, name), f"{kind}/{namespace}/{name}", draw(st.integers(*generations)), created, spec
+    )
 
 
 def worlds(**more: Any) -> st.SearchStrategy[list[Declared]]:

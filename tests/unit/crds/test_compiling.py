@@ -4,10 +4,6 @@ import copy
 import json
 
 import pytest
-
-from metagate_crds import canonical, packet, reasons
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import CompileSettings, ObjectKey
 from tests.unit.crds.worlds import (
     BINDING,
     MANIFEST,
@@ -25,6 +21,10 @@ from tests.unit.crds.worlds import (
     said,
     world,
 )
+
+from metagate_crds import canonical, packet, reasons
+from metagate_crds.compiling import compile_world
+from metagate_crds.declared import CompileSettings, ObjectKey
 
 
 def replaced(objects, kind, spec, *, name=None, generation=1):
@@ -128,7 +128,11 @@ def test_every_object_has_a_verdict_and_a_resource_row():
     [
         (("Profile", "capabilities"), {"write": True}, "capabilities"),
         (("Profile", "policy"), {"retries": 9}, "policy"),
-        (("Profile", "secretRefs"), [{"name": "x", "kind": "File", "ref": "/run/x", "required": False}], "required_env"),
+        (
+            ("Profile", "secretRefs"),
+            [{"name": "x", "kind": "File", "ref": "/run/x", "required": False}],
+            "required_env",
+        ),
         (("Manifest", "environment"), {"region": "us-1"}, "environment"),
         (("Manifest", "services"), {"a": {"endpoint": "http://a"}}, "services"),
         (("Manifest", "memoryMap"), {"long": "disk"}, "memory_map"),
@@ -354,7 +358,13 @@ def test_api_keys_are_rows_of_digests():
     """Nothing but the digest, the id, the owner and the end, in UTC."""
     spec = {"apiKeys": [api_key(1), api_key(2, expiresAt="2027-02-01T02:00:00+02:00")]}
     assert rows(compiled(declared("Principal", "p", spec)), "api_key") == [
-        {"sha256": f"{1:064x}", "key_id": f"{1:010d}", "tenant": "tenant-team", "principal_key": "p", "expires_at": None},
+        {
+            "sha256": f"{1:064x}",
+            "key_id": f"{1:010d}",
+            "tenant": "tenant-team",
+            "principal_key": "p",
+            "expires_at": None,
+        },
         {
             "sha256": f"{2:064x}",
             "key_id": f"{2:010d}",

@@ -124,5 +124,8 @@ def test_free_form_leaves_are_the_contracts():
         "memoryMap",
         "services.*.metadata",
         "jwks.inline.keys[]",
-        *(f"overrides.{name}" for name in ("capabilities", "policy", "services", "memoryMap", "polling", "schemas", "environment")),
+        *(
+            f"overrides.{name}"
+            for name in ("capabilities", "policy", "services", "memoryMap", "polling", "schemas", "environment")
+        ),
     }

@@ -3,10 +3,6 @@
 import copy
 
 import pytest
-
-from metagate_crds import reasons
-from metagate_crds.forbidden import FORBIDDEN_KEYS, holds_forbidden_key, is_forbidden
-from metagate_crds.validation import validate
 from tests.unit.crds.worlds import (
     BINDING,
     MANIFEST,
@@ -20,6 +16,10 @@ from tests.unit.crds.worlds import (
     rows,
     said,
 )
+
+from metagate_crds import reasons
+from metagate_crds.forbidden import FORBIDDEN_KEYS, holds_forbidden_key, is_forbidden
+from metagate_crds.validation import validate
 
 SHAPES = {
     "root": lambda key: {key: 1},
@@ -57,7 +57,9 @@ def spoiled(kind, place, content):
 
 @pytest.mark.invariant("INV-031")
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("kind", "place"), PLACES, ids=lambda value: value if isinstance(value, str) else ".".join(value))
+@pytest.mark.parametrize(
+    ("kind", "place"), PLACES, ids=lambda value: value if isinstance(value, str) else ".".join(value)
+)
 def test_every_forbidden_key_is_refused_in_every_shape_and_place(kind, place, shape):
     """However a forbidden key is spelt and however deep it hides, the finding names its path."""
     for key in FORBIDDEN_KEYS:
@@ -70,7 +72,9 @@ def test_every_forbidden_key_is_refused_in_every_shape_and_place(kind, place, sh
 
 
 @pytest.mark.invariant("INV-031")
-@pytest.mark.parametrize(("kind", "place"), PLACES, ids=lambda value: value if isinstance(value, str) else ".".join(value))
+@pytest.mark.parametrize(
+    ("kind", "place"), PLACES, ids=lambda value: value if isinstance(value, str) else ".".join(value)
+)
 def test_the_last_good_snapshot_stays_served_beside_a_forbidden_key(kind, place):
     """An update with a forbidden key is not accepted, and what was served before is served still."""
     before = believable()
@@ -86,7 +90,9 @@ def test_the_last_good_snapshot_stays_served_beside_a_forbidden_key(kind, place)
     assert "deploy" in everything_said(result)
 
 
-@pytest.mark.parametrize("key", ["task", "scaled", "deployment", "deploymentKey", "payload", "executor", "provisioned", "job"])
+@pytest.mark.parametrize(
+    "key", ["task", "scaled", "deployment", "deploymentKey", "payload", "executor", "provisioned", "job"]
+)
 def test_neighbouring_words_are_ordinary(key):
     """Only the eight keys are forbidden, not words that contain or resemble them."""
     assert not is_forbidden(key)

@@ -1,9 +1,6 @@
 """Broken updates: the last good version is served, less what the update takes away (D-20, D-33)."""
 
 import pytest
-
-from metagate_crds import reasons
-from metagate_crds.compiling import compile_world
 from tests.unit.crds.worlds import (
     BINDING,
     MANIFEST,
@@ -20,6 +17,9 @@ from tests.unit.crds.worlds import (
     said,
     world,
 )
+
+from metagate_crds import reasons
+from metagate_crds.compiling import compile_world
 
 BROKEN = {"nonsense": 1}
 
@@ -168,7 +168,11 @@ def test_a_demotion_takes_effect_and_a_promotion_does_not(before, after, served)
 def test_scope_and_rights_are_taken_away_and_not_given():
     """In the system namespace, where they may be had at all."""
     high = {"scope": "Cluster", "rights": ["witness"]}
-    for before, after, served in ((high, {}, ("Namespace", [])), ({}, high, ("Namespace", [])), (high, high, ("Cluster", ["witness"]))):
+    for before, after, served in (
+        (high, {}, ("Namespace", [])),
+        ({}, high, ("Namespace", [])),
+        (high, high, ("Cluster", ["witness"])),
+    ):
         first = declared("Principal", "p", before, namespace="metagate-system")
         second = declared("Principal", "p", {**after, **BROKEN}, generation=2, namespace="metagate-system")
         row = rows(compiled(second, last_good=good(first)), "principal")[0]
@@ -196,16 +200,17 @@ def test_deactivation_takes_effect_in_a_broken_update(value, count):
 )
 def test_components_are_those_that_both_versions_permit(before, after, served):
     """Narrowing a glob narrows; widening one does not widen."""
-    result = updated(
-        "PrincipalBinding", "indexer", {**BINDING, "components": before}, {**BINDING, "components": after}
-    )
+    result = updated("PrincipalBinding", "indexer", {**BINDING, "components": before}, {**BINDING, "components": after})
     assert rows(result, "binding")[0]["components"] == served
 
 
 def test_an_issuer_loses_what_a_broken_update_removes():
     """Namespaces, audiences and algorithms are intersected."""
     before = outside(
-        audiences=["a", "b"], algorithms=["RS256", "ES256"], namespaces=["team", "other"], subjectPattern="{namespace}:*"
+        audiences=["a", "b"],
+        algorithms=["RS256", "ES256"],
+        namespaces=["team", "other"],
+        subjectPattern="{namespace}:*",
     )
     before["audiences"] = ["a", "b"]
     after = {**before, "audiences": ["b", "c"], "algorithms": ["ES256", "none"], "namespaces": ["other", "third"]}

@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pytest
+from tests.unit.crds.worlds import believable, compiled
 
 from metagate_crds import canonical, packet
-from tests.unit.crds.worlds import believable, compiled
 
 REQUEST = packet.PerRequest(
     packet_id="0197a0d2-0000-7000-8000-000000000001",
@@ -31,7 +31,9 @@ def shared():
 
 
 def request(digest):
-    return packet.PerRequest(**{name: getattr(REQUEST, name) for name in packet.PerRequest.__slots__} | {"digest": digest})
+    return packet.PerRequest(
+        **{name: getattr(REQUEST, name) for name in packet.PerRequest.__slots__} | {"digest": digest}
+    )
 
 
 @pytest.mark.invariant("INV-013", "INV-014")

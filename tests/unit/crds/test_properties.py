@@ -6,13 +6,23 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from tests.unit.crds.strategies import (
+    CANARY,
+    KIND_NAMES,
+    NAMESPACES,
+    VALID,
+    broken,
+    objects,
+    settings_of_worlds,
+    spaces,
+    worlds,
+)
 
 from metagate_crds import canonical, packet, reasons
 from metagate_crds.compiling import compile_world
 from metagate_crds.forbidden import holds_forbidden_key
 from metagate_crds.validation import validate
 from metagate_crds.world import World
-from tests.unit.crds.strategies import CANARY, KIND_NAMES, NAMESPACES, VALID, broken, objects, settings_of_worlds, spaces, worlds
 
 many = settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 some = settings(many, max_examples=50)
@@ -29,7 +39,7 @@ def answer(result):
 
 
 def of_keys(result, keys):
-    rows, verdicts, good, packets = answer(result)
+    rows, verdicts, good, _ = answer(result)
     uids = {verdicts[key].uid for key in keys if key in verdicts}
     return (
         {key: rows.get(key, []) for key in keys},
@@ -78,7 +88,9 @@ def test_no_packet_holds_a_forbidden_key(found, how):
 def test_the_order_of_objects_does_not_matter(found, how, chance):
     """Equal worlds give equal rows, verdicts and packets, whatever came first."""
     shuffled = random.Random(chance.random()).sample(found, len(found))
-    assert answer(compile_world(World(how, spaces(), found), {})) == answer(compile_world(World(how, spaces(), shuffled), {}))
+    assert answer(compile_world(World(how, spaces(), found), {})) == answer(
+        compile_world(World(how, spaces(), shuffled), {})
+    )
 
 
 @pytest.mark.invariant("INV-009")
@@ -121,7 +133,16 @@ def validate_of(verdict, found, how):
 def test_a_broken_world_gives_nobody_more_than_the_last_good_one(before, how):
     """With everything broken, what is served is at most what was served (D-33)."""
     good = compile_world(World(how, spaces(), before), {})
-    ruined = [type(item)(item.key, item.uid, 2, item.created, {**(item.spec or {}), "nonsense": 1} if isinstance(item.spec, dict) else None) for item in before]
+    ruined = [
+        type(item)(
+            item.key,
+            item.uid,
+            2,
+            item.created,
+            {**(item.spec or {}), "nonsense": 1} if isinstance(item.spec, dict) else None,
+        )
+        for item in before
+    ]
     result = compile_world(World(how, spaces(), ruined), good.good)
     old = {(row.table, row.key): row.values for rows in good.rows.values() for row in rows if row.table != "resource"}
     for rows in result.rows.values():
@@ -138,7 +159,7 @@ def histories(draw):
     return draw(worlds()), draw(
         st.lists(
             st.one_of(
-                objects(generation=st.integers(2, 9), wrong=3),
+                objects(generations=(2, 9), wrong=3),
                 st.tuples(st.just("remove"), st.integers(0, 20)),
                 st.tuples(st.just("leave"), st.sampled_from(NAMESPACES)),
                 st.tuples(st.just("enter"), st.sampled_from(NAMESPACES)),

@@ -1,15 +1,15 @@
 """Bounds come before everything else: no spec, however made, costs more than a finding."""
 
-import datetime
+import datetime as dt
 import math
 import time
 
 import pytest
+from tests.unit.crds.worlds import MANIFEST
 
 from metagate_crds import reasons
 from metagate_crds.kinds import KINDS
 from metagate_crds.validation import validate
-from tests.unit.crds.worlds import MANIFEST
 
 
 def nested(levels, leaf=1):
@@ -61,7 +61,10 @@ def test_a_megabyte_is_too_large():
         reasons.TOO_LARGE,
         reasons.PACKET_TOO_LARGE,
     }
-    assert validate("Manifest", {"environment": dict(list(environment.items())[:300])})[0].reason == reasons.PACKET_TOO_LARGE
+    assert (
+        validate("Manifest", {"environment": dict(list(environment.items())[:300])})[0].reason
+        == reasons.PACKET_TOO_LARGE
+    )
     assert validate("Manifest", {"environment": dict(list(environment.items())[:200])}) == ()
 
 
@@ -70,7 +73,9 @@ def test_one_text_has_a_bound():
     assert [item.reason for item in findings_in("a b " * 17_000)] == [reasons.TOO_LARGE]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 2**53, -(2**60), datetime.date(2026, 1, 1), b"x", {1, 2}, "a\x00b", "\ud800"])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, 2**53, -(2**60), dt.date(2026, 1, 1), b"x", {1, 2}, "a\x00b", "\ud800"]
+)
 def test_what_json_cannot_carry_is_refused(value):
     """YAML, Python and JavaScript each know values that JSON does not."""
     (finding,) = findings_in(value)

@@ -1,11 +1,6 @@
 """Whose subject is it: TokenIssuers, namespaces, conflicts (D-13, D-31, D-37, D-44, D-45, D-46)."""
 
 import pytest
-
-from metagate_crds import reasons, subjects
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import CompileSettings, ObjectKey
-from metagate_crds.validation import validate
 from tests.unit.crds.worlds import (
     CLUSTER_ISSUER,
     PRINCIPAL,
@@ -21,12 +16,22 @@ from tests.unit.crds.worlds import (
     world,
 )
 
+from metagate_crds import reasons, subjects
+from metagate_crds.compiling import compile_world
+from metagate_crds.declared import CompileSettings, ObjectKey
+from metagate_crds.validation import validate
+
 IDP = "https://idp.example.com"
 CLUSTER = declared("TokenIssuer", "cluster", CLUSTER_ISSUER)
 
 
 def principal(name, *claims, namespace="team", age=0.0, **more):
-    subjects_ = [{"serviceAccount": {"name": claim}} if isinstance(claim, str) else dict(zip(("issuer", "subject"), claim, strict=True)) for claim in claims]
+    subjects_ = [
+        {"serviceAccount": {"name": claim}}
+        if isinstance(claim, str)
+        else dict(zip(("issuer", "subject"), claim, strict=True))
+        for claim in claims
+    ]
     return declared("Principal", name, {"subjects": subjects_, **more}, namespace=namespace, age=age)
 
 
@@ -90,7 +95,10 @@ def test_an_outside_issuer_admits_nobody_by_default():
     """Namespaces are named, or `*`."""
     claim = principal("p", (IDP, "x@team.example.com"))
     assert resolved(compiled(claim)) == ("False", reasons.ISSUER_NOT_FOUND)
-    assert resolved(compiled(declared("TokenIssuer", "idp", outside()), claim)) == ("False", reasons.ISSUER_NOT_ADMITTING)
+    assert resolved(compiled(declared("TokenIssuer", "idp", outside()), claim)) == (
+        "False",
+        reasons.ISSUER_NOT_ADMITTING,
+    )
     for namespaces in (["other"], []):
         issuer = declared("TokenIssuer", "idp", outside(namespaces=namespaces))
         assert resolved(compiled(issuer, claim)) == ("False", reasons.ISSUER_NOT_ADMITTING)
@@ -110,7 +118,18 @@ def test_a_subject_pattern_keeps_namespaces_apart():
 
 
 @pytest.mark.parametrize(
-    "pattern", ["{namespace}-*", "*{namespace}", "x{namespace}", "{namespace}*", "{namespace}{namespace}", "a-{namespace}:*", "{ns}:{namespace}", "*", "fixed"]
+    "pattern",
+    [
+        "{namespace}-*",
+        "*{namespace}",
+        "x{namespace}",
+        "{namespace}*",
+        "{namespace}{namespace}",
+        "a-{namespace}:*",
+        "{ns}:{namespace}",
+        "*",
+        "fixed",
+    ],
 )
 def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
     """`team` must not claim what belongs to `team-a`."""
@@ -118,7 +137,9 @@ def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
     assert finding.reason == reasons.INVALID_PATTERN
 
 
-@pytest.mark.parametrize("pattern", ["*@{namespace}.example.com", "{namespace}:*", "repo:{namespace}/*", "{namespace}", "urn_{namespace}_*"])
+@pytest.mark.parametrize(
+    "pattern", ["*@{namespace}.example.com", "{namespace}:*", "repo:{namespace}/*", "{namespace}", "urn_{namespace}_*"]
+)
 def test_a_pattern_with_clear_borders_is_accepted(pattern):
     """Anything that no namespace name contains may stand beside the namespace."""
     assert validate("TokenIssuer", outside(namespaces=["*"], subjectPattern=pattern)) == ()
@@ -153,10 +174,16 @@ def test_a_subject_belongs_to_one_principal_in_the_whole_cluster():
 def test_a_conflict_across_namespaces_names_nobody():
     """Neither the namespace nor the object of the other tenant."""
     loose = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="{namespace}"))
-    tight = declared("TokenIssuer", "one", outside("https://one", namespaces=["zebra", "team"], subjectPattern="*:{namespace}:*"))
+    tight = declared(
+        "TokenIssuer", "one", outside("https://one", namespaces=["zebra", "team"], subjectPattern="*:{namespace}:*")
+    )
     both = ("https://one", "a:zebra:b:team:c")
     result = compiled(
-        loose, tight, principal("winner", both, namespace="zebra"), principal("loser", both, age=1), namespaces=("zebra",)
+        loose,
+        tight,
+        principal("winner", both, namespace="zebra"),
+        principal("loser", both, age=1),
+        namespaces=("zebra",),
     )
     verdict = of(result, "Principal", "loser")
     assert said(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
@@ -206,7 +233,9 @@ def test_the_shared_secrets_issuer_cannot_be_a_token_issuer():
 def test_scope_and_rights_belong_to_the_system_namespace():
     """Anywhere else the object is refused (D-51)."""
     spec = {**PRINCIPAL, "scope": "Cluster", "rights": ["witness"]}
-    result = compiled(CLUSTER, declared("Principal", "p", spec), declared("Principal", "p", spec, namespace="metagate-system"))
+    result = compiled(
+        CLUSTER, declared("Principal", "p", spec), declared("Principal", "p", spec, namespace="metagate-system")
+    )
     assert said(of(result, "Principal", "p"))["Accepted"] == ("False", reasons.SYSTEM_NAMESPACE_ONLY)
     (row,) = rows(result, "principal")
     assert (row["tenant"], row["scope"], row["rights"]) == ("tenant-metagate-system", "Cluster", ["witness"])
@@ -218,7 +247,11 @@ def test_a_tenant_is_an_incarnation_of_a_namespace():
     """Rows carry the namespace's uid (D-46)."""
     space = world(CLUSTER, principal("p", "sa"))
     before = compile_world(space, {})
-    again = compile_world(space, {}, space.put_namespace(type(space.namespaces["team"])("team", "second", space.namespaces["team"].created)))
+    again = compile_world(
+        space,
+        {},
+        space.put_namespace(type(space.namespaces["team"])("team", "second", space.namespaces["team"].created)),
+    )
     key = ObjectKey("Principal", "team", "p")
     assert [row.values["tenant"] for row in before.rows[key] if row.table == "principal"] == ["tenant-team"]
     assert [row.values["tenant"] for row in again.rows[key] if row.table == "principal"] == ["second"]
@@ -254,12 +287,20 @@ def test_inline_keys_are_public_asymmetric_and_strong(jwk, sound):
     spec = {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": [jwk]}}}
     findings = validate("TokenIssuer", spec)
     assert [item.reason for item in findings] == ([] if sound else [reasons.INVALID_JWK])
-    assert all(str(value) not in str(findings) for name, value in jwk.items() if name in {"d", "k", "x", "n"} and len(value) > 8)
+    assert all(
+        str(value) not in str(findings)
+        for name, value in jwk.items()
+        if name in {"d", "k", "x", "n"} and len(value) > 8
+    )
 
 
 def test_inline_keys_become_rows_and_other_sources_wait():
     """KeysFresh says which."""
-    inline = {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": [{**EC, "x5t": "zz", "alg": "ES256"}]}}}
+    inline = {
+        "issuer": "x",
+        "audiences": ["a"],
+        "jwks": {"source": "Inline", "inline": {"keys": [{**EC, "x5t": "zz", "alg": "ES256"}]}},
+    }
     result = compiled(declared("TokenIssuer", "in", inline), declared("TokenIssuer", "out", outside()))
     assert rows(result, "issuer_key") == [{"issuer": "x", "kid": "k", "jwk": {**EC, "alg": "ES256"}, "alg": "ES256"}]
     assert said(of(result, "TokenIssuer", "in"))["KeysFresh"] == ("True", reasons.KEYS_INLINE)
@@ -282,14 +323,24 @@ def test_algorithms_are_asymmetric_only(algorithm):
     assert validate("TokenIssuer", {**CLUSTER_ISSUER, "algorithms": [algorithm]})
 
 
-@pytest.mark.parametrize("url", ["http://x/jwks", "https://user@x/jwks", "https://", "file:///etc/passwd", "https://x/a#b", "x"])
+@pytest.mark.parametrize(
+    "url", ["http://x/jwks", "https://user@x/jwks", "https://", "file:///etc/passwd", "https://x/a#b", "x"]
+)
 def test_key_sets_are_fetched_over_https(url):
     """And from nowhere else."""
     assert validate("TokenIssuer", outside(jwks={"source": "URL", "url": url}))
 
 
 @pytest.mark.parametrize(
-    "jwks", [{}, {"source": "URL"}, {"source": "Inline"}, {"source": "Cluster", "url": "https://x"}, {"source": "Inline", "inline": {"keys": []}}, {"source": "Disk"}]
+    "jwks",
+    [
+        {},
+        {"source": "URL"},
+        {"source": "Inline"},
+        {"source": "Cluster", "url": "https://x"},
+        {"source": "Inline", "inline": {"keys": []}},
+        {"source": "Disk"},
+    ],
 )
 def test_a_key_source_is_one_thing(jwks):
     """What belongs to another source is a mistake."""

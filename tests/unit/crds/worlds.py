@@ -72,7 +72,9 @@ def believable(*, namespace: str = "team") -> list[Declared]:
 
 def world(*objects: Declared, settings: CompileSettings = SETTINGS, namespaces: tuple[str, ...] = ()) -> World:
     """A world in which every namespace that is mentioned exists."""
-    names = {"team", "other", "metagate-system", *namespaces} | {item.key.namespace for item in objects if item.key.namespace}
+    names = {"team", "other", "metagate-system", *namespaces} | {
+        item.key.namespace for item in objects if item.key.namespace
+    }
     return World(settings, [Namespace(name, f"tenant-{name}", START) for name in sorted(names)], objects)
 
 
