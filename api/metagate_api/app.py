@@ -17,7 +17,7 @@ from legivellum_http.edge import Edge, Hot
 from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
-from metagate_api import admin, catalogue, doors, introspection, openapi, startups, views
+from metagate_api import admin, catalogue, doors, introspection, startups, views
 from metagate_api.access_log import AccessLog
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
@@ -148,13 +148,13 @@ def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | 
     app = FastAPI(
         title="MetaGate",
         version=gate.settings.version,
+        openapi_url=None,  # served by doors, like everything else
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=living,
     )
     app.state.gate = gate
-    app.openapi = lambda: openapi.document(gate.settings)  # type: ignore[method-assign]
     for path, methods in hot.items():
         for method, handler in methods.items():
             app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))

@@ -3,10 +3,14 @@
 import base64
 import json
 from typing import Final
+from uuid import UUID
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
 from metagate_store.rows import Cursor
+
+STARTUPS: Final = "startups"
+"""Its positions are (tenant, startup_id); those of the other lists (tenant, name)."""
 
 _LONGEST: Final = 1_024
 
@@ -22,7 +26,7 @@ def read(listing: str, word: str | None) -> Cursor | None:
     if word is None:
         return None
     parts = _parts(word)
-    if len(parts) < 2 or parts[0] != listing:
+    if len(parts) != 3 or parts[0] != listing or not all(map(_is_id, parts[1:] if listing == STARTUPS else parts[1:2])):
         raise invalid()
     return tuple(parts[1:])
 
@@ -33,6 +37,14 @@ def _parts(word: str) -> list[str]:
     except (ValueError, RecursionError):
         return []
     return parts if isinstance(parts, list) and all(map(_is_text, parts)) else []
+
+
+def _is_id(part: str) -> bool:
+    try:
+        UUID(part)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_text(part: object) -> bool:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import SECURITY_HEADERS, refuse
-from metagate_api import metrics
+from metagate_api import metrics, openapi
 from metagate_api.gate import Gate, gate_of, said
 
 router = APIRouter()
@@ -72,6 +72,11 @@ async def readyz(request: Request) -> Response:
             "compiled_at": seen.compiled_at,
         }
     )
+
+
+@router.get("/openapi.json")
+async def description(request: Request) -> Response:
+    return said(openapi.document(gate_of(request).settings))
 
 
 @router.get("/metrics")

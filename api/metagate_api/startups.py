@@ -77,10 +77,12 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
         status=status,
         component_key=component_key,
         principal_key=None if reads_all(caller) else caller.principal_key,
-        after=cursors.read("startups", cursor),
+        after=cursors.read(cursors.STARTUPS, cursor),
         limit=limit,
     )
-    return said({"items": [shown(row) for row in page.items], "next_cursor": cursors.written("startups", page.next)})
+    return said(
+        {"items": [shown(row) for row in page.items], "next_cursor": cursors.written(cursors.STARTUPS, page.next)}
+    )
 
 
 @router.get("/v1/startup/{startup_id}")

@@ -1,5 +1,6 @@
 """A gate on a socket of its own, over a database of its own, per module."""
 
+import sys
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
@@ -34,3 +35,19 @@ async def town(database: Database) -> AsyncIterator[Town]:
             yield made
         finally:
             await made.close()
+
+
+_SEEN: list[tuple[str, object]] = []
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.sendto"}:
+        _SEEN.append((event, arguments[-1] if event == "socket.connect" else arguments[0]))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def socket_guard() -> list[tuple[str, object]]:
+    """Every connect() and name lookup of this process from now on; an audit hook cannot be taken back."""
+    if not _SEEN:
+        sys.addaudithook(_watch)
+    return _SEEN
