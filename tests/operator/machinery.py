@@ -294,9 +294,9 @@ class Admission(Process):
 
 def trusted(cluster: Cluster) -> bool:
     """The API server knows our CA and calls us: an invalid object is refused by the webhook."""
-    probe = resource("Manifest", "default", "probe", {"environment": {"tasks": []}})
+    probe = resource("Manifest", "default", "probe", {"deploymentKey": "d", "version": 1, "environment": {"tasks": []}})
     done = cluster.kubectl.run("apply", "--dry-run=server", "-f", "-", stdin=probe, check=False)
-    return "is not valid" in done.stderr
+    return "is a forbidden key" in done.stderr
 
 
 def answers(port: int) -> bool:

@@ -160,7 +160,9 @@ def load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     try:
         for descriptor, content in ((chain, certificate), (private, key)):
             os.write(descriptor, content)
-        context.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{private}")
+        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            # first into a scratch one: a pair that does not match would leave the live context with half of it
+            each.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{private}")
     finally:
         os.close(chain)
         os.close(private)

@@ -89,11 +89,11 @@ def complaints(subject: Declared, around: Sequence[Declared], settings: CompileS
     settings = replace(settings, cluster_issuer=settings.cluster_issuer or "https://cluster.invalid")
     world = World(settings, [namespace] if namespace.name else [], [*around, subject])
     verdict = compile_world(world, {}, frozenset({subject.key})).verdicts[subject.key]
-    return tuple(
-        f"{each.reason}: {each.message}"
-        for each in verdict.conditions
-        if COMPLAINTS.get(each.type) == each.status and each.message
-    )
+    against = [each for each in verdict.conditions if COMPLAINTS.get(each.type) == each.status and each.message]
+    causes = [
+        each for each in against if each.type != COMPILED
+    ] or against  # that nothing is served then needs no saying
+    return tuple(part for each in causes for part in each.message.split("; "))
 
 
 def _subject(request: Mapping[str, Any]) -> Declared:
