@@ -18,6 +18,8 @@ from kubernetes.aio import client, config
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
+ACCEPTED = f"{JSON}, */*;q=0.1"
+"""The API server answers 406 to whoever asks /openid/v1/jwks for plain JSON only."""
 PAGE_TIMEOUT_SECONDS = 30.0
 MEBIBYTE = 1 << 20
 
@@ -113,7 +115,7 @@ class Kubernetes:
         within: float = PAGE_TIMEOUT_SECONDS,
     ) -> bytes:
         """One request; the bytes of the answer. Raises as `call` does."""
-        headers = {"Accept": JSON, "Content-Type": content_type}
+        headers = {"Accept": ACCEPTED, "Content-Type": content_type}
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             url = f"{self.configuration.host}{path}"
