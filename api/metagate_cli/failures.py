@@ -36,6 +36,11 @@ def explained(error: BaseException) -> tuple[str, int]:
     return f"unexpected {name} (`METAGATE_TRACEBACK=1` shows where): this is a bug, please report it", FOUND
 
 
+def wants_traceback() -> bool:
+    """Whether METAGATE_TRACEBACK asks for what a developer needs."""
+    return bool(os.environ.get("METAGATE_TRACEBACK"))  # noqa: TID251 - it must work when the settings do not
+
+
 def _settings(error: BaseException) -> str:
     """Pydantic's findings without the values it saw."""
     errors = getattr(error, "errors", None)

@@ -38,9 +38,11 @@ def main() -> None:
         sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever it is
-        from metagate_cli.failures import explained
+    except Exception as error:
+        from metagate_cli.failures import explained, wants_traceback
 
+        if wants_traceback():
+            raise
         line, code = explained(error)
         say(f"metagate: {line}")
         sys.exit(code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -190,37 +190,40 @@ class Publication:
         gone: frozenset[TableKey],
     ) -> list[ChangeRow]:
         """One row per object whose part of what is served differs, by digests only (EXT-04)."""
-        touched = {stored.owner for stored in changed.values()}
-        touched |= {self._rows[key].owner for key in (*gone, *changed) if key in self._rows}
-        after: dict[str, dict[TableKey, str]] = defaultdict(dict)
-        for place, (_, owner, content) in wanted.items():
-            if owner in touched:
-                after[owner][place] = content
+        touched = {stored.owner for (table, _), stored in changed.items() if table != VERDICTS}
+        touched |= {self._rows[key].owner for key in (*gone, *changed) if key[0] != VERDICTS and key in self._rows}
+        after: dict[str, list[str]] = defaultdict(list)
+        for (table, _), (_, owner, content) in wanted.items():
+            if table != VERDICTS and owner in touched:
+                after[owner].append(content)
         rows = []
         for key, now in owners.items():
             before = self._known.get(key)
-            for declared in {
-                each.uid: each for each in (before, now) if each is not None and each.uid in touched
-            }.values():
-                stored = {
-                    row: self._rows[row].content for row in self._owned.get(declared.uid, ()) if row in self._rows
-                }
-                digests = _digest(stored), _digest(after.get(declared.uid, {}))
+            if before is not None and before.uid in touched and (now is None or now.uid != before.uid):
+                rows.append(self._audit_row(before, world, self._stored_digest(before.uid), None))
+            if now is not None and now.uid in touched:
+                digests = self._stored_digest(now.uid), _digest(after[now.uid])
                 if digests[0] != digests[1]:
-                    latest = now if now is not None and now.uid == declared.uid else declared
-                    rows.append(
-                        ChangeRow(
-                            key.kind,
-                            self._tenant(key.namespace, world),
-                            key.namespace,
-                            key.name,
-                            latest.uid,
-                            latest.generation,
-                            *digests,
-                            latest.manager,
-                        )
-                    )
+                    rows.append(self._audit_row(now, world, *digests))
         return rows
+
+    def _audit_row(self, declared: Declared, world: World, before: str | None, after: str | None) -> ChangeRow:
+        key = declared.key
+        tenant = self._tenant(key.namespace, world)
+        return ChangeRow(
+            key.kind,
+            tenant,
+            key.namespace,
+            key.name,
+            declared.uid,
+            declared.generation,
+            before,
+            after,
+            declared.manager,
+        )
+
+    def _stored_digest(self, uid: str) -> str | None:
+        return _digest(self._rows[row].content for row in self._owned.get(uid, ()) if row[0] != VERDICTS)
 
     def _tenant(self, namespace: str, world: World) -> UUID | None:
         if (space := world.namespaces.get(namespace)) is not None:
@@ -228,9 +231,10 @@ class Publication:
         return next((row.tenant for row in self._tenants.values() if row.namespace == namespace), None)
 
 
-def _digest(rows: Mapping[TableKey, str]) -> str | None:
-    served = sorted((table, key, content) for (table, key), content in rows.items() if table != VERDICTS)
-    return hashlib.sha256(repr(served).encode()).hexdigest() if served else None
+def _digest(contents: Iterable[str]) -> str | None:
+    """Of everything served that one object declares; a row's content holds its key."""
+    served = sorted(contents)
+    return hashlib.sha256("\n".join(served).encode()).hexdigest() if served else None
 
 
 def _declared_row(declared: Declared, world: World) -> DeclaredRow:

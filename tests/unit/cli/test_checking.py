@@ -1,0 +1,132 @@
+"""`metagate validate` and `metagate compile`: what would happen, said with file, line and path."""
+
+import json
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from tests.unit.cli.running import metagate
+
+HEAD = "apiVersion: metagate.legivellum.io/v1alpha1"
+
+
+def test_the_examples_are_valid() -> None:
+    """Everything under examples/ passes, and says how much that was."""
+    done = metagate("validate", "examples")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "valid" in done.stderr
+
+
+@pytest.mark.invariant("INV-031")
+def test_a_forbidden_key_deep_down(tmp_path: Path) -> None:
+    """Three levels down inside a list: exit 1, and one line naming file, line and path, without the value."""
+    path = tmp_path / "manifest.yaml"
+    path.write_text(
+        dedent(f"""\
+        {HEAD}
+        kind: Manifest
+        metadata: {{name: world}}
+        spec:
+          environment:
+            stages:
+            - name: one
+              hooks:
+              - before:
+                  Work-Items: supersecretvalue
+        """)
+    )
+    done = metagate("validate", path)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{path}:10 spec.environment.stages[0].hooks[0].before.Work-Items: ForbiddenKey: ")
+    assert "supersecretvalue" not in done.stdout + done.stderr
+
+
+def test_findings_as_json(tmp_path: Path) -> None:
+    """`-o json` has the same findings with their parts apart."""
+    (tmp_path / "a.yaml").write_text(
+        f"{HEAD}\nkind: Profile\nmetadata: {{name: p}}\nspec: {{startup: {{slaSeconds: 0}}}}\n"
+    )
+    (tmp_path / "b.yaml").write_text("kind: [\n")
+    done = metagate("validate", tmp_path, "-o", "json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["valid"] is False
+    assert told["objects"] == 1
+    assert [(Path(each["file"]).name, each["line"], each["path"]) for each in told["findings"]] == [
+        ("a.yaml", 4, "spec.startup.slaSeconds"),
+        ("b.yaml", 2, ""),
+    ]
+
+
+def test_a_conflict_has_no_winner_offline(tmp_path: Path) -> None:
+    """Two active bindings of one principal: both are named, since nobody knows which is older (D-53)."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(
+            dedent(f"""\
+            {HEAD}
+            kind: PrincipalBinding
+            metadata: {{name: {name}}}
+            spec: {{principalRef: {{name: ada}}, profileRef: {{name: w}}, manifestRef: {{name: m}}, components: ["*"]}}
+            ---
+            {HEAD}
+            kind: {"Principal" if name == "one" else "Profile"}
+            metadata: {{name: {"ada" if name == "one" else "w"}}}
+            spec: {{}}
+            """)
+        )
+    done = metagate("validate", tmp_path)
+    assert done.returncode == 1
+    assert [line.split(" ", 1)[1].split(": ")[1] for line in done.stdout.splitlines()] == ["BindingConflict"] * 2
+
+
+def test_a_missing_reference_is_a_note(tmp_path: Path) -> None:
+    """It may exist where this is applied."""
+    (tmp_path / "b.yaml").write_text(
+        f"{HEAD}\nkind: PrincipalBinding\nmetadata: {{name: b}}\n"
+        "spec: {principalRef: {name: a}, profileRef: {name: p}, manifestRef: {name: m}, components: []}\n"
+    )
+    done = metagate("validate", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "note: " in done.stderr
+    assert "NotFound" in done.stderr
+
+
+def test_twice_and_nowhere(tmp_path: Path) -> None:
+    """An object declared twice is a finding; a path that does not exist ends the command."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"{HEAD}\nkind: Profile\nmetadata: {{name: p}}\nspec: {{}}\n")
+    assert "DuplicateObject" in metagate("validate", tmp_path).stdout
+    lost = metagate("validate", tmp_path / "nothing")
+    assert lost.returncode == 1
+    assert lost.stderr == f"metagate: {tmp_path / 'nothing'}: there is no such file or directory\n"
+
+
+@pytest.mark.invariant("INV-010", "INV-013")
+def test_compile_prints_the_packet() -> None:
+    """The 17 keys; the concierge's override holds for it alone."""
+    done = metagate("compile", "examples/quickstart", "--principal", "concierge", "--component", "concierge_mail")
+    assert done.returncode == 0, done.stderr
+    packet = json.loads(done.stdout)
+    assert len(packet) == 17
+    assert packet["services"]["documents"]["endpoint"] == "http://documents-replica:7700"
+    other = json.loads(
+        metagate("compile", "examples/quickstart", "--principal", "indexer", "--component", "indexer_1").stdout
+    )
+    assert other["services"]["documents"]["endpoint"] == "http://documents:7700"
+    assert other["packet_etag"] != packet["packet_etag"]
+
+
+@pytest.mark.parametrize(
+    ("principal", "component", "says"),
+    [
+        ("concierge", "indexer_1", "COMPONENT_NOT_PERMITTED"),
+        ("admin", "x", "NO_BINDING"),
+        ("nobody", "x", "no Principal default/nobody"),
+    ],
+)
+def test_compile_says_why_there_is_no_packet(principal: str, component: str, says: str) -> None:
+    """The code the API would answer with, in one line."""
+    done = metagate("compile", "examples/quickstart", "--principal", principal, "--component", component)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr

@@ -1,0 +1,116 @@
+"""The small commands, and how every command fails: one line that says what to do, no traceback."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+import yaml
+from tests.unit.cli.running import metagate
+
+
+@pytest.mark.invariant("EXT-10")
+def test_a_key_is_shown_once(tmp_path: Path) -> None:
+    """The key is the first line, the rest is YAML that holds its digest only; `verify` recognises it."""
+    done = metagate("keys", "create", "indexer", "--expires", "90d")
+    key, rest = done.stdout.split("\n", 1)
+    assert re.fullmatch(r"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{49}", key)
+    assert key not in rest
+    (declared,) = yaml.safe_load(rest)["spec"]["apiKeys"]
+    assert set(declared) == {"id", "sha256", "expiresAt"}
+    checked = metagate("keys", "verify", stdin=key + "\n")
+    assert checked.returncode == 0
+    assert declared["sha256"] in checked.stdout
+    wrong = metagate("keys", "verify", stdin=key[:-1] + ("0" if key[-1] != "0" else "1"))
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    file = tmp_path / "key"
+    kept = metagate("keys", "create", "indexer", "--key-file", file)
+    assert "mgk_" not in kept.stdout
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert metagate("keys", "create", "indexer", "--key-file", file).returncode == 3
+    assert metagate("keys", "verify", file).returncode == 0
+
+
+def test_a_token_needs_the_secret() -> None:
+    """Off while JWT_SECRET is unset (D-37); with it, a token of the configured issuer that expires."""
+    off = metagate("token", "create", "me")
+    assert (off.returncode, off.stdout) == (3, "")
+    assert "JWT_SECRET" in off.stderr
+    secret = "a-secret-of-more-than-thirty-two-bytes"
+    token = metagate("token", "create", "me", "--expires", "5m", JWT_SECRET=secret).stdout.strip()
+    claims = jwt.decode(token, secret, algorithms=["HS256"], options={"verify_aud": False})
+    assert (claims["iss"], claims["sub"], claims["exp"] - claims["iat"]) == ("metagate", "me", 300)
+    published = metagate("token", "create", "me", JWT_SECRET="change-me-in-production")
+    assert published.returncode == 3
+    assert "JWT_SECRET" in published.stderr
+    assert "change-me" not in published.stderr
+
+
+def test_crds_are_yaml(tmp_path: Path) -> None:
+    """Six definitions, printed for kubectl or written one by one."""
+    printed = [document for document in yaml.safe_load_all(metagate("crds").stdout) if document]
+    assert [document["kind"] for document in printed] == ["CustomResourceDefinition"] * 6
+    assert metagate("crds", "--directory", tmp_path).returncode == 0
+    assert len(list(tmp_path.glob("*.yaml"))) == 6
+
+
+def test_version() -> None:
+    """A version and nothing else."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", metagate("version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["migrate"], 3, "the database does not answer"),
+        (["dev", "--resources", "/nowhere"], 3, "/nowhere: there is no such directory"),
+        (["keys", "create", "x", "--expires", "soon"], 2, "90d"),
+        (["serve", "--workers", "0"], 3, "a setting is wrong: workers"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_failures_are_one_line(arguments: list[str], code: int, says: str) -> None:
+    """Exit code and message, never a traceback, never a DSN."""
+    done = metagate(*arguments, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_help_is_plain_in_a_pipe() -> None:
+    """No escape codes where nobody can see them; every command is named."""
+    done = metagate("--help")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    for command in ("dev", "quickstart", "serve", "migrate", "validate", "compile", "crds", "keys", "token", "version"):
+        assert command in done.stdout
+
+
+def test_the_pod_commands_import_nothing() -> None:
+    """`bootstrap`, `ready`, `failed`, `run` go to the client before anything else is loaded."""
+    code = (
+        "import sys; sys.argv = ['metagate', 'ready', '--help']\n"
+        "from metagate_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'typer', 'click', 'rich', 'pydantic', 'asyncpg', 'fastapi', 'yaml', 'metagate_api'} & set(sys.modules)\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_offline_commands_import_no_server() -> None:
+    """Judging files needs neither a database driver nor a web framework."""
+    code = (
+        "import sys; sys.argv = ['metagate', 'validate', 'examples']\n"
+        "from metagate_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'fastapi', 'uvicorn', 'kopf', 'kubernetes'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "[]"
