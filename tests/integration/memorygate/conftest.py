@@ -120,7 +120,7 @@ class Peer:
         return await self.client.post(path, json=body, headers=self.headers)
 
     async def get(self, path: str, **params: Any) -> httpx.Response:
-        return await self.client.get(path, params=params, headers=self.headers)
+        return await self.client.get(path, params=params or None, headers=self.headers)
 
     async def accepted(self, **fields: Any) -> httpx.Response:
         return await self.post(accepted(**{"principal_ai": self.name, **fields}))
