@@ -12,9 +12,21 @@ _SEPARATORS: Final = re.compile(r"[\s_\-]+")
 _SQUASHED: Final = frozenset(key.replace("_", "") for key in FORBIDDEN_KEYS)
 
 
-@lru_cache(maxsize=16_384)
+# Longer keys are rare, and remembering them could cost more memory than it saves time.
+_REMEMBERED: Final = 64
+
+
 def is_forbidden(key: str) -> bool:
     """Whether this key reads as a forbidden one, however it is spelt."""
+    return _remembered(key) if len(key) <= _REMEMBERED else _reads_forbidden(key)
+
+
+@lru_cache(maxsize=16_384)
+def _remembered(key: str) -> bool:
+    return _reads_forbidden(key)
+
+
+def _reads_forbidden(key: str) -> bool:
     folded = unicodedata.normalize("NFKC", key).casefold()
     return _SEPARATORS.sub("", folded) in _SQUASHED
 

@@ -87,6 +87,8 @@ _RUN: Final = re.compile(r"[0-9A-Za-z]{16,}")
 _TOKEN: Final = re.compile(r"[0-9A-Za-z+/_\-=]{24,}")
 # Anything shorter is a word, not a key, unless it is a URL with a password in it.
 _SHORTEST: Final = 13
+# Longer texts are rare, and remembering them could cost more memory than it saves time.
+_REMEMBERED: Final = 256
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
@@ -130,7 +132,9 @@ def looks_secret(text: str) -> bool:
     """Whether this text looks like a secret, wherever it stands."""
     if text.isalnum() and text.islower():
         return False  # every shape that a detector knows has a capital or a separator; digests and names have none
-    return (len(text) >= _SHORTEST or "://" in text) and _detected(text)
+    if len(text) < _SHORTEST and "://" not in text:
+        return False
+    return _remembered(text) if len(text) <= _REMEMBERED else _detected(text)
 
 
 def looks_random(text: str) -> bool:
@@ -180,11 +184,14 @@ def _words(key: str) -> list[str]:
 
 
 @lru_cache(maxsize=8_192)
+def _remembered(text: str) -> bool:
+    return _detected(text)
+
+
 def _detected(text: str) -> bool:
     return next(iter(_matches(text)), None) is not None
 
 
-@lru_cache(maxsize=8_192)
 def _random(text: str) -> bool:
     if _HEX_WORD.fullmatch(text):
         return _HEX.calculate_shannon_entropy(text.lower()) > _HEX.entropy_limit

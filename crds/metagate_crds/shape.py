@@ -85,15 +85,17 @@ class Walk:
                 continue
             inner = (key, trail)
             self._text += len(key)
-            problem = _key_problem(key)
+            problem = _key_problem(key) if len(key) <= MAX_KEY else f"has a key longer than {MAX_KEY} characters"
             if problem:
                 self.found(inner, reasons.INVALID_KEY, problem)
+            if len(key) > MAX_KEY:
+                continue
             if self._forbid and is_forbidden(key):
                 self.found(inner, reasons.FORBIDDEN_KEY, "is a forbidden key")
             if secrets.looks_secret(key):
                 self.found(inner, reasons.SECRET_VALUE, "has a key that looks like a secret")
             # A list of {name, value} pairs names its secrets in a value.
-            named = said if key == "value" and isinstance(said, str) else key
+            named = said if key == "value" and isinstance(said, str) and len(said) <= MAX_KEY else key
             self.over(item, inner, depth + 1, named)
 
     def _string(self, value: str, trail: Trail, name: str) -> None:
@@ -140,8 +142,6 @@ def _is_public(trail: Trail) -> bool:
 def _key_problem(key: str) -> str | None:
     if not key.strip():
         return "has an empty key"
-    if len(key) > MAX_KEY:
-        return f"has a key longer than {MAX_KEY} characters"
     if any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in key):
         return "has a key with control or invisible characters"
     return None

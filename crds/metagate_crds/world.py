@@ -15,7 +15,7 @@ from typing import Any
 from metagate_crds.declared import CompileSettings, Declared, LastGood, Namespace, ObjectKey
 from metagate_crds.facts import Facts
 from metagate_crds.held import CLUSTER, Held, Token, fall_back, held, trust_tokens
-from metagate_crds.kinds import TOKEN_ISSUER
+from metagate_crds.kinds import MANIFEST, PROFILE, TOKEN_ISSUER
 from metagate_crds.trust import Trust
 
 __all__ = ["CompileSettings", "Declared", "LastGood", "Namespace", "ObjectKey", "World"]
@@ -147,7 +147,15 @@ class World:
         del self._held[key], self.objects[key]
         self._invalid.discard(key)
         self._issuers.discard(key)
+        if key.kind in {PROFILE.name, MANIFEST.name}:
+            self._forget_merges(key)
         _drop(self._in_namespace, key.namespace, key)
+
+    def _forget_merges(self, key: ObjectKey) -> None:
+        position = 1 if key.kind == PROFILE.name else 2
+        stale = [pair for pair in self.merges if pair[0] == key.namespace and pair[position] == key.name]
+        for pair in stale:
+            del self.merges[pair]
 
     def _index(self, found: Held) -> None:
         key = found.declared.key
