@@ -106,9 +106,10 @@ async def served(client: httpx.AsyncClient, path: Path, text: str, name: str, va
     path.write_text(text)
     while True:
         answer = await client.post("/v1/bootstrap", json={"component_key": "any"})
-        answer.raise_for_status()
-        if answer.json()["environment"].get(name) == value:
+        assert answer.status_code in {200, 503}, answer.text  # 503: too slow this once, which the time shows
+        if answer.status_code == 200 and answer.json()["environment"].get(name) == value:
             return (time.perf_counter() - started) * 1000
+        await asyncio.sleep(0.002)  # a client that asked without a break would take the processor from what it measures
 
 
 async def main() -> dict[str, float]:
