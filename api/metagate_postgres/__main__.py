@@ -1,63 +1,59 @@
-"""`python -m metagate_postgres`: one server in the foreground, until a signal. The chart's trial database is this."""
+"""`python -m metagate_postgres --directory DIR [--listen ADDRESS] [--port N] [--passwords DIR]`: the server alone.
+
+For the chart's trial database. `--passwords` is a directory with a file per role, as a mounted Secret looks; without
+one the passwords are made and kept in the data directory. The server's log goes to stderr. Ends with SIGTERM or SIGINT,
+or with the server, which is a failure.
+"""
 
 import argparse
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
-from types import FrameType
 
 from metagate_postgres.cluster import ROLES
 from metagate_postgres.errors import PostgresError
 from metagate_postgres.launching import EmbeddedPostgres
 
-LOOK_EVERY_SECONDS = 0.5
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 after a signal, 1 when the server could not start or ended by itself."""
-    parser = argparse.ArgumentParser(prog="python -m metagate_postgres", description=__doc__)
-    parser.add_argument("--directory", type=Path, required=True, help="where the data are kept")
-    parser.add_argument("--listen", default="127.0.0.1", help="address (127.0.0.1); SCRAM wherever it is")
+    parser = argparse.ArgumentParser(prog="python -m metagate_postgres", description="PostgreSQL on one directory.")
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--listen", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5432)
-    parser.add_argument(
-        "--passwords", type=Path, help="a directory with a file per role, as a mounted Secret; without it they are made"
-    )
-    given = parser.parse_args(arguments)
-    stopped: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        stopped.append(number)
-
+    parser.add_argument("--passwords", type=Path)
+    told = parser.parse_args(arguments)
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    server = EmbeddedPostgres(
+        told.directory,
+        listen=told.listen,
+        port=told.port,
+        role_passwords=_passwords(told.passwords),
+        log_to_stderr=True,
+    )
     try:
-        server = EmbeddedPostgres(
-            given.directory, listen=given.listen, port=given.port, role_passwords=_passwords(given.passwords)
-        )
-        with server:
-            _say(f"PostgreSQL is ready on {given.listen}:{server.port}, its data in {given.directory}")
-            while not stopped and server.running:
-                time.sleep(LOOK_EVERY_SECONDS)
+        server.start()
     except PostgresError as error:
-        _say(str(error))
+        sys.stderr.write(f"{error}\n")
         return 1
-    _say("stopped" if stopped else f"the server ended by itself; its log is {given.directory / 'postgres.log'}")
-    return 0 if stopped else 1
+    try:
+        while not stopping.wait(0.5):
+            if not server.running:
+                sys.stderr.write("the server ended by itself\n")
+                return 1
+    finally:
+        server.stop()
+    return 0
 
 
 def _passwords(directory: Path | None) -> dict[str, str]:
+    """The roles that have a file there."""
     if directory is None:
         return {}
     found = {role: directory / role for role in ROLES}
-    missing = sorted(role for role, file in found.items() if not file.is_file())
-    if missing:
-        raise PostgresError(f"{directory} has no file for {', '.join(missing)}")
-    return {role: file.read_text(encoding="utf-8").strip() for role, file in found.items()}
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"metagate: {line}\n")
+    return {role: path.read_text(encoding="utf-8").rstrip("\n") for role, path in found.items() if path.exists()}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 from urllib.parse import quote
 
 from metagate_postgres import binaries, cluster, keeper, leftovers, places
@@ -40,7 +40,8 @@ class EmbeddedPostgres:
     """One server on one data directory. Blocking: from asyncio call `start` and `stop` through `asyncio.to_thread`.
 
     `listen` and `port`: the TCP address, loopback and a free port unless said otherwise. `settings` are server settings
-    that win over ours (tests turn durability off with them). `role_passwords` win over the kept ones.
+    that win over ours (tests turn durability off with them). `role_passwords` win over the kept ones. The log goes to
+    `postgres.log` in the directory unless `log_to_stderr`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class EmbeddedPostgres:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         role_passwords: Mapping[str, str] | None = None,
+        log_to_stderr: bool = False,
     ) -> None:
         self.directory = Path(directory)
         self.listen = listen
@@ -58,6 +60,7 @@ class EmbeddedPostgres:
         self._fixed_port = port
         self._settings = {**SETTINGS, **(settings or {})}
         self._given = dict(role_passwords or {})
+        self._log_to_stderr = log_to_stderr
         self._passwords: dict[str, str] = {}
         self._places: places.Places | None = None
         self._sockets: Path | None = None
@@ -151,6 +154,7 @@ class EmbeddedPostgres:
         if not (settled.home / "pgdata" / "PG_VERSION").exists():
             cluster.create(settled, install, self._passwords)
         else:
+            settled.tighten()
             leftovers.clear_pid_file(settled.real_cluster)
             if kept != settled.passwords.read_bytes():
                 cluster.change_passwords(settled, install, self._passwords)
@@ -168,15 +172,13 @@ class EmbeddedPostgres:
             self._keeper.wait()
             places.forget_socket_directory(settled, self._sockets)
             said = _tail(settled.log)
-            passing = "pre-existing shared memory" in said or "could not bind" in said
+            passing = "pre-existing shared memory" in said or (not self._fixed_port and "could not bind" in said)
             if not passing or time.monotonic() > deadline:
                 raise StartFailed(f"PostgreSQL did not start on {settled.cluster}; its log ends:\n{said}")
             time.sleep(0.2)
 
     def _spawn(self, settled: places.Places, install: Path) -> "subprocess.Popen[bytes]":
-        if settled.log.exists():
-            settled.log.replace(settled.log.with_suffix(".log.1"))
-        with os.fdopen(os.open(settled.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+        with self._log(settled) as log:
             spawned = subprocess.Popen(  # noqa: S603 - our own script
                 [sys.executable, "-I", "-S", str(Path(keeper.__file__)), *self._command(settled, install)],
                 stdin=subprocess.PIPE,
@@ -194,6 +196,14 @@ class EmbeddedPostgres:
             spawned.stdin.write(json.dumps(orders).encode() + b"\n")
             spawned.stdin.flush()
         return spawned
+
+    def _log(self, settled: places.Places) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+        """Where the server writes: a file that keeps the last two starts, or our own stderr."""
+        if self._log_to_stderr:
+            return contextlib.nullcontext(None)
+        if settled.log.exists():
+            settled.log.replace(settled.log.with_suffix(".log.1"))
+        return os.fdopen(os.open(settled.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
     def _command(self, settled: places.Places, install: Path) -> Sequence[str]:
         told = {

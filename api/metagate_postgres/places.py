@@ -56,6 +56,12 @@ class Places:
         moved = self.directory / "moved"
         return moved.readlink() if moved.is_symlink() else self.directory
 
+    def tighten(self) -> None:
+        """Take back what others were given meanwhile: a volume's group (fsGroup) is let into everything on it."""
+        for path, mode in ((self.real_cluster, 0o700), (self.passwords, 0o600)):
+            if path.exists() and path.stat().st_mode & 0o077:
+                path.chmod(mode)
+
     @property
     def shelf(self) -> Path:
         return SHELF
@@ -81,7 +87,7 @@ def _move(places: Places) -> None:
     """Give the cluster a home outside, and link it."""
     if places.cluster.exists() and not places.cluster.is_symlink():
         raise DirectoryUnusable(
-            f"{places.cluster} exists, but its owner, uid {places.account.uid}, cannot longer enter {places.directory}; "
+            f"{places.cluster} exists, but uid {places.account.uid}, its owner, cannot enter {places.directory}; "
             "restore the modes of its parent directories"
         )
     try:
