@@ -1,5 +1,8 @@
 """Who may do what, tried with each role's own password."""
 
+import re
+from pathlib import Path
+
 import asyncpg
 import pytest
 from tests.databases import Database
@@ -223,3 +226,24 @@ async def test_publisher_needs_nothing_more(fresh_database: Database) -> None:
     await publisher.load()
     assert await publisher.publish(change_of([who])) == 1
     await publisher.close()
+
+
+async def test_documentation(database: Database) -> None:
+    """docs/database.md names every table and role, and its settings for administrators are those of the code."""
+    text = (Path(__file__).parents[3] / "docs" / "database.md").read_text(encoding="utf-8")
+    connection = await asyncpg.connect(database.superuser)
+    rows = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'metagate' AND tablename !~ '^startup_'"
+    )
+    await connection.close()
+    documented = {
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert documented == {name for [name] in rows} | {"metagate_owner", *PROCESS_ROLES}
+    for role, settings in ROLE_SETTINGS.items():
+        for name, value in settings.items():
+            assert f"ALTER ROLE {role} SET {name} = '{value}';" in text
+    assert text.count("ALTER ROLE ") == sum(len(settings) for settings in ROLE_SETTINGS.values())
