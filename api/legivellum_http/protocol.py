@@ -109,7 +109,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._phase is not _Phase.IDLE and not self._deaf:
             self._refuse(Problem(Code.MALFORMED_REQUEST, "The connection ended within a request."))
         active = self._active
-        if active is None or active.response_complete or self.scheme == "https":
+        # An answer that has begun and goes on is a stream: who stops talking to it has left.
+        if active is None or active.response_started or self.scheme == "https":
             return None
         active.keep_alive = False
         return True

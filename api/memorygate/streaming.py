@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from legivellum_http import correlation
@@ -66,7 +66,11 @@ class Streams:
         metrics.STREAMS.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            await self._until_gone(receive, self._tail(tenant, mark, send))
+            leaving = asyncio.create_task(_gone(receive), name="stream's end")
+            try:
+                await self._tail(tenant, mark, send, leaving)
+            finally:
+                leaving.cancel()
         finally:
             self._open -= 1
             metrics.STREAMS.dec()
@@ -97,11 +101,11 @@ class Streams:
             case _:
                 raise refuse(Code.INVALID_REQUEST, "from: must be now or beginning.")
 
-    async def _tail(self, tenant: UUID, mark: Mark, send: Send) -> None:
+    async def _tail(self, tenant: UUID, mark: Mark, send: Send, leaving: asyncio.Task[None]) -> None:
         settings = self._gate.settings
         silent_since = time.monotonic()
         await _say(send, b": memorygate\n\n")
-        while True:
+        while not leaving.done():
             try:
                 found = await self._gate.ledger.stream(tenant, mark, most=_PAGE)
             except DatabaseError:
@@ -120,19 +124,7 @@ class Streams:
             elif time.monotonic() - silent_since >= settings.heartbeat_seconds:
                 await _say(send, b": alive\n\n")
                 silent_since = time.monotonic()
-            await asyncio.sleep(settings.stream_poll_ms / 1_000)
-
-    @staticmethod
-    async def _until_gone(receive: Receive, tail: Any) -> None:
-        """Send until the reader goes away, or the server is told to stop."""
-        sending = asyncio.create_task(tail, name="stream")
-        leaving = asyncio.create_task(_gone(receive), name="stream's end")
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await asyncio.wait({leaving}, timeout=settings.stream_poll_ms / 1_000)
 
 
 async def _say(send: Send, text: bytes) -> None:

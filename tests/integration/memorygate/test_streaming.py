@@ -1,0 +1,225 @@
+"""The stream: everything once, in one order, nothing missed, whoever commits late and whoever reads slowly."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from tests.integration.memorygate.conftest import LedgerDatabase, Peer, SelfDeclared, accepted, gate_on
+
+from legivellum_http.limits import Limits
+from legivellum_http.protocol import guarded
+from memorygate.app import create_app
+from memorygate.ledger import Ledger
+from memorygate.server import bound
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def base_url(ledger: Ledger) -> AsyncIterator[str]:
+    """The gate on a socket."""
+    gate = gate_on(ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=5)
+    listening = bound("127.0.0.1", 0)
+    application = create_app(gate, SelfDeclared())
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application.asgi,
+            http=guarded(Limits(write_seconds=0.5)),
+            ws="none",
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    task = asyncio.create_task(server.serve([listening]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    await task
+
+
+@pytest_asyncio.fixture
+async def alice(base_url: str) -> AsyncIterator[Peer]:
+    async with httpx.AsyncClient(base_url=base_url, timeout=10) as client:
+        yield Peer(client, uuid4(), "alice")
+
+
+@asynccontextmanager
+async def stream(peer: Peer, **options) -> AsyncIterator[AsyncIterator[tuple[str, dict]]]:
+    """(event id, receipt) as they come; heartbeats are left out unless `comments` is asked for."""
+    last = options.pop("last", None)
+    headers = peer.headers | ({"Last-Event-ID": last} if last else {})
+    async with peer.client.stream("GET", "/receipts/stream", params=options or None, headers=headers) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        async def events() -> AsyncIterator[tuple[str, dict]]:
+            event = {}
+            async for line in answer.aiter_lines():
+                if line.startswith(":"):
+                    yield line, {}
+                elif line:
+                    name, _, value = line.partition(": ")
+                    event[name] = value
+                elif event:
+                    yield event["id"], json.loads(event["data"])
+                    event = {}
+
+        yield events()
+
+
+async def collect(events: AsyncIterator[tuple[str, dict]], count: int) -> list[tuple[str, dict]]:
+    found = []
+    async with asyncio.timeout(10):
+        async for at, receipt in events:
+            if receipt:
+                found.append((at, receipt))
+            if len(found) == count:
+                return found
+    raise AssertionError("the stream ended")
+
+
+@pytest.mark.invariant("INV-058")
+async def test_what_is_stored_is_streamed_as_it_is_read(alice: Peer):
+    """From the beginning, then live; each event is the receipt as GET shows it."""
+    first = (await alice.accepted(task_id="one")).json()["receipt_id"]
+    async with stream(alice, **{"from": "beginning"}) as events:
+        [(_, receipt)] = await collect(events, 1)
+        assert receipt == (await alice.get(f"/receipts/{first}")).json()
+        second = (await alice.accepted(task_id="two")).json()["receipt_id"]
+        [(_, receipt)] = await collect(events, 1)
+        assert receipt["receipt_id"] == second
+
+
+async def test_a_stream_goes_on_where_it_ended(alice: Peer):
+    """Cut after each event and resumed with its id: every receipt once, in one order, and no other tenant's."""
+    stranger = Peer(alice.client, uuid4(), "alice")
+    sent = []
+    for n in range(12):
+        sent.append((await alice.accepted(task_id=f"t{n}")).json()["receipt_id"])
+        await stranger.accepted(task_id=f"t{n}")
+    seen, last = [], None
+    while len(seen) < 12:
+        options = {"last": last} if last else {"from": "beginning"}
+        async with stream(alice, **options) as events:
+            [(last, receipt)] = await collect(events, 1)
+        seen.append(receipt["receipt_id"])
+    assert seen == sent
+
+
+@pytest.mark.invariant("INV-058")
+async def test_a_late_commit_is_late_in_the_stream_and_never_missing(alice: Peer, ledger_database: LedgerDatabase):
+    """A transaction stores a receipt and stays open while others commit after it: none of those is sent before it ended."""
+    slow = await asyncpg.connect(ledger_database.superuser)
+    try:
+        async with stream(alice) as events:
+            hidden = accepted(task_id="slow", principal_ai="alice")
+            transaction = slow.transaction()
+            await transaction.start()
+            from memorygate.ledger import _APPEND, entry
+            from memorygate.receipt import Receipt, examine
+            from memorygate.rights import Right
+
+            receipt = examine(hidden, tenant=str(alice.tenant), emitter="alice")
+            assert isinstance(receipt, Receipt)
+            await slow.fetch(_APPEND, *([value] for value in entry(receipt, Right.OPEN)))
+            quick = [(await alice.accepted(task_id=f"quick{n}")).json()["receipt_id"] for n in range(3)]
+            waiting = asyncio.create_task(collect(events, 4))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await transaction.commit()
+            seen = [receipt["receipt_id"] for _, receipt in await waiting]
+        assert seen == [hidden["receipt_id"], *quick]
+    finally:
+        await slow.close()
+
+
+@pytest.mark.invariant("INV-058")
+async def test_writers_at_once_leave_no_gap(alice: Peer):
+    """Three hundred receipts from thirty writers, read by two streams meanwhile: both see all of them, once, in one order."""
+
+    async def read() -> list[str]:
+        async with stream(alice) as events:
+            ready.release()
+            return [receipt["receipt_id"] for _, receipt in await collect(events, 300)]
+
+    ready = asyncio.Semaphore(0)
+    readers = [asyncio.create_task(read()) for _ in range(2)]
+    for _ in readers:
+        await ready.acquire()
+
+    async def write(writer: int) -> list[str]:
+        return [(await alice.accepted(task_id=f"w{writer}-{n}")).json()["receipt_id"] for n in range(10)]
+
+    written = await asyncio.gather(*(write(n) for n in range(30)))
+    one, two = await asyncio.gather(*readers)
+    assert one == two
+    assert sorted(one) == sorted(receipt_id for ids in written for receipt_id in ids)
+
+
+async def test_a_silent_stream_says_that_it_lives(alice: Peer):
+    """Comments come though no receipt does."""
+    async with stream(alice) as events, asyncio.timeout(5):
+        beats = [line async for line, _ in _first(events, 3)]
+    assert beats == [": memorygate", ": alive", ": alive"]
+
+
+async def _first(events, count):
+    async for event in events:
+        yield event
+        count -= 1
+        if not count:
+            return
+
+
+async def test_streams_are_bounded_and_strict(alice: Peer):
+    """The sixth stream of a process that may have five is 503; a made-up position is 422; without a credential 401."""
+    async with stream(alice), stream(alice), stream(alice), stream(alice), stream(alice):
+        answer = await alice.get("/receipts/stream")
+        assert (answer.status_code, answer.json()["code"]) == (503, "OVERLOADED")
+    for last in ("x", "1", "-1.0", "1.2.3", "99999999999999999999.0"):
+        answer = await alice.client.get("/receipts/stream", headers=alice.headers | {"Last-Event-ID": last})
+        assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_CURSOR"), last
+    assert (await alice.get("/receipts/stream", **{"from": "yesterday"})).status_code == 422
+    assert (await alice.client.get("/receipts/stream")).status_code == 401
+    assert (await alice.client.post("/receipts/stream", headers=alice.headers)).status_code == 405
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(alice: Peer, base_url: str):
+    """It opens a stream, never reads, and is disconnected once its socket is full; the others go on."""
+    big = "x" * 60_000
+    host, port = base_url.removeprefix("http://").split(":")
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(lazy, (host, int(port)))
+        head = f"GET /receipts/stream HTTP/1.1\r\nHost: x\r\nX-Me: {alice.headers['X-Me']}\r\n\r\n"
+        await loop.sock_sendall(lazy, head.encode())
+        await asyncio.sleep(0.1)
+        for n in range(120):
+            assert (await alice.accepted(task_id=f"t{n}", body=big)).status_code == 201
+        await asyncio.sleep(1.5)
+        taken = await _what_is_left(lazy)
+    assert taken < 120 * 60_000
+    async with stream(alice, **{"from": "beginning"}) as events:
+        assert len(await collect(events, 120)) == 120
+
+
+async def _what_is_left(connection: socket.socket) -> int:
+    """Bytes until the other side ends it; a timeout when it does not."""
+    taken = 0
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(3):
+            while part := await asyncio.get_running_loop().sock_recv(connection, 1 << 20):
+                taken += len(part)
+    return taken
