@@ -50,6 +50,7 @@ class Publisher:
         self._revision = 0
 
     @classmethod
+    @translated
     async def open(cls, dsn: str, *, cluster_uid: str | None = None, failpoint: Failpoint = lambda _name: None) -> Self:
         """`cluster_uid` None: files, no cluster (standalone). Somebody else's database raises ForeignCluster."""
         publisher = cls(dsn, cluster_uid=cluster_uid or STANDALONE, failpoint=failpoint)
