@@ -38,11 +38,17 @@ def compile_world(world: World, last_good: LastGood, only: frozenset[ObjectKey] 
         said = verdicts[key] = verdict(found, outcome, world.uses(key))
         placed = tenant is not None or not KINDS[key.kind].namespaced
         rows[key] = (*outcome.rows, _resource(found, said, tenant)) if placed else ()
-        if placed and not found.findings and not outcome.refusals:
+        if placed and not found.findings and not (outcome.refusals and _has_earlier(found, last_good)):
             good[found.declared.uid] = found.declared
         if outcome.digest is not None and outcome.body is not None:
             packets[outcome.digest] = outcome.body
     return Compiled(rows, verdicts, good, packets)
+
+
+def _has_earlier(found: Held, last_good: LastGood) -> bool:
+    """Whether another version was good: one whose merged result is refused does not take its place."""
+    earlier = last_good.get(found.declared.uid)
+    return earlier is not None and earlier.generation != found.declared.generation
 
 
 def _outcome(world: World, found: Held, tenant: str | None, last_good: LastGood) -> Outcome:

@@ -37,10 +37,16 @@ from detect_secrets.plugins.twilio import TwilioKeyDetector
 
 REDACTED: Final = "[redacted]"
 
-_DETECTORS: Final[tuple[BasePlugin, ...]] = (
+# Cheap enough to ask of every text.
+_ALWAYS: Final[tuple[BasePlugin, ...]] = (
     AWSKeyDetector(),
     AzureStorageKeyDetector(),
     BasicAuthDetector(),
+    PrivateKeyDetector(),
+)
+# Asked only of texts with a long word in them, which most have not: these cost more than reading the text.
+_LONG_WORD: Final = re.compile(r"[0-9A-Za-z_\-]{24,}")
+_OF_LONG_WORDS: Final[tuple[BasePlugin, ...]] = (
     CloudantDetector(),
     DiscordBotTokenDetector(),
     GitHubTokenDetector(),
@@ -48,28 +54,35 @@ _DETECTORS: Final[tuple[BasePlugin, ...]] = (
     IbmCloudIamDetector(),
     IbmCosHmacDetector(),
     MailchimpDetector(),
-    PrivateKeyDetector(),
     PypiTokenDetector(),
     SendGridDetector(),
-    SlackDetector(),
     SoftlayerDetector(),
     SquareOAuthDetector(),
     StripeDetector(),
     TelegramBotTokenDetector(),
     TwilioKeyDetector(),
 )
+_SLACK: Final = SlackDetector()
 _ARTIFACTORY: Final = ArtifactoryDetector()
 _HEX: Final = HexHighEntropyString(limit=3.0)
 _BASE64: Final = Base64HighEntropyString(limit=4.5)
 
 # What detect-secrets does not know: our own keys, newer GitHub tokens, a password without a user, assignments in DSNs.
-_OWN: Final = (
-    re.compile(r"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{20,}"),
-    re.compile(r"github_pat_[0-9A-Za-z_]{22,}"),
-    re.compile(r"sk-(?:ant|proj)-[0-9A-Za-z_\-]{20,}"),
-    re.compile(r"://[^/?#\s@:]{0,128}:(?![$<{%]|\*+@)[^/?#\s@]{1,512}@"),
-    re.compile(r"(?i)\b(?:password|passwd|pwd|secret|token|api_?key|access_?key)=(?![$<{%*])[^\s&;,'\"]+"),
-    re.compile(r"BEGIN [A-Z ]{0,40}PRIVATE KEY(?:.{0,8192}?END [A-Z ]{0,40}PRIVATE KEY)?", re.DOTALL),
+_OWN: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    ("mgk_", re.compile(r"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{20,}")),
+    ("github_pat_", re.compile(r"github_pat_[0-9A-Za-z_]{22,}")),
+    ("sk-", re.compile(r"sk-(?:ant|proj)-[0-9A-Za-z_\-]{20,}")),
+    ("://", re.compile(r"://[^/?#\s@:]{0,128}:(?![$<{%]|\*+@)[^/?#\s@]{1,512}@")),
+    (
+        "=",
+        re.compile(
+            r"(?i)(?<![0-9a-z])(?:password|passwd|pwd|secret|token|api_?key|access_?key)=(?![$<{%*])[^\s&;,'\"]+"
+        ),
+    ),
+    (
+        "BEGIN ",
+        re.compile(r"BEGIN [A-Z ]{0,40}PRIVATE KEY(?:.{0,8192}?END [A-Z ]{0,40}PRIVATE KEY)?", re.DOTALL),
+    ),
 )
 # These patterns scan to the end from every start: quadratic in the text, so many starts are a match without asking.
 _QUADRATIC: Final[tuple[tuple[BasePlugin, str, str], ...]] = (
@@ -207,13 +220,20 @@ def _mixed(run: str) -> bool:
 
 def _matches(text: str) -> Iterator[str]:
     text = _SPACES.sub("  ", text)
-    for pattern in _OWN:
-        for match in pattern.finditer(text):
-            yield match.group()
-    for detector in _DETECTORS:
+    for needle, pattern in _OWN:
+        if needle in text:
+            yield from (match.group() for match in pattern.finditer(text))
+    for detector in _ALWAYS:
         yield from detector.analyze_string(text)
-    # Its pattern also matches words like APACHEKAFKA.
-    yield from filter(_mixed, _ARTIFACTORY.analyze_string(text))
+    if _LONG_WORD.search(text):
+        for detector in _OF_LONG_WORDS:
+            yield from detector.analyze_string(text)
+    lowered = text.lower()
+    if "xox" in lowered or "hooks.slack.com" in lowered:
+        yield from _SLACK.analyze_string(text)
+    if "AKC" in text or "AP" in text:
+        # Its pattern also matches words like APACHEKAFKA.
+        yield from filter(_mixed, _ARTIFACTORY.analyze_string(text))
     for detector, needle, start in _QUADRATIC:
         if needle in text:
             yield from [text] if text.count(start) > _MOST_STARTS else detector.analyze_string(text)
