@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from metagate_crds.kinds import TOKEN_ISSUER
 from metagate_crds.reasons import KEYS_FRESH
 from metagate_crds.verdict import Condition, Verdict
 from metagate_crds.world import ObjectKey
@@ -76,6 +77,9 @@ class ClusterReporter:
             self._waiting.pop(verdict.key, None)
             if not (verdict.key.namespace or self._everywhere):
                 continue  # without cluster-wide rights TokenIssuers are read only
+            if verdict.key.kind == TOKEN_ISSUER.name:
+                self._issuers[verdict.key.name] = (verdict, revision)
+                verdict = self._refreshed(verdict)  # noqa: PLW2901 - the same verdict, with what is known of its keys
             before = self._sights.get(verdict.key)
             if (
                 before is not None
