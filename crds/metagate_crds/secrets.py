@@ -76,7 +76,7 @@ _OWN: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     (
         "=",
         re.compile(
-            r"(?i)(?<![0-9a-z])(?:password|passwd|pwd|secret|token|api_?key|access_?key)=(?![$<{%*])[^\s&;,'\"]+"
+            r"(?i)(?<![0-9a-z])(?:password|passwd|pwd|secret|token|(?:api|access)_?key)=(?![$<{%*])[^\s&;,'\"]+"
         ),
     ),
     (

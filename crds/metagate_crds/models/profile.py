@@ -1,9 +1,9 @@
 """Profile: what kind of thing it is."""
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from metagate_crds import reasons
 from metagate_crds.models.spec import FreeForm, Spec, Word, by_key, refused
@@ -23,6 +23,18 @@ class Startup(Spec):
 
 class SecretRef(Spec):
     """Where the component finds a secret. There is no field for a value, and there will be none."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.kind != 'Env' || self.ref.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
+                    "message": "ref must be the name of an environment variable",
+                },
+                {"rule": "self.kind != 'File' || self.ref.startsWith('/')", "message": "ref must be an absolute path"},
+            ]
+        }
+    )
 
     name: Word = Field(description="What services and code call this secret.")
     kind: Literal["Env", "File"] = Field(
