@@ -1,6 +1,7 @@
 """The readers' pool under the faults of a database that is away, frozen, or refuses."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -46,6 +47,14 @@ async def answers(reader: Reader, who, *, within: float) -> None:
             return
 
 
+@contextlib.asynccontextmanager
+async def taken(pool: Pool):
+    """A connection of the pool's, to look into."""
+    connection = await pool._take()
+    yield connection
+    pool._give(connection)
+
+
 def processes(server: EmbeddedPostgres) -> list[int]:
     """The postmaster and its children."""
     postmaster = server.server_pid
@@ -83,7 +92,7 @@ async def test_terminated_connections(server: EmbeddedPostgres) -> None:
     await publish(server.dsn("metagate_publisher"), who)
     reader = await Reader.connect(server.dsn("metagate_api"), size=2)
     administrator = await asyncpg.connect(server.dsn("postgres"))
-    for _ in range(5):
+    for _ in range(10):
         await administrator.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'metagate api'"
         )
@@ -99,13 +108,68 @@ async def test_restarted_server(server: EmbeddedPostgres) -> None:
     server._fixed_port = server.port
     reader = await Reader.connect(server.dsn("metagate_api", tcp=True), size=2)
     await asyncio.to_thread(server.stop)
-    started = time.monotonic()
-    with pytest.raises(StoreUnavailable):
-        await reader.bootstrap([who.ask()])
-    assert time.monotonic() - started < 0.5
+    for wait in (0.5, 0.1, 0.1):
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await reader.bootstrap([who.ask()])
+        assert time.monotonic() - started < wait
     await asyncio.to_thread(server.start)
     await answers(reader, who, within=5)
+    async with asyncio.timeout(3):
+        while reader._pool.live < 2:
+            await asyncio.sleep(0.02)
     await reader.close()
+
+
+async def test_one_frozen_backend(server: EmbeddedPostgres) -> None:
+    """One frozen backend costs its slot only: the other connections answer, and the slot is filled anew (F06)."""
+    who = somebody()
+    await publish(server.dsn("metagate_publisher"), who)
+    reader = await Reader.connect(server.dsn("metagate_api"), size=3, acquire_timeout=1, query_timeout=0.3)
+    async with taken(reader._pool) as connection:
+        frozen = connection.get_server_pid()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)), return_exceptions=True)
+        assert sum(isinstance(one, StoreUnavailable) for one in found) == 1
+        found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)))
+        assert {answer.outcome for [answer] in found} == {Outcome.OPENED}
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    await reader.close()
+
+
+async def test_slow_login(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that takes longer than any request may wait still succeeds, in the background (F10)."""
+    who = somebody()
+    await publish(server.dsn("metagate_publisher"), who)
+    reader = await Reader.connect(server.dsn("metagate_api"), size=1, acquire_timeout=0.05)
+    connect = Pool._connect
+
+    async def slowly(pool: Pool):
+        await asyncio.sleep(0.3)
+        return await connect(pool)
+
+    monkeypatch.setattr(Pool, "_connect", slowly)
+    async with taken(reader._pool) as connection:
+        connection.terminate()
+    with pytest.raises(StoreUnavailable):
+        await reader.bootstrap([who.ask()])
+    await answers(reader, who, within=2)
+    await reader.close()
+
+
+async def test_closing(database: Database) -> None:
+    """Closing ends what runs and what waits, and later calls are refused."""
+    pool = await Pool.open(database.api, size=1, acquire_timeout=5, query_timeout=5, prepared=True, name="test")
+    await pool._take()
+    waiting = asyncio.create_task(pool.fetch("read.state"), name="waiting")
+    await asyncio.sleep(0)
+    await pool.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await waiting
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await pool.fetch("read.state")
 
 
 async def test_table_lock(database: Database, reader: Reader) -> None:
@@ -126,12 +190,12 @@ async def test_table_lock(database: Database, reader: Reader) -> None:
 async def test_exhausted_pool(database: Database) -> None:
     """More callers than connections wait no longer than the acquire timeout (F21)."""
     pool = await Pool.open(database.api, size=1, acquire_timeout=0.1, query_timeout=1, prepared=True, name="test")
-    busy = await pool._pool.acquire()
+    busy = await pool._take()
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await pool.fetch("read.state")
     assert time.monotonic() - started < 0.3
-    await pool._pool.release(busy)
+    pool._give(busy)
     assert len(await pool.fetch("read.state")) == 1
     await pool.close()
 
@@ -160,7 +224,7 @@ async def test_without_named_statements(database: Database) -> None:
     await publish(database.publisher, who)
     reader = await Reader.connect(database.api, size=1, prepared=False)
     await answers(reader, who, within=1)
-    async with reader._pool._pool.acquire() as connection:
+    async with taken(reader._pool) as connection:
         assert (
             await connection.fetchval(
                 "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%metagate%' AND name <> ''"
@@ -176,7 +240,7 @@ async def test_new_connection_asks_nothing(database: Database) -> None:
     await publish(database.publisher, who)
     pool = await Pool.open(database.api, size=1, acquire_timeout=1, query_timeout=1, prepared=True, name="test")
     seen: list[str] = []
-    async with pool._pool.acquire() as connection:
+    async with taken(pool) as connection:
         connection.add_query_logger(lambda record: seen.append(record.query))
     reader = Reader(pool)
     await answers(reader, who, within=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.databases import Database
+from tests.integration.store.test_pool import taken
 from tests.integration.store.worlds import change_of, publish, somebody
 
 from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, ROLE_SETTINGS
@@ -195,7 +196,7 @@ async def test_no_session_state(database: Database) -> None:
     await publish(database.publisher, who)
     reader = await Reader.connect(database.api, size=1, acquire_timeout=5, query_timeout=5)
     read = "SELECT name, setting FROM pg_settings WHERE source = 'session' OR name IN ('search_path', 'role', 'TimeZone') ORDER BY 1"
-    async with reader._pool._pool.acquire() as connection:
+    async with taken(reader._pool) as connection:
         before = await connection.fetch(read)
     [answer] = await reader.bootstrap([who.ask(idempotency_key="k")])
     assert answer.startup_id is not None
@@ -207,7 +208,7 @@ async def test_no_session_state(database: Database) -> None:
     await reader.listing("bindings", who.tenant)
     await reader.topology(who.tenant)
     await reader.state()
-    async with reader._pool._pool.acquire() as connection:
+    async with taken(reader._pool) as connection:
         assert await connection.fetch(read) == before
         assert (
             await connection.fetchval(
