@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from metagate_store.migrating import API, PROCESS_ROLES, PUBLISHER, migrate
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """DSNs by what they may do."""
+    """DSNs by what they may do; `running` is False once a server of our own has ended by itself."""
 
     owner: str
     publisher: str
     api: str
+    running: Callable[[], bool] = lambda: True
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
         passwords = _passwords(directory)
         owner = url.replace("+asyncpg", "", 1)
         await migrate(owner, passwords=passwords)
-        yield Database(owner, *(_as_role(owner, role, passwords[role]) for role in (PUBLISHER, API)))
+        yield Database(owner, _as_role(owner, PUBLISHER, passwords[PUBLISHER]), _as_role(owner, API, passwords[API]))
         return
     from metagate_postgres.launching import EmbeddedPostgres
 
@@ -47,7 +48,7 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
     await asyncio.to_thread(server.start)
     try:
         await migrate(server.dsn(), passwords={role: server.password(role) for role in PROCESS_ROLES})
-        yield Database(server.dsn(), server.dsn(PUBLISHER), server.dsn(API))
+        yield Database(server.dsn(), server.dsn(PUBLISHER), server.dsn(API), lambda: server.running)
     finally:
         await asyncio.shield(asyncio.to_thread(server.stop))
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from metagate_api.declared_files import Complaint, Written
 from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.choices import compile_settings
-from metagate_cli.database import database
+from metagate_cli.database import Database, database
+from metagate_cli.terminal import Stop
 from metagate_crds.world import ObjectKey
 from metagate_operator.directory_source import DirectorySource
 from metagate_operator.directory_writing import DirectoryWriter
 from metagate_operator.failpoints import killing_at
+from metagate_operator.housekeeping import Housekeeper
 from metagate_operator.issuers import IssuerRefresher
 from metagate_operator.key_sources import WebFetch
 from metagate_operator.reconcile import Reconciler
@@ -29,6 +32,7 @@ from metagate_operator.sightings import SightingBook
 from metagate_operator.taking_turns import TakingTurns
 from metagate_operator.verdict_log import VerdictLog
 from metagate_store.publishing import Publisher
+from metagate_store.witnessing import Witness
 
 SYSTEM_NAMESPACE = "metagate-system"
 FIRST_PASS_SECONDS = 10.0
@@ -89,9 +93,14 @@ async def machine(
             book=book,
             mirror=settings.mirror,
         )
+        witness = Witness(found.publisher)
+        retention = timedelta(hours=settings.receipt_retention_hours)
+        housekeeper = Housekeeper(witness, retention=retention, mirroring=settings.mirror)
         tasks = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(IssuerRefresher(store=shared, web=WebFetch()).run(), name="issuers"),
+            asyncio.create_task(housekeeper.run(), name="housekeeping"),
+            asyncio.create_task(_watch(found, data), name="database"),
         ]
         ended = asyncio.create_task(_first(tasks), name="ended")
         declared = FilesFromRequests(DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE))
@@ -104,8 +113,16 @@ async def machine(
             for task in (*tasks, ended):
                 task.cancel()
             await asyncio.gather(*tasks, ended, return_exceptions=True)
-            with suppress(Exception):
-                await publisher.close()
+            for opened in (publisher, witness):
+                with suppress(Exception):
+                    await opened.close()
+
+
+async def _watch(found: Database, data: Path) -> None:
+    """Ends everything when our own server ended by itself: whoever started us starts us again, and it recovers."""
+    while found.running():  # noqa: ASYNC110 - a process ends without telling us
+        await asyncio.sleep(0.5)
+    raise Stop(f"PostgreSQL ended by itself; {data}/postgres.log says why. Start again: it recovers")
 
 
 async def _first(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
+from tests.unit.cli.running import metagate
 
 from legivellum_identity.api_keys import mint
+from metagate_postgres.launching import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(120)
 Living = tuple[Dev, World]
@@ -184,6 +186,47 @@ def test_stopping_killing_and_coming_back(tmp_path: Path) -> None:
         assert (seen.status_code, seen.json()["status"]) == (200, "OPEN")
     finally:
         assert third.stop(signal.SIGINT) == 0
+
+
+def test_a_database_that_ends_by_itself(tmp_path: Path) -> None:
+    """The server killed: one line says so, the process ends, and the next start recovers everything."""
+    world, data = World(tmp_path / "resources"), tmp_path / "data"
+    first = Dev(world.folder, data).ready()
+    etag = first.bootstrap(world.key).json()["packet_etag"]
+    server = _postmaster(data)
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    assert first.ended() == 3
+    assert "PostgreSQL ended by itself" in first.lines[-1]
+    second = Dev(world.folder, data).ready()
+    assert second.bootstrap(world.key).json()["packet_etag"] == etag
+    assert second.stop() == 0
+
+
+@pytest.mark.invariant("INV-003")
+def test_a_database_of_ones_own_and_a_token(tmp_path: Path) -> None:
+    """`--database-url` as the seeds write it; a key and an HS256 token of the same principal get the same packet."""
+    world = World(tmp_path / "resources")
+    secret = "a-secret-of-more-than-thirty-two-bytes"
+    world.write(
+        "people/ada.yaml", principal("ada", world.key, subjects=[{"issuer": "metagate", "subject": "ada@example.com"}])
+    )
+    (tmp_path / "pg").mkdir(mode=0o755)
+    with EmbeddedPostgres(tmp_path / "pg") as server:
+        url = server.dsn(tcp=True).replace("postgresql://", "postgresql+asyncpg://")
+        dev = Dev(world.folder, tmp_path / "data", "--database-url", url, JWT_SECRET=secret).ready()
+        token = metagate("token", "create", "ada@example.com", JWT_SECRET=secret).stdout.strip()
+        by_token = httpx.post(
+            f"{dev.url}/v1/bootstrap", json={"component_key": "any"}, headers={"Authorization": f"Bearer {token}"}
+        )
+        assert by_token.status_code == 200, by_token.text
+        assert by_token.json()["packet_etag"] == dev.bootstrap(world.key).json()["packet_etag"]
+        assert (tmp_path / "data" / "roles.json").stat().st_mode & 0o777 == 0o600
+        newer = Dev(world.folder, tmp_path / "other", "--database-url", url).ready()
+        world.write("manifest.yaml", manifest("fenced"))
+        assert dev.ended() == 3
+        assert "another writer took over" in dev.lines[-1]
+        assert newer.stop() == 0
 
 
 def _postmaster(data: Path) -> int | None:

@@ -1,0 +1,153 @@
+"""From the outbox to the ledger, beside everything else: MetaGate's witness record, mirrored (D-04).
+
+The API writes an outbox row in the transaction of the startup and never thinks of it again. Here rows are taken in
+their order, sent, and removed when the ledger has them; a crash anywhere between sends them again, under the same ids.
+While the ledger is away rows wait, and asking slows down to once in half a minute. What the ledger refuses is put
+aside and counted, because sending it again would be refused again.
+
+Several drainers work side by side, each with its own share of the startups, so that a startup's receipts never
+overtake each other; rows are locked while they travel, so that a second relay takes others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from metagate_operator.ledger_door import Answer, LedgerAway, LedgerDoor, Refused
+from metagate_operator.witness_receipts import receipt_of
+from metagate_store.errors import StoreError
+from metagate_store.rows import OutboxRow
+from metagate_store.witnessing import Batch
+
+log = structlog.get_logger(__name__)
+
+DELIVERED = Counter("metagate_relay_delivered", "Receipts that the ledger has")
+REFUSED = Counter("metagate_relay_refused", "Receipts that the ledger refused; not sent again", ("code",))
+OUTAGES = Counter("metagate_relay_outages", "Attempts that the ledger or the database did not answer")
+WAITING = Gauge("metagate_relay_waiting", "Receipts in the outbox, counted up to 10,000")
+LAG = Gauge("metagate_relay_lag_seconds", "How long the oldest receipt in the outbox has waited")
+DEAD = Gauge("metagate_relay_dead_letters", "Refused receipts that nobody has looked into")
+
+
+class Outbox(Protocol):
+    """`metagate_store.witnessing.Witness`."""
+
+    def batch(self, limit: int = 256, *, share: int = 0, shares: int = 1) -> AbstractAsyncContextManager[Batch]: ...
+    async def backlog(self) -> tuple[int, float]: ...
+    async def refused(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Rows of one transaction; seconds between looks into an empty outbox; and between attempts while the ledger is
+    away.
+    """
+
+    rows: int = 256
+    idle_seconds: float = 0.2
+    backoff_seconds: float = 0.5
+    backoff_max_seconds: float = 30.0
+    measure_seconds: float = 5.0
+
+
+class Relay:
+    """`outboxes`: one per drainer, each with a connection of its own."""
+
+    def __init__(
+        self,
+        outboxes: Sequence[Outbox],
+        door: LedgerDoor,
+        *,
+        pace: Pace | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._outboxes = outboxes
+        self._door = door
+        self._pace = pace or Pace()
+        self._jitter = jitter
+        self._away = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        shares = len(self._outboxes)
+        works = [self._drain_for_ever(outbox, share, shares) for share, outbox in enumerate(self._outboxes)]
+        tasks = [asyncio.ensure_future(work) for work in (*works, self._measure(self._outboxes[0]))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._door.close()
+
+    async def drain(self, outbox: Outbox, share: int = 0, shares: int = 1) -> int:
+        """One batch; how many rows it held. Raises LedgerAway, StoreError; then they are all still there."""
+        async with outbox.batch(self._pace.rows, share=share, shares=shares) as batch:
+            if batch.rows:
+                await self._send(batch)
+        DELIVERED.inc(len(batch.delivered))
+        for seq, code, _ in batch.refused:
+            REFUSED.labels(code).inc()
+            log.error("receipt_refused", seq=seq, code=code)
+        return len(batch.rows)
+
+    async def _send(self, batch: Batch) -> None:
+        receipts = [receipt_of(row) for row in batch.rows]
+        answers = await self._door.send(receipts)
+        for row, answer in zip(batch.rows, answers, strict=True):
+            self._note(batch, row, answer)
+
+    @staticmethod
+    def _note(batch: Batch, row: OutboxRow, answer: Answer) -> None:
+        if isinstance(answer, Refused):
+            batch.refused.append((row.seq, answer.code, answer.detail))
+        else:
+            batch.delivered.append(row.seq)
+
+    async def _drain_for_ever(self, outbox: Outbox, share: int, shares: int) -> None:
+        failures = 0
+        while True:
+            try:
+                found = await self.drain(outbox, share, shares)
+            except (LedgerAway, StoreError) as error:
+                failures += 1
+                OUTAGES.inc()
+                self._tell(error)
+                await asyncio.sleep(self._pause(failures))
+                continue
+            if failures and found:
+                failures = 0
+                self._tell(None)
+            if found < self._pace.rows:
+                await asyncio.sleep(self._pace.idle_seconds)
+
+    def _pause(self, failures: int) -> float:
+        longest = min(self._pace.backoff_max_seconds, self._pace.backoff_seconds * 2 ** min(failures - 1, 16))
+        return longest * (0.5 + self._jitter() / 2)
+
+    def _tell(self, error: Exception | None) -> None:
+        """A change of state is an event; another failed attempt is not."""
+        if error is not None and not self._away:
+            log.warning("ledger_away", reason=str(error))
+        elif error is None and self._away:
+            log.info("ledger_back")
+        self._away = error is not None
+
+    async def _measure(self, outbox: Outbox) -> None:
+        while True:
+            try:
+                waiting, lag = await outbox.backlog()
+                WAITING.set(waiting)
+                LAG.set(lag)
+                DEAD.set(await outbox.refused())
+            except StoreError:
+                pass  # the drainers say it
+            await asyncio.sleep(self._pace.measure_seconds)

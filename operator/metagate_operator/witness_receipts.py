@@ -1,0 +1,98 @@
+"""What the witness record looks like at the ledger (D-04, D-34, D-50). Pure: a row of the outbox in, a receipt out.
+
+Ids and content come from the row alone, so that sending a row twice sends the same receipt twice, which the ledger
+answers with the first one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from metagate_store.rows import OutboxRow
+from ulid import ULID
+
+STARTUP = "startup"
+
+
+def receipt_of(row: OutboxRow) -> dict[str, Any]:
+    """The receipt of one outbox row: OPEN, READY, FAILED or PUBLISHED. Emitter and tenant default to the credential's."""
+    if row.event == "PUBLISHED":
+        return _published(row)
+    assert row.startup_id is not None
+    assert row.tenant is not None
+    body = row.body
+    about = {
+        "kind": STARTUP,
+        "tenant_id": str(row.tenant),
+        "task_id": str(row.startup_id),
+        "principal_ai": body["principal_key"],
+        "recipient_ai": body["principal_key"],
+        "task_type": STARTUP,
+    }
+    told = {"component_key": body["component_key"], "packet_digest": body["digest"], "revision": row.revision}
+    if "pod" in body:
+        told["pod"] = body["pod"]
+    return {**about, **(_opened(row, told) if row.event == "OPEN" else _ended(row, told))}
+
+
+def startup_receipt_id(startup_id: UUID, phase: str) -> str:
+    """The receipt of a startup's phase has one id for ever: the startup's own time, and a digest of both."""
+    digest = hashlib.sha256(f"{startup_id}/{phase}".encode()).digest()
+    return str(ULID.from_bytes(startup_id.bytes[:6] + digest[:10]))
+
+
+def _opened(row: OutboxRow, told: Mapping[str, Any]) -> dict[str, Any]:
+    assert row.startup_id is not None
+    return {
+        "receipt_id": startup_receipt_id(row.startup_id, "accepted"),
+        "phase": "accepted",
+        "task_summary": f"{row.body['component_key']} starts"[:500],
+        "created_at": row.body["opened_at"],
+        "metadata": {**told, "deadline_at": row.body["deadline_at"]},
+    }
+
+
+def _ended(row: OutboxRow, told: Mapping[str, Any]) -> dict[str, Any]:
+    assert row.startup_id is not None
+    report: Mapping[str, Any] = row.body.get("report") or {}
+    ended = {
+        "receipt_id": startup_receipt_id(row.startup_id, "complete"),
+        "phase": "complete",
+        "caused_by_receipt_id": startup_receipt_id(row.startup_id, "accepted"),
+        "created_at": row.body["acknowledged_at"],
+        "completed_at": row.body["acknowledged_at"],
+        "metadata": {**told, "late": bool(row.body.get("late"))},
+        "body": dict(report) or None,
+    }
+    if row.event == "READY":
+        return {**ended, "status": "success", "outcome_kind": "none"}
+    return {
+        **ended,
+        "status": "failure",
+        "outcome_kind": "response_text",
+        "outcome_text": report.get("error") or "no error was told",
+    }
+
+
+def _published(row: OutboxRow) -> dict[str, Any]:
+    digest = hashlib.sha256(f"revision/{row.revision}".encode()).digest()
+    moment = int(row.created_at.timestamp() * 1000).to_bytes(6, "big")
+    return {
+        "receipt_id": str(ULID.from_bytes(moment + digest[:10])),
+        "kind": "lifecycle",
+        "phase": "published",
+        "task_id": f"revision-{row.revision}",
+        "principal_ai": "metagate",
+        "task_type": "publish",
+        "created_at": _text(row.created_at),
+        "metadata": {"revision": row.revision},
+        "body": dict(row.body) or None,
+    }
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat()
