@@ -20,7 +20,7 @@ import structlog
 from metagate_crds import reasons
 from metagate_crds.verdict import Condition
 from metagate_operator import jwks
-from metagate_operator.key_sources import Fetch, KeysUnavailable
+from metagate_operator.key_sources import SECONDS, Fetch, KeysUnavailable
 from metagate_store.errors import StaleBase, StoreUnavailable
 from metagate_store.rows import IssuerKeyRow, IssuerRow
 
@@ -143,7 +143,11 @@ class IssuerRefresher:
         if row.source == "Cluster":
             if self._cluster is None:
                 raise KeysUnavailable("there is no cluster to ask: use source URL or Inline")
-            return await self._cluster(CLUSTER_KEYS)
+            try:
+                async with asyncio.timeout(SECONDS):
+                    return await self._cluster(CLUSTER_KEYS)
+            except TimeoutError as error:
+                raise KeysUnavailable(f"the API server did not answer within {SECONDS:g} s") from error
         if row.url is None:
             raise KeysUnavailable("it has no url")
         return await self._web(row.url)

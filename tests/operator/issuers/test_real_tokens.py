@@ -25,6 +25,7 @@ from metagate_api.server import serving
 from metagate_store.reading import Reader
 
 pytestmark = pytest.mark.cluster
+ENVIRONMENT = dict(os.environ)  # noqa: TID251 - handed on, not read
 POD_IMAGE = "registry.k8s.io/pause:3.10"
 
 
@@ -254,12 +255,16 @@ def restart(cluster: Cluster, arguments: list[str]) -> None:
     run = cluster.run_directory
     assert run is not None
     before = api_server(cluster)
-    os.kill(before, signal.SIGTERM)
+    os.kill(before, signal.SIGKILL)  # asked politely it waits a minute for its watchers
     eventually(lambda: ended(before), timeout=30)
-    with (run / "kube-apiserver.log").open("ab") as log:
-        started = subprocess.Popen(arguments, cwd=run, stdout=log, stderr=log, start_new_session=True)
+    log = os.open(run / "kube-apiserver.log", os.O_WRONLY | os.O_APPEND)
+    streams = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    # Not subprocess: like every process of the cluster it outlives this test and is ended by `cluster down`.
+    command = ["env", "-C", str(run), *arguments]
+    started = os.posix_spawnp("env", command, ENVIRONMENT, file_actions=streams, setsid=True)
+    os.close(log)
     pids = (run / "pids").read_text().split()
-    (run / "pids").write_text("\n".join(str(started.pid) if pid == str(before) else pid for pid in pids) + "\n")
+    (run / "pids").write_text("\n".join(str(started) if pid == str(before) else pid for pid in pids) + "\n")
     eventually(lambda: cluster.kubectl.run("get", "--raw", "/readyz", check=False).returncode == 0, timeout=60)
 
 
