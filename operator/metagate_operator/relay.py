@@ -6,7 +6,7 @@ While the ledger is away rows wait, and asking slows down to once in half a minu
 aside and counted, because sending it again would be refused again.
 
 Several drainers work side by side, each with its own share of the startups, so that a startup's receipts never
-overtake each other; rows are locked while they travel, so that a second relay takes others.
+overtake each other; a share is in one hand at a time, and free again when its relay dies.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Relay:
 
     def _pause(self, failures: int) -> float:
         longest = min(self._pace.backoff_max_seconds, self._pace.backoff_seconds * 2 ** min(failures - 1, 16))
-        return longest * (0.5 + self._jitter() / 2)
+        return float(longest * (0.5 + self._jitter() / 2))
 
     def _tell(self, error: Exception | None) -> None:
         """A change of state is an event; another failed attempt is not."""

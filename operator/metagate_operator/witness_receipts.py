@@ -12,14 +12,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from metagate_store.rows import OutboxRow
 from ulid import ULID
+
+from metagate_store.rows import OutboxRow
 
 STARTUP = "startup"
 
 
 def receipt_of(row: OutboxRow) -> dict[str, Any]:
-    """The receipt of one outbox row: OPEN, READY, FAILED or PUBLISHED. Emitter and tenant default to the credential's."""
+    """The receipt of one outbox row. Emitter, and tenant where it is not named, are the credential's."""
     if row.event == "PUBLISHED":
         return _published(row)
     assert row.startup_id is not None

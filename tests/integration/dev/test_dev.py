@@ -6,11 +6,14 @@ import os
 import signal
 import socket
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
@@ -137,6 +140,63 @@ def test_admin_writes_become_files(living: Living) -> None:
     assert httpx.delete(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 204
     assert not path.exists()
     dev.until(lambda: httpx.get(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 404)
+
+
+@pytest.mark.invariant("INV-003")
+def test_an_issuer_in_a_file(living: Living) -> None:
+    """A TokenIssuer with inline keys: its tokens are believed within a second, and no longer once its file is gone."""
+    dev, world = living
+    private = ECKey.generate_key("P-256", {"kid": "k1", "alg": "ES256", "use": "sig"})
+    spec = {
+        "issuer": "https://idp.example.com",
+        "audiences": ["metagate"],
+        "algorithms": ["ES256"],
+        "jwks": {"source": "Inline", "inline": {"keys": [private.as_dict(private=False)]}},
+        "namespaces": ["default"],
+    }
+    world.write("issuer.yaml", resource("TokenIssuer", "idp", spec))
+    subject = {"issuer": spec["issuer"], "subject": "eve@example.com"}
+    world.write("people/eve.yaml", resource("Principal", "eve", {"type": "component", "subjects": [subject]}))
+    world.write("eve.yaml", binding("eve"))
+    now = int(time.time())
+    claims = {"iss": spec["issuer"], "sub": "eve@example.com", "aud": "metagate", "iat": now, "exp": now + 300}
+    token = jwt.encode({"alg": "ES256", "kid": "k1"}, claims, private)
+
+    def status() -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.post(f"{dev.url}/v1/bootstrap", json={"component_key": "any"}, headers=headers).status_code
+
+    dev.until(lambda: status() == 200)
+    (world.folder / "issuer.yaml").unlink()
+    dev.until(lambda: status() == 401)
+    (world.folder / "people/eve.yaml").unlink()
+    (world.folder / "eve.yaml").unlink()
+
+
+def test_a_bomb_of_invalid_files(living: Living) -> None:
+    """F33: a thousand invalid objects, a huge manifest and a YAML bomb beside one valid change, which is served at once."""
+    dev, world = living
+    bad = "---\n".join(resource("Profile", f"bad{n}", {"capabilities": {"tasks": n}}) for n in range(1000))
+    huge = resource(
+        "Manifest", "huge", {"deploymentKey": "h", "environment": {f"k{n}": "x" * 1000 for n in range(1000)}}
+    )
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12)
+    )
+    for name, text in (("bad.yaml", bad), ("huge.yaml", huge), ("bomb.yaml", bomb)):
+        world.write(f"bombs/{name}", text)
+    world.write("manifest.yaml", manifest("valid"))
+    dev.until(lambda: dev.region(world.key) == "valid", 5)
+    dev.until(
+        lambda: len({line["name"] for line in dev.events("verdict") if line["name"].startswith("bad")}) == 1000, 10
+    )
+    assert any(line["where"].startswith("bombs/bomb.yaml") for line in dev.events("file.broken"))
+    said = [line for line in dev.events("verdict") if line["name"] == "huge"]
+    assert [line["ready"] for line in said] == [False]
+    for name in ("bad", "huge", "bomb"):
+        (world.folder / f"bombs/{name}.yaml").unlink()
+    world.write("manifest.yaml", manifest("eu"))
+    dev.until(lambda: dev.region(world.key) == "eu", 5)
 
 
 def test_a_second_instance_is_refused_by_name(living: Living, data: Path) -> None:

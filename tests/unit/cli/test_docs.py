@@ -1,0 +1,57 @@
+"""docs/cli.md names every command, option and setting that there is, and no default that is not so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from metagate_cli.main import _app
+from metagate_operator.settings import WriterSettings
+
+PAGE = Path("docs/cli.md").read_text(encoding="utf-8")
+ELSEWHERE = {"operator", "admission"}
+
+
+def sections() -> dict[str, str]:
+    """The text under each heading that names a command, by command."""
+    parts = re.split(r"^#{2,3} ", PAGE, flags=re.MULTILINE)
+    return {
+        match[1]: part
+        for part in parts
+        if (match := re.match(r"`metagate ([a-z]+(?: (?:create|verify|apply))?)", part))
+    }
+
+
+def commands() -> dict[str, Any]:
+    root: Any = get_command(_app())
+    found: dict[str, Any] = {}
+    for name, command in root.commands.items():
+        if name in ELSEWHERE:
+            continue
+        inner = getattr(command, "commands", None)
+        if inner:
+            found |= {f"{name} {sub}": each for sub, each in inner.items()}
+        if not inner or command.params:
+            found[name] = command
+    return found
+
+
+def test_every_command_and_option_is_described() -> None:
+    """Each option stands, short or long, in the section of its command."""
+    told = sections()
+    missing = [
+        f"{name} {parameter.opts[0]}"
+        for name, command in commands().items()
+        if name != "version"
+        for parameter in command.params
+        if parameter.opts[0].startswith("-") and not any(option in told.get(name, "") for option in parameter.opts)
+    ]
+    assert missing == []
+
+
+def test_every_writer_setting_is_described() -> None:
+    """Name and default of each."""
+    rows = dict(re.findall(r"^\| `METAGATE_(\w+)` \| ([^|]*)\|", PAGE, flags=re.MULTILINE))
+    fields = {name.upper(): field.default for name, field in WriterSettings.model_fields.items()}
+    assert {name: value.strip() and float(value) for name, value in rows.items()} == fields
