@@ -61,14 +61,15 @@ def create_app(
     `lifespan` is an async context manager around the serving time, given the gate.
     """
     buckets = TokenBuckets(settings.rate_per_second, settings.rate_burst)
+    seen = Seen(ready=reader is not None, up=reader is not None)
     gate = Gate(
         settings=settings,
         authenticator=authenticator,
-        door=Door(authenticator, buckets),
+        door=Door(authenticator, buckets, informed=lambda: seen.ready),
         shelf=Shelf(limit_bytes=settings.cache_bytes),
         issuers=issuers,
         declared=declared,
-        seen=Seen(ready=reader is not None, up=reader is not None),
+        seen=seen,
         connected=reader,
     )
     hot = _hot(gate)

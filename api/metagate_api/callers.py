@@ -1,7 +1,7 @@
 """Who is speaking: the identity package's answer in this gate's words (codes, rows)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
 from uuid import UUID
@@ -35,11 +35,15 @@ class Authenticate(Protocol):
 
 
 class Door:
-    """Lets requests in: authentication, then the principal's rate. What it refuses is counted by reason."""
+    """Lets requests in: authentication, then the principal's rate. What it refuses is counted by reason.
 
-    def __init__(self, authenticator: Authenticate, buckets: TokenBuckets) -> None:
+    `informed` says whether the published keys and issuers were ever loaded.
+    """
+
+    def __init__(self, authenticator: Authenticate, buckets: TokenBuckets, *, informed: Callable[[], bool]) -> None:
         self._authenticator = authenticator
         self._buckets = buckets
+        self._informed = informed
 
     async def admit(self, exchange: Exchange) -> Caller | Refused:
         """The caller. Raises 400, 401 and 429; a genuine credential of nobody is returned as the 403 that it is,
@@ -47,6 +51,9 @@ class Door:
         """
         caller = await self._authenticator.authenticate(exchange.headers)
         if isinstance(caller, Refusal):
+            if caller.reason is not Reason.MISSING and not self._informed():
+                # Who has not seen the published keys yet must not call a good one bad.
+                raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
             metrics.AUTH_FAILURES.labels(caller.reason.value).inc()
             refused = refuse(_CODES.get(caller.reason, Code.CREDENTIAL_INVALID), caller.detail)
             if caller.status == 403:

@@ -156,7 +156,8 @@ class Settings(BaseSettings):
 
     @property
     def deadline_seconds(self) -> float:
-        return self.deadline_ms / 1_000
+        """How long the work may take: a tenth of the deadline is kept for the answer itself to be written and read."""
+        return self.deadline_ms * 0.9 / 1_000
 
     @property
     def mirror(self) -> bool:

@@ -19,7 +19,7 @@ router = APIRouter()
 Who = Annotated[Caller, Depends(caller_of)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
-Name = Annotated[str | None, Query(min_length=1, max_length=253)]
+Name = Annotated[str | None, Query(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 _REFUSALS = {
     PacketOutcome.UNKNOWN: (Code.SESSION_NOT_FOUND, "There is no such session."),

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from pydantic import SecretStr
-from tests.databases import Database
+from tests.databases import Database, Server
+from tests.integration.api.processes import process
 from tests.integration.api.town import SECRET, Town
 
 from metagate_api.server import serving
@@ -51,3 +52,18 @@ async def socket_guard() -> list[tuple[str, object]]:
     if not _SEEN:
         sys.addaudithook(_watch)
     return _SEEN
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def town_sync(postgres: Server) -> AsyncIterator[tuple[str, int, dict[str, str], str]]:
+    """A gate in a process of its own, for tests that are not coroutines: host, port, a principal's headers, a session."""
+    database = await postgres.make()
+    publisher = await Publisher.open(database.publisher)
+    await publisher.load()
+    with process(database) as (host, port):
+        made = Town(f"http://{host}:{port}", database, publisher, settings_for(database))
+        who = await made.citizen("hostile", type="admin")
+        session = (await made.boot(who)).json()["startup"]["startup_id"]
+        yield host, port, who.by_key, session
+        await made.close()
+    await postgres.drop(database)
