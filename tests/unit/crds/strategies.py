@@ -10,7 +10,7 @@ from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectK
 
 CANARY = "canary-value-that-is-nowhere-else"
 NAMESPACES = ("team", "other", "metagate-system")
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b")
 
 words = st.sampled_from(["alpha", "beta", "gamma", "region", "mode", "deployment", "job"])
 forbidden = st.sampled_from(["deploy", "Tasks", "work-items", "workItems", "EXECUTE"])
@@ -124,8 +124,8 @@ def broken(kind: str) -> st.SearchStrategy[Any]:
 @st.composite
 def objects(draw: st.DrawFn, *, generations: tuple[int, int] = (1, 1), wrong: int = 4) -> Declared:
     """One object; about one in `wrong` is not valid."""
-    kind = draw(st.sampled_from((*KIND_NAMES, "PrincipalBinding", "Principal", "PrincipalBinding")))
-    namespace = "" if kind == "TokenIssuer" else draw(st.sampled_from(NAMESPACES))
+    kind = draw(st.sampled_from((*KIND_NAMES, "PrincipalBinding", "Principal", "TokenIssuer", "PrincipalBinding")))
+    namespace = "" if kind == "TokenIssuer" else draw(st.sampled_from(("team", *NAMESPACES)))
     name = draw(names)
     spec = draw(broken(kind) if draw(st.integers(0, wrong - 1)) == 0 else VALID[kind])
     created = START + timedelta(seconds=draw(st.integers(0, 3)))

@@ -248,6 +248,19 @@ def test_a_binding_whose_merge_is_refused_keeps_its_last_good_packet():
     assert verdict.uid not in result.good
 
 
+def test_the_objects_of_a_last_good_packet_are_watched():
+    """A Binding that is served with an earlier version follows what that version refers to."""
+    before = [*believable(), declared("Manifest", "next", MANIFEST)]
+    refused = {**BINDING, "manifestRef": {"name": "next"}, "overrides": {"polling": {"inbox": {"endpoint": None}}}}
+    space = world(*before)
+    last = dict(compile_world(space, {}).good)
+    compile_world(space, last, space.put(declared("PrincipalBinding", "indexer", refused, generation=2)))
+    affected = space.put(declared("Manifest", "prod", {**MANIFEST, "environment": {"region": "us-1"}}, generation=2))
+    result = compile_world(space, last, affected)
+    assert served_packet(result)["environment"] == {"region": "us-1"}
+    assert (of(result, "Manifest", "prod").uses, of(result, "PrincipalBinding", "indexer").served_generation) == (0, 1)
+
+
 @pytest.mark.invariant("INV-009")
 def test_the_oldest_of_two_active_bindings_counts():
     """The younger is told who won; when the elder goes, it takes over."""

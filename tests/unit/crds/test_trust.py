@@ -243,6 +243,37 @@ def test_scope_and_rights_belong_to_the_system_namespace():
     assert rows(compiled(declared("Principal", "p", spec), settings=moved), "principal")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        declared("TokenIssuer", "idp", outside(namespaces=["other"]), generation=2),
+        declared("TokenIssuer", "older", outside(), age=-1),
+        declared("TokenIssuer", "idp", outside("https://renamed", namespaces=["team"]), generation=2),
+        declared("TokenIssuer", "cluster", {**CLUSTER_ISSUER, "namespaces": []}, generation=2),
+        declared("TokenIssuer", "older", outside(SETTINGS.cluster_issuer), age=-1),
+        declared("TokenIssuer", "older", {**CLUSTER_ISSUER, "issuer": IDP}, age=-1),
+    ],
+)
+def test_a_changed_issuer_affects_those_who_rest_on_it(change):
+    """Whichever way it loses or gains: its own Principals are compiled again, and nobody is forgotten."""
+    before = [
+        CLUSTER,
+        declared("TokenIssuer", "idp", outside(namespaces=["team"])),
+        principal("outsider", (IDP, "x")),
+        principal("pod", "sa"),
+        principal("keyed", apiKeys=[api_key(1)]),
+    ]
+    space = world(*before)
+    known = compile_world(space, {})
+    affected = space.put(change)
+    part = compile_world(space, {}, affected)
+    full = compile_world(world(*space.objects.values()), {})
+    assert {**known.rows, **part.rows} == full.rows
+    assert {**known.verdicts, **part.verdicts} == full.verdicts
+    assert part.rows != {key: known.rows.get(key) for key in part.rows}
+    assert ObjectKey("Principal", "team", "keyed") not in affected
+
+
 def test_a_tenant_is_an_incarnation_of_a_namespace():
     """Rows carry the namespace's uid (D-46)."""
     space = world(CLUSTER, principal("p", "sa"))
@@ -257,7 +288,6 @@ def test_a_tenant_is_an_incarnation_of_a_namespace():
     assert [row.values["tenant"] for row in again.rows[key] if row.table == "principal"] == ["second"]
 
 
-RSA_2048 = {"kty": "RSA", "kid": "k", "n": ("v" * 341) + "w", "e": "AQAB"}
 EC = {"kty": "EC", "kid": "k", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
 
 
