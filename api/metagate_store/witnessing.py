@@ -6,12 +6,14 @@ locks: whatever is busy is done the next time (INV-028).
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
 
 import asyncpg
+from asyncpg.transaction import Transaction
 
 from metagate_store.driver import translated
 from metagate_store.queries import sql
@@ -23,6 +25,16 @@ class Purged:
     startups: int
     partitions: int
     keys: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Receipts in hand, and what became of them; what is in neither list stays in the outbox."""
+
+    rows: list[OutboxRow]
+    delivered: list[int] = field(default_factory=list)
+    refused: list[tuple[int, str, str]] = field(default_factory=list)
+    """(seq, code, detail)."""
 
 
 class Witness:
@@ -48,6 +60,49 @@ class Witness:
         """Due receipts, oldest first; they stay until `delivered`, so a crash repeats them."""
         rows = await self._fetch("witness.take", limit)
         return [OutboxRow(**{**row, "body": json.loads(row["body"])}) for row in rows]
+
+    @asynccontextmanager
+    async def batch(self, limit: int = 256, *, share: int = 0, shares: int = 1) -> AsyncIterator[Batch]:
+        """Due receipts, oldest first, locked for this block; free again when this relay dies. What the block says of
+        them is done when it ends; an exception leaves them as they were.
+
+        `share` of `shares`: all of one startup's receipts fall into one share, and a share is in one hand at a time, so
+        that their order is kept; for a second hand it is empty. All relays must count the same `shares`.
+        """
+        async with self._turn:
+            connection = await self._connected()
+            try:
+                transaction, rows = await self._locked(connection, limit, share, shares)
+                batch = Batch(rows)
+                yield batch
+                await self._settled(connection, transaction, batch)
+            except BaseException:
+                connection.terminate()  # and with it the transaction
+                raise
+
+    @translated
+    async def _locked(
+        self, connection: asyncpg.Connection, limit: int, share: int, shares: int
+    ) -> tuple[Transaction, list[OutboxRow]]:
+        transaction = connection.transaction()
+        await transaction.start()
+        if not await connection.fetchval(sql("witness.share"), share):
+            return transaction, []
+        rows = await connection.fetch(sql("witness.batch"), limit, shares, share)
+        return transaction, [OutboxRow(**{**row, "body": json.loads(row["body"])}) for row in rows]
+
+    @translated
+    async def _settled(self, connection: asyncpg.Connection, transaction: Transaction, batch: Batch) -> None:
+        for seq, code, detail in batch.refused:
+            await connection.execute(sql("witness.refuse"), seq, code, detail)
+        if batch.delivered:
+            await connection.execute(sql("witness.delivered"), batch.delivered)
+        await transaction.commit()
+
+    async def refused(self) -> int:
+        """Dead letters."""
+        [row] = await self._fetch("witness.refused")
+        return int(row[0])
 
     async def delivered(self, seqs: Sequence[int]) -> None:
         await self._fetch("witness.delivered", list(seqs))
@@ -77,13 +132,18 @@ class Witness:
     @translated
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._turn:
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await asyncpg.connect(
-                    self._dsn, timeout=5, command_timeout=60, server_settings={"application_name": "metagate relay"}
-                )
+            connection = await self._connected()
             try:
-                rows: list[asyncpg.Record] = await self._connection.fetch(sql(query), *arguments)
+                rows: list[asyncpg.Record] = await connection.fetch(sql(query), *arguments)
             except (asyncio.CancelledError, TimeoutError, OSError, asyncpg.InterfaceError):
-                self._connection.terminate()
+                connection.terminate()
                 raise
             return rows
+
+    @translated
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn, timeout=5, command_timeout=60, server_settings={"application_name": "metagate relay"}
+            )
+        return self._connection

@@ -40,3 +40,29 @@ SELECT p.startups, p.partitions, p.keys FROM metagate.purge($1, $2, $3) AS p;
 -- name: witness.backlog
 -- How much waits, and for how long the oldest has.
 SELECT s.mirror_waiting, s.mirror_lag_seconds FROM metagate.state() AS s;
+
+-- name: witness.share
+-- Whether this transaction has a share of the startups to itself.
+SELECT pg_try_advisory_xact_lock(1835363705, $1::integer);
+
+-- name: witness.batch
+-- Due receipts of one share of the startups, locked until the transaction ends; none before an older one of its startup that waits.
+SELECT o.seq, o.tenant, o.event, o.startup_id, o.revision, o.created_at, o.attempts,
+    CASE WHEN s.pod_uid IS NULL THEN o.body
+        ELSE o.body || jsonb_build_object('pod', jsonb_build_object('uid', s.pod_uid, 'name', s.pod_name, 'node', s.pod_node))
+    END AS body
+FROM metagate.outbox AS o
+LEFT JOIN metagate.startup AS s ON s.tenant = o.tenant AND s.startup_id = o.startup_id
+WHERE o.not_before <= now()
+    AND ($2 = 1 OR coalesce(uuid_hash(o.startup_id) & 2147483647, 0) % $2 = $3)
+    AND NOT EXISTS (
+        SELECT FROM metagate.outbox AS e
+        WHERE e.startup_id = o.startup_id AND e.seq < o.seq AND e.not_before > now()
+    )
+ORDER BY o.seq
+LIMIT $1
+FOR UPDATE OF o SKIP LOCKED;
+
+-- name: witness.refused
+-- How many dead letters there are.
+SELECT count(*) FROM metagate.outbox_refused;
