@@ -206,6 +206,9 @@ class FakeApiServer:
                 for key, each in sorted(self.objects.items())
                 if key[0] == plural and (not namespace or key[1] == namespace)
             ]
+        if selector := request.query.get("fieldSelector"):
+            name = selector.removeprefix("metadata.name=")
+            self._snapshots[snapshot] = [each for each in self._snapshots[snapshot] if each["metadata"]["name"] == name]
         first = int(offset)
         if self.fail_page.get(plural) == first // limit + 1:
             return self._no(500, "InternalError")

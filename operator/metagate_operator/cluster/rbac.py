@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from metagate_crds.kinds import GROUP, KINDS
+from metagate_crds.kinds import GROUP, KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER
 from metagate_operator.cluster import leadership
 
 OPERATOR = "metagate-operator"
@@ -55,13 +55,14 @@ class Right:
 
 
 _NAMESPACED = tuple(kind.plural for kind in KINDS.values() if kind.namespaced)
+_NEIGHBOURS = tuple(kind.plural for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING))
 _GLOBAL = tuple(kind.plural for kind in KINDS.values() if not kind.namespaced)
 
 
 def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = True) -> tuple[Right, ...]:
     """What `metagate operator` does, cluster-wide or in `namespaces` only."""
     rights = [
-        Right(Where.WATCHED, ("get", "list", "watch"), GROUP, _NAMESPACED),
+        Right(Where.WATCHED, ("list", "watch"), GROUP, _NAMESPACED),
         Right(Where.WATCHED, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _NAMESPACED)),
         Right(Where.WATCHED, ("create",), "events.k8s.io", ("events",)),
         Right(Where.OWN, ("create",), "coordination.k8s.io", ("leases",)),
@@ -72,19 +73,16 @@ def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = T
         rights.append(Right(Where.CLUSTER, ("get",), "", ("namespaces",), names=("kube-system", *sorted(namespaces))))
     else:
         rights.append(Right(Where.CLUSTER, ("get", "list", "watch"), "", ("namespaces",)))
-    if cluster_issuers and namespaces:
-        rights.append(
-            Right(Where.CLUSTER, ("list", "watch"), GROUP, _GLOBAL)
-        )  # the one cluster-wide grant: to read, never to write
-    elif cluster_issuers:
-        rights.append(Right(Where.CLUSTER, ("get", "list", "watch"), GROUP, _GLOBAL))
+    if cluster_issuers:
+        rights.append(Right(Where.CLUSTER, ("list", "watch"), GROUP, _GLOBAL))
+    if cluster_issuers and not namespaces:  # with some namespaces only, the one cluster-wide grant is to read
         rights.append(Right(Where.CLUSTER, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _GLOBAL)))
     return tuple(rights)
 
 
 def admission_rights(*, self_managed: bool = True) -> tuple[Right, ...]:
     """What `metagate admission` does: look up what an object refers to, and care for its own certificate."""
-    rights = [Right(Where.CLUSTER, ("get", "list"), GROUP, (*_NAMESPACED, *_GLOBAL))]
+    rights = [Right(Where.CLUSTER, ("list",), GROUP, _NEIGHBOURS)]
     if self_managed:
         rights += [
             Right(Where.OWN, ("create",), "", ("secrets",)),

@@ -23,7 +23,7 @@ from metagate_crds.verdict import Condition, Verdict
 from metagate_crds.world import ObjectKey
 from metagate_operator.cluster import occurrences
 from metagate_operator.cluster.connection import APPLY, Kubernetes, KubernetesError, Refused, Unreachable
-from metagate_operator.cluster.resources import item
+from metagate_operator.cluster.resources import item, named
 from metagate_operator.cluster.sight import Sight, Sights, sight
 from metagate_operator.cluster.status import MANAGER, differs, patch, status
 
@@ -186,12 +186,8 @@ class ClusterReporter:
 
     async def _look(self, verdict: Verdict) -> Sight | None:
         """The object moved on under our hands: what does it look like now?"""
-        try:
-            return sight(await self._kubernetes.get(item(*verdict.key)))
-        except Refused as error:
-            if error.status == 404:
-                return None
-            raise
+        found = await named(self._kubernetes, *verdict.key)
+        return None if found is None else sight(found)
 
     def _refused(self, verdict: Verdict, error: Refused) -> None:
         if error.status == 404:

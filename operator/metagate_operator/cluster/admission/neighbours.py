@@ -19,8 +19,8 @@ from metagate_crds.compiling import compile_world
 from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS
 from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
-from metagate_operator.cluster.connection import Kubernetes, KubernetesError, Refused
-from metagate_operator.cluster.resources import collection, item
+from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+from metagate_operator.cluster.resources import collection, named
 from metagate_operator.cluster.sight import declared
 
 log = structlog.get_logger(__name__)
@@ -69,12 +69,8 @@ class Neighbours:
         return [each for found in await asyncio.gather(*wanted) for each in found if each.key != subject.key]
 
     async def _one(self, kind: Kind, namespace: str, name: str) -> list[Declared]:
-        try:
-            return [declared(kind.name, await self._kubernetes.get(item(kind.name, namespace, name)))]
-        except Refused as error:
-            if error.status == 404:
-                return []
-            raise
+        found = await named(self._kubernetes, kind.name, namespace, name) if name else None
+        return [] if found is None else [declared(kind.name, found)]
 
     async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Declared]:
         query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
