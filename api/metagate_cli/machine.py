@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import errno
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from metagate_operator.key_sources import WebFetch
 from metagate_operator.reconcile import Reconciler
 from metagate_operator.settings import WriterSettings
 from metagate_operator.sightings import SightingBook
+from metagate_operator.source import SourceUnavailable
 from metagate_operator.taking_turns import TakingTurns
 from metagate_operator.verdict_log import VerdictLog
 from metagate_store.publishing import Publisher
@@ -58,13 +60,24 @@ class FilesFromRequests:
     async def write(
         self, *, kind: str, namespace: str, name: str, resource: Mapping[str, Any]
     ) -> Written | Sequence[Complaint]:
-        outcome = await self._writer.write(ObjectKey(kind, namespace, name), resource)
+        with _as_os_error():
+            outcome = await self._writer.write(ObjectKey(kind, namespace, name), resource)
         if isinstance(outcome, bool):
             return Written(created=outcome)
         return [Complaint(problem.path, problem.reason, problem.message) for problem in outcome]
 
     async def remove(self, *, kind: str, namespace: str, name: str) -> bool:
-        return await self._writer.remove(ObjectKey(kind, namespace, name))
+        with _as_os_error():
+            return await self._writer.remove(ObjectKey(kind, namespace, name))
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """The gate answers 503 to whatever the disk does; a directory that cannot be listed is one of those things."""
+    try:
+        yield
+    except SourceUnavailable as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 @asynccontextmanager

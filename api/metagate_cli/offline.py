@@ -54,7 +54,7 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
         findings.extend(contents.problems)
         skipped += contents.skipped
         for document in contents.documents:
-            key = ObjectKey(document.kind, document.namespace, document.name)
+            key = document.key
             first = documents.setdefault(key, document)
             if first is not document:
                 where = f"also declared in {first.file}:{first.line}"

@@ -200,7 +200,7 @@ class DirectorySource:
         for _, file in sorted(self._tree.files.items()):
             problems.extend(file.contents.problems)
             for document in file.contents.documents:
-                found[ObjectKey(document.kind, document.namespace, document.name)].append(document)
+                found[document.key].append(document)
         state = self._held(found)
         for key, (first, *others) in found.items():
             problems += [

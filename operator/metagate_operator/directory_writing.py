@@ -9,6 +9,7 @@ of one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ class DirectoryWriter:
         if contents.problems:
             return contents.problems
         document = contents.documents[0]
-        if ObjectKey(document.kind, document.namespace, document.name) != key:
+        if document.key != key:
             return (Problem("request", 1, "metadata", "InvalidDocument", "names another object than the request"),)
         findings = validate(key.kind, document.spec, namespace=key.namespace, system_namespace=self._system_namespace)
         return tuple(Problem("request", 0, each.path, each.reason, each.message) for each in findings)
@@ -73,20 +74,36 @@ class DirectoryWriter:
     def _replace(self, key: ObjectKey, present: Document | None, text: str | None) -> None:
         """Write `text` where the object stands (or at its own place), or take it away."""
         path = self._source.root / (present.file if present is not None else _place(key))
-        whole = text
         if present is not None:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-            standing = [
-                (first, last) for first, last in spans(lines) if any(line.strip() for line in lines[first:last])
-            ]
-            own = next(index for index, (first, last) in enumerate(standing) if first < present.line <= last)
-            kept = ["\n".join(lines[first:last]).removeprefix("---").strip("\n") for first, last in standing]
-            kept[own : own + 1] = [text.strip("\n")] if text is not None else []
-            whole = "\n---\n".join(kept) + "\n" if kept else None
-        if whole is None:
+            text = _without(path, key, text)
+        if text is None:
             path.unlink()
         else:
-            _write_whole(path, whole)
+            _write_whole(path, text)
+
+
+def _without(path: Path, key: ObjectKey, instead: str | None) -> str | None:
+    """The file's text with another document in the place of the object's, or none; None when nothing is left.
+
+    Raises:
+        OSError: the file is broken where the object was: a person must repair it first.
+
+    """
+    raw = path.read_bytes()
+    own = next((each for each in read_documents(raw, path.name).documents if each.key == key), None)
+    if own is None:
+        raise OSError(
+            errno.EIO, f"{key.kind} {key.name} cannot be found in this file; repair the file first", str(path)
+        )
+    lines = raw.decode("utf-8-sig").split("\n")
+    kept: list[str] = []
+    for first, last in spans(lines):
+        chunk = "\n".join(lines[first:last]).removeprefix("---").strip("\n")
+        if first < own.line <= last:
+            chunk = (instead or "").strip("\n")
+        if chunk.strip():
+            kept.append(chunk)
+    return "\n---\n".join(kept) + "\n" if kept else None
 
 
 def _place(key: ObjectKey) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import yaml
 
+from metagate_crds.declared import ObjectKey
 from metagate_crds.kinds import API_VERSION, GROUP, KINDS
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -64,6 +65,10 @@ class Document:
     file: str
     line: int
     lines: Mapping[str, int] = field(repr=False)
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(self.kind, self.namespace, self.name)
 
     def line_of(self, path: str) -> int:
         """The line of a path like `spec.services.mail.auth` or `spec.components[2]`, or of its nearest parent."""

@@ -108,6 +108,8 @@ def test_a_directory_that_vanishes_changes_nothing(living: Living) -> None:
     world.folder.rename(away)
     dev.until(lambda: bool(dev.events("directory.unavailable")))
     assert dev.bootstrap(world.key).status_code == 200
+    gone = httpx.delete(f"{dev.url}/v1/admin/profiles/worker", headers={"X-API-Key": world.admin.key})
+    assert (gone.status_code, gone.headers["content-type"]) == (503, "application/problem+json")
     away.rename(world.folder)
     world.write("manifest.yaml", manifest("back"))
     dev.until(lambda: dev.region(world.key) == "back", 4)
@@ -174,7 +176,9 @@ def test_an_issuer_in_a_file(living: Living) -> None:
 
 
 def test_a_bomb_of_invalid_files(living: Living) -> None:
-    """F33: a thousand invalid objects, a huge manifest and a YAML bomb beside one valid change, which is served at once."""
+    """F33: a thousand invalid objects, a huge manifest and a YAML bomb beside one valid change, which is served at
+    once.
+    """
     dev, world = living
     bad = "---\n".join(resource("Profile", f"bad{n}", {"capabilities": {"tasks": n}}) for n in range(1000))
     huge = resource(

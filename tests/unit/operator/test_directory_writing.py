@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from metagate_crds.declared import ObjectKey
 from metagate_operator.directory_source import DirectorySource
 from metagate_operator.directory_writing import DirectoryWriter
@@ -61,3 +63,19 @@ async def test_an_object_of_a_shared_file_is_replaced_where_it_stands(tmp_path: 
     assert await writing.remove(KEY) is False
     assert await writing.remove(ObjectKey("Profile", "team", "first")) is True
     assert not shared.exists()
+
+
+async def test_a_file_that_is_broken_is_not_rewritten(tmp_path: Path) -> None:
+    """Where the object cannot be found any more a person must repair the file; nothing is lost."""
+    shared = tmp_path / "team.yaml"
+    shared.write_text(
+        "apiVersion: metagate.legivellum.io/v1alpha1\nkind: Profile\nmetadata: {name: worker, namespace: team}\nspec: {}\n"
+    )
+    source = DirectorySource(tmp_path, SightingBook(), on_problems=lambda *_: None)
+    await source.listing()
+    shared.write_text(broken := "kind: [\n")
+    with pytest.raises(OSError, match="repair the file"):
+        await DirectoryWriter(source).write(KEY, BODY)
+    with pytest.raises(OSError, match="repair the file"):
+        await DirectoryWriter(source).remove(KEY)
+    assert shared.read_text() == broken
