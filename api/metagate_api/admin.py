@@ -1,5 +1,6 @@
 """The admin views: what the database serves, with its revision; standalone also writing (D-12, D-53)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -39,6 +40,7 @@ DECLARED_AS: Final[Mapping[str, kinds.Kind]] = {
 """The resource that declares what each view shows; a secret ref is a line of its Profile."""
 
 _WIDER = ("scope", "rights")
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
 
 
 def shown(item: Item) -> dict[str, Any]:
@@ -103,7 +105,7 @@ async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
 async def remove(request: Request, caller: Admin, kind: Writable, key: Key) -> Response:
     target = _target(request, caller, kind)
     namespace = caller.namespace if target.kind.namespaced else ""
-    if not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
+    if not _NAME.match(key) or not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
         raise refuse(Code.NOT_FOUND, "No declared file of this namespace has that object.")
     return empty(204)
 
@@ -131,6 +133,8 @@ def _resource(body: dict[str, Any], kind: kinds.Kind) -> dict[str, Any]:
         raise refuse(Code.INVALID_RESOURCE, f"Send a resource of {kinds.API_VERSION}, kind {kind.name}.")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not isinstance(spec, dict):
         raise refuse(Code.INVALID_RESOURCE, "metadata.name and spec are required.")
+    if not _NAME.match(metadata["name"]):
+        raise refuse(Code.INVALID_RESOURCE, "metadata.name: a DNS subdomain name, as Kubernetes has it.")
     return body
 
 
