@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench invariants crds lock cluster-build image sbom clean
+.PHONY: help run test check lint types imports bench bench-operator invariants crds lock cluster-build image sbom clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,9 @@ imports: $(STAMP) ## the arrows between the packages
 
 bench: $(STAMP)  ## bootstraps per second beside pgbench, apply-to-served
 	@$(BIN)/python bench/bench.py
+
+bench-operator: $(STAMP) ## kubectl apply to served, on a real API server with 10,000 Bindings
+	@$(BIN)/python bench/operating.py $(BENCH_ARGS)
 
 invariants: $(STAMP) ## which invariants of the specification have no test
 	@$(BIN)/python tests/invariants.py
