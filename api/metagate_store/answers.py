@@ -16,6 +16,7 @@ from metagate_store.rows import (
     PacketAnswer,
     PacketOutcome,
     Pod,
+    StartupPage,
     StartupRow,
     State,
     Topology,
@@ -62,6 +63,19 @@ def startup(row: Record) -> StartupRow:
         report=None if row["report"] is None else json.loads(row["report"]),
         pod=pod,
     )
+
+
+def startup_page(rows: Sequence[Record], limit: int) -> StartupPage:
+    """One row more than `limit` means that there is a next page; a row LOOKED says where a filter stopped looking."""
+    found = [row for row in rows if row["status"] != "LOOKED"]
+    items = tuple(startup(row) for row in found[:limit])
+    end = items[-1] if len(found) > limit else next((row for row in rows if row["status"] == "LOOKED"), None)
+    if end is None:
+        return StartupPage(items, None)
+    tenant, startup_id = (
+        (end.tenant, end.startup_id) if isinstance(end, StartupRow) else (end["tenant"], end["startup_id"])
+    )
+    return StartupPage(items, (str(tenant), str(startup_id)))
 
 
 def item(row: Record) -> Item:

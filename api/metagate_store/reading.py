@@ -40,6 +40,10 @@ CONTENDED_PAUSES = (0.0, 0.005, 0.02, 0.05)
 """Seconds between looks at a startup that somebody else is just reporting."""
 
 
+SPAN = 100_000
+"""Sessions that one filtered page looks at; about 30 ms on a small machine."""
+
+
 class Reader:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
 
@@ -190,16 +194,18 @@ class Reader:
         after: Cursor | None = None,
         limit: int = 100,
     ) -> StartupPage:
-        """Newest first. `status`: OPEN, READY, FAILED or overdue. `tenant` None: every tenant (D-51)."""
+        """Newest first. `status`: OPEN, READY, FAILED or overdue. `tenant` None: every tenant (D-51).
+
+        A filtered page looks at `SPAN` sessions at most: it may hold fewer than `limit`, or none, and have a next.
+        """
         filters = (status, component_key, principal_key)
         seen_tenant, seen_startup = (UUID(after[0]), UUID(after[1])) if after else (None, None)
+        bounds = (seen_startup, limit + 1, SPAN)
         if tenant is None:
-            rows = await self._pool.fetch("read.startups_everywhere", *filters, seen_tenant, seen_startup, limit + 1)
+            rows = await self._pool.fetch("read.startups_everywhere", *filters, seen_tenant, *bounds)
         else:
-            rows = await self._pool.fetch("read.startups", tenant, *filters, seen_startup, limit + 1)
-        items = tuple(answers.startup(row) for row in rows[:limit])
-        more = len(rows) > limit
-        return StartupPage(items, (str(items[-1].tenant), str(items[-1].startup_id)) if more else None)
+            rows = await self._pool.fetch("read.startups", tenant, *filters, *bounds)
+        return answers.startup_page(rows, limit)
 
     async def listing(
         self, kind: Kind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100

@@ -38,6 +38,7 @@ CREATE FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -294,27 +295,89 @@ ALTER FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_
 CREATE FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) RETURNS SETOF metagate.item
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
+    WITH span AS (
+        SELECT coalesce(after_tenant, only_tenant, '00000000-0000-0000-0000-000000000000') AS first,
+            coalesce(only_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AS last,
+            coalesce(after_name, '') AS after
+    ),
+    paged AS (
+        SELECT p.tenant, p.principal_key AS name, p.revision, jsonb_build_object(
+            'principal_key', p.principal_key, 'type', p.type, 'scope', p.scope, 'rights', p.rights, 'suspended', p.suspended,
+            'generation', p.generation,
+            'subjects', (
+                SELECT coalesce(jsonb_agg(
+                    jsonb_build_object('issuer', u.issuer, 'subject', u.subject) ORDER BY u.issuer, u.subject), '[]')
+                FROM metagate.subject AS u WHERE u.tenant = p.tenant AND u.principal_key = p.principal_key),
+            'api_keys', (
+                SELECT coalesce(jsonb_agg(
+                    jsonb_build_object('id', k.key_id, 'expires_at', k.expires_at) ORDER BY k.key_id), '[]')
+                FROM metagate.api_key AS k WHERE k.tenant = p.tenant AND k.principal_key = p.principal_key),
+            'binding', (
+                SELECT b.name FROM metagate.binding AS b WHERE b.tenant = p.tenant AND b.principal_key = p.principal_key)
+        ) AS body
+        FROM (
+            SELECT r.* FROM span AS s, metagate.principal AS r
+            WHERE kind = 'principals' AND (r.tenant, r.principal_key) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.principal_key = only_name)
+            ORDER BY r.tenant, r.principal_key LIMIT page
+        ) AS p
+        UNION ALL
+        SELECT p.tenant, p.name, p.revision, jsonb_build_object('generation', p.generation, 'spec', p.body)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.profile AS r
+            WHERE kind = 'profiles' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS p
+        UNION ALL
+        SELECT m.tenant, m.name, m.revision, jsonb_build_object('generation', m.generation, 'spec', m.body)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.manifest AS r
+            WHERE kind = 'manifests' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS m
+        UNION ALL
+        SELECT p.tenant, p.name, p.revision, jsonb_build_object(
+            'generation', p.generation, 'policy_hash', p.policy_hash, 'spec', p.body)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.policy_profile AS r
+            WHERE kind = 'policy-profiles' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS p
+        UNION ALL
+        SELECT b.tenant, b.name, b.revision, jsonb_build_object(
+            'principal_key', b.principal_key, 'profile', b.profile, 'manifest', b.manifest, 'components', b.components,
+            'sla_seconds', b.sla_seconds, 'digest', b.digest, 'compiled_at', b.compiled_at, 'generation', b.generation)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.binding AS r
+            WHERE kind = 'bindings' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS b
+        UNION ALL
+        SELECT r.tenant, r.name, r.revision, jsonb_build_object(
+            'profile', r.profile, 'name', r.ref ->> 'name', 'ref_kind', coalesce(r.ref ->> 'kind', 'Env'),
+            'ref_name', r.ref ->> 'ref', 'required', coalesce((r.ref ->> 'required')::boolean, true))
+        FROM (
+            SELECT p.tenant, p.name AS profile, ((p.name || ':') || (e.ref ->> 'name')) COLLATE "C" AS name, p.revision, e.ref
+            FROM span AS s, metagate.profile AS p
+            CROSS JOIN LATERAL jsonb_array_elements(
+                CASE jsonb_typeof(p.body -> 'secretRefs') WHEN 'array' THEN p.body -> 'secretRefs' ELSE '[]' END) AS e (ref)
+            WHERE kind = 'secret-refs' AND p.tenant BETWEEN s.first AND s.last
+                AND (p.tenant, ((p.name || ':') || (e.ref ->> 'name')) COLLATE "C") > (s.first, s.after)
+                AND (only_name IS NULL OR ((p.name || ':') || (e.ref ->> 'name')) COLLATE "C" = only_name)
+            ORDER BY 1, 3 LIMIT page
+        ) AS r
+    )
     SELECT i.tenant, coalesce(t.namespace, ''), i.name, i.revision, i.body
-    FROM (
-        SELECT v.* FROM metagate.principal_item AS v WHERE kind = 'principals'
-        UNION ALL
-        SELECT v.* FROM metagate.profile_item AS v WHERE kind = 'profiles'
-        UNION ALL
-        SELECT v.* FROM metagate.manifest_item AS v WHERE kind = 'manifests'
-        UNION ALL
-        SELECT v.* FROM metagate.policy_profile_item AS v WHERE kind = 'policy-profiles'
-        UNION ALL
-        SELECT v.* FROM metagate.binding_item AS v WHERE kind = 'bindings'
-        UNION ALL
-        SELECT v.* FROM metagate.secret_ref_item AS v WHERE kind = 'secret-refs'
-    ) AS i
+    FROM paged AS i
     LEFT JOIN metagate.tenant AS t ON t.tenant = i.tenant
-    WHERE (only_tenant IS NULL OR i.tenant = only_tenant)
-        AND (only_name IS NULL OR i.name = only_name)
-        AND (i.tenant, i.name) > (coalesce(after_tenant, '00000000-0000-0000-0000-000000000000'), coalesce(after_name, ''))
     ORDER BY i.tenant, i.name
-    LIMIT page
 $$;
 
 ALTER FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) OWNER TO metagate_owner;
@@ -506,6 +569,7 @@ CREATE FUNCTION metagate.report(tenants uuid[], principals text[], kinds text[],
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -631,48 +695,90 @@ $$;
 
 ALTER FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) OWNER TO metagate_owner;
 
-CREATE FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) RETURNS SETOF metagate.startup_view
+CREATE FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) RETURNS SETOF metagate.startup_view
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
     AS $$
-    SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
-        s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
-        s.pod_uid, s.pod_name, s.pod_node
-    FROM metagate.startup AS s
-    WHERE s.tenant = in_tenant
-        AND s.startup_id < coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-        AND (in_status IS NULL OR s.status = in_status
-            OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
-        AND (in_component IS NULL OR s.component_key = in_component)
-        AND (in_principal IS NULL OR s.principal_key = in_principal)
-    ORDER BY s.tenant DESC, s.startup_id DESC
-    LIMIT page
+    WITH edge AS MATERIALIZED (
+        SELECT s.startup_id
+        FROM metagate.startup AS s
+        WHERE coalesce(in_status, in_component, in_principal) IS NOT NULL
+            AND s.tenant = in_tenant AND s.startup_id < coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        OFFSET span - 1 LIMIT 1
+    ),
+    found AS MATERIALIZED (
+        SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
+            s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
+            s.pod_uid, s.pod_name, s.pod_node
+        FROM metagate.startup AS s
+        WHERE s.tenant = in_tenant
+            AND s.startup_id < coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            AND s.startup_id >= coalesce((SELECT e.startup_id FROM edge AS e), '00000000-0000-0000-0000-000000000000')
+            AND (in_status IS NULL OR s.status = in_status
+                OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+            AND (in_component IS NULL OR s.component_key = in_component)
+            AND (in_principal IS NULL OR s.principal_key = in_principal)
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        LIMIT page
+    )
+    SELECT f.* FROM found AS f
+    UNION ALL
+    SELECT in_tenant, e.startup_id, '', '', 'LOOKED', false, NULL, now(), now(), NULL, '00000000-0000-0000-0000-000000000000', '', 0, NULL,
+        NULL, NULL, NULL
+    FROM edge AS e
+    WHERE (SELECT count(*) FROM found) < page
 $$;
 
-ALTER FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) OWNER TO metagate_owner;
+ALTER FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) OWNER TO metagate_owner;
 
-CREATE FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) RETURNS SETOF metagate.startup_view
+CREATE FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer, span integer) RETURNS SETOF metagate.startup_view
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
     AS $$
-    SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
-        s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
-        s.pod_uid, s.pod_name, s.pod_node
-    FROM metagate.startup AS s
-    WHERE (s.tenant, s.startup_id) < (
-            coalesce(after_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
-            coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-        AND (in_status IS NULL OR s.status = in_status
-            OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
-        AND (in_component IS NULL OR s.component_key = in_component)
-        AND (in_principal IS NULL OR s.principal_key = in_principal)
-    ORDER BY s.tenant DESC, s.startup_id DESC
-    LIMIT page
+    WITH edge AS MATERIALIZED (
+        SELECT s.tenant, s.startup_id
+        FROM metagate.startup AS s
+        WHERE coalesce(in_status, in_component, in_principal) IS NOT NULL
+            AND (s.tenant, s.startup_id) < (
+                coalesce(after_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+                coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        OFFSET span - 1 LIMIT 1
+    ),
+    found AS MATERIALIZED (
+        SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.status, s.status = 'OPEN' AND s.deadline_at < now(),
+            s.late, s.opened_at, s.deadline_at, s.acknowledged_at, s.packet_id, s.digest, s.revision, s.report,
+            s.pod_uid, s.pod_name, s.pod_node
+        FROM metagate.startup AS s
+        WHERE (s.tenant, s.startup_id) < (
+                coalesce(after_tenant, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+                coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+            AND (s.tenant, s.startup_id) >= (
+                coalesce((SELECT e.tenant FROM edge AS e), '00000000-0000-0000-0000-000000000000'),
+                coalesce((SELECT e.startup_id FROM edge AS e), '00000000-0000-0000-0000-000000000000'))
+            AND (in_status IS NULL OR s.status = in_status
+                OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+            AND (in_component IS NULL OR s.component_key = in_component)
+            AND (in_principal IS NULL OR s.principal_key = in_principal)
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        LIMIT page
+    )
+    SELECT f.* FROM found AS f
+    UNION ALL
+    SELECT e.tenant, e.startup_id, '', '', 'LOOKED', false, NULL, now(), now(), NULL, '00000000-0000-0000-0000-000000000000', '', 0, NULL,
+        NULL, NULL, NULL
+    FROM edge AS e
+    WHERE (SELECT count(*) FROM found) < page
 $$;
 
-ALTER FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) OWNER TO metagate_owner;
+ALTER FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer, span integer) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.state() RETURNS TABLE(revision bigint, compiled_at timestamp with time zone, schema_version integer, at timestamp with time zone, mirror_waiting bigint, mirror_lag_seconds double precision)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -694,6 +800,8 @@ ALTER FUNCTION metagate.state() OWNER TO metagate_owner;
 CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals jsonb, services jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
     WITH seen AS MATERIALIZED (
         SELECT DISTINCT r.principal_key, r.component_key
@@ -717,6 +825,13 @@ CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint,
         CROSS JOIN LATERAL jsonb_each(
             CASE jsonb_typeof(k.services) WHEN 'object' THEN k.services ELSE '{}' END) AS s (name, service)
         WHERE b.tenant = in_tenant
+    ),
+    seen_by AS (
+        SELECT s.principal_key, jsonb_agg(s.component_key ORDER BY s.component_key) AS components
+        FROM seen AS s GROUP BY s.principal_key
+    ),
+    used_by AS (
+        SELECT u.principal_key, jsonb_agg(u.name ORDER BY u.name) AS services FROM used AS u GROUP BY u.principal_key
     )
     SELECT
         (SELECT coalesce(max(r.revision), 0) FROM metagate.revision AS r),
@@ -724,15 +839,12 @@ CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint,
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'principal_key', p.principal_key, 'type', p.type, 'suspended', p.suspended,
                 'components', coalesce(b.components, '{}'), 'profile', b.profile, 'manifest', b.manifest,
-                'seen', (
-                    SELECT coalesce(jsonb_agg(s.component_key ORDER BY s.component_key), '[]')
-                    FROM seen AS s WHERE s.principal_key = p.principal_key),
-                'services', (
-                    SELECT coalesce(jsonb_agg(u.name ORDER BY u.name), '[]')
-                    FROM used AS u WHERE u.principal_key = p.principal_key)
+                'seen', coalesce(s.components, '[]'), 'services', coalesce(u.services, '[]')
             ) ORDER BY p.principal_key), '[]')
             FROM metagate.principal AS p
             LEFT JOIN metagate.binding AS b ON b.tenant = p.tenant AND b.principal_key = p.principal_key
+            LEFT JOIN seen_by AS s ON s.principal_key = p.principal_key
+            LEFT JOIN used_by AS u ON u.principal_key = p.principal_key
             WHERE p.tenant = in_tenant
         ),
         (
@@ -781,15 +893,6 @@ CREATE TABLE metagate.binding (
 );
 
 ALTER TABLE metagate.binding OWNER TO metagate_owner;
-
-CREATE VIEW metagate.binding_item AS
- SELECT tenant,
-    name,
-    revision,
-    jsonb_build_object('principal_key', principal_key, 'profile', profile, 'manifest', manifest, 'components', components, 'sla_seconds', sla_seconds, 'digest', digest, 'compiled_at', compiled_at, 'generation', generation) AS body
-   FROM metagate.binding b;
-
-ALTER VIEW metagate.binding_item OWNER TO metagate_owner;
 
 CREATE TABLE metagate.change (
     seq bigint NOT NULL,
@@ -933,15 +1036,6 @@ CREATE TABLE metagate.manifest (
 
 ALTER TABLE metagate.manifest OWNER TO metagate_owner;
 
-CREATE VIEW metagate.manifest_item AS
- SELECT tenant,
-    name,
-    revision,
-    jsonb_build_object('generation', generation, 'spec', body) AS body
-   FROM metagate.manifest m;
-
-ALTER VIEW metagate.manifest_item OWNER TO metagate_owner;
-
 CREATE TABLE metagate.migration (
     version integer NOT NULL,
     name text NOT NULL,
@@ -1012,15 +1106,6 @@ CREATE TABLE metagate.policy_profile (
 
 ALTER TABLE metagate.policy_profile OWNER TO metagate_owner;
 
-CREATE VIEW metagate.policy_profile_item AS
- SELECT tenant,
-    name,
-    revision,
-    jsonb_build_object('generation', generation, 'policy_hash', policy_hash, 'spec', body) AS body
-   FROM metagate.policy_profile p;
-
-ALTER VIEW metagate.policy_profile_item OWNER TO metagate_owner;
-
 CREATE TABLE metagate.principal (
     tenant uuid NOT NULL,
     principal_key text NOT NULL COLLATE pg_catalog."C",
@@ -1036,33 +1121,6 @@ CREATE TABLE metagate.principal (
 
 ALTER TABLE metagate.principal OWNER TO metagate_owner;
 
-CREATE TABLE metagate.subject (
-    issuer text NOT NULL COLLATE pg_catalog."C",
-    subject text NOT NULL COLLATE pg_catalog."C",
-    tenant uuid NOT NULL,
-    principal_key text NOT NULL COLLATE pg_catalog."C",
-    owner uuid NOT NULL,
-    content text NOT NULL,
-    revision bigint NOT NULL
-);
-
-ALTER TABLE metagate.subject OWNER TO metagate_owner;
-
-CREATE VIEW metagate.principal_item AS
- SELECT tenant,
-    principal_key AS name,
-    revision,
-    jsonb_build_object('principal_key', principal_key, 'type', type, 'scope', scope, 'rights', rights, 'suspended', suspended, 'generation', generation, 'subjects', ( SELECT COALESCE(jsonb_agg(jsonb_build_object('issuer', s.issuer, 'subject', s.subject) ORDER BY s.issuer, s.subject), '[]'::jsonb) AS "coalesce"
-           FROM metagate.subject s
-          WHERE ((s.tenant = p.tenant) AND (s.principal_key = p.principal_key))), 'api_keys', ( SELECT COALESCE(jsonb_agg(jsonb_build_object('id', k.key_id, 'expires_at', k.expires_at) ORDER BY k.key_id), '[]'::jsonb) AS "coalesce"
-           FROM metagate.api_key k
-          WHERE ((k.tenant = p.tenant) AND (k.principal_key = p.principal_key))), 'binding', ( SELECT b.name
-           FROM metagate.binding b
-          WHERE ((b.tenant = p.tenant) AND (b.principal_key = p.principal_key)))) AS body
-   FROM metagate.principal p;
-
-ALTER VIEW metagate.principal_item OWNER TO metagate_owner;
-
 CREATE TABLE metagate.profile (
     tenant uuid NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
@@ -1074,15 +1132,6 @@ CREATE TABLE metagate.profile (
 );
 
 ALTER TABLE metagate.profile OWNER TO metagate_owner;
-
-CREATE VIEW metagate.profile_item AS
- SELECT tenant,
-    name,
-    revision,
-    jsonb_build_object('generation', generation, 'spec', body) AS body
-   FROM metagate.profile p;
-
-ALTER VIEW metagate.profile_item OWNER TO metagate_owner;
 
 CREATE TABLE metagate.reference (
     owner uuid NOT NULL,
@@ -1121,20 +1170,6 @@ CREATE TABLE metagate.revision (
 );
 
 ALTER TABLE metagate.revision OWNER TO metagate_owner;
-
-CREATE VIEW metagate.secret_ref_item AS
- SELECT p.tenant,
-    (((p.name || ':'::text) || (r.ref ->> 'name'::text)) COLLATE "C") AS name,
-    p.revision,
-    jsonb_build_object('profile', p.name, 'name', (r.ref ->> 'name'::text), 'ref_kind', COALESCE((r.ref ->> 'kind'::text), 'Env'::text), 'ref_name', (r.ref ->> 'ref'::text), 'required', COALESCE(((r.ref ->> 'required'::text))::boolean, true)) AS body
-   FROM (metagate.profile p
-     CROSS JOIN LATERAL jsonb_array_elements(
-        CASE jsonb_typeof((p.body -> 'secretRefs'::text))
-            WHEN 'array'::text THEN (p.body -> 'secretRefs'::text)
-            ELSE '[]'::jsonb
-        END) r(ref));
-
-ALTER VIEW metagate.secret_ref_item OWNER TO metagate_owner;
 
 CREATE TABLE metagate.sighting (
     kind text NOT NULL,
@@ -1208,6 +1243,18 @@ CREATE VIEW metagate.startup_partition AS
   WHERE ((i.inhparent = ('metagate.startup'::regclass)::oid) AND (b.bounds IS NOT NULL));
 
 ALTER VIEW metagate.startup_partition OWNER TO metagate_owner;
+
+CREATE TABLE metagate.subject (
+    issuer text NOT NULL COLLATE pg_catalog."C",
+    subject text NOT NULL COLLATE pg_catalog."C",
+    tenant uuid NOT NULL,
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.subject OWNER TO metagate_owner;
 
 CREATE TABLE metagate.tenant (
     tenant uuid NOT NULL,
@@ -1433,13 +1480,13 @@ REVOKE ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) FROM PU
 
 GRANT ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) TO metagate_api;
 
-REVOKE ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) FROM PUBLIC;
 
-GRANT ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer) TO metagate_api;
+GRANT ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) TO metagate_api;
 
-REVOKE ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer, span integer) FROM PUBLIC;
 
-GRANT ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer) TO metagate_api;
+GRANT ALL ON FUNCTION metagate.startups_everywhere(in_status text, in_component text, in_principal text, after_tenant uuid, after_startup uuid, page integer, span integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.state() FROM PUBLIC;
 
@@ -1483,8 +1530,6 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.policy_profile TO metagate_p
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.principal TO metagate_publisher;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.subject TO metagate_publisher;
-
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.profile TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.reference TO metagate_publisher;
@@ -1498,5 +1543,7 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.sighting TO metagate_publish
 GRANT SELECT ON TABLE metagate.startup TO metagate_publisher;
 
 GRANT SELECT ON TABLE metagate.startup_partition TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.subject TO metagate_publisher;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE metagate.tenant TO metagate_publisher;

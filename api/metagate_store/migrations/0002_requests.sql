@@ -24,7 +24,8 @@ CREATE FUNCTION metagate.bootstrap(
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 WITH ask AS MATERIALIZED (
     SELECT *
@@ -178,7 +179,8 @@ CREATE FUNCTION metagate.report(
 ) RETURNS TABLE (n bigint, outcome text, status text, acknowledged_at timestamptz, late boolean)
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 WITH ask AS MATERIALIZED (
     SELECT *

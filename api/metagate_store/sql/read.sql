@@ -29,11 +29,11 @@ SELECT * FROM metagate.startup($1, $2);
 
 -- name: read.startups
 -- Sessions of a tenant.
-SELECT * FROM metagate.startups($1, $2, $3, $4, $5, $6);
+SELECT * FROM metagate.startups($1, $2, $3, $4, $5, $6, $7);
 
 -- name: read.startups_everywhere
 -- Sessions of every tenant.
-SELECT * FROM metagate.startups_everywhere($1, $2, $3, $4, $5, $6);
+SELECT * FROM metagate.startups_everywhere($1, $2, $3, $4, $5, $6, $7);
 
 -- name: read.items
 -- Served objects of a tenant.

@@ -152,6 +152,29 @@ async def test_sessions_page_by_page(fresh_database: Database) -> None:
     await reader.close()
 
 
+async def test_filters_look_no_further_than_a_span(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare match among many sessions is found page by page, each of bounded effort, none twice."""
+    who, other = somebody(), somebody("other")
+    await publish(fresh_database.publisher, who, other)
+    reader = await Reader.connect(fresh_database.api, size=1)
+    booted = await reader.bootstrap([who.ask() for _ in range(23)] + [other.ask() for _ in range(4)])
+    failed = [booted[at].startup_id for at in (0, 9, 10, 22)]
+    await reader.report([who.tells(one, "FAILED") for one in failed])
+    monkeypatch.setattr("metagate_store.reading.SPAN", 5)
+    for tenant in (who.tenant, None):
+        seen, after, pages = [], None, 0
+        while True:
+            page = await reader.startups(tenant, status="FAILED", after=after, limit=2)
+            seen += [one.startup_id for one in page.items]
+            after, pages = page.next, pages + 1
+            if after is None:
+                break
+        assert seen == failed[::-1]
+        assert pages >= 5
+    assert (await reader.startups(who.tenant, limit=500)).next is None
+    await reader.close()
+
+
 @pytest.mark.invariant("INV-038")
 async def test_admin_views(fresh_database: Database) -> None:
     """Lists show what is served, per tenant, in name order, page by page, without key material; nothing of other tenants."""
