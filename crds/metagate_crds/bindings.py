@@ -49,7 +49,7 @@ def compile_binding(world: World, found: Held, facts: BindingFacts, tenant: str,
             served, merge = earlier
             outcome.served_generation = found.good.generation
     winner = _oldest_active(world, key, facts)
-    _references(found, tenant, outcome)
+    outcome.rows += _references(found, tenant)
     if not facts.active:
         outcome.healthy = reasons.INACTIVE
         return outcome
@@ -99,12 +99,21 @@ def _unresolved(world: World, found: Held) -> list[Finding]:
     return problems
 
 
-def _references(found: Held, tenant: str, outcome: Outcome) -> None:
+def _references(found: Held, tenant: str) -> tuple[Row, ...]:
+    """What it refers to; made once per version, for it stays the same while a Manifest that thousands use changes."""
+    if found.references is not None and found.references[0] == tenant:
+        return found.references[1]
     uid = found.declared.uid
-    for ref, (field, _) in zip(found.refs, _NOT_FOUND, strict=True):
-        path = f"spec.{field}"
-        values = {"owner": uid, "path": path, "kind": ref.kind, "tenant": tenant, "name": ref.name}
-        outcome.rows.append(Row("reference", (uid, path), values))
+    rows = tuple(
+        Row(
+            "reference",
+            (uid, f"spec.{field}"),
+            {"owner": uid, "path": f"spec.{field}", "kind": ref.kind, "tenant": tenant, "name": ref.name},
+        )
+        for ref, (field, _) in zip(found.refs, _NOT_FOUND, strict=True)
+    )
+    found.references = (tenant, rows)
+    return rows
 
 
 def _oldest_active(world: World, key: ObjectKey, facts: BindingFacts) -> Held | None:

@@ -5,6 +5,7 @@ finds out on the way is remembered inside the world, which changes its speed and
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from metagate_crds import reasons
 from metagate_crds.bindings import compile_binding
@@ -16,7 +17,7 @@ from metagate_crds.kinds import KINDS
 from metagate_crds.outcome import Outcome, verdict
 from metagate_crds.principals import compile_principal
 from metagate_crds.snapshot import Compiled, Row
-from metagate_crds.verdict import Finding, Verdict
+from metagate_crds.verdict import Condition, Finding, Verdict
 from metagate_crds.world import World
 
 
@@ -85,8 +86,9 @@ def _content(found: Held, facts: ProfileFacts | ManifestFacts | PolicyFacts, nam
 
 
 def _resource(found: Held, said: Verdict, tenant: str | None) -> Row:
+    """The verdict as a row; the same row as before while the verdict is the same."""
     declared = found.declared
-    return Row(
+    row = Row(
         "resource",
         (declared.uid,),
         {
@@ -98,10 +100,19 @@ def _resource(found: Held, said: Verdict, tenant: str | None) -> Row:
             "generation": declared.generation,
             "served_generation": said.served_generation,
             "created_at": declared.created.isoformat(),
-            "conditions": [
-                {"type": item.type, "status": item.status, "reason": item.reason, "message": item.message}
-                for item in said.conditions
-            ],
+            "conditions": _spelled(said.conditions),
             "uses": said.uses,
         },
     )
+    if found.resource != row:
+        found.resource = row
+    return found.resource
+
+
+@lru_cache(maxsize=256)
+def _spelled(conditions: tuple[Condition, ...]) -> list[dict[str, str]]:
+    """Conditions as JSON; most objects share theirs."""
+    return [
+        {"type": item.type, "status": item.status, "reason": item.reason, "message": item.message}
+        for item in conditions
+    ]

@@ -30,6 +30,8 @@ class Held:
     refs: tuple[ObjectKey, ...] = ()
     also: frozenset[ObjectKey] = frozenset()
     row: tuple[str, int, Row] | None = None
+    references: tuple[str, tuple[Row, ...]] | None = None
+    resource: Row | None = None
 
     @property
     def served_generation(self) -> int | None:
@@ -80,6 +82,7 @@ def _examined(declared: Declared, settings: CompileSettings) -> tuple[Facts | No
 
 
 def _index(found: Held, settings: CompileSettings) -> None:
+    found.references = None
     namespace = found.declared.key.namespace
     match found.effective:
         case BindingFacts() as binding:

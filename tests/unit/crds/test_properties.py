@@ -24,8 +24,8 @@ from metagate_crds.forbidden import holds_forbidden_key
 from metagate_crds.validation import validate
 from metagate_crds.world import World
 
-many = settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
-some = settings(many, max_examples=50)
+many = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+some = settings(many, max_examples=40)
 
 
 def answer(result):
