@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from metagate_store.migrating import API, PROCESS_ROLES, PUBLISHER, migrate
+from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, migrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Database:
     owner: str
     publisher: str
     api: str
+    identity: str
     running: Callable[[], bool] = lambda: True
 
 
@@ -40,7 +41,12 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
         passwords = _passwords(directory)
         owner = url.replace("+asyncpg", "", 1)
         await migrate(owner, passwords=passwords)
-        yield Database(owner, _as_role(owner, PUBLISHER, passwords[PUBLISHER]), _as_role(owner, API, passwords[API]))
+        yield Database(
+            owner,
+            publisher=as_role(owner, PUBLISHER, passwords[PUBLISHER]),
+            api=as_role(owner, API, passwords[API]),
+            identity=as_role(owner, IDENTITY, passwords[IDENTITY]),
+        )
         return
     from metagate_postgres.launching import EmbeddedPostgres
 
@@ -48,12 +54,18 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
     await asyncio.to_thread(server.start)
     try:
         await migrate(server.dsn(), passwords={role: server.password(role) for role in PROCESS_ROLES})
-        yield Database(server.dsn(), server.dsn(PUBLISHER), server.dsn(API), lambda: server.running)
+        yield Database(
+            server.dsn(),
+            publisher=server.dsn(PUBLISHER),
+            api=server.dsn(API),
+            identity=server.dsn(IDENTITY),
+            running=lambda: server.running,
+        )
     finally:
         await asyncio.shield(asyncio.to_thread(server.stop))
 
 
-def _as_role(url: str, role: str, password: str) -> str:
+def as_role(url: str, role: str, password: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{place}"))

@@ -26,10 +26,17 @@ def dev(
     database_url: Annotated[
         str | None, typer.Option(help="Use this PostgreSQL, as its owner, instead of one in the data directory.")
     ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="`memorygate`: the receipt ledger too, on MEMORYGATE_PORT or 8001."),
+    ] = None,
 ) -> None:
     """Declare, compile, publish and serve on this machine, until Ctrl-C. A changed file is served at once."""
     settings = local_settings(host, port)
-    run(_dev(resources, data_dir, settings, database_url))
+    beside = set(with_ or ())
+    if unknown := sorted(beside - {"memorygate"}):
+        raise typer.BadParameter(f"there is no {unknown[0]}, only memorygate", param_hint="--with")
+    run(_dev(resources, data_dir, settings, database_url, with_ledger=bool(beside)))
 
 
 def local_settings(host: str | None, port: int | None) -> Settings:
@@ -46,15 +53,15 @@ def local_settings(host: str | None, port: int | None) -> Settings:
     return settings
 
 
-async def _dev(resources: Path, data: Path, settings: Settings, database_url: str | None) -> None:
+async def _dev(resources: Path, data: Path, settings: Settings, database_url: str | None, *, with_ledger: bool) -> None:
     import structlog
 
     from metagate_cli.machine import machine
 
     log = structlog.stdlib.get_logger("metagate.dev")
     must_be_a_directory(resources)
-    async with machine(resources, data, settings, database_url=database_url) as running:
-        log.info("serving", url=running.url, resources=str(resources), data=str(data))
+    async with machine(resources, data, settings, database_url=database_url, with_ledger=with_ledger) as running:
+        log.info("serving", url=running.url, ledger=running.ledger_url, resources=str(resources), data=str(data))
         await running.ended
 
 

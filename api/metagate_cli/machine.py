@@ -19,6 +19,7 @@ from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.choices import compile_settings
 from metagate_cli.database import Database, database
+from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.world import ObjectKey
 from metagate_operator.directory_source import DirectorySource
@@ -49,6 +50,7 @@ class Machine:
     source: DirectorySource
     reconciler: Reconciler
     ended: asyncio.Task[None]
+    ledger_url: str | None = None
 
 
 class FilesFromRequests:
@@ -82,9 +84,11 @@ def _as_os_error() -> Iterator[None]:
 
 @asynccontextmanager
 async def machine(
-    resources: Path, data: Path, settings: Settings, *, database_url: str | None = None
+    resources: Path, data: Path, settings: Settings, *, database_url: str | None = None, with_ledger: bool = False
 ) -> AsyncIterator[Machine]:
     """Start all of it; everything is served when the block begins, and stopped in order when it ends.
+
+    `with_ledger`: the ledger too, with startups mirrored to it; without, to the one that `METAGATE_LEDGER_URL` names.
 
     Raises:
         PostgresError, StoreError: the database cannot be used.
@@ -92,7 +96,7 @@ async def machine(
 
     """
     async with database(data, database_url) as found:
-        writing = WriterSettings()
+        writing, mirror = WriterSettings(), with_ledger or settings.mirror
         publisher = await Publisher.open(found.publisher, failpoint=killing_at(writing.fail.split(",")))
         book = SightingBook()
         source = DirectorySource(resources, book, system_namespace=SYSTEM_NAMESPACE)
@@ -104,11 +108,11 @@ async def machine(
             compile_settings=compile_settings(SYSTEM_NAMESPACE, settings),
             settings=writing,
             book=book,
-            mirror=settings.mirror,
+            mirror=mirror,
         )
         witness = Witness(found.publisher)
         retention = timedelta(hours=settings.receipt_retention_hours)
-        housekeeper = Housekeeper(witness, retention=retention, mirroring=settings.mirror)
+        housekeeper = Housekeeper(witness, retention=retention, mirroring=mirror)
         tasks = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(IssuerRefresher(store=shared, web=WebFetch()).run(), name="issuers"),
@@ -116,12 +120,15 @@ async def machine(
             asyncio.create_task(_watch(found, data), name="database"),
         ]
         ended = asyncio.create_task(_first(tasks), name="ended")
-        declared = FilesFromRequests(DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE))
+        writer = DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE)
+        declared = FilesFromRequests(writer)
         try:
             await _either(reconciler.published(), ended)
-            served = settings.model_copy(update={"database_url": SecretStr(found.api)})
-            async with serving(served, declared=declared) as url:
-                yield Machine(url, source, reconciler, ended)
+            known_witness = await declared_witness(writer, SYSTEM_NAMESPACE, data) if with_ledger else None
+            async with mirroring(found, known_witness) as ledger_url:
+                served = settings.model_copy(update={"database_url": SecretStr(found.api), "ledger_url": ledger_url})
+                async with serving(served, declared=declared) as url:
+                    yield Machine(url, source, reconciler, ended, ledger_url)
         finally:
             for task in (*tasks, ended):
                 task.cancel()

@@ -72,6 +72,7 @@ def operator(
     from metagate_operator.cluster.leadership import LeadershipLost
     from metagate_operator.cluster.preflight import NotReady
     from metagate_operator.cluster.process import Options, run
+    from metagate_operator.ledger_settings import LedgerSettings
     from metagate_operator.settings import WriterSettings
 
     if not database_url:
@@ -88,6 +89,7 @@ def operator(
         host=host,
         port=port,
         mirror=settings.mirror,
+        ledger=LedgerSettings().access,
         compile=CompileSettings(
             system_namespace=system_namespace,
             default_sla_seconds=default_sla_seconds,

@@ -12,11 +12,12 @@ overtake each other; a share is in one hand at a time, and free again when its r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -25,7 +26,7 @@ from metagate_operator.ledger_door import Answer, LedgerAway, LedgerDoor, Refuse
 from metagate_operator.witness_receipts import receipt_of
 from metagate_store.errors import StoreError
 from metagate_store.rows import OutboxRow
-from metagate_store.witnessing import Batch
+from metagate_store.witnessing import Batch, Witness
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,10 @@ OUTAGES = Counter("metagate_relay_outages", "Attempts that the ledger or the dat
 WAITING = Gauge("metagate_relay_waiting", "Receipts in the outbox, counted up to 10,000")
 LAG = Gauge("metagate_relay_lag_seconds", "How long the oldest receipt in the outbox has waited")
 DEAD = Gauge("metagate_relay_dead_letters", "Refused receipts that nobody has looked into")
+
+
+DRAINERS = 2
+"""Every relay has as many: shares of the startups are counted by it."""
 
 
 class Outbox(Protocol):
@@ -100,9 +105,15 @@ class Relay:
         return len(batch.rows)
 
     async def _send(self, batch: Batch) -> None:
-        receipts = [receipt_of(row) for row in batch.rows]
-        answers = await self._door.send(receipts)
-        for row, answer in zip(batch.rows, answers, strict=True):
+        receipts: list[tuple[OutboxRow, dict[str, Any]]] = []
+        for row in batch.rows:
+            try:
+                receipts.append((row, receipt_of(row)))
+            except (KeyError, TypeError, ValueError) as error:
+                # One row that nobody can read must not stop all that come after it.
+                batch.refused.append((row.seq, "UNREADABLE", type(error).__name__))
+        answers = await self._door.send([receipt for _, receipt in receipts])
+        for (row, _), answer in zip(receipts, answers, strict=True):
             self._note(batch, row, answer)
 
     @staticmethod
@@ -151,3 +162,14 @@ class Relay:
             except StoreError:
                 pass  # the drainers say it
             await asyncio.sleep(self._pace.measure_seconds)
+
+
+async def relay(dsn: str, door: LedgerDoor, *, pace: Pace | None = None) -> None:
+    """Relay from the database of role `metagate_publisher` until cancelled, on connections of its own."""
+    outboxes = [Witness(dsn) for _ in range(DRAINERS)]
+    try:
+        await Relay(outboxes, door, pace=pace).run()
+    finally:
+        for outbox in outboxes:
+            with contextlib.suppress(Exception):
+                await outbox.close()

@@ -29,7 +29,9 @@ from metagate_operator.failpoints import killing_at
 from metagate_operator.health import Facts, Health
 from metagate_operator.issuers import IssuerRefresher
 from metagate_operator.key_sources import KeysUnavailable, WebFetch, networks
+from metagate_operator.ledger_door import Access, HttpLedgerDoor
 from metagate_operator.reconcile import Reconciler
+from metagate_operator.relay import relay
 from metagate_operator.settings import WriterSettings
 from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
@@ -59,6 +61,7 @@ class Options:
     host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
     port: int = 9090
     mirror: bool = False
+    ledger: Access | None = None
     inactivity_seconds: float = 70.0
     issuer_ca: Path | None = None
     issuer_networks: str = ""
@@ -203,6 +206,9 @@ async def _reconcile(
         keys.run,
         Delay(sights, reporter, reconciler.health).run,
     ]
+    if options.ledger is not None:
+        ledger = options.ledger
+        tasks.append(lambda: relay(options.dsn, HttpLedgerDoor(ledger)))
     if settings.cluster_issuer is None:
         tasks.append(lambda: _discover(kubernetes, options.compile, reconciler))
     if options.lease:
