@@ -357,3 +357,44 @@ async def test_no_mix_while_publishing(fresh_database: Database) -> None:
         await reader.close()
         await publisher.close()
     assert turns > 20
+
+
+@pytest.mark.invariant("INV-009")
+@pytest.mark.parametrize("table", ["binding", "subject", "api_key"])
+async def test_one_of_each(fresh_database: Database, table: str) -> None:
+    """The tables hold one binding per principal and one principal per subject and key; not even the owner can add another."""
+    who, rival = somebody(), somebody("rival")
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    await publisher.publish(change_of([who, rival]))
+    await publisher.close()
+    connection = await asyncpg.connect(fresh_database.owner)
+    columns = {"binding": "principal_key", "subject": "subject", "api_key": "sha256"}
+    taken = {"binding": who.name, "subject": who.token.subject, "api_key": who.key}
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute(
+            f"UPDATE metagate.{table} SET tenant = $1, {columns[table]} = $2 WHERE principal_key = 'rival'",
+            who.tenant,
+            taken[table],
+        )
+    await connection.close()
+
+
+@pytest.mark.invariant("INV-032")
+async def test_tampered_packet_is_shown_before_anything_is_written(fresh_database: Database) -> None:
+    """A packet that got into the database past the compiler comes to the process with its body, before any receipt exists."""
+    who = somebody()
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    await publisher.publish(change_of([who]))
+    await publisher.close()
+    connection = await asyncpg.connect(fresh_database.owner)
+    offending, body = "f" * 64, b'{"policy":{"tasks":[]}}'
+    await connection.execute("INSERT INTO metagate.packet (digest, body) VALUES ($1, $2)", offending, body)
+    await connection.execute("UPDATE metagate.binding SET digest = $1", offending)
+    reader = await Reader.connect(fresh_database.api, size=1)
+    [answer] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    sessions = await connection.fetchval("SELECT count(*) FROM metagate.startup")
+    await connection.close()
+    await reader.close()
+    assert (answer.outcome, answer.digest, answer.body, sessions) == (Outcome.PACKET, offending, body, 0)
