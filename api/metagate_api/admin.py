@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
@@ -14,7 +13,18 @@ from legivellum_http.problems import Refused, refuse
 from metagate_api import cursors
 from metagate_api.callers import CLUSTER, Caller
 from metagate_api.declared_files import Complaint, DeclaredFiles, Written
-from metagate_api.gate import admin, admin_of, empty, exchange_of, gate_of, said, speaker_of, tenant_for, tenants_for
+from metagate_api.gate import (
+    Id,
+    admin,
+    admin_of,
+    empty,
+    exchange_of,
+    gate_of,
+    said,
+    speaker_of,
+    tenant_for,
+    tenants_for,
+)
 from metagate_crds import kinds
 from metagate_store.rows import Item
 
@@ -55,7 +65,7 @@ def shown(item: Item) -> dict[str, Any]:
 
 @router.get("/{kind}")
 async def listing(  # noqa: PLR0917  # the framework fills them in by name
-    request: Request, caller: Admin, kind: Readable, tenant: UUID | None = None, limit: Limit = 100, cursor: Word = None
+    request: Request, caller: Admin, kind: Readable, tenant: Id | None = None, limit: Limit = 100, cursor: Word = None
 ) -> Response:
     page = await gate_of(request).reader.listing(
         kind, tenants_for(caller, tenant), after=cursors.read(kind, cursor), limit=limit
@@ -64,7 +74,7 @@ async def listing(  # noqa: PLR0917  # the framework fills them in by name
 
 
 @router.get("/{kind}/{key}")
-async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: UUID | None = None) -> Response:
+async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: Id | None = None) -> Response:
     found = None
     if "\0" not in key:
         found = await gate_of(request).reader.item(kind, tenant_for(caller, tenant), key)

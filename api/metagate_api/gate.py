@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Request, Response
+from pydantic import BeforeValidator
 
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Exchange
@@ -17,6 +19,16 @@ from metagate_api.rendering import rendered
 from metagate_api.settings import Settings
 from metagate_store.errors import StoreUnavailable
 from metagate_store.reading import Reader
+
+
+def _canonical(text: object) -> object:
+    """UUIDs as RFC 4122 writes them; the library also takes braces, URNs and missing hyphens."""
+    if isinstance(text, str) and len(text) != 36:
+        raise ValueError("a UUID has 36 characters")
+    return text
+
+
+Id = Annotated[UUID, BeforeValidator(_canonical)]
 
 
 @dataclass(slots=True)

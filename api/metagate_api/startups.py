@@ -9,7 +9,7 @@ from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
-from metagate_api.gate import caller_of, empty, gate_of, said, sent, tenant_for, tenants_for
+from metagate_api.gate import Id, caller_of, empty, gate_of, said, sent, tenant_for, tenants_for
 from metagate_api.packets import known, names, welcome
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow
@@ -68,7 +68,7 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
     caller: Who,
     status: Literal["OPEN", "READY", "FAILED", "overdue"] | None = None,
     component_key: Name = None,
-    tenant: UUID | None = None,
+    tenant: Id | None = None,
     limit: Limit = 100,
     cursor: Word = None,
 ) -> Response:
@@ -86,7 +86,7 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
 
 
 @router.get("/v1/startup/{startup_id}")
-async def startup(request: Request, caller: Who, startup_id: UUID, tenant: UUID | None = None) -> Response:
+async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | None = None) -> Response:
     row = await gate_of(request).reader.startup(tenant_for(caller, tenant), startup_id)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
@@ -96,7 +96,7 @@ async def startup(request: Request, caller: Who, startup_id: UUID, tenant: UUID 
 
 
 @router.get("/v1/startup/{startup_id}/packet")
-async def packet_now(request: Request, caller: Who, startup_id: UUID) -> Response:
+async def packet_now(request: Request, caller: Who, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     shelf = gate_of(request).shelf
     answer = await gate_of(request).reader.packet(
