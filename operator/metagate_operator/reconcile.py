@@ -47,6 +47,7 @@ from metagate_store.rows import Change, Published
 
 _log = structlog.stdlib.get_logger("metagate.reconcile")
 _LITTLE = 100
+_REMEMBERED = 10_000
 _EXPECTED = (SourceUnavailable, StoreUnavailable, StaleBase)
 _FATAL = (Fenced, SchemaMismatch, ForeignCluster)
 
@@ -91,6 +92,7 @@ class Reconciler:
         self._ready = asyncio.Event()
         self._published = asyncio.Event()
         self._not_ready: set[ObjectKey] = set()
+        self._gone: dict[str, None] = {}
 
     async def published(self) -> None:
         """Returns once the first full pass is committed."""
@@ -202,6 +204,8 @@ class Reconciler:
         self._pending.clear()  # the listing is younger than these
         listing = await self._source.listing()
         world = World(self._compile_settings, listing.namespaces, listing.objects)
+        for declared in listing.objects:
+            self._gone.pop(declared.uid, None)
         self._brake_on(world, publication, listing)
         compiled = await asyncio.to_thread(compile_world, world, publication.last_good)
         await self._publish(publication, world, compiled, full=True)
@@ -235,9 +239,14 @@ class Reconciler:
                 known = world.objects.get(declared.key)
                 if known is not None and known.uid == declared.uid and known.generation >= declared.generation:
                     return frozenset()
+                if declared.uid in self._gone:
+                    return frozenset()  # told late: an incarnation that was seen to go never comes back
                 return world.put(declared)
             case Gone(key, uid):
                 known = world.objects.get(key)
+                self._gone[uid or (known.uid if known is not None else "")] = None
+                while len(self._gone) > _REMEMBERED:
+                    self._gone.pop(next(iter(self._gone)))
                 if known is None or (uid and known.uid != uid):
                     return frozenset()
                 return world.remove(key)
