@@ -18,11 +18,12 @@ from legivellum_http.problems import SECURITY_HEADERS, Headers, Refused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import Shelf, known, names, rfc3339, welcome
+from metagate_api.schemas import COMPONENT_PATTERN
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import BootstrapAnswer, BootstrapAsk, Outcome
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
-_COMPONENT: Final = re.compile(r"\S(?:[^\x00-\x1f\x7f]{0,251}\S)?\Z")
+_COMPONENT: Final = re.compile(COMPONENT_PATTERN)
 _ROUNDS: Final = 4
 """How often a packet may change between being checked and being served before this process says: come back."""
 
@@ -162,7 +163,7 @@ class Bootstrap:
 def component_key(body: dict[str, Any]) -> str:
     """INV-005: a string with something to read in it."""
     value = body.get("component_key")
-    if not isinstance(value, str) or not _COMPONENT.match(value):
+    if not isinstance(value, str) or not _COMPONENT.fullmatch(value):
         raise refuse(
             Code.INVALID_REQUEST,
             "component_key: required, 1 to 253 characters, no blank at either end, no control characters.",

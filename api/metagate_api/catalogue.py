@@ -94,7 +94,7 @@ _PAGE = (
     _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
     _query("cursor", {"type": "string", "maxLength": 1_024}, "`next_cursor` of the page before."),
 )
-_IF_NONE_MATCH = _header("If-None-Match", {"type": "string", "maxLength": 1_024}, "ETags: strong, weak or bare.")
+_IF_NONE_MATCH = _header("If-None-Match", {"type": "string"}, "ETags: strong, weak or bare.")
 _STARTUP_HEADERS = ("ETag", "MetaGate-Startup-Id", "MetaGate-Startup-Deadline", "Idempotency-Replayed")
 
 ENDPOINTS: Final = (

@@ -13,14 +13,9 @@ BOOLEAN: Final[Schema] = {"type": "boolean"}
 DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
-# The key a component boots under: something to read, no blanks at its ends (INV-005).
-COMPONENT: Final[Schema] = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 253,
-    "pattern": r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
-    "description": "Any text of 1 to 253 characters without control characters and without blanks at its ends.",
-}
+# The key a component boots under (INV-005): something to read, no blank at either end, no control characters.
+COMPONENT_PATTERN: Final = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,251}[^\s\x00-\x1f\x7f])?$"
+COMPONENT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": COMPONENT_PATTERN}
 
 
 def maybe(schema: Schema) -> Schema:

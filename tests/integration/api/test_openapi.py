@@ -42,6 +42,7 @@ async def test_the_catalogue_is_what_is_routed(town: Town) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_schemathesis(town_sync: tuple[str, int, dict[str, str], str]) -> None:
     """Generated and corner-case requests to every operation: no server error, no undocumented answer, no ignored rule."""
     host, port, headers, _ = town_sync
@@ -50,11 +51,11 @@ def test_schemathesis(town_sync: tuple[str, int, dict[str, str], str]) -> None:
         "--config-file", str(HERE / "schemathesis.toml"),
         "run", f"http://{host}:{port}/openapi.json",
         "-H", f"X-API-Key: {headers['x-api-key']}",
-        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "25",
+        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "20",
         "--request-timeout", "5", "--generation-database", "none", "--no-color",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-1_000:]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout.partition("= FAILURES =")[2][:6_000] + done.stderr[-1_000:]
 
 
 async def test_nothing_answers_500(town: Town) -> None:
