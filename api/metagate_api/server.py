@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import ssl
 import tempfile
@@ -153,7 +154,7 @@ def run(settings: Settings) -> int:
         _log.info("serving", host=settings.host, port=port, workers=settings.workers)
         config = _config(settings, Worker(settings), factory=True)
         if settings.workers == 1:
-            uvicorn.Server(config).run([bound(settings.host, port)])
+            _Alone(config).run([bound(settings.host, port)])
         else:
             Multiprocess(config, [Address(settings.host, port)]).run()  # type: ignore[list-item]
     return 0
@@ -172,6 +173,19 @@ def _added_up(workers: int) -> Iterator[None]:
     finally:
         del os.environ[MULTIPROCESS_DIRECTORY]  # noqa: TID251
         shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Alone(uvicorn.Server):
+    """Ends in order on SIGTERM and SIGINT, and does not raise the signal again afterwards: that end was asked for."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class _Embedded(uvicorn.Server):
