@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,10 @@ def create_app(gate: Gate, authenticator: Authenticate, *, lifespan: Lifespan | 
     count, log = RouteMetrics(), AccessLog(settings.access_log)
 
     def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
-        count(exchange, answer, seconds)
-        log(exchange, answer, seconds)
+        # EXT-18: the receipt is stored; whatever is told about it is not part of the answer.
+        with suppress(Exception):
+            count(exchange, answer, seconds)
+            log(exchange, answer, seconds)
 
     edge = Edge(
         _Named(named, gate, lifespan),

@@ -103,7 +103,7 @@ class Post:
         receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
         asked = authorised(self._gate, receipt, permitted(caller))
         answer = await self._batcher.ask(asked, exchange.deadline)
-        metrics.RECEIPTS.labels(asked.kind, answer.outcome.value).inc()
+        metrics.stored(asked.kind, answer.outcome.value)
         if answer.outcome in REFUSALS:
             raise refuse(*REFUSALS[answer.outcome])
         replayed = answer.outcome is Outcome.REPLAYED
@@ -148,7 +148,7 @@ class PostBatch:
             for (place, one), answer in zip(
                 asked, await self._outer.run(self._append(asked), name="batch"), strict=True
             ):
-                metrics.RECEIPTS.labels(one.kind, answer.outcome.value).inc()
+                metrics.stored(one.kind, answer.outcome.value)
                 items[place] = (
                     _refused(*REFUSALS[answer.outcome])
                     if answer.outcome in REFUSALS

@@ -1,0 +1,39 @@
+"""What can be chosen, and that the page says the same."""
+
+import re
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from memorygate.settings import Settings
+
+PAGE = Path(__file__).parents[3] / "docs" / "memorygate" / "settings.md"
+
+
+def test_the_page_lists_every_setting_with_its_default():
+    """Names and defaults, in the order of the code."""
+    documented = re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    expected = []
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        shown = alias if isinstance(alias, str) else str(alias.choices[0])
+        default = field.default
+        text = "" if default is None else "the local one" if isinstance(default, SecretStr) else f"`{default}`"
+        assert shown.endswith(name.upper())
+        expected.append((shown, text))
+    assert documented == expected
+
+
+def test_what_kubernetes_injects_is_ignored(monkeypatch):
+    """A Service named memorygate must not set the port."""
+    monkeypatch.setenv("MEMORYGATE_PORT", "tcp://10.0.0.1:8001")
+    assert Settings().port == 8001
+
+
+def test_secrets_are_masked_and_drivers_dropped(monkeypatch):
+    """What is printed at start holds no password; a driver suffix is not part of a DSN."""
+    monkeypatch.setenv("MEMORYGATE_DATABASE_URL", "postgresql+asyncpg://u:hunter2@h/d")
+    settings = Settings()
+    assert settings.dsn == "postgresql://u:hunter2@h/d"
+    assert settings.identity_dsn == settings.dsn
+    assert "hunter2" not in str(settings.masked())
