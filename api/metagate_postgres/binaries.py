@@ -4,8 +4,10 @@ Only its files are used. Its own `get_server()` would, as root, add a user, open
 and trust everyone.
 """
 
+import hashlib
 import importlib.util
 import shutil
+import tempfile
 from pathlib import Path
 
 from metagate_postgres.account import Account
@@ -37,18 +39,25 @@ def runnable(account: Account, shelf: Path) -> Path:
         return install
     copy = shelf / f"postgresql-{_fingerprint(install)}"
     if not copy.exists():
-        _copy(install, copy)
+        try:
+            shelf.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _copy(install, copy)
+        except OSError as error:
+            raise BinariesMissing(
+                f"uid {account.uid} cannot run {install}, and it could not be copied to {shelf} ({error.strerror})"
+            ) from error
     return copy / PACKAGE / INSTALL
 
 
 def _fingerprint(install: Path) -> str:
-    found = (install / "bin" / "postgres").stat()
-    return f"{found.st_size:x}-{int(found.st_mtime):x}"
+    """By content: every virtual environment with the same wheel shares one copy."""
+    with (install / "bin" / "postgres").open("rb") as binary:
+        return hashlib.file_digest(binary, "sha256").hexdigest()[:16]
 
 
 def _copy(install: Path, copy: Path) -> None:
-    unfinished = copy.with_name(copy.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    """Copied aside and renamed; whoever is second to finish throws its own away."""
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=copy.parent))
     into = unfinished / PACKAGE / INSTALL
     (into / "bin").mkdir(parents=True)
     for name in NEEDED:
@@ -60,4 +69,9 @@ def _copy(install: Path, copy: Path) -> None:
         shutil.copytree(libraries, unfinished / libraries.name)
     for directory in (unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())):
         directory.chmod(0o755)
-    unfinished.rename(copy)
+    try:
+        unfinished.rename(copy)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not copy.exists():
+            raise

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metagate_postgres.errors import StartFailed
@@ -36,64 +36,50 @@ def passwords(places: Places, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def create(places: Places, install: Path, known: Mapping[str, str]) -> None:
-    """Run initdb beside the final place and rename: a start killed here leaves nothing half made."""
-    unfinished = places.home / "pgdata.unfinished"
-    secret = places.home / "pgdata.password"
+    """Run initdb beside the final place and rename: a start killed here leaves nothing half made.
+
+    Nobody can log in before the passwords are set: until then every login is rejected, and nothing listens.
+    """
+    unfinished = places.directory / "pgdata.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     places.account.own(unfinished)
-    _write_private(secret, known[SUPERUSER] + "\n")
-    places.account.own(secret)
-    try:
-        _run(
-            places,
-            [
-                str(install / "bin" / "initdb"),
-                f"--pgdata={unfinished}",
-                f"--username={SUPERUSER}",
-                f"--pwfile={secret}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale-provider=builtin",
-                "--locale=C.UTF-8",
-                "--no-instructions",
-            ],
-        )
-    finally:
-        secret.unlink(missing_ok=True)
+    command = [
+        str(install / "bin" / "initdb"),
+        f"--pgdata={places.told(unfinished)}",
+        f"--username={SUPERUSER}",
+        "--auth=reject",
+        "--encoding=UTF8",
+        "--locale-provider=builtin",
+        "--locale=C.UTF-8",
+        "--no-instructions",
+    ]
+    _run(places, command, unfinished)
     statements = (
+        f"ALTER ROLE {SUPERUSER} PASSWORD {_quoted(known[SUPERUSER])};",
         f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD {_quoted(known[OWNER])};",
         f"CREATE DATABASE {DATABASE} OWNER {OWNER};",
         f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC;",
     )
     alone(places, install, unfinished, statements)
-    unfinished.rename(places.home / "pgdata")
-    if places.home != places.directory and not places.cluster.is_symlink():
-        places.cluster.symlink_to(places.home / "pgdata")
+    unfinished.rename(places.cluster)
 
 
 def change_passwords(places: Places, install: Path, known: Mapping[str, str]) -> None:
     """Those of the roles that are ours; the others are `metagate migrate`'s."""
-    alone(
-        places,
-        install,
-        places.real_cluster,
-        [f"ALTER ROLE {role} PASSWORD {_quoted(known[role])};" for role in (SUPERUSER, OWNER)],
-    )
+    statements = [f"ALTER ROLE {role} PASSWORD {_quoted(known[role])};" for role in (SUPERUSER, OWNER)]
+    alone(places, install, places.cluster, statements)
 
 
 def write_hba(places: Places, *, everywhere: bool) -> None:
-    path = places.real_cluster / "pg_hba.conf"
+    path = places.cluster / "pg_hba.conf"
     path.write_text(HBA + (HBA_OPEN if everywhere else ""), encoding="utf-8")
 
 
-def alone(places: Places, install: Path, cluster: Path, statements: "tuple[str, ...] | list[str]") -> None:
+def alone(places: Places, install: Path, cluster: Path, statements: Sequence[str]) -> None:
     """Run statements with nobody else there: single-user mode reads them from a pipe, no command line."""
-    _run(
-        places,
-        [str(install / "bin" / "postgres"), "--single", "-D", str(cluster), "-c", "log_min_messages=error", "postgres"],
-        feed="\n".join(statements) + "\n",
-    )
+    command = [str(install / "bin" / "postgres"), "--single", "-D", str(places.told(cluster))]
+    _run(places, [*command, "-c", "log_min_messages=error", "postgres"], cluster, feed="\n".join(statements) + "\n")
 
 
 def _quoted(text: str) -> str:
@@ -103,12 +89,12 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _run(places: Places, command: list[str], feed: str = "") -> None:
+def _run(places: Places, command: Sequence[str], cluster: Path, feed: str = "") -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         command,
         input=feed,
         text=True,
-        cwd="/",
+        cwd=cluster,  # entered before root is given up
         check=False,
         capture_output=True,
         umask=0o077,

@@ -1,7 +1,7 @@
 """The process between us and the server: it sees to it that the server never outlives whoever started it.
 
 Run as a script (standard library only, no site-packages) with the server's command line as arguments and a JSON object
-as the first line of stdin: {"parent", "uid", "gid"}. Then it waits for one of
+as the first line of stdin: {"parent", "uid", "gid", "cluster"}. Then it waits for one of
 
 - stdin ends: we were asked to stop, or the parent is gone;
 - the parent's process ends (a pidfd; a leaked copy of the pipe in some grandchild must not keep the server alive);
@@ -98,7 +98,7 @@ def main(command: list[str]) -> int:
     server = subprocess.Popen(  # noqa: S603 - the command is our launcher's
         command,
         stdin=subprocess.DEVNULL,
-        cwd="/",
+        cwd=orders["cluster"],  # entered before root is given up
         umask=0o077,
         preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - one thread only
         **account,

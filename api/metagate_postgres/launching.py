@@ -7,7 +7,6 @@ account when started as root, under a keeper process that stops it when its pare
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -77,7 +76,7 @@ class EmbeddedPostgres:
         self._lock = leftovers.take_lock(settled.lock, patience=30.0)
         self._places = settled
         try:
-            install = binaries.runnable(settled.account, settled.shelf)
+            install = binaries.runnable(settled.account, places.SHELF)
             self._prepare(settled, install)
             self._launch(settled, install)
         except BaseException:
@@ -120,7 +119,7 @@ class EmbeddedPostgres:
         if self._places is None:
             return None
         try:
-            return int((self._places.real_cluster / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+            return int((self._places.cluster / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
         except (OSError, ValueError):
             return None
 
@@ -151,11 +150,11 @@ class EmbeddedPostgres:
     def _prepare(self, settled: places.Places, install: Path) -> None:
         kept = settled.passwords.read_bytes() if settled.passwords.exists() else b""
         self._passwords = cluster.passwords(settled, self._given)
-        if not (settled.home / "pgdata" / "PG_VERSION").exists():
+        if not (settled.cluster / "PG_VERSION").exists():
             cluster.create(settled, install, self._passwords)
         else:
             settled.tighten()
-            leftovers.clear_pid_file(settled.real_cluster)
+            leftovers.clear_pid_file(settled.cluster)
             if kept != settled.passwords.read_bytes():
                 cluster.change_passwords(settled, install, self._passwords)
         cluster.write_hba(settled, everywhere=self.listen not in {"127.0.0.1", "::1", "localhost"})
@@ -190,7 +189,12 @@ class EmbeddedPostgres:
                 pass_fds=() if self._lock is None else (self._lock,),
             )
         account = settled.account
-        orders = {"parent": os.getpid(), "uid": account.uid if account.foreign else None, "gid": account.gid}
+        orders = {
+            "parent": os.getpid(),
+            "uid": account.uid if account.foreign else None,
+            "gid": account.gid,
+            "cluster": str(settled.cluster),
+        }
         assert spawned.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             spawned.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -210,16 +214,18 @@ class EmbeddedPostgres:
             **self._settings,
             "listen_addresses": self.listen,
             "port": str(self.port),
-            "unix_socket_directories": str(self._sockets),
+            "unix_socket_directories": str(
+                settled.told(settled.cluster) if self._sockets == settled.cluster else self._sockets
+            ),
             "unix_socket_permissions": "0700",
         }
         options = [part for name, value in told.items() for part in ("-c", f"{name}={value}")]
-        return [str(install / "bin" / "postgres"), "-D", str(settled.real_cluster), *options]
+        return [str(install / "bin" / "postgres"), "-D", str(settled.told(settled.cluster)), *options]
 
     def _became_ready(self, settled: places.Places, deadline: float) -> bool:
         """The eighth line of the pid file is the server's own word for it; no password is needed to read it."""
         assert self._keeper is not None
-        pid_file = settled.real_cluster / "postmaster.pid"
+        pid_file = settled.cluster / "postmaster.pid"
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 lines = pid_file.read_text(encoding="utf-8").splitlines()
@@ -242,13 +248,3 @@ def _tail(log: Path) -> str:
     with contextlib.suppress(OSError):
         return log.read_text(encoding="utf-8", errors="replace")[-2000:]
     return ""
-
-
-def remove(directory: Path) -> None:
-    """Delete a data directory with everything that was moved out of it. For tests and `metagate quickstart --fresh`."""
-    moved = directory / "moved"
-    if moved.is_symlink():
-        home = moved.readlink()
-        if home.parent == places.SHELF:
-            shutil.rmtree(home, ignore_errors=True)
-    shutil.rmtree(directory, ignore_errors=True)

@@ -61,7 +61,7 @@ def clear_pid_file(cluster: Path, *, patience: float = 15.0) -> None:
         _stop(pid, cluster, patience)
     pid_file.unlink(missing_ok=True)
     if len(rest) > 3 and rest[3]:
-        (Path(rest[3]) / f".s.PGSQL.{rest[2]}.lock").unlink(missing_ok=True)
+        (cluster / f".s.PGSQL.{rest[2]}.lock").unlink(missing_ok=True)
 
 
 def _is_server_of(pid: int, cluster: Path) -> bool:

@@ -1,13 +1,14 @@
-"""Where the server's files lie, and what is done when it cannot reach them.
+"""Where the server's files lie, and how it finds them.
 
     <directory>/            whoever started it
         passwords.json      0600, made once
         lock                held while a server may run
         postgres.log        of the last two starts
-        pgdata/  run/       the server's account: the cluster, the socket
+        pgdata/             the server's account, 0700: the cluster, and the socket
 
-Started as root below a directory that no unprivileged account may enter (a private home, a `mktemp -d`), pgdata/ and
-run/ are moved to a directory of their own under /var/lib/metagate: opening somebody's home is not ours to do.
+Started as root, the directory may lie where no unprivileged account may go: in a private home, below a `mktemp -d`.
+Opening somebody's home is not ours to do. The server is put into its cluster as its working directory before it gives
+up root, and told to look for everything below /proc/self/cwd, which leads there without a walk through the parents.
 """
 
 import os
@@ -20,6 +21,8 @@ from metagate_postgres.account import Account
 from metagate_postgres.errors import DirectoryUnusable
 
 SHELF = Path("/var/lib/metagate")
+"""For a copy of the binaries, should the account be unable to reach those of the wheel."""
+HERE = Path("/proc/self/cwd")
 SOCKET_PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path without the terminator."""
 
@@ -28,6 +31,8 @@ SOCKET_PATH_LIMIT = 107
 class Places:
     directory: Path
     account: Account
+    hidden: bool
+    """The server's account cannot walk to the directory."""
 
     @property
     def cluster(self) -> Path:
@@ -45,77 +50,40 @@ class Places:
     def log(self) -> Path:
         return self.directory / "postgres.log"
 
-    @property
-    def real_cluster(self) -> Path:
-        """The path the server is given; a link's parents would be looked up as the server's account."""
-        return self.cluster.resolve() if self.cluster.exists() else self.home / "pgdata"
-
-    @property
-    def home(self) -> Path:
-        """The directory that holds pgdata/: `directory`, or where it was moved."""
-        moved = self.directory / "moved"
-        return moved.readlink() if moved.is_symlink() else self.directory
+    def told(self, path: Path) -> Path:
+        """What the server, whose working directory is `path`, is told about it."""
+        return HERE if self.hidden else path
 
     def tighten(self) -> None:
         """Take back what others were given meanwhile: a volume's group (fsGroup) is let into everything on it."""
-        for path, mode in ((self.real_cluster, 0o700), (self.passwords, 0o600)):
+        for path, mode in ((self.cluster, 0o700), (self.passwords, 0o600)):
             if path.exists() and path.stat().st_mode & 0o077:
                 path.chmod(mode)
 
-    @property
-    def shelf(self) -> Path:
-        return SHELF
-
 
 def settle(directory: Path) -> Places:
-    """Make `directory` and find or make a home for the cluster that its account can enter."""
+    """Make `directory`; find the account, and whether it can walk there."""
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
-    home = Places(directory, Account.of_this_process()).home
-    places = Places(directory, Account.for_directory(home / "pgdata"))
-    if home == directory and places.account.foreign and not places.account.can_enter(directory):
-        _move(places)
-    if places.account.foreign and not places.account.can_enter(places.home):
+    account = Account.for_directory(directory / "pgdata")
+    hidden = account.foreign and not account.can_enter(directory)
+    if hidden and not HERE.exists():
         raise DirectoryUnusable(
-            f"{places.home} cannot be entered by uid {places.account.uid}, under which PostgreSQL runs because it "
-            "refuses root; use a data directory below directories that everybody may enter"
+            f"{directory} cannot be entered by uid {account.uid}, under which PostgreSQL runs because it refuses root; "
+            "use a data directory below directories that everybody may enter"
         )
-    return places
-
-
-def _move(places: Places) -> None:
-    """Give the cluster a home outside, and link it."""
-    if places.cluster.exists() and not places.cluster.is_symlink():
-        raise DirectoryUnusable(
-            f"{places.cluster} exists, but uid {places.account.uid}, its owner, cannot enter {places.directory}; "
-            "restore the modes of its parent directories"
-        )
-    try:
-        SHELF.mkdir(mode=0o755, parents=True, exist_ok=True)
-        home = Path(tempfile.mkdtemp(prefix="data-", dir=SHELF))
-    except OSError as error:
-        raise DirectoryUnusable(
-            f"{places.directory} cannot be entered by uid {places.account.uid}, "
-            f"and {SHELF} cannot be made ({error.strerror})"
-        ) from error
-    home.chmod(0o711)
-    (home / "of").write_text(f"{places.directory}\n", encoding="utf-8")
-    (places.directory / "moved").unlink(missing_ok=True)
-    (places.directory / "moved").symlink_to(home)
+    return Places(directory, account, hidden)
 
 
 def socket_directory(places: Places, port: int) -> Path:
-    """`run/` beside the cluster, or a short private directory where its path would not fit into a socket address."""
-    wanted = places.home / "run"
-    if len(os.fsencode(wanted / f".s.PGSQL.{port}")) <= SOCKET_PATH_LIMIT:
-        wanted.mkdir(mode=0o700, exist_ok=True)
-        chosen = wanted
-    else:
-        chosen = Path(tempfile.mkdtemp(prefix="metagate-", dir="/tmp"))
+    """The cluster, or a short private directory where its path would not fit into a socket address."""
+    if len(os.fsencode(places.cluster / f".s.PGSQL.{port}")) <= SOCKET_PATH_LIMIT:
+        return places.cluster
+    chosen = Path(tempfile.mkdtemp(prefix="metagate-", dir="/tmp"))
     places.account.own(chosen)
     return chosen
 
 
 def forget_socket_directory(places: Places, chosen: Path) -> None:
-    if chosen != places.home / "run":
+    if chosen != places.cluster:
         shutil.rmtree(chosen, ignore_errors=True)

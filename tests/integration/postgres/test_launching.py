@@ -17,9 +17,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from metagate_postgres import AlreadyRunning, DirectoryUnusable, EmbeddedPostgres, StartFailed, places
+from metagate_postgres import AlreadyRunning, BinariesMissing, DirectoryUnusable, EmbeddedPostgres, StartFailed, places
 from metagate_postgres.account import Account
-from metagate_postgres.launching import remove
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which PostgreSQL refuses")
 
@@ -37,7 +36,6 @@ def directory():
     made = Path(tempfile.mkdtemp(prefix="metagate-launch-"))
     made.chmod(0o755)
     yield made / "data"
-    remove(made / "data")
     shutil.rmtree(made, ignore_errors=True)
 
 
@@ -144,20 +142,36 @@ async def test_not_as_root(directory: Path) -> None:
 
 
 @root_only
-async def test_private_parent(directory: Path) -> None:
-    """Below a directory that the account may not enter the cluster gets a home outside; the data is found again there."""
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+async def test_private_parent(directory: Path, mode: int) -> None:
+    """Where the account may not go, even into the data directory, the data lie in it all the same, and no mode is touched."""
+    directory.mkdir(mode=mode)
     directory.parent.chmod(0o700)
-    with EmbeddedPostgres(directory) as server:
-        connection = await asyncpg.connect(server.dsn("postgres"))
-        await connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
-        await connection.close()
-        assert (directory / "pgdata").resolve().parent.parent == places.SHELF
-    with EmbeddedPostgres(directory) as server:
-        assert await ask(server, "SELECT n FROM kept") == 7
+    for turn in range(2):
+        with EmbeddedPostgres(directory) as server:
+            connection = await asyncpg.connect(server.dsn("postgres"))
+            await connection.execute("CREATE TABLE IF NOT EXISTS kept (n integer)")
+            await connection.execute("INSERT INTO kept VALUES (7)")
+            assert await connection.fetchval("SELECT count(*) FROM kept") == turn + 1
+            await connection.close()
+            assert Path(f"/proc/{server.server_pid}").stat().st_uid != 0
+            assert (directory / "pgdata").samefile(f"/proc/{server.server_pid}/cwd")
+            assert server.socket_directory == directory / "pgdata"
     assert stat.S_IMODE(directory.parent.stat().st_mode) == 0o700
-    home = (directory / "moved").readlink()
-    remove(directory)
-    assert not home.exists()
+    assert stat.S_IMODE(directory.stat().st_mode) == mode
+
+
+@root_only
+async def test_private_parent_killed(directory: Path) -> None:
+    """There too nothing outlives a kill -9, and a stale pid file stops nobody."""
+    directory.parent.chmod(0o700)
+    parent, server, keeper = start_parent(directory)
+    for pid in (keeper, server, parent.pid):
+        os.kill(pid, signal.SIGKILL)
+    parent.wait()
+    until(lambda: not alive(server))
+    with EmbeddedPostgres(directory) as again:
+        assert await ask(again, "SELECT 1") == 1
 
 
 @root_only
@@ -176,10 +190,15 @@ async def test_binaries_out_of_reach(directory: Path, monkeypatch: pytest.Monkey
 
 @root_only
 def test_nowhere_to_go(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When there is no place outside either, the error says which directory and why."""
+    """Without /proc the error says which directory and why; without a place for the binaries, which binaries."""
     directory.parent.chmod(0o700)
+    with monkeypatch.context() as patched:
+        patched.setattr(places, "HERE", Path("/nothing"))
+        with pytest.raises(DirectoryUnusable, match=str(directory)):
+            EmbeddedPostgres(directory).start()
     monkeypatch.setattr(places, "SHELF", Path("/proc/nothing/metagate"))
-    with pytest.raises(DirectoryUnusable, match=str(directory)):
+    monkeypatch.setattr(Account, "can_run", lambda _self, _binary: False)
+    with pytest.raises(BinariesMissing, match="/proc/nothing"):
         EmbeddedPostgres(directory).start()
 
 
@@ -287,11 +306,9 @@ def test_half_made_cluster(directory: Path) -> None:
     directory.mkdir()
     (directory / "pgdata.unfinished").mkdir()
     (directory / "pgdata.unfinished" / "PG_VERSION").write_text("18\n")
-    (directory / "pgdata.password").write_text("x\n")
     with EmbeddedPostgres(directory) as server:
         assert server.running
     assert not (directory / "pgdata.unfinished").exists()
-    assert not (directory / "pgdata.password").exists()
 
 
 def test_port_in_use(used: Path) -> None:
