@@ -23,20 +23,18 @@ import structlog
 
 from metagate_crds.compiling import compile_world
 from metagate_crds.snapshot import Compiled
-from metagate_crds.world import CompileSettings, Declared, ObjectKey, World
+from metagate_crds.world import CompileSettings, ObjectKey, World
 from metagate_operator.announcing import Announcer
 from metagate_operator.brake import Brake
+from metagate_operator.declared_world import DeclaredWorld
 from metagate_operator.health import Health
 from metagate_operator.publication import Publication
 from metagate_operator.settings import WriterSettings
 from metagate_operator.sightings import SightingBook, Unsaved
 from metagate_operator.source import (
     Event,
-    Gone,
-    Listing,
     NamespaceGone,
     NamespacePut,
-    Put,
     Relist,
     Reporter,
     Source,
@@ -47,7 +45,6 @@ from metagate_store.rows import Change, Published
 
 _log = structlog.stdlib.get_logger("metagate.reconcile")
 _LITTLE = 100
-_REMEMBERED = 10_000
 _EXPECTED = (SourceUnavailable, StoreUnavailable, StaleBase)
 _FATAL = (Fenced, SchemaMismatch, ForeignCluster)
 
@@ -83,8 +80,7 @@ class Reconciler:
         )
         self.health = Health(clock=clock)
         self._announcer = Announcer(reporter, self.health)
-        self._world = World(compile_settings)
-        self._compile_settings = compile_settings
+        self._declared = DeclaredWorld(compile_settings, self._brake)
         self._publication: Publication | None = None
         self._pending: list[Event] = []
         self._bell = asyncio.Event()
@@ -92,7 +88,6 @@ class Reconciler:
         self._ready = asyncio.Event()
         self._published = asyncio.Event()
         self._not_ready: set[ObjectKey] = set()
-        self._gone: dict[str, None] = {}
 
     async def published(self) -> None:
         """Returns once the first full pass is committed."""
@@ -100,7 +95,7 @@ class Reconciler:
 
     def resync(self, reason: str, *, compile_settings: CompileSettings | None = None) -> None:
         """List everything anew soon; with other settings when the cluster's issuer became known, say."""
-        self._compile_settings = compile_settings or self._compile_settings
+        self._declared.settings = compile_settings or self._declared.settings
         self._notice(Relist(reason))
 
     async def run(self) -> None:
@@ -142,15 +137,8 @@ class Reconciler:
             self._notice(Relist("the source's events broke off"))
 
     def _notice(self, event: Event) -> None:
-        if isinstance(event, Put):
-            known = self._world.objects.get(event.object.key)
-            if (
-                known is not None
-                and known.uid == event.object.uid
-                and known.generation == event.object.generation
-                and not self._pending
-            ):
-                return  # our own status writes come back as events
+        if not self._pending and self._declared.knows(event):
+            return
         self._pending.append(event)
         self._bell.set()
 
@@ -203,13 +191,13 @@ class Reconciler:
         self._ready.set()
         self._pending.clear()  # the listing is younger than these
         listing = await self._source.listing()
-        world = World(self._compile_settings, listing.namespaces, listing.objects)
-        for declared in listing.objects:
-            self._gone.pop(declared.uid, None)
-        self._brake_on(world, publication, listing)
+        world, self.health.brake_held = self._declared.listed(
+            listing, publication.objects, publication.namespaces, self._clock()
+        )
         compiled = await asyncio.to_thread(compile_world, world, publication.last_good)
         await self._publish(publication, world, compiled, full=True)
-        self._world, self._relist = world, False
+        self._declared.replace(world)
+        self._relist = False
         self._published.set()
 
     async def _quick_pass(self) -> None:
@@ -218,47 +206,19 @@ class Reconciler:
         affected: set[ObjectKey] = set()
         spaces = False
         for event in events:
-            affected |= self._apply(event)
+            affected |= self._declared.apply(event)
             spaces = spaces or isinstance(event, NamespacePut | NamespaceGone)
         if affected or spaces:
             await self._follow(publication, frozenset(affected), retire=spaces)
 
     async def _follow(self, publication: Publication, affected: frozenset[ObjectKey], *, retire: bool) -> None:
         """Compile and publish what an event reaches: here when it is little, beside the loop when it is much."""
+        world = self._declared.now
         if len(affected) <= _LITTLE:
-            compiled = compile_world(self._world, publication.last_good, affected)
+            compiled = compile_world(world, publication.last_good, affected)
         else:
-            compiled = await asyncio.to_thread(compile_world, self._world, publication.last_good, affected)
-        await self._publish(publication, self._world, compiled, full=False, retire=retire)
-
-    def _apply(self, event: Event) -> frozenset[ObjectKey]:
-        """The world after the event, and what must be compiled again."""
-        world = self._world
-        match event:
-            case Put(declared):
-                known = world.objects.get(declared.key)
-                if known is not None and known.uid == declared.uid and known.generation >= declared.generation:
-                    return frozenset()
-                if declared.uid in self._gone:
-                    return frozenset()  # told late: an incarnation that was seen to go never comes back
-                return world.put(declared)
-            case Gone(key, uid):
-                known = world.objects.get(key)
-                self._gone[uid or (known.uid if known is not None else "")] = None
-                while len(self._gone) > _REMEMBERED:
-                    self._gone.pop(next(iter(self._gone)))
-                if known is None or (uid and known.uid != uid):
-                    return frozenset()
-                return world.remove(key)
-            case NamespacePut(namespace):
-                return (
-                    world.put_namespace(namespace) if world.namespaces.get(namespace.name) != namespace else frozenset()
-                )
-            case NamespaceGone(name, uid):
-                space = world.namespaces.get(name)
-                return world.remove_namespace(name) if space is not None and uid in {"", space.uid} else frozenset()
-            case Relist():
-                return frozenset()  # asked for before the pass began
+            compiled = await asyncio.to_thread(compile_world, world, publication.last_good, affected)
+        await self._publish(publication, world, compiled, full=False, retire=retire)
 
     async def _loaded(self) -> Publication:
         if self._publication is None:
@@ -268,29 +228,6 @@ class Reconciler:
             self._publication = Publication(published)
             self.health.revision = published.revision
         return self._publication
-
-    def _brake_on(self, world: World, publication: Publication, listing: Listing) -> None:
-        """Put back what the listing misses and nobody saw go, when it is too much to believe at once (D-40)."""
-        before: dict[ObjectKey, Declared] = {**publication.objects, **self._world.objects}
-        present = {declared.key for declared in listing.objects}
-        counts: dict[str, int] = {}
-        for key in before:
-            counts[key.kind] = counts.get(key.kind, 0) + 1
-        missing = {(key, declared.uid) for key, declared in before.items() if key not in present}
-        held = missing - self._brake.believed(missing, counts, self._clock())
-        spaces = {**publication.namespaces, **self._world.namespaces}
-        for key, _ in held:
-            if key.namespace and key.namespace not in world.namespaces and key.namespace in spaces:
-                world.put_namespace(spaces[key.namespace])
-            world.put(before[key])
-        self.health.brake_held = len(held)
-        if held:
-            _log.warning(
-                "brake",
-                held=len(held),
-                known=len(before),
-                message="a listing misses too many objects: a second one must confirm it",
-            )
 
     async def _publish(
         self, publication: Publication, world: World, compiled: Compiled, *, full: bool, retire: bool = False

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from metagate_operator.documents import INVALID_YAML, MAX_BYTES, Contents, Problem, read_documents
+from metagate_operator.documents import MAX_BYTES, Contents, Problem, read_documents
 from metagate_operator.source import SourceUnavailable
+from metagate_operator.yaml_values import INVALID_YAML
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 SETTLE_SECONDS: Final = 0.03

@@ -236,7 +236,7 @@ async def test_the_brake(fresh_database: Database) -> None:
             lambda: running.reconciler.health.brake_held == 0 and running.reconciler.health.revision >= 3
         )
         await running.until(
-            lambda: not any(key.kind == "PrincipalBinding" for key in running.reconciler._world.objects)
+            lambda: not any(key.kind == "PrincipalBinding" for key in running.reconciler._declared.now.objects)
         )
         assert (await fetch(fresh_database.superuser, count))[0]["n"] == 0
 
