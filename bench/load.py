@@ -70,14 +70,16 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if time.perf_counter() < self.until:
             self.tally.broken += 1
         if not self.done.done():
             self.done.set_result(None)
 
 
-async def _drive(host: str, port: int, requests: list[bytes], connections: int, seconds: float, warm: float) -> Tally:
+async def _drive(
+    host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float
+) -> Tally:
     loop = asyncio.get_running_loop()
     tally = Tally(seconds=seconds)
     start = time.perf_counter() + warm
@@ -97,7 +99,7 @@ async def _drive(host: str, port: int, requests: list[bytes], connections: int, 
 
 
 def drive(host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float = 1.0) -> Tally:
-    return uvloop.run(_drive(host, port, requests, connections, seconds, warm))
+    return uvloop.run(_drive(host, port, requests, connections=connections, seconds=seconds, warm=warm))
 
 
 class Noop(asyncio.Protocol):

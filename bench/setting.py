@@ -47,6 +47,9 @@ BODY = packet.assembled(
 )
 
 
+SERVE = "from metagate_api.server import run; from metagate_api.settings import Settings; run(Settings())"
+
+
 @dataclass(frozen=True, slots=True)
 class Booter:
     """A principal of the benchmark."""
@@ -66,13 +69,12 @@ class Booter:
             b"Content-Length: %d\r\n\r\n%s" % (self.key.encode(), len(body), body)
         )
 
-    def statement(self, newest: bool) -> str:
+    def statement(self) -> str:
         """The one statement that a bootstrap of this principal is, as pgbench sends it."""
-        make = "uuidv7()" if newest else "gen_random_uuid()"
         return (
             f"SELECT * FROM metagate.bootstrap(ARRAY['{self.tenant}']::uuid[], ARRAY['{self.name}'], ARRAY['key'], "
-            f"ARRAY[''], ARRAY['{self.sha256}'], ARRAY[null]::text[], ARRAY['indexer_1'], ARRAY[{make}], "
-            f"ARRAY[{make}], ARRAY[null]::text[], ARRAY['{digest(BODY)}'], ARRAY[null]::text[], "
+            f"ARRAY[''], ARRAY['{self.sha256}'], ARRAY[null]::text[], ARRAY['indexer_1'], ARRAY[uuidv7()], "
+            f"ARRAY[uuidv7()], ARRAY[null]::text[], ARRAY['{digest(BODY)}'], ARRAY[null]::text[], "
             "ARRAY[null]::text[], ARRAY[null]::text[], ARRAY[false]);"
         )
 
@@ -165,15 +167,14 @@ def free_port() -> int:
 def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
     """The API as it is served, its settings the defaults; yields its port."""
     port = free_port()
-    code = "import sys; from metagate_api.server import run; from metagate_api.settings import Settings; sys.exit(run(Settings()))"
     environ = {
-        **os.environ,
+        **os.environ,  # noqa: TID251
         "DATABASE_URL": on.api,
         "METAGATE_PORT": str(port),
         "METAGATE_WORKERS": str(workers),
         **environment,
     }
-    process = subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.DEVNULL)
     try:
         _until_ready(port, process)
         yield port
@@ -186,11 +187,9 @@ def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
     for _ in range(200):
         if process.poll() is not None:
             raise SystemExit("the API ended before it was ready")
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-                if answer.status == 200:
-                    time.sleep(1)  # the other workers
-                    return
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+            time.sleep(1)  # the other workers
+            return
         time.sleep(0.1)
     raise SystemExit("the API was not ready within 20 s")
 
@@ -199,10 +198,9 @@ def pgbench(on: Base, booters: list[Booter], *, connections: int, seconds: int) 
     """The same single-row statement by PostgreSQL's own client: prepared, one script per principal."""
     directory = Path(tempfile.mkdtemp(prefix="metagate-pgbench-"))
     scripts = []
-    newest = on.postgres.binaries.name.endswith("18") or True
     for booter in booters[:64]:
         script = directory / f"{booter.name}.sql"
-        script.write_text(booter.statement(newest))
+        script.write_text(booter.statement())
         scripts += ["-f", str(script)]
     command = [str(_binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", "2", "-T", str(seconds)]
     command += [*scripts, on.api]

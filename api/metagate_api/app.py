@@ -24,7 +24,7 @@ from metagate_api.callers import Authenticate, Door
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate, Seen
 from metagate_api.metrics import BATCH_ROWS, RouteMetrics
-from metagate_api.packets import Shelf
+from metagate_api.packets import Shelf, Signs
 from metagate_api.reporting import Report
 from metagate_api.settings import Settings
 from metagate_store.errors import StoreError, StoreUnavailable
@@ -54,6 +54,7 @@ def create_app(
     *,
     issuers: Callable[[], Sequence[str]] = tuple,
     declared: DeclaredFiles | None = None,
+    signer: Signs | None = None,
     lifespan: Lifespan | None = None,
 ) -> Application:
     """The whole gate. `reader` may come later (`gate.connected`): until then every question is answered with 503.
@@ -69,6 +70,7 @@ def create_app(
         shelf=Shelf(limit_bytes=settings.cache_bytes),
         issuers=issuers,
         declared=declared,
+        signer=signer,
         seen=seen,
         connected=reader,
     )
@@ -122,6 +124,7 @@ def _hot(gate: Gate) -> dict[str, dict[str, Hot]]:
                 shelf=gate.shelf,
                 body_bytes=settings.body_bytes,
                 mirror=settings.mirror,
+                signer=gate.signer,
             )
         },
         READY: {

@@ -17,7 +17,7 @@ from legivellum_http.exchange import Answer, Exchange, json_answer
 from legivellum_http.problems import SECURITY_HEADERS, Headers, Refused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
-from metagate_api.packets import Shelf, known, names, rfc3339, welcome
+from metagate_api.packets import Shelf, Signs, known, names, rfc3339, signature, welcome
 from metagate_api.schemas import COMPONENT_PATTERN
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import BootstrapAnswer, BootstrapAsk, Outcome
@@ -61,7 +61,9 @@ class Bootstrap:
         shelf: Shelf,
         body_bytes: int,
         mirror: bool,
+        signer: Signs | None = None,
     ) -> None:
+        self._signer = signer
         self._door = door
         self._batcher = batcher
         self._shelf = shelf
@@ -157,7 +159,7 @@ class Bootstrap:
             revision=known(answer.revision),
             compiled_at=known(answer.compiled_at),
         )
-        return json_answer(200, packet, *headers)
+        return json_answer(200, packet, *headers, *signature(self._signer, packet))
 
 
 def component_key(body: dict[str, Any]) -> str:

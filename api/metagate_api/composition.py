@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from legivellum_http.batching import Batcher
 from legivellum_identity.authenticator import Authenticator
 from legivellum_identity.keyring import KeyRing
 from legivellum_identity.penance import Penance
 from legivellum_identity.shared_secret import SharedSecret
+from legivellum_identity.signing import PacketSigner
 from legivellum_identity.tokens import TokenVerifier
 from metagate_api.app import Application, create_app
 from metagate_api.callers import Directory
@@ -63,6 +65,10 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
     def issuers() -> list[str]:
         return [*([settings.jwt_issuer] if shared else []), *tokens.ring.issuers]
 
-    application = create_app(settings, None, authenticator, issuers=issuers, declared=declared, lifespan=lifespan)
+    key = settings.signing_key_file
+    signer = None if key is None else PacketSigner(Path(key).read_bytes())
+    application = create_app(
+        settings, None, authenticator, issuers=issuers, declared=declared, signer=signer, lifespan=lifespan
+    )
     pending.append(application)
     return application

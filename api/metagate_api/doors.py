@@ -25,6 +25,7 @@ def discovery_document(gate: Gate) -> dict[str, object]:
         "audience": settings.audience,
         "issuers": list(gate.issuers()),
         "openapi": f"{base}/openapi.json",
+        **({"packet_signing_key": dict(gate.signer.public_jwk)} if gate.signer is not None else {}),
     }
 
 
@@ -80,7 +81,9 @@ async def description(request: Request) -> Response:
 
 
 @router.get("/metrics")
-async def exposition() -> Response:
+async def exposition(request: Request) -> Response:
+    if gate_of(request).settings.metrics_port is not None:
+        raise refuse(Code.NOT_FOUND, "Metrics have a port of their own.")
     shown = metrics.exposition()
     response = Response(shown.body)
     response.raw_headers[:0] = [(b"content-type", shown.content_type.encode()), *SECURITY_HEADERS]

@@ -14,7 +14,7 @@ from legivellum_http.exchange import Exchange
 from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
 from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, suspended
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.packets import Shelf
+from metagate_api.packets import Shelf, Signs
 from metagate_api.rendering import rendered
 from metagate_api.settings import Settings
 from metagate_store.errors import StoreUnavailable
@@ -51,6 +51,7 @@ class Gate:
     shelf: Shelf
     issuers: Callable[[], Sequence[str]]
     declared: DeclaredFiles | None = None
+    signer: Signs | None = None
     seen: Seen = field(default_factory=Seen)
     connected: Reader | None = None
 

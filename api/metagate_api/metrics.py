@@ -63,13 +63,17 @@ class Exposition:
     body: bytes
 
 
-def exposition() -> Exposition:
+def registry() -> CollectorRegistry:
     """The metrics of this process, or of all workers in multiprocess mode."""
-    registry = REGISTRY
-    if MULTIPROCESS_DIRECTORY in os.environ:  # noqa: TID251  # prometheus-client's own switch
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Exposition(CONTENT_TYPE_LATEST, generate_latest(registry))
+    if MULTIPROCESS_DIRECTORY not in os.environ:  # noqa: TID251  # prometheus-client's own switch
+        return REGISTRY
+    added_up = CollectorRegistry()
+    multiprocess.MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
+    return added_up
+
+
+def exposition() -> Exposition:
+    return Exposition(CONTENT_TYPE_LATEST, generate_latest(registry()))
 
 
 class RouteMetrics:

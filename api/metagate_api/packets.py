@@ -4,17 +4,20 @@ A digest is checked once, before a receipt is written for it. In the steady stat
 digest that is expected and sends no body; what is served is what was checked, with the request's fields spliced in.
 """
 
+import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 
 from legivellum_http.codes import Code
-from legivellum_http.problems import refuse
+from legivellum_http.problems import Headers, refuse
 from metagate_api import metrics
 from metagate_crds import packet
+from metagate_crds.canonical import canonical
 from metagate_crds.packet import PerRequest
 
 T = TypeVar("T")
@@ -105,6 +108,23 @@ def welcome(
             compiled_at=rfc3339(compiled_at),
         ),
     )
+
+
+SIGNATURE = b"metagate-packet-signature"
+
+
+class Signs(Protocol):
+    """`legivellum_identity.signing.PacketSigner`."""
+
+    @property
+    def public_jwk(self) -> Mapping[str, str]: ...
+
+    def sign(self, canonical: bytes) -> str: ...
+
+
+def signature(signer: Signs | None, sent: bytes) -> Headers:
+    """The header that signs a packet's canonical form, or none where no key is configured (EXT-09)."""
+    return () if signer is None else ((SIGNATURE, signer.sign(canonical(json.loads(sent))).encode()),)
 
 
 def names(tags: bytes | None, etag: str) -> bool:

@@ -19,12 +19,13 @@ from typing import Any
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 from uvicorn.supervisors import Multiprocess
 
 from legivellum_http.edge import Edge
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
-from metagate_api import journal
+from metagate_api import journal, metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.metrics import MULTIPROCESS_DIRECTORY
@@ -148,7 +149,7 @@ def run(settings: Settings) -> int:
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
     _free(settings.host, settings.port)
-    with bound(settings.host, settings.port) as reservation, _added_up(settings.workers):
+    with bound(settings.host, settings.port) as reservation, _added_up(settings.workers), _metrics(settings):
         port = reservation.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         _log.info("serving", host=settings.host, port=port, workers=settings.workers)
@@ -173,6 +174,21 @@ def _added_up(workers: int) -> Iterator[None]:
     finally:
         del os.environ[MULTIPROCESS_DIRECTORY]  # noqa: TID251
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _metrics(settings: Settings) -> Iterator[None]:
+    """/metrics on a port of its own, served by a thread of this process: it answers while the workers are busy."""
+    if settings.metrics_port is None:
+        yield
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry())
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(2)
 
 
 class _Alone(uvicorn.Server):

@@ -84,11 +84,17 @@ class Settings(BaseSettings):
         "PUBLIC_URL", None, "Base URL that discovery names; unset: paths only. Host headers are never trusted."
     )
 
+    signing_key_file: str | None = _own(
+        "SIGNING_KEY_FILE", None, "PEM file of an Ed25519 key that signs packets (EXT-09); unset: they are not signed."
+    )
+
     # ── serving ──────────────────────────────────────────────────────────────────────────────────────────────────────
     host: str = _own("HOST", "127.0.0.1", "Address to listen on.")
     port: int = _own("PORT", 8000, "Port to listen on; 0 picks one.", ge=0, le=65_535)
     workers: int = _own("WORKERS", 1, "Serving processes.", ge=1, le=256)
-    metrics_port: int | None = _own("METRICS_PORT", None, "A port of its own for /metrics.", ge=0, le=65_535)
+    metrics_port: int | None = _own(
+        "METRICS_PORT", None, "A port of its own for /metrics, which then is nowhere else.", ge=0, le=65_535
+    )
     tls_cert: str | None = _own("TLS_CERT", None, "PEM file of the certificate chain; unset: plain HTTP.")
     tls_key: str | None = _own("TLS_KEY", None, "PEM file of its key.")
     backlog: int = _own("BACKLOG", 8_192, "Connections the kernel may queue before they are accepted.", ge=1)

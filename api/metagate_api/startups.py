@@ -10,7 +10,7 @@ from legivellum_http.problems import refuse
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, said, sent, tenant_for, tenants_for
-from metagate_api.packets import known, names, welcome
+from metagate_api.packets import known, names, signature, welcome
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow
 
@@ -118,7 +118,9 @@ async def packet_now(request: Request, caller: Who, startup_id: Id) -> Response:
     if names(tags or None, etag):
         return empty(304, headers)
     body = shelf.keep(caller.tenant, caller.principal_key, digest, answer.body)
-    return sent(_packet(answer, body, caller.principal_key, startup_id), headers=headers)
+    packet = _packet(answer, body, caller.principal_key, startup_id)
+    headers |= {name.decode(): value.decode() for name, value in signature(gate_of(request).signer, packet)}
+    return sent(packet, headers=headers)
 
 
 def _packet(answer: PacketAnswer, body: bytes, principal_key: str, startup_id: UUID) -> bytes:
