@@ -22,6 +22,7 @@ import uvicorn
 from prometheus_client import start_http_server
 from uvicorn.supervisors import Multiprocess
 
+from legivellum_http import tls
 from legivellum_http.edge import Edge
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
@@ -136,10 +137,8 @@ def _config(settings: Settings, app: Any, *, factory: bool) -> uvicorn.Config:
     )
 
 
-def _tls(_config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    context = default()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+def _tls(config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    return tls.context(str(config.ssl_certfile), str(config.ssl_keyfile))
 
 
 def run(settings: Settings) -> int:

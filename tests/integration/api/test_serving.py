@@ -13,6 +13,7 @@ from tests.databases import Database
 from tests.integration.api.conftest import settings_for
 from tests.integration.api.processes import free_port, started, wait_for
 from tests.integration.api.town import Town
+from tests.unit.http.test_tls import issue, put
 
 from legivellum_identity.signing import verifies
 from metagate_api.server import serving
@@ -95,3 +96,16 @@ async def test_a_single_worker_ends_with_zero(database: Database) -> None:
             assert await asyncio.to_thread(process.wait, 20) == 0
         except subprocess.TimeoutExpired:
             pytest.fail("it did not end")
+
+
+async def test_over_tls(town: Town, database: Database, tmp_path: Path) -> None:
+    """With certificate and key the gate speaks TLS and nothing else on its port."""
+    cert, key = put(tmp_path, issue("localhost"))
+    who = await town.citizen()
+    async with serving(settings_for(database, tls_cert=cert, tls_key=key)) as url:
+        assert url.startswith("https://")
+        async with httpx.AsyncClient(base_url=url, verify=False) as client:
+            assert [answer.status_code for answer in await boots(client, who.key, 3)] == [200, 200, 200]
+        async with httpx.AsyncClient(base_url=url.replace("https", "http")) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get("/livez")
