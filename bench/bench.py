@@ -1,4 +1,5 @@
-"""`make bench`: durable bootstraps per second through the served API, beside pgbench on the same database.
+"""`make bench`: durable bootstraps per second through the served API, beside pgbench on the same database; and how
+long a changed file takes to be served (`apply.py`).
 
 Rounds alternate, so that whatever else the machine does hits both; the figure is the ratio of medians. What commits is
 counted in the table afterwards: an answer without a row would be a lie.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import apply
 import load
 import setting
 
@@ -86,10 +88,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--only", choices=["bootstrap", "apply"], help="one part alone")
     arguments = parser.parse_args()
-    found = {"cores": os.cpu_count(), "bootstrap": bootstraps(arguments)}
+    found: dict[str, object] = {"cores": os.cpu_count()}
+    if arguments.only != "apply":
+        found["bootstrap"] = bootstraps(arguments)
+    if arguments.only != "bootstrap":
+        found["apply"] = asyncio.run(apply.main())
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bootstrap.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
 
