@@ -25,6 +25,7 @@ from metagate_operator.cluster.rbac import operator_rights
 from metagate_operator.cluster.reporter import ClusterReporter
 from metagate_operator.cluster.sight import Sights
 from metagate_operator.cluster.source import ClusterSource
+from metagate_operator.cluster.thrift import Thrift
 from metagate_operator.failpoints import killing_at
 from metagate_operator.health import Facts, Health
 from metagate_operator.issuers import IssuerRefresher
@@ -205,6 +206,7 @@ async def _reconcile(
         reporter.run,
         keys.run,
         Delay(sights, reporter, reconciler.health).run,
+        Thrift(reconciler.health).run,
     ]
     if options.ledger is not None:
         ledger = options.ledger

@@ -44,6 +44,9 @@ class Sights:
     def __len__(self) -> int:
         return len(self._sights)
 
+    def there(self) -> Iterable[ObjectKey]:
+        return self._sights.keys()
+
     def behind(self) -> list[tuple[ObjectKey, Sight]]:
         """Those whose status does not speak of their present generation."""
         return [(key, sight) for key, sight in self._sights.items() if sight.observed < sight.generation]

@@ -21,7 +21,7 @@ from metagate_operator.source import Event, Gone, Listing, NamespaceGone, Namesp
 log = structlog.get_logger(__name__)
 
 PAGE = 500
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 2.0
 CHECK_SECONDS = 10.0
 
 
@@ -52,6 +52,10 @@ class ClusterSource:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._quiet: asyncio.TimerHandle | None = None
         self._vanished = False
+        self._started = False
+        self._listed = asyncio.Event()
+        self._relisted: set[ObjectKey] = set()
+        self._last: dict[ObjectKey, Declared] = {}
         self._bell = Bell(
             kubernetes,
             self._kinds,
@@ -86,10 +90,16 @@ class ClusterSource:
             self._bell.restart()  # kopf does not look for kinds that were not there when it started
         self._known = {each.name: each for each in namespaces}
         self._sights.listed(seen)
+        self._last = {each.key: each for each in objects}
+        self._listed.set()
         return Listing(namespaces=tuple(namespaces), objects=tuple(objects))
 
     async def events(self) -> AsyncIterator[Event]:
-        """What the bell told, projected; a `Relist` whenever it may have missed something."""
+        """What the bell told, projected; a `Relist` whenever it may have missed something.
+
+        It rings once there is a listing to compare with, or else the first listing would come twice.
+        """
+        await self._listed.wait()
         self._bell.start()
         check = (
             asyncio.create_task(self._check_unwatched(), name="unwatched")
@@ -113,14 +123,16 @@ class ClusterSource:
         if kind == "Namespace":
             self._heard_namespace(event, body)
             return
-        if event is None:
-            self._listed_again()
         where = key(kind, body)
+        if event is None:
+            self._listed_again(where)
         if event == "DELETED" or leaving(body):
             if self._sights.forget(where, body["metadata"]["uid"], body["metadata"].get("resourceVersion")):
+                self._last.pop(where, None)
                 self._events.put_nowait(Gone(where, body["metadata"]["uid"]))
         elif self._sights.see(where, sight(body)):
-            self._events.put_nowait(Put(declared(kind, body)))
+            found = self._last[where] = declared(kind, body)
+            self._events.put_nowait(Put(found))
 
     def _heard_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
         found = namespace(body)
@@ -133,17 +145,27 @@ class ClusterSource:
             self._known[found.name] = found
             self._events.put_nowait(NamespacePut(found))
 
-    def _listed_again(self) -> None:
-        """Kopf lists at its start and after a 410, and an object deleted meanwhile then fires no event: list once that
-        is over.
-        """
+    def _listed_again(self, where: ObjectKey) -> None:
+        """Kopf lists at its start and after a 410, and an object deleted meanwhile then fires no event."""
+        self._relisted.add(where)
         if self._quiet is not None:
             self._quiet.cancel()
-        self._quiet = asyncio.get_running_loop().call_later(
-            QUIET_SECONDS, self._events.put_nowait, Relist("the watch listed again")
-        )
+        self._quiet = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._compare)
+
+    def _compare(self) -> None:
+        """Kopf's listing is over. At its start it showed everything, and what it did not show may be gone since ours;
+        after a 410 it showed some kinds anew, and says nothing of one that is empty now. Only a listing of our own
+        can tell.
+        """
+        shown, self._relisted = self._relisted, set()
+        if self._started:
+            self._events.put_nowait(Relist("the watch listed again"))
+        elif missing := sum(each not in shown for each in self._sights.there()):
+            self._events.put_nowait(Relist(f"the watch started without {missing} objects that were listed"))
+        self._started = True
 
     def _broke(self, reason: str) -> None:
+        self._started = False
         self._events.put_nowait(Relist(f"the watch broke: {reason}"))
 
     async def _list(
@@ -151,8 +173,12 @@ class ClusterSource:
     ) -> None:
         async for body in self.pages(collection(kind, inside)):
             if not leaving(body):
-                objects.append(declared(kind.name, body))
-                seen.append((objects[-1].key, sight(body)))
+                where = key(kind.name, body)
+                known = self._last.get(where)
+                seen.append((where, sight(body)))
+                # the same generation is the same object: two worlds that are compared share it
+                same = known is not None and (known.uid, known.generation) == (seen[-1][1].uid, seen[-1][1].generation)
+                objects.append(known if same and known is not None else declared(kind.name, body))
 
     async def pages(self, path: str) -> AsyncIterator[Mapping[str, Any]]:
         """Each item of a list, page by page; a `continue` that the server gave up on (410) is an error like
