@@ -208,6 +208,7 @@ async def test_a_recreated_namespace_inherits_nothing(mesh: Mesh) -> None:
     assert "before its namespace" in body["detail"]
 
 
+@pytest.mark.slow
 async def test_rotation_overlaps_and_the_old_key_retires(mesh: Mesh) -> None:
     """The API server restarts with a second signing key: old and new tokens boot; once the old key retires, its do not."""
     cluster = mesh.tenancy.cluster
