@@ -1,7 +1,8 @@
 """How fast a change in a cluster is served, and what that costs: `make bench-operator`, on a real kube-apiserver.
 
-10,000 Bindings of 1,000 Principals with 50 Profiles and 50 Manifests; a PostgreSQL; the operator as a process under its own service
-account. "Served" is the moment the database holds it, asked every few milliseconds on a connection of its own.
+10,000 Bindings of 1,000 Principals with 50 Profiles and 50 Manifests; a PostgreSQL; the operator as a process under its
+own service account. "Served" is the moment the database holds it, asked every few milliseconds on a connection of its
+own.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Bench:
         return objects
 
     def binding(self, number: int, **more: Any) -> dict[str, Any]:
-        """Active for the first binding of each principal (D-21); the others are declared and inactive, and compiled all the same."""
+        """Active for the first binding of each principal (D-21); the others are declared and inactive, and compiled all
+        the same.
+        """
         sizes = self.sizes
         return {
             "principalRef": {"name": f"principal{number % sizes.principals}"},
@@ -110,10 +113,10 @@ class Bench:
     async def one_at_a_time(self, changes: int, label: str, bound: str) -> None:
         """A Binding gets another override; served when its row has another digest."""
         times = []
+        query = "SELECT digest FROM metagate.binding WHERE principal_key = $1"
         for number in range(changes):
             name = f"binding{number % self.sizes.principals}"
             principal = f"principal{number % self.sizes.principals}"
-            query = "SELECT digest FROM metagate.binding WHERE principal_key = $1"
             before = await self.scalar(query, principal)
 
             async def served(before: str = before, principal: str = principal) -> bool:

@@ -55,6 +55,16 @@ def operator(
     default_sla_seconds: Annotated[
         int, typer.Option(envvar=["METAGATE_DEFAULT_STARTUP_SLA_SECONDS", "DEFAULT_STARTUP_SLA_SECONDS"])
     ] = 120,
+    issuer_ca_file: Annotated[
+        Path | None, typer.Option(help="Whom key sets by URL may be signed by.", envvar="METAGATE_ISSUER_CA_FILE")
+    ] = None,
+    issuer_networks: Annotated[
+        str,
+        typer.Option(
+            help="Networks key sets are fetched from although loopback or link-local.",
+            envvar="METAGATE_ISSUER_NETWORKS",
+        ),
+    ] = "",
     jwt_issuer: Annotated[str, typer.Option(envvar=["METAGATE_JWT_ISSUER", "JWT_ISSUER"], hidden=True)] = "",
     jwt_namespaces: Annotated[
         str, typer.Option(envvar=["METAGATE_JWT_NAMESPACES", "JWT_NAMESPACES"], hidden=True)
@@ -64,6 +74,7 @@ def operator(
     if context.invoked_subcommand is not None:
         return
     import uuid
+    from datetime import timedelta
 
     from metagate_api import journal
     from metagate_api.settings import Settings
@@ -89,6 +100,9 @@ def operator(
         host=host,
         port=port,
         mirror=settings.mirror,
+        retention=timedelta(hours=settings.receipt_retention_hours),
+        issuer_ca=issuer_ca_file,
+        issuer_networks=issuer_networks,
         ledger=LedgerSettings().access,
         compile=CompileSettings(
             system_namespace=system_namespace,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ from metagate_operator.cluster.source import ClusterSource
 from metagate_operator.cluster.thrift import Thrift
 from metagate_operator.failpoints import killing_at
 from metagate_operator.health import Facts, Health
+from metagate_operator.housekeeping import Housekeeper
 from metagate_operator.issuers import IssuerRefresher
 from metagate_operator.key_sources import KeysUnavailable, WebFetch, networks
 from metagate_operator.ledger_door import Access, HttpLedgerDoor
@@ -37,6 +39,7 @@ from metagate_operator.settings import WriterSettings
 from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
 from metagate_store.publishing import Publisher
+from metagate_store.witnessing import Witness
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +67,7 @@ class Options:
     mirror: bool = False
     ledger: Access | None = None
     inactivity_seconds: float = 70.0
+    retention: timedelta = timedelta(hours=72)
     issuer_ca: Path | None = None
     issuer_networks: str = ""
     compile: CompileSettings = field(default_factory=CompileSettings)
@@ -208,6 +212,9 @@ async def _reconcile(
         Delay(sights, reporter, reconciler.health).run,
         Thrift(reconciler.health).run,
     ]
+    witness = Witness(options.dsn)
+    mirroring = options.mirror or options.ledger is not None
+    tasks.append(Housekeeper(witness, retention=options.retention, mirroring=mirroring).run)
     if options.ledger is not None:
         ledger = options.ledger
         tasks.append(lambda: relay(options.dsn, HttpLedgerDoor(ledger)))
@@ -215,7 +222,10 @@ async def _reconcile(
         tasks.append(lambda: _discover(kubernetes, options.compile, reconciler))
     if options.lease:
         tasks.append(leadership.keep)
-    await together(*tasks)
+    try:
+        await together(*tasks)
+    finally:
+        await witness.close()
 
 
 def _keys(kubernetes: Kubernetes, store: TakingTurns, reporter: ClusterReporter, options: Options) -> IssuerRefresher:
