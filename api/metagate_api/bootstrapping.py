@@ -39,6 +39,10 @@ _REFUSALS: Final = {
 }
 
 
+Opened = tuple[BootstrapAnswer, bytes | None]
+"""The answer, and the checked body of its digest where this process had it when it asked."""
+
+
 class Wish(NamedTuple):
     """A bootstrap request's body and headers, judged."""
 
@@ -79,13 +83,15 @@ class Bootstrap:
         if caller.suspended:
             raise suspended()
         contradicted = wish.principal_key is not None and wish.principal_key != caller.principal_key
-        answer = await (self._permitted(exchange, caller, wish) if contradicted else self._open(exchange, caller, wish))
+        answer, held = await (
+            self._permitted(exchange, caller, wish) if contradicted else self._open(exchange, caller, wish)
+        )
         self._counters[answer.outcome].inc()
         if answer.outcome in _REFUSALS:
             raise refuse(*_REFUSALS[answer.outcome])
         if contradicted:
             raise refuse(Code.PRINCIPAL_MISMATCH, "principal_key is not who the credential says.")
-        return self._welcome(caller, wish, answer)
+        return self._welcome(caller, wish, answer, held)
 
     async def _wish(self, exchange: Exchange) -> Wish:
         exchange.require_json()
@@ -103,20 +109,20 @@ class Bootstrap:
             idempotency_key=idempotency_key,
         )
 
-    async def _open(self, exchange: Exchange, caller: Caller, wish: Wish) -> BootstrapAnswer:
+    async def _open(self, exchange: Exchange, caller: Caller, wish: Wish) -> Opened:
         """Ask with the digest that is expected; when another one is due, check it first, then ask again (D-38)."""
         for _ in range(_ROUNDS):
-            expected = self._shelf.expected(caller.tenant, caller.principal_key)
+            expected, held = self._shelf.expected(caller.tenant, caller.principal_key)
             answer = await self._batcher.ask(self._ask(caller, wish, expected), exchange.deadline)
             if answer.outcome is not Outcome.PACKET:
-                return answer
+                return answer, held if answer.digest == expected else None
             self._shelf.keep(caller.tenant, caller.principal_key, known(answer.digest), answer.body)
         raise refuse(Code.UNAVAILABLE, "What this principal boots into is changing right now.")
 
-    async def _permitted(self, exchange: Exchange, caller: Caller, wish: Wish) -> BootstrapAnswer:
+    async def _permitted(self, exchange: Exchange, caller: Caller, wish: Wish) -> Opened:
         """Whether it would be permitted, with nothing written: who expects no digest only gets the packet."""
         ask = self._ask(caller, wish, None)
-        return await self._batcher.ask(ask, exchange.deadline)
+        return await self._batcher.ask(ask, exchange.deadline), None
 
     def _ask(self, caller: Caller, wish: Wish, expected: str | None) -> BootstrapAsk:
         return BootstrapAsk(
@@ -132,7 +138,7 @@ class Bootstrap:
             mirror=self._mirror,
         )
 
-    def _welcome(self, caller: Caller, wish: Wish, answer: BootstrapAnswer) -> Answer:
+    def _welcome(self, caller: Caller, wish: Wish, answer: BootstrapAnswer, held: bytes | None) -> Answer:
         digest = known(answer.digest)
         startup_id, deadline_at = known(answer.startup_id), known(answer.deadline_at)
         etag = packet_etag(digest, caller.principal_key, wish.component_key)
@@ -146,7 +152,7 @@ class Bootstrap:
         if wish.knows(etag):
             return Answer(304, [*SECURITY_HEADERS, *headers], b"")
         # A replay may carry a digest that is no longer this principal's: served from the answer, not remembered for it.
-        body = self._shelf.body(digest) or self._shelf.checked(digest, answer.body)
+        body = held or self._shelf.body(digest) or self._shelf.checked(digest, answer.body)
         packet = welcome(
             body,
             principal_key=caller.principal_key,

@@ -35,10 +35,14 @@ class Shelf:
         self._expected: OrderedDict[tuple[UUID, str], str] = OrderedDict()
         self._principals = principals
 
-    def expected(self, tenant: UUID, principal_key: str) -> str | None:
-        """The digest this process holds a checked body of, for that principal."""
+    def expected(self, tenant: UUID, principal_key: str) -> tuple[str, bytes] | tuple[None, None]:
+        """The digest and checked body this process has for that principal.
+
+        Hold the body while asking: by the time of the answer it may have been forgotten here, and a session be open.
+        """
         digest = self._expected.get((tenant, principal_key))
-        return digest if digest in self._bodies else None
+        body = None if digest is None else self.body(digest)
+        return (None, None) if digest is None or body is None else (digest, body)
 
     def body(self, digest: str) -> bytes | None:
         body = self._bodies.get(digest)

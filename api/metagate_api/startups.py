@@ -99,13 +99,14 @@ async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | No
 async def packet_now(request: Request, caller: Who, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     shelf = gate_of(request).shelf
+    expected, held = shelf.expected(caller.tenant, caller.principal_key)
     answer = await gate_of(request).reader.packet(
         PacketAsk(
             tenant=caller.tenant,
             principal_key=caller.principal_key,
             credential=credential_row(caller),
             startup_id=startup_id,
-            expected_digest=shelf.expected(caller.tenant, caller.principal_key),
+            expected_digest=expected,
             pod=pod_row(caller),
         )
     )
@@ -117,7 +118,7 @@ async def packet_now(request: Request, caller: Who, startup_id: Id) -> Response:
     headers = {"etag": f'"{etag}"'}
     if names(tags or None, etag):
         return empty(304, headers)
-    body = shelf.keep(caller.tenant, caller.principal_key, digest, answer.body)
+    body = shelf.keep(caller.tenant, caller.principal_key, digest, held if digest == expected else answer.body)
     packet = _packet(answer, body, caller.principal_key, startup_id)
     headers |= {name.decode(): value.decode() for name, value in signature(gate_of(request).signer, packet)}
     return sent(packet, headers=headers)
