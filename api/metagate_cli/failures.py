@@ -22,7 +22,8 @@ def explained(error: BaseException) -> tuple[str, int]:
         error = error.exceptions[0]
     name = type(error).__name__
     if name in _NEXT:
-        return _NEXT[name], UNABLE
+        why = getattr(error, "why", "")
+        return _NEXT[name] + (f" ({why})" if why else ""), UNABLE
     module = type(error).__module__
     if module.startswith("metagate_postgres"):
         return str(error), UNABLE

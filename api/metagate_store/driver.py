@@ -6,6 +6,8 @@ database may turn into a 500. What says "never" (a function is missing, a right 
 
 import asyncio
 import functools
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +21,27 @@ R = TypeVar("R")
 NEVER = frozenset({"42883", "42P01", "42703", "3F000", "42501", "42704"})
 """Undefined function, table, column, schema; insufficient privilege; undefined object."""
 
+REFUSALS = {
+    "28P01": "it refuses the password",
+    "28000": "it refuses this role",
+    "3D000": "it has no database of that name",
+    "53300": "it has no connection left",
+    "57P03": "it is starting or stopping",
+}
+
+
+def _why(error: BaseException, code: str) -> str:
+    """In our words why there was no answer."""
+    if isinstance(error, socket.gaierror):
+        return "its host name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its address"
+    if isinstance(error, ssl.SSLError):
+        return "its certificate is not the one expected"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return REFUSALS.get(code, code or type(error).__name__)
+
 
 def translate(error: BaseException) -> StoreError:
     """The store's name for what the driver said. Its text stays behind: it may quote SQL or values."""
@@ -29,7 +52,7 @@ def translate(error: BaseException) -> StoreError:
         return SchemaMismatch(f"the schema does not fit ({code})")
     if code[:2] in {"22", "23"}:
         return RowRefused(f"the database refused a value ({code})")
-    return StoreUnavailable(f"the database did not answer ({code or type(error).__name__})")
+    return StoreUnavailable(f"the database did not answer ({code or type(error).__name__})", why=_why(error, code))
 
 
 def translated(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:

@@ -14,8 +14,10 @@ StoreError
 class StoreError(Exception):
     """The store failed."""
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, why: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        self.why = why or message or ""
+        """What an operator should know beside the type, in our words and never the driver's; empty: nothing."""
 
 
 class StoreUnavailable(StoreError):
