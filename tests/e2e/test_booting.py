@@ -1,0 +1,203 @@
+"""Pods of other people boot at their start: the examples as they are, and what happens when a start goes wrong."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from tests.e2e.kubernetes import ROOT, Cluster, Object, eventually
+from tests.e2e.release import AGENTS, Release, account, declared, namespace, pod
+
+EXAMPLES = ROOT / "examples" / "pods"
+KINDS = ("archivist", "courier", "herald")
+
+
+@pytest.fixture(scope="module")
+def examples(release: Release, say: Callable[[str], None]) -> Cluster:
+    """examples/pods, applied as its README says."""
+    cluster = release.cluster
+    cluster.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
+    cluster.kubectl(
+        "wait",
+        "--for=condition=Ready",
+        "-n",
+        AGENTS,
+        "--all",
+        "principalbindings.metagate.legivellum.io",
+        "--timeout=30s",
+    )
+    began = time.monotonic()
+    cluster.kubectl("apply", "-f", str(EXAMPLES))
+    cluster.rolled_out(AGENTS, *(f"deployment/{each}" for each in KINDS))
+    say(f"three kinds of pods from apply to rolled out {time.monotonic() - began:.1f} s")
+    return cluster
+
+
+def test_three_kinds_of_pods_report_ready(release: Release, examples: Cluster):
+    """Init container, wrapped entry point and curl: one session each, READY, bound to the pod that opened it."""
+    pods = {
+        each["metadata"]["labels"]["app"]: each["metadata"]
+        for each in examples.get("pods", "-n", AGENTS)["items"]
+        if "app" in each["metadata"].get("labels", {})
+    }
+    for kind in KINDS:
+        name = pods[kind]["name"]
+        found = eventually(
+            lambda name=name: [each for each in release.startups(AGENTS, name) if each["status"] == "READY"], within=30
+        )
+        assert [each["principal_key"] for each in found] == [kind]
+        assert found[0]["pod"]["uid"] == pods[kind]["uid"]
+        assert len(release.startups(AGENTS, name)) == 1
+
+
+def test_the_packet_reaches_the_application(examples: Cluster):
+    """The init container's packet is read by another container; `metagate run` hands it over as a file and in variables."""
+    assert "woke up as archivist in {'region': 'eu-north'}" in examples.logs(AGENTS, "deployment/archivist")
+    look = (
+        "import json, os, glob\n"
+        "stat = os.stat('/packet/packet.json')\n"
+        "def argv(path):\n"
+        "    try: return open(path + '/cmdline', 'rb').read().split(b'\\0')\n"
+        "    except OSError: return []\n"
+        "[child] = [p for p in glob.glob('/proc/[0-9]*') if argv(p)[1:3] == [b'-m', b'http.server']]\n"
+        "env = dict(e.split('=', 1) for e in open(child + '/environ').read().split(chr(0)) if '=' in e)\n"
+        "packet = json.load(open('/packet/packet.json'))\n"
+        "print(json.dumps({'mode': oct(stat.st_mode & 0o777), 'memory': env['MEMORY_URL'], 'write': packet['capabilities']['write'],\n"
+        "  'same': env['METAGATE_STARTUP_ID'] == packet['startup']['startup_id'], 'left': os.listdir('/packet')}))"
+    )
+    found = json.loads(examples.kubectl("-n", AGENTS, "exec", "deployment/courier", "--", "python3", "-c", look))
+    assert found == {
+        "mode": "0o600", "memory": "http://memorygate.ledger:8001", "write": ["receipts", "messages"], "same": True,
+        "left": ["packet.json"],
+    }  # fmt: skip
+
+
+def test_sigterm_reaches_the_wrapped_command(examples: Cluster):
+    """Deleting the wrapped pod ends it at once, not after the grace period: the signal is passed on."""
+    [name] = [each["metadata"]["name"] for each in examples.get("pods", "-n", AGENTS, "-l", "app=courier")["items"]]
+    began = time.monotonic()
+    examples.kubectl("-n", AGENTS, "delete", "pod", name, "--wait=true")
+    assert time.monotonic() - began < 15
+    examples.rolled_out(AGENTS, "deployment/courier")
+
+
+def ending(cluster: Cluster, name: str) -> Object:
+    """The state in which the one container of a pod ended."""
+
+    def ended() -> Object | None:
+        [status] = cluster.get("pod", name, "-n", AGENTS)["status"].get("containerStatuses", [{}])
+        found: Object | None = status.get("state", {}).get("terminated")
+        return found
+
+    return eventually(ended, within=60)
+
+
+def test_a_crash_before_ready_is_failed(release: Release, examples: Cluster):
+    """A command that ends before it was ready: FAILED is recorded with its exit code, which is the pod's too."""
+    command = ["metagate", "run", "--ready-after", "30", "--", "python3", "-c", "import sys; sys.exit(17)"]
+    examples.apply(pod("courier-crash", AGENTS, "courier", command))
+    assert ending(examples, "courier-crash")["exitCode"] == 17
+    [found] = release.startups(AGENTS, "courier-crash")
+    assert found["status"] == "FAILED"
+    assert "17" in json.dumps(found["report"])
+
+
+def test_a_hang_is_overdue(release: Release, examples: Cluster):
+    """A command that never gets ready: its session is overdue after the Profile's SLA, and nobody wrote that down."""
+    examples.apply(
+        declared("Profile", "hasty", AGENTS, {"startup": {"slaSeconds": 2}}),
+        account("sleeper", AGENTS),
+        declared("Principal", "sleeper", AGENTS, {"subjects": [{"serviceAccount": {"name": "sleeper"}}]}),
+        declared("PrincipalBinding", "sleeper", AGENTS, {
+            "principalRef": {"name": "sleeper"}, "profileRef": {"name": "hasty"}, "manifestRef": {"name": "production"},
+            "components": ["sleeper"],
+        }),
+    )  # fmt: skip
+    examples.kubectl("wait", "--for=condition=Ready", "-n", AGENTS, "principalbinding/sleeper", "--timeout=30s")
+    command = ["metagate", "run", "--ready-port", "1", "--", "sleep", "1000"]
+    examples.apply(pod("sleeper", AGENTS, "sleeper", command))
+    found = eventually(
+        lambda: [each for each in release.startups(AGENTS, "sleeper") if each["status"] == "overdue"], within=40
+    )
+    assert found[0]["overdue"] is True
+    examples.kubectl("-n", AGENTS, "delete", "pod", "sleeper", "courier-crash", "--now")
+
+
+def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples: Cluster):
+    """A service account `courier` of another namespace is not the Principal `courier`: refused, and no session opened."""
+    namespace(examples, "strangers")
+    before = len(release.startups(AGENTS))
+    stranger = pod("courier-stranger", "strangers", "courier", ["metagate", "bootstrap"])
+    examples.apply(account("courier", "strangers"), stranger)
+    said = eventually(lambda: examples.logs("strangers", "courier-stranger"), within=40)
+    assert "refused (403 " in said
+    assert len(release.startups(AGENTS)) == before
+
+
+def test_applying_twice_changes_nothing(examples: Cluster):
+    """The same manifests again: no new generation, resource version or managed field, whichever way they are applied."""
+    kinds = "principals,profiles,manifests,principalbindings"
+
+    def snapshot() -> list[Object]:
+        return [each["metadata"] for each in examples.get(kinds, "-n", AGENTS, "--show-managed-fields")["items"]]
+
+    before = snapshot()
+    assert before
+    said = examples.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
+    assert all(line.endswith("unchanged") for line in said.splitlines())
+    assert snapshot() == before
+    server_side = (
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--field-manager=gitops",
+        "-f",
+        str(EXAMPLES / "world.yaml"),
+    )
+    examples.kubectl(*server_side)
+    once = snapshot()
+    examples.kubectl(*server_side)
+    assert snapshot() == once
+    for each in once:
+        status = [entry for entry in each["managedFields"] if entry.get("subresource") == "status"]
+        assert len(status) == 1
+        assert set(status[0]["fieldsV1"]) == {"f:status"}
+
+
+def kstatus(found: Object) -> str:
+    """What Flux and `helm --wait` conclude from an object: generation first, then Stalled, Reconciling, Ready."""
+    status = found.get("status", {})
+    if status.get("observedGeneration", found["metadata"]["generation"]) != found["metadata"]["generation"]:
+        return "InProgress"
+    conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+    if conditions.get("Stalled") == "True":
+        return "Failed"
+    if conditions.get("Reconciling") == "True":
+        return "InProgress"
+    if conditions.get("Ready", "True") != "True":
+        return "InProgress"
+    return "Current"
+
+
+def test_gitops_tools_read_the_status_right(examples: Cluster):
+    """By the rules of kstatus a served object is Current, one with a broken reference is not, and it gets there by itself."""
+    for each in examples.get("principals,profiles,manifests,principalbindings", "-n", AGENTS)["items"]:
+        assert kstatus(each) == "Current", each["metadata"]["name"]
+    examples.apply(
+        declared("PrincipalBinding", "early", AGENTS, {
+            "principalRef": {"name": "late"}, "profileRef": {"name": "agent"}, "manifestRef": {"name": "production"},
+            "components": ["late"],
+        })
+    )  # fmt: skip
+
+    def judged(wanted: str) -> Callable[[], bool]:
+        def ask() -> bool:
+            found = examples.get("principalbinding", "early", "-n", AGENTS)
+            return bool(found.get("status", {}).get("conditions")) and kstatus(found) == wanted
+
+        return ask
+
+    eventually(lambda: judged("InProgress")() or judged("Failed")(), within=30)
+    examples.apply(declared("Principal", "late", AGENTS, {"subjects": [{"serviceAccount": {"name": "late"}}]}))
+    eventually(judged("Current"), within=30)
+    examples.kubectl("-n", AGENTS, "delete", "principalbinding/early", "principal/late")

@@ -1,0 +1,116 @@
+"""`helm install` on a fresh node: nothing but the chart's defaults, in a namespace that enforces *restricted*."""
+
+import json
+import tempfile
+from collections.abc import Callable
+
+import pytest
+import yaml
+from tests.chart.rendering import MATRIX, Chart, find_helm
+from tests.e2e.kubernetes import Cluster
+from tests.e2e.release import NAME, NAMESPACE, WORKLOADS, Release, namespace
+
+FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ServiceMonitor"}  # of operators that are not here
+LATER = {"Pod"}  # of `helm test`, which is run for real: its service account must exist
+
+
+def test_everything_is_ready_and_nothing_restarted(release: Release):
+    """Two API and two admission pods, an operator and the trial database are Ready, none of them at a second try."""
+    ours = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/component!=test"
+    found = release.cluster.get("pods", "-n", NAMESPACE, "-l", ours)["items"]
+    assert sorted(each["metadata"]["labels"]["app.kubernetes.io/component"] for each in found) == [
+        "admission", "admission", "api", "api", "database", "operator",
+    ]  # fmt: skip
+    for each in found:
+        statuses = each["status"]["containerStatuses"] + each["status"].get("initContainerStatuses", [])
+        assert [status["restartCount"] for status in statuses] == [0] * len(statuses), each["metadata"]["name"]
+
+
+def test_the_shipped_issuer_is_served(release: Release):
+    """The cluster's own TokenIssuer is Ready and its keys are fresh."""
+    for condition in ("Ready", "KeysFresh"):
+        release.cluster.kubectl("wait", f"--for=condition={condition}", "tokenissuer/cluster", "--timeout=30s")
+
+
+def test_helm_test_boots_a_pod(release: Release):
+    """`helm test` declares a component, boots a pod as it through a projected token, and sees READY."""
+    said = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
+    assert "booted as metagate-test" in said
+    assert "is READY" in said
+    left = release.cluster.kubectl(
+        "get", "principals,profiles,manifests,principalbindings", "-n", NAMESPACE, "-o", "name"
+    )
+    assert "metagate-test" not in left
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_the_api_server_accepts_what_is_rendered(release: Release, name: str):
+    """Every object of every combination of values passes the real API server, and no pod template violates *restricted*."""
+    helm = find_helm()
+    assert helm is not None
+    namespace(release.cluster, "team-a")
+    namespace(release.cluster, "team-b")
+    objects = [each for each in Chart(helm).render(MATRIX[name]) if each["kind"] not in FOREIGN | LATER]
+    accepted = 0
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir="/tmp") as file:
+        yaml.safe_dump_all(objects, file)
+        file.flush()
+        said = release.cluster.run(
+            "sh", "-c", f"kubectl apply --dry-run=server --force-conflicts --server-side -f {file.name} 2>&1"
+        )
+    accepted = sum(line.endswith("(server dry run)") for line in said.splitlines())
+    assert accepted == len(objects)
+    assert "would violate" not in said
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_root_file_systems_cannot_be_written(release: Release, workload: str):
+    """Neither may a process write outside its scratch space, nor is it root, nor does it hold a capability."""
+    look = (
+        "import os, json\n"
+        "def writable(path):\n"
+        "    try: open(path, 'w').close(); os.unlink(path); return True\n"
+        "    except OSError: return False\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/1/status'))\n"
+        "print(json.dumps({'uid': os.getuid(), 'root': writable('/x'), 'home': writable('/opt/metagate/x'),\n"
+        "  'scratch': writable('/tmp/x'), 'capabilities': status['CapEff'].strip(), 'no_new': status['NoNewPrivs'].strip(),\n"
+        "  'seccomp': status['Seccomp'].strip(), 'links': [n for n in os.environ if n.endswith('_SERVICE_HOST') and n != 'KUBERNETES_SERVICE_HOST']}))"
+    )
+    found = json.loads(release.cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
+    assert found == {
+        "uid": 65532, "root": False, "home": False, "scratch": True,
+        "capabilities": "0000000000000000", "no_new": "1", "seccomp": "2", "links": [],
+    }  # fmt: skip
+
+
+def memory(cluster: Cluster, workload: str) -> int:
+    """Resident MiB of all processes of a pod of the workload, shared pages counted once per process' share."""
+    look = (
+        "import glob\n"
+        "total = 0\n"
+        "for path in glob.glob('/proc/[0-9]*/smaps_rollup'):\n"
+        "    try: lines = open(path).read().splitlines()\n"
+        "    except OSError: continue\n"
+        "    total += sum(int(line.split()[1]) for line in lines if line.startswith('Pss:'))\n"
+        "print(total // 1024)"
+    )
+    return int(cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
+
+
+def test_idle_memory(release: Release, say: Callable[[str], None]):
+    """Each pod stays far below its limit while nothing happens."""
+    found = {each.rpartition("-")[2]: memory(release.cluster, each) for each in WORKLOADS}
+    say("memory per idle pod, MiB: " + ", ".join(f"{name} {size}" for name, size in found.items()))
+    assert found["operator"] < 250
+    assert found["api"] < 200
+    assert found["admission"] < 200
+
+
+def test_old_crds_are_brought_up_to_date_by_the_hook(release: Release):
+    """Installing over CRDs that an earlier release left behind applies this release's: the hook owns what differs."""
+    found = release.cluster.get("crds", "--show-managed-fields")["items"]
+    ours = [each for each in found if each["spec"]["group"] == "metagate.legivellum.io"]
+    assert len(ours) == 6
+    for each in ours:
+        managers = {entry["manager"] for entry in each["metadata"]["managedFields"]}
+        assert "metagate-crds" in managers

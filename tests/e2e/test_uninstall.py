@@ -1,0 +1,48 @@
+"""`helm uninstall` takes what the chart brought and leaves what people declared and what was recorded."""
+
+from collections.abc import Callable
+
+from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, Release, watcher
+
+OURS = f"app.kubernetes.io/instance={NAME}"
+NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
+CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingwebhookconfigurations,tokenissuers"
+
+
+def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[[str], None]):
+    """CRDs, declared objects, the volume and the passwords stay; nothing else of the release does; a new install goes on."""
+    cluster = release.cluster
+    declared = cluster.kubectl("get", "metagate", "-n", AGENTS, "-o", "name").split()
+    recorded = {each["startup_id"] for each in release.startups(AGENTS, "archivist")}
+    assert declared
+    assert recorded
+    cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "3m")
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "watcher", "metagate-test", "--ignore-not-found", "--now")
+    left = cluster.kubectl("get", NAMESPACED, "-n", NAMESPACE, "-l", OURS, "-o", "name").split()
+    assert left == ["secret/metagate-database"]
+    assert cluster.kubectl("get", CLUSTER_WIDE, "-l", OURS, "-o", "name").split() == []
+    claims = cluster.kubectl("get", "persistentvolumeclaims", "-n", NAMESPACE, "-o", "name").split()
+    assert claims == ["persistentvolumeclaim/data-metagate-database-0"]
+    assert (
+        len([each for each in cluster.kubectl("get", "crds", "-o", "name").split() if "metagate.legivellum.io" in each])
+        == 6
+    )
+    assert cluster.kubectl("get", "metagate", "-n", AGENTS, "-o", "name").split() == declared
+    cluster.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "3m")
+    cluster.rolled_out(NAMESPACE, *WORKLOADS)
+    watcher(cluster)
+    again = {each["startup_id"] for each in release.startups(AGENTS, "archivist")}
+    assert recorded <= again
+    say(f"uninstall and install again: {len(recorded)} recorded startups of the example still there")
+
+
+def test_uninstall_takes_data_when_values_say_so(release: Release):
+    """With `database.trial.keepData=false` the volume claim and the passwords go too."""
+    cluster = release.cluster
+    cluster.helm(
+        "upgrade", NAME, str(CHART), "-n", NAMESPACE, "--set", "database.trial.keepData=false", "--timeout", "3m"
+    )
+    cluster.rolled_out(NAMESPACE, *WORKLOADS)
+    cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "3m")
+    cluster.kubectl("-n", NAMESPACE, "wait", "--for=delete", "pvc/data-metagate-database-0", "--timeout=60s")
+    assert cluster.kubectl("get", "secrets", "-n", NAMESPACE, "-l", OURS, "-o", "name").split() == []
