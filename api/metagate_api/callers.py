@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -81,18 +80,17 @@ def pod_row(caller: Caller) -> Pod | None:
     return None if pod is None else Pod(pod.uid, pod.name, pod.node)
 
 
-_NEVER = datetime.fromtimestamp(0, UTC)
-
-
 class KnownIdentity:
-    """An Identity as the identity package wants it: `namespace_created` is always a time."""
+    """An Identity as the identity package wants it. `namespace_created` None: nobody knows, so no service account
+    can show that its token is not its predecessor's (D-46).
+    """
 
     __slots__ = ("namespace", "namespace_created", "principal_key", "rights", "scope", "suspended", "tenant", "type")
 
     def __init__(self, row: Identity) -> None:
         self.tenant: UUID = row.tenant
         self.namespace = row.namespace
-        self.namespace_created = row.namespace_created or _NEVER
+        self.namespace_created = row.namespace_created
         self.principal_key = row.principal_key
         self.type = row.type
         self.scope = row.scope

@@ -103,7 +103,12 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/livez", "Liveness", "none", (Reply(200, "It lives.", "Live"),)),
     Endpoint("GET", "/readyz", "Readiness (D-52)", "none", (Reply(200, "It is ready.", "Ready"),), (Code.NOT_READY,)),
     Endpoint(
-        "GET", "/metrics", "Prometheus metrics", "none", (Reply(200, "The exposition.", "Text", media="text/plain"),)
+        "GET",
+        "/metrics",
+        "Prometheus metrics; not here when they have a port of their own",
+        "none",
+        (Reply(200, "The exposition.", "Text", media="text/plain"),),
+        (Code.NOT_FOUND,),
     ),
     Endpoint("GET", "/openapi.json", "This description", "none", (Reply(200, "OpenAPI 3.1.", "Anything"),)),
     Endpoint(
@@ -199,6 +204,8 @@ ENDPOINTS: Final = (
         "The tenant's principals, components, services and who uses them (D-49)",
         "any principal",
         (Reply(200, "The topology, with its revision.", "Topology"),),
+        (Code.INVALID_REQUEST, Code.TENANT_MISMATCH),
+        (_TENANT,),
     ),
     Endpoint(
         "GET",
@@ -206,8 +213,8 @@ ENDPOINTS: Final = (
         "The snapshotted ruleset",
         "any principal",
         (Reply(200, "Ruleset and policy_hash.", "PolicyProfile"),),
-        (Code.INVALID_REQUEST, Code.NOT_FOUND),
-        (_KEY,),
+        (Code.INVALID_REQUEST, Code.TENANT_MISMATCH, Code.NOT_FOUND),
+        (_KEY, _TENANT),
     ),
     Endpoint(
         "POST",

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from legivellum_http.batching import Batcher
+from legivellum_http.batching import Batcher, Shape
 from legivellum_identity.authenticator import Authenticator
 from legivellum_identity.keyring import KeyRing
 from legivellum_identity.penance import Penance
@@ -43,7 +43,9 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
     async def resolve(credentials: Sequence[Credential]) -> list[Identity | None]:
         return await pending[0].gate.reader.resolve(credentials)
 
-    directory = Directory(Batcher(resolve, name="resolve"), seconds=settings.deadline_seconds)
+    directory = Directory(
+        Batcher(resolve, name="resolve", shape=Shape(queue=settings.queue)), seconds=settings.deadline_seconds
+    )
     authenticator = Authenticator(
         keys=keys,
         tokens=tokens,

@@ -190,7 +190,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Topology": exactly(
         {
             "tenant": UUID,
-            "namespace": TEXT,
+            "namespace": maybe(TEXT),
             "revision": INTEGER,
             "principals": listed(_PRINCIPAL),
             "services": listed(

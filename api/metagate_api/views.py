@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
 from metagate_api.callers import Caller
-from metagate_api.gate import caller_of, gate_of, said
+from metagate_api.gate import Id, caller_of, gate_of, said, tenant_for
 
 router = APIRouter()
 
@@ -16,8 +16,9 @@ Key = Annotated[str, Path(min_length=1, max_length=253)]
 
 
 @router.get("/v1/policy-profiles/{key}")
-async def policy_profile(request: Request, caller: Who, key: Key) -> Response:
-    found = None if "\0" in key else await gate_of(request).reader.policy_profile(caller.tenant, key)
+async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | None = None) -> Response:
+    asked = tenant_for(caller, tenant)
+    found = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such PolicyProfile.")
     return said(
@@ -32,12 +33,13 @@ async def policy_profile(request: Request, caller: Who, key: Key) -> Response:
 
 
 @router.get("/v1/topology")
-async def topology(request: Request, caller: Who) -> Response:
-    found = await gate_of(request).reader.topology(caller.tenant)
+async def topology(request: Request, caller: Who, tenant: Id | None = None) -> Response:
+    asked = tenant_for(caller, tenant)
+    found = await gate_of(request).reader.topology(asked)
     return said(
         {
-            "tenant": caller.tenant,
-            "namespace": caller.namespace,
+            "tenant": asked,
+            "namespace": caller.namespace if asked == caller.tenant else None,
             "revision": found.revision,
             "principals": [
                 {

@@ -20,6 +20,8 @@ def settings_for(database: Database, **changes: object) -> Settings:
         "jwt_secret": SecretStr(SECRET),
         "port": 0,
         "credentials_poll_ms": 20,
+        # Gate and clients share one loop and its core here; deadlines are proven on processes of their own (test_faults).
+        "deadline_ms": 5_000,
         **changes,
     }
     return Settings(**values)

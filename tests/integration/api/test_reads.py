@@ -253,6 +253,23 @@ async def test_topology(town: Town) -> None:
     assert (await read(town, other, "/v1/topology")).json()["services"] == []
 
 
+async def test_a_cluster_wide_reader_names_the_tenant(town: Town) -> None:
+    """D-51: a cluster-wide admin or observer reads any tenant's topology and rulesets; nobody else does."""
+    who = await town.citizen()
+    await furnish(town, who.tenant, ("public",))
+    for kind in ("admin", "observer"):
+        central = await town.citizen(f"central-{kind}", type=kind, scope="Cluster")
+        topology = (await read(town, central, f"/v1/topology?tenant={who.tenant}")).json()
+        assert (topology["tenant"], topology["namespace"]) == (str(who.tenant), None)
+        assert [one["principal_key"] for one in topology["principals"]] == ["indexer"]
+        ruleset = await read(town, central, f"/v1/policy-profiles/public?tenant={who.tenant}")
+        assert ruleset.json()["key"] == "public"
+    local = await town.citizen("local", type="admin")
+    for path in ("/v1/topology", "/v1/policy-profiles/public"):
+        refused = await read(town, local, f"{path}?tenant={who.tenant}")
+        assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
+
+
 async def test_introspection(town: Town) -> None:
     """D-48: a service learns who a credential of its tenant is; of anything else only that it is not active."""
     who = await town.citizen()
