@@ -140,6 +140,18 @@ def test_what_does_not_exist_yet_is_only_a_warning(tenancy: Tenancy, webhook: Ad
     assert "indexer" in done.stderr
 
 
+def test_a_reference_that_is_served_in_an_earlier_version_resolves(tenancy: Tenancy, operator: Operator) -> None:
+    """A Manifest whose update was refused is still served: a Binding that names it is taken without a warning."""
+    tenancy.apply(*tenancy.world())
+    tenancy.wait_ready("pb/indexer")
+    tenancy.apply(*tenancy.world(environment={"tasks": 1})[2:3])
+    assert tenancy.condition("Manifest", "prod", "Accepted")["status"] == "False"
+    with Admission.running(tenancy.cluster):
+        done = tenancy.kubectl.apply(tenancy.binding("indexer", components=["a"]))
+        assert "configured" in done.stdout
+        assert "Warning" not in done.stderr
+
+
 def test_status_and_unchanged_specs_are_not_judged(tenancy: Tenancy, cluster: Cluster) -> None:
     """An object that became invalid before the webhook was there can still be labelled, given a status, and deleted."""
     tenancy.apply(

@@ -18,6 +18,7 @@ import structlog
 from metagate_crds.compiling import compile_world
 from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS
+from metagate_crds.validation import validate
 from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
 from metagate_operator.cluster.connection import Kubernetes, KubernetesError
 from metagate_operator.cluster.resources import collection, named
@@ -29,6 +30,11 @@ BUDGET_SECONDS = 1.0
 LIMIT = 500
 COMPLAINTS = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True"}
 NEW = "new"
+STAND_INS: Mapping[str, Mapping[str, Any]] = {
+    PRINCIPAL.name: {"type": "component"},
+    PROFILE.name: {},
+    MANIFEST.name: {"deploymentKey": "served", "version": 1},
+}
 REFERENCES = (("principalRef", PRINCIPAL), ("profileRef", PROFILE), ("manifestRef", MANIFEST))
 
 
@@ -46,7 +52,7 @@ class Neighbours:
                 subject = _subject(request)
                 around = await self._around(subject)
         except (KubernetesError, TimeoutError) as error:
-            log.info("neighbours_unreadable", error=type(error).__name__)
+            log.info("neighbours_unreadable", error=str(error) or type(error).__name__)
             return ()
         return complaints(subject, around, self._settings)
 
@@ -70,7 +76,7 @@ class Neighbours:
 
     async def _one(self, kind: Kind, namespace: str, name: str) -> list[Declared]:
         found = await named(self._kubernetes, kind.name, namespace, name) if name else None
-        return [] if found is None else [declared(kind.name, found)]
+        return [] if found is None else [_standing(kind, found)]
 
     async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Declared]:
         query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
@@ -109,6 +115,17 @@ def _subject(request: Mapping[str, Any]) -> Declared:
         created=datetime.fromisoformat(created) if created else datetime.now(UTC),
         spec=body.get("spec"),
     )
+
+
+def _standing(kind: Kind, body: Mapping[str, Any]) -> Declared:
+    """The neighbour; when its present spec is refused and an earlier one is served, one that stands in for that: what
+    it says is not known here, but it does resolve.
+    """
+    found = declared(kind.name, body)
+    served = ((body.get("status") or {}).get("snapshot") or {}).get("generation")
+    if served and kind.name in STAND_INS and validate(kind.name, found.spec, namespace=found.key.namespace):
+        return replace(found, spec=STAND_INS[kind.name])
+    return found
 
 
 def _ref(spec: Mapping[str, Any], field: str) -> object:
