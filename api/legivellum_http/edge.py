@@ -27,7 +27,7 @@ from legivellum_http.exchange import (
     Send,
     problem_answer,
 )
-from legivellum_http.problems import Problem, Refused
+from legivellum_http.problems import SECURITY_HEADERS, Problem, Refused
 
 Hot = Callable[[Exchange], Awaitable[Answer]]
 Translate = Callable[[Exception], Problem | None]
@@ -121,7 +121,7 @@ class Edge:
             allowed = (*allowed, "HEAD")
         allow = (b"allow", ", ".join(sorted({*allowed, "OPTIONS"})).encode())
         if exchange.method == "OPTIONS":
-            return Answer(204, [allow], b"")
+            return Answer(204, [allow, *SECURITY_HEADERS], b"")
         if exchange.method not in allowed:
             raise Refused(Problem(Code.METHOD_NOT_ALLOWED, "The path does not take this method.", (allow,)))
         body = await exchange.body(self._body_bytes)

@@ -108,6 +108,7 @@ async def test_every_answer_has_the_same_headers(town: Town) -> None:
         await town.client.get("/v1/topology", headers=who.by_key),
         await town.client.get("/v1/topology"),
         await town.client.post("/livez"),
+        await town.client.options("/livez"),
         *[await town.client.get(path) for path in PLAIN],
     ]
     for answer in answers:

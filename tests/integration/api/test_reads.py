@@ -259,14 +259,14 @@ async def test_a_cluster_wide_reader_names_the_tenant(town: Town) -> None:
     await furnish(town, who.tenant, ("public",))
     for kind in ("admin", "observer"):
         central = await town.citizen(f"central-{kind}", type=kind, scope="Cluster")
-        topology = (await read(town, central, f"/v1/topology?tenant={who.tenant}")).json()
+        topology = (await read(town, central, "/v1/topology", tenant=who.tenant)).json()
         assert (topology["tenant"], topology["namespace"]) == (str(who.tenant), None)
         assert [one["principal_key"] for one in topology["principals"]] == ["indexer"]
-        ruleset = await read(town, central, f"/v1/policy-profiles/public?tenant={who.tenant}")
+        ruleset = await read(town, central, "/v1/policy-profiles/public", tenant=who.tenant)
         assert ruleset.json()["key"] == "public"
     local = await town.citizen("local", type="admin")
     for path in ("/v1/topology", "/v1/policy-profiles/public"):
-        refused = await read(town, local, f"{path}?tenant={who.tenant}")
+        refused = await read(town, local, path, tenant=who.tenant)
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
 
 
