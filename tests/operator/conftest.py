@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.cluster.control_plane import Cluster, NoCluster, start, stop
+from tests.cluster.control_plane import Cluster, NoCluster, eventually, start, stop
 from tests.databases import Database, Server
 from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, audit_policy
 
@@ -50,7 +50,8 @@ def prepare(found: Cluster) -> None:
     kubectl = found.kubectl
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin="---\n".join(documents().values()))
     kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-    kubectl.run("get", "metagate", "-A")  # the first list of a kind waits until the server has set up its storage
+    # the first list of a kind waits until the server has told of it everywhere and set up its storage
+    eventually(lambda: kubectl.run("get", "metagate", "-A", check=False).returncode == 0)
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
     kubectl.apply(*rbac.manifests(rbac.OPERATOR, rbac.operator_rights(), namespace=SYSTEM))
     kubectl.apply(*rbac.manifests(rbac.ADMISSION, rbac.admission_rights(), namespace=SYSTEM))
