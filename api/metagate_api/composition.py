@@ -16,7 +16,7 @@ from metagate_api.callers import Directory
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.following import Follower, following
 from metagate_api.gate import Gate
-from metagate_api.settings import Settings
+from metagate_api.settings import Settings, UnusableSettingError
 from metagate_store.migrating import needed_version
 from metagate_store.reading import Reader
 from metagate_store.rows import Credential, Identity
@@ -35,7 +35,17 @@ def shared_secret(settings: Settings) -> SharedSecret | None:
 
 
 def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> Application:
-    """An application that connects by itself when it starts to serve."""
+    """An application that connects by itself when it starts to serve.
+
+    Raises UnusableSettingError; OSError for a file that cannot be read.
+    """
+    try:
+        return _composed(settings, declared)
+    except ValueError as error:
+        raise UnusableSettingError(str(error)) from error
+
+
+def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application:
     shared = shared_secret(settings)
     keys, tokens = KeyRing(), TokenVerifier(audience=settings.audience, shared=shared)
     pending: list[Application] = []

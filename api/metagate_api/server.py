@@ -15,6 +15,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -30,7 +31,7 @@ from metagate_api import journal, metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.metrics import MULTIPROCESS_DIRECTORY
-from metagate_api.settings import Settings
+from metagate_api.settings import Settings, UnusableSettingError
 
 _log = structlog.get_logger("metagate.server")
 
@@ -147,6 +148,7 @@ def run(settings: Settings) -> int:
     _log.info("settings", **settings.masked())
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
+    _check(settings)
     _free(settings.host, settings.port)
     with bound(settings.host, settings.port) as reservation, _added_up(settings.workers), _metrics(settings):
         port = reservation.getsockname()[1]
@@ -158,6 +160,24 @@ def run(settings: Settings) -> int:
         else:
             Multiprocess(config, [Address(settings.host, port)]).run()  # type: ignore[list-item]
     return 0
+
+
+def _check(settings: Settings) -> None:
+    """What settings name must be usable before a worker starts: one that cannot start would be started for ever.
+
+    Raises UnusableSettingError; OSError for a file that cannot be read.
+    """
+    compose(settings)
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    for name in (settings.tls_cert, settings.tls_key):
+        Path(name).read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as error:
+        raise UnusableSettingError(
+            "METAGATE_TLS_CERT and METAGATE_TLS_KEY are not a certificate and its key in PEM"
+        ) from error
 
 
 @contextmanager
@@ -217,6 +237,7 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
 
     Raises OSError when the address is taken.
     """
+    _check(settings)
     _free(settings.host, settings.port)
     listening = bound(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
@@ -232,7 +253,8 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
                 raise RuntimeError("the server ended before it started")
             await asyncio.sleep(0.005)
         scheme = "https" if settings.tls_cert else "http"
-        yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        with _metrics(settings):
+            yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         server.should_exit = True
         await asyncio.wait({task})

@@ -26,6 +26,10 @@ def _own(name: str, default: Any, says: str, **rules: Any) -> Any:
     return Field(default, description=says, validation_alias=AliasChoices(f"METAGATE_{name}"), **rules)
 
 
+class UnusableSettingError(ValueError):
+    """A setting that has the right form and still cannot be used; the text names it and holds no secret."""
+
+
 class _Environment(EnvSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name: value for name, value in super()._load_env_vars().items() if not injected(value)}
@@ -142,7 +146,8 @@ class Settings(BaseSettings):
     @field_validator("database_url", mode="after")
     @classmethod
     def _plain_driver(cls, url: SecretStr) -> SecretStr:
-        return SecretStr(url.get_secret_value().replace("+asyncpg", "", 1))
+        scheme, separator, rest = url.get_secret_value().partition("://")
+        return SecretStr(scheme.removesuffix("+asyncpg") + separator + rest)
 
     @model_validator(mode="after")
     def _not_the_published_secret(self) -> Self:

@@ -27,6 +27,8 @@ def explained(error: BaseException) -> tuple[str, int]:
     module = type(error).__module__
     if module.startswith("metagate_postgres"):
         return str(error), UNABLE
+    if name == "UnusableSettingError":
+        return f"a setting is wrong: {error}", UNABLE
     if name == "ValidationError" and module.startswith("pydantic"):
         return f"a setting is wrong: {_settings(error)}", UNABLE
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

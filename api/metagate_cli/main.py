@@ -9,6 +9,7 @@ done here and now, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def main() -> None:
         from metagate_cli.terminal import Stop, say
     except ImportError:  # pragma: no cover - the bare client
         sys.exit("metagate: only bootstrap, ready, failed and run work here; pip install 'metagate[api]' for the rest")
+    _forget_injected()
     try:
         _app()(prog_name="metagate")
     except Stop as stop:
@@ -46,6 +48,14 @@ def main() -> None:
         line, code = explained(error)
         say(f"metagate: {line}")
         sys.exit(code)
+
+
+def _forget_injected() -> None:
+    """METAGATE_ADMISSION_PORT=tcp://… is set by Kubernetes for a Service named metagate-admission, not for us."""
+    environment = os.environ  # noqa: TID251 - options are read from it before there are settings
+    for name in [name for name, value in environment.items() if value.startswith("tcp://")]:
+        if name.startswith(("METAGATE_", "MEMORYGATE_")):
+            del environment[name]
 
 
 def _extra(module: str) -> str:
@@ -96,8 +106,6 @@ def _app() -> typer.Typer:
     token.command(name="create")(credentials.create_token)
     token.callback()(lambda: None)
     app.add_typer(token, name="token")
-    app.add_typer(operator.app, name="operator")
-    app.add_typer(admission.app, name="admission")
     app.add_typer(operator.app, name="operator")
     app.add_typer(admission.app, name="admission")
     app.command()(version.version)

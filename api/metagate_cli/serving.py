@@ -15,6 +15,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. Default: METAGATE_PORT or 8000.")] = None,
     tls_cert: Annotated[str | None, typer.Option(help="PEM file of the certificate chain; unset: plain HTTP.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="PEM file of its key.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="A port of its own for /metrics; unset: with the rest.")
+    ] = None,
 ) -> None:
     """Serve what is published (DATABASE_URL, as the API's role), until SIGTERM. Every other setting:
     docs/settings.md.
@@ -22,13 +25,25 @@ def serve(
     from metagate_api import server
     from metagate_api.settings import Settings
 
-    chosen = {"workers": workers, "host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key}
+    chosen = {
+        "workers": workers,
+        "host": host,
+        "port": port,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "metrics_port": metrics_port,
+    }
     named = {name: value for name, value in chosen.items() if value is not None}
     raise typer.Exit(server.run(Settings.model_validate(named)))
 
 
 def migrate(
-    adopt: Annotated[bool, typer.Option(help="Take over a database that belongs to another cluster (D-46).")] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            help="Take over another cluster's database: for --cluster-uid, or for whoever writes next (D-46)."
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Change nothing: wait until somebody else has migrated.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that --wait waits.")] = 120.0,
     cluster_uid: Annotated[

@@ -102,7 +102,8 @@ async def migrate(
 
     `dsn`: the owner's, or an administrator's, who then acts as the owner.
     `passwords`: by process role; a role without one keeps its password, or is created without LOGIN.
-    `cluster_uid`: whose database this is from now on; another cluster's is refused unless `adopt`.
+    `cluster_uid`: whose database this is from now on; another cluster's is refused unless `adopt`. `adopt` without it
+    leaves the database to the next writer that comes.
     Raises SchemaMismatch when an applied migration has changed; ForeignCluster; StoreUnavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
@@ -118,6 +119,8 @@ async def migrate(
         await connection.fetchval("SELECT metagate.prepare_partitions(2)")
         if cluster_uid is not None:
             await _claim(connection, cluster_uid, adopt=adopt)
+        elif adopt:
+            await connection.execute("DELETE FROM metagate.installation")
         return Migrated(applied, needed_version(), warnings)
     finally:
         await connection.close(timeout=5)

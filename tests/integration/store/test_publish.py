@@ -244,6 +244,11 @@ async def test_whose_database(fresh_database: Database) -> None:
     await migrate(fresh_database.owner, cluster_uid="cluster-2", adopt=True)
     second = await Publisher.open(fresh_database.publisher, cluster_uid="cluster-2")
     await second.close()
+    await migrate(fresh_database.owner, adopt=True)
+    third = await Publisher.open(fresh_database.publisher, cluster_uid="cluster-3")
+    await third.close()
+    with pytest.raises(ForeignCluster, match="cluster-3"):
+        await Publisher.open(fresh_database.publisher, cluster_uid="cluster-2")
 
 
 async def test_writer_comes_back(fresh_database: Database) -> None:

@@ -80,6 +80,40 @@ def test_failures_are_one_line(arguments: list[str], code: int, says: str) -> No
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("API_KEY_HEADER", "authorization", "a setting is wrong: API_KEY_HEADER"),
+        ("METAGATE_SIGNING_KEY_FILE", "/nowhere/key.pem", "/nowhere/key.pem: No such file"),
+        ("METAGATE_SIGNING_KEY_FILE", __file__, "a setting is wrong: the signing key"),
+        ("METAGATE_TLS_CERT", "/nowhere/cert.pem", "/nowhere/cert.pem: No such file"),
+        ("METAGATE_TLS_CERT", __file__, "a setting is wrong: METAGATE_TLS_CERT"),
+    ],
+)
+def test_settings_that_cannot_be_used(setting: str, value: str, says: str, workers: str) -> None:
+    """The API says which and ends, with any number of workers, instead of starting workers that die."""
+    done = metagate(
+        "serve", "--port", "0", "--workers", workers, METAGATE_TLS_KEY=_key_beside(setting), **{setting: value}
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"metagate: {says}")
+
+
+def _key_beside(setting: str) -> str:
+    return __file__ if setting == "METAGATE_TLS_CERT" else ""
+
+
+@pytest.mark.parametrize("command", ["admission", "operator"])
+def test_what_kubernetes_injects_configures_nothing(command: str) -> None:
+    """A Service named metagate-admission or metagate-metrics must not become somebody's port."""
+    injected = {"METAGATE_ADMISSION_PORT": "tcp://10.0.0.1:443", "METAGATE_METRICS_PORT": "tcp://10.0.0.1:9090"}
+    done = metagate(command, KUBECONFIG="/nowhere", **injected)
+    assert done.returncode == 3, done.stderr
+    assert "METRICS_PORT" not in done.stderr
+    assert "ADMISSION_PORT" not in done.stderr
+
+
 def test_help_is_plain_in_a_pipe() -> None:
     """No escape codes where nobody can see them; every command is named."""
     done = metagate("--help")

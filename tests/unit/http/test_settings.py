@@ -66,6 +66,8 @@ def test_asyncpg_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seeds' URL names a driver; ours does not."""
     monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://a:p%2B+asyncpg@h/d")
     assert Settings().dsn == "postgresql://a:p%2B+asyncpg@h/d"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://a:p+asyncpg@h/d")
+    assert Settings().dsn == "postgresql://a:p+asyncpg@h/d", "a password is nobody's driver"
 
 
 def test_printed_once_masked() -> None:
