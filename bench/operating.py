@@ -171,6 +171,7 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
     server = Server.start()
     cluster = start(directory, environment=environment)
     operator: Operator | None = None
+    bench: Bench | None = None
     try:
         prepare(cluster)
         await server.make_template()
@@ -187,10 +188,13 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
     finally:
         if operator is not None:
             operator.close()
+        if bench is not None:
+            await bench.kubernetes.close()
+            await bench.database.close()
         stop(directory, environment)
         shutil.rmtree(directory, ignore_errors=True)
         server.stop()
-    return bench.found
+    return bench.found if bench is not None else {}
 
 
 async def run(bench: Bench) -> Operator:

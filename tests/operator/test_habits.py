@@ -172,6 +172,33 @@ def test_get_describe_and_explain_read_well(tenancy: Tenancy, operator: Operator
         assert "<empty>" not in text
 
 
+def test_a_status_that_somebody_else_wrote_is_set_right(tenancy: Tenancy) -> None:
+    """Whoever overwrites a status has it until the next resync."""
+    tenancy.apply(*tenancy.world())
+    with Operator.running(tenancy, METAGATE_RESYNC_SECONDS="1"):
+        tenancy.wait_ready("manifest/prod")
+        lie = json.dumps({"status": {"uses": 99}})
+        tenancy.kubectl.run(
+            "patch", "-n", tenancy.namespace, "manifest/prod", "--subresource=status", "--type=merge", "-p", lie
+        )
+        eventually(lambda: tenancy.get("Manifest", "prod")["status"]["uses"] == 1)
+
+
+async def test_a_namespace_made_again_inherits_nothing(tenancy: Tenancy, operator: Operator) -> None:
+    """D-46: the same name is another tenant, with another uid, and nothing of the first is served to it."""
+    tenancy.apply(*tenancy.world())
+    tenancy.wait_ready("pb/indexer")
+    first = await tenancy.rows("SELECT DISTINCT tenant FROM metagate.binding")
+    tenancy.kubectl.run("delete", "namespace", tenancy.namespace, "--timeout=60s", timeout=90)
+    tenancy.kubectl.run("create", "namespace", tenancy.namespace)
+    await gone(tenancy, "binding")
+    tenancy.apply(*tenancy.world())
+    tenancy.wait_ready("pb/indexer")
+    second = await tenancy.rows("SELECT DISTINCT tenant FROM metagate.binding")
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
 def test_events_tell_transitions_and_nothing_else(tenancy: Tenancy) -> None:
     """One event when it becomes Ready, one when it stops, none for a pass or a restart that finds it the same."""
 

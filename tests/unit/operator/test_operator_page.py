@@ -1,0 +1,46 @@
+"""docs/operator.md names every option and metric of the operator, and none that is not there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from typer.main import get_command
+
+from metagate_cli.admission import app as admission_app
+from metagate_cli.operator import app as operator_app
+from metagate_operator.cluster import reporter
+from metagate_operator.cluster.measures import Measures
+from metagate_operator.health import Health
+
+PAGE = Path("docs/operator.md").read_text(encoding="utf-8")
+
+
+def options(app: Any) -> set[str]:
+    command: Any = get_command(app)
+    return {each.opts[0] for each in command.params if each.opts[0].startswith("--") and not each.hidden}
+
+
+def test_every_option_of_the_operator_is_described() -> None:
+    """The table has each option, and no other."""
+    table = PAGE.partition("| Option |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`(--[a-z-]+)`", table)) - {"--no-lease"}
+    assert told == options(operator_app) - {"--help", "--install-completion", "--show-completion"}
+
+
+def test_what_is_said_of_the_webhook_exists() -> None:
+    """Options named on the page are options of the webhook or of the configuration it prints."""
+    command: Any = get_command(admission_app)
+    known = options(admission_app) | {each.opts[0] for each in command.commands["configuration"].params}
+    said = set(re.findall(r"`(--(?:tls|failure)[a-z-]+)", PAGE))
+    assert said
+    assert said <= known
+
+
+def test_every_metric_is_described() -> None:
+    """Those of passes and of status writes."""
+    measured = {metric.name for metric in Measures(Health().facts, registry=CollectorRegistry()).collect()}
+    written = {str(each._name) for each in (reporter.WRITES, reporter.WAITING, reporter.SECONDS)}
+    told = {name.removesuffix("_total") for name in re.findall(r"`(metagate_[a-z_]+)", PAGE)}
+    assert measured | written <= told
+    assert {name for name in told if not name.startswith("metagate_operator")} <= measured | written
