@@ -152,6 +152,7 @@ async def test_the_key_header_can_be_renamed(town: Town, database: Database) -> 
         assert document["api_key_header"] == "X-Boot-Key"
 
 
+@pytest.mark.invariant("EXT-07")
 async def test_rate_is_per_principal(town: Town, database: Database) -> None:
     """EXT-07: over its rate a principal gets 429 with Retry-After; fifty others from the same address do not."""
     settings = settings_for(database, rate_per_second=1.0, rate_burst=3.0)

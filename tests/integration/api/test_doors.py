@@ -30,6 +30,7 @@ async def test_discovery(town: Town) -> None:
         assert (await town.client.post(path)).status_code == 401
 
 
+@pytest.mark.invariant("EXT-29")
 async def test_the_host_header_is_never_trusted(town: Town, database: Database) -> None:
     """EXT-29: nothing in the document comes from the request; a base URL comes from the settings."""
     hostile = {"host": "evil.example", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}

@@ -64,7 +64,7 @@ async def test_unknown_sessions_are_404(town: Town) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "SESSION_NOT_FOUND")
 
 
-@pytest.mark.invariant("INV-020")
+@pytest.mark.invariant("INV-020", "EXT-02")
 async def test_terminal_states_exclude_each_other(town: Town) -> None:
     """The other terminal state is 409; the same one again is 200 with the first moment, whatever it says now (EXT-02)."""
     who = await town.citizen()
