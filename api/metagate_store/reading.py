@@ -12,6 +12,7 @@ from typing import Self
 from uuid import UUID
 
 from metagate_store import answers
+from metagate_store.past import Past
 from metagate_store.pool import Pool
 from metagate_store.rows import (
     BootstrapAnswer,
@@ -49,6 +50,7 @@ class Reader:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self.past = Past(pool)
 
     @classmethod
     async def connect(

@@ -388,6 +388,11 @@ class ChangeRow:
     before_digest: str | None
     after_digest: str | None
     manager: str | None = None
+    served_generation: int | None = None
+    """Whose content is served from now on; older than `generation` while that one is broken."""
+    principal_key: str | None = None
+    """Of the Binding that counts for its principal, with the packet that it gives."""
+    packet_digest: str | None = None
 
 
 TableRow = Mapping[str, Any]

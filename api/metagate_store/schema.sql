@@ -2,6 +2,56 @@ CREATE SCHEMA metagate;
 
 ALTER SCHEMA metagate OWNER TO metagate_owner;
 
+CREATE TYPE metagate.boot AS (
+	principal_key text,
+	component_key text,
+	startup_id uuid,
+	opened_at timestamp with time zone,
+	binding text,
+	revision bigint,
+	compiled_at timestamp with time zone,
+	digest text,
+	body bytea
+);
+
+ALTER TYPE metagate.boot OWNER TO metagate_owner;
+
+CREATE TYPE metagate.declaration AS (
+	kind text,
+	namespace text,
+	name text,
+	uid uuid,
+	generation bigint,
+	created_at timestamp with time zone,
+	manager text,
+	spec jsonb,
+	revision bigint,
+	changed_at timestamp with time zone,
+	packet_digest text
+);
+
+ALTER TYPE metagate.declaration OWNER TO metagate_owner;
+
+CREATE TYPE metagate.happening AS (
+	seq bigint,
+	revision bigint,
+	changed_at timestamp with time zone,
+	kind text,
+	tenant uuid,
+	namespace text,
+	name text,
+	uid uuid,
+	generation bigint,
+	served_generation bigint,
+	manager text,
+	before_digest text,
+	after_digest text,
+	principal_key text,
+	packet_digest text
+);
+
+ALTER TYPE metagate.happening OWNER TO metagate_owner;
+
 CREATE TYPE metagate.item AS (
 	tenant uuid,
 	namespace text,
@@ -33,6 +83,17 @@ CREATE TYPE metagate.startup_view AS (
 );
 
 ALTER TYPE metagate.startup_view OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) RETURNS SETOF metagate.boot
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT s.principal_key, s.component_key, s.startup_id, s.opened_at, NULL, s.revision, s.compiled_at, s.digest, p.body
+    FROM metagate.startup AS s LEFT JOIN metagate.packet AS p ON p.digest = s.digest
+    WHERE s.tenant = in_tenant AND s.startup_id = in_startup
+$$;
+
+ALTER FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) RETURNS TABLE(n bigint, outcome text, startup_id uuid, packet_id uuid, issued_at timestamp with time zone, deadline_at timestamp with time zone, digest text, body bytea, revision bigint, compiled_at timestamp with time zone)
     LANGUAGE sql SECURITY DEFINER
@@ -231,6 +292,65 @@ $$;
 
 ALTER FUNCTION metagate.credentials(since bigint) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, after_kind text, after_name text, page integer) RETURNS SETOF metagate.declaration
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    WITH RECURSIVE named (kind, name, n) AS (
+        (SELECT c.kind, c.name, 1 FROM metagate.change AS c
+        WHERE c.tenant = in_tenant AND (c.kind, c.name) > (coalesce(after_kind, ''), coalesce(after_name, ''))
+        ORDER BY c.kind, c.name LIMIT 1)
+        UNION ALL
+        SELECT x.kind, x.name, p.n + 1 FROM named AS p
+        CROSS JOIN LATERAL (
+            SELECT c.kind, c.name FROM metagate.change AS c
+            WHERE c.tenant = in_tenant AND (c.kind, c.name) > (p.kind, p.name)
+            ORDER BY c.kind, c.name LIMIT 1
+        ) AS x
+        WHERE p.n < page
+    )
+    SELECT n.kind, coalesce(l.namespace, ''), n.name, l.uid, l.generation, l.created_at, l.manager, l.spec, l.revision, l.changed_at,
+        l.packet_digest
+    FROM named AS n
+    LEFT JOIN LATERAL (
+        SELECT c.namespace, c.uid, d.generation, d.created_at, d.manager, d.spec, c.revision, c.changed_at, c.packet_digest
+        FROM (
+            SELECT h.* FROM metagate.change AS h
+            WHERE h.tenant = in_tenant AND h.kind = n.kind AND h.name = n.name AND h.revision <= in_revision
+            ORDER BY h.revision DESC, h.seq DESC LIMIT 1
+        ) AS c
+        CROSS JOIN LATERAL (
+            SELECT g.* FROM metagate.declared AS g
+            WHERE g.uid = c.uid AND g.generation <= coalesce(c.served_generation, c.generation)
+            ORDER BY g.uid DESC, g.generation DESC LIMIT 1
+        ) AS d
+        WHERE c.after_digest IS NOT NULL
+    ) AS l ON true
+    ORDER BY n.kind, n.name
+$$;
+
+ALTER FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, after_kind text, after_name text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.declared_then(in_tenant uuid, in_kind text, in_name text, in_revision bigint) RETURNS SETOF metagate.declaration
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    SELECT c.kind, c.namespace, c.name, c.uid, d.generation, d.created_at, d.manager, d.spec, c.revision, c.changed_at, c.packet_digest
+    FROM (
+        SELECT h.* FROM metagate.change AS h
+        WHERE h.tenant = in_tenant AND h.kind = in_kind AND h.name = in_name AND h.revision <= in_revision
+        ORDER BY h.revision DESC, h.seq DESC LIMIT 1
+    ) AS c
+    JOIN metagate.declared AS d ON d.uid = c.uid AND d.generation = c.served_generation
+    WHERE c.after_digest IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.declared_then(in_tenant uuid, in_kind text, in_name text, in_revision bigint) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.everybody() RETURNS TABLE(issuer text, subject text, tenant uuid, namespace text, namespace_created timestamp with time zone, principal_key text, type text, scope text, rights text[], suspended boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -246,6 +366,51 @@ CREATE FUNCTION metagate.everybody() RETURNS TABLE(issuer text, subject text, te
 $$;
 
 ALTER FUNCTION metagate.everybody() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) RETURNS SETOF metagate.happening
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    WITH span AS (SELECT coalesce(before_revision, 9223372036854775807) AS revision, coalesce(before_seq, 9223372036854775807) AS seq),
+    found AS (
+        (SELECT c.* FROM span AS s, metagate.change AS c
+        WHERE in_kind IS NULL AND c.tenant = in_tenant AND (c.revision, c.seq) < (s.revision, s.seq)
+        ORDER BY c.revision DESC, c.seq DESC LIMIT page)
+        UNION ALL
+        (SELECT c.* FROM span AS s, metagate.change AS c
+        WHERE in_kind IS NOT NULL AND c.tenant = in_tenant AND c.kind = in_kind AND c.name = in_name
+            AND (c.revision, c.seq) < (s.revision, s.seq)
+        ORDER BY c.revision DESC, c.seq DESC LIMIT page)
+        UNION ALL
+        (SELECT c.* FROM span AS s, metagate.change AS c
+        WHERE in_kind = 'Principal' AND c.tenant = in_tenant AND c.principal_key = in_name
+            AND (c.revision, c.seq) < (s.revision, s.seq)
+        ORDER BY c.revision DESC, c.seq DESC LIMIT page)
+    )
+    SELECT f.seq, f.revision, f.changed_at, f.kind, f.tenant, f.namespace, f.name, f.uid, f.generation, f.served_generation, f.manager,
+        f.before_digest, f.after_digest, f.principal_key, f.packet_digest
+    FROM found AS f
+    ORDER BY f.revision DESC, f.seq DESC LIMIT page
+$$;
+
+ALTER FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.history_everywhere(before_revision bigint, before_seq bigint, page integer) RETURNS SETOF metagate.happening
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    SELECT c.seq, c.revision, c.changed_at, c.kind, c.tenant, c.namespace, c.name, c.uid, c.generation, c.served_generation, c.manager,
+        c.before_digest, c.after_digest, c.principal_key, c.packet_digest
+    FROM metagate.change AS c
+    WHERE (c.revision, c.seq) < (coalesce(before_revision, 9223372036854775807), coalesce(before_seq, 9223372036854775807))
+    ORDER BY c.revision DESC, c.seq DESC LIMIT page
+$$;
+
+ALTER FUNCTION metagate.history_everywhere(before_revision bigint, before_seq bigint, page integer) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.id_at(moment timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE
@@ -381,6 +546,33 @@ CREATE FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid
 $$;
 
 ALTER FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revision bigint) RETURNS SETOF metagate.declaration
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    WITH bound AS MATERIALIZED (
+        SELECT c.kind, c.namespace, c.name, c.uid, d.generation, d.created_at, d.manager, d.spec, c.revision, c.changed_at,
+            c.packet_digest
+        FROM (
+            SELECT h.* FROM metagate.change AS h
+            WHERE h.tenant = in_tenant AND h.principal_key = in_principal AND h.revision <= in_revision
+            ORDER BY h.revision DESC, h.seq DESC LIMIT 1
+        ) AS c
+        JOIN metagate.declared AS d ON d.uid = c.uid AND d.generation = c.served_generation
+    )
+    SELECT b.* FROM bound AS b
+    UNION ALL
+    SELECT l.* FROM bound AS b
+    CROSS JOIN LATERAL metagate.declared_then(in_tenant, 'Profile', b.spec #>> '{profileRef,name}', in_revision) AS l
+    UNION ALL
+    SELECT l.* FROM bound AS b
+    CROSS JOIN LATERAL metagate.declared_then(in_tenant, 'Manifest', b.spec #>> '{manifestRef,name}', in_revision) AS l
+$$;
+
+ALTER FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revision bigint) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.mark_credential() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -682,6 +874,17 @@ $$;
 
 ALTER FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.standing(in_tenant uuid, in_principal text) RETURNS SETOF metagate.boot
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT b.principal_key, NULL, NULL::uuid, NULL::timestamptz, b.name, b.revision, b.compiled_at, b.digest, p.body
+    FROM metagate.binding AS b LEFT JOIN metagate.packet AS p ON p.digest = b.digest
+    WHERE b.tenant = in_tenant AND b.principal_key = in_principal
+$$;
+
+ALTER FUNCTION metagate.standing(in_tenant uuid, in_principal text) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) RETURNS SETOF metagate.startup_view
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -897,16 +1100,19 @@ ALTER TABLE metagate.binding OWNER TO metagate_owner;
 CREATE TABLE metagate.change (
     seq bigint NOT NULL,
     revision bigint NOT NULL,
-    kind text NOT NULL,
+    kind text NOT NULL COLLATE pg_catalog."C",
     tenant uuid,
-    namespace text NOT NULL,
-    name text NOT NULL,
+    namespace text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
     uid uuid NOT NULL,
     generation bigint NOT NULL,
     before_digest text,
     after_digest text,
     manager text,
-    changed_at timestamp with time zone DEFAULT now() NOT NULL
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    served_generation bigint,
+    principal_key text COLLATE pg_catalog."C",
+    packet_digest text COLLATE pg_catalog."C"
 );
 
 ALTER TABLE metagate.change OWNER TO metagate_owner;
@@ -1349,7 +1555,13 @@ CREATE INDEX api_key_principal ON metagate.api_key USING btree (tenant, principa
 
 CREATE INDEX binding_name ON metagate.binding USING btree (tenant, name);
 
-CREATE INDEX change_revision ON metagate.change USING btree (revision);
+CREATE INDEX change_name ON metagate.change USING btree (tenant, kind, name, revision, seq);
+
+CREATE INDEX change_order ON metagate.change USING btree (revision, seq);
+
+CREATE INDEX change_principal ON metagate.change USING btree (tenant, principal_key, revision, seq) WHERE (principal_key IS NOT NULL);
+
+CREATE INDEX change_tenant ON metagate.change USING btree (tenant, revision, seq);
 
 CREATE INDEX change_uid ON metagate.change USING btree (uid, seq);
 
@@ -1392,6 +1604,18 @@ GRANT USAGE ON SCHEMA metagate TO metagate_api;
 
 GRANT USAGE ON SCHEMA metagate TO metagate_identity;
 
+REVOKE ALL ON TYPE metagate.boot FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.boot TO metagate_api;
+
+REVOKE ALL ON TYPE metagate.declaration FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.declaration TO metagate_api;
+
+REVOKE ALL ON TYPE metagate.happening FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.happening TO metagate_api;
+
 REVOKE ALL ON TYPE metagate.item FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.item TO metagate_api;
@@ -1399,6 +1623,10 @@ GRANT ALL ON TYPE metagate.item TO metagate_api;
 REVOKE ALL ON TYPE metagate.startup_view FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.startup_view TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.bootstrap(tenants uuid[], principals text[], kinds text[], issuers text[], subjects text[], kids text[], components text[], startups uuid[], packets uuid[], keys text[], expected text[], pod_uids text[], pod_names text[], pod_nodes text[], mirrors boolean[]) FROM PUBLIC;
 
@@ -1420,9 +1648,23 @@ GRANT ALL ON FUNCTION metagate.credentials(since bigint) TO metagate_api;
 
 GRANT ALL ON FUNCTION metagate.credentials(since bigint) TO metagate_identity;
 
+REVOKE ALL ON FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, after_kind text, after_name text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, after_kind text, after_name text, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.declared_then(in_tenant uuid, in_kind text, in_name text, in_revision bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION metagate.everybody() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.everybody() TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.history_everywhere(before_revision bigint, before_seq bigint, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.history_everywhere(before_revision bigint, before_seq bigint, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.id_at(moment timestamp with time zone) FROM PUBLIC;
 
@@ -1443,6 +1685,10 @@ REVOKE ALL ON FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid
 GRANT ALL ON FUNCTION metagate.items_everywhere(in_kind text, after_tenant uuid, after_name text, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid, after_name text, only_name text, page integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revision bigint) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revision bigint) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.mark_credential() FROM PUBLIC;
 
@@ -1475,6 +1721,10 @@ REVOKE ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects t
 GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) TO metagate_api;
 
 GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) TO metagate_identity;
+
+REVOKE ALL ON FUNCTION metagate.standing(in_tenant uuid, in_principal text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.standing(in_tenant uuid, in_principal text) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) FROM PUBLIC;
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.verdict import Verdict
 from metagate_crds.world import Declared, Namespace, ObjectKey, World
 from metagate_operator.sightings import Unsaved
 from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, Stored, TableKey, TableRow, TenantRow
@@ -131,7 +132,7 @@ class Publication:
             packets={digest: compiled.packets[digest] for digest in sorted(digests)},
             declared=[_declared_row(declared, world) for declared in good.values()],
             withdrawn=sorted(withdrawn),
-            audit=self._audit(world, owners, wanted, changed, gone),
+            audit=self._audit(world, compiled, owners=owners, wanted=wanted, changed=changed, gone=gone),
             tenants=self._new_tenants(world),
             retired_tenants=self._retired_tenants(world) if full or retire else (),
             sightings=sightings.seen,
@@ -184,6 +185,8 @@ class Publication:
     def _audit(
         self,
         world: World,
+        compiled: Compiled,
+        *,
         owners: Mapping[ObjectKey, Declared | None],
         wanted: Mapping[TableKey, tuple[Row, str, str]],
         changed: Mapping[TableKey, Stored],
@@ -193,9 +196,12 @@ class Publication:
         touched = {stored.owner for (table, _), stored in changed.items() if table != VERDICTS}
         touched |= {self._rows[key].owner for key in (*gone, *changed) if key[0] != VERDICTS and key in self._rows}
         after: dict[str, list[str]] = defaultdict(list)
-        for (table, _), (_, owner, content) in wanted.items():
+        bound: dict[str, Row] = {}
+        for (table, _), (row, owner, content) in wanted.items():
             if table != VERDICTS and owner in touched:
                 after[owner].append(content)
+                if table == "binding":
+                    bound[owner] = row
         rows = []
         for key, now in owners.items():
             before = self._known.get(key)
@@ -204,7 +210,8 @@ class Publication:
             if now is not None and now.uid in touched:
                 digests = self._stored_digest(now.uid), _digest(after[now.uid])
                 if digests[0] != digests[1]:
-                    rows.append(self._audit_row(now, world, *digests))
+                    audit = self._audit_row(now, world, *digests)
+                    rows.append(_witnessed(audit, compiled.verdicts.get(key), bound.get(now.uid)))
         return rows
 
     def _audit_row(self, declared: Declared, world: World, before: str | None, after: str | None) -> ChangeRow:
@@ -229,6 +236,20 @@ class Publication:
         if (space := world.namespaces.get(namespace)) is not None:
             return UUID(space.uid)
         return next((row.tenant for row in self._tenants.values() if row.namespace == namespace), None)
+
+
+def _witnessed(audit: ChangeRow, verdict: Verdict | None, bound: Row | None) -> ChangeRow:
+    """With the generation that is served from now on, and the packet a principal gets: what explain rebuilds from."""
+    served = None if verdict is None else verdict.served_generation
+    if bound is None:
+        return replace(audit, served_generation=served)
+    return replace(
+        audit,
+        # a Binding whose Profile is missing gives no packet, and is its principal's all the same
+        served_generation=bound.values["generation"],
+        principal_key=bound.values["principal_key"],
+        packet_digest=bound.values["digest"],
+    )
 
 
 def _digest(contents: Iterable[str]) -> str | None:

@@ -71,11 +71,15 @@ WHERE s.kind = f.kind AND s.namespace = f.namespace AND s.name = f.name;
 
 -- name: publish.audit
 -- One row per object that changed.
-INSERT INTO metagate.change (revision, kind, tenant, namespace, name, uid, generation, before_digest, after_digest, manager)
-SELECT $2, r.kind, r.tenant, r.namespace, r.name, r.uid, r.generation, r.before_digest, r.after_digest, r.manager
+INSERT INTO metagate.change (
+    revision, kind, tenant, namespace, name, uid, generation, before_digest, after_digest, manager, served_generation,
+    principal_key, packet_digest
+)
+SELECT $2, r.kind, r.tenant, r.namespace, r.name, r.uid, r.generation, r.before_digest, r.after_digest, r.manager,
+    r.served_generation, r.principal_key, r.packet_digest
 FROM jsonb_to_recordset($1) AS r (
     kind text, tenant uuid, namespace text, name text, uid uuid, generation bigint, before_digest text, after_digest text,
-    manager text
+    manager text, served_generation bigint, principal_key text, packet_digest text
 );
 
 -- name: publish.revision

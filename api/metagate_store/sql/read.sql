@@ -58,3 +58,27 @@ SELECT * FROM metagate.topology($1);
 -- name: read.state
 -- How fresh the database is.
 SELECT * FROM metagate.state();
+
+-- name: read.booted
+-- What a session was told.
+SELECT * FROM metagate.booted($1, $2);
+
+-- name: read.standing
+-- What a principal would be told now.
+SELECT * FROM metagate.standing($1, $2);
+
+-- name: read.layers
+-- What made a packet.
+SELECT * FROM metagate.layers($1, $2, $3);
+
+-- name: read.history
+-- What changed in a tenant.
+SELECT * FROM metagate.history($1, $2, $3, $4, $5, $6);
+
+-- name: read.history_everywhere
+-- What changed in any tenant.
+SELECT * FROM metagate.history_everywhere($1, $2, $3);
+
+-- name: read.declared_at
+-- The declared objects of a tenant at a revision.
+SELECT * FROM metagate.declared_at($1, $2, $3, $4, $5);

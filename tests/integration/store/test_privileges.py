@@ -14,7 +14,7 @@ from metagate_store.publishing import Publisher
 from metagate_store.reading import Reader
 from metagate_store.rows import Outcome
 
-CLUSTER_WIDE = {"startups_everywhere", "items_everywhere", "state", "credentials", "credential_mark"}
+CLUSTER_WIDE = {"history_everywhere", "startups_everywhere", "items_everywhere", "state", "credentials", "credential_mark"}
 """Functions of the API that take no tenant: D-51's, the credential loader's (D-45), and how fresh the database is."""
 BY_CREDENTIAL = {"resolve"}
 MANY_TENANTS = {"bootstrap", "report"}
@@ -89,6 +89,7 @@ async def test_who_may_execute_what(database: Database) -> None:
     assert may[API] == {
         "bootstrap", "report", "resolve", "credentials", "credential_mark", "packet_now", "startup", "startups",
         "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "state",
+        "booted", "standing", "layers", "history", "history_everywhere", "declared_at",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "state"}

@@ -1,0 +1,152 @@
+"""What a change would do, before it is applied (issue: plan)."""
+
+import time
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.crds.strategies import objects, settings_of_worlds, spaces, worlds
+from tests.unit.crds.test_speed import crowd
+from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, api_key, believable, declared, good, world
+
+from metagate_crds.compiling import compile_world
+from metagate_crds.planning import ABSENT, Who, differences, plan, proposed
+from metagate_crds.world import ObjectKey, World
+
+many = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+MF = ObjectKey("Manifest", "team", "prod")
+PB = ObjectKey("PrincipalBinding", "team", "indexer")
+PR = ObjectKey("Principal", "team", "indexer")
+
+
+def planned(specs, *now, prune=False):
+    current = world(*(now or believable()))
+    return plan(current, proposed(current, specs, prune=prune))
+
+
+def test_nothing_changes_nothing():
+    """The same objects again: an empty plan."""
+    assert planned({MF: MANIFEST, PB: BINDING}).empty
+
+
+def test_one_manifest_of_many_is_one_entry():
+    """Two thousand Bindings with one Manifest: one effect, every principal in it, the paths with both values."""
+    now = world(*crowd(2_000))
+    found = plan(now, proposed(now, {MF: {**MANIFEST, "environment": {"region": "us-1", "new": None}}}))
+    [effect] = found.effects
+    assert len(effect.principals) == 2_000
+    assert [(each.path, each.before, each.after) for each in effect.differences] == [
+        (("environment", "new"), ABSENT, None),
+        (("environment", "region"), "eu-1", "us-1"),
+    ]
+    assert effect.access == ()
+    assert found.objects["changed"] == (MF,)
+
+
+def test_different_packets_with_equal_differences_are_one_entry():
+    """Overrides make their packets differ; what changes about them does not."""
+    now = [declared("Profile", "worker", PROFILE), declared("Manifest", "prod", MANIFEST)]
+    for number in range(5):
+        spec = {**BINDING, "principalRef": {"name": f"p{number}"}, "overrides": {"policy": {"n": number}}}
+        now += [
+            declared("Principal", f"p{number}", {"apiKeys": [api_key(number)]}),
+            declared("PrincipalBinding", f"b{number}", spec),
+        ]
+    [effect] = planned({MF: {**MANIFEST, "memoryMap": {}}}, *now).effects
+    assert len(effect.principals) == 5
+
+
+def test_who_gains_and_loses_access():
+    """Suspended: boots no more. New: boots. Components and keys are named."""
+    suspended = planned({PR: {"suspended": True, "apiKeys": [api_key(1)]}})
+    [effect] = suspended.effects
+    assert ("boots", True, False) in effect.access
+    assert ("suspended", False, True) in effect.access
+    new = planned(
+        {
+            ObjectKey("Principal", "team", "new"): {"apiKeys": [api_key(7)]},
+            ObjectKey("PrincipalBinding", "team", "new"): {**BINDING, "principalRef": {"name": "new"}},
+        }
+    )
+    [effect] = new.effects
+    assert effect.principals == (Who("team", "new"),)
+    assert effect.before is None
+    assert ("boots", ABSENT, True) in effect.access
+    narrower = planned({PB: {**BINDING, "components": ["other"]}})
+    assert narrower.effects[0].access == (("components", ["indexer_*"], ["other"]),)
+    gone = planned({}, prune=True)
+    assert gone.effects[0].after is None
+    assert len(gone.objects["removed"]) == 5
+
+
+def test_invalid_conflicting_and_unresolved_are_troubles():
+    """And an invalid update leaves the packet as it is (D-20)."""
+    broken = planned({MF: {"nonsense": 1}})
+    assert [(each.key, each.state) for each in broken.troubles] == [(MF, "Invalid")]
+    assert broken.effects == ()
+    second = ObjectKey("PrincipalBinding", "team", "a-second")
+    assert [(each.key, each.state) for each in planned({second: BINDING}).troubles] == [(second, "Conflicted")]
+    dangling = planned({PB: {**BINDING, "profileRef": {"name": "nobody"}}})
+    assert [(each.key, each.state) for each in dangling.troubles] == [(PB, "Unresolved")]
+    assert ("boots", True, False) in dangling.effects[0].access
+    current = world(*(replace(each, spec={"x": 1}) if each.key == MF else each for each in believable()))
+    assert [each.key for each in plan(current, proposed(current, {MF: MANIFEST})).cured] != []
+
+
+def test_true_is_not_one():
+    """Values differ as JSON does."""
+    assert [each.path for each in differences(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
+
+
+@many
+@given(worlds(), st.lists(objects(), max_size=6, unique_by=lambda item: item.key), settings_of_worlds, st.booleans())
+def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, prune):
+    """Object by object, as a cluster would tell of them: the same packets, byte for byte, for exactly these principals."""
+    current = World(chosen, spaces(), now)
+    found = plan(current, proposed(current, {each.key: each.spec for each in change}, prune=prune))
+    served = World(chosen, spaces(), now)
+    last_good = dict(compile_world(served, {}).good)
+    if prune:
+        for key in set(served.objects) - {each.key for each in change}:
+            last_good.pop(served.objects[key].uid, None)
+            served.remove(key)
+    young = max((each.created for each in now), default=None)
+    from datetime import timedelta
+
+    for place, each in enumerate(sorted(change, key=lambda item: item.key)):
+        known = current.objects.get(each.key)
+        if known is None:
+            served.put(replace(each, created=(young or each.created) + timedelta(seconds=place + 1)))
+        else:
+            served.put(replace(known, spec=each.spec, generation=known.generation + 1))
+    after = compile_world(served, last_good)
+    packets = {
+        Who(key.namespace, row.values["principal_key"]): row.values["digest"]
+        for key, rows in after.rows.items()
+        for row in rows
+        if row.table == "binding" and row.values["digest"] is not None
+    }
+    assert dict(found.after) == packets
+    assert all(found.packets[digest] == after.packets[digest] for digest in packets.values())
+    for effect in found.effects:
+        for who in effect.principals:
+            assert (who in packets) == (effect.after is not None)
+    before = {
+        Who(key.namespace, row.values["principal_key"]): row.values["digest"]
+        for key, rows in compile_world(current, {}).rows.items()
+        for row in rows
+        if row.table == "binding" and row.values["digest"] is not None
+    }
+    told = {who for effect in found.effects for who in effect.principals}
+    assert {who for who in before.keys() | packets.keys() if before.get(who) != packets.get(who)} <= told
+
+
+def test_ten_thousand_bindings_in_seconds():
+    """A Manifest that ten thousand Bindings use."""
+    now = world(*crowd(10_000))
+    specs = {MF: {**MANIFEST, "environment": {"region": "us-1"}}}
+    started = time.process_time()
+    found = plan(now, proposed(now, specs))
+    assert len(found.effects[0].principals) == 10_000
+    assert time.process_time() - started < 5
+    assert good() == {}
