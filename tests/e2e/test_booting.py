@@ -201,3 +201,27 @@ def test_gitops_tools_read_the_status_right(examples: Cluster):
     examples.apply(declared("Principal", "late", AGENTS, {"subjects": [{"serviceAccount": {"name": "late"}}]}))
     eventually(judged("Current"), within=30)
     examples.kubectl("-n", AGENTS, "delete", "principalbinding/early", "principal/late")
+
+
+def test_what_the_wrapper_costs(examples: Cluster, say: Callable[[str], None]):
+    """`metagate run -- true` beside `python3 -c pass`, in a pod: wall and CPU of the whole process tree."""
+    look = (
+        "import json, resource, subprocess, time\n"
+        "def cost(command, rounds=8):\n"
+        "    wall, cpu = [], []\n"
+        "    for _ in range(rounds):\n"
+        "        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()\n"
+        "        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "        after = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "        wall.append(time.perf_counter() - began)\n"
+        "        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)\n"
+        "    return [round(1000 * sorted(each)[len(each) // 2]) for each in (wall, cpu)]\n"
+        "print(json.dumps([cost(['python3', '-c', 'pass']), cost(['metagate', 'run', '--packet-file=', '--ready-after=0', '--', 'true'])]))"
+    )
+    bare, wrapped = json.loads(
+        examples.kubectl("-n", AGENTS, "exec", "deployment/courier", "--", "python3", "-c", look)
+    )
+    say(
+        f"a start: python3 -c pass {bare[0]} ms wall, {bare[1]} ms CPU; metagate run -- true {wrapped[0]} ms wall, {wrapped[1]} ms CPU"
+    )
+    assert wrapped[1] - bare[1] < 250

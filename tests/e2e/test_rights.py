@@ -31,7 +31,7 @@ def documented() -> dict[str, set[Right]]:
     text = DOCUMENT.read_text().split("<!-- rights -->")[1].split("<!-- /rights -->")[0]
     found: dict[str, set[Right]] = {}
     for line in text.splitlines():
-        cells = [cell.strip().replace("`", "") for cell in line.strip("| ").split("|")]
+        cells = [cell.strip().replace("`", "") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
         if len(cells) != 4 or cells[0] in {"Account", "---"}:
             continue
         granted = found.setdefault(cells[0], set())
