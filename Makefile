@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-operator invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-ledger bench-operator invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,9 @@ imports: $(STAMP) ## the arrows between the packages
 
 bench: $(STAMP)  ## bootstraps per second beside pgbench, apply-to-served
 	@$(BIN)/python bench/bench.py
+
+bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how fast the relay drains
+	@$(BIN)/python bench/ledger.py
 
 bench-operator: $(STAMP) ## kubectl apply to served, on a real API server with 10,000 Bindings
 	@$(BIN)/python bench/operating.py $(BENCH_ARGS)

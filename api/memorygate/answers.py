@@ -15,7 +15,7 @@ def rendered(value: Any) -> bytes:
 
 def clock(moment: datetime) -> str:
     """RFC 3339 in UTC, always with microseconds: as text it sorts like the time."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def shown(stored: Stored) -> bytes:
@@ -59,7 +59,7 @@ def acknowledged(
     """What the emitter hears. For a replay under a dedupe_key `receipt_id` is the first receipt's."""
     return {
         "receipt_id": receipt_id,
-        "tenant_id": str(entry.tenant),
+        "tenant_id": entry.tenant,
         "task_id": entry.task_id,
         "obligation_id": entry.obligation_id,
         "root_task_id": root,

@@ -40,6 +40,7 @@ class Door:
         caller = await self._authenticator.authenticate(exchange.headers)
         if isinstance(caller, Refusal):
             metrics.AUTH_FAILURES.labels(caller.reason.value).inc()
+            exchange.reason = caller.reason.value
             refused = refuse(_CODES.get(caller.reason, Code.CREDENTIAL_INVALID), caller.detail)
             if caller.status == 403:
                 return refused

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import rfc8785
@@ -20,10 +21,14 @@ class Uncanonical(ValueError):  # noqa: N818 - what the value is
     """The value has no canonical form: a number beyond what a double holds, or text that is not Unicode."""
 
 
-def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value. Raises Uncanonical."""
+def canonical(value: Any, *, inspect: Iterable[Any] | None = None) -> bytes:
+    """RFC 8785 bytes of a JSON value. Raises Uncanonical.
+
+    `inspect`: the only parts of it that the quick encoder might write otherwise, where the caller knows them.
+    """
     try:
-        return _ENCODE(value).encode() if _plain(value) else rfc8785.dumps(value)
+        plain = _plain(value) if inspect is None else all(map(_plain, inspect))
+        return _ENCODE(value).encode() if plain else rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as reason:
         raise Uncanonical(str(reason)) from reason
 

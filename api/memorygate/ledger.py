@@ -43,27 +43,27 @@ class Outcome(StrEnum):
 
 
 class Entry(NamedTuple):
-    """One receipt as `memorygate.append` takes it; the order is that of its parameters."""
+    """One receipt as `memorygate.append` takes it; the order is that of its parameters. What it does not have is ''."""
 
-    tenant: UUID
+    tenant: str
     receipt_id: str
     kind: str
     phase: str
     right: str
     emitter: str
     task_id: str
-    parent_task_id: str | None
+    parent_task_id: str
     obligation_id: str
     principal_ai: str
     recipient_ai: str
     status: str
-    caused_by: str | None
-    dedupe_key: str | None
-    dedupe_digest: bytes | None
-    due_at: datetime | None
+    caused_by: str
+    dedupe_key: str
+    dedupe_digest: bytes
+    due_at: str
     body: str
     digest: bytes
-    signature: str | None
+    signature: str
 
 
 class Appended(NamedTuple):
@@ -130,42 +130,43 @@ def entry(receipt: Receipt, right: Right) -> Entry:
     fields = receipt.fields
     key = fields["dedupe_key"]
     return Entry(
-        UUID(fields["tenant_id"]),
+        fields["tenant_id"],
         fields["receipt_id"],
         fields["kind"],
         fields["phase"],
         right.value,
         fields["emitter"],
         fields["task_id"],
-        fields["parent_task_id"],
+        fields["parent_task_id"] or "",
         fields["obligation_id"],
         fields["principal_ai"],
         fields["recipient_ai"],
         fields["status"],
-        fields["caused_by_receipt_id"],
-        key,
+        fields["caused_by_receipt_id"] or "",
+        key or "",
         # The same work sent again under its key comes with a new id, and from another clock.
-        None if key is None else digest(form_of(fields, without={"receipt_id", "created_at"})),
-        _due(fields["metadata"]) if fields["phase"] == "accepted" else None,
+        b"" if key is None else digest(form_of(fields, without={"receipt_id", "created_at"})),
+        _due(fields["metadata"]) if fields["phase"] == "accepted" else "",
         receipt.form.decode(),
         digest(receipt.form),
-        None if receipt.signature is None else f"{receipt.signature.key_id}:{receipt.signature.value}",
+        "" if receipt.signature is None else f"{receipt.signature.key_id}:{receipt.signature.value}",
     )
 
 
-def _due(metadata: dict[str, Any]) -> datetime | None:
+def _due(metadata: dict[str, Any]) -> str:
     """`metadata.deadline_at`, where somebody gave one: counted when it has passed, and nothing else (INV-060)."""
     said = metadata.get("deadline_at")
     if not isinstance(said, str):
-        return None
+        return ""
     try:
         moment = datetime.fromisoformat(said)
     except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None
+        return ""
+    return "" if moment.tzinfo is None else moment.isoformat()
 
 
-_APPEND = f"SELECT * FROM memorygate.append({', '.join(f'${n + 1}' for n in range(len(Entry._fields)))})"  # noqa: S608
+_PARAMETERS = ["$1::text[]::uuid[]", *(f"${place}" for place in range(2, len(Entry._fields) + 1))]
+_APPEND = f"SELECT * FROM memorygate.append({', '.join(_PARAMETERS)})"  # noqa: S608 - numbers of ours
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -186,7 +186,8 @@ def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | 
 
 def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes:
     """The canonical bytes of a complete receipt: one form, whichever way its absent fields were sent."""
-    return canonical({name: value for name, value in fields.items() if value is not None and name not in without})
+    members = {name: value for name, value in fields.items() if value is not None and name not in without}
+    return canonical(members, inspect=[members[name] for name in _FREE if name in members])
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
@@ -218,5 +219,8 @@ def _finding(error: Any) -> Finding:
         return Finding(path, "is required")
     return Finding(path, error["msg"].removeprefix("Value error, "))
 
+
+_FREE = ("task_body", "inputs", "body", "metadata")
+"""Fields whose value is any JSON. All others are text, booleans and small integers: any encoder writes those alike."""
 
 _LEDGERS_OWN = frozenset({"stored_at", "archived_at", "read_at", "sha256", "root_task_id", "position"})

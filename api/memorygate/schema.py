@@ -27,7 +27,7 @@ LEDGER = Schema(
     owner=OWNER,
     roles={WRITER: _WRITING, AUDITOR: _AUDITING},
 )
-MONTHS_AHEAD = 24
+MONTHS_AHEAD = 12
 """How many partitions are kept ready. What comes later, or with an odd ULID, goes to the default partition."""
 
 

@@ -75,6 +75,8 @@ CREATE TABLE memorygate.dedupe (
     dedupe_key text COLLATE "C" NOT NULL,
     receipt_id text COLLATE "C" NOT NULL,
     digest     bytea NOT NULL,
+    stored_at  timestamptz NOT NULL,
+    position   bigint NOT NULL,
     PRIMARY KEY (dedupe_key, emitter, tenant)
 );
 COMMENT ON TABLE memorygate.dedupe IS 'Derived: which receipt holds an emitter''s dedupe_key. Beside the partitions, which can have no unique key across them.';

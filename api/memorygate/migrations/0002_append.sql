@@ -1,5 +1,6 @@
 -- One batch of receipts, one transaction: each row is judged by custody as it stands when its turn comes, and stored or refused
 -- by itself. A refusal is a row of the answer, never an error, so that one emitter cannot spoil another's batch.
+-- What a row does not have is '' in the arrays (no name is blank): a driver looks at each NULL twice, and there are many.
 
 CREATE FUNCTION memorygate.lock_key(name text) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -17,12 +18,12 @@ RETURN sha256(convert_to(tenant::text || '/' || root_task_id, 'UTF8'));
 CREATE FUNCTION memorygate.append(
     tenants uuid[], receipt_ids text[], kinds text[], phases text[], rights text[], emitters text[],
     task_ids text[], parent_ids text[], obligation_ids text[], owners text[], recipients text[], statuses text[],
-    causes text[], dedupe_keys text[], dedupe_digests bytea[], dues timestamptz[],
+    causes text[], dedupe_keys text[], dedupe_digests bytea[], dues text[],
     bodies text[], digests bytea[], signatures text[]
 ) RETURNS TABLE (ordinal integer, outcome text, receipt_id text, stored_at timestamptz, root_task_id text, "position" bigint)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = memorygate, pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -39,6 +40,9 @@ DECLARE
     told_position bigint[] := '{}';
     t_ordinal integer[]; t_outcome text[]; t_receipt text[]; t_stored timestamptz[]; t_position bigint[];
     earlier integer;
+    lowest text;
+    highest text;
+    told integer := 0;
 BEGIN
     -- Locks come in one global order (names, then roots, each sorted), so that batches never wait for each other in a circle.
     -- Tasks and obligations share one space of names, because an obligation is mostly named like its task.
@@ -47,8 +51,11 @@ BEGIN
         FROM unnest(tenants, receipt_ids, task_ids, obligation_ids, emitters, dedupe_keys) AS b(tenant, receipt_id, task_id, obligation_id, emitter, dedupe_key)
         CROSS JOIN LATERAL (VALUES
             (tenant || 'r' || receipt_id), (tenant || 'n' || task_id), (tenant || 'n' || obligation_id),
-            (tenant || 'd' || emitter || '/' || dedupe_key)) AS names(name)
+            (tenant || 'd' || emitter || '/' || nullif(dedupe_key, ''))) AS names(name)
         WHERE name IS NOT NULL ORDER BY key) AS wanted;
+
+    -- Every look-up below is a subquery with a LIMIT: planned by itself it can only be one descent of an index. As a join it was
+    -- planned while the tables were empty, and went on reading all of them when they no longer were.
 
     -- A task's root is settled when the task is first seen: its parent's root if the ledger knows the parent, else itself.
     SELECT array_agg(b.tenant || b.task_id ORDER BY b.ord),
@@ -56,10 +63,12 @@ BEGIN
            array_agg(coalesce(own.root_task_id, parent.root_task_id, CASE WHEN b.parent_id IS NULL THEN b.task_id END) ORDER BY b.ord)
     INTO task_keys, parent_keys, roots
     FROM (SELECT u.tenant, u.task_id, u.ord,
-                 first_value(u.parent_id) OVER (PARTITION BY u.tenant, u.task_id ORDER BY u.ord) AS parent_id
+                 first_value(nullif(u.parent_id, '')) OVER (PARTITION BY u.tenant, u.task_id ORDER BY u.ord) AS parent_id
           FROM unnest(tenants, task_ids, parent_ids) WITH ORDINALITY AS u(tenant, task_id, parent_id, ord)) AS b
-    LEFT JOIN task AS own ON own.tenant = b.tenant AND own.task_id = b.task_id
-    LEFT JOIN task AS parent ON own.task_id IS NULL AND parent.tenant = b.tenant AND parent.task_id = b.parent_id;
+    LEFT JOIN LATERAL (SELECT t.root_task_id FROM task AS t
+                       WHERE t.tenant = b.tenant AND t.task_id = b.task_id LIMIT 1) AS own ON true
+    LEFT JOIN LATERAL (SELECT t.root_task_id FROM task AS t
+                       WHERE own.root_task_id IS NULL AND t.tenant = b.tenant AND t.task_id = b.parent_id LIMIT 1) AS parent ON true;
 
     IF array_position(roots, NULL) IS NOT NULL THEN
         FOR i IN 1..cardinality(roots) LOOP
@@ -77,35 +86,42 @@ BEGIN
         SELECT DISTINCT lock_key(tenant || 'R' || root) | x'4000000000000000'::bigint AS key
         FROM unnest(tenants, roots) AS b(tenant, root) ORDER BY key) AS wanted;
 
-    -- Rows that share a root follow each other in rounds. Whatever else they share across roots: then one by one.
+    -- Receipts of one obligation follow each other in rounds, each judged by what the one before it left. An id or a key that
+    -- comes twice is rare: then one by one.
     SELECT CASE WHEN count(DISTINCT tenant || receipt_id) < count(*)
-                  OR count(DISTINCT tenant || emitter || '/' || dedupe_key) < count(dedupe_key)
-                  OR count(DISTINCT tenant || kind || obligation_id) < count(DISTINCT tenant || kind || obligation_id || '/' || root)
+                  OR count(DISTINCT tenant || emitter || '/' || nullif(dedupe_key, '')) < count(nullif(dedupe_key, ''))
                 THEN array_agg(ord ORDER BY ord) ELSE array_agg(round ORDER BY ord) END
     INTO rounds
-    FROM (SELECT *, row_number() OVER (PARTITION BY tenant, root ORDER BY ord)::integer AS round
-          FROM unnest(tenants, receipt_ids, kinds, obligation_ids, emitters, dedupe_keys, roots)
-               WITH ORDINALITY AS u(tenant, receipt_id, kind, obligation_id, emitter, dedupe_key, root, ord)) AS b;
+    FROM (SELECT *, CASE WHEN kind IN ('obligation', 'startup')
+                         THEN row_number() OVER (PARTITION BY tenant, kind, obligation_id ORDER BY ord) ELSE 1 END::integer AS round
+          FROM unnest(tenants, receipt_ids, kinds, obligation_ids, emitters, dedupe_keys)
+               WITH ORDINALITY AS u(tenant, receipt_id, kind, obligation_id, emitter, dedupe_key, ord)) AS b;
     SELECT max(round) INTO last_round FROM unnest(rounds) AS u(round);
 
     -- The ledger's clock never goes back, whatever the machine's does: everything committed so far is in `tally`.
     SELECT greatest(clock_timestamp(), max(last_stored_at) + interval '1 microsecond') INTO base
     FROM tally WHERE tenant = ANY (tenants);
 
+    -- Which partitions may hold these ids is known before the statement starts: it opens those and no others.
+    SELECT min(id COLLATE "C"), max(id COLLATE "C") INTO lowest, highest FROM unnest(receipt_ids) AS u(id);
+
     FOR this_round IN 1..last_round LOOP
-        WITH b AS MATERIALIZED (
-            SELECT u.* FROM unnest(rounds, tenants, receipt_ids, kinds, phases, rights, emitters, task_ids, roots, obligation_ids,
+        WITH RECURSIVE b AS MATERIALIZED (
+            SELECT u.round, u.tenant, u.receipt_id, u.kind, u.phase, u."right", u.emitter, u.task_id, u.root, u.obligation_id,
+                   u.owner, u.recipient, u.status, nullif(u.cause, '') AS cause, nullif(u.dedupe_key, '') AS dedupe_key,
+                   u.dedupe_digest, nullif(u.due, '')::timestamptz AS due, u.body, u.digest, nullif(u.signature, '') AS signature, u.ord
+            FROM unnest(rounds, tenants, receipt_ids, kinds, phases, rights, emitters, task_ids, roots, obligation_ids,
                                    owners, recipients, statuses, causes, dedupe_keys, dedupe_digests, dues, bodies, digests, signatures)
                 WITH ORDINALITY AS u(round, tenant, receipt_id, kind, phase, "right", emitter, task_id, root, obligation_id,
                                      owner, recipient, status, cause, dedupe_key, dedupe_digest, due, body, digest, signature, ord)
             WHERE u.round = this_round
         ), judged AS MATERIALIZED (
             SELECT b.*,
-                coalesce(seen.stored_at, twin.stored_at, base + b.ord * interval '1 microsecond') AS at,
-                coalesce(seen.position, twin.position, coalesce(root_task.length, 0) + 1) AS place,
-                coalesce(root_task.head, chain_seed(b.tenant, b.root)) AS previous,
-                coalesce(twin.receipt_id, b.receipt_id) AS told_id,
-                held.state IS NULL AS opens,
+                coalesce(seen.stored_at, known.stored_at) AS first_at,
+                coalesce(seen.position, known.position) AS first_place, coalesce(root_task.length, 0) AS length,
+                coalesce(root_task.head, chain_seed(b.tenant, b.root)) AS head,
+                CASE WHEN seen.digest IS NULL THEN known.receipt_id END AS twin_id,
+                held.state IS NULL AS opens, held.custodian, held.opened_by, held.opened_at, held.moved_by, held.custody_at,
                 CASE
                     WHEN seen.digest = b.digest THEN 'REPLAYED'
                     WHEN seen.digest IS NOT NULL THEN 'RECEIPT_CONFLICT'
@@ -124,15 +140,28 @@ BEGIN
                 END AS outcome
             FROM b
             LEFT JOIN LATERAL (SELECT r.digest, r.stored_at, r.position FROM receipt AS r
-                               WHERE r.tenant = b.tenant AND r.receipt_id = b.receipt_id) AS seen ON true
-            LEFT JOIN dedupe AS known ON known.tenant = b.tenant AND known.emitter = b.emitter AND known.dedupe_key = b.dedupe_key
-            LEFT JOIN LATERAL (SELECT r.receipt_id, r.stored_at, r.position FROM receipt AS r
-                               WHERE seen.digest IS NULL AND r.tenant = known.tenant AND r.receipt_id = known.receipt_id) AS twin ON true
-            LEFT JOIN obligation AS held ON b.kind IN ('obligation', 'startup')
-                 AND held.tenant = b.tenant AND held.kind = b.kind AND held.obligation_id = b.obligation_id
-            LEFT JOIN task AS root_task ON root_task.tenant = b.tenant AND root_task.task_id = b.root
-        ), stored AS MATERIALIZED (
-            SELECT *, link(previous, digest, receipt_id, place, at) AS chain FROM judged WHERE outcome = 'STORED'
+                               WHERE r.tenant = b.tenant AND r.receipt_id = b.receipt_id
+                                 AND r.receipt_id BETWEEN lowest AND highest LIMIT 1) AS seen ON true
+            LEFT JOIN LATERAL (SELECT d.* FROM dedupe AS d
+                               WHERE d.tenant = b.tenant AND d.emitter = b.emitter AND d.dedupe_key = b.dedupe_key LIMIT 1) AS known ON true
+            LEFT JOIN LATERAL (SELECT o.* FROM obligation AS o
+                               WHERE b.kind IN ('obligation', 'startup')
+                                 AND o.tenant = b.tenant AND o.kind = b.kind AND o.obligation_id = b.obligation_id LIMIT 1) AS held ON true
+            LEFT JOIN LATERAL (SELECT t.length, t.head FROM task AS t
+                               WHERE t.tenant = b.tenant AND t.task_id = b.root LIMIT 1) AS root_task ON true
+        ), ranked AS MATERIALIZED (
+            SELECT *, base + (told + row_number() OVER (ORDER BY ord)) * interval '1 microsecond' AS at,
+                   row_number() OVER (PARTITION BY tenant, root ORDER BY ord) AS rank
+            FROM judged WHERE outcome = 'STORED'
+        ), later AS MATERIALIZED (
+            SELECT * FROM ranked WHERE rank > 1
+        ), stored AS (
+            -- Each receipt of a root hangs on the one before it; mostly every root comes once, and `later` is empty.
+            SELECT r.*, r.length + 1 AS place, r.head AS previous, link(r.head, r.digest, r.receipt_id, r.length + 1, r.at) AS chain
+            FROM ranked AS r WHERE r.rank = 1
+            UNION ALL
+            SELECT l.*, s.place + 1, s.chain, link(s.chain, l.digest, l.receipt_id, s.place + 1, l.at)
+            FROM stored AS s JOIN later AS l ON l.rank = s.rank + 1 AND l.tenant = s.tenant AND l.root = s.root
         ), receipts AS (
             INSERT INTO receipt (tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id, caused_by,
                                  body, digest, previous, chain, signature)
@@ -140,32 +169,35 @@ BEGIN
             FROM stored
         ), roots_moved AS (
             INSERT INTO task (tenant, task_id, root_task_id, length, head)
-            SELECT tenant, root, root, place, chain FROM stored
+            SELECT DISTINCT ON (tenant, root) tenant, root, root, place, chain FROM stored ORDER BY tenant, root, place DESC
             ON CONFLICT (task_id, tenant) DO UPDATE SET length = excluded.length, head = excluded.head
         ), tasks AS (
             INSERT INTO task (tenant, task_id, root_task_id)
-            SELECT tenant, task_id, root FROM stored WHERE task_id <> root
+            SELECT DISTINCT tenant, task_id, root FROM stored WHERE task_id <> root
             ON CONFLICT (task_id, tenant) DO NOTHING
-        ), opened AS (
+        ), obligations AS (
             INSERT INTO obligation (tenant, kind, obligation_id, task_id, principal_ai, custodian, state, opened_by, opened_at,
-                                    moved_by, custody_at, due_at)
-            SELECT tenant, kind, obligation_id, task_id, owner, recipient, 'open', receipt_id, at, receipt_id, at, due
-            FROM stored WHERE kind IN ('obligation', 'startup') AND opens
-        ), moved AS (
-            UPDATE obligation AS o SET custodian = s.recipient, moved_by = s.receipt_id, custody_at = s.at
-            FROM stored AS s
-            WHERE s.phase = 'escalate' AND o.tenant = s.tenant AND o.kind = s.kind AND o.obligation_id = s.obligation_id
-        ), closed AS (
-            UPDATE obligation AS o SET state = s.status, closed_by = s.receipt_id, closed_at = s.at
-            FROM stored AS s
-            WHERE s.phase = 'complete' AND o.tenant = s.tenant AND o.kind = s.kind AND o.obligation_id = s.obligation_id
+                                    moved_by, custody_at, due_at, closed_by, closed_at)
+            SELECT tenant, kind, obligation_id, task_id, owner,
+                   CASE WHEN opens OR phase = 'escalate' THEN recipient ELSE custodian END,
+                   CASE WHEN phase = 'complete' THEN status ELSE 'open' END,
+                   coalesce(opened_by, receipt_id), coalesce(opened_at, at),
+                   CASE WHEN opens OR phase = 'escalate' THEN receipt_id ELSE moved_by END,
+                   CASE WHEN opens OR phase = 'escalate' THEN at ELSE custody_at END,
+                   due, CASE WHEN phase = 'complete' THEN receipt_id END, CASE WHEN phase = 'complete' THEN at END
+            FROM stored WHERE kind IN ('obligation', 'startup') AND (opens OR phase <> 'accepted')
+            ON CONFLICT (obligation_id, kind, tenant) DO UPDATE SET
+                custodian = excluded.custodian, state = excluded.state, moved_by = excluded.moved_by,
+                custody_at = excluded.custody_at, closed_by = excluded.closed_by, closed_at = excluded.closed_at
         ), remembered AS (
-            INSERT INTO dedupe (tenant, emitter, dedupe_key, receipt_id, digest)
-            SELECT tenant, emitter, dedupe_key, receipt_id, dedupe_digest FROM stored WHERE dedupe_key IS NOT NULL
+            INSERT INTO dedupe (tenant, emitter, dedupe_key, receipt_id, digest, stored_at, position)
+            SELECT tenant, emitter, dedupe_key, receipt_id, dedupe_digest, at, place FROM stored WHERE dedupe_key IS NOT NULL
         )
-        SELECT array_agg(ord), array_agg(CASE WHEN outcome = 'STORED' AND opens THEN 'OPENED' ELSE outcome END),
-               array_agg(told_id), array_agg(at), array_agg(place)
-        INTO t_ordinal, t_outcome, t_receipt, t_stored, t_position FROM judged;
+        SELECT array_agg(j.ord), array_agg(CASE WHEN j.outcome = 'STORED' AND j.opens THEN 'OPENED' ELSE j.outcome END),
+               array_agg(coalesce(j.twin_id, j.receipt_id)), array_agg(coalesce(j.first_at, s.at, base)), array_agg(coalesce(j.first_place, s.place, 0))
+        INTO t_ordinal, t_outcome, t_receipt, t_stored, t_position
+        FROM judged AS j LEFT JOIN stored AS s ON s.ord = j.ord;
+        told := told + cardinality(t_ordinal);
         told_ordinal := told_ordinal || t_ordinal; told_outcome := told_outcome || t_outcome;
         told_receipt := told_receipt || t_receipt; told_stored := told_stored || t_stored;
         told_position := told_position || t_position;

@@ -6,7 +6,7 @@ CREATE TYPE memorygate.stored_receipt AS (
 );
 
 CREATE FUNCTION memorygate.receipt(tenant uuid, receipt_id text) RETURNS SETOF memorygate.stored_receipt
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
@@ -16,7 +16,7 @@ $$;
 
 CREATE FUNCTION memorygate.task_receipts(tenant uuid, task_id text, after_at timestamptz, after_id text, most integer)
 RETURNS SETOF memorygate.stored_receipt
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
@@ -29,7 +29,7 @@ $$;
 -- Up to the origin of the anchor, then down to everything it caused. Ancestors first, so that a bounded answer holds the anchor's own past.
 CREATE FUNCTION memorygate.chain_receipts(tenant uuid, receipt_id text, most integer) RETURNS SETOF memorygate.stored_receipt
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     past text[];
     found text[];
@@ -38,7 +38,8 @@ BEGIN
         SELECT r.receipt_id, r.caused_by, 1 AS depth FROM memorygate.receipt AS r WHERE r.tenant = $1 AND r.receipt_id = $2
         UNION ALL
         SELECT r.receipt_id, r.caused_by, up.depth + 1
-        FROM up JOIN memorygate.receipt AS r ON r.tenant = $1 AND r.receipt_id = up.caused_by
+        FROM up CROSS JOIN LATERAL (
+            SELECT x.receipt_id, x.caused_by FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = up.caused_by LIMIT 1) AS r
         WHERE up.depth < $3
     ) CYCLE receipt_id SET looped USING path
     SELECT array_agg(up.receipt_id ORDER BY up.depth) INTO past FROM up WHERE NOT up.looped;
@@ -46,7 +47,8 @@ BEGIN
     WITH RECURSIVE down AS (
         SELECT past[cardinality(past)] COLLATE "C" AS id
         UNION
-        SELECT r.receipt_id FROM down JOIN memorygate.receipt AS r ON r.tenant = $1 AND r.caused_by = down.id
+        SELECT r.receipt_id FROM down CROSS JOIN LATERAL (
+            SELECT x.receipt_id FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.caused_by = down.id OFFSET 0) AS r
     ), bounded AS (SELECT id FROM down LIMIT $3)
     SELECT array_agg(id) INTO found FROM (
         SELECT id FROM unnest(past) WITH ORDINALITY AS u(id, place)
@@ -54,7 +56,8 @@ BEGIN
 
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
-    FROM unnest(found) AS u(id) JOIN memorygate.receipt AS r ON r.tenant = $1 AND r.receipt_id = u.id
+    FROM unnest(found) AS u(id)
+    CROSS JOIN LATERAL (SELECT x.* FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = u.id LIMIT 1) AS r
     ORDER BY r.stored_at, r.receipt_id;
 END
 $$;
@@ -66,16 +69,23 @@ CREATE FUNCTION memorygate.inbox(
     moved_by text, custody_at timestamptz, due_at timestamptz, body text
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
+DECLARE
+    page obligation[];
+    lowest text;
+    highest text;
 BEGIN
-    RETURN QUERY
-    SELECT o.obligation_id, o.kind, o.task_id, o.principal_ai, o.opened_at, o.opened_by, o.moved_by, o.custody_at, o.due_at, r.body
-    FROM (SELECT * FROM memorygate.obligation AS x
+    SELECT array_agg(o), min(o.moved_by), max(o.moved_by) INTO page, lowest, highest
+    FROM (SELECT x.* FROM memorygate.obligation AS x
           WHERE x.state = 'open' AND x.tenant = $1 AND x.custodian = $2 AND x.kind = $3
             AND (x.custody_at, x.obligation_id) > ($6, $7 COLLATE "C")
             AND ($4 IS NULL OR x.task_id = $4) AND ($5 IS NULL OR x.principal_ai = $5)
-          ORDER BY x.custody_at, x.obligation_id LIMIT $8) AS o
-    JOIN memorygate.receipt AS r ON r.tenant = $1 AND r.receipt_id = o.moved_by
+          ORDER BY x.custody_at, x.obligation_id LIMIT $8) AS o;
+    RETURN QUERY
+    SELECT o.obligation_id, o.kind, o.task_id, o.principal_ai, o.opened_at, o.opened_by, o.moved_by, o.custody_at, o.due_at, r.body
+    FROM unnest(page) AS o
+    CROSS JOIN LATERAL (SELECT x.body FROM memorygate.receipt AS x
+                        WHERE x.tenant = $1 AND x.receipt_id = o.moved_by AND x.receipt_id BETWEEN lowest AND highest LIMIT 1) AS r
     ORDER BY o.custody_at, o.obligation_id;
 END
 $$;
@@ -87,7 +97,7 @@ RETURN pg_snapshot_xmin(pg_current_snapshot());
 
 CREATE FUNCTION memorygate.stream(tenant uuid, after_written xid8, after_at timestamptz, most integer)
 RETURNS TABLE (written_by xid8, receipt_id text, stored_at timestamptz, root_task_id text, "position" bigint, digest bytea, chain bytea, signature text, body text)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT r.written_by, r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
@@ -102,7 +112,7 @@ CREATE FUNCTION memorygate.summary(tenant uuid) RETURNS TABLE (
     receipts bigint, obligations bigint, succeeded bigint, failed bigint, canceled bigint,
     startups bigint, startups_ready bigint, startups_failed bigint, oldest_open timestamptz, overdue bigint, latest timestamptz
 )
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT coalesce(sum(t.receipts), 0)::bigint, coalesce(sum(t.obligations), 0)::bigint, coalesce(sum(t.succeeded), 0)::bigint,

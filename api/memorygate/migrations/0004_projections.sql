@@ -115,8 +115,8 @@ BEGIN
     SELECT d.tenant, d.kind, d.obligation_id, d.task_id, d.principal_ai, d.custodian, d.state, d.opened_by, d.opened_at, d.moved_by,
            d.custody_at, moment(r.body::jsonb -> 'metadata' ->> 'deadline_at'), d.closed_by, d.closed_at
     FROM derived_obligation AS d JOIN receipt AS r ON r.tenant = d.tenant AND r.receipt_id = d.opened_by;
-    INSERT INTO dedupe (tenant, emitter, dedupe_key, receipt_id, digest)
-    SELECT tenant, body::jsonb ->> 'emitter', body::jsonb ->> 'dedupe_key', receipt_id, dedupe_digest(body)
+    INSERT INTO dedupe (tenant, emitter, dedupe_key, receipt_id, digest, stored_at, position)
+    SELECT tenant, body::jsonb ->> 'emitter', body::jsonb ->> 'dedupe_key', receipt_id, dedupe_digest(body), stored_at, position
     FROM receipt WHERE body::jsonb ? 'dedupe_key';
     INSERT INTO tally (tenant, slot, receipts, obligations, succeeded, failed, canceled, startups, startups_ready, startups_failed, last_stored_at)
     SELECT tenant, 0, receipts, obligations, succeeded, failed, canceled, startups, startups_ready, startups_failed, last_stored_at

@@ -4,6 +4,7 @@ import gzip
 import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -133,7 +134,7 @@ async def test_a_removed_end_is_missed_by_what_is_derived(fresh_ledger: LedgerDa
 TABLES = {
     "task": "tenant, task_id, root_task_id, length, head",
     "obligation": "tenant, kind, obligation_id, task_id, principal_ai, custodian, state, opened_by, opened_at, moved_by, custody_at, due_at, closed_by, closed_at",
-    "dedupe": "tenant, emitter, dedupe_key, receipt_id, digest",
+    "dedupe": "tenant, emitter, dedupe_key, receipt_id, digest, stored_at, position",
 }
 
 
@@ -253,7 +254,7 @@ async def test_what_is_not_of_this_time_is_kept_all_the_same(fresh_ledger: Ledge
         for receipt_id in ("0" * 26, "7" + "Z" * 25):
             [answer] = await ledger.append([made(accepted(task_id=f"t{receipt_id[0]}", receipt_id=receipt_id))])
             assert answer.outcome is Outcome.STORED
-            assert await ledger.receipt(made(accepted(task_id="x")).tenant, receipt_id) is not None
+            assert await ledger.receipt(UUID(TENANT), receipt_id) is not None
     finally:
         await ledger.close()
     assert (await verify(fresh_ledger.auditor)).receipts == 2

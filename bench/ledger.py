@@ -1,0 +1,389 @@
+"""`make bench-ledger`: what a receipt costs beside pgbench, a page of a long inbox beside a short one, how fast the
+relay drains.
+
+Every figure is a ratio of two things measured in one run on one database, with durable commits. The reference of the
+first is one prepared statement that inserts the same three rows without asking anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import asyncpg
+import load
+import setting
+import uvloop
+from ulid import ULID
+
+from legivellum_identity import api_keys
+from memorygate.schema import WRITER, migrate_ledger
+from metagate_operator.ledger_door import Access, HttpLedgerDoor
+from metagate_operator.relay import DRAINERS, Pace, Relay
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change, TenantRow
+from metagate_store.witnessing import Witness
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SERVE = "from memorygate.main import main; main()"
+COUNTER = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Citizen:
+    tenant: UUID
+    name: str
+    type: str
+    rights: tuple[str, ...] = ()
+    key: str = ""
+
+
+def citizen(name: str, kind: str, *rights: str) -> Citizen:
+    return Citizen(uuid4(), name, kind, rights, api_keys.mint().key)
+
+
+async def publish(on: setting.Base, *people: Citizen) -> None:
+    publisher = await Publisher.open(on.publisher)
+    await publisher.load()
+    who = [{"tenant": str(one.tenant), "principal_key": one.name} for one in people]
+    rows = setting._row  # noqa: SLF001 - the benchmark's own
+    await publisher.publish(
+        Change(
+            tenants=[TenantRow(one.tenant, f"bench-{one.name}", datetime.now(UTC)) for one in people],
+            upserts={
+                "principal": [
+                    rows(**at, type=one.type, scope="Namespace", rights=list(one.rights), suspended=False, generation=1)
+                    for one, at in zip(people, who, strict=True)
+                ],
+                "api_key": [
+                    rows(
+                        sha256=api_keys.digest_of(one.key),
+                        key_id=api_keys.id_of(one.key.encode()),
+                        expires_at=None,
+                        **at,
+                    )
+                    for one, at in zip(people, who, strict=True)
+                ],
+            },
+        )
+    )
+    await publisher.close()
+
+
+@contextlib.contextmanager
+def served(on: setting.Base, writer: str, *, workers: int) -> Iterator[int]:
+    port = setting.free_port()
+    environ = {
+        **os.environ,  # noqa: TID251
+        "MEMORYGATE_DATABASE_URL": writer,
+        "MEMORYGATE_IDENTITY_DATABASE_URL": on.postgres.dsn("metagate_identity"),
+        "MEMORYGATE_PORT": str(port),
+        "MEMORYGATE_WORKERS": str(workers),
+        "MEMORYGATE_RATE_PER_SECOND": "0",
+    }
+    process = subprocess.Popen([sys.executable, "-c", SERVE, "serve"], env=environ, stderr=subprocess.DEVNULL)
+    try:
+        setting._until_ready(port, process)  # noqa: SLF001
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def ulid_prefix() -> str:
+    return str(ULID())[:10]
+
+
+class Emitter(load.Connection):
+    """Every receipt is a new one. `root`: one task for all, or each its own."""
+
+    def __init__(self, who: Citizen, root: str | None, *rest: object) -> None:
+        super().__init__(b"", *rest)  # type: ignore[arg-type]
+        self.who, self.root, self.prefix = who, root, ulid_prefix()
+
+    def ask(self) -> None:
+        number = next(COUNTER)
+        receipt = {
+            "receipt_id": f"{self.prefix}{number:016d}",
+            "task_id": self.root or f"t{number}",
+            "obligation_id": f"o{number}",
+            "phase": "accepted",
+            "principal_ai": self.who.name,
+            "task_type": "index",
+            "task_summary": "index a document",
+            "created_at": "2027-01-01T00:00:00Z",
+            "metadata": {"component": "indexer_1", "attempt": 1},
+        }
+        body = json.dumps(receipt).encode()
+        self.request = (
+            b"POST /receipts HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (self.who.key.encode(), len(body), body)
+        )
+        super().ask()
+
+
+def emit(port: int, who: Citizen, root: str | None, *, connections: int, seconds: float) -> load.Tally:
+    async def drive() -> load.Tally:
+        loop = asyncio.get_running_loop()
+        tally = load.Tally(seconds=seconds)
+        start = time.perf_counter() + 0.5
+        finished = []
+        for _ in range(connections):
+            done = loop.create_future()
+            await loop.create_connection(
+                lambda done=done: Emitter(who, root, tally, start + seconds, start, done), "127.0.0.1", port
+            )
+            finished.append(done)
+        await asyncio.gather(*finished)
+        return tally
+
+    tally = uvloop.run(drive())
+    assert set(tally.statuses) == {201}, tally.statuses
+    assert not tally.broken
+    return tally
+
+
+# What one stored receipt writes, by one prepared statement and without a question: the physical limit of the same rows.
+INSERT = """
+WITH new AS (SELECT '{prefix}' || upper(substr(md5(random()::text), 1, 16)) AS id, md5(random()::text) AS task), r AS (
+    INSERT INTO memorygate.receipt (
+        tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id, caused_by, body,
+        digest, previous, chain)
+    SELECT '{tenant}', id, clock_timestamp(), 'obligation', 'accepted', task, task, 1, task, NULL, E'{body}',
+           decode('{hash}', 'hex'), decode('{hash}', 'hex'), decode('{hash}', 'hex') FROM new
+), t AS (
+    INSERT INTO memorygate.task (tenant, task_id, root_task_id, length, head)
+    SELECT '{tenant}', task, task, 1, decode('{hash}', 'hex') FROM new
+)
+INSERT INTO memorygate.obligation (
+    tenant, kind, obligation_id, task_id, principal_ai, custodian, state, opened_by, opened_at, moved_by, custody_at)
+SELECT '{tenant}', 'obligation', task, task, 'bench', 'bench', 'open', id, clock_timestamp(), id, clock_timestamp()
+FROM new;
+"""
+
+
+def pgbench(on: setting.Base, body: str, *, connections: int, seconds: int) -> float:
+    script = Path(tempfile.mkdtemp(prefix="ledger-pgbench-")) / "insert.sql"
+    script.write_text(
+        INSERT.format(prefix=ulid_prefix(), tenant=uuid4(), body=body.replace(":", "\\x3a"), hash="ab" * 32).replace(
+            "\n", " "
+        )
+    )
+    command = [str(setting._binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", "2", "-T", str(seconds)]  # noqa: SLF001
+    database = on.superuser.replace("/postgres?", "/metagate?")
+    done = subprocess.run([*command, "-f", str(script), database], check=True, capture_output=True, text=True)
+    return float(re.search(r"tps = ([\d.]+)", done.stdout)[1])
+
+
+async def fetch(on: setting.Base, query: str, *args: object) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
+    try:
+        return await connection.fetch(query, *args)
+    finally:
+        await connection.close()
+
+
+def posts(on: setting.Base, writer: str, who: Citizen, arguments: argparse.Namespace) -> dict[str, object]:
+    spread, single, reference = [], [], []
+    seconds, connections = arguments.seconds, arguments.connections
+    with served(on, writer, workers=arguments.workers) as port:
+        emit(port, who, None, connections=connections, seconds=1)
+        [row] = asyncio.run(fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1"))
+        for n in range(arguments.rounds):
+            before = asyncio.run(fetch(on, "SELECT sum(receipts) FROM memorygate.tally"))[0][0]
+            tally = emit(port, who, None, connections=connections, seconds=seconds)
+            after = asyncio.run(fetch(on, "SELECT sum(receipts) FROM memorygate.tally"))[0][0]
+            assert after - before >= tally.statuses[201], "an answer without a row"
+            spread.append(tally)
+            reference.append(pgbench(on, row[0], connections=connections, seconds=int(seconds)))
+            single.append(emit(port, who, f"root{n}", connections=connections, seconds=seconds))
+
+    def rate(tallies: list[load.Tally]) -> float:
+        return statistics.median(len(tally.latencies) / tally.seconds for tally in tallies)
+
+    limit = statistics.median(reference)
+    return {
+        "posts_per_second": round(rate(spread)),
+        "p99_ms": round(statistics.median(tally.quantile(0.99) for tally in spread), 1),
+        "single_root_per_second": round(rate(single)),
+        "pgbench_per_second": round(limit),
+        "ratio": round(rate(spread) / limit, 2),
+        "single_root_ratio": round(rate(single) / limit, 2),
+        "wanted": 0.6,
+    }
+
+
+FILL = """
+WITH made AS (
+    SELECT n, ulid_floor(now() - n * interval '1 second') AS id, 'fill-' || n AS task, n <= $3 AS open
+    FROM generate_series($1::bigint, $2::bigint) AS n
+), r AS (
+    INSERT INTO receipt (
+        tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id, caused_by, body,
+        digest, previous, chain)
+    SELECT $4::text::uuid, id, now() - n * interval '1 second', 'obligation', 'accepted', task, task, 1, task, NULL, $5,
+           decode($6, 'hex'), decode($6, 'hex'), decode($6, 'hex') FROM made
+)
+INSERT INTO obligation (
+    tenant, kind, obligation_id, task_id, principal_ai, custodian, state, opened_by, opened_at, moved_by, custody_at,
+    closed_by, closed_at)
+SELECT $4::text::uuid, 'obligation', task, task, 'bench', 'bench', CASE WHEN open THEN 'open' ELSE 'success' END, id,
+       now(), id, now() - n * interval '1 second', CASE WHEN open THEN NULL ELSE id END,
+       CASE WHEN open THEN NULL ELSE now() END
+FROM made
+"""
+
+
+async def fill(on: setting.Base, tenant: UUID, body: str, last: int, *, still_open: int) -> None:
+    connection = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
+    try:
+        await connection.execute("SET search_path = memorygate; SET synchronous_commit = off")
+        for at in range(1, last + 1, 50_000):
+            await connection.execute(FILL, at, min(at + 49_999, last), still_open, str(tenant), body, "cd" * 32)
+        await connection.execute("ANALYZE receipt; ANALYZE obligation")
+    finally:
+        await connection.close()
+
+
+def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[str, object]:
+    """p99 of a page at few and at many; a page in the middle of the many too."""
+    few, many = citizen("bench", "principal"), citizen("bench", "principal")
+    asyncio.run(publish(on, few, many))
+    [row] = asyncio.run(fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1"))
+    asyncio.run(fill(on, few.tenant, row[0], 1_000, still_open=1_000))
+    asyncio.run(fill(on, many.tenant, row[0], arguments.receipts, still_open=arguments.open))
+
+    def page(who: Citizen) -> bytes:
+        return b"GET /inbox HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\n\r\n" % who.key.encode()
+
+    times: dict[str, list[float]] = {"few": [], "many": []}
+    with served(on, writer, workers=arguments.workers) as port:
+        for _ in range(arguments.rounds + 1):
+            for name, who in (("few", few), ("many", many)):
+                tally = load.drive("127.0.0.1", port, [page(who)], connections=4, seconds=2, warm=0.5)
+                assert set(tally.statuses) == {200}, tally.statuses
+                times[name].append(tally.quantile(0.99))
+    small, large = statistics.median(times["few"]), statistics.median(times["many"])
+    return {
+        "open": arguments.open,
+        "receipts": arguments.receipts,
+        "p99_ms_at_1000": round(small, 1),
+        "p99_ms": round(large, 1),
+        "ratio": round(large / small, 2),
+        "wanted": 2.0,
+    }
+
+
+def relay(on: setting.Base, writer: str, witness: Citizen, arguments: argparse.Namespace) -> dict[str, object]:
+    """Startups opened while nobody relays, and the time until the outbox is empty; then bootstrap while it drains."""
+    booters = asyncio.run(setting.publish(on, 64))
+    requests = [booter.request() for booter in booters]
+    key = Path(tempfile.mkdtemp(prefix="ledger-bench-")) / "key"
+    key.write_text(witness.key)
+    found: dict[str, object] = {}
+    with setting.served(on, workers=1, METAGATE_LEDGER_URL="http://mirrored") as api:
+        quiet = load.drive("127.0.0.1", api, requests, connections=8, seconds=4)
+        load.drive("127.0.0.1", api, requests, connections=64, seconds=arguments.seconds * 2)
+        waiting = asyncio.run(fetch(on, "SELECT count(*) FROM metagate.outbox WHERE event = 'OPEN'"))[0][0]
+        with served(on, writer, workers=arguments.workers) as port:
+            access = Access(f"http://127.0.0.1:{port}", api_key_file=key)
+            started = time.perf_counter()
+            took = asyncio.run(_drain(on, access, started))
+            found["startups"] = waiting
+            found["startups_per_second"] = round(waiting / took)
+            load.drive("127.0.0.1", api, requests, connections=64, seconds=arguments.seconds * 2)
+            relaying = subprocess.Popen(
+                [sys.executable, __file__, "--relay", on.publisher, access.url, str(key)], stderr=subprocess.DEVNULL
+            )
+            try:
+                busy = load.drive("127.0.0.1", api, requests, connections=8, seconds=4)
+            finally:
+                relaying.kill()
+                relaying.wait()
+    found |= {
+        "bootstrap_p99_ms": round(quiet.quantile(0.99), 1),
+        "bootstrap_p99_ms_while_draining": round(busy.quantile(0.99), 1),
+        "ratio": round(busy.quantile(0.99) / quiet.quantile(0.99), 2),
+        "wanted": {"startups_per_second": 5_000, "ratio": 1.15},
+    }
+    return found
+
+
+async def _drain(on: setting.Base, access: Access, started: float) -> float:
+    outboxes = [Witness(on.publisher) for _ in range(DRAINERS)]
+    work = asyncio.create_task(Relay(outboxes, HttpLedgerDoor(access), pace=Pace(idle_seconds=0.01)).run())
+    counting = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
+    try:
+        while await counting.fetchval("SELECT EXISTS (SELECT FROM metagate.outbox)"):
+            await asyncio.sleep(0.1)
+        return time.perf_counter() - started
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await counting.close()
+        for outbox in outboxes:
+            await outbox.close()
+
+
+async def _relay_for_ever(publisher: str, url: str, key: str) -> None:
+    access = Access(url, api_key_file=Path(key))
+    await Relay([Witness(publisher) for _ in range(DRAINERS)], HttpLedgerDoor(access)).run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--relay", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--receipts", type=int, default=10_000_000, help="in the ledger of the long inbox")
+    parser.add_argument("--open", type=int, default=1_000_000, help="of them open")
+    parser.add_argument("--only", choices=["posts", "inbox", "relay"])
+    arguments = parser.parse_args()
+    if arguments.relay:
+        asyncio.run(_relay_for_ever(*arguments.relay))
+    found: dict[str, object] = {}
+    with setting.base() as on:
+        word = "of-the-benchmark"
+        asyncio.run(migrate_ledger(on.postgres.dsn(), passwords={WRITER: word}))
+        before, _, after = on.postgres.dsn().partition("@")
+        writer = f"{before.partition('://')[0]}://{WRITER}:{word}@{after}"
+        emitter, witness = citizen("bench", "principal"), citizen("metagate", "service", "witness")
+        asyncio.run(publish(on, emitter, witness))
+        if arguments.only in {None, "posts"}:
+            found["posts"] = posts(on, writer, emitter, arguments)
+            print(json.dumps(found["posts"]), flush=True)
+        else:
+            with served(on, writer, workers=1) as port:
+                emit(port, emitter, None, connections=1, seconds=0.2)
+        if arguments.only in {None, "relay"}:
+            found["relay"] = relay(on, writer, witness, arguments)
+            print(json.dumps(found["relay"]), flush=True)
+        if arguments.only in {None, "inbox"}:
+            found["inbox"] = inbox(on, writer, arguments)
+            print(json.dumps(found["inbox"]), flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "ledger.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
