@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import structlog
 
 from metagate_crds.world import CompileSettings
 from metagate_operator.cluster.bell import hush
-from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+from metagate_operator.cluster.connection import Kubernetes
 from metagate_operator.cluster.delay import Delay
 from metagate_operator.cluster.leadership import Leadership
 from metagate_operator.cluster.measures import Measures
@@ -27,11 +27,11 @@ from metagate_operator.cluster.reporter import ClusterReporter
 from metagate_operator.cluster.sight import Sights
 from metagate_operator.cluster.source import ClusterSource
 from metagate_operator.cluster.thrift import Thrift
+from metagate_operator.cluster.trust import discover, discovered, refresher
 from metagate_operator.failpoints import killing_at
 from metagate_operator.health import Facts, Health
 from metagate_operator.housekeeping import Housekeeper
-from metagate_operator.issuers import IssuerRefresher
-from metagate_operator.key_sources import KeysUnavailable, WebFetch, networks
+from metagate_operator.key_sources import WebFetch, networks
 from metagate_operator.ledger_door import Access, HttpLedgerDoor
 from metagate_operator.reconcile import Reconciler
 from metagate_operator.relay import relay
@@ -45,9 +45,8 @@ log = structlog.get_logger(__name__)
 
 # JSON from the API server may be nested ten thousand deep; reading it must not fail, so that judging it can.
 RECURSION_LIMIT = 30_000
-STACK_BYTES = 256 << 20
+STACK_BYTES = 64 << 20
 STORE_RETRY_SECONDS = 2.0
-DISCOVERY_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,8 @@ async def _reconcile(
     reporter = ClusterReporter(kubernetes, sights, instance=options.identity, everywhere=not options.namespaces)
     settings = await discovered(kubernetes, options.compile)
     shared = TakingTurns(publisher)
-    keys = _keys(kubernetes, shared, reporter, options)
+    web = WebFetch(ca_file=options.issuer_ca, allow=networks(options.issuer_networks))
+    keys = refresher(kubernetes, shared, reporter, web)
     reconciler = Reconciler(
         source=source,
         publisher=shared,
@@ -219,54 +219,13 @@ async def _reconcile(
         ledger = options.ledger
         tasks.append(lambda: relay(options.dsn, HttpLedgerDoor(ledger)))
     if settings.cluster_issuer is None:
-        tasks.append(lambda: _discover(kubernetes, options.compile, reconciler))
+        tasks.append(lambda: discover(kubernetes, options.compile, reconciler))
     if options.lease:
         tasks.append(leadership.keep)
     try:
         await together(*tasks)
     finally:
         await witness.close()
-
-
-def _keys(kubernetes: Kubernetes, store: TakingTurns, reporter: ClusterReporter, options: Options) -> IssuerRefresher:
-    """Who fetches issuers' public keys, and tells it in the status of their TokenIssuer."""
-    telling: set[asyncio.Task[None]] = set()
-
-    async def cluster(url: str) -> bytes:
-        try:
-            return await kubernetes.raw("GET", url)
-        except KubernetesError as error:
-            raise KeysUnavailable(f"the API server does not say: {type(error).__name__}") from error
-
-    def changed(name: str) -> None:
-        task = asyncio.create_task(reporter.keys_changed(name), name=f"keys of {name}")
-        telling.add(task)
-        task.add_done_callback(telling.discard)
-
-    web = WebFetch(ca_file=options.issuer_ca, allow=networks(options.issuer_networks))
-    keys = IssuerRefresher(store=store, web=web, cluster=cluster, on_change=changed)
-    reporter.freshness = keys.freshness
-    return keys
-
-
-async def _discover(kubernetes: Kubernetes, settings: CompileSettings, reconciler: Reconciler) -> None:
-    """The API server did not name its issuer at the start: ask until it does."""
-    while True:
-        await asyncio.sleep(DISCOVERY_RETRY_SECONDS)
-        known = await discovered(kubernetes, settings)
-        if known.cluster_issuer is not None:
-            reconciler.resync("the cluster's issuer became known", compile_settings=known)
-            await asyncio.Event().wait()
-
-
-async def discovered(kubernetes: Kubernetes, settings: CompileSettings) -> CompileSettings:
-    """With the issuer of the cluster's own tokens, as the API server names it; without, when it does not say."""
-    try:
-        found = await kubernetes.get("/.well-known/openid-configuration")
-        return replace(settings, cluster_issuer=str(found["issuer"]))
-    except (KubernetesError, KeyError, TypeError) as error:
-        log.warning("cluster_issuer_unknown", error=str(error))
-        return settings
 
 
 async def together(*works: Callable[[], Awaitable[None]]) -> None:
