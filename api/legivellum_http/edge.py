@@ -93,7 +93,9 @@ class Edge:
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001  # the last place where an error can still become an answer
-            return problem_answer(self.problem(error, exchange))
+            problem = self.problem(error, exchange)
+            exchange.code = problem.code
+            return problem_answer(problem)
 
     def problem(self, error: Exception, exchange: Exchange | None = None) -> Problem:
         """What an error is called outside. Whatever nobody foresaw is logged and answered as a defect."""

@@ -31,7 +31,9 @@ class Answer(NamedTuple):
 class Exchange:
     """A request being answered. `deadline` is the loop's time by which its answer is due."""
 
-    __slots__ = ("deadline", "headers", "method", "path", "receive", "request_id", "scope", "seconds", "who")
+    __slots__ = (
+        "code", "deadline", "headers", "method", "path", "reason", "receive", "request_id", "scope", "seconds", "who",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, *, request_id: str, seconds: float) -> None:
         self.scope = scope
@@ -43,7 +45,11 @@ class Exchange:
         self.seconds = seconds
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.who: tuple[str, str] | None = None
-        """(tenant, principal_key) once known: for the access log."""
+        """(tenant, principal_key) once known: for the access log, like the next two."""
+        self.code: Code | None = None
+        """Why it was refused."""
+        self.reason: str | None = None
+        """What was wrong with its credential; never any part of it."""
 
     def header(self, name: bytes) -> bytes | None:
         """The one value of a header; MALFORMED_REQUEST when it was sent several times."""

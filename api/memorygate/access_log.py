@@ -23,6 +23,8 @@ class AccessLog:
             method=exchange.method,
             path=exchange.scope.get("route_path", exchange.path[:256]),
             status=answer.status,
+            code=exchange.code,
+            reason=exchange.reason,
             ms=round(seconds * 1_000, 2),
             request_id=exchange.request_id,
             tenant=tenant,

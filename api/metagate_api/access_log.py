@@ -1,12 +1,16 @@
 """One event per request that is worth a line. Never a credential, never a declared value, never a query string."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import structlog
 
 from legivellum_http.exchange import Answer, Exchange
 
 _log = structlog.get_logger("metagate.access")
+
+# Somebody will send a key or a token as a part of the path; ids and names that belong there are shorter.
+_LONG_SEGMENT: Final = re.compile(r"[^/]{41,}")
 
 
 class AccessLog:
@@ -21,8 +25,10 @@ class AccessLog:
         log(
             "request",
             method=exchange.method,
-            path=exchange.path[:256],
+            path=_LONG_SEGMENT.sub("…", exchange.path)[:256],
             status=answer.status,
+            code=exchange.code,
+            reason=exchange.reason,
             ms=round(seconds * 1_000, 2),
             request_id=exchange.request_id,
             tenant=tenant,

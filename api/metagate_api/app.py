@@ -17,12 +17,12 @@ from legivellum_http.edge import Edge, Hot
 from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
-from metagate_api import admin, catalogue, doors, introspection, startups, views
+from metagate_api import admin, catalogue, doors, introspection, past, startups, views
 from metagate_api.access_log import AccessLog
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.gate import Gate, Seen
+from metagate_api.gate import Gate, Seen, exchange_of
 from metagate_api.metrics import BATCH_ROWS, RouteMetrics
 from metagate_api.packets import Shelf, Signs
 from metagate_api.reporting import Report
@@ -162,7 +162,7 @@ def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | 
     for path, methods in hot.items():
         for method, handler in methods.items():
             app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))
-    for module in (doors, startups, views, introspection, admin):
+    for module in (doors, startups, views, introspection, past, admin):  # admin's {kind} takes whatever is left
         app.include_router(module.router)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -185,34 +185,35 @@ class _Unguarded:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _response(problem: Problem) -> Response:
+def _response(request: Request, problem: Problem) -> Response:
+    exchange_of(request).code = problem.code
     answer = problem_answer(problem)
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers[:] = answer.headers
     return response
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _response(error.problem)
+    return _response(request, error.problem)
 
 
-async def _store_unavailable(_request: Request, error: Exception) -> Response:
+async def _store_unavailable(request: Request, error: Exception) -> Response:
     problem = unavailable(error)
     assert problem is not None
-    return _response(problem)
+    return _response(request, problem)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     """Where it is wrong and how; what was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
     if any(one["loc"][0] == "path" and one["loc"][-1] == "kind" for one in error.errors()):
-        return _response(Problem(Code.NOT_FOUND, "There is nothing at this path."))
-    return _response(Problem(Code.INVALID_REQUEST, "; ".join(found)))
+        return _response(request, Problem(Code.NOT_FOUND, "There is nothing at this path."))
+    return _response(request, Problem(Code.INVALID_REQUEST, "; ".join(found)))
 
 
-async def _framework_error(_request: Request, error: Exception) -> Response:
+async def _framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
-    return _response(Problem(code, "The request cannot be routed."))
+    return _response(request, Problem(code, "The request cannot be routed."))

@@ -54,6 +54,7 @@ class Door:
                 # Who has not seen the published keys yet must not call a good one bad.
                 raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
             metrics.AUTH_FAILURES.labels(caller.reason.value).inc()
+            exchange.reason = caller.reason.value
             refused = refuse(_CODES.get(caller.reason, Code.CREDENTIAL_INVALID), caller.detail)
             if caller.status == 403:
                 return refused
