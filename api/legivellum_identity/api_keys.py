@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-KEY_LENGTH: Final = 4 + 10 + 1 + 43 + 6
 
 _FORM: Final = re.compile(rb"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{49}\Z")
 _VALUE: Final = {character: value for value, character in enumerate(ALPHABET.encode())}

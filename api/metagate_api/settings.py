@@ -4,7 +4,6 @@ The names of 001:97-109 work as they are and with a `METAGATE_` prefix, which wi
 Kubernetes inject variables such as `METAGATE_PORT=tcp://10.0.0.1:8000` into every pod: `tcp://` values are ignored.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -183,8 +182,3 @@ def names(field: FieldInfo) -> tuple[str, ...]:
     """The environment variables of a setting, the one that wins first."""
     alias = field.validation_alias
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else ()
-
-
-def inherited(names_: tuple[str, ...]) -> dict[str, str]:
-    """The named variables as they are set now; for handing settings to a child process."""
-    return {name: os.environ[name] for name in names_ if name in os.environ}  # noqa: TID251  # this is the settings module

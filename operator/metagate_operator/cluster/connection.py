@@ -16,7 +16,6 @@ import kopf
 from kubernetes.aio import client, config
 
 APPLY = "application/apply-patch+yaml"
-MERGE = "application/merge-patch+json"
 JSON = "application/json"
 ACCEPTED = f"{JSON}, */*;q=0.1"
 """The API server answers 406 to whoever asks /openid/v1/jwks for plain JSON only."""

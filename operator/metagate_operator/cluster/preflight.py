@@ -14,7 +14,6 @@ from metagate_operator.cluster.resources import BASE
 
 CRDS_COMMAND = "metagate crds | kubectl apply --server-side -f -"
 RBAC_COMMAND = "metagate operator rbac | kubectl apply -f -"
-SCHEMA_COMMAND = "metagate migrate"
 
 
 class NotReady(Exception):  # noqa: N818 - it names a state

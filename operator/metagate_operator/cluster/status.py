@@ -28,9 +28,7 @@ def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dic
                 "type": each.type,
                 "status": each.status,
                 "reason": each.reason,
-                "message": each.message
-                if len(each.message) <= MESSAGE_LIMIT
-                else each.message[: MESSAGE_LIMIT - 1] + "…",
+                "message": _bounded(each.message),
                 "observedGeneration": verdict.generation,
                 "lastTransitionTime": _since(each.type, each.status, before) or moment,
             }
