@@ -37,6 +37,7 @@ async def ended(operator: Operator) -> str:
     return operator.log
 
 
+@pytest.mark.invariant("EXT-19")
 async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted: World) -> None:
     """Without its CRDs it does not start, and says what to run."""
     api_of(scripted).vanished.update({"profiles", "manifests"})
@@ -46,6 +47,7 @@ async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted
     assert "metagate crds | kubectl apply --server-side -f -" in said
 
 
+@pytest.mark.invariant("EXT-19")
 async def test_an_unmigrated_database_ends_it_with_the_command_that_migrates(scripted: World, postgres: Server) -> None:
     """An empty database is not one to write to."""
     empty = await postgres.make(migrated=False)
