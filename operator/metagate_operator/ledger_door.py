@@ -67,6 +67,7 @@ class HttpLedgerDoor:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._endpoint = f"{access.url.rstrip('/')}/receipts/batch"
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, receipts: Sequence[Mapping[str, Any]]) -> list[Answer]:
@@ -83,7 +84,7 @@ class HttpLedgerDoor:
         body = f'{{"receipts":[{",".join(receipts)}]}}'.encode()
         headers = {"Content-Type": "application/json", **await asyncio.to_thread(_credential, self._access)}
         try:
-            async with self._opened().post("/receipts/batch", data=body, headers=headers) as answer:
+            async with self._opened().post(self._endpoint, data=body, headers=headers) as answer:
                 if answer.status != 200:
                     raise LedgerAway(f"the ledger answered {answer.status}")
                 return _answers(await answer.json(), len(receipts))
@@ -94,7 +95,6 @@ class HttpLedgerDoor:
         if self._session is None or self._session.closed:
             ca = self._access.ca_file
             self._session = aiohttp.ClientSession(
-                self._access.url,
                 timeout=aiohttp.ClientTimeout(total=self._access.timeout_seconds, sock_connect=2.0),
                 connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=None if ca is None else str(ca))),
             )
