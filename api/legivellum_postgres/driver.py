@@ -1,23 +1,46 @@
 """The one place where the driver's errors become ours (FAULTS.md).
 
-Everything that says "not now" becomes Unavailable, and so does anything unknown from the driver: nothing from a
+Everything that says "not now" becomes Unavailable, and so does anything unknown from the driver: nothing from the
 database may turn into a 500. What says "never" (a function is missing, a right is missing) becomes SchemaMismatch.
 """
 
 import asyncio
 import functools
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
 
-from legivellum_postgres.errors import DatabaseError, SchemaMismatch, Unavailable
+from legivellum_postgres.errors import DatabaseError, RowRefused, SchemaMismatch, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 NEVER = frozenset({"42883", "42P01", "42703", "3F000", "42501", "42704"})
 """Undefined function, table, column, schema; insufficient privilege; undefined object."""
+
+REFUSALS = {
+    "28P01": "it refuses the password",
+    "28000": "it refuses this role",
+    "3D000": "it has no database of that name",
+    "53300": "it has no connection left",
+    "57P03": "it is starting or stopping",
+}
+
+
+def _why(error: BaseException, code: str) -> str:
+    """In our words why there was no answer."""
+    if isinstance(error, socket.gaierror):
+        return "its host name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its address"
+    if isinstance(error, ssl.SSLError):
+        return "its certificate is not the one expected"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return REFUSALS.get(code, code or type(error).__name__)
 
 
 def translate(error: BaseException) -> DatabaseError:
@@ -27,7 +50,9 @@ def translate(error: BaseException) -> DatabaseError:
     code = getattr(error, "sqlstate", None) or ""
     if isinstance(error, asyncpg.PostgresError) and code in NEVER:
         return SchemaMismatch(f"the schema does not fit ({code})")
-    return Unavailable(f"the database did not answer ({code or type(error).__name__})")
+    if code[:2] in {"22", "23"}:
+        return RowRefused(f"the database refused a value ({code})")
+    return Unavailable(f"the database did not answer ({code or type(error).__name__})", why=_why(error, code))
 
 
 def translated(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:

@@ -3,6 +3,7 @@
 
 DatabaseError
 ├── Unavailable       away, frozen, full, read-only, restarting: answer 503, ask again later
+│   └── RowRefused    there, but it refuses a value
 └── SchemaMismatch    not migrated, by a newer release, or a right is missing
 """
 
@@ -10,12 +11,18 @@ DatabaseError
 class DatabaseError(Exception):
     """The database failed."""
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, why: str = "") -> None:
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        self.why = why or message or ""
+        """What an operator should know beside the type, in our words and never the driver's; empty: nothing."""
 
 
 class Unavailable(DatabaseError):
     """The database did not answer."""
+
+
+class RowRefused(Unavailable):
+    """The database refused a value."""
 
 
 class SchemaMismatch(DatabaseError):

@@ -27,7 +27,7 @@ class Schema:
     package: str
     lock: int
     owner: str
-    """Owns every object and logs in nowhere; whoever migrates acts as it."""
+    """Owns every object."""
     roles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -82,19 +82,10 @@ async def migrate(
     try:
         await connection.execute(f"SELECT pg_advisory_lock({schema.lock})")
         await _owner(connection, schema)
-        warnings = await _roles(connection, schema, passwords or {})
+        warnings = await set_up_roles(connection, schema, passwords or {})
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {schema.owner}")
         await connection.execute(f"SET ROLE {schema.owner}")
-        await connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {schema.name}.migration ("
-            "version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, "
-            "applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        applied = await _apply(connection, schema, lock_timeout)
-        grants = (files(schema.package) / "migrations" / "grants.sql").read_text(encoding="utf-8")
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-            await connection.execute(grants)
+        applied = await apply(connection, schema, lock_timeout)
         for statement in finally_run:
             await connection.execute(statement)
         return Migrated(applied, needed_version(schema), warnings)
@@ -102,7 +93,13 @@ async def migrate(
         await connection.close(timeout=5)
 
 
-async def _apply(connection: asyncpg.Connection, schema: Schema, lock_timeout: str) -> tuple[str, ...]:
+async def apply(connection: asyncpg.Connection, schema: Schema, lock_timeout: str) -> tuple[str, ...]:
+    """Whatever migration is not recorded yet, then the grants. Returns the names of those applied."""
+    await connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {schema.name}.migration ("
+        "version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, "
+        "applied_at timestamptz NOT NULL DEFAULT now())"
+    )
     recorded = await connection.fetch(f"SELECT version, name, checksum FROM {schema.name}.migration")  # noqa: S608 - ours
     known = {row["version"]: row for row in recorded}
     applied: list[str] = []
@@ -122,6 +119,10 @@ async def _apply(connection: asyncpg.Connection, schema: Schema, lock_timeout: s
                 migration.checksum,
             )
         applied.append(migration.name)
+    grants = (files(schema.package) / "migrations" / "grants.sql").read_text(encoding="utf-8")
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
+        await connection.execute(grants)
     return tuple(applied)
 
 
@@ -140,12 +141,14 @@ async def _create(connection: asyncpg.Connection, role: str) -> None:
     try:
         await connection.execute(f"CREATE ROLE {role} NOLOGIN")
     except asyncpg.InsufficientPrivilegeError as error:
-        raise SchemaMismatch(f"role {role} does not exist and may not be created by this one") from error
+        raise SchemaMismatch(
+            f"role {role} does not exist and may not be created by this one; create it (docs/database.md)"
+        ) from error
     except asyncpg.DuplicateObjectError:
         pass  # another database of this server is being migrated too
 
 
-async def _roles(connection: asyncpg.Connection, schema: Schema, passwords: Mapping[str, str]) -> tuple[str, ...]:
+async def set_up_roles(connection: asyncpg.Connection, schema: Schema, passwords: Mapping[str, str]) -> tuple[str, ...]:
     """Create and set up the process roles, as far as this role may. Returns what it may not."""
     warnings: list[str] = []
     existing = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_catalog.pg_roles")}

@@ -9,7 +9,7 @@ from typing import Final
 from metagate_cli.terminal import FOUND, UNABLE
 
 _NEXT: Final = {
-    "StoreUnavailable": "the database does not answer: check DATABASE_URL and that PostgreSQL runs",
+    "Unavailable": "the database does not answer: check DATABASE_URL and that PostgreSQL runs",
     "SchemaMismatch": "the database's schema is not the one this release needs: run `metagate migrate`",
     "ForeignCluster": "the database belongs to another cluster: `metagate migrate --adopt` takes it over",
     "Fenced": "another writer took over this database: stop it first if this one should write",

@@ -1,8 +1,9 @@
 # ruff: noqa: N818 - named for what happened, as their reader meets them
-"""What can go wrong with the store, as types.
+"""What can go wrong with the store, as types: those of every gate's database, and the writer's own.
 
 StoreError
 ├── StoreUnavailable      away, frozen, full, read-only, restarting: answer 503, ask again later
+│   └── RowRefused        there, but it refuses a value
 ├── WriterError
 │   ├── Fenced            another writer took over: stop
 │   └── StaleBase         the database moved on since `load`: load again
@@ -10,22 +11,20 @@ StoreError
 └── ForeignCluster        the database belongs to another cluster (D-46)
 """
 
+from legivellum_postgres.errors import DatabaseError as StoreError
+from legivellum_postgres.errors import RowRefused, SchemaMismatch
+from legivellum_postgres.errors import Unavailable as StoreUnavailable
 
-class StoreError(Exception):
-    """The store failed."""
-
-    def __init__(self, message: str | None = None, *, why: str = "") -> None:
-        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
-        self.why = why or message or ""
-        """What an operator should know beside the type, in our words and never the driver's; empty: nothing."""
-
-
-class StoreUnavailable(StoreError):
-    """The database did not answer."""
-
-
-class RowRefused(StoreUnavailable):
-    """The database refused a value."""
+__all__ = [
+    "Fenced",
+    "ForeignCluster",
+    "RowRefused",
+    "SchemaMismatch",
+    "StaleBase",
+    "StoreError",
+    "StoreUnavailable",
+    "WriterError",
+]
 
 
 class WriterError(StoreError):
@@ -38,10 +37,6 @@ class Fenced(WriterError):
 
 class StaleBase(WriterError):
     """The database holds another revision than this writer knows; nothing was written."""
-
-
-class SchemaMismatch(StoreError):
-    """The database's schema is not the one this release needs; run `metagate migrate`."""
 
 
 class ForeignCluster(StoreError):

@@ -1,25 +1,18 @@
 """Bringing a database to the schema this release needs (D-54).
 
-The migrations are plain SQL files, applied once each, in order, each in its own transaction, under an advisory lock,
-and recorded with their checksum. A hundred lines of our own rather than a tool: Alembic and yoyo would bring SQLAlchemy
-or a second driver into a package that may only know asyncpg, to do what is done here.
-
-Roles are created where the caller may create them, and only checked where not. Passwords travel as SCRAM verifiers, so
-that no server log ever holds one.
+How migrations are applied and roles are set up is `legivellum_postgres.migrating`; here is what is MetaGate's own: its
+roles, whose objects they are, and which cluster the database belongs to. Passwords travel as SCRAM verifiers, so that
+no server log ever holds one.
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
 
 import asyncpg
 
-from metagate_store.driver import translated
+from legivellum_postgres import migrating
+from legivellum_postgres.driver import translated
+from legivellum_postgres.migrating import Migrated, Migration, Schema, apply, set_up_roles
 from metagate_store.errors import ForeignCluster, SchemaMismatch
 
 OWNER = "metagate_owner"
@@ -54,39 +47,15 @@ ROLE_SETTINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Set on the roles, because nothing may ever be set in a session of the pool."""
 
-_LOCK = 0x6D657461_67617465  # "metagate"
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    version: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Migrated:
-    applied: tuple[str, ...]
-    version: int
-    warnings: tuple[str, ...]
-    """What an administrator has to do, because this role may not."""
+SCHEMA = Schema(name="metagate", package="metagate_store", lock=0x6D657461_67617465, owner=OWNER, roles=ROLE_SETTINGS)
 
 
 def migrations() -> tuple[Migration, ...]:
-    found = sorted(entry.name for entry in (files(__package__) / "migrations").iterdir() if entry.name[:4].isdigit())
-    return tuple(Migration(int(name[:4]), name.removesuffix(".sql"), _text(name)) for name in found)
+    return migrating.migrations(SCHEMA)
 
 
 def needed_version() -> int:
-    return migrations()[-1].version
-
-
-def _text(name: str) -> str:
-    return (files(__package__) / "migrations" / name).read_text(encoding="utf-8")
+    return migrating.needed_version(SCHEMA)
 
 
 @translated
@@ -108,14 +77,11 @@ async def migrate(
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
     try:
-        await connection.fetchval("SELECT pg_advisory_lock($1)", _LOCK)
-        warnings = await _roles(connection, passwords or {})
+        await connection.fetchval("SELECT pg_advisory_lock($1)", SCHEMA.lock)
+        warnings = await set_up_roles(connection, SCHEMA, passwords or {})
         await _become_owner(connection)
-        await _prepare(connection)
-        applied = await _apply(connection, lock_timeout)
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-            await connection.execute(_text("grants.sql"))
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS metagate")
+        applied = await apply(connection, SCHEMA, lock_timeout)
         await connection.fetchval("SELECT metagate.prepare_partitions(2)")
         if cluster_uid is not None:
             await _claim(connection, cluster_uid, adopt=adopt)
@@ -168,40 +134,6 @@ async def _become_owner(connection: asyncpg.Connection) -> None:
     await connection.execute(f"SET ROLE {OWNER}")
 
 
-async def _prepare(connection: asyncpg.Connection) -> None:
-    await connection.execute(
-        "CREATE SCHEMA IF NOT EXISTS metagate; "
-        "CREATE TABLE IF NOT EXISTS metagate.migration ("
-        "version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, "
-        "applied_at timestamptz NOT NULL DEFAULT now())"
-    )
-
-
-async def _apply(connection: asyncpg.Connection, lock_timeout: str) -> tuple[str, ...]:
-    known = {
-        row["version"]: row for row in await connection.fetch("SELECT version, name, checksum FROM metagate.migration")
-    }
-    ours = migrations()
-    applied: list[str] = []
-    for migration in ours:
-        if (row := known.get(migration.version)) is not None:
-            if row["checksum"] != migration.checksum:
-                raise SchemaMismatch(f"migration {row['name']} was applied with another content than this release has")
-            continue
-        async with connection.transaction():
-            # A migration behind somebody's open transaction must not queue the API's requests behind itself (F22).
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO metagate.migration (version, name, checksum) VALUES ($1, $2, $3)",
-                migration.version,
-                migration.name,
-                migration.checksum,
-            )
-        applied.append(migration.name)
-    return tuple(applied)
-
-
 async def _claim(connection: asyncpg.Connection, cluster_uid: str, *, adopt: bool) -> None:
     held = await connection.fetchval("SELECT metagate.claim($1)", cluster_uid)
     if held == cluster_uid:
@@ -211,52 +143,3 @@ async def _claim(connection: asyncpg.Connection, cluster_uid: str, *, adopt: boo
             f"the database belongs to {held}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
         )
     await connection.execute("UPDATE metagate.installation SET cluster_uid = $1, since = now()", cluster_uid)
-
-
-async def _roles(connection: asyncpg.Connection, passwords: Mapping[str, str]) -> tuple[str, ...]:
-    """Create and set up the process roles, as far as this role may. Returns what it may not."""
-    warnings: list[str] = []
-    existing = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_catalog.pg_roles")}
-    for role in PROCESS_ROLES:
-        if role not in existing:
-            try:
-                await connection.execute(f"CREATE ROLE {role} NOLOGIN")
-            except asyncpg.InsufficientPrivilegeError as error:
-                raise SchemaMismatch(
-                    f"role {role} does not exist and may not be created by this one; create it (docs/database.md)"
-                ) from error
-            except asyncpg.DuplicateObjectError:
-                pass  # another database of this server is being migrated too
-        await _set_up(connection, role, passwords.get(role), warnings)
-    database = await connection.fetchval("SELECT quote_ident(current_database())")
-    try:
-        await connection.execute(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(PROCESS_ROLES)}")
-    except asyncpg.InsufficientPrivilegeError:
-        warnings.append(f"the roles may lack CONNECT on database {database}")
-    return tuple(warnings)
-
-
-async def _set_up(connection: asyncpg.Connection, role: str, password: str | None, warnings: list[str]) -> None:
-    held = await connection.fetchrow(
-        "SELECT r.rolcanlogin, r.rolconfig FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1", role
-    )
-    wanted = [f"{name}={value}" for name, value in ROLE_SETTINGS[role].items()]
-    statements = [] if password is None else [f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(password)}'"]
-    if not set(wanted) <= set(held["rolconfig"] or ()):
-        statements += [f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in ROLE_SETTINGS[role].items()]
-    for statement in statements:
-        try:
-            await connection.execute(statement)
-        except asyncpg.InsufficientPrivilegeError:
-            what = "its password" if "PASSWORD" in statement else statement
-            warnings.append(f"role {role}: an administrator has to set {what}")
-
-
-def scram_verifier(password: str, *, salt: bytes | None = None, iterations: int = 4096) -> str:
-    """What PostgreSQL stores for a password (RFC 5803), so that the password itself never travels in a statement."""
-    salt = secrets.token_bytes(16) if salt is None else salt
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    spelt = [base64.b64encode(part).decode() for part in (salt, stored, server)]
-    return f"SCRAM-SHA-256${iterations}:{spelt[0]}${spelt[1]}:{spelt[2]}"

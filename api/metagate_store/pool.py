@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from metagate_store.driver import translated
+from legivellum_postgres.driver import translated
 from metagate_store.errors import StoreUnavailable
 from metagate_store.queries import sql
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from metagate_store.driver import translated
+from legivellum_postgres.driver import translated
 from metagate_store.errors import Fenced, ForeignCluster, StaleBase
 from metagate_store.queries import sql
 from metagate_store.rows import (

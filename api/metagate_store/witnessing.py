@@ -15,7 +15,7 @@ from typing import Any, Self
 import asyncpg
 from asyncpg.transaction import Transaction
 
-from metagate_store.driver import translated
+from legivellum_postgres.driver import translated
 from metagate_store.queries import sql
 from metagate_store.rows import OutboxRow
 

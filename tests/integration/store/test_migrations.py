@@ -4,23 +4,24 @@ import asyncio
 import hashlib
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 from tests.databases import Database, Server
 
+from legivellum_postgres.migrating import Migration
+from legivellum_postgres.scram import scram_verifier
 from metagate_store import migrating
 from metagate_store.errors import SchemaMismatch, StoreUnavailable
 from metagate_store.migrating import (
     API,
     OWNER,
-    PROCESS_ROLES,
     migrate,
     migrations,
     needed_version,
     schema_version,
-    scram_verifier,
     wait_until_migrated,
 )
 from metagate_store.queries import every, parse
@@ -105,7 +106,8 @@ async def test_without_the_right_to_create_roles(empty: Database) -> None:
 
 async def test_missing_role_is_named(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing role that may not be created is an error that names it; nothing is applied."""
-    monkeypatch.setattr(migrating, "PROCESS_ROLES", (*PROCESS_ROLES, "metagate_missing"))
+    roles = {**migrating.SCHEMA.roles, "metagate_missing": {}}
+    monkeypatch.setattr(migrating, "SCHEMA", replace(migrating.SCHEMA, roles=roles))
     connection = await asyncpg.connect(empty.superuser)
     try:
         await connection.execute(f"ALTER ROLE {OWNER} NOCREATEROLE")
@@ -158,8 +160,9 @@ async def test_long_transaction_does_not_queue_requests(
     fresh_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration behind somebody's lock gives up after its lock timeout instead of queueing everybody behind itself (F22)."""
-    later = migrating.Migration(9000, "9000_later", "ALTER TABLE metagate.startup ADD COLUMN x integer")
-    monkeypatch.setattr(migrating, "migrations", lambda: (*migrations(), later))
+    later = Migration(9000, "9000_later", "ALTER TABLE metagate.startup ADD COLUMN x integer")
+    known = migrations()
+    monkeypatch.setattr("legivellum_postgres.migrating.migrations", lambda _schema: (*known, later))
     connection = await asyncpg.connect(fresh_database.superuser)
     async with connection.transaction():
         await connection.execute("SELECT FROM metagate.startup")
