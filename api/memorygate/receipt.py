@@ -176,7 +176,7 @@ def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | 
         bad = {finding.path.partition(".")[0] for finding in findings}
         values = _defaults() | {name: value for name, value in filled.items() if name not in bad}
         return findings + tuple(rule for rule in broken_rules(_completed(values)) if rule.path not in bad)
-    values = {name: getattr(draft, name) for name in Draft.model_fields}
+    values = dict(draft.__dict__)  # the fields in their order; nothing else lives there
     signature = values.pop("signature")
     values = _completed(values)
     if findings := broken_rules(values):
@@ -193,9 +193,10 @@ def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """The defaults that depend on other fields (SPEC §1.2)."""
     complete = dict(values)
-    for name, source in (("obligation_id", "task_id"), ("for_principal", "principal_ai")):
-        if complete.get(name) is None:
-            complete[name] = complete.get(source)
+    if complete.get("obligation_id") is None:
+        complete["obligation_id"] = complete.get("task_id")
+    if complete.get("for_principal") is None:
+        complete["for_principal"] = complete.get("principal_ai")
     if complete.get("recipient_ai") is None:
         escalated = complete.get("phase") == "escalate"
         complete["recipient_ai"] = complete.get("escalation_to" if escalated else "emitter")

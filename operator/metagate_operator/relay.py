@@ -93,9 +93,9 @@ class Relay:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._door.close()
 
-    async def drain(self, outbox: Outbox, share: int = 0, shares: int = 1) -> int:
-        """One batch; how many rows it held. Raises LedgerAway, StoreError; then they are all still there."""
-        async with outbox.batch(self._pace.rows, share=share, shares=shares) as batch:
+    async def drain(self, outbox: Outbox, share: int = 0, shares: int = 1, *, rows: int | None = None) -> int:
+        """One batch of at most `rows`; how many it held. Raises LedgerAway, StoreError; then all are still there."""
+        async with outbox.batch(rows or self._pace.rows, share=share, shares=shares) as batch:
             if batch.rows:
                 await self._send(batch)
         DELIVERED.inc(len(batch.delivered))
@@ -124,12 +124,13 @@ class Relay:
             batch.delivered.append(row.seq)
 
     async def _drain_for_ever(self, outbox: Outbox, share: int, shares: int) -> None:
-        failures = 0
+        failures, rows = 0, self._pace.rows
         while True:
             try:
-                found = await self.drain(outbox, share, shares)
+                found = await self.drain(outbox, share, shares, rows=rows)
             except (LedgerAway, StoreError) as error:
                 failures += 1
+                rows = max(1, rows // 2)  # a ledger that is only slow answers a smaller question in time
                 OUTAGES.inc()
                 self._tell(error)
                 await asyncio.sleep(self._pause(failures))
@@ -137,7 +138,8 @@ class Relay:
             if failures and found:
                 failures = 0
                 self._tell(None)
-            if found < self._pace.rows:
+            full, rows = found == rows, min(self._pace.rows, rows * 2)
+            if not full:
                 await asyncio.sleep(self._pace.idle_seconds)
 
     def _pause(self, failures: int) -> float:
