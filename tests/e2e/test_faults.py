@@ -1,9 +1,10 @@
 """Parts of the release go away while pods boot in a loop."""
 
+import time
 from collections.abc import Callable
 
 import pytest
-from tests.e2e.kubernetes import Cluster
+from tests.e2e.kubernetes import Cluster, eventually
 from tests.e2e.release import NAMESPACE, Release, loop
 from tests.e2e.test_install import memory
 
@@ -80,6 +81,8 @@ def test_a_database_that_restarts_loses_nothing(release: Release, say: Say):
     load = loop(release.cluster)
     release.cluster.kubectl("-n", NAMESPACE, "delete", "pod", "metagate-database-0", "--wait=true")
     release.cluster.rolled_out(NAMESPACE, "statefulset/metagate-database")
+    eventually(lambda: release.ask("/v1/startups?limit=1"), within=30)
+    time.sleep(5)  # of ordinary boots, for the counts
     counts = load.counts()
     report(say, "database restart", counts)
     assert counts["booted"] > 20

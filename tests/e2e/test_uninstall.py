@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tests.e2e.kubernetes import eventually
 from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, Release, watcher
 
 OURS = f"app.kubernetes.io/instance={NAME}"
@@ -18,8 +19,11 @@ def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[
     assert recorded
     cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "3m")
     cluster.kubectl("-n", NAMESPACE, "delete", "pod", "watcher", "metagate-test", "--ignore-not-found", "--now")
-    left = cluster.kubectl("get", NAMESPACED, "-n", NAMESPACE, "-l", OURS, "-o", "name").split()
-    assert left == ["secret/metagate-database"]
+
+    def left() -> list[str]:
+        return cluster.kubectl("get", NAMESPACED, "-n", NAMESPACE, "-l", OURS, "-o", "name").split()
+
+    eventually(lambda: left() == ["secret/metagate-database"], within=60)  # pods drain first
     assert cluster.kubectl("get", CLUSTER_WIDE, "-l", OURS, "-o", "name").split() == []
     claims = cluster.kubectl("get", "persistentvolumeclaims", "-n", NAMESPACE, "-o", "name").split()
     assert claims == ["persistentvolumeclaim/data-metagate-database-0"]

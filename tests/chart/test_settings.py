@@ -1,0 +1,54 @@
+"""What the chart tells the processes is what the processes listen to."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from tests.chart.rendering import ENVIRONMENT, MATRIX, ROOT, Chart, containers, of_kind, pods
+
+from metagate_api.settings import Settings, names
+from metagate_operator.ledger_settings import LedgerSettings
+from metagate_operator.settings import WriterSettings
+
+CLIENT = {"METAGATE_URL", "METAGATE_TOKEN_FILE", "METAGATE_COMPONENT_KEY"}
+LIBPQ = {"PGUSER", "PGPASSWORD"}
+
+
+def known() -> set[str]:
+    """Every variable that some process of ours reads."""
+    found = {name for field in Settings.model_fields.values() for name in names(field)}
+    for settings in (LedgerSettings, WriterSettings):
+        found |= {f"METAGATE_{name.upper()}" for name in settings.model_fields}
+    for file in (ROOT / "api" / "metagate_cli").glob("*.py"):
+        text = file.read_text()
+        found |= set(re.findall(r"METAGATE_[A-Z_]+", text))
+    return found | CLIENT | LIBPQ
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
+    """No container is given a variable that no process knows: a misspelt one would silently do nothing."""
+    for owner, _, spec in pods(chart.render(MATRIX[name])):
+        for container in containers(spec):
+            given = {each["name"] for each in container.get("env", [])}
+            assert given <= known(), f"{owner}/{container['name']}"
+
+
+def test_every_argument_is_understood(chart: Chart):
+    """Each option that the chart passes is in the help of the command that it is passed to."""
+    seen: dict[str, set[str]] = {}
+    for values in MATRIX.values():
+        for each in of_kind(chart.render(values), "Deployment").values():
+            for container in containers(each["spec"]["template"]["spec"]):
+                command, *options = container["args"]
+                seen.setdefault(command, set()).update(option.partition("=")[0] for option in options)
+    assert set(seen) == {"operator", "admission", "serve", "migrate"}
+    assert {"--secret", "--tls-key"} <= seen["admission"]
+    for command, options in seen.items():
+        said = subprocess.run(
+            [sys.executable, "-m", "metagate_cli.main", command, "--help"],
+            check=True, capture_output=True, text=True, env={**ENVIRONMENT, "COLUMNS": "300", "TERM": "dumb"},
+        ).stdout  # fmt: skip
+        for option in options:
+            assert option in said, f"metagate {command} {option}"
