@@ -36,6 +36,7 @@ class Code(StrEnum):
     DECLARED_BY_RESOURCE = "DECLARED_BY_RESOURCE"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     BINDING_INCOMPLETE = "BINDING_INCOMPLETE"
+    NOT_REBUILT = "NOT_REBUILT"
     PRINCIPAL_MISMATCH = "PRINCIPAL_MISMATCH"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
     INVALID_STATE = "INVALID_STATE"
@@ -119,6 +120,9 @@ MEANINGS: dict[Code, Meaning] = {
         405, "Declared by resource", "In a cluster the custom resource named in `detail` is the way to write (D-12)."
     ),
     Code.REQUEST_TIMEOUT: Meaning(408, "Request timeout", "Header or body did not arrive in time."),
+    Code.NOT_REBUILT: Meaning(
+        409, "Not rebuilt", "What was declared does not give the packet that was served, so it cannot be explained."
+    ),
     Code.BINDING_INCOMPLETE: Meaning(
         409, "Binding incomplete", "The binding refers to a Profile or Manifest that is missing or invalid."
     ),

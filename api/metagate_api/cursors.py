@@ -10,7 +10,11 @@ from legivellum_http.problems import refuse
 from metagate_store.rows import Cursor
 
 STARTUPS: Final = "startups"
-"""Its positions are (tenant, startup_id); those of the other lists (tenant, name)."""
+"""Its positions are (tenant, startup_id); those of the other lists (tenant, name), but for these two."""
+HISTORY: Final = "history"
+"""Its positions are (revision, seq)."""
+OBJECTS: Final = "objects"
+"""Its positions are (kind, name)."""
 
 _LONGEST: Final = 1_024
 
@@ -26,9 +30,21 @@ def read(listing: str, word: str | None) -> Cursor | None:
     if word is None:
         return None
     parts = _parts(word)
-    if len(parts) != 3 or parts[0] != listing or not all(map(_is_id, parts[1:] if listing == STARTUPS else parts[1:2])):
+    if len(parts) != 3 or parts[0] != listing or not _fits(listing, parts[1:]):
         raise invalid()
     return tuple(parts[1:])
+
+
+def _fits(listing: str, position: list[str]) -> bool:
+    match listing:
+        case "startups":
+            return all(map(_is_id, position))
+        case "history":
+            return all(part.isascii() and part.isdigit() and len(part) <= 18 for part in position)
+        case "objects":
+            return all(part.isascii() for part in position)
+        case _:
+            return _is_id(position[0])
 
 
 def _parts(word: str) -> list[str]:

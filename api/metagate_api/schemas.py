@@ -120,6 +120,9 @@ def _page(item: str) -> Schema:
     return exactly({"items": listed(named(item)), "next_cursor": maybe(TEXT)})
 
 
+_OBJECT: Final[dict[str, Schema]] = {"kind": TEXT, "namespace": TEXT, "name": TEXT}
+_TROUBLE: Final = exactly({**_OBJECT, "state": TEXT, "message": TEXT})
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Anything": OBJECT,
     "Text": TEXT,
@@ -211,6 +214,106 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "kind",
         "metadata",
         "spec",
+    ),
+    "Explanation": exactly(
+        {
+            "tenant": UUID,
+            "principal_key": TEXT,
+            "component_key": maybe(TEXT),
+            "startup_id": maybe(UUID),
+            "opened_at": maybe(TIME),
+            "revision": INTEGER,
+            "compiled_at": TIME,
+            "digest": DIGEST,
+            "objects": listed(
+                exactly(
+                    {
+                        "layer": {"type": "string", "enum": ["profile", "manifest", "binding"]},
+                        **_OBJECT,
+                        "uid": UUID,
+                        "generation": INTEGER,
+                        "manager": maybe(TEXT),
+                        "revision": INTEGER,
+                        "changed_at": TIME,
+                    }
+                )
+            ),
+            "leaves": listed(
+                exactly(
+                    {
+                        "path": TEXT,
+                        "value": {},
+                        "layer": {"type": "string", "enum": ["profile", "manifest", "override", "binding"]},
+                        "origin": TEXT,
+                        "default": BOOLEAN,
+                    }
+                )
+            ),
+        }
+    ),
+    "Happening": exactly(
+        {
+            "revision": INTEGER,
+            "changed_at": TIME,
+            **_OBJECT,
+            "tenant": maybe(UUID),
+            "uid": UUID,
+            "generation": INTEGER,
+            "served_generation": maybe(INTEGER),
+            "manager": maybe(TEXT),
+            "before_digest": maybe(TEXT),
+            "after_digest": maybe(TEXT),
+            "principal_key": maybe(TEXT),
+            "packet_digest": maybe(TEXT),
+            "how": {"type": "string", "enum": ["added", "changed", "removed"]},
+        }
+    ),
+    "HappeningPage": _page("Happening"),
+    "DeclaredPage": exactly(
+        {
+            "revision": INTEGER,
+            "newest": INTEGER,
+            "items": listed(
+                exactly(
+                    {
+                        **_OBJECT,
+                        "uid": UUID,
+                        "generation": INTEGER,
+                        "created_at": TIME,
+                        "manager": maybe(TEXT),
+                        "spec": {},
+                        "revision": INTEGER,
+                        "changed_at": TIME,
+                    }
+                )
+            ),
+            "next_cursor": maybe(TEXT),
+        }
+    ),
+    "PlanRequest": open_({"resources": listed(named("Resource")), "prune": BOOLEAN}, "resources"),
+    "Plan": exactly(
+        {
+            "changes": BOOLEAN,
+            "objects": exactly({how: listed(exactly(_OBJECT)) for how in ("added", "changed", "removed")}),
+            "effects": listed(
+                exactly(
+                    {
+                        "count": INTEGER,
+                        "packet": {"type": "string", "enum": ["unchanged", "added", "removed", "changed"]},
+                        "principals": listed(exactly({"namespace": TEXT, "name": TEXT, "digest": maybe(DIGEST)})),
+                        "differences": listed(
+                            exactly({"path": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
+                        ),
+                        "access": listed(
+                            exactly({"what": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
+                        ),
+                    }
+                )
+            ),
+            "troubles": listed(_TROUBLE),
+            "cured": listed(_TROUBLE),
+            "others": listed(exactly(_OBJECT)),
+        }
     ),
     "Declared": exactly({"kind": TEXT, "namespace": TEXT, "name": TEXT, "created": BOOLEAN}),
 }

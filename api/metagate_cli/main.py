@@ -4,7 +4,7 @@
 standard library.
 
 Exit codes: 0 done, 1 something is wrong with what was asked about, 2 the command was not understood, 3 it could not be
-done here and now, 130 interrupted.
+done here and now, 130 interrupted. `metagate plan` says 2 when something would change.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ def _app() -> typer.Typer:
         credentials,
         definitions,
         developing,
+        doctoring,
         operator,
+        past,
+        planning,
         quickstart,
         serving,
         version,
@@ -97,6 +100,12 @@ def _app() -> typer.Typer:
     app.command()(serving.migrate)
     app.command()(checking.validate)
     app.command(name="compile")(checking.compile_)
+    app.command(cls=planning.Planning)(planning.plan)
+    app.command()(past.explain)
+    app.command()(past.history)
+    app.command()(past.diff)
+    app.command()(past.rollback)
+    app.command()(doctoring.doctor)
     app.add_typer(definitions.app, name="crds")
     keys = typer.Typer(no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
     keys.command(name="create")(credentials.create_key)

@@ -49,11 +49,11 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
     findings: list[Problem] = []
     documents: dict[ObjectKey, Document] = {}
     skipped = 0
-    for file in _files(paths):
-        contents = _contents(file)
-        findings.extend(contents.problems)
-        skipped += contents.skipped
-        for document in contents.documents:
+    for file in files(paths):
+        found = contents(file)
+        findings.extend(found.problems)
+        skipped += found.skipped
+        for document in found.documents:
             key = document.key
             first = documents.setdefault(key, document)
             if first is not document:
@@ -62,8 +62,8 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
     notes: list[Problem] = []
     for key, document in documents.items():
         findings.extend(
-            Problem(document.file, document.line_of(found.path), found.path, found.reason, found.message)
-            for found in validate(key.kind, document.spec, namespace=key.namespace, system_namespace=system_namespace)
+            Problem(document.file, document.line_of(each.path), each.path, each.reason, each.message)
+            for each in validate(key.kind, document.spec, namespace=key.namespace, system_namespace=system_namespace)
         )
     world, compiled = _compiled(documents, system_namespace, oldest_first=True)
     _, backwards = _compiled(documents, system_namespace, oldest_first=False)
@@ -179,7 +179,7 @@ def _rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _files(paths: Sequence[Path]) -> Iterable[Path]:
+def files(paths: Sequence[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
             found = sorted(
@@ -196,7 +196,7 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _contents(file: Path) -> Contents:
+def contents(file: Path) -> Contents:
     try:
         with file.open("rb") as opened:
             return read_documents(opened.read(MAX_BYTES + 1), str(file))

@@ -11,8 +11,8 @@ HEAD = "apiVersion: metagate.legivellum.io/v1alpha1"
 
 
 def test_the_examples_are_valid() -> None:
-    """Everything under examples/ passes, and says how much that was."""
-    done = metagate("validate", "examples")
+    """Every declared example passes, and says how much that was."""
+    done = metagate("validate", "examples/quickstart", "examples/pods")
     assert (done.returncode, done.stdout) == (0, "")
     assert "valid" in done.stderr
 

@@ -1,0 +1,243 @@
+"""What admins ask about yesterday and tomorrow: why a packet is as it is, what changed, what a change would do."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from legivellum_http import strict_json
+from legivellum_http.codes import Code
+from legivellum_http.problems import Refused, refuse
+from metagate_api import cursors
+from metagate_api.callers import Caller
+from metagate_api.gate import (
+    Gate,
+    Id,
+    admin,
+    admin_of,
+    exchange_of,
+    gate_of,
+    said,
+    speaker_of,
+    tenant_for,
+    tenants_for,
+)
+from metagate_crds import kinds
+from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
+from metagate_crds.explaining import Explained, Unexplained, explained
+from metagate_crds.planning import plan, proposed
+from metagate_crds.telling import leaves_told, plan_told
+from metagate_crds.world import World
+from metagate_store.past import Boot, Declaration, Happening
+
+router = APIRouter(prefix="/v1/admin")
+_log = structlog.stdlib.get_logger("metagate.explain")
+
+Admin = Annotated[Caller, Depends(admin_of)]
+Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
+Key = Annotated[str, Path(min_length=1, max_length=253)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Word = Annotated[str | None, Query(max_length=1_024)]
+What = Annotated[
+    str | None,
+    Query(
+        alias="object",
+        max_length=280,
+        pattern=r"^(principal|profile|manifest|binding|policy-profile)/[a-z0-9][-.a-z0-9]{0,252}$",
+    ),
+]
+Revision = Annotated[int | None, Query(ge=1, le=2**53 - 1)]
+
+PLANNED_OBJECTS: Final = 2_000
+"""Larger worlds are planned by the command line, which has more time than one request."""
+_PAGE: Final = 500
+_NOUNS: Final = {kind.noun: kind.name for kind in kinds.KINDS.values()}
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
+_LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBinding": "binding"}
+
+
+@router.get("/explain/principal/{key}")
+async def explain_principal(request: Request, caller: Admin, key: Key, tenant: Id | None = None) -> Response:
+    whose = tenant_for(caller, tenant)
+    boot = None if "\0" in key else await gate_of(request).reader.past.standing(whose, key)
+    if boot is None:
+        raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
+    return said(await _explained(gate_of(request), whose, boot))
+
+
+@router.get("/explain/startup/{startup_id}")
+async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenant: Id | None = None) -> Response:
+    whose = tenant_for(caller, tenant)
+    boot = await gate_of(request).reader.past.booted(whose, startup_id)
+    if boot is None:
+        raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
+    return said(await _explained(gate_of(request), whose, boot))
+
+
+async def _explained(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]:
+    if boot.digest is None:
+        raise refuse(Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid: there is no packet.")
+    found = await gate.reader.past.layers(tenant, boot.principal_key, boot.revision)
+    rebuilt = _rebuilt(boot, found)
+    return {
+        "tenant": tenant,
+        "principal_key": boot.principal_key,
+        "component_key": boot.component_key,
+        "startup_id": boot.startup_id,
+        "opened_at": boot.opened_at,
+        "revision": boot.revision,
+        "compiled_at": boot.compiled_at,
+        "digest": rebuilt.digest,
+        "objects": [
+            {"layer": _LAYERS[one.kind], **{name: value for name, value in asdict(one).items() if name in _OBJECT}}
+            for one in found
+        ],
+        "leaves": leaves_told(rebuilt),
+    }
+
+
+_OBJECT: Final = frozenset({"kind", "namespace", "name", "uid", "generation", "manager", "revision", "changed_at"})
+
+
+def _rebuilt(boot: Boot, found: Sequence[Declaration]) -> Explained:
+    """Made again, and the same to the byte; anything else is a failure, and said loudly."""
+    by_kind = {one.kind: _declared(one) for one in found}
+    missing = sorted(_LAYERS.keys() - by_kind.keys())
+    if missing:
+        raise _failed(boot, f"what was declared then is not remembered: {', '.join(missing)}")
+    try:
+        rebuilt = explained(by_kind["PrincipalBinding"], by_kind["Profile"], by_kind["Manifest"], CompileSettings())
+    except Unexplained as failure:
+        raise _failed(boot, str(failure)) from failure
+    if rebuilt.digest != boot.digest or rebuilt.body != boot.body:
+        raise _failed(boot, "made again from what was declared, the packet is another than the one that was served")
+    return rebuilt
+
+
+def _failed(boot: Boot, reason: str) -> Exception:
+    _log.error("not_rebuilt", revision=boot.revision, digest=boot.digest, reason=reason)
+    return refuse(Code.NOT_REBUILT, f"{reason}.")
+
+
+@router.get("/history")
+async def history(  # noqa: PLR0917  # the framework fills them in by name
+    request: Request,
+    caller: Admin,
+    wanted: What = None,
+    tenant: Id | None = None,
+    limit: Limit = 100,
+    cursor: Word = None,
+) -> Response:
+    noun, _, name = (wanted or "").partition("/")
+    # one object is of one tenant: names repeat in others
+    whose = tenant_for(caller, tenant) if wanted else tenants_for(caller, tenant)
+    before = cursors.read(cursors.HISTORY, cursor)
+    page = await gate_of(request).reader.past.history(
+        whose,
+        kind=_NOUNS[noun] if wanted else None,
+        name=name or None,
+        before=None if before is None else (int(before[0]), int(before[1])),
+        limit=limit,
+    )
+    following = None if page.next is None else (str(page.next[0]), str(page.next[1]))
+    return said(
+        {"items": [_happened(one) for one in page.items], "next_cursor": cursors.written(cursors.HISTORY, following)}
+    )
+
+
+def _happened(one: Happening) -> dict[str, Any]:
+    how = "removed" if one.after_digest is None else "added" if one.before_digest is None else "changed"
+    return {**{name: value for name, value in asdict(one).items() if name != "seq"}, "how": how}
+
+
+@router.get("/history/objects")
+async def objects(  # noqa: PLR0917  # the framework fills them in by name
+    request: Request,
+    caller: Admin,
+    revision: Revision = None,
+    tenant: Id | None = None,
+    limit: Limit = 100,
+    cursor: Word = None,
+) -> Response:
+    whose = tenant_for(caller, tenant)
+    reader = gate_of(request).reader
+    newest = (await reader.state()).revision
+    if revision is not None and revision > newest:
+        raise refuse(Code.NOT_FOUND, "There is no such revision yet.")
+    wanted = revision or newest
+    after = cursors.read(cursors.OBJECTS, cursor)
+    seen = None if after is None else (after[0], after[1])
+    page = await reader.past.declared_at(whose, wanted, after=seen, limit=limit)
+    return said(
+        {
+            "revision": wanted,
+            "newest": newest,
+            "items": [
+                {name: value for name, value in asdict(one).items() if name != "packet_digest"} for one in page.items
+            ],
+            "next_cursor": cursors.written(cursors.OBJECTS, page.next),
+        }
+    )
+
+
+@router.post("/plan")
+async def would(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
+    exchange_of(request).require_json()
+    body = strict_json.parse_object(await request.body())
+    caller = admin(speaker)
+    whose = tenant_for(caller, tenant)
+    resources, prune = body.get("resources"), body.get("prune", False)
+    if not isinstance(resources, list) or not isinstance(prune, bool):
+        raise refuse(Code.INVALID_REQUEST, "Send {resources: […], prune: false}.")
+    current, namespace = await _world(gate_of(request), caller, whose)
+    specs = dict(_proposed(one, namespace) for one in resources)
+    found = await asyncio.to_thread(lambda: plan_told(plan(current, proposed(current, specs, prune=prune))))
+    return said(found)
+
+
+async def _world(gate: Gate, caller: Caller, tenant: UUID) -> tuple[World, str]:
+    """What is declared and valid in a tenant now."""
+    newest = (await gate.reader.state()).revision
+    found: list[Declaration] = []
+    after: tuple[str, str] | None = None
+    while True:
+        page = await gate.reader.past.declared_at(tenant, newest, after=after, limit=_PAGE)
+        found.extend(page.items)
+        after = page.next
+        if len(found) > PLANNED_OBJECTS:
+            raise refuse(
+                Code.INVALID_REQUEST,
+                f"More than {PLANNED_OBJECTS} objects are declared: use `metagate plan --url`, which takes its time.",
+            )
+        if after is None:
+            break
+    namespace = found[0].namespace if found else caller.namespace if tenant == caller.tenant else "default"
+    settings = CompileSettings(default_sla_seconds=gate.settings.default_startup_sla_seconds)
+    born = min((one.created_at for one in found), default=datetime.now(UTC))
+    return World(settings, [Namespace(namespace, str(tenant), born)], [_declared(one) for one in found]), namespace
+
+
+def _proposed(given: Any, namespace: str) -> tuple[ObjectKey, Any]:
+    if not isinstance(given, Mapping) or given.get("apiVersion") != kinds.API_VERSION:
+        raise refuse(Code.INVALID_RESOURCE, f"Each of resources is an object of {kinds.API_VERSION}.")
+    kind, metadata = given.get("kind"), given.get("metadata")
+    known = kinds.KINDS.get(kind) if isinstance(kind, str) else None
+    if known is None or not known.namespaced:
+        raise refuse(Code.INVALID_RESOURCE, "kind: one of the namespaced kinds; others are not one tenant's to plan.")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(metadata, Mapping) or not isinstance(name, str) or not _NAME.match(name):
+        raise refuse(Code.INVALID_RESOURCE, "metadata.name: a DNS subdomain name, as Kubernetes has it.")
+    if metadata.get("namespace", namespace) != namespace:
+        raise refuse(Code.TENANT_MISMATCH, "metadata.namespace: only that of the tenant.")
+    return ObjectKey(known.name, namespace, name), given.get("spec")
+
+
+def _declared(one: Declaration) -> Declared:
+    key = ObjectKey(one.kind, one.namespace, one.name)
+    return Declared(key, str(one.uid), one.generation, one.created_at, one.spec, one.manager)

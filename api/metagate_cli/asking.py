@@ -1,0 +1,129 @@
+"""Asking a running MetaGate as an admin: where it is, whose credential, whose tenant."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
+
+import typer
+
+from metagate_cli.plain import plain
+from metagate_cli.terminal import FOUND, UNABLE, Stop
+
+Url = Annotated[
+    str | None, typer.Option("--url", help="A running MetaGate, like http://127.0.0.1:8000.", envvar="METAGATE_URL")
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="An admin's API key.", envvar="METAGATE_API_KEY_FILE")]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", help="An admin's token instead.", envvar="METAGATE_TOKEN_FILE")
+]
+CaFile = Annotated[
+    Path | None, typer.Option("--ca-file", help="Whom its certificate is signed by.", envvar="METAGATE_CA_FILE")
+]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Of a cluster-wide admin: whose (a namespace's uid).")]
+
+SECONDS: Final = 10.0
+_LARGEST: Final = 256 * 1024 * 1024
+
+
+class Refused(Exception):  # noqa: N818 - it names what became of the question
+    """The gate said no. `status` and `code` are the problem's."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{code} ({status}): {detail}")
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A running MetaGate, as one caller. Every method may raise Refused, and Stop when there is no answer."""
+
+    url: str
+    headers: Mapping[str, str]
+    tenant: str | None = None
+    ca_file: Path | None = None
+
+    def get(self, path: str, **query: object) -> Any:
+        return self._ask("GET", path, query, None)
+
+    def items(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page."""
+        cursor = None
+        while True:
+            page = self.get(path, cursor=cursor, limit=500, **query)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def _ask(self, method: str, path: str, query: Mapping[str, object], body: bytes | None) -> Any:
+        asked = {name: value for name, value in {"tenant": self.tenant, **query}.items() if value is not None}
+        url = f"{self.url.rstrip('/')}{quote(path)}{'?' + urlencode(asked) if asked else ''}"
+        request = Request(url, data=body, method=method, headers=dict(self.headers))  # noqa: S310 - the scheme was judged
+        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        # no proxy of the surroundings, and no redirect: a credential goes where it was sent and nowhere else
+        opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Nowhere())
+        try:
+            with opener.open(request, timeout=SECONDS) as answer:
+                return json.loads(answer.read(_LARGEST))
+        except HTTPError as error:
+            raise _refusal(error) from error
+        except (URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise Stop(f"{plain(self.url)} does not answer: {plain(reason)}", code=UNABLE) from error
+        except ValueError as error:
+            raise Stop(f"{plain(self.url)} does not answer in JSON: is it a MetaGate?", code=UNABLE) from error
+
+
+class _Nowhere(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def gate(
+    url: str | None, key_file: Path | None, token_file: Path | None, ca_file: Path | None, tenant: str | None
+) -> Gate:
+    """Whom to ask, and as whom.
+
+    Raises:
+        Stop: no URL, no credential, or a file that cannot be read.
+
+    """
+    if not url:
+        raise Stop("which MetaGate? Give --url or set METAGATE_URL")
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise Stop(f"--url: {plain(url)} is not an http or https address")
+    if token_file is None and key_file is None:
+        raise Stop("as whom? Give an admin's --key-file (or METAGATE_API_KEY_FILE), or a --token-file")
+    if token_file is not None:
+        return Gate(url, {"authorization": f"Bearer {_secret(token_file)}"}, tenant, ca_file)
+    return Gate(url, {"x-api-key": _secret(key_file)}, tenant, ca_file)
+
+
+def told(error: Refused) -> Stop:
+    """What a person reads of a refusal."""
+    return Stop(plain(error), code=FOUND)
+
+
+def _secret(file: Path | None) -> str:
+    assert file is not None
+    found = file.read_text(encoding="utf-8").strip()
+    if not found or not found.isascii() or not found.isprintable():
+        raise Stop(f"{file}: holds no credential")
+    return found
+
+
+def _refusal(error: HTTPError) -> Refused:
+    try:
+        problem = json.loads(error.read(65_536))
+        return Refused(error.code, str(problem["code"]), str(problem["detail"]))
+    except (ValueError, KeyError, TypeError, OSError):
+        return Refused(error.code, "UNKNOWN", "no answer of a MetaGate")

@@ -1,0 +1,113 @@
+"""What is declared now, as a plan needs it: other files, a running MetaGate, or a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from metagate_cli.asking import Gate
+from metagate_cli.offline import contents, files
+from metagate_cli.terminal import FOUND, Stop
+from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
+from metagate_crds.world import World
+from metagate_operator.documents import Problem
+
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_EXACT: Final = 2**53 - 1
+
+
+def declared_in(paths: Sequence[Path]) -> dict[ObjectKey, Any]:
+    """The specs in these files, by object.
+
+    Raises:
+        Stop: a file cannot be read whole, or two declare the same.
+
+    """
+    problems: list[Problem] = []
+    specs: dict[ObjectKey, Any] = {}
+    for file in files(paths):
+        found = contents(file)
+        problems.extend(found.problems)
+        for document in found.documents:
+            if document.key in specs:
+                problems.append(
+                    Problem(document.file, document.line, "metadata.name", "DuplicateObject", "is declared twice")
+                )
+            specs[document.key] = document.spec
+    if problems:
+        raise Stop("\n".join(map(str, problems)), code=FOUND)
+    return specs
+
+
+def of_files(paths: Sequence[Path], settings: CompileSettings) -> World:
+    """As if these files had been applied, in the order of their names."""
+    objects = [
+        Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), spec)
+        for place, (key, spec) in enumerate(sorted(declared_in(paths).items(), key=lambda item: item[0]))
+    ]
+    return World(settings, _spaces(objects), objects)
+
+
+def of_gate(gate: Gate, settings: CompileSettings) -> World:
+    """The valid objects of one tenant. TokenIssuers are nobody's, and other tenants' claims are not seen."""
+    objects = [declaration(one) for one in gate.items("/v1/admin/history/objects")]
+    return World(settings, _spaces(objects), objects)
+
+
+def of_cluster(
+    kubeconfig: Path | None, context: str | None, namespaces: Sequence[str], settings: CompileSettings
+) -> World:
+    """What the API server lists. The last good version of an object that is broken there is not known."""
+    from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+    from metagate_operator.cluster.sight import Sights
+    from metagate_operator.cluster.source import ClusterSource
+    from metagate_operator.source import Listing, SourceUnavailable
+
+    async def listed() -> tuple[Listing, str | None]:
+        kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig), context)
+        try:
+            listing = await ClusterSource(kubernetes, Sights(), namespaces=namespaces).listing()
+            try:
+                issuer = (await kubernetes.get("/.well-known/openid-configuration"))["issuer"]
+            except (KubernetesError, KeyError, TypeError):
+                issuer = None
+            return listing, issuer
+        finally:
+            await kubernetes.close()
+
+    try:
+        listing, issuer = asyncio.run(listed())
+    except (KubernetesError, SourceUnavailable) as error:
+        raise Stop(f"the cluster cannot be listed: {error}", code=FOUND) from error
+    chosen = replace(settings, cluster_issuer=None if issuer is None else str(issuer))
+    return World(chosen, listing.namespaces, listing.objects)
+
+
+def declaration(one: dict[str, Any]) -> Declared:
+    """An item of `/v1/admin/history/objects`."""
+    key = ObjectKey(one["kind"], one["namespace"], one["name"])
+    created = datetime.fromisoformat(one["created_at"])
+    return Declared(key, one["uid"], one["generation"], created, _floats(one["spec"]), one["manager"])
+
+
+def _floats(spec: Any) -> Any:
+    """JSON's integers that are none: 1e300 travels with all its zeros."""
+    match spec:
+        case dict():
+            return {name: _floats(each) for name, each in spec.items()}
+        case list():
+            return [_floats(each) for each in spec]
+        case int() if not -_EXACT <= spec <= _EXACT:
+            return float(spec)
+        case _:
+            return spec
+
+
+def _spaces(objects: Sequence[Declared]) -> list[Namespace]:
+    names = sorted({each.key.namespace for each in objects if each.key.namespace})
+    return [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in names]

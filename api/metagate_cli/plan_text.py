@@ -1,0 +1,103 @@
+"""A plan for people: in a terminal, and as a comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from metagate_cli.plain import fenced, plain, value
+
+_SHOWN: Final = 8
+_LINES: Final = 200
+_MARKS: Final = {"added": "+", "changed": "~", "removed": "-"}
+_WORDS: Final = {
+    "added": "gets a packet",
+    "removed": "loses its packet",
+    "changed": "gets another packet",
+    "unchanged": "keeps its packet",
+}
+
+
+def text(told: dict[str, Any]) -> str:
+    """For a terminal."""
+    if not told["changes"]:
+        return "No changes: what is declared is what would be."
+    lines: list[str] = []
+    for title, section in _sections(told):
+        lines += ["", title, *(f"  {line}" for line in section)]
+    return "\n".join([*lines[1:], "", _summary(told)])
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """For a pull request: no line of it can be anything but text."""
+    lines = ["### MetaGate plan", "", f"**{_summary(told)}**"]
+    for title, section in _sections(told):
+        shown = section[:_LINES]
+        more = [f"… {len(section) - _LINES} lines more"] if len(section) > _LINES else []
+        lines += ["", f"#### {title}", "", *fenced([*shown, *more], "diff")]
+    return "\n".join(lines)
+
+
+def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    objects = [
+        f"{_MARKS[how]} {_named(each)}" for how in ("added", "changed", "removed") for each in told["objects"][how]
+    ]
+    if objects:
+        yield "Declared objects", _cut(objects, 40)
+    for effect in told["effects"]:
+        yield _title(effect), list(_effect(effect))
+    if told["troubles"]:
+        yield (
+            "Would not be served as declared",
+            [f"! {each['state']}: {_named(each)}: {plain(each['message'])}" for each in told["troubles"]],
+        )
+    if told["cured"]:
+        yield "No longer in trouble", [f"+ {_named(each)} (was {each['state']})" for each in told["cured"]]
+    if told["others"]:
+        yield "Served differently", [f"~ {_named(each)}" for each in told["others"]]
+
+
+def _title(effect: dict[str, Any]) -> str:
+    count = effect["count"]
+    words = _WORDS[effect["packet"]]
+    if count == 1:
+        return f"{_who(effect['principals'][0])} {words}"
+    plural = words.replace("gets", "get").replace("loses", "lose").replace("keeps", "keep").replace("its", "their")
+    return f"{count} principals {plural}"
+
+
+def _effect(effect: dict[str, Any]) -> Iterator[str]:
+    if effect["count"] > 1:
+        named = [_who(each) for each in effect["principals"][:_SHOWN]]
+        more = effect["count"] - len(named)
+        yield f"  of {', '.join(named)}{f' and {more} more' if more else ''}"
+    for change in (*effect["access"], *effect["differences"]):
+        name = plain(change.get("what") or change.get("path"))
+        if "before" in change:
+            yield f"- {name}: {value(change['before'])}"
+        if "after" in change:
+            yield f"+ {name}: {value(change['after'])}"
+
+
+def _summary(told: dict[str, Any]) -> str:
+    if not told["changes"]:
+        return "No changes."
+    count = {how: len(each) for how, each in told["objects"].items()}
+    principals = sum(effect["count"] for effect in told["effects"])
+    return (
+        f"Plan: {count['added']} to add, {count['changed']} to change, {count['removed']} to remove; "
+        f"{principals} principal{'' if principals == 1 else 's'} affected, {len(told['troubles'])} in trouble."
+    )
+
+
+def _who(principal: dict[str, Any]) -> str:
+    return plain(f"{principal['namespace']}/{principal['name']}")
+
+
+def _named(each: dict[str, Any]) -> str:
+    where = f"{each['namespace']}/" if each["namespace"] else ""
+    return plain(f"{each['kind']} {where}{each['name']}")
+
+
+def _cut(lines: list[str], longest: int) -> list[str]:
+    return lines if len(lines) <= longest else [*lines[:longest], f"… and {len(lines) - longest} more"]

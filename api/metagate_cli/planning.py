@@ -1,0 +1,101 @@
+"""`metagate plan`: what applying some files would do, before anybody applies them."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from metagate_cli.asking import CaFile, KeyFile, Refused, Tenant, TokenFile, Url, gate
+from metagate_cli.checking import Paths, SystemNamespace
+from metagate_cli.plain import plain
+from metagate_cli.terminal import FOUND, Stop
+
+CHANGES = 2
+"""The exit code that says: it was understood, and there is something to do."""
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+class Planning(TyperCommand):
+    """A command whose 2 means changes: one that was not understood exits with 1."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **more)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == CHANGES:
+                error.exit_code = FOUND  # type: ignore[attr-defined]  # click's own, on every usage error
+            raise
+
+
+def plan(
+    paths: Paths,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="What is declared now: other files or directories. Repeatable.")
+    ] = None,
+    url: Url = None,
+    key_file: KeyFile = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    tenant: Tenant = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="What is declared now: in the cluster of the kubeconfig.")
+    ] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Implies --cluster. Default: KUBECONFIG.")] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; implies --cluster.")] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option("--namespace", "-n", help="Of the cluster: only these; repeatable.")
+    ] = None,
+    prune: Annotated[
+        bool | None,
+        typer.Option(
+            "--prune/--no-prune",
+            help="What is declared now and not in the files would be removed. Default: only with --against.",
+        ),
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How the plan is printed.")] = Output.TEXT,
+    system_namespace: SystemNamespace = "metagate-system",
+) -> None:
+    """Print what becomes of every principal when these files are applied. Nothing is written anywhere.
+
+    Exit 0: nothing would change. 2: something would. 1: it could not be found out.
+
+    Example: metagate plan resources/ --url http://127.0.0.1:8000 --key-file admin.key
+    """
+    from metagate_cli.choices import compile_settings
+    from metagate_cli.current import declared_in, of_cluster, of_files, of_gate
+    from metagate_cli.plan_text import markdown, text
+    from metagate_crds.planning import plan as planned
+    from metagate_crds.planning import proposed
+    from metagate_crds.telling import plan_told
+
+    specs = declared_in(paths)
+    settings = compile_settings(system_namespace)
+    try:
+        if against:
+            current = of_files(against, settings)
+        elif cluster or kubeconfig is not None or context is not None:
+            current = of_cluster(kubeconfig, context, namespace or (), settings)
+        elif url:
+            current = of_gate(gate(url, key_file, token_file, ca_file, tenant), settings)
+        else:
+            raise Stop("compared with what? Give --against FILES, --url of a running MetaGate, or --cluster")  # noqa: TRY301
+    except (Stop, Refused) as error:
+        raise Stop(plain(error) if isinstance(error, Refused) else str(error), code=FOUND) from error
+    removing = bool(against) if prune is None else prune
+    told = plan_told(planned(current, proposed(current, specs, prune=removing)))
+    if output is Output.JSON:
+        print(json.dumps(told, indent=2))
+    else:
+        print(markdown(told) if output is Output.MARKDOWN else text(told))
+    if told["changes"]:
+        raise typer.Exit(CHANGES)
