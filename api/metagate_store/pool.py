@@ -99,6 +99,19 @@ class Pool:
         finally:
             self._give(connection)
 
+    @translated
+    async def fetch_apart(self, query: str, *arguments: Any, seconds: int) -> list[asyncpg.Record]:
+        """Like `fetch`, for a large answer that nobody waits for: on a connection of its own, for so many seconds."""
+        async with asyncio.timeout(seconds + CONNECT_SECONDS):
+            connection = await self._connect()
+            try:
+                async with connection.transaction(readonly=True):
+                    await connection.execute(f"SET LOCAL statement_timeout = {int(seconds) * 1_000}")
+                    rows: list[asyncpg.Record] = await connection.fetch(sql(query), *arguments)
+                    return rows
+            finally:
+                connection.terminate()
+
     # ── taking and giving ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self) -> asyncpg.Connection:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Self
 from uuid import UUID
 
+from asyncpg import Record
+
 from metagate_store import answers
 from metagate_store.past import Past
 from metagate_store.pool import Pool
@@ -41,6 +43,9 @@ CONTENDED_PAUSES = (0.0, 0.005, 0.02, 0.05)
 """Seconds between looks at a startup that somebody else is just reporting."""
 
 
+LOADING_SECONDS = 30
+"""How long loading every credential may take; two hundred thousand keys take one to two seconds."""
+
 SPAN = 100_000
 """Sessions that one filtered page looks at; about 30 ms on a small machine."""
 
@@ -50,6 +55,7 @@ class Reader:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._behind = True  # the next look at the credentials may have much to say
         self.past = Past(pool)
 
     @classmethod
@@ -158,11 +164,21 @@ class Reader:
 
     async def credentials(self, since: int = 0) -> CredentialChanges:
         """What changed after the mark `since`; everything when it is 0, or newer than this database is."""
-        rows = await self._pool.fetch("read.credentials", since)
+        rows = await self._changed(since)
         if rows[0]["newest"] < since:  # another database, or one restored from a backup
-            rows = await self._pool.fetch("read.credentials", 0)
-            return answers.credential_changes(rows, full=True)
+            self._behind, since = True, 0
+            rows = await self._changed(since)
         return answers.credential_changes(rows, full=since == 0)
+
+    async def _changed(self, since: int) -> list[Record]:
+        """Patient only when there may be much: no request waits for this, but each look holds a connection."""
+        apart, self._behind = self._behind, True
+        if apart:
+            rows = await self._pool.fetch_apart("read.credentials", since, seconds=LOADING_SECONDS)
+        else:
+            rows = await self._pool.fetch("read.credentials", since)
+        self._behind = False
+        return rows
 
     # ── the other reads ──────────────────────────────────────────────────────────────────────────────────────────────
 

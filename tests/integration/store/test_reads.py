@@ -3,11 +3,13 @@
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from tests.databases import Database
 from tests.integration.store.worlds import Somebody, digest_of, publish, row, somebody
 from uuid_utils.compat import uuid7
 
+from metagate_store.errors import StoreUnavailable
 from metagate_store.publishing import Publisher
 from metagate_store.reading import Reader
 from metagate_store.rows import Change, Credential, Outcome, PacketAsk, PacketOutcome, Pod
@@ -41,6 +43,30 @@ async def test_resolve(database: Database, reader: Reader) -> None:
     assert found[0].namespace == f"team-{who.tenant.hex[:8]}"
     assert found[0].namespace_created is not None
     assert await reader.resolve([]) == []
+
+
+async def test_more_credentials_than_a_request_has_time_for(fresh_database: Database) -> None:
+    """Loading every key may take longer than any request: at the start, and when a look at the changes took too long."""
+    who = somebody()
+    await publish(fresh_database.publisher, who)
+    admin = await asyncpg.connect(fresh_database.superuser)
+    add = (
+        "INSERT INTO metagate.api_key (sha256, key_id, tenant, principal_key, owner, content, revision) "
+        "SELECT encode(sha256(n::text::bytea), 'hex'), n::text, $1, $2, gen_random_uuid(), '', 1 FROM generate_series($3::int, $4::int) n"
+    )
+    await admin.execute(f"ALTER ROLE metagate_api IN DATABASE {fresh_database.name} SET statement_timeout = '20ms'")
+    await admin.execute(add, who.tenant, who.name, 1, 10_000)
+    reader = await Reader.connect(fresh_database.api, size=1)
+    first = await reader.credentials()
+    assert len(first.api_keys) == 10_001
+    await admin.execute(add, who.tenant, who.name, 10_001, 20_000)
+    with pytest.raises(StoreUnavailable):
+        await reader.credentials(first.mark)
+    second = await reader.credentials(first.mark)
+    assert (len(second.api_keys), second.full) == (10_000, False)
+    assert (await reader.credentials(second.mark)).api_keys == ()
+    await reader.close()
+    await admin.close()
 
 
 async def test_credentials_by_mark(fresh_database: Database) -> None:
