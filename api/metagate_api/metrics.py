@@ -18,8 +18,7 @@ from prometheus_client import (
 )
 
 from legivellum_http.exchange import Answer, Exchange
-
-MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+from legivellum_http.serving import MULTIPROCESS_DIRECTORY
 
 REGISTRY = CollectorRegistry()
 

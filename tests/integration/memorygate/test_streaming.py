@@ -17,9 +17,9 @@ from tests.integration.memorygate.conftest import LedgerDatabase, Peer, SelfDecl
 
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import guarded
+from legivellum_http.serving import bound
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
-from memorygate.server import bound
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

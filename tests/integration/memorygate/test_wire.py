@@ -18,10 +18,10 @@ from tests.integration.memorygate.conftest import LedgerDatabase, SelfDeclared, 
 
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import guarded
+from legivellum_http.serving import bound
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
 from memorygate.receipt import Draft
-from memorygate.server import bound
 
 TENANT = uuid4()
 ME = json.dumps(
