@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from typing import Any
 
+from legivellum_http.access_log import AccessLog
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
 from legivellum_http.edge import Edge, Hot
@@ -17,7 +18,6 @@ from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send
 from legivellum_http.problems import Problem
 from legivellum_http.rate_limit import TokenBuckets
 from legivellum_postgres.errors import DatabaseError
-from memorygate.access_log import AccessLog
 from memorygate.callers import Authenticate, Door
 from memorygate.doors import Doors
 from memorygate.gate import Gate

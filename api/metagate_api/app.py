@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from legivellum_http.access_log import AccessLog
 from legivellum_http.batching import Batcher, Shape
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
@@ -18,7 +19,6 @@ from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, pro
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
 from metagate_api import admin, catalogue, doors, introspection, past, startups, views
-from metagate_api.access_log import AccessLog
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
 from metagate_api.declared_files import DeclaredFiles

@@ -125,7 +125,7 @@ async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an
         def __getattr__(self, name: str) -> object:
             raise RuntimeError("nothing is told today")
 
-    for broken in ("memorygate.metrics.RECEIPTS", "memorygate.metrics.REQUESTS", "memorygate.access_log._log"):
+    for broken in ("memorygate.metrics.RECEIPTS", "memorygate.metrics.REQUESTS", "legivellum_http.access_log._log"):
         monkeypatch.setattr(broken, Broken())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(gate, SelfDeclared()).asgi), base_url="http://x"

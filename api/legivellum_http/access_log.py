@@ -7,13 +7,15 @@ import structlog
 
 from legivellum_http.exchange import Answer, Exchange
 
-_log = structlog.get_logger("metagate.access")
+_log = structlog.get_logger("gate.access")
 
 # Somebody will send a key or a token as a part of the path; ids and names that belong there are shorter.
 _LONG_SEGMENT: Final = re.compile(r"[^/]{41,}")
 
 
 class AccessLog:
+    """Told of every answer by the edge. A path is its route, where it has one: what stands in it was declared."""
+
     def __init__(self, which: Literal["all", "refused", "none"]) -> None:
         self._from = {"all": 0, "refused": 400, "none": 1_000}[which]
 
@@ -25,7 +27,7 @@ class AccessLog:
         log(
             "request",
             method=exchange.method,
-            path=_LONG_SEGMENT.sub("…", exchange.path)[:256],
+            path=exchange.scope.get("route_path") or _LONG_SEGMENT.sub("…", exchange.path)[:256],
             status=answer.status,
             code=exchange.code,
             reason=exchange.reason,
