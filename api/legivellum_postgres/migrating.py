@@ -5,16 +5,25 @@ A hundred lines of our own rather than a tool: the known ones bring SQLAlchemy o
 only know asyncpg. Roles are created where the caller may create them, and only checked where not.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 import asyncpg
 
 from legivellum_postgres.driver import translated
 from legivellum_postgres.errors import SchemaMismatch
 from legivellum_postgres.scram import scram_verifier
+
+LOCK_TIMEOUT = "80ms"
+"""For how long one try of a migration may wait for a lock: less than the gates' own requests wait (100 ms)."""
+LOCK_PATIENCE = 60.0
+"""Seconds for which it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,15 @@ async def migrate(
     dsn: str,
     *,
     passwords: Mapping[str, str] | None = None,
-    lock_timeout: str = "2s",
+    lock_timeout: str = LOCK_TIMEOUT,
+    lock_patience: float = LOCK_PATIENCE,
     finally_run: tuple[str, ...] = (),
 ) -> Migrated:
     """Create or bring up to date; harmless when there is nothing to do. `grants.sql` and `finally_run` come last, each
     time.
 
-    `passwords`: by role; a role without one keeps its password, or is created without LOGIN.
+    `passwords`: by role; a role without one keeps its password, or is created without LOGIN. `lock_timeout`: for how
+    long one try may wait for a table; `lock_patience`: seconds of tries.
     Raises SchemaMismatch when an applied migration has changed or a role is missing; Unavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": f"{schema.name} migrate"})
@@ -85,7 +96,7 @@ async def migrate(
         warnings = await set_up_roles(connection, schema, passwords or {})
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {schema.owner}")
         await connection.execute(f"SET ROLE {schema.owner}")
-        applied = await apply(connection, schema, lock_timeout)
+        applied = await apply(connection, schema, lock_timeout, lock_patience)
         for statement in finally_run:
             await connection.execute(statement)
         return Migrated(applied, needed_version(schema), warnings)
@@ -93,7 +104,12 @@ async def migrate(
         await connection.close(timeout=5)
 
 
-async def apply(connection: asyncpg.Connection, schema: Schema, lock_timeout: str) -> tuple[str, ...]:
+async def apply(
+    connection: asyncpg.Connection,
+    schema: Schema,
+    lock_timeout: str = LOCK_TIMEOUT,
+    lock_patience: float = LOCK_PATIENCE,
+) -> tuple[str, ...]:
     """Whatever migration is not recorded yet, then the grants. Returns the names of those applied."""
     await connection.execute(
         f"CREATE TABLE IF NOT EXISTS {schema.name}.migration ("
@@ -108,22 +124,39 @@ async def apply(connection: asyncpg.Connection, schema: Schema, lock_timeout: st
             if row["checksum"] != migration.checksum:
                 raise SchemaMismatch(f"migration {row['name']} was applied with another content than this release has")
             continue
-        async with connection.transaction():
-            # A migration behind somebody's open transaction must not queue the gate's requests behind itself (F22).
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-            await connection.execute(migration.sql)
-            await connection.execute(
-                f"INSERT INTO {schema.name}.migration (version, name, checksum) VALUES ($1, $2, $3)",  # noqa: S608 - ours
-                migration.version,
-                migration.name,
-                migration.checksum,
-            )
+        record = f"INSERT INTO {schema.name}.migration (version, name, checksum) VALUES ($1, $2, $3)"  # noqa: S608 - ours
+        values = (migration.version, migration.name, migration.checksum)
+        await _patiently(connection, [(migration.sql, ()), (record, values)], lock_timeout, lock_patience)
         applied.append(migration.name)
     grants = (files(schema.package) / "migrations" / "grants.sql").read_text(encoding="utf-8")
-    async with connection.transaction():
-        await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
-        await connection.execute(grants)
+    await _patiently(connection, [(grants, ())], lock_timeout, lock_patience)
     return tuple(applied)
+
+
+async def _patiently(
+    connection: asyncpg.Connection,
+    statements: Sequence[tuple[str, tuple[Any, ...]]],
+    lock_timeout: str,
+    patience: float,
+) -> None:
+    """All of them in one transaction, again while a lock is not to be had, for `patience` seconds.
+
+    Who waits for a table makes everybody else queue for it. So each try is shorter than what a gate's request waits
+    for a lock: a migration behind somebody's open transaction delays requests by that much and fails none (F22).
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'")
+                for statement, values in statements:
+                    await connection.execute(statement, *values)
+        except asyncpg.LockNotAvailableError:
+            if time.monotonic() >= until:
+                raise
+            await asyncio.sleep(random.uniform(0.3, 0.7))  # noqa: S311 - spreads, protects nothing
+        else:
+            return
 
 
 async def _owner(connection: asyncpg.Connection, schema: Schema) -> None:

@@ -12,7 +12,15 @@ import asyncpg
 
 from legivellum_postgres import migrating
 from legivellum_postgres.driver import translated
-from legivellum_postgres.migrating import Migrated, Migration, Schema, apply, set_up_roles
+from legivellum_postgres.migrating import (
+    LOCK_PATIENCE,
+    LOCK_TIMEOUT,
+    Migrated,
+    Migration,
+    Schema,
+    apply,
+    set_up_roles,
+)
 from metagate_store.errors import ForeignCluster, SchemaMismatch
 
 OWNER = "metagate_owner"
@@ -65,14 +73,16 @@ async def migrate(
     passwords: Mapping[str, str] | None = None,
     cluster_uid: str | None = None,
     adopt: bool = False,
-    lock_timeout: str = "2s",
+    lock_timeout: str = LOCK_TIMEOUT,
+    lock_patience: float = LOCK_PATIENCE,
 ) -> Migrated:
     """Create or bring up to date; harmless when there is nothing to do.
 
     `dsn`: the owner's, or an administrator's, who then acts as the owner.
     `passwords`: by process role; a role without one keeps its password, or is created without LOGIN.
     `cluster_uid`: whose database this is from now on; another cluster's is refused unless `adopt`. `adopt` without it
-    leaves the database to the next writer that comes.
+    leaves the database to the next writer that comes. `lock_timeout`: for how long one try may wait for a table,
+    `lock_patience`: seconds of tries.
     Raises SchemaMismatch when an applied migration has changed; ForeignCluster; StoreUnavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
@@ -81,7 +91,7 @@ async def migrate(
         warnings = await set_up_roles(connection, SCHEMA, passwords or {})
         await _become_owner(connection)
         await connection.execute("CREATE SCHEMA IF NOT EXISTS metagate")
-        applied = await apply(connection, SCHEMA, lock_timeout)
+        applied = await apply(connection, SCHEMA, lock_timeout, lock_patience)
         await connection.fetchval("SELECT metagate.prepare_partitions(2)")
         if cluster_uid is not None:
             await _claim(connection, cluster_uid, adopt=adopt)

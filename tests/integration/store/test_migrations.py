@@ -167,7 +167,7 @@ async def test_long_transaction_does_not_queue_requests(
     async with connection.transaction():
         await connection.execute("SELECT FROM metagate.startup")
         with pytest.raises(StoreUnavailable, match="55P03"):
-            await migrate(fresh_database.owner, lock_timeout="50ms")
+            await migrate(fresh_database.owner, lock_timeout="50ms", lock_patience=0.5)
     await connection.close()
 
 
