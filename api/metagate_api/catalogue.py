@@ -341,14 +341,16 @@ ENDPOINTS: Final = (
 )
 
 
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _patterns() -> tuple[tuple[re.Pattern[str], str, int], ...]:
     """`{key}` may hold anything but a slash; the enumerated kinds are what the routes themselves check."""
-    return tuple((compile_path(endpoint.path)[0], endpoint.method) for endpoint in ENDPOINTS)
+    return tuple((compile_path(one.path)[0], one.method, one.path.count("{")) for one in ENDPOINTS)
 
 
 _PATTERNS: Final = _patterns()
 
 
 def methods(path: str) -> tuple[str, ...]:
-    """What a path takes; empty when there is nothing at it."""
-    return tuple(dict.fromkeys(method for pattern, method in _PATTERNS if pattern.match(path)))
+    """What a path takes; empty when there is nothing at it. `/v1/admin/plan` is itself, and no `{kind}`."""
+    found = [(free, method) for pattern, method, free in _PATTERNS if pattern.match(path)]
+    least = min((free for free, _ in found), default=0)
+    return tuple(dict.fromkeys(method for free, method in found if free == least))
