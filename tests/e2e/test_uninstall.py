@@ -7,13 +7,14 @@ from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, Release
 
 OURS = f"app.kubernetes.io/instance={NAME}"
 NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
+DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingwebhookconfigurations,tokenissuers"
 
 
 def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[[str], None]):
     """CRDs, declared objects, the volume and the passwords stay; nothing else of the release does; a new install goes on."""
     cluster = release.cluster
-    declared = cluster.kubectl("get", "metagate", "-n", AGENTS, "-o", "name").split()
+    declared = cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split()
     recorded = {each["startup_id"] for each in release.startups(AGENTS, "archivist")}
     assert declared
     assert recorded
@@ -31,7 +32,7 @@ def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[
         len([each for each in cluster.kubectl("get", "crds", "-o", "name").split() if "metagate.legivellum.io" in each])
         == 6
     )
-    assert cluster.kubectl("get", "metagate", "-n", AGENTS, "-o", "name").split() == declared
+    assert cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split() == declared
     cluster.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "3m")
     cluster.rolled_out(NAMESPACE, *WORKLOADS)
     watcher(cluster)
