@@ -1,15 +1,35 @@
 """How log lines look: one event name and key/values per line, JSON for machines, columns for people; to stderr.
 
-Nothing on the way adds a value that somebody declared: exceptions are logged by type and place, without their locals.
+Nothing on the way adds a value that somebody declared: exceptions are logged by type and place, without their text
+(a driver's names the value that it did not like) and without locals.
 """
 
 import logging
 import sys
-from typing import Any
+import traceback
+from types import TracebackType
+from typing import Any, TextIO
 
 import structlog
 
 from metagate_api.settings import Settings
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+def places(exc_info: ExcInfo) -> str:
+    """Where an exception came from, through all that led to it: files, lines and types, the last one first."""
+    said = []
+    error, seen = exc_info[1], set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        said.append("".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__]))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\nafter\n".join(said)
+
+
+def _on_console(out: TextIO, exc_info: Any) -> None:
+    out.write("\n" + places(exc_info))
 
 
 def configure(settings: Settings) -> None:
@@ -22,11 +42,9 @@ def configure(settings: Settings) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(places), structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_on_console)]
     )
     structlog.configure(
         processors=[*shared, *last],
