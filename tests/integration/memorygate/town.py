@@ -165,7 +165,7 @@ def relay_process(database: LedgerDatabase, url: str, key_file: Path, log: Path)
     )
 
 
-async def ready(url: str, seconds: float = 20) -> None:
+async def ready(url: str, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds), httpx.AsyncClient() as client:
         while True:
             with contextlib.suppress(httpx.HTTPError):
