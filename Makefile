@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-ledger bench-operator invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +44,11 @@ bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how 
 
 bench-operator: $(STAMP) ## kubectl apply to served, on a real API server with 10,000 Bindings
 	@$(BIN)/python bench/operating.py $(BENCH_ARGS)
+
+faults: $(STAMP) ## every fault of docs/faults.md under load, the long ones too; writes that page
+	@METAGATE_FAULTS=all $(BIN)/python -m pytest -q tests/faults tests/operator/test_faults.py tests/operator/test_starting.py \
+	    tests/operator/issuers -k "f2 or f3 or faults or jwks or refreshing" $(PYTEST_ARGS); \
+	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.table || status=1; exit $$status
 
 invariants: $(STAMP) ## which invariants of the specification have no test
 	@$(BIN)/python tests/invariants.py

@@ -1,0 +1,52 @@
+"""One stage for the rows that can share one; what was found is written and told at the end of the run."""
+
+import platform
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+import pytest_asyncio
+from tests.faults import results, table
+from tests.faults.stage import Stage, stage
+
+HERE = "tests/faults/"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long variants are for `make faults` alone; the rest of a run is not touched."""
+    ours = [item for item in items if item.nodeid.startswith(HERE)]
+    for item in ours:
+        item.add_marker(pytest.mark.faults)
+    if not table.whole():
+        left = [item for item in ours if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared() -> AsyncIterator[Stage]:
+    async with stage() as made:
+        yield made
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for row in table.rows_of(report.nodeid):
+        found = results.of(row)
+        if report.skipped and isinstance(report.longrepr, tuple):
+            found.reasons.append(str(report.longrepr[2]).removeprefix("Skipped: "))
+        if report.when == "call" or report.outcome != "passed":
+            found.outcomes[report.nodeid] = report.outcome
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not results.FOUND:
+        return
+    terminalreporter.section("faults")
+    for line in table.lines(results.FOUND):
+        terminalreporter.write_line(line)
+    results.write(
+        date=datetime.now(UTC).date().isoformat(),
+        machine=table.machine(),
+        python=platform.python_version(),
+        whole=table.whole(),
+    )

@@ -1,0 +1,38 @@
+"""What the run found, by row: kept while pytest runs, written as JSON, printed as lines, rendered as docs/faults.md."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.promises import Figures
+
+FILE = Path(__file__).parents[2] / "build" / "faults.json"
+
+
+@dataclass(slots=True)
+class Found:
+    figures: dict[str, Any] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+
+FOUND: dict[str, Found] = {}
+
+
+def of(row: str) -> Found:
+    return FOUND.setdefault(row, Found())
+
+
+def record(row: str, figures: Figures | None = None, **extra: Any) -> None:
+    """Figures of one trial; of several trials of a row the worst are kept."""
+    kept = of(row).figures
+    for name, value in (asdict(figures) if figures else {}).items():
+        kept[name] = max(kept.get(name, value), value)
+    kept.update(extra)
+
+
+def write(path: Path = FILE, **about: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {row: asdict(found) for row, found in sorted(FOUND.items())}
+    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,380 @@
+"""Where the faults play: a durable PostgreSQL of our own, a proxy before it, the gate behind the proxy, a live world.
+
+`trial` is one row: load, fault, recovery, settling, and the one check of everything that was promised. While it runs,
+editions of the world are published every half second, so that a mixed packet would have something to mix.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+from tests.databases import ROLES, Database, Server
+from tests.faults import fairness, results
+from tests.faults.gate import Gate, serving, through
+from tests.faults.history import Call, History, Sample, Session
+from tests.faults.load import Load, backing_off, client_of
+from tests.faults.promises import Bounds, Figures, broken, figures, recovery
+from tests.faults.proxy import Proxy
+from tests.faults.stalls import Stalls
+from tests.faults.wire import Line
+from tests.integration.api.processes import free_port
+from tests.integration.api.town import SECRET, Citizen, shared_body
+
+from metagate_postgres import EmbeddedPostgres
+from metagate_store.errors import StoreError
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change, TenantRow
+
+HISTORIES = Path(__file__).parents[2] / "build" / "faults"
+SETTINGS = {"shared_buffers": "64MB", "max_connections": "60", "synchronous_commit": "on", "max_wal_size": "256MB"}
+
+
+def edition(citizen: Citizen, number: int) -> Citizen:
+    """The citizen's world in its `number`-th edition: each section says which it is."""
+    body = shared_body(
+        environment={"edition": number, "tenant": str(citizen.tenant)},
+        capabilities={"edition": number},
+        services={"memorygate": {"type": "memorygate", "endpoint": f"http://memorygate-{number}"}},
+    )
+    return replace(citizen, body=body)
+
+
+@dataclass(slots=True)
+class Postgres:
+    """A server that can be killed and comes back at the same port."""
+
+    embedded: EmbeddedPostgres
+    make: Callable[[], EmbeddedPostgres]
+
+    @classmethod
+    def launcher(
+        cls, directory: Path, kind: type[EmbeddedPostgres] = EmbeddedPostgres, settings: Mapping[str, str] | None = None
+    ) -> "Postgres":
+        directory.chmod(0o755)
+        port = free_port()
+
+        def make() -> EmbeddedPostgres:
+            return kind(directory, port=port, settings={**SETTINGS, **(settings or {})})
+
+        return cls(make(), make)
+
+    async def start(self) -> None:
+        self.embedded = self.make()
+        await asyncio.to_thread(self.embedded.start)
+
+    async def stop(self) -> None:
+        """Cleanly (SIGINT: fast shutdown), or what is left of one that was killed."""
+        await asyncio.to_thread(self.embedded.stop)
+
+    @property
+    def pid(self) -> int:
+        pid = self.embedded.server_pid
+        assert pid is not None
+        return pid
+
+
+@dataclass(slots=True)
+class Stage:
+    postgres: Postgres
+    database: Database
+    proxy: Proxy
+    gate: Gate
+    citizens: list[Citizen]
+    editions: int = 0
+
+    # ── the world ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def publish(self, publisher: Publisher) -> None:
+        """The next edition for everybody, in one publish."""
+        self.editions += 1
+        people = [edition(citizen, self.editions) for citizen in self.citizens]
+        upserts: dict[str, list[dict[str, Any]]] = {}
+        for one in people:
+            for table, rows in one.rows().items():
+                upserts.setdefault(table, []).extend(rows)
+        created = datetime.now(UTC) - timedelta(days=1)
+        await publisher.publish(
+            Change(
+                upserts=upserts,
+                packets={one.digest: one.body for one in people if one.digest and one.body},
+                tenants=[TenantRow(one, f"team-{one.hex[:8]}", created) for one in {c.tenant for c in people}],
+            )
+        )
+
+    async def keep_publishing(self) -> None:
+        """A writer that comes back after whatever happens to the database."""
+        while True:
+            with contextlib.suppress(StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                publisher = await Publisher.open(self.database.publisher)
+                try:
+                    await publisher.load()
+                    while True:
+                        await self.publish(publisher)
+                        await asyncio.sleep(0.5)
+                finally:
+                    with contextlib.suppress(Exception):
+                        await publisher.close()
+            await asyncio.sleep(0.3)
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def superuser(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.database.superuser)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=2)
+
+    async def backends(self) -> list[int]:
+        """Process ids of the gate's backends, idle ones first."""
+        async with self.superuser() as connection:
+            rows = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE usename = 'metagate_api' ORDER BY (state = 'idle') DESC, pid"
+            )
+            return [row["pid"] for row in rows]
+
+    async def stored(self, prefix: str) -> tuple[list[Session], str]:
+        async with self.superuser() as connection:
+            rows = await connection.fetch(
+                "SELECT *, s::text AS everything FROM metagate.startup s WHERE component_key LIKE $1", f"{prefix}-%"
+            )
+        sessions = [
+            Session(
+                str(row["startup_id"]),
+                f"{row['tenant']}/{row['principal_key']}",
+                row["component_key"],
+                row["digest"],
+                row["status"],
+                row["deadline_at"].timestamp(),
+                row["acknowledged_at"].timestamp() if row["acknowledged_at"] else None,
+                row["late"],
+            )
+            for row in rows
+        ]
+        return sessions, "\n".join(row["everything"] for row in rows)
+
+    # ── playing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def trial(
+        self,
+        row: str,
+        fault: Callable[["Trial"], Awaitable[None]],
+        *,
+        bounds: Bounds | None = None,
+        pause: Callable[[int], float] = backing_off,
+        publishing: bool = True,
+        gates: tuple[Gate, ...] = (),
+    ) -> "Trial":
+        """Play one row. Raises AssertionError with what broke which promise, and where the history lies."""
+        trial = Trial(self, row, bounds or Bounds(), pause, gates or (self.gate,))
+        async with trial.playing(publishing=publishing):
+            await trial.warm()
+            trial.fault_began = trial.load.now
+            try:
+                await fault(trial)
+            finally:
+                trial.fault_ended = trial.load.now
+            await trial.recovered()
+        await trial.judge()
+        return trial
+
+
+@dataclass(slots=True)
+class Trial:
+    stage: Stage
+    row: str
+    bounds: Bounds
+    pause: Callable[[int], float]
+    gates: tuple[Gate, ...]
+    load: Load = field(init=False)
+    stalls: Stalls = field(init=False)
+    samples: list[Sample] = field(default_factory=list)
+    fault_began: float = 0.0
+    fault_ended: float = 0.0
+    history: History = field(init=False)
+    figures: Figures = field(init=False)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        prefix = f"{self.row.lower()}-{uuid4().hex[:6]}"
+        line = Line(*(gate.address for gate in self.gates))
+        self.load = Load(line, self.stage.citizens, prefix, self.pause)
+        self.stalls = Stalls(self._watched)
+
+    def _watched(self) -> list[int]:
+        return [pid for gate in self.gates for pid in gate.pids]
+
+    @asynccontextmanager
+    async def playing(self, *, publishing: bool) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._look())]
+        if publishing:
+            tasks.append(asyncio.create_task(self.stage.keep_publishing()))
+        self.stalls.start()
+        self.load.start()
+        try:
+            yield
+        finally:
+            await self.load.stop()
+            await self.load.settle()
+            await self.stalls.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.load.line.close()
+
+    async def _look(self) -> None:
+        while True:
+            for gate in self.gates:
+                gate.look()
+            held = [gate.held() for gate in self.gates]
+            rss, files = sum(one[0] for one in held), max(one[1] for one in held)
+            self.samples.append(Sample(self.load.now, rss, self.stage.proxy.connections, files))
+            await asyncio.sleep(0.25)
+
+    async def warm(self, calls: int = 30) -> None:
+        """Until the load runs as it should without a fault."""
+        for _ in range(200):
+            if sum(call.acked for call in self.load.made[-calls:]) >= calls - 4:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{self.row}: the load did not succeed before the fault: {self.load.made[-3:]}")
+
+    async def recovered(self, *, calm: float = 1.2, most: float = 9.0) -> None:
+        """Until nothing failed for a while, or for as long as the promise could need."""
+        while (self.load.now - self.fault_ended) < most:
+            await asyncio.sleep(0.1)
+            late = [call for call in self.load.made if call.end > self.load.now - calm and call.operation != "stranger"]
+            if self.load.now - self.fault_ended > calm and len(late) > 20 and all(call.acked for call in late):
+                return
+
+    @property
+    def starved(self) -> float:
+        """Share of the fault and its recovery in which the machine kept load or gate from running."""
+        began, ended = self.load.began + self.fault_began, self.load.began + self.load.made[-1].end
+        return self.stalls.between(began, ended) / max(0.1, ended - began)
+
+    def during(self, *operations: str, after: float = 0.0) -> list[Call]:
+        """Calls that began while the fault held, `after` seconds into it or later."""
+        began, ended = self.fault_began + after, self.fault_ended
+        return [
+            call
+            for call in self.history.calls
+            if began <= call.start and call.end <= ended + 1 and call.start < ended
+            if call.operation in (operations or ("bootstrap", "ready", "failed", "list"))
+        ]
+
+    async def judge(self) -> None:
+        load = self.load
+        stored, text = await self.stage.stored(load.prefix)
+        calls = [
+            replace(call, stall=self.stalls.between(load.began + call.start, load.began + call.end))
+            for call in load.made
+        ]
+        self.history = History(
+            calls,
+            stored,
+            (self.fault_began, self.fault_ended),
+            self.samples,
+            {"the log": "\n".join(gate.log.read_text(errors="replace") for gate in self.gates), "the database": text}
+            | {f"metrics of {gate.port}": await _metrics(gate) for gate in self.gates if gate.process.poll() is None},
+            [SECRET, *(citizen.key for citizen in self.stage.citizens)],
+        )
+        self.figures = figures(self.history)
+        found = broken(self.history, self.bounds)
+        path = HISTORIES / f"{self.row}.jsonl"
+        self.history.write(path)
+        fairness.told(self.starved, hard=bool(set(found) - fairness.OF_TIME))
+        results.record(self.row, self.figures, broken=sorted(found), machine_kept_away=round(self.starved, 2))
+        if found:
+            told = "\n".join(f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in found.items())
+            raise AssertionError(f"{self.row} broke promises ({path}):\n{told}\n  {self.figures}")
+
+    def tell(self, **extra: Any) -> None:
+        """Figures of this row alone."""
+        results.record(self.row, self.figures, **extra)
+
+    @property
+    def recovery(self) -> float:
+        return recovery(self.history)
+
+
+async def _metrics(gate: Gate) -> str:
+    answer = await Line(gate.address).ask("GET", "/metrics", headers={}, keep=False)
+    return answer.body.decode()
+
+
+@asynccontextmanager
+async def database(postgres: Postgres) -> AsyncIterator[tuple[Database, list[Citizen]]]:
+    """A migrated database on a started server, with six principals of three tenants in their first edition."""
+    embedded = postgres.embedded
+    passwords = {role: embedded.password(role) for role in ROLES}
+    server = Server(embedded.dsn("postgres", database="postgres", tcp=True), passwords, embedded)
+    await server.make_template()
+    made = await server.make()
+    tenants = [uuid4() for _ in range(3)]
+    citizens = [Citizen(tenant=tenants[at % 3], name=f"worker-{at}") for at in range(6)]
+    yield made, citizens
+
+
+@asynccontextmanager
+async def stage(
+    *,
+    kind: type[EmbeddedPostgres] = EmbeddedPostgres,
+    settings: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    workers: int = 2,
+    **environment: str,
+) -> AsyncIterator[Stage]:
+    """A stage with everything running and the first edition served."""
+    own = directory or Path(tempfile.mkdtemp(prefix="metagate-faults-"))
+    postgres = Postgres.launcher(own, kind, settings)
+    await postgres.start()
+    try:
+        async with database(postgres) as (made, citizens):
+            proxy = await Proxy(("127.0.0.1", postgres.embedded.port)).start()
+            try:
+                async with serving(through(made.api, proxy.port), workers=workers, **environment) as gate:
+                    set_ = Stage(postgres, made, proxy, gate, citizens)
+                    await first_edition(set_)
+                    yield set_
+            finally:
+                await proxy.close()
+    finally:
+        await postgres.stop()
+        shutil.rmtree(own, ignore_errors=True)
+
+
+async def first_edition(on: Stage) -> None:
+    """Publish, and wait until every worker knows the keys."""
+    publisher = await Publisher.open(on.database.publisher)
+    try:
+        await publisher.load()
+        await on.publish(publisher)
+    finally:
+        await publisher.close()
+    await known(on, on.gate)
+
+
+async def known(on: Stage, gate: Gate) -> None:
+    """Wait until each worker of `gate` lets everybody in: a dozen fresh connections reach all of them."""
+    good, deadline = 0, time.monotonic() + 20
+    while good < 12:
+        answer = await Line(gate.address).ask("GET", "/v1/startups?limit=1", headers=on.citizens[-1].by_key, keep=False)
+        good = good + 1 if answer.status == 200 else 0
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the gate does not know its principals: {answer}")
+        await asyncio.sleep(0.02)
+
+
+__all__ = ["Bounds", "Postgres", "Stage", "Trial", "client_of", "first_edition", "known", "stage"]

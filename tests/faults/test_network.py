@@ -1,0 +1,111 @@
+"""F07…F12: the way to the database is a black hole, resets, refuses, is long, loses answers, drips."""
+
+import asyncio
+
+import pytest
+from tests.faults.fairness import fairly
+from tests.faults.history import percentile
+from tests.faults.stage import Stage, Trial
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
+
+LONGER = [3, pytest.param(10, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seconds", LONGER)
+@fairly
+async def test_f07_blackhole(shared: Stage, seconds: int) -> None:
+    """Nothing passes and nothing is closed: every answer by the deadline, 503."""
+
+    async def fault(_trial: Trial) -> None:
+        shared.proxy.blackhole = True
+        await asyncio.sleep(seconds)
+        shared.proxy.blackhole = False
+
+    trial = await shared.trial("F07", fault)
+    inside = [call for call in trial.during("bootstrap", after=0.2) if call.end < trial.fault_ended]
+    assert {call.status for call in inside} == {503}
+
+
+@fairly
+async def test_f08_reset_storm(shared: Stage) -> None:
+    """Every connection is reset every 300 ms: errors, no leak, and on."""
+
+    async def fault(_trial: Trial) -> None:
+        for _ in range(10):
+            shared.proxy.abort()
+            await asyncio.sleep(0.3)
+
+    await shared.trial("F08", fault)
+
+
+@fairly
+async def test_f09_refused(shared: Stage) -> None:
+    """Nobody listens: the refusal is as quick as the kernel's."""
+
+    async def fault(_trial: Trial) -> None:
+        await shared.proxy.refuse()
+        await asyncio.sleep(3)
+        await shared.proxy.start()
+
+    trial = await shared.trial("F09", fault)
+    quick = percentile((call.seconds for call in trial.during(after=0.3) if call.status == 503), 0.5)
+    trial.tell(refused_in=round(quick, 3))
+    assert quick < 0.05
+
+
+@fairly
+async def test_f10_latency_in_steps(shared: Stage) -> None:
+    """The way gets longer: all succeed while one round trip fits the query's time, none beyond, and on by itself."""
+    steps: dict[int, tuple[float, float]] = {}
+
+    async def fault(trial: Trial) -> None:
+        try:
+            for milliseconds in (5, 25, 50, 100, 250):
+                shared.proxy.latency = milliseconds / 1_000
+                began = trial.load.now
+                await asyncio.sleep(1.5)
+                steps[milliseconds] = (began, trial.load.now)
+        finally:
+            shared.proxy.latency = 0.0
+
+    trial = await shared.trial("F10", fault, publishing=False)
+    share: dict[int, float] = {}
+    for milliseconds, (began, ended) in steps.items():
+        calls = [call for call in trial.history.calls if began + 0.3 <= call.start < ended - 0.5]
+        asked = [call for call in calls if call.operation in {"bootstrap", "ready", "failed"}]
+        share[milliseconds] = round(sum(call.acked for call in asked) / len(asked), 3)
+    trial.tell(success_by_one_way_ms=share)
+    assert min(share[5], share[25], share[50]) >= 0.99
+    assert share[250] == 0.0
+
+
+@fairly
+async def test_f11_committed_and_not_heard(shared: Stage) -> None:
+    """A fifth of the replies is lost after the commit: the retry is given the same session, and says so."""
+
+    async def fault(_trial: Trial) -> None:
+        shared.proxy.cut = 0.2
+        await asyncio.sleep(4)
+        shared.proxy.cut = 0.0
+
+    before = shared.proxy.cuts
+    trial = await shared.trial("F11", fault)
+    trial.tell(cut=shared.proxy.cuts - before)
+    assert trial.figures.replayed > 0
+    assert shared.proxy.cuts - before >= 10
+
+
+@fairly
+async def test_f12_slow_drip(shared: Stage) -> None:
+    """A byte every 50 ms: nothing waits for the end of it."""
+
+    async def fault(_trial: Trial) -> None:
+        shared.proxy.drip = 0.05
+        await asyncio.sleep(3)
+        shared.proxy.drip = 0.0
+        shared.proxy.abort()
+
+    trial = await shared.trial("F12", fault)
+    inside = [call for call in trial.during("bootstrap", after=0.2) if call.end < trial.fault_ended]
+    assert {call.status for call in inside} == {503}

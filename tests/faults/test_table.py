@@ -1,0 +1,45 @@
+"""The table of rows tells the truth: each row has a test that exists, and what is told of a run is what was found."""
+
+import ast
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from tests.faults import table
+from tests.faults.results import Found
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_row_is_there_once() -> None:
+    """F01 to F36, in order."""
+    assert [row.name for row in table.ROWS] == [f"F{number:02}" for number in range(1, 37)]
+
+
+@pytest.mark.parametrize("row", table.ROWS, ids=lambda row: row.name)
+def test_every_row_has_a_test(row: table.Row) -> None:
+    """Whoever renames a row's test is told."""
+    for test in row.tests:
+        path, _, name = test.partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        assert any(function.startswith(name or "test_") for function in functions), test
+
+
+def test_a_run_is_told_as_it_was() -> None:
+    """One failed test fails its row, a skipped one says why, and sums are sums."""
+    figures = {"acked": 9, "refused": 1, "lost": 2, "duplicate": 0, "mixed": 0, "unacked": 0, "replayed": 0}
+    good = Found(figures | {"lost": 0, "worst": 0.2, "recovery": 1.0}, {"a": "passed"})
+    bad = Found(figures | {"worst": 0.7, "recovery": 1.0}, {"a": "passed", "b": "failed"})
+    away = Found({}, {"a": "skipped"}, ["there is no strace here"])
+    told = table.lines({"F01": good, "F02": bad, "F18": away})
+    assert "passed" in told[0]
+    assert "FAILED" in told[1]
+    assert "skipped" in told[2]
+    assert "(there is no strace here)" in told[2]
+    assert told[-1] == "Faults: 1/36 passed, lost 2, duplicate 0, mixed 0"
+    about = {"date": "2026-01-01", "machine": "two processors", "python": "3.11", "rows": {"F01": asdict(good)}}
+    page = table.page(json.loads(json.dumps(about)))
+    assert "| F01 | Database crash |" in page
+    assert "1 of 36 passed." in page

@@ -1,0 +1,81 @@
+"""F35, F36: the gate's own processes killed, drained, and paused with everything else."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+from tests.faults import signals
+from tests.faults.fairness import fairly
+from tests.faults.gate import ready, serving, through
+from tests.faults.stage import Bounds, Stage, Trial, known
+from tests.faults.wire import Line
+from tests.integration.api.town import SHARED_SECRET
+
+pytestmark = [pytest.mark.timeout(170), pytest.mark.invariant("INV-016", "INV-025")]
+
+LEEWAY = 30
+
+
+@fairly
+async def test_f35_worker_killed(shared: Stage) -> None:
+    """kill -9 of a worker: its connections break, the other one answers, nothing acknowledged is lost; it is replaced."""
+
+    async def fault(_trial: Trial) -> None:
+        signals.kill([shared.gate.workers[0].pid])
+        await asyncio.sleep(1)
+
+    trial = await shared.trial("F35", fault, bounds=Bounds(breaks=True))
+    trial.tell(broken_connections=sum(call.status == 0 for call in trial.history.calls))
+    await ready(shared.gate, 2)
+    await known(shared, shared.gate)
+
+
+@fairly
+async def test_f35_rolling(shared: Stage) -> None:
+    """SIGTERM of one of two replicas: what it took it answers, the clients go on at the other."""
+    dsn = through(shared.database.api, shared.proxy.port)
+    async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
+        await known(shared, one)
+        await known(shared, other)
+
+        async def fault(_trial: Trial) -> None:
+            one.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(one.process.wait, 15) == 0
+
+        trial = await shared.trial("F35", fault, gates=(one, other), bounds=Bounds(breaks=True, connections=40))
+        answered_by_half = [
+            call for call in trial.during() if call.status == 0 and call.answer.get("error") == "ValueError"
+        ]
+        assert not answered_by_half
+
+
+@fairly
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+async def test_f36_everything_paused(shared: Stage, seconds: int) -> None:
+    """Gate, database and clients stand still and go on: no manual step, and a token that expired meanwhile is told so."""
+    who = shared.citizens[0]
+    lifetime = 300
+    token = SHARED_SECRET.mint(who.subject, now=time.time() - lifetime - LEEWAY + 12, lifetime=lifetime)
+    until = time.time() + 13
+    codes: list[tuple[int, str]] = []
+
+    async def boot() -> None:
+        line = Line(shared.gate.address)
+        headers = {"authorization": f"Bearer {token}"}
+        answer = await line.ask("POST", "/v1/bootstrap", headers=headers, body=b'{"component_key":"t"}', keep=False)
+        codes.append((answer.status, answer.json().get("code", "")))
+
+    async def fault(trial: Trial) -> None:
+        await boot()
+        trial.load.held = True
+        await asyncio.sleep(0.7)
+        with signals.stopped([*shared.gate.everything, *signals.family(shared.postgres.pid)]):
+            await asyncio.sleep(max(seconds, until - time.time()))
+        trial.load.held = False
+
+    trial = await shared.trial("F36", fault, bounds=Bounds(deadline=None), publishing=False)
+    await boot()
+    assert codes[0][0] == 200
+    assert codes[1][0] == 401
+    trial.tell(expired_token=codes[1][1], paused=seconds)
