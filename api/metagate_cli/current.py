@@ -15,13 +15,17 @@ from metagate_cli.offline import contents, files
 from metagate_cli.terminal import FOUND, Stop
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
 from metagate_crds.world import World
-from metagate_operator.documents import Problem
+from metagate_operator.documents import Contents, Problem
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _EXACT: Final = 2**53 - 1
 
 
-def declared_in(paths: Sequence[Path]) -> dict[ObjectKey, Any]:
+Known = dict[bytes, Contents]
+"""Files that were read already, by content."""
+
+
+def declared_in(paths: Sequence[Path], known: Known | None = None) -> dict[ObjectKey, Any]:
     """The specs in these files, by object.
 
     Raises:
@@ -31,7 +35,7 @@ def declared_in(paths: Sequence[Path]) -> dict[ObjectKey, Any]:
     problems: list[Problem] = []
     specs: dict[ObjectKey, Any] = {}
     for file in files(paths):
-        found = contents(file)
+        found = contents(file, known)
         problems.extend(found.problems)
         for document in found.documents:
             if document.key in specs:
@@ -44,11 +48,11 @@ def declared_in(paths: Sequence[Path]) -> dict[ObjectKey, Any]:
     return specs
 
 
-def of_files(paths: Sequence[Path], settings: CompileSettings) -> World:
+def of_files(paths: Sequence[Path], settings: CompileSettings, known: Known | None = None) -> World:
     """As if these files had been applied, in the order of their names."""
     objects = [
         Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), spec)
-        for place, (key, spec) in enumerate(sorted(declared_in(paths).items(), key=lambda item: item[0]))
+        for place, (key, spec) in enumerate(sorted(declared_in(paths, known).items(), key=lambda item: item[0]))
     ]
     return World(settings, _spaces(objects), objects)
 

@@ -196,12 +196,18 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def contents(file: Path) -> Contents:
+def contents(file: Path, known: dict[bytes, Contents] | None = None) -> Contents:
+    """What a file holds. `known` remembers by content: most files of two worlds that are compared are the same."""
     try:
         with file.open("rb") as opened:
-            return read_documents(opened.read(MAX_BYTES + 1), str(file))
+            raw = opened.read(MAX_BYTES + 1)
     except OSError as error:
         return Contents(problems=(Problem(str(file), 0, "", UNREADABLE, f"cannot be read: {error.strerror}"),))
+    if known is None:
+        return read_documents(raw, str(file))
+    if (found := known.get(raw)) is None:
+        found = known[raw] = read_documents(raw, str(file))
+    return found
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -14,6 +15,9 @@ from metagate_cli.asking import CaFile, KeyFile, Refused, Tenant, TokenFile, Url
 from metagate_cli.checking import Paths, SystemNamespace
 from metagate_cli.plain import plain
 from metagate_cli.terminal import FOUND, Stop
+
+if TYPE_CHECKING:
+    from metagate_operator.documents import Contents
 
 CHANGES = 2
 """The exit code that says: it was understood, and there is something to do."""
@@ -78,11 +82,13 @@ def plan(
     from metagate_crds.planning import proposed
     from metagate_crds.telling import plan_told
 
-    specs = declared_in(paths)
+    gc.disable()  # a short life, full of objects that all stay: collecting would take half of it
+    known: dict[bytes, Contents] = {}
+    specs = declared_in(paths, known)
     settings = compile_settings(system_namespace)
     try:
         if against:
-            current = of_files(against, settings)
+            current = of_files(against, settings, known)
         elif cluster or kubeconfig is not None or context is not None:
             current = of_cluster(kubeconfig, context, namespace or (), settings)
         elif url:

@@ -105,7 +105,9 @@ def proposed(current: World, specs: Mapping[ObjectKey, Any], *, prune: bool = Fa
             age = (youngest or _dawn(current)) + timedelta(seconds=place + 1)
             objects[key] = Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, age, spec)
         else:
-            objects[key] = known if known.spec == spec else replace(known, spec=spec, generation=known.generation + 1)
+            objects[key] = (
+                known if _same(known.spec, spec) else replace(known, spec=spec, generation=known.generation + 1)
+            )
     spaces = dict(current.namespaces)
     for key in objects:
         if key.namespace and key.namespace not in spaces:
@@ -248,8 +250,8 @@ def differences(before: bytes | None, after: bytes | None) -> tuple[Difference, 
 
 
 def _same(one: Any, other: Any) -> bool:
-    """As JSON: true is not 1."""
-    return _spelt(one) == _spelt(other)
+    """As JSON: true is not 1, and null or a missing spec is what it is."""
+    return one is other or _spelt(one) == _spelt(other)
 
 
 def _by_path(path: tuple[Step, ...]) -> list[tuple[int, int | str]]:

@@ -96,6 +96,10 @@ def test_invalid_conflicting_and_unresolved_are_troubles():
 def test_true_is_not_one():
     """Values differ as JSON does."""
     assert [each.path for each in differences(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
+    one, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
+    found = planned({MF: true}, *(replace(each, spec=one) if each.key == MF else each for each in believable()))
+    assert found.objects["changed"] == (MF,)
+    assert found.effects[0].differences[0].path == ("environment", "flag")
 
 
 @many
