@@ -87,7 +87,7 @@ def _document(api_key_header: str) -> dict[str, Any]:
         "/receipts/batch": {
             "post": _operation(
                 "storeReceipts",
-                "Store receipts in their order, each judged by itself.",
+                "Store receipts in one transaction, each judged by itself.",
                 {"200": _answer("One item for each: its status, and what a single POST would say.", _BATCH_ANSWER)},
                 (*_CREDENTIAL, *_BODY, Code.INVALID_REQUEST),
                 body={

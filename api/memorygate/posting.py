@@ -118,7 +118,7 @@ class Post:
 
 
 class PostBatch:
-    """Many receipts in one transaction, in their order, each answered by itself: what a relay needs after an outage."""
+    """Many receipts in one transaction, each answered by itself: what a relay needs after an outage."""
 
     def __init__(self, gate: Gate, door: Door, *, in_flight: int = 2) -> None:
         self._gate = gate
