@@ -1,5 +1,5 @@
-"""`make bench`: durable bootstraps per second through the served API, beside pgbench on the same database; and how
-long a changed file takes to be served (`apply.py`).
+"""`make bench`: durable bootstraps per second through the served API, beside pgbench on the same database; what
+recognising callers costs (`tokens.py`); and how long a changed file takes to be served (`apply.py`).
 
 Rounds alternate, so that whatever else the machine does hits both; the figure is the ratio of medians. What commits is
 counted in the table afterwards: an answer without a row would be a lie.
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import apply
 import load
 import setting
+import tokens
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -88,12 +89,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--only", choices=["bootstrap", "apply"], help="one part alone")
+    parser.add_argument("--only", choices=["bootstrap", "tokens", "apply"], help="one part alone")
     arguments = parser.parse_args()
     found: dict[str, object] = {"cores": os.cpu_count()}
-    if arguments.only != "apply":
+    if arguments.only in {None, "bootstrap"}:
         found["bootstrap"] = bootstraps(arguments)
-    if arguments.only != "bootstrap":
+    if arguments.only in {None, "tokens"}:
+        shorter = {"rounds": min(3, arguments.rounds), "seconds": min(2.0, arguments.seconds)}
+        found["tokens"] = tokens.main(argparse.Namespace(**{**vars(arguments), **shorter}))
+    if arguments.only in {None, "apply"}:
         found["apply"] = asyncio.run(apply.main())
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.json").write_text(json.dumps(found, indent=2) + "\n")

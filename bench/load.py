@@ -5,8 +5,12 @@ against a server that does nothing and reports its share of the processor during
 """
 
 import asyncio
+import itertools
+import multiprocessing
 import resource
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import uvloop
@@ -77,29 +81,75 @@ class Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
+class Once(Connection):
+    """A connection that never says the same twice: it takes the next request of all, and leaves when there is none."""
+
+    def __init__(self, requests: Iterator[bytes], tally: Tally, until: float, warm: float, done: asyncio.Future[None]):
+        super().__init__(b"", tally, until, warm, done)
+        self.requests = requests
+
+    def ask(self) -> None:
+        self.request = next(self.requests, b"")
+        if self.request:
+            super().ask()
+        else:
+            self.until = 0.0
+            self.transport.close()
+
+
 async def _drive(
-    host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float
+    host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float, once: bool
 ) -> Tally:
     loop = asyncio.get_running_loop()
     tally = Tally(seconds=seconds)
     start = time.perf_counter() + warm
     finished = []
+    each = iter(requests)
     for at in range(connections):
         done: asyncio.Future[None] = loop.create_future()
-        request = requests[at % len(requests)]
+        own = requests[at % len(requests)]
         await loop.create_connection(
-            lambda request=request, done=done: Connection(request, tally, start + seconds, start, done), host, port
+            lambda own=own, done=done: (
+                Once(each, tally, start + seconds, start, done)
+                if once
+                else Connection(own, tally, start + seconds, start, done)
+            ),
+            host,
+            port,
         )
         finished.append(done)
     before = resource.getrusage(resource.RUSAGE_SELF)
     await asyncio.gather(*finished)
     after = resource.getrusage(resource.RUSAGE_SELF)
     tally.cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    tally.seconds = min(seconds, time.perf_counter() - start)  # shorter when `once` ran out of requests
     return tally
 
 
-def drive(host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float = 1.0) -> Tally:
-    return uvloop.run(_drive(host, port, requests, connections=connections, seconds=seconds, warm=warm))
+def drive(
+    host: str,
+    port: int,
+    requests: list[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    warm: float = 1.0,
+    once: bool = False,
+) -> Tally:
+    """Each connection repeats its own request; with `once` each request is sent a single time, by whoever is free."""
+    return uvloop.run(_drive(host, port, requests, connections=connections, seconds=seconds, warm=warm, once=once))
+
+
+def drive_apart(port: int, *asks: tuple[list[bytes], bool], connections: int, seconds: float) -> list[Tally]:
+    """Several loads at the same time, each in a process of its own with `connections` connections."""
+    with ProcessPoolExecutor(len(asks), multiprocessing.get_context("spawn")) as pool:
+        # Starting a process takes longer than a warm-up: the pool is warm before anything is measured.
+        list(pool.map(time.sleep, itertools.repeat(0.2, len(asks))))
+        running = [
+            pool.submit(drive, "127.0.0.1", port, requests, connections=connections, seconds=seconds, once=once)
+            for requests, once in asks
+        ]
+        return [each.result() for each in running]
 
 
 class Noop(asyncio.Protocol):

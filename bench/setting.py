@@ -166,6 +166,13 @@ def free_port() -> int:
 @contextlib.contextmanager
 def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
     """The API as it is served, its settings the defaults; yields its port."""
+    with served_process(on, workers=workers, **environment) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def served_process(on: Base, *, workers: int, **environment: str) -> Iterator[tuple[int, int]]:
+    """Like `served`, with the id of the process as well."""
     port = free_port()
     environ = {
         **os.environ,  # noqa: TID251
@@ -177,7 +184,7 @@ def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
     process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.DEVNULL)
     try:
         _until_ready(port, process)
-        yield port
+        yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)

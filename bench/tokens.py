@@ -1,0 +1,284 @@
+"""What recognising a caller costs: new tokens beside pgbench, seen tokens beside keys, junk beside good ones, and
+whether it matters how many API keys there are.
+
+Rounds alternate and figures are medians, as in `bench.py`; the load generator is a process of its own. Signing is
+done beforehand: an RSA signature costs more than everything that the gate does with it.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import multiprocessing
+import os
+import secrets
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg
+import load
+import setting
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from joserfc.jwk import ECKey, RSAKey
+
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change
+
+ISSUER = "https://idp.bench.example"
+MANY_KEYS = 200_000
+Algorithm = Literal["RS256", "ES256"]
+
+
+class Issuer:
+    """An outside issuer with a key per algorithm."""
+
+    def __init__(self) -> None:
+        made: dict[Algorithm, Any] = {
+            "RS256": rsa.generate_private_key(65537, 2048),
+            "ES256": ec.generate_private_key(ec.SECP256R1()),
+        }
+        self.pem = {
+            name: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) for name, key in made.items()
+        }
+        self.public = {
+            "RS256": RSAKey.import_key(made["RS256"].public_key()).as_dict(private=False),
+            "ES256": ECKey.import_key(made["ES256"].public_key()).as_dict(private=False),
+        }
+
+    async def publish(self, on: setting.Base, booters: list[setting.Booter]) -> None:
+        publisher = await Publisher.open(on.publisher)
+        await publisher.load()
+        row = setting._row  # noqa: SLF001 - the benchmark's own
+        await publisher.publish(
+            Change(
+                upserts={
+                    "issuer": [
+                        row(
+                            issuer=ISSUER,
+                            name="bench",
+                            audiences=["metagate"],
+                            algorithms=["RS256", "ES256"],
+                            max_token_lifetime_seconds=7_200,
+                            source="Inline",
+                            url=None,
+                            generation=1,
+                        )
+                    ],
+                    "issuer_key": [
+                        row(issuer=ISSUER, kid=name, jwk={**jwk, "kid": name}, alg=name)
+                        for name, jwk in self.public.items()
+                    ],
+                    "subject": [
+                        row(issuer=ISSUER, subject=one.name, tenant=str(one.tenant), principal_key=one.name)
+                        for one in booters
+                    ],
+                }
+            )
+        )
+        await publisher.close()
+
+    def requests(self, algorithm: Algorithm, booters: list[setting.Booter], number: int) -> list[bytes]:
+        """Bootstraps with a new token each, signed on every core."""
+        names = [one.name for one in booters]
+        parts = os.cpu_count() or 1
+        with multiprocessing.get_context("spawn").Pool(parts) as pool:
+            made = pool.map(partial(signed, self.pem[algorithm], algorithm, names), [number // parts] * parts)
+        return [request for part in made for request in part]
+
+
+def signed(pem: bytes, algorithm: Algorithm, names: list[str], number: int) -> list[bytes]:
+    key: Any = load_pem_private_key(pem, None)
+    sign: Callable[[bytes], bytes] = partial(_es256 if algorithm == "ES256" else _rs256, key)
+    now = int(time.time())
+    head = _b64({"alg": algorithm, "kid": algorithm, "typ": "JWT"})
+    made = []
+    for n in range(number):
+        claims = {"iss": ISSUER, "aud": "metagate", "iat": now, "exp": now + 3_600, "jti": secrets.token_hex(8)}
+        text = f"{head}.{_b64({**claims, 'sub': names[n % len(names)]})}".encode()
+        made.append(bearing(text + b"." + base64.urlsafe_b64encode(sign(text)).rstrip(b"=")))
+    return made
+
+
+def _rs256(key: rsa.RSAPrivateKey, text: bytes) -> bytes:
+    return key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+
+
+def _es256(key: ec.EllipticCurvePrivateKey, text: bytes) -> bytes:
+    r, s = decode_dss_signature(key.sign(text, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def _b64(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def bearing(token: bytes) -> bytes:
+    body = b'{"component_key": "indexer_1"}'
+    return (
+        b"POST /v1/bootstrap HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (token, len(body), body)
+    )
+
+
+def junk(request: bytes, number: int) -> list[bytes]:
+    """As dear as junk can be: everything right but the signature, so that one has to be verified each time."""
+    head, _, rest = request.partition(b"\r\nContent-Type")
+    text, _, signature = head.rpartition(b".")
+    made = []
+    for _ in range(number):
+        wrong = base64.urlsafe_b64encode(secrets.token_bytes(256)).rstrip(b"=")[: len(signature)]
+        made.append(text + b"." + wrong + b"\r\nContent-Type" + rest)
+    return made
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process and its children have used."""
+    total = 0
+    family = {process}
+    for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
+        try:
+            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if pid in family or int(fields[1]) in family:
+            family.add(pid)
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def new_and_seen(
+    on: setting.Base, issuer: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+) -> dict[str, object]:
+    """Every token new, then seen tokens and keys, in the rounds of one run beside pgbench."""
+    rates: dict[str, list[float]] = {"RS256": [], "ES256": [], "seen": [], "keys": [], "pgbench": []}
+    keys = [one.request() for one in booters]
+    with setting.served(on, workers=arguments.workers) as port:
+        drive = partial(load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds)
+        enough = int(drive(keys, warm=0.5).rate * (arguments.seconds + 1))
+        seen = issuer.requests("RS256", booters, len(booters))
+        for _ in range(arguments.rounds):
+            for algorithm in ("RS256", "ES256"):
+                tally = drive(issuer.requests(algorithm, booters, enough), warm=0.5, once=True)
+                assert set(tally.statuses) == {200}, tally.statuses
+                rates[algorithm].append(tally.rate)
+            for name, requests in (("seen", seen), ("keys", keys)):
+                rates[name].append(drive(requests, warm=0.5).rate)
+            reference = setting.pgbench(
+                on, booters, connections=arguments.connections, seconds=max(2, int(arguments.seconds))
+            )
+            rates["pgbench"].append(reference["rate"])
+    medians = {name: _median(found) for name, found in rates.items()}
+    return {
+        "per_second": {name: round(rate) for name, rate in medians.items()},
+        "new_rs256_to_pgbench": round(medians["RS256"] / medians["pgbench"], 3),
+        "new_es256_to_pgbench": round(medians["ES256"] / medians["pgbench"], 3),
+        "seen_to_keys": round(medians["seen"] / medians["keys"], 3),
+    }
+
+
+def beside_junk(
+    on: setting.Base, issuer: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+) -> dict[str, object]:
+    """Good tokens alone, and with as many connections of junk beside them; by the gate's own CPU, because the machine
+    also has to make the junk.
+    """
+    good = issuer.requests("RS256", booters, len(booters))
+    solo, mixed, solo_cpu, mixed_cpu, refused = [], [], [], [], []
+    with setting.served_process(on, workers=arguments.workers) as (port, process):
+        for _ in range(arguments.rounds):
+            before = cpu_seconds(process)
+            [alone] = load.drive_apart(
+                port, (good, False), connections=arguments.connections, seconds=arguments.seconds
+            )
+            middle = cpu_seconds(process)
+            wrong = junk(good[0], 20_000)
+            beside, bad = load.drive_apart(
+                port, (good, False), (wrong, True), connections=arguments.connections, seconds=arguments.seconds
+            )
+            after = cpu_seconds(process)
+            assert set(alone.statuses) == set(beside.statuses) == {200}, (alone.statuses, beside.statuses)
+            assert set(bad.statuses) == {401}, bad.statuses
+            solo.append(alone.rate)
+            solo_cpu.append(alone.rate / (middle - before))
+            mixed.append(beside.rate)
+            mixed_cpu.append(beside.rate / (after - middle))
+            refused.append(bad.statuses[401] / bad.seconds)
+    return {
+        "good_alone_per_second": round(_median(solo)),
+        "good_beside_junk_per_second": round(_median(mixed)),
+        "junk_refused_per_second": round(_median(refused)),
+        "kept": round(_median(mixed) / _median(solo), 3),
+        "kept_per_cpu_of_the_gate": round(_median(mixed_cpu) / _median(solo_cpu), 3),
+    }
+
+
+async def add_keys(on: setting.Base, booters: list[setting.Booter], number: int) -> None:
+    """Keys of nobody in particular, straight into the snapshot: who compiles them is measured elsewhere."""
+    connection = await asyncpg.connect(on.superuser)
+    try:
+        await connection.execute(
+            "INSERT INTO metagate.api_key (sha256, key_id, tenant, principal_key, owner, content, revision) "
+            "SELECT encode(sha256(('bench-' || n)::bytea), 'hex'), lpad(n::text, 10, '0'), "
+            f"'{booters[0].tenant}', '{booters[0].name}', gen_random_uuid(), '', "
+            f"(SELECT max(revision) FROM metagate.revision) FROM generate_series(1, {number}) n"
+        )
+        # What the server would do a minute later, in the middle of the measurement.
+        await connection.execute("VACUUM ANALYZE metagate.api_key, metagate.credential_change")
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
+
+
+def many_keys(on: setting.Base, booters: list[setting.Booter], arguments: argparse.Namespace) -> dict[str, object]:
+    """Good and junk keys with few keys published and with MANY_KEYS."""
+    few = len(booters)
+    good = [one.request() for one in booters]
+    wrong = [good[0].replace(booters[0].key.encode(), setting.Booter(one.tenant, "x").key.encode()) for one in booters]
+    found: dict[str, dict[str, float]] = {}
+    for number in (few, MANY_KEYS):
+        if number > few:
+            asyncio.run(add_keys(on, booters, number - few))
+        with setting.served_process(on, workers=1) as (port, process):
+            rates, cpu = [], []
+            for _ in range(arguments.rounds):
+                drive = partial(
+                    load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds
+                )
+                rates.append(drive(good, warm=0.3).rate)
+                before = cpu_seconds(process)
+                bad = drive(wrong, warm=0.0)
+                assert set(bad.statuses) == {401}, bad.statuses
+                cpu.append((cpu_seconds(process) - before) / bad.statuses[401])
+            found[str(number)] = {
+                "good_per_second": round(_median(rates)),
+                "junk_cpu_microseconds": round(_median(cpu) * 1e6),
+            }
+    return {
+        **found,
+        "many_to_few": round(found[str(MANY_KEYS)]["good_per_second"] / found[str(few)]["good_per_second"], 3),
+    }
+
+
+def main(arguments: argparse.Namespace) -> dict[str, object]:
+    with setting.base() as on:
+        booters = asyncio.run(setting.publish(on, 64))
+        issuer = Issuer()
+        asyncio.run(issuer.publish(on, booters))
+        return {
+            "tokens": new_and_seen(on, issuer, booters, arguments),
+            "junk": beside_junk(on, issuer, booters, arguments),
+            "api_keys": many_keys(on, booters, arguments),
+            "connections": arguments.connections,
+            "workers": arguments.workers,
+        }
