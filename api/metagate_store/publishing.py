@@ -18,6 +18,7 @@ import asyncpg
 
 from legivellum_postgres.driver import translated
 from metagate_store.errors import Fenced, ForeignCluster, StaleBase
+from metagate_store.past import spec_of
 from metagate_store.queries import sql
 from metagate_store.rows import (
     Change,
@@ -299,7 +300,7 @@ def _declared(row: Mapping[str, Any]) -> DeclaredRow:
         namespace=row["namespace"],
         name=row["name"],
         created=row["created_at"],
-        spec=json.loads(row["spec"]),
+        spec=spec_of(row["spec"]),
         manager=row["manager"],
     )
 

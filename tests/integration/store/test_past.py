@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
 from time import perf_counter
 from uuid import UUID, uuid4
 
@@ -11,8 +12,9 @@ from tests.databases import Database
 from tests.integration.store.worlds import Somebody, publish, somebody
 
 from metagate_store.past import spec_of
+from metagate_store.publishing import Publisher
 from metagate_store.reading import Reader
-from metagate_store.rows import Outcome
+from metagate_store.rows import Change, DeclaredRow, Outcome
 
 SESSIONS = 100_000
 REVISIONS = 2_000
@@ -100,8 +102,19 @@ async def test_pages_of_declared_and_of_history_are_whole(database: Database, re
     assert {one.seq for one in happened} <= {one.seq for one in everybody}
 
 
-async def test_numbers_come_back_as_they_were(database: Database, reader: Reader) -> None:
-    """jsonb spells 1e300 with three hundred zeros: it is a float all the same."""
+async def test_numbers_come_back_as_they_were(fresh_database: Database) -> None:
+    """jsonb spells 1e300 with three hundred zeros: the last good spec has a float all the same."""
+    row = DeclaredRow(
+        str(uuid4()), 1, "Manifest", uuid4(), "team", "prod", datetime.now(UTC), {"environment": {"n": 1e300}}, None
+    )
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    await publisher.publish(Change(declared=[row]))
+    await publisher.close()
+    again = await Publisher.open(fresh_database.publisher)
+    [found] = (await again.load()).declared
+    await again.close()
+    assert repr(found.spec) == "{'environment': {'n': 1e+300}}"
     assert spec_of('{"a": 1000000000000000000000, "b": 9007199254740991, "c": -3, "d": 1.0}') == {
         "a": 1e21,
         "b": 9007199254740991,

@@ -1,0 +1,36 @@
+"""`metagate plan --cluster` and `metagate doctor --cluster`, as a person with a kubeconfig uses them."""
+
+import json
+from pathlib import Path
+
+from tests.cluster.control_plane import eventually
+from tests.operator.machinery import Operator, Tenancy
+from tests.unit.cli.running import metagate
+
+
+async def test_a_plan_against_the_cluster_is_what_becomes_of_it(
+    tenancy: Tenancy, operator: Operator, tmp_path: Path
+) -> None:
+    """What would be, from the API server's listing; after kubectl apply it is so, and nothing is left to do."""
+    tenancy.apply(*tenancy.world())
+    tenancy.wait_ready("pb/indexer")
+    changed = next(each for each in tenancy.world() if each["kind"] == "Manifest")
+    changed = {**changed, "spec": {**changed["spec"], "environment": {"tier": "planned"}}}
+    changed["metadata"] = {**changed["metadata"], "namespace": tenancy.namespace}
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps(changed))
+    cluster = ("--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-n", tenancy.namespace)
+    done = metagate("plan", file, *cluster, "-o", "json")
+    assert done.returncode == 2, done.stderr
+    told = json.loads(done.stdout)
+    [effect] = told["effects"]
+    assert effect["differences"] == [{"path": "/environment/tier", "before": "prod", "after": "planned"}]
+    tenancy.apply(changed)
+    [principal] = effect["principals"]
+    eventually(
+        lambda: tenancy.get("PrincipalBinding", "indexer")["status"]["snapshot"]["digest"] == principal["digest"]
+    )
+    again = metagate("plan", file, *cluster)
+    assert again.returncode == 0, again.stdout + again.stderr
+    looked = metagate("doctor", "--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-o", "json")
+    assert {"answers, and serves every kind"} <= {one["says"] for one in json.loads(looked.stdout)}
