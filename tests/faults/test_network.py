@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+from tests.faults import results
 from tests.faults.fairness import fairly
+from tests.faults.gate import serving, through
 from tests.faults.history import percentile
-from tests.faults.stage import Stage, Trial
+from tests.faults.stage import Stage, Trial, known
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
 
@@ -25,6 +27,24 @@ async def test_f07_blackhole(shared: Stage, seconds: int) -> None:
     trial = await shared.trial("F07", fault)
     inside = [call for call in trial.during("bootstrap", after=0.2) if call.end < trial.fault_ended]
     assert {call.status for call in inside} == {503}
+
+
+@pytest.mark.slow
+async def test_f07_would_notice_late_answers(shared: Stage) -> None:
+    """The proof of the proof: a gate that may take four times as long breaks the promise about time in the black hole."""
+    async with serving(through(shared.database.api, shared.proxy.port), METAGATE_DEADLINE_MS="2000") as gate:
+        await known(shared, gate)
+
+        async def fault(_trial: Trial) -> None:
+            shared.proxy.blackhole = True
+            await asyncio.sleep(2)
+            shared.proxy.blackhole = False
+
+        try:
+            with pytest.raises(AssertionError, match="I4"):
+                await shared.trial("F07-late", fault, gates=(gate,))
+        finally:
+            results.FOUND.pop("F07-late", None)
 
 
 @fairly

@@ -7,10 +7,10 @@ import signal
 
 import asyncpg
 import pytest
-from tests.faults import signals
+from tests.faults import results, signals
 from tests.faults.fairness import fairly
 from tests.faults.history import percentile
-from tests.faults.stage import Stage, Trial
+from tests.faults.stage import Stage, Trial, stage
 
 from legivellum_postgres import migrating
 from legivellum_postgres.migrating import Migration
@@ -36,6 +36,31 @@ async def test_f01_database_crash(shared: Stage) -> None:
     trial = await shared.trial("F01", fault)
     assert {call.status for call in trial.during("bootstrap", after=0.5)} <= {200, 503}
     assert 503 in {call.status for call in trial.during("bootstrap")}
+
+
+@pytest.mark.slow
+async def test_f01_would_notice_a_commit_that_is_not_durable() -> None:
+    """The proof of the proof: with `synchronous_commit` off for the gate's role the same crash loses what was acked."""
+    async with stage(settings={"wal_writer_delay": "10s"}) as on:
+        async with on.superuser() as connection:
+            await connection.execute("ALTER ROLE metagate_api SET synchronous_commit = off")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'metagate_api'"
+            )
+        try:
+
+            async def fault(_trial: Trial) -> None:
+                await asyncio.sleep(1)
+                signals.kill(signals.family(on.postgres.pid))
+                await on.postgres.stop()
+                await on.postgres.start()
+
+            with pytest.raises(AssertionError, match="I1"):
+                await on.trial("F01-not-durable", fault, publishing=False)
+        finally:
+            results.FOUND.pop("F01-not-durable", None)
+            async with on.superuser() as connection:
+                await connection.execute("ALTER ROLE metagate_api SET synchronous_commit = on")
 
 
 @fairly
