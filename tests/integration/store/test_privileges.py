@@ -14,7 +14,14 @@ from metagate_store.publishing import Publisher
 from metagate_store.reading import Reader
 from metagate_store.rows import Outcome
 
-CLUSTER_WIDE = {"history_everywhere", "startups_everywhere", "items_everywhere", "state", "credentials", "credential_mark"}
+CLUSTER_WIDE = {
+    "history_everywhere",
+    "startups_everywhere",
+    "items_everywhere",
+    "state",
+    "credentials",
+    "credential_mark",
+}
 """Functions of the API that take no tenant: D-51's, the credential loader's (D-45), and how fresh the database is."""
 BY_CREDENTIAL = {"resolve"}
 MANY_TENANTS = {"bootstrap", "report"}

@@ -20,7 +20,12 @@ OVERRIDES = {
     "services": {"mail": None, "memory": {"endpoint": "http://other:1", "auth": None}},
     "environment": {"region": None},
 }
-many = settings(deadline=None, max_examples=100, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
+many = settings(
+    deadline=None,
+    max_examples=100,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def three(profile=PROFILE, manifest=MANIFEST, binding=BINDING):
