@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests import corpora
 from tests.integration.api.town import Town
 from tests.unit.http.test_strict_json import HOSTILE
 
@@ -33,6 +34,7 @@ async def test_hostile_json(town: Town, hostile_session: tuple[Any, str], raw: b
         assert answer.status_code in {400, 413, 422}, (path, answer.status_code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
+        corpora.tell("JSON bodies at five routes", answer.status_code)
     assert await town.sessions() == before
     assert await town.stored(session) == stored
 
