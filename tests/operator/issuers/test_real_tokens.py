@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from tests.cluster.control_plane import Cluster, eventually
 from tests.integration.api.conftest import settings_for
+from tests.integration.api.processes import started, wait_for
 from tests.operator.machinery import Operator, Tenancy
 
 from legivellum_identity.caller import Reason, Refusal
@@ -188,6 +189,23 @@ async def test_a_real_token_expires_and_names_its_pod(mesh: Mesh) -> None:
         found = verifier.recognise(token.encode(), expires + seconds)
         assert isinstance(found, Verified) is believed
         assert believed or (isinstance(found, Refusal) and found.reason is Reason.EXPIRED)
+
+
+async def test_a_real_token_is_refused_when_its_time_is_over(mesh: Mesh, tmp_path: Path) -> None:
+    """At a served gate whose clock is eleven minutes ahead a token of ten minutes is 401 and one of fifty boots.
+
+    No API server gives tokens for less than ten minutes, so it is the gate that travels.
+    """
+    short, long = mesh.token(duration="10m"), mesh.token(duration="50m")
+    (tmp_path / "sitecustomize.py").write_text("import time\nnow = time.time\ntime.time = lambda: now() + 660\n")
+    with started(mesh.tenancy.database, PYTHONPATH=str(tmp_path)) as (process, port):
+        wait_for(port, process, "/readyz")
+        travelled = Mesh(mesh.tenancy, f"http://127.0.0.1:{port}")
+        assert (await mesh.boot(short))[0] == 200
+        status, body = await travelled.boot(short)
+        assert (status, body["code"]) == (401, "CREDENTIAL_EXPIRED")
+        assert (await travelled.boot(long))[0] == 200
+        await travelled.client.aclose()
 
 
 async def test_a_recreated_namespace_inherits_nothing(mesh: Mesh) -> None:
