@@ -29,16 +29,19 @@ async def shared() -> AsyncIterator[Stage]:
         yield made
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    for row in table.rows_of(report.nodeid):
-        found = results.of(row)
-        if report.skipped and isinstance(report.longrepr, tuple):
-            found.reasons.append(str(report.longrepr[2]).removeprefix("Skipped: "))
-        if report.when == "call" or report.outcome != "passed":
-            found.outcomes[report.nodeid] = report.outcome
+def gather(terminalreporter: pytest.TerminalReporter) -> None:
+    """Outcomes by row, those of the rows' tests in other folders too: only the whole run's summary sees them."""
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for row in table.rows_of(getattr(report, "nodeid", "")):
+                found = results.of(row)
+                found.outcomes[report.nodeid] = "failed" if outcome == "error" else outcome
+                if outcome == "skipped" and isinstance(report.longrepr, tuple):
+                    found.reasons.append(str(report.longrepr[2]).removeprefix("Skipped: "))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    gather(terminalreporter)
     if not results.FOUND:
         return
     terminalreporter.section("faults")
