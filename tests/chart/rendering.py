@@ -70,6 +70,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
         "api": {
             "workers": 2,
             "tls": {"secretName": "api-tls"},
+            "signing": {"secretName": "packet-signing"},
             "service": {"type": "LoadBalancer", "port": 443, "annotations": {"example.com/lb": "internal"}},
             "autoscaling": {"enabled": True},
             "topologySpreadConstraints": [
