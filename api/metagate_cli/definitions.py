@@ -39,6 +39,9 @@ def apply_crds(
         typer.Option(help="Default: the pod's service account, else KUBECONFIG.", envvar="METAGATE_KUBECONFIG"),
     ] = None,
     within: Annotated[float, typer.Option(help="Seconds until all of them must be served.")] = 60.0,
+    field_manager: Annotated[
+        str, typer.Option(help="Who owns them then; `helm` where Helm installs them too.")
+    ] = "metagate-crds",
 ) -> None:
     """Apply them server-side and wait until they are served. Harmless when nothing changed; nothing is ever removed."""
     import asyncio
@@ -49,7 +52,7 @@ def apply_crds(
     async def applied() -> tuple[str, ...]:
         kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig))
         try:
-            return await apply_definitions(kubernetes, within=within)
+            return await apply_definitions(kubernetes, within=within, manager=field_manager)
         finally:
             await kubernetes.close()
 

@@ -17,8 +17,11 @@ MANAGER = "metagate-crds"
 WAIT_SECONDS = 0.5
 
 
-async def apply_definitions(kubernetes: Kubernetes, *, within: float) -> tuple[str, ...]:
+async def apply_definitions(kubernetes: Kubernetes, *, within: float, manager: str = MANAGER) -> tuple[str, ...]:
     """Apply every CRD and wait until the API server serves it; the names of those that changed.
+
+    Helm 4 applies the CRDs of a chart server-side too, and never by force: where it does so, `manager` must be its own,
+    or installing another release over CRDs that an earlier one left would end in a conflict.
 
     Raises:
         Refused: the API server will not have one of them.
@@ -33,7 +36,7 @@ async def apply_definitions(kubernetes: Kubernetes, *, within: float) -> tuple[s
         applied = await kubernetes.call(
             "PATCH",
             f"{COLLECTION}/{name}",
-            query={"fieldManager": MANAGER, "force": "true"},
+            query={"fieldManager": manager, "force": "true"},
             body=document,
             content_type=APPLY,
         )
