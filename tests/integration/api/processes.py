@@ -59,7 +59,7 @@ def started(database: Database | str, **environment: str) -> Iterator[tuple["sub
 
 
 def wait_for(port: int, served: "subprocess.Popen[bytes]", path: str) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if served.poll() is not None:
             raise AssertionError(f"the gate ended with {served.returncode}")
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2):
