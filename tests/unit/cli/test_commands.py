@@ -140,7 +140,7 @@ def test_the_pod_commands_import_nothing() -> None:
 def test_the_offline_commands_import_no_server() -> None:
     """Judging files needs neither a database driver nor a web framework."""
     code = (
-        "import sys; sys.argv = ['metagate', 'validate', 'examples/quickstart', 'examples/pods']\n"
+        "import sys; sys.argv = ['metagate', 'validate', 'examples']\n"
         "from metagate_cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
