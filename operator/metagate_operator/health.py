@@ -17,7 +17,6 @@ class Facts:
     passes: int
     failures: int
     consecutive_failures: int
-    last_error: str
     pass_ended_age: float | None
     success_age: float | None
     last_pass_seconds: float
@@ -39,7 +38,7 @@ class Health:
         self.passes = 0
         self.failures = 0
         self.consecutive_failures = 0
-        self.last_error = ""
+        self.last_failure: type[BaseException] | None = None
         self.last_pass_seconds = 0.0
         self.brake_held = 0
         self.reports_waiting = 0
@@ -47,7 +46,7 @@ class Health:
     def succeeded(self, seconds: float) -> None:
         self.passes += 1
         self.consecutive_failures = 0
-        self.last_error = ""
+        self.last_failure = None
         self.last_pass_seconds = seconds
         self._ended = self._succeeded = self._clock()
 
@@ -55,7 +54,7 @@ class Health:
         self.passes += 1
         self.failures += 1
         self.consecutive_failures += 1
-        self.last_error = type(error).__name__
+        self.last_failure = type(error)
         self._ended = self._clock()
 
     def alive(self, bound_seconds: float) -> bool:
@@ -72,7 +71,6 @@ class Health:
             passes=self.passes,
             failures=self.failures,
             consecutive_failures=self.consecutive_failures,
-            last_error=self.last_error,
             pass_ended_age=None if self._ended is None else now - self._ended,
             success_age=None if self._succeeded is None else now - self._succeeded,
             last_pass_seconds=self.last_pass_seconds,

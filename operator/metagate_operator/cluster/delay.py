@@ -14,8 +14,8 @@ from metagate_crds.verdict import Condition, Verdict
 from metagate_operator.cluster.reporter import ClusterReporter
 from metagate_operator.cluster.sight import Sights
 from metagate_operator.health import Health
+from metagate_store.errors import StoreUnavailable
 
-STORE_ERRORS = frozenset({"StoreUnavailable"})
 PATIENCE_SECONDS = 3
 
 
@@ -31,7 +31,8 @@ class Delay:
         failing = 0
         while True:
             await asyncio.sleep(1)
-            failing = failing + 1 if self._health.last_error in STORE_ERRORS else 0
+            failure = self._health.last_failure
+            failing = failing + 1 if failure is not None and issubclass(failure, StoreUnavailable) else 0
             if failing >= PATIENCE_SECONDS:
                 await self._reporter.report(self.verdicts(), self._health.revision)
 
