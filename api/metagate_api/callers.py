@@ -31,6 +31,7 @@ class Authenticate(Protocol):
     """`legivellum_identity.authenticator.Authenticator`, or a double of it."""
 
     async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal: ...
+    async def examine(self, shown: bytes) -> Caller | Refusal: ...
 
 
 class Door:

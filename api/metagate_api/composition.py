@@ -66,7 +66,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     )
 
     async def connect() -> Reader:
-        return await Reader.connect(settings.dsn, size=settings.pool_size)
+        return await Reader.connect(settings.dsn, size=settings.pool_size, prepared=settings.prepared_statements)
 
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:

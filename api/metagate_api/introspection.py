@@ -1,4 +1,8 @@
-"""POST /v1/introspect (RFC 7662, D-48): another gate asks who a credential is. `service` principals only."""
+"""POST /v1/introspect (RFC 7662, D-48): another gate asks who a credential is. `service` principals only.
+
+The token asked about was shown to that gate, so it is meant for it and not for this one (D-44): every audience holds that
+its issuer is believed for, and the answer names it. It opens nothing here.
+"""
 
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -29,12 +33,7 @@ async def introspect(request: Request, speaker: Annotated[Caller | Refused, Depe
 
 
 async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
-    shown = token.encode("utf-8", "replace")
-    is_key = shown.startswith(b"mgk_")
-    header = (
-        (gate.settings.api_key_header.lower().encode(), shown) if is_key else (b"authorization", b"Bearer " + shown)
-    )
-    found = await gate.authenticator.authenticate([header])
+    found = await gate.authenticator.examine(token.encode("utf-8", "replace"))
     if isinstance(found, Refusal):
         return INACTIVE
     # The authenticator may remember for a moment; an introspection is asked once and believed for longer.
@@ -51,6 +50,7 @@ async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
         "type": identity.type,
         "scope": identity.scope,
         "rights": identity.rights,
+        "aud": found.audience,
         "exp": None if found.expires_at is None else int(found.expires_at.timestamp()),
     }
 

@@ -202,7 +202,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "IntrospectionRequest": open_({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),
-    "Introspection": open_({"active": BOOLEAN, "tenant": UUID, "principal_key": TEXT, "exp": maybe(INTEGER)}, "active"),
+    "Introspection": open_(
+        {
+            "active": BOOLEAN,
+            "tenant": UUID,
+            "principal_key": TEXT,
+            "aud": maybe(TEXT),
+            "exp": maybe(INTEGER),
+        },
+        "active",
+    ),
     "Resource": open_(
         {
             "apiVersion": TEXT,

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     )
     rate_burst: float = _own("RATE_BURST", 5_000.0, "Size of that bucket.", ge=1)
     pool_size: int = _own("POOL_SIZE", 4, "Database connections per process.", ge=2, le=64)
+    prepared_statements: bool = _own(
+        "PREPARED_STATEMENTS", True, "Off behind a pooler that does not track named statements."
+    )
     cache_bytes: int = _own("CACHE_BYTES", 67_108_864, "Checked packets kept in memory, per process.", ge=1_048_576)
     credentials_poll_ms: int = _own(
         "CREDENTIALS_POLL_MS", 200, "How often published keys and issuers are looked for.", ge=20, le=10_000
