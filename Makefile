@@ -36,8 +36,8 @@ types: $(STAMP)  ## mypy --strict
 imports: $(STAMP) ## the arrows between the packages
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)  ## bootstraps per second beside pgbench, apply-to-served
-	@$(BIN)/python bench/bench.py
+bench: $(STAMP)  ## bootstraps per second beside pgbench, tokens, apply-to-served: two minutes (FULL=1: ten)
+	@$(BIN)/python bench/bench.py $(if $(FULL),--full) $(BENCH_ARGS)
 
 bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how fast the relay drains
 	@$(BIN)/python bench/ledger.py

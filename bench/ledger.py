@@ -113,30 +113,34 @@ def ulid_prefix() -> str:
 
 
 class Emitter(load.Connection):
-    """Every receipt is a new one. `root`: one task for all, or each its own."""
+    """Every receipt is a new one. `root`: one task for all, or each its own.
+
+    What it sends is written once and only numbered afterwards: the load shares the machine with what it measures.
+    """
 
     def __init__(self, who: Citizen, root: str | None, *rest: object) -> None:
         super().__init__(b"", *rest)  # type: ignore[arg-type]
-        self.who, self.root, self.prefix = who, root, ulid_prefix()
-
-    def ask(self) -> None:
-        number = next(COUNTER)
         receipt = {
-            "receipt_id": f"{self.prefix}{number:016d}",
-            "task_id": self.root or f"t{number}",
-            "obligation_id": f"o{number}",
+            "receipt_id": f"{ulid_prefix()}%016d",
+            "task_id": root or "t%016d",
+            "obligation_id": "o%016d",
             "phase": "accepted",
-            "principal_ai": self.who.name,
+            "principal_ai": who.name,
             "task_type": "index",
             "task_summary": "index a document",
             "created_at": "2027-01-01T00:00:00Z",
             "metadata": {"component": "indexer_1", "attempt": 1},
         }
         body = json.dumps(receipt).encode()
-        self.request = (
+        self.numbers = body.count(b"%016d")
+        self.template = (
             b"POST /receipts HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (self.who.key.encode(), len(body), body)
+            b"Content-Length: %d\r\n\r\n%s"
+            % (who.key.encode(), len(body) + self.numbers * (16 - len(b"%016d")), body)
         )
+
+    def ask(self) -> None:
+        self.request = self.template % ((next(COUNTER),) * self.numbers)
         super().ask()
 
 

@@ -7,6 +7,7 @@ against a server that does nothing and reports its share of the processor during
 import asyncio
 import itertools
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 import uvloop
 
 LENGTH = b"content-length: "
+KEY_SLOT = b"0" * 32
+"""Where a request's Idempotency-Key stands; each time that it is sent another one does."""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,19 @@ class Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
+class Fresh(Connection):
+    """A request with KEY_SLOT: as the client makes them, each boot with a key of its own."""
+
+    def ask(self) -> None:
+        head, _, tail = self.template.partition(KEY_SLOT)
+        self.request = head + os.urandom(16).hex().encode() + tail
+        super().ask()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.template = self.request
+        super().connection_made(transport)
+
+
 class Once(Connection):
     """A connection that never says the same twice: it takes the next request of all, and leaves when there is none."""
 
@@ -112,7 +128,7 @@ async def _drive(
             lambda own=own, done=done: (
                 Once(each, tally, start + seconds, start, done)
                 if once
-                else Connection(own, tally, start + seconds, start, done)
+                else (Fresh if KEY_SLOT in own else Connection)(own, tally, start + seconds, start, done)
             ),
             host,
             port,

@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import load
 
 from legivellum_identity import api_keys
 from metagate_crds import packet
@@ -62,19 +63,22 @@ class Booter:
     def sha256(self) -> str:
         return api_keys.digest_of(self.key)
 
-    def request(self) -> bytes:
+    def request(self, *, keyed: bool = False) -> bytes:
+        """`keyed`: with an Idempotency-Key, a new one each time that it is sent."""
         body = json.dumps({"component_key": "indexer_1"}).encode()
+        key = b"Idempotency-Key: %s\r\n" % load.KEY_SLOT if keyed else b""
         return (
             b"POST /v1/bootstrap HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (self.key.encode(), len(body), body)
+            b"%sContent-Length: %d\r\n\r\n%s" % (self.key.encode(), key, len(body), body)
         )
 
-    def statement(self) -> str:
+    def statement(self, *, keyed: bool = False) -> str:
         """The one statement that a bootstrap of this principal is, as pgbench sends it."""
+        key = "replace(gen_random_uuid()::text, '-', '')" if keyed else "null"
         return (
             f"SELECT * FROM metagate.bootstrap(ARRAY['{self.tenant}']::uuid[], ARRAY['{self.name}'], ARRAY['key'], "
             f"ARRAY[''], ARRAY['{self.sha256}'], ARRAY[null]::text[], ARRAY['indexer_1'], ARRAY[uuidv7()], "
-            f"ARRAY[uuidv7()], ARRAY[null]::text[], ARRAY['{digest(BODY)}'], ARRAY[null]::text[], "
+            f"ARRAY[uuidv7()], ARRAY[{key}]::text[], ARRAY['{digest(BODY)}'], ARRAY[null]::text[], "
             "ARRAY[null]::text[], ARRAY[null]::text[], ARRAY[false]);"
         )
 
@@ -201,17 +205,19 @@ def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise SystemExit("the API was not ready within 20 s")
 
 
-def pgbench(on: Base, booters: list[Booter], *, connections: int, seconds: int) -> dict[str, float]:
+def pgbench(
+    on: Base, booters: list[Booter], *, connections: int, seconds: int, keyed: bool = False
+) -> dict[str, float]:
     """The same single-row statement by PostgreSQL's own client: prepared, one script per principal."""
-    directory = Path(tempfile.mkdtemp(prefix="metagate-pgbench-"))
-    scripts = []
-    for booter in booters[:64]:
-        script = directory / f"{booter.name}.sql"
-        script.write_text(booter.statement())
-        scripts += ["-f", str(script)]
-    command = [str(_binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", "2", "-T", str(seconds)]
-    command += [*scripts, on.api]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="metagate-pgbench-") as directory:
+        scripts = []
+        for booter in booters[:64]:
+            script = Path(directory) / f"{booter.name}.sql"
+            script.write_text(booter.statement(keyed=keyed))
+            scripts += ["-f", str(script)]
+        command = [str(_binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", str(min(2, connections))]
+        command += ["-T", str(seconds), *scripts, on.api]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     return {
         "rate": float(re.search(r"tps = ([\d.]+)", done.stdout)[1]),
         "mean_ms": float(re.search(r"latency average = ([\d.]+)", done.stdout)[1]),

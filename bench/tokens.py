@@ -16,11 +16,13 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
+import bootstraps
+import console
 import load
+import machine
 import setting
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -138,21 +140,6 @@ def junk(request: bytes, number: int) -> list[bytes]:
     return made
 
 
-def cpu_seconds(process: int) -> float:
-    """What a process and its children have used."""
-    total = 0
-    family = {process}
-    for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
-        try:
-            pid, fields = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if pid in family or int(fields[1]) in family:
-            family.add(pid)
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
 def _median(values: list[float]) -> float:
     return statistics.median(values)
 
@@ -161,29 +148,34 @@ def new_and_seen(
     on: setting.Base, issuer: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Every token new, then seen tokens and keys, in the rounds of one run beside pgbench."""
-    rates: dict[str, list[float]] = {"RS256": [], "ES256": [], "seen": [], "keys": [], "pgbench": []}
+    found: dict[str, list[load.Tally]] = {"new RS256": [], "new ES256": [], "seen RS256": [], "API key": []}
+    reference = []
     keys = [one.request() for one in booters]
     with setting.served(on, workers=arguments.workers) as port:
         drive = partial(load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds)
-        enough = int(drive(keys, warm=0.5).rate * (arguments.seconds + 1))
+        enough = int(drive(keys, warm=0.5).rate * (arguments.seconds + 0.5))
         seen = issuer.requests("RS256", booters, len(booters))
-        for _ in range(arguments.rounds):
+        for number in range(arguments.rounds):
+            console.step(f"tokens: round {number + 1} of {arguments.rounds}, {enough} new ones of each kind")
             for algorithm in ("RS256", "ES256"):
                 tally = drive(issuer.requests(algorithm, booters, enough), warm=0.5, once=True)
                 assert set(tally.statuses) == {200}, tally.statuses
-                rates[algorithm].append(tally.rate)
-            for name, requests in (("seen", seen), ("keys", keys)):
-                rates[name].append(drive(requests, warm=0.5).rate)
-            reference = setting.pgbench(
-                on, booters, connections=arguments.connections, seconds=max(2, int(arguments.seconds))
+                found[f"new {algorithm}"].append(tally)
+            for name, requests in (("seen RS256", seen), ("API key", keys)):
+                found[name].append(drive(requests, warm=0.5))
+            reference.append(
+                setting.pgbench(on, booters, connections=arguments.connections, seconds=max(1, int(arguments.seconds)))
             )
-            rates["pgbench"].append(reference["rate"])
-    medians = {name: _median(found) for name, found in rates.items()}
+    rows = [bootstraps.Measured(name, tallies, reference).told() for name, tallies in found.items()]
+    console.table(
+        f"Who is it: {arguments.connections} connections, {arguments.workers} workers, "
+        f"{arguments.rounds} rounds of {arguments.seconds} s",
+        bootstraps.COLUMNS,
+        [bootstraps.row(one) for one in rows],
+    )
     return {
-        "per_second": {name: round(rate) for name, rate in medians.items()},
-        "new_rs256_to_pgbench": round(medians["RS256"] / medians["pgbench"], 3),
-        "new_es256_to_pgbench": round(medians["ES256"] / medians["pgbench"], 3),
-        "seen_to_keys": round(medians["seen"] / medians["keys"], 3),
+        "rows": rows,
+        "seen_to_keys": round(float(rows[2]["per_second"]) / float(rows[3]["per_second"]), 3),
     }
 
 
@@ -197,16 +189,16 @@ def beside_junk(
     solo, mixed, solo_cpu, mixed_cpu, refused, late = [], [], [], [], [], 0
     with setting.served_process(on, workers=arguments.workers) as (port, process):
         for _ in range(arguments.rounds):
-            before = cpu_seconds(process)
+            before = machine.cpu_seconds(process)
             [alone] = load.drive_apart(
                 port, (good, False), connections=arguments.connections, seconds=arguments.seconds
             )
-            middle = cpu_seconds(process)
+            middle = machine.cpu_seconds(process)
             wrong = junk(good[0], 20_000)
             beside, bad = load.drive_apart(
                 port, (good, False), (wrong, True), connections=arguments.connections, seconds=arguments.seconds
             )
-            after = cpu_seconds(process)
+            after = machine.cpu_seconds(process)
             # A 503 is an answer past its deadline, on a machine that is too busy; only answers with a packet count.
             assert {*alone.statuses, *beside.statuses} <= {200, 503}, (alone.statuses, beside.statuses)
             assert set(bad.statuses) <= {401, 503}, bad.statuses
@@ -243,7 +235,9 @@ async def add_keys(on: setting.Base, booters: list[setting.Booter], number: int)
         await connection.close()
 
 
-def many_keys(on: setting.Base, booters: list[setting.Booter], arguments: argparse.Namespace) -> dict[str, object]:
+def many_keys(
+    on: setting.Base, _: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+) -> dict[str, object]:
     """Good and junk keys with few keys published and with MANY_KEYS."""
     few = len(booters)
     good = [one.request() for one in booters]
@@ -259,10 +253,10 @@ def many_keys(on: setting.Base, booters: list[setting.Booter], arguments: argpar
                     load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds
                 )
                 rates.append(drive(good, warm=0.3).rate)
-                before = cpu_seconds(process)
+                before = machine.cpu_seconds(process)
                 bad = drive(wrong, warm=0.0)
                 assert set(bad.statuses) == {401}, bad.statuses
-                cpu.append((cpu_seconds(process) - before) / bad.statuses[401])
+                cpu.append((machine.cpu_seconds(process) - before) / bad.statuses[401])
             found[str(number)] = {
                 "good_per_second": round(_median(rates)),
                 "junk_cpu_microseconds": round(_median(cpu) * 1e6),
@@ -274,14 +268,30 @@ def many_keys(on: setting.Base, booters: list[setting.Booter], arguments: argpar
 
 
 def main(arguments: argparse.Namespace) -> dict[str, object]:
+    """New and seen tokens; junk and two hundred thousand keys only in the long run (`arguments.full`)."""
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
         issuer = Issuer()
         asyncio.run(issuer.publish(on, booters))
-        return {
+        found: dict[str, object] = {
             "tokens": new_and_seen(on, issuer, booters, arguments),
-            "junk": beside_junk(on, issuer, booters, arguments),
-            "api_keys": many_keys(on, booters, arguments),
             "connections": arguments.connections,
             "workers": arguments.workers,
+            "rounds": arguments.rounds,
+            "seconds": arguments.seconds,
         }
+        if arguments.full:
+            for name, part in (("junk", beside_junk), ("api_keys", many_keys)):
+                console.step(f"tokens: {name}")
+                found[name] = part(on, issuer, booters, arguments)
+                console.table(name, ("", "figure"), _flat(found[name]))
+    return found
+
+
+def _flat(figures: object, above: str = "") -> list[list[object]]:
+    assert isinstance(figures, dict)
+    rows: list[list[object]] = []
+    for name, value in figures.items():
+        at = f"{above}{name.replace('_', ' ')}"
+        rows += _flat(value, f"{at}, ") if isinstance(value, dict) else [[at, value]]
+    return rows

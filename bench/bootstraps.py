@@ -1,0 +1,141 @@
+"""Durable bootstraps per second through the served API, beside pgbench with the same statement on the same database.
+
+Rounds alternate, so that whatever else the machine does hits both; the figure is the ratio of medians. What commits is
+counted in the table afterwards: an answer without a row would be a lie.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+import console
+import load
+import machine
+import setting
+
+COLUMNS = ("", "per second", "pgbench", "ratio", "lowest", "highest", "p50 ms", "p99 ms", "p99.9 ms")
+
+
+@dataclass(slots=True)
+class Measured:
+    """One kind of bootstrap, round by round."""
+
+    name: str
+    tallies: list[load.Tally] = field(default_factory=list)
+    pgbench: list[dict[str, float]] = field(default_factory=list)
+
+    def told(self) -> dict[str, object]:
+        rate = statistics.median(tally.rate for tally in self.tallies)
+        limit = statistics.median(one["rate"] for one in self.pgbench)
+        by_round = [tally.rate / one["rate"] for tally, one in zip(self.tallies, self.pgbench, strict=True)]
+        return {
+            "name": self.name,
+            "per_second": round(rate),
+            "pgbench_per_second": round(limit),
+            "pgbench_mean_ms": statistics.median(one["mean_ms"] for one in self.pgbench),
+            "ratio": round(rate / limit, 2),
+            "ratios_by_round": [round(ratio, 2) for ratio in by_round],
+            **quantiles(self.tallies),
+        }
+
+
+def quantiles(tallies: list[load.Tally]) -> dict[str, float]:
+    """The medians of the rounds' latencies."""
+    return {
+        name: round(statistics.median(tally.quantile(q) for tally in tallies), 2)
+        for name, q in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999))
+    }
+
+
+def row(one: dict[str, object]) -> list[object]:
+    by_round = one["ratios_by_round"]
+    assert isinstance(by_round, list)
+    ends = (float(min(by_round)), float(max(by_round)))
+    return [
+        *(one[name] for name in ("name", "per_second", "pgbench_per_second", "ratio")),
+        *ends,
+        *(one[name] for name in ("p50_ms", "p99_ms", "p999_ms")),
+    ]
+
+
+def counted(on: setting.Base, drive: partial[load.Tally], requests: list[bytes]) -> load.Tally:
+    """A drive in which every answer is a packet and has a row."""
+    before = asyncio.run(setting.opened(on))
+    tally = drive(requests)
+    rows = asyncio.run(setting.opened(on)) - before
+    assert rows >= tally.statuses.get(200, 0), "an answer without a row"
+    assert set(tally.statuses) == {200}, tally.statuses
+    assert not tally.broken
+    return tally
+
+
+def main(arguments: argparse.Namespace) -> dict[str, object]:
+    """By API key, with and without the Idempotency-Key that the client always sends."""
+    with setting.base() as on:
+        booters = asyncio.run(setting.publish(on, 64))
+        asked = {
+            "API key": (Measured("API key"), False),
+            "API key, Idempotency-Key": (Measured("API key, Idempotency-Key"), True),
+        }
+        with setting.served_process(on, workers=arguments.workers) as (port, process):
+            drive = partial(
+                load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
+            )
+            shares = machine.Shares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
+            drive([booter.request() for booter in booters])
+            for number in range(arguments.rounds):
+                console.step(f"bootstraps: round {number + 1} of {arguments.rounds}")
+                for measured, keyed in asked.values():
+                    with shares.watching():
+                        measured.tallies.append(counted(on, drive, [booter.request(keyed=keyed) for booter in booters]))
+                    measured.pgbench.append(
+                        setting.pgbench(
+                            on,
+                            booters,
+                            connections=arguments.connections,
+                            seconds=max(1, round(arguments.seconds)),
+                            keyed=keyed,
+                        )
+                    )
+        alone = loader_alone([booters[0].request()], arguments.connections)
+    found = {
+        "rows": [measured.told() for measured, _ in asked.values()],
+        "cpu_shares": shares.shares,
+        "load_generator_alone_per_second": round(alone.rate),
+        "connections": arguments.connections,
+        "workers": arguments.workers,
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+    }
+    told(found)
+    return found
+
+
+def told(found: dict[str, object]) -> None:
+    rows, shares = found["rows"], found["cpu_shares"]
+    assert isinstance(rows, list)
+    assert isinstance(shares, dict)
+    console.table(
+        f"Durable bootstraps, {found['connections']} connections, {found['workers']} workers, "
+        f"{found['rounds']} rounds of {found['seconds']} s",
+        COLUMNS,
+        [row(one) for one in rows],
+        "of the processors: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+    )
+
+
+def loader_alone(requests: list[bytes], connections: int) -> load.Tally:
+    """The load generator against a server that does nothing: what it could do at most."""
+    port = setting.free_port()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1400\r\n\r\n" + b"x" * 1400
+    noop = multiprocessing.Process(target=load.serve_noop, args=(port, len(requests[0]), answer), daemon=True)
+    noop.start()
+    time.sleep(0.7)
+    try:
+        return load.drive("127.0.0.1", port, requests[:1], connections=connections, seconds=1, warm=0.3)
+    finally:
+        noop.terminate()
