@@ -2,10 +2,14 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
+from legivellum_identity.keys import mint
 from tests.e2e.kubernetes import Cluster, Object, eventually
-from tests.e2e.release import CHART, Release, account, namespace, pod
+from tests.e2e.release import CHART, Release, account, declared, namespace, pod
+
+from metagate_operator.cluster.admission.certificates import Material, issue
 
 SPARE = "spare"
 PASSWORDS = {
@@ -111,3 +115,94 @@ def test_wrong_databases_say_so_and_recover(spare: Cluster, say: Callable[[str],
     spare.rolled_out(SPARE, "deployment/spare-metagate-operator", "deployment/spare-metagate-api", within=200)
     assert uids(spare) == before
     say(f"a wrong database says: {unreachable[0]!r}; {wrong[0]!r}")
+
+
+POOLER = """
+[databases]
+metagate = host=pg port=5432 dbname=metagate
+[pgbouncer]
+listen_addr = 0.0.0.0
+listen_port = 5432
+pool_mode = {mode}
+max_prepared_statements = {statements}
+auth_type = scram-sha-256
+auth_file = /pooler/users
+client_tls_sslmode = require
+client_tls_cert_file = /pooler/tls.crt
+client_tls_key_file = /pooler/tls.key
+"""
+
+
+def pooler(cluster: Cluster, name: str, tls: Material, *, mode: str, statements: int = 0) -> None:
+    """A PgBouncer in a pod, found as `name`, that speaks TLS only."""
+    files = {
+        "pgbouncer.ini": POOLER.format(mode=mode, statements=statements),
+        "users": "".join(f'"{role}" "{password}"\n' for role, password in PASSWORDS.items()),
+        "tls.crt": tls.leaf.decode(),
+        "tls.key": tls.leaf_key.decode(),
+    }
+    started = pod(name, SPARE, "pg", ["pgbouncer", "/pooler/pgbouncer.ini"])
+    container = started["spec"]["containers"][0]
+    container["image"] = "localhost/pgbouncer:trixie"
+    container["readinessProbe"] = {"tcpSocket": {"port": 5432}, "periodSeconds": 1}
+    container["volumeMounts"].append({"name": "pooler", "mountPath": "/pooler"})
+    started["spec"]["volumes"].append({"name": "pooler", "secret": {"secretName": name}})
+    started["metadata"]["labels"] = {"app": name}
+    spec = {"selector": {"app": name}, "ports": [{"port": 5432}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": SPARE}, "spec": spec}
+    cluster.apply(secret(name, files), service, started)
+    cluster.kubectl("-n", SPARE, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+def through(cluster: Cluster, *values: str) -> None:
+    """The release again, its database at other addresses."""
+    told = (
+        "database.external.host=straight",
+        "database.external.poolerHost=pooled",
+        "database.external.caSecret=pg-ca",
+    )
+    told = (*told, "database.external.sslMode=verify-full", *values)
+    settings = (part for value in told for part in ("--set", value))
+    cluster.helm("upgrade", SPARE, str(CHART), "-n", SPARE, "--reuse-values", *settings)
+    cluster.rolled_out(SPARE, "deployment/spare-metagate-operator", "deployment/spare-metagate-api")
+
+
+def boots(cluster: Cluster, name: str) -> None:
+    """A pod of the release's own namespace, with an API key, through `metagate bootstrap`."""
+    url = f"http://{SPARE}-metagate.{SPARE}:8000"
+    command = ["metagate", "bootstrap", "--api-key-file", "/key/key", "--timeout", "30"]
+    started = pod(name, SPARE, "pg", command, METAGATE_URL=url, METAGATE_TOKEN_FILE="")
+    started["spec"]["containers"][0]["volumeMounts"].append({"name": "key", "mountPath": "/key"})
+    started["spec"]["volumes"].append({"name": "key", "secret": {"secretName": "courier-key"}})
+    cluster.apply(started)
+    done = "--for=jsonpath={.status.phase}=Succeeded"
+    cluster.kubectl("-n", SPARE, "wait", done, f"pod/{name}", "--timeout=60s")
+
+
+def test_tls_and_poolers(spare: Cluster, say: Callable[[str], None]):
+    """verify-full everywhere, the API through PgBouncer in transaction mode: with tracked named statements, and without."""
+    key = mint()
+    tls = issue(["straight", "pooled"], datetime.now(UTC))
+    spare.apply(
+        secret("pg-ca", {"ca.crt": tls.authorities.decode()}),
+        secret("courier-key", {"key": key.key}),
+        declared("Profile", "courier", SPARE, {"capabilities": {"deliver": True}}),
+        declared("Manifest", "courier", SPARE, {"deploymentKey": "default", "version": 1}),
+        declared("Principal", "courier", SPARE, {"type": "component", "apiKeys": [{"id": key.id, "sha256": key.sha256}]}),
+        declared("PrincipalBinding", "courier", SPARE, {
+            "principalRef": {"name": "courier"}, "profileRef": {"name": "courier"},
+            "manifestRef": {"name": "courier"}, "components": ["*"],
+        }),
+    )  # fmt: skip
+    pooler(spare, "straight", tls, mode="session")
+    pooler(spare, "pooled", tls, mode="transaction", statements=200)
+    through(spare)
+    boots(spare, "courier-tracked")
+    spare.kubectl("-n", SPARE, "delete", "pod", "pooled", "--now")
+    pooler(spare, "pooled", tls, mode="transaction")
+    off = "api.extraEnv[0].name=METAGATE_PREPARED_STATEMENTS"
+    through(spare, off, "api.extraEnv[0].value=false")
+    boots(spare, "courier-untracked")
+    said = spare.logs(SPARE, "deployment/spare-metagate-api", "-c", "api")
+    assert "prepared statement" not in said
+    say("PgBouncer 1.24 in transaction mode over TLS with verify-full: boots with and without tracked statements")

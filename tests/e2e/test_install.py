@@ -106,6 +106,22 @@ def test_idle_memory(release: Release, say: Callable[[str], None]):
     assert found["admission"] < 200
 
 
+def test_start_of_the_command(release: Release, say: Callable[[str], None]):
+    """What each container waits for before its own work begins: the interpreter, and the command line read."""
+    look = (
+        "import subprocess, time\n"
+        "began = time.monotonic()\n"
+        "subprocess.run(['metagate', '--version'], check=True, stdout=subprocess.DEVNULL)\n"
+        "print(round((time.monotonic() - began) * 1000))"
+    )
+    api = "deployment/metagate-api"
+    first, *others = (
+        int(release.cluster.kubectl("-n", NAMESPACE, "exec", api, "--", "python3", "-c", look)) for _ in range(4)
+    )
+    say(f"`metagate --version` in the image: {first} ms, then {min(others)} ms")
+    assert min(others) < 5_000
+
+
 def test_the_crds_have_one_owner(release: Release):
     """Helm and the hook apply the CRDs under one name: a later install over what is left behind meets no conflict."""
     found = release.cluster.get("crds", "--show-managed-fields")["items"]
