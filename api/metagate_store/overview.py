@@ -1,0 +1,178 @@
+"""What the person on call asks first: how boots go right now, who is not up, how fresh everything is, who is called what.
+
+Sessions have one index, so an overview looks at the newest `SPAN` of them and says how far back that reached.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from metagate_store.pool import Pool
+
+SPAN = 30_000
+"""Sessions that one overview looks at: an hour of eight boots a second."""
+TROUBLES = 40
+TENANTS = 1_000
+ISSUERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """Sessions opened `ago` minutes ago (0: within the last minute), by what became of them; the rest still starts."""
+
+    ago: int
+    opened: int
+    ready: int
+    failed: int
+    overdue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One component of a principal with sessions that failed or are overdue; `startup_id` and `opened_at` are of the
+    last of these. `up_again`: another session of it reported READY after that one was opened.
+    """
+
+    tenant: UUID
+    principal_key: str
+    component_key: str
+    overdue: int
+    failed: int
+    opened_at: datetime
+    startup_id: UUID
+    up_again: bool
+    ready_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """One of the newest sessions."""
+
+    tenant: UUID
+    startup_id: UUID
+    principal_key: str
+    component_key: str
+    opened_at: datetime
+    acknowledged_at: datetime | None
+    status: str
+    overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounts:
+    tenant: UUID
+    namespace: str
+    opened: int
+    ready: int
+    failed: int
+    starting: int
+    overdue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`opened`, `ready`, `failed` of the last hour; `starting` and `overdue` now. All of it among the sessions that were
+    looked at, back to `looked_back_to` (None: there are none); `everything`: no older ones are kept.
+    """
+
+    at: datetime
+    opened: int
+    ready: int
+    failed: int
+    starting: int
+    overdue: int
+    looked_back_to: datetime | None
+    everything: bool
+    minutes: tuple[Minute, ...]
+    troubles: tuple[Trouble, ...]
+    latest: tuple[Booted, ...]
+    tenants: tuple[TenantCounts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSeen:
+    """`last_seen`: when a key of it was last found where it is published; None without keys."""
+
+    issuer: str
+    source: str
+    keys: int
+    last_seen: datetime | None
+    misses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A principal that a search found."""
+
+    tenant: UUID
+    namespace: str
+    principal_key: str
+    type: str
+    suspended: bool
+
+
+class Overviews:
+    """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch. `tenant` None: every tenant's,
+    for a cluster-wide reader (D-51).
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def overview(self, tenant: UUID | None, *, span: int = SPAN, most: int = TROUBLES) -> Overview:
+        """One statement; `most` components in trouble, those that are down first."""
+        if tenant is None:
+            rows = await self._pool.fetch("console.overview_everywhere", span, most)
+        else:
+            rows = await self._pool.fetch("console.overview", tenant, span, most)
+        return _overview(rows[0])
+
+    async def tenants(self) -> dict[UUID, str]:
+        """The namespace of each tenant, by its name; for cluster-wide readers."""
+        return {row["tenant"]: row["namespace"] for row in await self._pool.fetch("console.tenants", TENANTS)}
+
+    async def issuers(self) -> tuple[IssuerSeen, ...]:
+        return tuple(IssuerSeen(**row) for row in await self._pool.fetch("console.issuers", ISSUERS))
+
+    async def named(self, tenant: UUID | None, prefix: str, *, limit: int) -> tuple[Found, ...]:
+        """Principals whose names begin like this, by tenant and name."""
+        if tenant is None:
+            rows = await self._pool.fetch("console.named_everywhere", prefix, limit)
+        else:
+            rows = await self._pool.fetch("console.named", tenant, prefix, limit)
+        return tuple(Found(**row) for row in rows)
+
+    async def tenant_of(self, startup_id: UUID) -> UUID | None:
+        """Whose session it is; for cluster-wide readers."""
+        rows = await self._pool.fetch("console.startup_everywhere", startup_id)
+        return rows[0]["tenant"] if rows else None
+
+
+def _overview(row: Any) -> Overview:
+    return Overview(
+        at=row["at"],
+        opened=row["opened"],
+        ready=row["ready"],
+        failed=row["failed"],
+        starting=row["starting"],
+        overdue=row["overdue"],
+        looked_back_to=row["looked_back_to"],
+        everything=row["everything"],
+        minutes=tuple(Minute(*map(int, one)) for one in json.loads(row["minutes"])),
+        troubles=tuple(Trouble(**_typed(one)) for one in json.loads(row["troubles"])),
+        latest=tuple(Booted(**_typed(one)) for one in json.loads(row["latest"])),
+        tenants=tuple(TenantCounts(**_typed(one)) for one in json.loads(row["tenants"])),
+    )
+
+
+def _typed(one: dict[str, Any]) -> dict[str, Any]:
+    """Ids and times, which JSON has as text."""
+    typed = {name: UUID(one[name]) for name in ("tenant", "startup_id") if name in one}
+    moments = {
+        name: None if one[name] is None else datetime.fromisoformat(one[name])
+        for name in ("opened_at", "acknowledged_at", "ready_at")
+        if name in one
+    }
+    return {**one, **typed, **moments}
