@@ -6,6 +6,7 @@ pod: `tcp://` values are ignored.
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -44,6 +45,11 @@ class Settings(BaseSettings):
         None,
         description="MetaGate's database as the role `metagate_identity`. Unset: the ledger's own database and role.",
         validation_alias=AliasChoices("MEMORYGATE_IDENTITY_DATABASE_URL", "IDENTITY_DATABASE_URL"),
+    )
+    identity_database_password: SecretStr | None = _own(
+        "IDENTITY_DATABASE_PASSWORD",
+        None,
+        "Password of that role when the URL carries none, so that nothing in it has to be quoted.",
     )
     audience: str = _own("AUDIENCE", "memorygate", "The audience a token must be made for (D-44).", min_length=1)
     api_key_header: str = _own("API_KEY_HEADER", "X-API-Key", "Name of the header that carries an API key.")
@@ -110,7 +116,14 @@ class Settings(BaseSettings):
 
     @property
     def identity_dsn(self) -> str:
-        return (self.identity_database_url or self.database_url).get_secret_value()
+        """A password of its own goes into the URL: libpq's one variable (PGPASSWORD) is the writer's."""
+        url = (self.identity_database_url or self.database_url).get_secret_value()
+        if self.identity_database_password is None:
+            return url
+        parts = urlsplit(url)
+        user, _, place = parts.netloc.rpartition("@")
+        password = quote(self.identity_database_password.get_secret_value(), safe="")
+        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{password}@{place}"))
 
     @property
     def deadline_seconds(self) -> float:

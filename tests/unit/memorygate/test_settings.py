@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -37,3 +38,18 @@ def test_secrets_are_masked_and_drivers_dropped(monkeypatch):
     assert settings.dsn == "postgresql://u:hunter2@h/d"
     assert settings.identity_dsn == settings.dsn
     assert "hunter2" not in str(settings.masked())
+
+
+def test_a_password_beside_the_url_needs_no_quoting(monkeypatch):
+    """Whatever characters it has, it arrives as it is; the writer's URL is left alone and neither is printed."""
+    monkeypatch.setenv("MEMORYGATE_DATABASE_URL", "postgresql://memorygate_writer@h/d")
+    monkeypatch.setenv(
+        "MEMORYGATE_IDENTITY_DATABASE_URL", "postgresql://metagate_identity:old@h2:5433/d?sslmode=require"
+    )
+    monkeypatch.setenv("MEMORYGATE_IDENTITY_DATABASE_PASSWORD", "a:b@c/d%?#")
+    settings = Settings()
+    parts = urlsplit(settings.identity_dsn)
+    assert (parts.username, unquote(parts.password or "")) == ("metagate_identity", "a:b@c/d%?#")
+    assert (parts.hostname, parts.port, parts.query) == ("h2", 5433, "sslmode=require")
+    assert settings.dsn == "postgresql://memorygate_writer@h/d"
+    assert "a:b@c" not in str(settings.masked())
