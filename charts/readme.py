@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the table of values into the chart's README.md from the comments in values.yaml; `--check` only compares."""
+"""Write the table of values into each chart's README.md from the comments in values.yaml; `--check` only compares."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-CHART = Path(__file__).parent / "metagate"
+CHARTS = tuple(Path(__file__).parent / name for name in ("metagate", "memorygate"))
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 
 
@@ -64,19 +64,19 @@ def table(found: list[Row]) -> str:
     return "".join(parts)
 
 
-def written(readme: str) -> str:
-    before, rest = readme.split(BEGIN)
+def written(chart: Path) -> str:
+    """What the chart's README.md has to be."""
+    before, rest = (chart / "README.md").read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    return before + BEGIN + "\n" + table(rows((CHART / "values.yaml").read_text(encoding="utf-8"))) + END + after
+    return before + BEGIN + "\n" + table(rows((chart / "values.yaml").read_text(encoding="utf-8"))) + END + after
 
 
 def main() -> int:
-    path = CHART / "README.md"
-    present = path.read_text(encoding="utf-8")
-    wanted = written(present)
+    drifted = [chart for chart in CHARTS if (chart / "README.md").read_text(encoding="utf-8") != written(chart)]
     if "--check" in sys.argv:
-        return int(present != wanted)
-    path.write_text(wanted, encoding="utf-8")
+        return int(bool(drifted))
+    for chart in drifted:
+        (chart / "README.md").write_text(written(chart), encoding="utf-8")
     return 0
 
 

@@ -44,6 +44,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"api": {"autoscaling": {"enabled": True, "minReplicas": 11}}}, "minReplicas is more than"),
     ({"api": {"audience": "other"}}, "tokenIssuer.audiences does not name api.audience (other)"),
     (
+        {"ledger": {"url": "http://memorygate:8001"}, "operator": {"namespaces": ["team-a"]}},
+        "which operator.namespaces leaves out",
+    ),
+    (
         {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
         "not both: everything would be scraped twice",
     ),
