@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-alternatives bench-herd bench-scale bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,20 @@ imports: $(STAMP) ## the arrows between the packages
 
 bench: $(STAMP)  ## bootstraps per second beside pgbench, tokens, apply-to-served: two minutes (FULL=1: ten)
 	@$(BIN)/python bench/bench.py $(if $(FULL),--full) $(BENCH_ARGS)
+	@$(if $(FULL),$(BIN)/python bench/matrix.py)
+
+bench-alternatives: $(STAMP) ## beside kube-apiserver with etcd and a plain FastAPI + SQLAlchemy service
+	@test -d $(VENV)-bench || $(BIN)/uv pip install -q --target $(VENV)-bench --extra bench -r pyproject.toml
+	@PYTHONPATH=$(VENV)-bench $(BIN)/python bench/alternatives.py $(BENCH_ARGS)
+
+bench-herd: $(STAMP) ## 5,000 clients at the same moment
+	@$(BIN)/python bench/herd.py $(BENCH_ARGS)
+
+bench-scale: $(STAMP) ## a million Bindings and ten million startups (minutes, gigabytes)
+	@$(BIN)/python bench/scale.py $(BENCH_ARGS)
+
+bench-page: $(STAMP) ## docs/performance.md from what the benchmarks wrote
+	@$(BIN)/python bench/page.py
 
 bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how fast the relay drains
 	@$(BIN)/python bench/ledger.py
@@ -78,4 +92,4 @@ sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image
 	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-tool $(VENV)-go .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-tool $(VENV)-go $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

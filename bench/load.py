@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import uvloop
 
@@ -48,13 +49,17 @@ class Connection(asyncio.Protocol):
         self.done = done
         self.buffer = b""
         self.sent = 0.0
+        self.address: tuple[str, int] | None = None  # where to connect anew for the next request; None: it stays
+        self.answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.answered = False
         self.ask()
 
     def ask(self) -> None:
-        self.sent = time.perf_counter()
+        if self.address is None:  # otherwise connecting is part of what is measured
+            self.sent = time.perf_counter()
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
@@ -72,40 +77,55 @@ class Connection(asyncio.Protocol):
         if now >= self.warm:
             self.tally.statuses[status] = self.tally.statuses.get(status, 0) + 1
             self.tally.latencies.append(now - self.sent)
-        if now < self.until:
+        self.answered = True
+        if self.address is None and now < self.until:
             self.ask()
         else:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if time.perf_counter() < self.until:
+            if self.address is not None and self.answered:
+                self.again()
+                return
             self.tally.broken += 1
         if not self.done.done():
+            self.done.set_result(None)
+
+    def again(self) -> None:
+        assert self.address is not None
+        loop = asyncio.get_running_loop()
+        self.sent = time.perf_counter()
+        connecting = loop.create_task(loop.create_connection(lambda: self, *self.address))
+        connecting.add_done_callback(self.connected)
+
+    def connected(self, connecting: "asyncio.Task[Any]") -> None:
+        if connecting.exception() is not None:
+            self.tally.broken += 1
             self.done.set_result(None)
 
 
 class Fresh(Connection):
     """A request with KEY_SLOT: as the client makes them, each boot with a key of its own."""
 
+    def __init__(self, request: bytes, *rest: Any) -> None:
+        super().__init__(request, *rest)
+        self.head, _, self.tail = request.partition(KEY_SLOT)
+
     def ask(self) -> None:
-        head, _, tail = self.template.partition(KEY_SLOT)
-        self.request = head + os.urandom(16).hex().encode() + tail
+        self.request = self.head + os.urandom(16).hex().encode() + self.tail
         super().ask()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.template = self.request
-        super().connection_made(transport)
 
+class Next(Connection):
+    """A connection that takes the next request of all, and leaves when there is none."""
 
-class Once(Connection):
-    """A connection that never says the same twice: it takes the next request of all, and leaves when there is none."""
-
-    def __init__(self, requests: Iterator[bytes], tally: Tally, until: float, warm: float, done: asyncio.Future[None]):
-        super().__init__(b"", tally, until, warm, done)
+    def __init__(self, requests: Iterator[bytes], *rest: Any) -> None:
+        super().__init__(b"", *rest)
         self.requests = requests
 
     def ask(self) -> None:
-        self.request = next(self.requests, b"")
+        self.request = next(self.requests, b"").replace(KEY_SLOT, os.urandom(16).hex().encode(), 1)
         if self.request:
             super().ask()
         else:
@@ -113,26 +133,34 @@ class Once(Connection):
             self.transport.close()
 
 
+Sharing = Literal["own", "turns", "once"]
+"""Each connection repeats its own request; or takes the next of all, for ever or a single time each."""
+
+
 async def _drive(
-    host: str, port: int, requests: list[bytes], *, connections: int, seconds: float, warm: float, once: bool
+    address: tuple[str, int],
+    requests: list[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    warm: float,
+    sharing: Sharing,
+    keep: bool,
 ) -> Tally:
     loop = asyncio.get_running_loop()
     tally = Tally(seconds=seconds)
     start = time.perf_counter() + warm
     finished = []
-    each = iter(requests)
+    each = itertools.cycle(requests) if sharing == "turns" else iter(requests)
     for at in range(connections):
         done: asyncio.Future[None] = loop.create_future()
+        rest = (tally, start + seconds, start, done)
         own = requests[at % len(requests)]
-        await loop.create_connection(
-            lambda own=own, done=done: (
-                Once(each, tally, start + seconds, start, done)
-                if once
-                else (Fresh if KEY_SLOT in own else Connection)(own, tally, start + seconds, start, done)
-            ),
-            host,
-            port,
-        )
+        made = Next(each, *rest) if sharing != "own" else (Fresh if KEY_SLOT in own else Connection)(own, *rest)
+        if not keep:
+            made.address = address
+        made.sent = time.perf_counter()
+        await loop.create_connection(lambda made=made: made, *address)
         finished.append(done)
     before = resource.getrusage(resource.RUSAGE_SELF)
     await asyncio.gather(*finished)
@@ -150,20 +178,45 @@ def drive(
     connections: int,
     seconds: float,
     warm: float = 1.0,
-    once: bool = False,
+    sharing: Sharing = "own",
+    keep: bool = True,
 ) -> Tally:
-    """Each connection repeats its own request; with `once` each request is sent a single time, by whoever is free."""
-    return uvloop.run(_drive(host, port, requests, connections=connections, seconds=seconds, warm=warm, once=once))
+    """`keep` off: a new connection for every request; it must ask for the end of the connection (`closing`)."""
+    return uvloop.run(
+        _drive((host, port), requests, connections=connections, seconds=seconds, warm=warm, sharing=sharing, keep=keep)
+    )
 
 
-def drive_apart(port: int, *asks: tuple[list[bytes], bool], connections: int, seconds: float) -> list[Tally]:
-    """Several loads at the same time, each in a process of its own with `connections` connections."""
-    with ProcessPoolExecutor(len(asks), multiprocessing.get_context("spawn")) as pool:
+def closing(request: bytes) -> bytes:
+    """The same request, after whose answer the server ends the connection."""
+    return request.replace(b"Host: bench\r\n", b"Host: bench\r\nConnection: close\r\n", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several loads at the same time."""
+
+    requests: list[bytes]
+    connections: int
+    sharing: Sharing = "own"
+
+
+def drive_apart(port: int, *parts: Part, seconds: float) -> list[Tally]:
+    """Several loads at the same time, each in a process of its own."""
+    with ProcessPoolExecutor(len(parts), multiprocessing.get_context("spawn")) as pool:
         # Starting a process takes longer than a warm-up: the pool is warm before anything is measured.
-        list(pool.map(time.sleep, itertools.repeat(0.2, len(asks))))
+        list(pool.map(time.sleep, itertools.repeat(0.2, len(parts))))
         running = [
-            pool.submit(drive, "127.0.0.1", port, requests, connections=connections, seconds=seconds, once=once)
-            for requests, once in asks
+            pool.submit(
+                drive,
+                "127.0.0.1",
+                port,
+                part.requests,
+                connections=part.connections,
+                seconds=seconds,
+                sharing=part.sharing,
+            )
+            for part in parts
         ]
         return [each.result() for each in running]
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -98,15 +99,18 @@ def base() -> Iterator[Base]:
     """PostgreSQL as it is installed: fsync and synchronous commits on."""
     directory = Path(tempfile.mkdtemp(prefix="metagate-bench-"))
     directory.chmod(0o755)
-    with EmbeddedPostgres(directory) as postgres:
-        passwords = {role: postgres.password(role) for role in PROCESS_ROLES}
-        asyncio.run(migrate(postgres.dsn(), passwords=passwords))
-        yield Base(
-            postgres,
-            postgres.dsn("metagate_api"),
-            postgres.dsn("metagate_publisher"),
-            postgres.dsn("postgres"),
-        )
+    try:
+        with EmbeddedPostgres(directory) as postgres:
+            passwords = {role: postgres.password(role) for role in PROCESS_ROLES}
+            asyncio.run(migrate(postgres.dsn(), passwords=passwords))
+            yield Base(
+                postgres,
+                postgres.dsn("metagate_api"),
+                postgres.dsn("metagate_publisher"),
+                postgres.dsn("postgres"),
+            )
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # ten million receipts are twenty gigabytes
 
 
 def _row(**values: object) -> dict[str, object]:
@@ -175,8 +179,8 @@ def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def served_process(on: Base, *, workers: int, **environment: str) -> Iterator[tuple[int, int]]:
-    """Like `served`, with the id of the process as well."""
+def served_process(on: Base, *, workers: int, patience: float = 20, **environment: str) -> Iterator[tuple[int, int]]:
+    """Like `served`, with the id of the process as well. `patience`: seconds until it must be ready."""
     port = free_port()
     environ = {
         **os.environ,  # noqa: TID251
@@ -187,22 +191,22 @@ def served_process(on: Base, *, workers: int, **environment: str) -> Iterator[tu
     }
     process = subprocess.Popen([sys.executable, "-c", SERVE], env=environ, stderr=subprocess.DEVNULL)
     try:
-        _until_ready(port, process)
+        _until_ready(port, process, patience)
         yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
 
-def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(200):
+def _until_ready(port: int, process: "subprocess.Popen[bytes]", patience: float = 20) -> None:
+    for _ in range(int(patience * 10)):
         if process.poll() is not None:
             raise SystemExit("the API ended before it was ready")
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
             time.sleep(1)  # the other workers
             return
         time.sleep(0.1)
-    raise SystemExit("the API was not ready within 20 s")
+    raise SystemExit(f"the API was not ready within {patience:.0f} s")
 
 
 def pgbench(

@@ -158,7 +158,7 @@ def new_and_seen(
         for number in range(arguments.rounds):
             console.step(f"tokens: round {number + 1} of {arguments.rounds}, {enough} new ones of each kind")
             for algorithm in ("RS256", "ES256"):
-                tally = drive(issuer.requests(algorithm, booters, enough), warm=0.5, once=True)
+                tally = drive(issuer.requests(algorithm, booters, enough), warm=0.5, sharing="once")
                 assert set(tally.statuses) == {200}, tally.statuses
                 found[f"new {algorithm}"].append(tally)
             for name, requests in (("seen RS256", seen), ("API key", keys)):
@@ -190,14 +190,11 @@ def beside_junk(
     with setting.served_process(on, workers=arguments.workers) as (port, process):
         for _ in range(arguments.rounds):
             before = machine.cpu_seconds(process)
-            [alone] = load.drive_apart(
-                port, (good, False), connections=arguments.connections, seconds=arguments.seconds
-            )
+            asking = load.Part(good, arguments.connections)
+            [alone] = load.drive_apart(port, asking, seconds=arguments.seconds)
             middle = machine.cpu_seconds(process)
-            wrong = junk(good[0], 20_000)
-            beside, bad = load.drive_apart(
-                port, (good, False), (wrong, True), connections=arguments.connections, seconds=arguments.seconds
-            )
+            nonsense = load.Part(junk(good[0], 20_000), arguments.connections, "once")
+            beside, bad = load.drive_apart(port, asking, nonsense, seconds=arguments.seconds)
             after = machine.cpu_seconds(process)
             # A 503 is an answer past its deadline, on a machine that is too busy; only answers with a packet count.
             assert {*alone.statuses, *beside.statuses} <= {200, 503}, (alone.statuses, beside.statuses)

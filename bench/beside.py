@@ -1,0 +1,162 @@
+"""What else a pod and an administrator ask, beside the bootstraps of the same run (part of `make bench FULL=1`).
+
+- a bootstrap whose packet is known already: 304 instead of 200, and the row all the same;
+- ready and failed: one conditional update each, a durable commit like a bootstrap's;
+- an administrator who reads without a pause while pods boot, and what that costs the pods.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import asyncpg
+import console
+import load
+import setting
+
+from legivellum_identity import api_keys
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change
+
+READERS = 4
+READS = (b"/v1/startups?limit=100", b"/v1/summary", b"/v1/admin/principals?limit=100", b"/v1/topology")
+
+
+@dataclass(slots=True)
+class Found:
+    boots: list[load.Tally] = field(default_factory=list)
+    known: list[load.Tally] = field(default_factory=list)
+    ready: list[load.Tally] = field(default_factory=list)
+    failed: list[load.Tally] = field(default_factory=list)
+    alone: list[load.Tally] = field(default_factory=list)
+    beside: list[load.Tally] = field(default_factory=list)
+    reads: list[load.Tally] = field(default_factory=list)
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    found = Found()
+    with setting.base() as on:
+        booters = asyncio.run(setting.publish(on, 64))
+        reader = asyncio.run(administrator(on, booters[0]))
+        with setting.served(on, workers=arguments.workers) as port:
+            drive = partial(
+                load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
+            )
+            fresh = [one.request(keyed=True) for one in booters]
+            known = [conditional(port, one) for one in booters]
+            for number in range(arguments.rounds):
+                console.step(f"beside bootstraps: round {number + 1} of {arguments.rounds}")
+                found.boots.append(drive(fresh))
+                found.known.append(drive(known))
+                for status, tallies in (("ready", found.ready), ("failed", found.failed)):
+                    opened = asyncio.run(sessions(on, booters, int(found.boots[-1].rate * arguments.seconds)))
+                    tallies.append(drive([report(status, *one) for one in opened], sharing="once"))
+                pods = load.Part(fresh, arguments.connections)
+                found.alone += load.drive_apart(port, pods, seconds=arguments.seconds)
+                asking = load.Part([read(path, reader) for path in READS], READERS)
+                with_readers, reads = load.drive_apart(port, pods, asking, seconds=arguments.seconds)
+                found.beside.append(with_readers)
+                found.reads.append(reads)
+    assert all(set(tally.statuses) == {304} for tally in found.known), found.known[0].statuses
+    assert all(set(tally.statuses) == {200} for tally in (*found.boots, *found.ready, *found.failed, *found.reads))
+    return told(found, arguments)
+
+
+def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
+    def rates(tallies: Sequence[load.Tally]) -> list[float]:
+        return [sum(tally.statuses.values()) / tally.seconds for tally in tallies]
+
+    def row(name: str, tallies: list[load.Tally], against: list[load.Tally]) -> dict[str, Any]:
+        ratios = [one / other for one, other in zip(rates(tallies), rates(against), strict=True)]
+        return {
+            "name": name,
+            "per_second": round(statistics.median(rates(tallies))),
+            "to_bootstraps": round(statistics.median(ratios), 2),
+            "lowest": round(min(ratios), 2),
+            "highest": round(max(ratios), 2),
+            "p50_ms": round(statistics.median(tally.quantile(0.5) for tally in tallies), 2),
+            "p99_ms": round(statistics.median(tally.quantile(0.99) for tally in tallies), 2),
+        }
+
+    rows = [
+        row("bootstrap, 200", found.boots, found.boots),
+        row("bootstrap, 304", found.known, found.boots),
+        row("ready", found.ready, found.boots),
+        row("failed", found.failed, found.boots),
+        row("bootstrap, load in a process of its own", found.alone, found.alone),
+        row(f"bootstrap beside {READERS} administrators", found.beside, found.alone),
+        row("the administrators' reads", found.reads, found.alone),
+    ]
+    columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms")
+    console.table(
+        f"Beside bootstraps, {arguments.connections} connections, {arguments.rounds} rounds of {arguments.seconds} s",
+        ("", "per second", "to bootstraps", "lowest", "highest", "p50 ms", "p99 ms"),
+        [[one[name] for name in columns] for one in rows],
+    )
+    return {"rows": rows, "rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers}
+
+
+def conditional(port: int, one: setting.Booter) -> bytes:
+    """The bootstrap of a principal that has the packet already."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request(
+        "POST",
+        "/v1/bootstrap",
+        json.dumps({"component_key": "indexer_1"}),
+        {"X-API-Key": one.key, "Content-Type": "application/json"},
+    )
+    answer = connection.getresponse()
+    etag = (answer.getheader("ETag") or "").encode()
+    answer.read()
+    connection.close()
+    return one.request(keyed=True).replace(b"Host: bench\r\n", b"Host: bench\r\nIf-None-Match: %s\r\n" % etag, 1)
+
+
+async def sessions(on: setting.Base, booters: list[setting.Booter], number: int) -> list[tuple[setting.Booter, str]]:
+    by_name = {one.name: one for one in booters}
+    connection = await asyncpg.connect(on.superuser)
+    try:
+        rows = await connection.fetch(
+            "SELECT principal_key, startup_id::text FROM metagate.startup WHERE status = 'OPEN' LIMIT $1", number
+        )
+    finally:
+        await connection.close()
+    return [(by_name[row[0]], row[1]) for row in rows]
+
+
+def report(status: str, one: setting.Booter, startup_id: str) -> bytes:
+    more = {"build_version": "1.4.2"} if status == "ready" else {"error": "no connection to the index"}
+    body = json.dumps({"startup_id": startup_id, **more}).encode()
+    return (
+        b"POST /v1/startup/%s HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (status.encode(), one.key.encode(), len(body), body)
+    )
+
+
+def read(path: bytes, key: str) -> bytes:
+    return b"GET %s HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\n\r\n" % (path, key.encode())
+
+
+async def administrator(on: setting.Base, beside: setting.Booter) -> str:
+    """The key of an admin in the tenant of the others."""
+    key = api_keys.mint()
+    who = {"tenant": str(beside.tenant), "principal_key": "administrator"}
+    row = setting._row  # noqa: SLF001 - the benchmark's own
+    publisher = await Publisher.open(on.publisher)
+    await publisher.load()
+    await publisher.publish(
+        Change(
+            upserts={
+                "principal": [row(**who, type="admin", scope="Namespace", rights=[], suspended=False, generation=1)],
+                "api_key": [row(sha256=key.sha256, key_id=api_keys.id_of(key.key.encode()), expires_at=None, **who)],
+            }
+        )
+    )
+    await publisher.close()
+    return key.key
