@@ -200,6 +200,15 @@ ENDPOINTS: Final = (
     ),
     Endpoint(
         "GET",
+        "/v1/summary",
+        "Sessions by state, the oldest open one, overdue ones: the caller's, or the tenant's for admin and observer",
+        "any principal",
+        (Reply(200, "Counts, derived now.", "Summary"),),
+        (Code.INVALID_REQUEST, Code.TENANT_MISMATCH),
+        (_TENANT,),
+    ),
+    Endpoint(
+        "GET",
         "/v1/topology",
         "The tenant's principals, components, services and who uses them (D-49)",
         "any principal",

@@ -185,6 +185,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Startup": _STARTUP,
     "StartupPage": _page("Startup"),
+    "Summary": exactly(
+        {
+            "tenant": UUID,
+            "principal_key": maybe(TEXT),
+            "startups": exactly({"open": INTEGER, "ready": INTEGER, "failed": INTEGER}),
+            "oldest_open_at": maybe(TIME),
+            "overdue": INTEGER,
+            "latest_opened_at": maybe(TIME),
+            "counted_since": maybe(TIME),
+        }
+    ),
     "Item": _ITEM,
     "ItemPage": _page("Item"),
     "PolicyProfile": exactly(

@@ -85,6 +85,25 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
     )
 
 
+@router.get("/v1/summary")
+async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Response:
+    """Counts of one tenant (INV-095): a cluster-wide reader names which, as at the ledger (D-51)."""
+    whose = tenant_for(caller, tenant)
+    principal_key = None if reads_all(caller) else caller.principal_key
+    counted = await gate_of(request).reader.summary(whose, principal_key=principal_key)
+    return said(
+        {
+            "tenant": whose,
+            "principal_key": principal_key,
+            "startups": {"open": counted.opened, "ready": counted.ready, "failed": counted.failed},
+            "oldest_open_at": counted.oldest_open,
+            "overdue": counted.overdue,
+            "latest_opened_at": counted.latest,
+            "counted_since": counted.counted_since,
+        }
+    )
+
+
 @router.get("/v1/startup/{startup_id}")
 async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | None = None) -> Response:
     row = await gate_of(request).reader.startup(tenant_for(caller, tenant), startup_id)

@@ -33,6 +33,7 @@ from metagate_store.rows import (
     ReportAnswer,
     ReportAsk,
     ReportOutcome,
+    StartupCounts,
     StartupPage,
     StartupRow,
     State,
@@ -47,7 +48,7 @@ LOADING_SECONDS = 30
 """How long loading every credential may take; two hundred thousand keys take one to two seconds."""
 
 SPAN = 100_000
-"""Sessions that one filtered page looks at; about 30 ms on a small machine."""
+"""Sessions that one filtered page or one summary looks at; about 30 ms on a small machine."""
 
 
 class Reader:
@@ -224,6 +225,10 @@ class Reader:
         else:
             rows = await self._pool.fetch("read.startups", tenant, *filters, *bounds)
         return answers.startup_page(rows, limit)
+
+    async def summary(self, tenant: UUID, *, principal_key: str | None = None, span: int = SPAN) -> StartupCounts:
+        """The newest `span` sessions of a tenant, or a principal's among them, by state (INV-095)."""
+        return StartupCounts(*(await self._pool.fetch("read.summary", tenant, principal_key, span))[0])
 
     async def listing(
         self, kind: Kind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100

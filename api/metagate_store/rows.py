@@ -230,6 +230,19 @@ class StartupPage:
 
 
 @dataclass(frozen=True, slots=True)
+class StartupCounts:
+    """Sessions by state. `overdue` of the open ones; `counted_since` None: every session that is kept was counted."""
+
+    opened: int
+    ready: int
+    failed: int
+    overdue: int
+    oldest_open: datetime | None
+    latest: datetime | None
+    counted_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class ItemPage:
     items: tuple[Item, ...]
     next: Cursor | None

@@ -1000,6 +1000,33 @@ $$;
 
 ALTER FUNCTION metagate.state() OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) RETURNS TABLE(opened bigint, ready bigint, failed bigint, overdue bigint, oldest_open timestamp with time zone, latest timestamp with time zone, counted_since timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+    SELECT
+        count(*) FILTER (WHERE s.status = 'OPEN' AND s.asked),
+        count(*) FILTER (WHERE s.status = 'READY' AND s.asked),
+        count(*) FILTER (WHERE s.status = 'FAILED' AND s.asked),
+        count(*) FILTER (WHERE s.status = 'OPEN' AND s.deadline_at < now() AND s.asked),
+        min(s.opened_at) FILTER (WHERE s.status = 'OPEN' AND s.asked),
+        max(s.opened_at) FILTER (WHERE s.asked),
+        CASE WHEN count(*) = span THEN min(s.opened_at) END
+    FROM (
+        SELECT n.status, n.opened_at, n.deadline_at, in_principal IS NULL OR n.principal_key = in_principal AS asked
+        FROM metagate.startup AS n
+        WHERE n.tenant = in_tenant
+        ORDER BY n.tenant DESC, n.startup_id DESC
+        LIMIT span
+    ) AS s
+$$;
+
+ALTER FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals jsonb, services jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1745,6 +1772,10 @@ GRANT ALL ON FUNCTION metagate.state() TO metagate_api;
 GRANT ALL ON FUNCTION metagate.state() TO metagate_identity;
 
 GRANT ALL ON FUNCTION metagate.state() TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.topology(in_tenant uuid) FROM PUBLIC;
 

@@ -13,7 +13,7 @@ GRANT EXECUTE ON FUNCTION
     metagate.bootstrap, metagate.report, metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.packet_now,
     metagate.startup, metagate.startups, metagate.startups_everywhere, metagate.items, metagate.items_everywhere, metagate.item,
     metagate.policy_profile, metagate.topology, metagate.state, metagate.booted, metagate.standing, metagate.layers,
-    metagate.history, metagate.history_everywhere, metagate.declared_at
+    metagate.history, metagate.history_everywhere, metagate.declared_at, metagate.summary
 TO metagate_api;
 
 -- Another gate may look up who speaks (D-48).

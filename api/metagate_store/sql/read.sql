@@ -35,6 +35,10 @@ SELECT * FROM metagate.startups($1, $2, $3, $4, $5, $6, $7);
 -- Sessions of every tenant.
 SELECT * FROM metagate.startups_everywhere($1, $2, $3, $4, $5, $6, $7);
 
+-- name: read.summary
+-- Sessions of a tenant by state.
+SELECT * FROM metagate.summary($1, $2, $3);
+
 -- name: read.items
 -- Served objects of a tenant.
 SELECT * FROM metagate.items($1, $2, $3, $4);

@@ -96,7 +96,7 @@ async def test_who_may_execute_what(database: Database) -> None:
     assert may[API] == {
         "bootstrap", "report", "resolve", "credentials", "credential_mark", "packet_now", "startup", "startups",
         "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "state",
-        "booted", "standing", "layers", "history", "history_everywhere", "declared_at",
+        "booted", "standing", "layers", "history", "history_everywhere", "declared_at", "summary",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "state"}

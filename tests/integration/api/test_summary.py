@@ -1,0 +1,143 @@
+"""InterView of MetaGate: counts of sessions, derived when they are read, and nothing is written by looking."""
+
+import asyncio
+from collections import Counter
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from tests.integration.api.town import Citizen, Town
+
+
+async def summary(town: Town, who: Citizen | None, **params: Any) -> httpx.Response:
+    return await town.client.get("/v1/summary", params=params, headers=who.by_key if who else {})
+
+
+async def opened(town: Town, who: Citizen, component: str = "indexer_1") -> str:
+    answer = await town.boot(who, component)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["startup"]["startup_id"])
+
+
+@pytest.mark.invariant("INV-095", "INV-022")
+async def test_sessions_are_counted_by_state(town: Town) -> None:
+    """Open, ready, failed, overdue by the database's clock, the oldest open one and the latest; an OPEN row stays as it was."""
+    who = await town.citizen()
+    hasty = await town.citizen("hasty", tenant=who.tenant, sla_seconds=1)
+    observer = await town.citizen("observer", tenant=who.tenant, type="observer")
+    ids = [await opened(town, who) for _ in range(5)]
+    late = await opened(town, hasty)
+    for startup_id in ids[:2]:
+        assert (await town.ready(who, startup_id)).status_code == 200
+    told = await town.client.post(
+        "/v1/startup/failed", json={"startup_id": ids[2], "error": "no disk"}, headers=who.by_key
+    )
+    assert told.status_code == 200
+    async with asyncio.timeout(5):
+        while (found := (await summary(town, observer)).json())["overdue"] == 0:
+            await asyncio.sleep(0.05)
+    sessions = {
+        one: (await town.client.get(f"/v1/startup/{one}", headers=observer.by_key)).json() for one in [*ids, late]
+    }
+    assert found == {
+        "tenant": str(who.tenant),
+        "principal_key": None,
+        "startups": {"open": 3, "ready": 2, "failed": 1},
+        "oldest_open_at": sessions[ids[3]]["opened_at"],
+        "overdue": 1,
+        "latest_opened_at": sessions[late]["opened_at"],
+        "counted_since": None,
+    }
+    assert sessions[late]["status"] == "overdue"
+
+
+async def test_nobody_is_told_of_others(town: Town) -> None:
+    """A component's own sessions; the tenant's for admin and observer; any tenant's for a cluster-wide one; else refused."""
+    who = await town.citizen()
+    neighbour = await town.citizen("neighbour", tenant=who.tenant)
+    await opened(town, who)
+    await opened(town, neighbour)
+    mine = (await summary(town, who)).json()
+    assert (mine["principal_key"], mine["startups"]["open"]) == (who.name, 1)
+    for kind in ("admin", "observer"):
+        reader = await town.citizen(f"a-{kind}", tenant=who.tenant, type=kind)
+        assert (await summary(town, reader)).json()["startups"]["open"] == 2
+        stranger = await town.citizen(f"a-{kind}", type=kind)
+        assert (await summary(town, stranger)).json()["startups"] == {"open": 0, "ready": 0, "failed": 0}
+        refused = await summary(town, stranger, tenant=str(who.tenant))
+        assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
+        cluster = await town.citizen(f"c-{kind}", type=kind, scope="Cluster")
+        everything = (await summary(town, cluster, tenant=str(who.tenant))).json()
+        assert (everything["tenant"], everything["startups"]["open"]) == (str(who.tenant), 2)
+        unknown = (await summary(town, cluster, tenant=str(uuid4()))).json()
+        assert unknown["startups"] == {"open": 0, "ready": 0, "failed": 0}
+        assert unknown["oldest_open_at"] is None
+    scoped = await town.citizen("scoped", scope="Cluster")
+    assert (await summary(town, scoped, tenant=str(who.tenant))).status_code == 403
+    assert (await summary(town, None)).status_code == 401
+    assert (await summary(town, who, tenant="nonsense")).status_code == 422
+
+
+async def contents(town: Town) -> dict[str, Any]:
+    connection = await asyncpg.connect(town.database.superuser)
+    try:
+        tables = await connection.fetch(
+            "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = 'metagate'::regnamespace AND relkind = 'r'"
+        )
+        return {
+            name: await connection.fetchval(f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} AS t")
+            for (name,) in tables
+        }
+    finally:
+        await connection.close()
+
+
+@pytest.mark.invariant("INV-095")
+async def test_looking_on_writes_nothing_and_post_there_is_405(town: Town) -> None:
+    """Health, readiness, metrics and summary, hammered: every table as before; POST on each is 405."""
+    who = await town.citizen(type="observer")
+    await opened(town, who)
+    paths = ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/summary")
+    before = await contents(town)
+    answers = await asyncio.gather(*(town.client.get(path, headers=who.by_key) for path in paths for _ in range(30)))
+    assert Counter(answer.status_code for answer in answers) == {200: 30 * len(paths)}
+    posted = [await town.client.post(path, json={}, headers=who.by_key) for path in paths]
+    assert {answer.status_code for answer in posted} == {405}
+    assert await contents(town) == before
+
+
+async def test_a_huge_tenant_costs_no_more_than_a_large_one(town: Town) -> None:
+    """The newest sessions are counted and since when is said; what lies before them is not even looked at."""
+    observer = await town.citizen(type="observer")
+    connection = await asyncpg.connect(town.database.superuser)
+    try:
+        await connection.execute(
+            "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
+            "revision, late, status, principal_key, component_key, digest) "
+            "SELECT $1, (lpad(to_hex(n), 12, '0') || repeat('0', 20))::uuid, gen_random_uuid(), 'epoch'::timestamptz + n * interval '1 s', "
+            "now(), CASE WHEN n > 150 THEN now() END, now(), 1, false, CASE WHEN n > 150 THEN 'READY' ELSE 'OPEN' END, 'p', 'c', '' "
+            "FROM generate_series(1, 400) AS n",
+            observer.tenant,
+        )
+        whole = (await summary(town, observer)).json()
+        assert (whole["startups"], whole["counted_since"]) == ({"open": 150, "ready": 250, "failed": 0}, None)
+        bounded = await connection.fetchrow("SELECT * FROM metagate.summary($1, NULL, 300)", observer.tenant)
+        assert (bounded["opened"], bounded["ready"]) == (50, 250)
+        since = datetime.fromisoformat("1970-01-01T00:01:41+00:00")
+        assert bounded["counted_since"] == bounded["oldest_open"] == since
+        for kind in ("seqscan", "bitmapscan", "sort"):
+            await connection.execute(f"SET enable_{kind} = off")  # as in the function: no statistics of this day yet
+        plan = await connection.fetch(
+            "EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off, BUFFERS off) SELECT max(status) FROM "
+            "(SELECT status FROM metagate.startup WHERE tenant = $1 ORDER BY tenant DESC, startup_id DESC LIMIT 300) s",
+            observer.tenant,
+        )
+        shown = "\n".join(line[0] for line in plan)
+        assert "Index Scan Backward" in shown
+        assert "Seq Scan" not in shown
+        assert "Sort Method" not in shown
+    finally:
+        await connection.close()
