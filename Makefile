@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-alternatives bench-herd bench-scale bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -40,8 +40,13 @@ bench: $(STAMP)  ## bootstraps per second beside pgbench, tokens, apply-to-serve
 	@$(BIN)/python bench/bench.py $(if $(FULL),--full) $(BENCH_ARGS)
 	@$(if $(FULL),$(BIN)/python bench/matrix.py)
 
-bench-alternatives: $(STAMP) ## beside kube-apiserver with etcd and a plain FastAPI + SQLAlchemy service
-	@test -d $(VENV)-bench || $(BIN)/uv pip install -q --target $(VENV)-bench --extra bench -r pyproject.toml
+$(VENV)-bench: pyproject.toml
+	@$(BIN)/uv pip install -q --target $@ --extra bench -r pyproject.toml && touch $@
+
+bench-flame: $(STAMP) $(VENV)-bench ## where a worker's time goes under load
+	@$(BIN)/python bench/flame.py
+
+bench-alternatives: $(STAMP) $(VENV)-bench ## beside kube-apiserver with etcd and a plain FastAPI + SQLAlchemy service
 	@PYTHONPATH=$(VENV)-bench $(BIN)/python bench/alternatives.py $(BENCH_ARGS)
 
 bench-herd: $(STAMP) ## 5,000 clients at the same moment
@@ -59,10 +64,16 @@ bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how 
 bench-operator: $(STAMP) ## kubectl apply to served, on a real API server with 10,000 Bindings
 	@$(BIN)/python bench/operating.py $(BENCH_ARGS)
 
-faults: $(STAMP) ## every fault of docs/faults.md under load, the long ones too; writes that page
+faults: $(STAMP) ## every fault of docs/faults.md under load, the long ones too, and writes that page; SEED=… MINUTES=…: faults at random (KEEP=1: for that page)
+ifneq ($(SEED)$(MINUTES),)
+	@PYTHONPATH=. $(BIN)/python -m tests.faults.endurance $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(KEEP),--keep && PYTHONPATH=. $(BIN)/python -m tests.faults.page)
+else
 	@METAGATE_FAULTS=all $(BIN)/python -m pytest -q tests/faults tests/operator/test_faults.py tests/operator/test_starting.py \
-	    tests/operator/issuers -k "f2 or f3 or faults or jwks or refreshing" $(PYTEST_ARGS); \
-	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.table || status=1; exit $$status
+	    tests/operator/issuers tests/integration/store/test_interleavings.py \
+	    -k "f2 or f3 or faults or jwks or refreshing or interleavings" $(PYTEST_ARGS); \
+	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.page --take || status=1; exit $$status
+endif
 
 invariants: $(STAMP) ## which invariants of the specification have no test
 	@$(BIN)/python tests/invariants.py

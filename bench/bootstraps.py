@@ -11,6 +11,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import console
 import load
@@ -73,7 +74,7 @@ def counted(on: setting.Base, drive: partial[load.Tally], requests: list[bytes])
     return tally
 
 
-def main(arguments: argparse.Namespace) -> dict[str, object]:
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """By API key, with and without the Idempotency-Key that the client always sends."""
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
@@ -86,12 +87,18 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
                 load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
             )
             shares = machine.Shares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
+            workers = machine.children(process) or [process]
+            memory = {"at_rest": held(workers)}
             drive([booter.request() for booter in booters])
+            written = 0
             for number in range(arguments.rounds):
                 console.step(f"bootstraps: round {number + 1} of {arguments.rounds}")
                 for measured, keyed in asked.values():
+                    before = asyncio.run(setting.written(on))
                     with shares.watching():
                         measured.tallies.append(counted(on, drive, [booter.request(keyed=keyed) for booter in booters]))
+                    if keyed:
+                        written += asyncio.run(setting.written(on)) - before
                     measured.pgbench.append(
                         setting.pgbench(
                             on,
@@ -101,10 +108,19 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
                             keyed=keyed,
                         )
                     )
+                memory["under_load"] = max(memory.get("under_load", 0.0), held(workers))
+            time.sleep(1)
+            memory["after"] = held(workers)
         alone = loader_alone([booters[0].request()], arguments.connections)
     found = {
         "rows": [measured.told() for measured, _ in asked.values()],
         "cpu_shares": shares.shares,
+        "worker_mb": memory,
+        # Of the boots with an Idempotency-Key; the warm-up's are taken to come as fast as the others.
+        "wal_bytes_per_bootstrap": round(
+            written
+            / sum(tally.rate * (arguments.seconds + 0.5) for tally in asked["API key, Idempotency-Key"][0].tallies)
+        ),
         "load_generator_alone_per_second": round(alone.rate),
         "connections": arguments.connections,
         "workers": arguments.workers,
@@ -115,16 +131,20 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
     return found
 
 
-def told(found: dict[str, object]) -> None:
+def held(workers: list[int]) -> float:
+    """Megabytes of the largest worker."""
+    return round(max(machine.rss_megabytes(each) for each in workers))
+
+
+def told(found: dict[str, Any]) -> None:
     rows, shares = found["rows"], found["cpu_shares"]
-    assert isinstance(rows, list)
-    assert isinstance(shares, dict)
     console.table(
         f"Durable bootstraps, {found['connections']} connections, {found['workers']} workers, "
         f"{found['rounds']} rounds of {found['seconds']} s",
         COLUMNS,
         [row(one) for one in rows],
-        "of the processors: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+        "of the processors: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + "; "
+        "MB per worker: " + ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in found["worker_mb"].items()),
     )
 
 

@@ -165,6 +165,15 @@ async def opened(on: Base) -> int:
         await connection.close()
 
 
+async def written(on: Base) -> int:
+    """Bytes of write-ahead log so far."""
+    connection = await asyncpg.connect(on.superuser)
+    try:
+        return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+    finally:
+        await connection.close()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,305 @@
+"""`make bench-page`: docs/performance.md and its charts, from the JSON that the benchmarks wrote.
+
+Nothing of it is typed: a part that was not measured is missing from the page.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import charts
+
+HERE = Path(__file__).resolve().parent
+RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
+Lines = list[str]
+Found = dict[str, Any]
+
+
+def prose(text: str) -> Lines:
+    """A paragraph, whatever its line breaks here."""
+    return [" ".join(text.split()), ""]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Lines:
+    return [
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows),
+        "",
+    ]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}".rstrip("0").rstrip(".") if value < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def spread(row: Found) -> str:
+    by_round = row["ratios_by_round"]
+    return f"{min(by_round):.2f} to {max(by_round):.2f}"
+
+
+def chart(name: str, drawn: str) -> Lines:
+    folder = DOCS / "performance"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.svg").write_text(drawn)
+    return [f"![{drawn.partition('<title>')[2].partition('</title>')[0]}](performance/{name}.svg)", ""]
+
+
+def head(found: Found) -> Lines:
+    of = found["machine"]
+    return [
+        "# Performance",
+        "",
+        *prose(f"""
+            Written by `make bench-page` from what the benchmarks measured on {of["date"]}: {of["processors"]}
+            processors ({of["processor"]}), {of["memory_gb"]} GB, {of["system"]}, Python {of["python"]}, PostgreSQL 18
+            with `fsync` and `synchronous_commit` on.
+        """),
+        *prose("""
+            Load generator, Python and PostgreSQL share those processors, so no figure says what the gate could do
+            alone. Figures are therefore compared inside one run: **ratio** is bootstraps per second through the served
+            API over what `pgbench` reaches with the very same statement on the same database, over as many connections,
+            prepared; rounds alternate, and the spread is the lowest and the highest round. Every answer is checked, and
+            the rows are counted: none is missing. Nothing is switched off: durable commits, the edge guard, credentials
+            checked in the statement, rate limits, metrics.
+        """),
+    ]
+
+
+ROW = ("", "per second", "p50 ms", "p99 ms", "p99.9 ms", "pgbench per second", "ratio", "spread")
+
+
+def row(one: Found) -> list[object]:
+    names = ("name", "per_second", "p50_ms", "p99_ms", "p999_ms", "pgbench_per_second", "ratio")
+    return [*(one[name] for name in names), spread(one)]
+
+
+def bootstraps(found: Found) -> Lines:
+    part = found["bootstrap"]
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in part["cpu_shares"].items())
+    memory = part["worker_mb"]
+    rows = part["rows"]
+    drawn = [
+        charts.Bar(
+            one["name"],
+            one["ratio"],
+            min(one["ratios_by_round"]),
+            max(one["ratios_by_round"]),
+            says=f"{one['ratio']:.2f} ×",
+        )
+        for one in [*rows, *(one for one in found.get("tokens", {}).get("tokens", {}).get("rows", [])[:3])]
+    ]
+    return [
+        "## Durable bootstraps per second",
+        "",
+        *prose(f"""
+            {part["connections"]} connections that stay open, {part["workers"]} workers, {part["rounds"]} rounds of
+            {part["seconds"]:g} s (`make bench`). The client sends an Idempotency-Key with every boot, which is a second
+            row in the same commit.
+        """),
+        *table(ROW, [row(one) for one in rows]),
+        *chart(
+            "bootstraps",
+            charts.bars("Bootstraps beside pgbench with the same statement", drawn, mark=1.0, mark_says="pgbench"),
+        ),
+        *prose(f"""
+            Of the processors during these rounds: {shares}. The load generator alone, against a server that does
+            nothing, reaches {part["load_generator_alone_per_second"]:,} per second. A worker holds
+            {memory["at_rest"]:.0f} MB at rest, {memory["under_load"]:.0f} MB under load, {memory["after"]:.0f} MB
+            afterwards.
+        """),
+    ]
+
+
+def who(found: Found) -> Lines:
+    part = found["tokens"]
+    lines = [
+        "## Who is it",
+        "",
+        *prose(f"""
+            The same without Idempotency-Key, {part["rounds"]} rounds of {part["seconds"]:g} s. A new token's signature
+            is verified; a seen one is remembered until it expires, and is checked against the database in every
+            statement.
+        """),
+        *table(ROW, [row(one) for one in part["tokens"]["rows"]]),
+    ]
+    if "junk" in part:
+        junk, keys = part["junk"], part["api_keys"]
+        few, many = (each for each in keys if each != "many_to_few")
+        lines += [
+            *prose(f"""
+                Beside as many connections of junk (right but for the signature; {junk["junk_refused_per_second"]:,}
+                refused per second), good tokens keep {junk["kept"]:.0%} of their rate, and
+                {junk["kept_per_cpu_of_the_gate"]:.0%} per processor second of the gate. With {int(many):,} API keys
+                published instead of {few}, good keys keep {keys["many_to_few"]:.0%}; refusing a key costs
+                {keys[many]["junk_cpu_microseconds"]:.0f} µs.
+            """),
+        ]
+    return lines
+
+
+def matrix(found: Found) -> Lines:
+    rows = found["rows"]
+    columns = ("kind", "connections", "keep_alive", "workers", "per_second", "ratio", "lowest", "highest")
+    columns = (*columns, "p50_ms", "p99_ms", "p999_ms", "late")
+    late = sum(one["late"] for one in rows)
+    return [
+        "## Every way to boot",
+        "",
+        f"`make bench FULL=1`: {len(found['rounds'])} rounds, {found['seconds']} s per cell and round, all with an "
+        "Idempotency-Key. pgbench with the same statement: "
+        + ", ".join(f"{rate:,} per second over {many}" for many, rate in found["pgbench"].items())
+        + f" connections. Without keep-alive every boot opens a connection. *late*: answers 503 at the deadline "
+        f"({late:,} of all).",
+        "",
+        *table([name.replace("_", " ") for name in columns], [[one[name] for name in columns] for one in rows]),
+    ]
+
+
+def beside(found: Found) -> Lines:
+    part = found["beside"]
+    columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms")
+    return [
+        "## Beside bootstraps",
+        "",
+        *prose("""
+            A bootstrap whose packet is known (304, the row all the same), ready and failed, and administrators who read
+            without a pause. *to bootstraps*: relative to bootstraps of the same round.
+        """),
+        *table(
+            ("", *(name.replace("_", " ") for name in columns[1:])),
+            [[one[name] for name in columns] for one in part["rows"]],
+        ),
+    ]
+
+
+def applied(found: Found) -> Lines:
+    part = found["apply"]
+    return [
+        "## A changed file until it is served",
+        "",
+        *prose(f"""
+            `metagate dev` with {part["apply_bindings"]:,} Bindings. One Binding's file is replaced:
+            {part["apply_p50_ms"]:.0f} ms (median of {part["apply_changes"]}), {part["apply_p99_ms"]:.0f} ms (p99) until
+            a packet shows it. The Manifest that all of them use: {part["apply_all_p50_ms"]:.0f} ms. In a cluster:
+            [operator.md](operator.md).
+        """),
+    ]
+
+
+def alternatives(found: Found) -> Lines:
+    rows = found["rows"]
+    drawn = [
+        charts.Bar(one["name"], float(one["per_second"]), ours=one["name"] == "MetaGate", says=f"{one['per_second']:,}")
+        for one in rows
+    ]
+    return [
+        "## What one would use instead",
+        "",
+        *prose(f"""
+            The same work (read the configuration, leave a durable record) over 64 connections, {found["rounds"]} rounds
+            of {found["seconds"]:g} s in turn (`make bench-alternatives`): kube-apiserver with etcd and fsync, GET of a
+            ConfigMap with the same packet and POST of an Event, over TLS; and a FastAPI and SQLAlchemy service as their
+            tutorials recommend (`bench/plain.py`), with as many workers, without idempotency keys.
+        """),
+        *table(
+            (*ROW, "MetaGate is"),
+            [
+                [*row(one), f"{found['times'][one['name']]:g} × as fast" if one["name"] != "MetaGate" else ""]
+                for one in rows
+            ],
+        ),
+        *chart("alternatives", charts.bars("Configurations read and recorded per second", drawn)),
+    ]
+
+
+def herd(found: Found) -> Lines:
+    names = ("last_answered_s", "half_answered_s", "refused", "retries", "cut_off", "lost")
+    return [
+        "## A herd",
+        "",
+        *prose(f"""
+            {found["clients"]:,} clients of {found["principals"]} principals at the same moment, each once, over a
+            connection of its own, with an Idempotency-Key; {found["rounds"]} rounds (`make bench-herd`). Seconds until
+            half of them and the last one are answered; *cold* is the first herd after the workers started.
+        """),
+        *table(
+            ("", *(name.replace("_", " ") for name in names), "by round"),
+            [
+                [name, *(one[each] for each in names), ", ".join(f"{each:.2f}" for each in one["last_by_round_s"])]
+                for name, one in found["herds"].items()
+            ],
+        ),
+    ]
+
+
+def scale(found: Found) -> Lines:
+    return [
+        "## A large world",
+        "",
+        (f"Each world in a PostgreSQL of its own with 128 MB of buffers, {found['rounds']} rounds of "
+        f"{found['seconds']:g} s in turn, principals spread over the whole world (`make bench-scale`). *Cost*: of a "
+        "bootstrap, relative to the smallest world. Bytes per row include indexes."),
+        "",
+        *table(
+            ("", "per second", "cost", "spread", "p99 ms", "ready s", "worker MB", "GB", "bytes per startup",
+             "per idempotency key", "per principal, Binding and subject"),
+            [
+                [
+                    one["name"],
+                    one["per_second"],
+                    one["cost"],
+                    f"{min(one['costs_by_round']):.2f} to {max(one['costs_by_round']):.2f}",
+                    one["p99_ms"],
+                    one["ready_seconds"],
+                    one["worker_mb"],
+                    one["bytes_per_row"]["gigabytes"],
+                    one["bytes_per_row"]["startup"] or None,
+                    one["bytes_per_row"]["idempotency key"] or None,
+                    one["bytes_per_row"]["principal, binding, subject"],
+                ]
+                for one in found["worlds"]
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def tried(_: Found) -> Lines:
+    return (HERE / "tried.md").read_text().splitlines()
+
+
+PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
+    ("bench", "bootstrap", bootstraps),
+    ("bench", "tokens", who),
+    ("matrix", "rows", matrix),
+    ("bench", "beside", beside),
+    ("bench", "apply", applied),
+    ("alternatives", "rows", alternatives),
+    ("herd", "herds", herd),
+    ("scale", "worlds", scale),
+)
+
+
+def page() -> str:
+    measured = {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in dict.fromkeys(name for name, _, _ in PARTS)
+        if (RESULTS / f"{name}.json").exists()
+    }
+    lines = head(measured["bench"])
+    for name, key, part in PARTS:
+        if key in measured.get(name, {}):
+            lines += part(measured[name])
+    return "\n".join([*lines, *tried({})]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    (DOCS / "performance.md").write_text(page())
+    print(f"written: {DOCS / 'performance.md'}")
