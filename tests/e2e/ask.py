@@ -1,4 +1,4 @@
-"""Runs in a pod: GET one path as the pod's service account and print the answer; `--stay` waits to be asked."""
+"""Runs in a pod: GET each path as the pod's service account and print the answer, a line each; `--stay` waits to be asked."""
 # ruff: noqa: PTH123, TID251
 
 import os
@@ -10,8 +10,8 @@ if sys.argv[1] == "--stay":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pause()
 with open(os.environ["METAGATE_TOKEN_FILE"]) as file:
-    request = urllib.request.Request(
-        os.environ["METAGATE_URL"] + sys.argv[1], headers={"Authorization": f"Bearer {file.read()}"}
-    )
-with urllib.request.urlopen(request, timeout=5) as answer:
-    print(answer.read().decode())
+    headers = {"Authorization": f"Bearer {file.read()}"}
+for path in sys.argv[1:]:
+    request = urllib.request.Request(os.environ["METAGATE_URL"] + path, headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        print(answer.read().decode())

@@ -6,7 +6,7 @@ import pytest
 from tests.e2e.kubernetes import ENVIRONMENT, Cluster, start_node, stop_node
 from tests.e2e.release import Release, installed
 
-CHAPTERS = ("install", "booting", "rights", "admission", "databases", "faults", "upgrade", "uninstall")
+CHAPTERS = ("install", "booting", "rights", "admission", "databases", "faults", "memorygate", "upgrade", "uninstall")
 FIGURES: list[str] = []
 
 if ENVIRONMENT.get("METAGATE_E2E") != "1":

@@ -1,0 +1,132 @@
+"""The ledger's chart beside MetaGate's: what pods boot arrives there, once; and whether it is there is nothing to them."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.e2e.kubernetes import ROOT, Cluster, Object, eventually
+from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, Load, Release, loop, pod, script
+
+LEDGER = ROOT / "charts" / "memorygate"
+Say = Callable[[str], None]
+
+
+def install(cluster: Cluster) -> float:
+    """The second of the two commands; how long it took until the ledger was Ready."""
+    began = time.monotonic()
+    values = ("--set", f"database.trialOf={NAME}", "--set", "replicas=1")
+    cluster.helm("install", "memorygate", str(LEDGER), "-n", NAMESPACE, *values, "--wait", "--timeout", "2m")
+    return time.monotonic() - began
+
+
+def mirror(cluster: Cluster) -> None:
+    """The first one, for a release that is there already."""
+    values = ("--reuse-values", "--set", "ledger.url=http://memorygate:8001")
+    cluster.helm("upgrade", NAME, str(CHART), "-n", NAMESPACE, *values, "--wait", "--timeout", "3m")
+    cluster.rolled_out(NAMESPACE, "deployment/metagate-api", "deployment/metagate-operator")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Asked by an observer of the whole cluster, whose token is made for the ledger."""
+
+    release: Release
+
+    def ask(self, *paths: str) -> list[Any]:
+        command = ("-n", NAMESPACE, "exec", "auditor", "--", "python3", "/scripts/ask.py")
+        return [json.loads(line) for line in self.release.cluster.kubectl(*command, *paths).splitlines()]
+
+    def tasks(self, startups: list[Object]) -> list[list[Object]]:
+        """The receipts of each startup."""
+        wanted = [f"/receipts/task/{each['startup_id']}?tenant={each['tenant']}" for each in startups]
+        found = [page for at in range(0, len(wanted), 400) for page in self.ask(*wanted[at : at + 400])]
+        return [each["items"] for each in found]
+
+    def has(self, startups: list[Object]) -> bool:
+        """Whether everything that MetaGate witnessed of them has arrived, each event once."""
+        for startup, receipts in zip(startups, self.tasks(startups), strict=True):
+            phases = [each["phase"] for each in receipts]
+            assert phases == (["accepted"] if startup["acknowledged_at"] is None else ["accepted", "complete"]), phases
+        return True
+
+
+@pytest.fixture(scope="module")
+def ledger(release: Release, say: Say) -> Iterator[Ledger]:
+    """Both commands at once: the order does not matter."""
+    cluster = release.cluster
+    cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pods" / "world.yaml"))
+    with ThreadPoolExecutor(2) as both:
+        mirrored, seconds = both.submit(mirror, cluster), both.submit(install, cluster)
+        mirrored.result()
+        say(f"helm install memorygate --wait {seconds.result():.1f} s, while MetaGate was told of it")
+    auditor = pod("auditor", NAMESPACE, "watcher", ["python3", "/scripts/ask.py", "--stay"], scripts="ask",
+                  METAGATE_URL="http://memorygate:8001")  # fmt: skip
+    auditor["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "memorygate"
+    script(cluster, NAMESPACE, "ask.py")
+    cluster.apply(auditor)
+    cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/auditor", "--timeout=60s")
+    yield Ledger(release)
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "auditor", "--now", "--wait=false")
+    cluster.helm("uninstall", "memorygate", "-n", NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def booted(ledger: Ledger) -> Iterator[tuple[Load, Callable[[], list[Object]]]]:
+    """Pods' behaviour in a loop, and how to list what it opened (and nothing that was opened before)."""
+    before = {each["startup_id"] for each in ledger.release.startups(AGENTS, "courier-load")}
+
+    def opened() -> list[Object]:
+        return [e for e in ledger.release.startups(AGENTS, "courier-load") if e["startup_id"] not in before]
+
+    yield loop(ledger.release.cluster), opened
+    ledger.release.cluster.kubectl("-n", AGENTS, "delete", "pod", "courier-load", "--now", "--ignore-not-found")
+
+
+@pytest.mark.invariant("INV-039", "INV-121")
+def test_what_pods_boot_arrives_at_the_ledger(ledger: Ledger, booted: tuple[Load, Callable[[], list[Object]]]):
+    """A boot and a READY in a pod: two linked receipts of one closed obligation, naming component, principal and pod."""
+    ready = eventually(lambda: [each for each in booted[1]() if each["status"] == "READY"][-20:], within=30)
+    eventually(lambda: ledger.has(ready), within=30)
+    for startup, (opened, ended) in zip(ready, ledger.tasks(ready), strict=True):
+        assert ended["caused_by_receipt_id"] == opened["receipt_id"]
+        assert opened["obligation_id"] == ended["obligation_id"] == startup["startup_id"]
+        assert (opened["recipient_ai"], ended["status"]) == ("courier", "success")
+        assert opened["metadata"]["component_key"] == "courier-load"
+        assert opened["metadata"]["pod"]["name"] == "courier-load"
+        assert opened["tenant_id"] == startup["tenant"]
+    tenant = ready[0]["tenant"]
+    [counted] = ledger.ask(f"/v1/summary?tenant={tenant}")
+    assert counted["startups"]["success"] >= len(ready)
+    assert ledger.release.ask(f"/v1/summary?tenant={tenant}")["startups"]["ready"] >= len(ready)
+
+
+@pytest.mark.invariant("INV-025", "INV-028")
+def test_uninstalling_the_ledger_disturbs_no_boot_and_a_new_one_catches_up(
+    ledger: Ledger, booted: tuple[Load, Callable[[], list[Object]]], say: Say
+):
+    """`helm uninstall memorygate` under load: no boot fails or is repeated; a new install gets everything, once."""
+    cluster = ledger.release.cluster
+    load, opened = booted
+    cluster.helm("uninstall", "memorygate", "-n", NAMESPACE, "--wait", "--timeout", "2m")
+    during = {each["startup_id"] for each in opened()}
+    ready = len(during)
+    eventually(lambda: len(opened()) > ready + 20, within=30)
+    seconds = install(cluster)
+    missed = len(opened()) - ready
+    counts = load.counts()
+    began = time.monotonic()
+    startups = opened()
+    eventually(lambda: ledger.has(startups), within=90, every=1)
+    say(
+        f"ledger uninstalled under load: {counts['booted']} boots, {counts['failed']} failed, {missed} opened without it;"
+        f" installed again in {seconds:.1f} s, everything there {time.monotonic() - began:.1f} s after the last boot"
+    )
+    assert {name: counts[name] for name in ("failed", "lost", "retried_503", "retried_connection")} == {
+        "failed": 0, "lost": 0, "retried_503": 0, "retried_connection": 0,
+    }  # fmt: skip
+    assert missed > 20
+    assert len(startups) >= counts["booted"]
