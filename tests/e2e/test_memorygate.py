@@ -25,7 +25,7 @@ def install(cluster: Cluster) -> float:
 
 def mirror(cluster: Cluster) -> None:
     """The first one, for a release that is there already."""
-    values = ("--reuse-values", "--set", "ledger.url=http://memorygate:8001")
+    values = ("--reset-then-reuse-values", "--set", "ledger.url=http://memorygate:8001")
     cluster.helm("upgrade", NAME, str(CHART), "-n", NAMESPACE, *values, "--wait", "--timeout", "3m")
     cluster.rolled_out(NAMESPACE, "deployment/metagate-api", "deployment/metagate-operator")
 
