@@ -47,7 +47,7 @@ bench-flame: $(STAMP) $(VENV)-bench ## where a worker's time goes under load
 	@$(BIN)/python bench/flame.py
 
 bench-alternatives: $(STAMP) $(VENV)-bench ## beside kube-apiserver with etcd and a plain FastAPI + SQLAlchemy service
-	@PYTHONPATH=$(VENV)-bench $(BIN)/python bench/alternatives.py $(BENCH_ARGS)
+	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/alternatives.py $(BENCH_ARGS)
 
 bench-herd: $(STAMP) ## 5,000 clients at the same moment
 	@$(BIN)/python bench/herd.py $(BENCH_ARGS)

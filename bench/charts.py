@@ -1,11 +1,16 @@
-"""Bars as SVG, drawn here: the documentation shows them, and no drawing library is worth its weight for that."""
+"""Bars and flames as SVG, drawn here: no drawing library is worth its weight for what the documentation shows."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from zlib import crc32
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 760, 250, 120, 18, 8, 46
 INK, BAR_COLOUR, OTHER_COLOUR, LINE = "#24292f", "#2f6f9f", "#b9c4cf", "#57606a"
+
+FLAME = 15
+WARM = ("#f4c27a", "#f2b36b", "#eda35c", "#e9b98e", "#f0cfa0", "#e8c069")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +30,7 @@ def bars(title: str, found: Sequence[Bar], *, mark: float | None = None, mark_sa
     most = max([bar.high or bar.value for bar in found] + ([mark] if mark else [])) or 1.0
     scale = (WIDTH - LEFT - RIGHT) / most
     height = TOP + len(found) * (BAR + GAP) + 14
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-            'font-family="system-ui, sans-serif" font-size="12">'
-        ),
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="12" y="22" font-size="14" font-weight="600" fill="{INK}">{escape(title)}</text>',
-    ]
+    parts = _head(title, height)
     for at, bar in enumerate(found):
         parts += _bar(bar, TOP + at * (BAR + GAP), scale)
     if mark is not None:
@@ -43,6 +40,51 @@ def bars(title: str, found: Sequence[Bar], *, mark: float | None = None, mark_sa
             f'<text x="{x + 4:.1f}" y="{TOP - 10}" fill="{LINE}">{escape(mark_says)}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
+
+
+def flame(title: str, stacks: Mapping[str, int], *, least: float = 0.01) -> str:
+    """Stacks (`a;b;c`: samples) as a flame graph, callers below. `least`: the smallest share that is drawn."""
+    total = sum(stacks.values())
+    shares: dict[tuple[str, ...], int] = defaultdict(int)
+    for stack, count in stacks.items():
+        frames = tuple(stack.split(";"))
+        for depth in range(1, len(frames) + 1):
+            shares[frames[:depth]] += count
+    drawn = {frames: count for frames, count in shares.items() if count / total >= least}
+    height = TOP + (max(map(len, drawn)) + 1) * FLAME
+    parts = _head(title, height)
+    starts: dict[tuple[str, ...], float] = {(): 0.0}
+    for frames, count in sorted(drawn.items()):
+        x, width = starts.setdefault(frames[:-1], 0.0), count / total * WIDTH
+        starts[frames], starts[frames[:-1]] = x, x + width
+        y = height - 8 - len(frames) * FLAME
+        name = frames[-1].rpartition(".")[2]
+        says = f"{frames[-1]}: {count / total:.1%}"
+        parts.append(
+            f'<g><title>{escape(says)}</title><rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{FLAME - 1}" '
+            f'fill="{WARM[hash_of(frames[-1]) % len(WARM)]}"/>'
+            + (f'<text x="{x + 3:.1f}" y="{y + 11}" font-size="10" fill="{INK}">' if width > 24 else "")
+            + (f"{escape(name[: int(width / 6)])}</text>" if width > 24 else "")
+            + "</g>"
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def hash_of(name: str) -> int:
+    """The same colour for the same name in every drawing."""
+    return crc32(name.encode())
+
+
+def _head(title: str, height: int) -> list[str]:
+    return [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+            'font-family="system-ui, sans-serif" font-size="12">'
+        ),
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="12" y="22" font-size="14" font-weight="600" fill="{INK}">{escape(title)}</text>',
+    ]
 
 
 def _bar(bar: Bar, y: float, scale: float) -> list[str]:

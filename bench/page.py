@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import charts
+import fleet
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
@@ -271,8 +272,17 @@ def scale(found: Found) -> Lines:
     ]  # fmt: skip
 
 
-def tried(_: Found) -> Lines:
-    return (HERE / "tried.md").read_text().splitlines()
+def flame(found: Found) -> Lines:
+    return [
+        "## Where a worker's time goes",
+        "",
+        *prose(f"""
+            {found["samples"]:,} samples of one worker at {found["per_second"]:,} boots per second, 64 connections
+            (`make bench-flame`). Wide is long; what stands on top of something was called by it; below one percent
+            nothing is drawn.
+        """),
+        *chart("flame", charts.flame("A worker under load", found["stacks"])),
+    ]
 
 
 PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
@@ -284,22 +294,34 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("alternatives", "rows", alternatives),
     ("herd", "herds", herd),
     ("scale", "worlds", scale),
+    ("flame", "stacks", flame),
 )
 
 
-def page() -> str:
-    measured = {
+def measured() -> Found:
+    names = (*(name for name, _, _ in PARTS), "regions")
+    return {
         name: json.loads((RESULTS / f"{name}.json").read_text())
-        for name in dict.fromkeys(name for name, _, _ in PARTS)
+        for name in dict.fromkeys(names)
         if (RESULTS / f"{name}.json").exists()
     }
-    lines = head(measured["bench"])
+
+
+def page(found: Found) -> Lines:
+    lines = head(found["bench"])
     for name, key, part in PARTS:
-        if key in measured.get(name, {}):
-            lines += part(measured[name])
-    return "\n".join([*lines, *tried({})]).rstrip() + "\n"
+        if key in found.get(name, {}):
+            lines += part(found[name])
+    return [*lines, *(HERE / "tried.md").read_text().splitlines()]
+
+
+def written(name: str, lines: Lines) -> None:
+    (DOCS / name).write_text("\n".join(lines).rstrip() + "\n")
+    print(f"written: {DOCS / name}")
 
 
 if __name__ == "__main__":
-    (DOCS / "performance.md").write_text(page())
-    print(f"written: {DOCS / 'performance.md'}")
+    found = measured()
+    written("performance.md", page(found))
+    if {"regions", "scale", "herd", "bench"} <= set(found):
+        written("scale.md", fleet.page(found, (HERE / "fleet.md").read_text()))

@@ -2,9 +2,9 @@
 
 A boot costs a worker some Python time and PostgreSQL some processor time (the shares of `make bench`, divided by its
 rate), and a durable commit some waiting (what one connection alone waits for). Workers batch as the gate does: at most
-two statements in flight, at most 64 rows, whatever waits travels together. What waits longer than the deadline is a
-503, and its client comes back after a second, with jitter, as the client does. The model is first shown the herd that
-was measured (`make bench-herd`) on the same two processors; how far it is off is printed beside the rest.
+two statements in flight, at most 64 rows, whatever waits travels together. What is not answered by the deadline, which
+runs from when it was read, is a 503, and its client comes back after a second, with jitter, as the client does. The
+model is first shown the herd that was measured (`make bench-herd`) on the same two processors.
 """
 
 import heapq
@@ -94,7 +94,7 @@ def simulate(region: Region, costs: Costs, seed: int = 1) -> dict[str, Any]:
         if what == "ask":
             worker, first = about
             done = worker.processors.take(now, costs.worker + (costs.client if region.shared else 0))
-            at(done, "queue", (worker, first, now + DEADLINE))
+            at(done, "queue", (worker, first, done + DEADLINE))  # what waits to be read has no deadline yet
         elif what == "queue":
             worker, first, due = about
             if len(worker.queue) >= QUEUE or now > due:

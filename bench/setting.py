@@ -95,9 +95,10 @@ class Base:
 
 
 @contextlib.contextmanager
-def base() -> Iterator[Base]:
-    """PostgreSQL as it is installed: fsync and synchronous commits on."""
-    directory = Path(tempfile.mkdtemp(prefix="metagate-bench-"))
+def base(kept: Path | None = None) -> Iterator[Base]:
+    """PostgreSQL as it is installed: fsync and synchronous commits on. `kept`: a directory that stays."""
+    directory = kept or Path(tempfile.mkdtemp(prefix="metagate-bench-"))
+    directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
     try:
         with EmbeddedPostgres(directory) as postgres:
@@ -110,7 +111,8 @@ def base() -> Iterator[Base]:
                 postgres.dsn("postgres"),
             )
     finally:
-        shutil.rmtree(directory, ignore_errors=True)  # ten million receipts are twenty gigabytes
+        if kept is None:
+            shutil.rmtree(directory, ignore_errors=True)  # ten million receipts are twenty gigabytes
 
 
 def _row(**values: object) -> dict[str, object]:
