@@ -30,6 +30,9 @@ __all__ = [
 MAX_BYTES: Final = 256 * 1024
 FOLLOWUP: Final = ("POST /v1/startup/ready", "POST /v1/startup/failed")
 
+_FOLLOWUP: Final = json.dumps(FOLLOWUP, separators=(",", ":"))
+_quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
+
 # In this order they are RFC 8785's, so that canonical sections concatenate to a canonical body.
 SHARED: Final = (
     "capabilities",
@@ -74,22 +77,22 @@ def assembled(sections: dict[str, bytes]) -> bytes:
 
 
 def splice(body: bytes, request: PerRequest) -> bytes:
-    """The packet as it is served: 17 keys, `body` untouched. `body` is a checked shared body."""
-    own = {
-        "packet_id": request.packet_id,
-        "packet_etag": etag(request.digest, request.principal_key, request.component_key),
-        "issued_at": request.issued_at,
-        "principal_key": request.principal_key,
-        "component_key": request.component_key,
-        "startup": {
-            "startup_id": request.startup_id,
-            "status": "OPEN",
-            "deadline_at": request.deadline_at,
-            "followup": FOLLOWUP,
-        },
-        "snapshot": {"revision": request.revision, "digest": request.digest, "compiled_at": request.compiled_at},
-    }
-    return json.dumps(own, ensure_ascii=False, separators=(",", ":")).encode()[:-1] + b"," + body[1:]
+    """The packet as it is served: 17 keys, `body` untouched. `body` is a checked shared body.
+
+    Written out: an encoder would take a twelfth of a boot's time. Only the two names can hold what JSON escapes.
+    """
+    own = (
+        f'{{"packet_id":"{request.packet_id}",'
+        f'"packet_etag":"{etag(request.digest, request.principal_key, request.component_key)}",'
+        f'"issued_at":"{request.issued_at}",'
+        f'"principal_key":{_quoted(request.principal_key)},'
+        f'"component_key":{_quoted(request.component_key)},'
+        f'"startup":{{"startup_id":"{request.startup_id}","status":"OPEN","deadline_at":"{request.deadline_at}",'
+        f'"followup":{_FOLLOWUP}}},'
+        f'"snapshot":{{"revision":{request.revision},"digest":"{request.digest}",'
+        f'"compiled_at":"{request.compiled_at}"}},'
+    )
+    return own.encode() + body[1:]
 
 
 def check(body: bytes, digest: str) -> Defect | None:
