@@ -18,6 +18,9 @@ import load
 import machine
 import setting
 
+PACE = 1.5
+"""Times pgbench: the rate at which latency is looked at as well. As many as are answered is a queue by definition."""
+
 COLUMNS = ("", "per second", "pgbench", "ratio", "lowest", "highest", "p50 ms", "p99 ms", "p99.9 ms")
 
 
@@ -91,6 +94,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             memory = {"at_rest": held(workers)}
             drive([booter.request() for booter in booters])
             written = 0
+            paced: list[load.Tally] = []
             for number in range(arguments.rounds):
                 console.step(f"bootstraps: round {number + 1} of {arguments.rounds}")
                 for measured, keyed in asked.values():
@@ -108,6 +112,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                             keyed=keyed,
                         )
                     )
+                limit = asked["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
+                paced.append(drive([one.request(keyed=True) for one in booters], rate=PACE * limit))
                 memory["under_load"] = max(memory.get("under_load", 0.0), held(workers))
             time.sleep(1)
             memory["after"] = held(workers)
@@ -115,6 +121,11 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     found = {
         "rows": [measured.told() for measured, _ in asked.values()],
         "cpu_shares": shares.shares,
+        "paced": {
+            "per_second": round(statistics.median(tally.rate for tally in paced)),
+            "to_pgbench": PACE,
+            **quantiles(paced),
+        },
         "worker_mb": memory,
         # Of the boots with an Idempotency-Key; the warm-up's are taken to come as fast as the others.
         "wal_bytes_per_bootstrap": round(
@@ -137,13 +148,16 @@ def held(workers: list[int]) -> float:
 
 
 def told(found: dict[str, Any]) -> None:
-    rows, shares = found["rows"], found["cpu_shares"]
+    rows, shares, paced = found["rows"], found["cpu_shares"], found["paced"]
     console.table(
         f"Durable bootstraps, {found['connections']} connections, {found['workers']} workers, "
         f"{found['rounds']} rounds of {found['seconds']} s",
         COLUMNS,
         [row(one) for one in rows],
-        "of the processors: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + "; "
+        f"at {PACE:g} × pgbench ({paced['per_second']:,} a second, Idempotency-Key): p50 {paced['p50_ms']:.1f} ms, "
+        f"p99 {paced['p99_ms']:.1f} ms\n  of the processors: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        + "; "
         "MB per worker: " + ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in found["worker_mb"].items()),
     )
 

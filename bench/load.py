@@ -117,6 +117,30 @@ class Fresh(Connection):
         super().ask()
 
 
+class Paced(Fresh):
+    """Asks at its times, whether or not the last answer was quick: a late answer makes the next one late as well, and
+    both are measured from when they should have been asked for.
+    """
+
+    def __init__(self, request: bytes, first: float, every: float, *rest: Any) -> None:
+        super().__init__(request, *rest)
+        self.due, self.every = first, every
+
+    def ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = self.due - time.perf_counter()
+        if wait > 0:
+            loop.call_at(loop.time() + wait, self.ask_now)
+        else:
+            self.ask_now()
+
+    def ask_now(self) -> None:
+        if self.transport.is_closing():
+            return
+        super().ask()
+        self.sent, self.due = self.due, self.due + self.every
+
+
 class Next(Connection):
     """A connection that takes the next request of all, and leaves when there is none."""
 
@@ -146,6 +170,7 @@ async def _drive(
     warm: float,
     sharing: Sharing,
     keep: bool,
+    rate: float = 0.0,
 ) -> Tally:
     loop = asyncio.get_running_loop()
     tally = Tally(seconds=seconds)
@@ -156,7 +181,12 @@ async def _drive(
         done: asyncio.Future[None] = loop.create_future()
         rest = (tally, start + seconds, start, done)
         own = requests[at % len(requests)]
-        made = Next(each, *rest) if sharing != "own" else (Fresh if KEY_SLOT in own else Connection)(own, *rest)
+        if rate:
+            made: Connection = Paced(own, time.perf_counter() + warm / 2 + at / rate, connections / rate, *rest)
+        elif sharing != "own":
+            made = Next(each, *rest)
+        else:
+            made = (Fresh if KEY_SLOT in own else Connection)(own, *rest)
         if not keep:
             made.address = address
         made.sent = time.perf_counter()
@@ -180,8 +210,12 @@ def drive(
     warm: float = 1.0,
     sharing: Sharing = "own",
     keep: bool = True,
+    rate: float = 0.0,
 ) -> Tally:
-    """`keep` off: a new connection for every request; it must ask for the end of the connection (`closing`)."""
+    """`rate`: so many requests a second over all connections (each its own, with a KEY_SLOT), rather than as many as
+    are answered.
+
+    `keep` off: a new connection for every request; it must ask for the end of the connection (`closing`)."""
     return uvloop.run(
         _drive((host, port), requests, connections=connections, seconds=seconds, warm=warm, sharing=sharing, keep=keep)
     )

@@ -111,6 +111,14 @@ def bootstraps(found: Found) -> Lines:
             charts.bars("Bootstraps beside pgbench with the same statement", drawn, mark=1.0, mark_says="pgbench"),
         ),
         *prose(f"""
+            As many as are answered is a queue by definition: each of {part["connections"]} connections asks again as
+            soon as it is answered, so each waits for the others. Asked for
+            {part["paced"]["to_pgbench"]:g} times what pgbench does ({part["paced"]["per_second"]:,} a second, with
+            Idempotency-Key, measured from when each was due), the same gate answers in
+            {part["paced"]["p50_ms"]:.1f} ms (p50), {part["paced"]["p99_ms"]:.1f} ms (p99) and
+            {part["paced"]["p999_ms"]:.1f} ms (p99.9).
+        """),
+        *prose(f"""
             Of the processors during these rounds: {shares}. The load generator alone, against a server that does
             nothing, reaches {part["load_generator_alone_per_second"]:,} per second. A worker holds
             {memory["at_rest"]:.0f} MB at rest, {memory["under_load"]:.0f} MB under load, {memory["after"]:.0f} MB

@@ -101,7 +101,8 @@ def base(kept: Path | None = None) -> Iterator[Base]:
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
     try:
-        with EmbeddedPostgres(directory) as postgres:
+        # As it is installed but for this: pgbench needs a connection for each of its clients.
+        with EmbeddedPostgres(directory, settings={"max_connections": "400"}) as postgres:
             passwords = {role: postgres.password(role) for role in PROCESS_ROLES}
             asyncio.run(migrate(postgres.dsn(), passwords=passwords))
             yield Base(
