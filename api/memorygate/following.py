@@ -39,6 +39,7 @@ class LedgerFollower:
         self._gate = gate
         self._connect = connect
         self._needed = needed
+        self._told: type[BaseException] | None = None
 
     async def step(self) -> None:
         seen = self._gate.seen
@@ -46,14 +47,15 @@ class LedgerFollower:
             await self._look()
         except _LOST as error:
             fits = not isinstance(error, SchemaMismatch)
-            if seen.up or seen.fits != fits:
+            if type(error) is not self._told:  # also the first time: nobody else says why it is not ready
                 _log.warning("ledger_lost", error=type(error).__qualname__, reason=str(error))
-            seen.up, seen.fits = False, fits
+            self._told, seen.up, seen.fits = type(error), False, fits
             metrics.DATABASE_UP.set(0)
             return
         if not seen.up:
             _log.info("ledger_reached", schema_version=seen.schema_version)
         seen.up = seen.fits = True
+        self._told = None
         metrics.DATABASE_UP.set(1)
 
     async def _look(self) -> None:
@@ -83,19 +85,20 @@ class IdentityFollower:
         self._reader: IdentityReader | None = None
         self._mark = 0
         self._revision = -1
+        self._told: type[BaseException] | None = None
 
     async def step(self) -> None:
         seen = self._gate.seen
         try:
             await self._look()
         except _LOST as error:
-            if seen.identity:
+            if type(error) is not self._told:
                 _log.warning("identity_lost", error=type(error).__qualname__, reason=str(error))
-            seen.identity = False
+            self._told, seen.identity = type(error), False
         else:
             if not seen.identity:
                 _log.info("identity_reached", revision=self._revision)
-            seen.identity = True
+            self._told, seen.identity = None, True
         metrics.IDENTITY_AGE.set(-1 if self._directory.age is None else self._directory.age)
 
     async def _look(self) -> None:
