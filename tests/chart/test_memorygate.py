@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.rendering import MATRIX, ROOT, Chart, Object, Refused, containers, environment, of_kind, plain, pods
+from tests.chart.rendering import (
+    EXTERNAL,
+    MATRIX,
+    ROOT,
+    Chart,
+    Object,
+    Refused,
+    containers,
+    environment,
+    of_kind,
+    plain,
+    pods,
+)
 from tests.chart.test_lint import _untyped
 from tests.chart.test_network_policies import DNS, INTERNET, METADATA, NEIGHBOUR, Peer, allowed
 
@@ -260,6 +272,20 @@ def test_metagate_declares_what_mirroring_needs(chart: Chart):
     plainly = chart.render(MATRIX["defaults"])
     assert "mg-metagate-ledger-witness" not in of_kind(plainly, "Principal")
     assert of_kind(plainly, "TokenIssuer")["cluster"]["spec"]["audiences"] == ["metagate"]
+
+
+def test_metagates_migration_lets_the_ledger_look_up_callers(chart: Chart):
+    """It gives `metagate_identity` its password: the trial's own, or the Secret that is named; without one, none."""
+
+    def given(values: Mapping[str, Any]) -> Any:
+        operator = of_kind(chart.render(values), "Deployment")["mg-metagate-operator"]["spec"]["template"]["spec"]
+        return environment(operator["initContainers"][0]).get("METAGATE_IDENTITY_PASSWORD")
+
+    assert given({}) == ("mg-metagate-database", "metagate_identity")
+    external = EXTERNAL["external"]
+    assert given({"database": EXTERNAL}) is None
+    named = {**external, "identity": {"existingSecret": "pg-identity"}}
+    assert given({"database": {**EXTERNAL, "external": named}}) == ("pg-identity", "password")
 
 
 def test_the_witness_gets_past_its_own_webhook(chart: Chart):

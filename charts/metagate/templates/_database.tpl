@@ -58,7 +58,11 @@ asyncpg reads, so that no character of a password has to be quoted for a URL.
 {{- /* What the owner's migration gives the other roles as their passwords. */ -}}
 {{- define "metagate.rolePasswordEnv" -}}
 {{- $root := . -}}
-{{- range $role := list "publisher" "api" }}
+{{- $roles := list "publisher" "api" }}
+{{- if or $root.Values.database.trial.enabled $root.Values.database.external.identity.existingSecret }}
+{{- $roles = append $roles "identity" }}
+{{- end }}
+{{- range $role := $roles }}
 - name: METAGATE_{{ upper $role }}_PASSWORD
 {{- if $root.Values.database.trial.enabled }}
   valueFrom: {secretKeyRef: {name: {{ include "metagate.trialSecret" $root }}, key: metagate_{{ $role }}}}
