@@ -217,7 +217,16 @@ def drive(
 
     `keep` off: a new connection for every request; it must ask for the end of the connection (`closing`)."""
     return uvloop.run(
-        _drive((host, port), requests, connections=connections, seconds=seconds, warm=warm, sharing=sharing, keep=keep)
+        _drive(
+            (host, port),
+            requests,
+            connections=connections,
+            seconds=seconds,
+            warm=warm,
+            sharing=sharing,
+            keep=keep,
+            rate=rate,
+        )
     )
 
 

@@ -56,7 +56,7 @@ WORLDS = (World(1_000, 0), World(100_000, 100_000), World(1_000_000, 10_000_000)
 PEOPLE = """
 CREATE TEMP TABLE namespaces AS SELECT n, gen_random_uuid() AS tenant FROM generate_series(0, {tenants} - 1) AS n;
 INSERT INTO metagate.tenant (tenant, namespace, created_at) SELECT tenant, 'scale-' || n, now() FROM namespaces;
-CREATE TEMP TABLE people AS SELECT n, s.tenant, 'worker-' || n AS name
+CREATE TEMP TABLE people AS SELECT g.n, s.tenant, 'worker-' || g.n AS name
     FROM generate_series(1, {bindings}) AS g (n) JOIN namespaces AS s ON s.n = g.n % {tenants};
 INSERT INTO metagate.principal (tenant, principal_key, type, scope, rights, suspended, generation, owner, content,
         revision)
