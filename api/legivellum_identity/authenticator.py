@@ -64,6 +64,8 @@ class Recognised(Protocol):
     @property
     def credential(self) -> Credential: ...
     @property
+    def audience(self) -> str | None: ...
+    @property
     def pod(self) -> Pod | None: ...
     @property
     def issued_at(self) -> int: ...
@@ -85,6 +87,7 @@ class Tokens(Protocol):
 
     def apply(self, changes: Changes) -> None: ...
     def recognise(self, value: bytes, now: float) -> Recognised | Refusal: ...
+    def examine(self, value: bytes, now: float) -> Recognised | Refusal: ...
 
 
 class Authenticator:
@@ -127,7 +130,18 @@ class Authenticator:
 
         Raises what the directory raises, and nothing else.
         """
-        answer = await self._authenticate(headers)
+        return await self._answered(await self._authenticate(headers))
+
+    async def examine(self, shown: bytes) -> Caller | Refusal:
+        """Whose credential this is that another gate was shown: a key, or a token for any audience that its issuer is
+        believed for (D-48). Whoever is told so must compare the `audience` with its own.
+        """
+        now = self._clock()
+        if shown.startswith(b"mgk_"):
+            return await self._answered(await self._by_key(shown, now))
+        return await self._answered(await self._by_token(self._tokens.examine(shown, now), now))
+
+    async def _answered(self, answer: Caller | Refusal) -> Caller | Refusal:
         if self._penance is not None and isinstance(answer, Refusal) and answer.reason is not Reason.MISSING:
             await self._penance()
         return answer
@@ -148,7 +162,7 @@ class Authenticator:
         now = self._clock()
         if is_key:
             return await self._by_key(value, now)
-        return await self._by_token(value, now)
+        return await self._by_token(self._tokens.recognise(value, now), now)
 
     def _credential(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bool, bytes] | Refusal:
         key: bytes | None = None
@@ -182,10 +196,9 @@ class Authenticator:
         identity = await self._identity("", credential.subject, now)
         if identity is None:
             return _NOBODY
-        return _caller(identity, credential, None, expires_at)
+        return _caller(identity, credential, None, expires_at, None)
 
-    async def _by_token(self, value: bytes, now: float) -> Caller | Refusal:
-        found = self._tokens.recognise(value, now)
+    async def _by_token(self, found: Recognised | Refusal, now: float) -> Caller | Refusal:
         if isinstance(found, Refusal):
             return found
         credential = found.credential
@@ -197,7 +210,7 @@ class Authenticator:
             created = identity.namespace_created
             if created is None or found.issued_at < int(created.timestamp()):
                 return _TOO_OLD
-        return _caller(identity, credential, found.pod, found.expires_at)
+        return _caller(identity, credential, found.pod, found.expires_at, found.audience)
 
     async def _identity(self, issuer: str, subject: str, now: float) -> Identity | None:
         key = (issuer, subject)
@@ -214,7 +227,9 @@ class Authenticator:
         return identity
 
 
-def _caller(identity: Identity, credential: Credential, pod: Pod | None, expires_at: datetime | None) -> Caller:
+def _caller(
+    identity: Identity, credential: Credential, pod: Pod | None, expires_at: datetime | None, audience: str | None
+) -> Caller:
     rights = identity.rights
     return Caller(
         tenant=identity.tenant,
@@ -227,4 +242,5 @@ def _caller(identity: Identity, credential: Credential, pod: Pod | None, expires
         credential=credential,
         pod=pod,
         expires_at=expires_at,
+        audience=audience,
     )

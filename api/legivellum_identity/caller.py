@@ -172,7 +172,10 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated principal. `suspended` is told, not enforced: that 403 comes after the body's checks (D-42)."""
+    """An authenticated principal. `suspended` is told, not enforced: that 403 comes after the body's checks (D-42).
+
+    `audience` is the gate that its token is meant for; None for a key, and where no audience is asked for (D-37).
+    """
 
     tenant: UUID
     namespace: str
@@ -184,3 +187,4 @@ class Caller:
     credential: Credential
     pod: Pod | None
     expires_at: datetime | None
+    audience: str | None = None

@@ -70,14 +70,19 @@ def subject(claims: Mapping[str, Any]) -> str | Refusal:
     return value
 
 
-def refuse_audience(claims: Mapping[str, Any], audience: str, believed: Collection[str]) -> Refusal | None:
-    """D-44: the one audience of the token is this gate's, and the issuer is believed for it."""
+def audience(claims: Mapping[str, Any], wanted: str | None, believed: Collection[str]) -> str | Refusal:
+    """D-44: the one audience of the token, for which its issuer is believed, and which is this gate's (`wanted`).
+
+    `wanted` None: whichever gate's it is, for those that ask about tokens they were shown (D-48).
+    """
     value = claims.get("aud")
     if isinstance(value, list):
         if len(value) > 1:
             return _AUDIENCES
         value = value[0] if value else None
-    return None if isinstance(value, str) and value == audience and audience in believed else _AUDIENCE
+    if not isinstance(value, str) or value not in believed or wanted not in {None, value}:
+        return _AUDIENCE
+    return value
 
 
 @dataclass(frozen=True, slots=True)

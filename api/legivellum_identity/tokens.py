@@ -34,9 +34,12 @@ _SIGNATURE: Final = Refusal(Reason.SIGNATURE, "The token's signature is wrong.")
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A token that holds. `rests_on` are the issuer and key it was verified with, as they were then."""
+    """A token that holds. `rests_on` are the issuer and key it was verified with, as they were then; `audience` is
+    None where none is asked for (D-37).
+    """
 
     credential: Credential
+    audience: str | None
     times: claims.Times
     service_account: bool
     pod: Pod | None
@@ -52,9 +55,12 @@ class Verified:
 
 
 def verify(
-    token: bytes, *, ring: IssuerRing, audience: str, now: float, shared: SharedSecret | None = None
+    token: bytes, *, ring: IssuerRing, audience: str | None, now: float, shared: SharedSecret | None = None
 ) -> Verified | Refusal:
-    """Whether this token holds for a gate that answers to `audience`, at `now` (seconds since the epoch)."""
+    """Whether this token holds for a gate that answers to `audience`, at `now` (seconds since the epoch).
+
+    `audience` None: for any gate that its issuer is believed for; whoever is told so must look which (D-48).
+    """
     parts = take_apart(token)
     if isinstance(parts, Refusal):
         return parts
@@ -69,7 +75,9 @@ def verify(
     return _verify_signed(parts, issuer, ring, audience, now)
 
 
-def _verify_signed(parts: Compact, issuer: Issuer, ring: IssuerRing, audience: str, now: float) -> Verified | Refusal:
+def _verify_signed(
+    parts: Compact, issuer: Issuer, ring: IssuerRing, audience: str | None, now: float
+) -> Verified | Refusal:
     algorithm, kid = parts.header.get("alg"), parts.header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         return _ALGORITHM
@@ -82,10 +90,10 @@ def _verify_signed(parts: Compact, issuer: Issuer, ring: IssuerRing, audience: s
         return _ALGORITHM
     if not key.verifies(algorithm, parts.signed, parts.signature):
         return _SIGNATURE
-    refused = claims.refuse_audience(parts.payload, audience, issuer.audiences)
-    if refused is not None:
-        return refused
-    return _believed(parts, kid, (issuer, key), now, service_accounts_only=issuer.cluster)
+    meant_for = claims.audience(parts.payload, audience, issuer.audiences)
+    if isinstance(meant_for, Refusal):
+        return meant_for
+    return _believed(parts, kid, meant_for, (issuer, key), now, service_accounts_only=issuer.cluster)
 
 
 def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified | Refusal:
@@ -93,16 +101,19 @@ def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified
         return _ALGORITHM
     if not shared.verifies(shared.algorithm, parts.signed, parts.signature):
         return _SIGNATURE
+    meant_for = None
     if shared.audience is not None:
-        refused = claims.refuse_audience(parts.payload, shared.audience, (shared.audience,))
-        if refused is not None:
-            return refused
-    return _believed(parts, None, (shared, None), now, service_accounts_only=False)
+        found = claims.audience(parts.payload, shared.audience, (shared.audience,))
+        if isinstance(found, Refusal):
+            return found
+        meant_for = found
+    return _believed(parts, None, meant_for, (shared, None), now, service_accounts_only=False)
 
 
 def _believed(
     parts: Compact,
     kid: str | None,
+    audience: str | None,
     rests_on: tuple[Issuer | SharedSecret, PublicKey | None],
     now: float,
     *,
@@ -123,6 +134,7 @@ def _believed(
         return account
     return Verified(
         credential=Credential("token", issuer.issuer, subject, kid),
+        audience=audience,
         times=times,
         service_account=account is not None,
         pod=None if account is None else account.pod,
@@ -165,6 +177,10 @@ class TokenVerifier:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = found
         return found
+
+    def examine(self, value: bytes, now: float) -> Verified | Refusal:
+        """Whether this token holds for whichever gate it names (D-48). Never remembered: it may not be meant for us."""
+        return verify(value, ring=self.ring, audience=None, now=now, shared=self._shared)
 
     def _stands(self, known: Verified) -> bool:
         issuer, key = known.rests_on

@@ -1,7 +1,7 @@
 """POST /v1/introspect (RFC 7662, D-48): another gate asks who a credential is. `service` principals only.
 
-The token asked about was shown to that gate, so it is meant for it and not for this one (D-44): every audience holds that
-its issuer is believed for, and the answer names it. It opens nothing here.
+The token asked about was shown to that gate, so it is meant for it and not for this one (D-44): every audience holds
+that its issuer is believed for, and the answer names it. It opens nothing here.
 """
 
 from typing import Annotated, Any

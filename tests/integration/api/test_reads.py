@@ -1,6 +1,7 @@
 """The GET endpoints and introspection at the socket: who sees what, page by page."""
 
 import json
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from tests.integration.api.town import Citizen, Town, shared_body
 from tests.integration.store.worlds import row
+from tests.unit.identity import issued
 
 VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
@@ -314,6 +316,59 @@ async def test_introspection(town: Town) -> None:
         "/v1/introspect", headers={**gate.by_key, "content-type": "text/plain"}, content=b"x"
     )
     assert plain.status_code == 415
+
+
+async def test_introspection_answers_about_tokens_for_other_gates(town: Town) -> None:
+    """D-44, D-48: a token for any audience of its TokenIssuer is told with its `aud`, and boots only at its own gate."""
+    issuer = f"https://{uuid4()}.example.com"
+    key = issued.signers()["es"]
+    who = await town.citizen()
+    gate = await town.citizen("gate", tenant=who.tenant, type="service")
+    await town.publish(
+        issuer=[
+            row(
+                who.uid,
+                issuer=issuer,
+                name="idp",
+                audiences=["metagate", "memorygate"],
+                algorithms=["ES256"],
+                max_token_lifetime_seconds=3600,
+                source="Inline",
+                url=None,
+                generation=1,
+            )
+        ],
+        issuer_key=[row(who.uid, issuer=issuer, kid=key.kid, jwk=key.jwk(), alg=None)],
+        subject=[
+            row(who.uid, issuer=issuer, subject="indexer@example.com", tenant=str(who.tenant), principal_key=who.name)
+        ],
+    )
+
+    now = int(time.time())
+
+    def made_for(audience: str | list[str] | None) -> str:
+        good = issued.claims(iss=issuer, aud=audience, iat=now, exp=now + 600)
+        return issued.token(good, key).decode()
+
+    async def asked(shown: str) -> dict[str, Any]:
+        answer = await town.client.post("/v1/introspect", headers=gate.by_key, json={"token": shown})
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+    async def booted(shown: str) -> int:
+        headers = {"authorization": f"Bearer {shown}"}
+        return (await town.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=headers)).status_code
+
+    for audience in ("memorygate", "metagate"):
+        shown = made_for(audience)
+        for _ in range(2):
+            said = await asked(shown)
+            assert (said["active"], said["aud"], said["principal_key"]) == (True, audience, who.name)
+        # Having been asked about, a token for another gate is no better at this one.
+        assert await booted(shown) == (200 if audience == "metagate" else 401)
+    for audience in ("depotgate", None, ["metagate", "memorygate"]):
+        assert await asked(made_for(audience)) == {"active": False}
+    assert (await asked(who.key))["aud"] is None
 
 
 async def test_writing_in_a_cluster_names_the_resource(town: Town) -> None:

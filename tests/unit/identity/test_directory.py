@@ -26,6 +26,7 @@ class OneServiceAccount:
     def recognise(self, _value: bytes, _now: float) -> SimpleNamespace:
         return SimpleNamespace(
             credential=Credential("token", "https://cluster", "system:serviceaccount:team:indexer", "k"),
+            audience="metagate",
             pod=None,
             issued_at=ISSUED,
             expires_at=datetime.fromtimestamp(ISSUED + 600, UTC),
