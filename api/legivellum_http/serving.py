@@ -15,6 +15,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import uvicorn
@@ -95,8 +96,18 @@ def open_at_most(connections: int) -> int:
     return connections if soft == resource.RLIM_INFINITY else max(16, min(connections, soft - _FILES_BESIDE))
 
 
-def config(settings: Served, app: Any, *, protocol: type[GuardedProtocol], factory: bool) -> uvicorn.Config:
-    """How uvicorn is run. `factory`: `app` makes the application, in the process that serves it."""
+def config(
+    settings: Served,
+    app: Any,
+    *,
+    protocol: type[GuardedProtocol],
+    factory: bool,
+    certificate: tls.Loaded = tls.untold,
+) -> uvicorn.Config:
+    """How uvicorn is run. `factory`: `app` makes the application, in the process that serves it.
+
+    `certificate` is told there when the one that is served ends.
+    """
     return uvicorn.Config(
         app,
         factory=factory,
@@ -117,12 +128,12 @@ def config(settings: Served, app: Any, *, protocol: type[GuardedProtocol], facto
         timeout_graceful_shutdown=settings.drain_seconds,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
-        ssl_context_factory=_tls if settings.tls_cert else None,
+        ssl_context_factory=partial(_tls, certificate) if settings.tls_cert else None,
     )
 
 
-def _tls(chosen: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    return tls.context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile))
+def _tls(certificate: tls.Loaded, chosen: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    return tls.context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile), loaded=certificate)
 
 
 def serve(chosen: uvicorn.Config) -> None:

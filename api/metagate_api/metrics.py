@@ -6,6 +6,7 @@ before anything is imported). No label ever carries a name that somebody declare
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -54,6 +55,17 @@ COMPILED_AT = Gauge(
 DATABASE_UP = Gauge(
     "metagate_database_up", "Whether the last poll was answered.", registry=REGISTRY, multiprocess_mode="min"
 )
+
+CERTIFICATE_ENDS = Gauge(
+    "metagate_certificate_not_after_timestamp_seconds",
+    "When the certificate that is served ends; 0 without TLS.",
+    registry=REGISTRY,
+    multiprocess_mode="mostrecent",
+)
+
+
+def certificate_loaded(ends: datetime) -> None:
+    CERTIFICATE_ENDS.set(ends.timestamp())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
+import uvicorn
 from prometheus_client import start_http_server
 
 from legivellum_http import serving as serving_
@@ -60,8 +62,13 @@ def run(settings: Settings) -> int:
     with bound(settings.host, settings.port) as reservation, added_up(settings.workers), _metrics(settings):
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         _log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
-        serve(serving_.config(settings, Worker(settings), protocol=Protocol, factory=True))
+        serve(_config(settings, Worker(settings), factory=True))
     return 0
+
+
+def _config(settings: Settings, app: Any, *, factory: bool) -> uvicorn.Config:
+    told = metrics.certificate_loaded
+    return serving_.config(settings, app, protocol=Protocol, factory=factory, certificate=told)
 
 
 def _check(settings: Settings) -> None:
@@ -106,7 +113,7 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
     _check(settings)
     Protocol.limits = limits(settings)
     application = compose(settings, declared=declared)
-    chosen = serving_.config(settings, application.asgi, protocol=Protocol, factory=False)
+    chosen = _config(settings, application.asgi, factory=False)
     async with serving_.embedded(chosen, name="serve") as url:
         with _metrics(settings):
             yield url

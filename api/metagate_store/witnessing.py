@@ -119,6 +119,19 @@ class Witness:
         [row] = await self._fetch("witness.backlog")
         return row["mirror_waiting"], row["mirror_lag_seconds"]
 
+    @translated
+    async def overdue(self, sessions: int) -> int:
+        """Components past their deadline without a report, among the newest `sessions` of each tenant."""
+        async with self._turn:
+            connection = await self._connected()
+            try:
+                async with connection.transaction(readonly=True):
+                    await connection.fetchval(sql("witness.by_index"))
+                    return int(await connection.fetchval(sql("witness.overdue"), sessions))
+            except (asyncio.CancelledError, TimeoutError, OSError, asyncpg.InterfaceError):
+                connection.terminate()
+                raise
+
     async def prepare_partitions(self, days: int = 2) -> int:
         """Partitions made, today's to `days` ahead. Without one the default partition takes the rows."""
         [row] = await self._fetch("witness.partitions", days)

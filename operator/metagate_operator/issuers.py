@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 import structlog
+from prometheus_client import Gauge
 
 from metagate_crds import reasons
 from metagate_crds.verdict import Condition
@@ -26,6 +27,10 @@ from metagate_store.rows import IssuerKeyRow, IssuerRow
 
 _log = structlog.stdlib.get_logger("metagate.issuers")
 
+STALE: Final = Gauge("metagate_issuers_stale", "TokenIssuers whose keys could not be fetched the last time")
+OLDEST: Final = Gauge(
+    "metagate_issuer_keys_age_seconds", "Since the keys of some TokenIssuer were fetched; the longest"
+)
 CLUSTER_KEYS: Final = "/openid/v1/jwks"
 """Where an API server publishes its keys; reading it needs `get` on this non-resource URL and nothing more."""
 
@@ -51,6 +56,8 @@ class Pace:
 @dataclass(slots=True)
 class _Schedule:
     row: IssuerRow
+    fetched: float
+    """When, by our clock; a new issuer counts from when it was first seen."""
     due: float = 0.0
     failures: int = 0
 
@@ -112,12 +119,17 @@ class IssuerRefresher:
         for issuer, row in rows.items():
             known = self._schedules.get(issuer)
             if known is None or known.row != row:
-                self._schedules[issuer] = _Schedule(row)
+                self._schedules[issuer] = _Schedule(row, self._clock())
         due = [each for each in self._schedules.values() if each.due <= self._clock()]
         outcomes = await asyncio.gather(*(self._refresh(each) for each in due), return_exceptions=True)
+        self._measure()
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    def _measure(self) -> None:
+        STALE.set(sum(each.failures > 0 for each in self._schedules.values()))
+        OLDEST.set(max((self._clock() - each.fetched for each in self._schedules.values()), default=0.0))
 
     async def _refresh(self, schedule: _Schedule) -> None:
         row = schedule.row
@@ -132,7 +144,7 @@ class IssuerRefresher:
             known = await self._store.issuer_keys(row.issuer)
             kept = jwks.keep(row.issuer, known, found.keys, self._now())
             await self._store.keep_issuer_keys(kept.rows, kept.gone)
-            schedule.failures, wait = 0, interval
+            schedule.failures, wait, schedule.fetched = 0, interval, self._clock()
             self._tell(row, _fresh(found))
             for each in kept.rows:
                 if each.retired_at is not None:

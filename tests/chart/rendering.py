@@ -104,10 +104,14 @@ class Refused(Exception):  # noqa: N818
 
 def find_helm() -> str | None:
     """The one that the test cluster was built with, else the one in PATH."""
+    return find_tool("helm")
+
+
+def find_tool(name: str) -> str | None:
     cache = ENVIRONMENT.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     home = Path(ENVIRONMENT.get("CLUSTER_HOME") or Path(cache) / "legivellum-cluster")
-    built = sorted(home.glob("v*/helm"))
-    return str(built[-1]) if built else shutil.which("helm")
+    built = sorted(home.glob(f"v*/{name}"))
+    return str(built[-1]) if built else shutil.which(name)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,9 @@ SELECT p.startups, p.partitions, p.keys FROM metagate.purge($1, $2, $3) AS p;
 SELECT s.mirror_waiting, s.mirror_lag_seconds FROM metagate.state() AS s;
 
 -- name: witness.share
--- Whether this transaction has a share of the startups to itself.
-SELECT pg_try_advisory_xact_lock(1835363705, $1::integer);
+-- Whether this transaction has a share of the startups to itself. It does not wait for the disk either: what a crash of the
+-- server brings back into the outbox is sent again, under the same ids.
+SELECT pg_try_advisory_xact_lock(1835363705, $1::integer) FROM set_config('synchronous_commit', 'off', true);
 
 -- name: witness.batch
 -- Due receipts of one share of the startups, locked until the transaction ends; none before an older one of its startup that waits.
@@ -66,3 +67,26 @@ FOR UPDATE OF o SKIP LOCKED;
 -- name: witness.refused
 -- How many dead letters there are.
 SELECT count(*) FROM metagate.outbox_refused;
+
+-- name: witness.by_index
+-- For this transaction: a look at the newest sessions must not become a scan of all of them, whatever statistics say.
+SELECT set_config('enable_seqscan', 'off', true);
+
+-- name: witness.overdue
+-- Components whose newest sessions passed their deadline without a word, and that were not READY again since.
+SELECT count(*)
+FROM (
+    SELECT max(s.opened_at) FILTER (WHERE s.status = 'OPEN' AND s.deadline_at < now()) AS overdue,
+        max(s.acknowledged_at) FILTER (WHERE s.status = 'READY') AS ready
+    FROM metagate.tenant AS t
+    CROSS JOIN LATERAL (
+        SELECT n.principal_key, n.component_key, n.status, n.opened_at, n.deadline_at, n.acknowledged_at
+        FROM metagate.startup AS n
+        WHERE n.tenant = t.tenant
+        ORDER BY n.tenant DESC, n.startup_id DESC
+        LIMIT $1
+    ) AS s
+    WHERE t.retired_at IS NULL
+    GROUP BY t.tenant, s.principal_key, s.component_key
+) AS c
+WHERE c.overdue IS NOT NULL AND (c.ready IS NULL OR c.ready < c.overdue);

@@ -33,6 +33,7 @@ from metagate_operator.health import Facts, Health
 from metagate_operator.housekeeping import Housekeeper
 from metagate_operator.key_sources import WebFetch, networks
 from metagate_operator.ledger_door import Access, HttpLedgerDoor
+from metagate_operator.overdue import OverdueWatch
 from metagate_operator.reconcile import Reconciler
 from metagate_operator.relay import relay
 from metagate_operator.settings import WriterSettings
@@ -215,6 +216,7 @@ async def _reconcile(
     witness = Witness(options.dsn)
     mirroring = options.mirror or options.ledger is not None
     tasks.append(Housekeeper(witness, retention=options.retention, mirroring=mirroring).run)
+    tasks.append(OverdueWatch(witness).run)
     if options.ledger is not None:
         ledger = options.ledger
         tasks.append(lambda: relay(options.dsn, HttpLedgerDoor(ledger)))

@@ -211,3 +211,18 @@ async def test_witness_comes_back(fresh_database: Database, witness: Witness) ->
         with contextlib.suppress(StoreUnavailable):
             await witness.backlog()
     assert await witness.backlog() == (0, 0.0)
+
+
+@pytest.mark.invariant("INV-022")
+async def test_overdue_components_are_counted(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """One that never said how it went counts, once however often it booted; one that was READY since does not."""
+    late, well = somebody("late"), somebody("well")
+    await publish(fresh_database.publisher, late, well)
+    await boots.bootstrap([late.ask(), late.ask(), well.ask()])
+    assert await witness.overdue(100) == 0
+    await run(fresh_database, "UPDATE metagate.startup SET deadline_at = opened_at", "SELECT 1")
+    assert await witness.overdue(100) == 2
+    again = well.ask()
+    await boots.bootstrap([again])
+    await boots.report([well.tells(again.startup_id)])
+    assert await witness.overdue(100) == 1

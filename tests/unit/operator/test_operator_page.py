@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from typer.main import get_command
 
 from metagate_cli.admission import app as admission_app
 from metagate_cli.operator import app as operator_app
+from metagate_operator import issuers, overdue, relay
 from metagate_operator.cluster import reporter
+from metagate_operator.cluster.admission import custody, webhook
 from metagate_operator.cluster.measures import Measures
 from metagate_operator.health import Health
 
@@ -38,9 +41,11 @@ def test_what_is_said_of_the_webhook_exists() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    """Those of passes and of status writes."""
+    """Those of passes, and whatever else the two processes count."""
     measured = {metric.name for metric in Measures(Health().facts, registry=CollectorRegistry()).collect()}
-    written = {str(each._name) for each in (reporter.WRITES, reporter.WAITING, reporter.SECONDS)}
+    modules = (reporter, issuers, overdue, relay, webhook, custody)
+    counted = [each for module in modules for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
+    written = {str(each._name) for each in counted}
     told = {name.removesuffix("_total") for name in re.findall(r"`(metagate_[a-z_]+)", PAGE)}
     assert measured | written <= told
     assert {name for name in told if not name.startswith("metagate_operator")} <= measured | written

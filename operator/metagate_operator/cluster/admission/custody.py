@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from cryptography import x509
+from prometheus_client import Gauge
 
 from metagate_operator.cluster.admission.certificates import Material, issue, renewed
 from metagate_operator.cluster.connection import Kubernetes, KubernetesError, Refused
 
 log = structlog.get_logger(__name__)
 
+ENDS = Gauge("metagate_certificate_not_after_timestamp_seconds", "When the certificate that is served ends; 0: none")
 JSON_PATCH = "application/json-patch+json"
 
 
@@ -163,6 +166,7 @@ def load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
         for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
             # first into a scratch one: a pair that does not match would leave the live context with half of it
             each.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{private}")
+        ENDS.set(x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp())
     finally:
         os.close(chain)
         os.close(private)
