@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -55,7 +55,11 @@ bench-herd: $(STAMP) ## 5,000 clients at the same moment
 bench-scale: $(STAMP) ## a million Bindings and ten million startups (minutes, gigabytes)
 	@$(BIN)/python bench/scale.py $(BENCH_ARGS)
 
-bench-page: $(STAMP) ## docs/performance.md from what the benchmarks wrote
+bench-asking: $(STAMP) ## plan over 10,000 Bindings, explain among ten million startups (minutes, gigabytes)
+	@$(BIN)/python bench/asking.py $(BENCH_ARGS)
+
+bench-page: $(STAMP) ## docs/performance.md and docs/scale.md from what the benchmarks wrote
+	@$(BIN)/python bench/regions.py
 	@$(BIN)/python bench/page.py
 
 bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how fast the relay drains
