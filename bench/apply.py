@@ -67,13 +67,14 @@ def declare(folder: Path, key: MintedKey) -> None:
 
 
 @asynccontextmanager
-async def dev(resources: Path, data: Path) -> AsyncIterator[str]:
-    """A running `metagate dev`; its URL."""
+async def dev(resources: Path, data: Path, *more: str) -> AsyncIterator[str]:
+    """A running `metagate dev`, with `more` options; its URL."""
     command = [sys.executable, "-m", "metagate_cli.main", "dev", "--resources", str(resources), "--data-dir", str(data)]
     process = await asyncio.create_subprocess_exec(
         *command,
         "--port",
         "0",
+        *more,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         limit=1 << 20,

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from metagate_cli.examples import Command, Group
 from metagate_cli.terminal import Stop
 
 app = typer.Typer(
-    rich_markup_mode=None, help="Refuse invalid resources when they are applied, by the rules of the compiler."
+    cls=Group,
+    rich_markup_mode=None,
+    help="Refuse invalid resources when they are applied, by the rules of the compiler.",
 )
 
 
@@ -51,12 +54,13 @@ def admission(
         return
     from metagate_api import journal
     from metagate_api.settings import Settings
-    from metagate_crds.world import CompileSettings
+    from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.admission.process import Options, run
     from metagate_operator.cluster.connection import KubernetesError
 
     if (tls_certificate is None) != (tls_key is None):
         raise Stop("--tls-certificate and --tls-key go together", code=2)
+    settings = Settings()
     options = Options(
         kubeconfig=None if kubeconfig is None else str(kubeconfig),
         namespace=system_namespace,
@@ -75,16 +79,16 @@ def admission(
         webhook=webhook or None,
         check_seconds=check_seconds,
         warnings=warnings,
-        compile=CompileSettings(system_namespace=system_namespace),
+        compile=compile_settings(system_namespace, settings, place="cluster"),
     )
-    journal.configure(Settings())
+    journal.configure(settings)
     try:
         run(options)
     except KubernetesError as error:
         raise Stop(str(error)) from error
 
 
-@app.command()
+@app.command(cls=Command)
 def configuration(
     system_namespace: Annotated[str, typer.Option(envvar="METAGATE_SYSTEM_NAMESPACE")] = "metagate-system",
     service: Annotated[str, typer.Option(help="The Service to call.")] = "metagate-admission",

@@ -72,6 +72,9 @@ def of_cluster(
     from metagate_operator.cluster.source import ClusterSource
     from metagate_operator.source import Listing, SourceUnavailable
 
+    if kubeconfig is not None and not kubeconfig.is_file():
+        raise Stop(f"{kubeconfig}: there is no such kubeconfig", code=FOUND)
+
     async def listed() -> tuple[Listing, str | None]:
         kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig), context)
         try:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from metagate_cli.terminal import Stop, say
+from metagate_cli.examples import Command, Group
+from metagate_cli.terminal import Stop, say, working
 
-app = typer.Typer(rich_markup_mode=None, help="Print the CRDs, or apply them to a cluster.")
+app = typer.Typer(cls=Group, rich_markup_mode=None, help="Print the CRDs, or apply them to a cluster.")
 
 
 @app.callback(invoke_without_command=True)
@@ -32,7 +33,7 @@ def crds(
     say(f"{len(found)} files in {directory}")
 
 
-@app.command(name="apply")
+@app.command("apply", cls=Command)
 def apply_crds(
     kubeconfig: Annotated[
         Path | None,
@@ -57,7 +58,8 @@ def apply_crds(
             await kubernetes.close()
 
     try:
-        changed = asyncio.run(applied())
+        with working("applying them and waiting until they are served"):
+            changed = asyncio.run(applied())
     except KubernetesError as error:
         raise Stop(str(error)) from error
     say(f"changed {', '.join(changed)}" if changed else "nothing to do: the cluster serves these CRDs")

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
 from metagate_cli.asking import CaFile, Gate, KeyFile, Refused, TokenFile, Url, gate
+from metagate_cli.output import Output, Printed, structured
 from metagate_cli.plain import plain
-from metagate_cli.terminal import FOUND, Stop
+from metagate_cli.terminal import FOUND, Stop, painted, working
 
 State = Literal["ok", "note", "wrong"]
-
-
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
+_STYLES: Final[Mapping[State, str]] = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +42,29 @@ def doctor(
     resources: Annotated[Path | None, typer.Option(help="Look at these declared files too.")] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Look at the cluster of the kubeconfig too.")] = False,
     kubeconfig: Annotated[Path | None, typer.Option(help="Implies --cluster. Default: KUBECONFIG.")] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How findings are printed.")] = Output.TEXT,
+    output: Printed = Output.TABLE,
 ) -> None:
-    """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong.
-
-    Example: metagate doctor --url http://127.0.0.1:8000 --key-file admin.key
-    """
+    """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
     found: list[Observation] = []
-    if database_url:
-        found += _database(database_url)
-    if url:
-        credential = key_file is not None or token_file is not None
-        asked = gate(url, key_file, token_file, ca_file, None) if credential else Gate(url, {}, None, ca_file)
-        found += _gate(asked, credential=credential)
-    if resources is not None:
-        found += _files(resources)
-    if cluster or kubeconfig is not None:
-        found += _cluster(kubeconfig)
+    with working("looking"):
+        if database_url:
+            found += _database(database_url)
+        if url:
+            credential = key_file is not None or token_file is not None
+            asked = gate(url, key_file, token_file, ca_file, None) if credential else Gate(url, {}, None, ca_file)
+            found += _gate(asked, credential=credential)
+        if resources is not None:
+            found += _files(resources)
+        if cluster or kubeconfig is not None:
+            found += _cluster(kubeconfig)
     if not found:
         raise Stop("look at what? Give --url, --database-url, --resources or --cluster", code=FOUND)
-    if output is Output.JSON:
+    if output.structured:
         rows = [{"state": one.state, "what": one.what, "says": one.says, "next": one.next} for one in found]
-        print(json.dumps(rows, indent=2))
+        print(structured(rows, output))
     else:
         for one in found:
-            print(f"{one.state:5}  {one.what}: {one.says}")
+            print(f"{painted(f'{one.state:5}', _STYLES[one.state])}  {one.what}: {one.says}")
             if one.next:
                 print(f"       → {one.next}")
     if any(one.state == "wrong" for one in found):
@@ -137,7 +130,7 @@ def _database(dsn: str) -> Iterator[Observation]:
     from metagate_store.reading import Reader
 
     async def state() -> Any:
-        reader = await Reader.connect(dsn.replace("+asyncpg", "", 1), size=1, acquire_timeout=5, query_timeout=5)
+        reader = await Reader.connect(dsn, size=1, acquire_timeout=5, query_timeout=5)
         try:
             return await reader.state()
         finally:

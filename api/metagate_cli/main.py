@@ -14,9 +14,18 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import typer
 
-CLIENT = frozenset({"bootstrap", "ready", "failed", "run"})
+    from metagate_cli.examples import Command
+
+CLIENT = {
+    "bootstrap": "boot, and print or write the Welcome Packet",
+    "ready": "report READY",
+    "failed": "report FAILED",
+    "run": "boot, start a command, and report how its start went",
+}
 
 
 def main() -> None:
@@ -26,7 +35,7 @@ def main() -> None:
 
         sys.exit(client())
     try:
-        from metagate_cli.terminal import Stop, say
+        from metagate_cli.terminal import INTERRUPTED, Stop, say
     except ImportError:  # pragma: no cover - the bare client
         sys.exit("metagate: only bootstrap, ready, failed and run work here; pip install 'metagate[api]' for the rest")
     _forget_injected()
@@ -39,7 +48,7 @@ def main() -> None:
         say(f"metagate: this command needs {error.name}: {_extra(error.name or '')}")
         sys.exit(3)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         from metagate_cli.failures import explained, wants_traceback
 
@@ -73,10 +82,12 @@ def _app() -> typer.Typer:
     from metagate_cli import (
         admission,
         checking,
+        completing,
         credentials,
         definitions,
         developing,
         doctoring,
+        explaining,
         operator,
         past,
         planning,
@@ -84,40 +95,49 @@ def _app() -> typer.Typer:
         serving,
         version,
     )
+    from metagate_cli.examples import Command, Group
 
     app = typer.Typer(
+        cls=Group,
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="MetaGate: who am I, what may I do, what world am I in?\n\n"
-        "In a pod: metagate bootstrap | ready | failed | run (each has its own --help).",
+        help="MetaGate: who am I, what may I do, what world am I in?",
     )
-    app.command()(developing.dev)
-    app.command()(quickstart.quickstart)
-    app.command()(serving.serve)
-    app.command()(serving.migrate)
-    app.command()(checking.validate)
-    app.command(name="compile")(checking.compile_)
-    app.command(cls=planning.Planning)(planning.plan)
-    app.command()(past.explain)
-    app.command()(past.history)
-    app.command()(past.diff)
-    app.command()(past.rollback)
-    app.command()(doctoring.doctor)
-    app.add_typer(definitions.app, name="crds")
-    keys = typer.Typer(no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
-    keys.command(name="create")(credentials.create_key)
-    keys.command(name="verify")(credentials.verify_key)
+
+    def add(command: Callable[..., None], name: str | None = None, kind: type[Command] = Command) -> None:
+        app.command(name, cls=kind)(command)
+
+    add(quickstart.quickstart)
+    add(developing.dev)
+    add(checking.validate)
+    add(checking.compile_, "compile")
+    add(planning.plan, kind=planning.Planning)
+    add(explaining.explain)
+    for of_the_past in (past.history, past.diff, past.rollback):
+        add(of_the_past)
+    add(doctoring.doctor)
+    keys = typer.Typer(cls=Group, no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
+    keys.command("create", cls=Command)(credentials.create_key)
+    keys.command("verify", cls=Command)(credentials.verify_key)
     app.add_typer(keys, name="keys")
-    token = typer.Typer(no_args_is_help=True, help="HS256 tokens, for trying out (JWT_SECRET).", rich_markup_mode=None)
-    token.command(name="create")(credentials.create_token)
+    token = typer.Typer(
+        cls=Group, no_args_is_help=True, help="HS256 tokens, for trying out (JWT_SECRET).", rich_markup_mode=None
+    )
+    token.command("create", cls=Command)(credentials.create_token)
     token.callback()(lambda: None)
     app.add_typer(token, name="token")
+    app.add_typer(definitions.app, name="crds")
+    add(serving.serve)
+    add(serving.migrate)
     app.add_typer(operator.app, name="operator")
     app.add_typer(admission.app, name="admission")
-    app.command()(version.version)
+    for name, about in CLIENT.items():
+        app.command(name, cls=Command, help=f"In a pod: {about}.")(completing.in_a_pod)
+    add(completing.completion)
+    add(version.version)
     return app
 
 

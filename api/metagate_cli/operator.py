@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from metagate_cli.examples import Command, Group
 from metagate_cli.terminal import Stop
 
 app = typer.Typer(
-    rich_markup_mode=None, help="Turn custom resources into snapshots, and tell in their status what became of them."
+    cls=Group,
+    rich_markup_mode=None,
+    help="Turn custom resources into snapshots, and tell in their status what became of them.",
 )
 
 Kubeconfig = Annotated[
@@ -119,7 +122,7 @@ def operator(
         raise Stop(str(error)) from error
 
 
-@app.command()
+@app.command(cls=Command)
 def rbac(
     system_namespace: Home = "metagate-system",
     namespace: Namespaces = None,

@@ -18,10 +18,10 @@ def plain(text: object) -> str:
     )
 
 
-def value(found: Any, longest: int = LONGEST) -> str:
-    """A value as JSON in one line, cut when it is long."""
+def value(found: Any, longest: int | None = LONGEST) -> str:
+    """A value as JSON in one line, cut when it is longer; None: never."""
     text = plain(json.dumps(found, ensure_ascii=False))
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+    return text if longest is None or len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
 
 
 def fenced(lines: Sequence[str], language: str) -> list[str]:

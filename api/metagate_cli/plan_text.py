@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from metagate_cli.plain import fenced, plain, value
+from metagate_cli.plain import LONGEST, fenced, plain, value
+from metagate_cli.terminal import painted
 
 _SHOWN: Final = 8
 _LINES: Final = 200
+_STYLES: Final = {"+": "green", "-": "red", "~": "yellow", "!": "red"}
 _MARKS: Final = {"added": "+", "changed": "~", "removed": "-"}
 _WORDS: Final = {
     "added": "gets a packet",
@@ -18,14 +20,14 @@ _WORDS: Final = {
 }
 
 
-def text(told: dict[str, Any]) -> str:
-    """For a terminal."""
+def text(told: dict[str, Any], *, wide: bool = False) -> str:
+    """For a terminal. `wide` names every principal and object, and cuts no value."""
     if not told["changes"]:
         return "No changes: what is declared is what would be."
     lines: list[str] = []
-    for title, section in _sections(told):
-        lines += ["", title, *(f"  {line}" for line in section)]
-    return "\n".join([*lines[1:], "", _summary(told)])
+    for title, section in _sections(told, wide=wide):
+        lines += ["", painted(title, "bold"), *(painted(f"  {line}", _STYLES.get(line[:1], "")) for line in section)]
+    return "\n".join([*lines[1:], "", painted(_summary(told), "bold")])
 
 
 def markdown(told: dict[str, Any]) -> str:
@@ -38,14 +40,14 @@ def markdown(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _sections(told: dict[str, Any], *, wide: bool = False) -> Iterator[tuple[str, list[str]]]:
     objects = [
         f"{_MARKS[how]} {_named(each)}" for how in ("added", "changed", "removed") for each in told["objects"][how]
     ]
     if objects:
-        yield "Declared objects", _cut(objects, 40)
+        yield "Declared objects", objects if wide else _cut(objects, 40)
     for effect in told["effects"]:
-        yield _title(effect), list(_effect(effect))
+        yield _title(effect), list(_effect(effect, wide=wide))
     if told["troubles"]:
         yield (
             "Would not be served as declared",
@@ -66,17 +68,18 @@ def _title(effect: dict[str, Any]) -> str:
     return f"{count} principals {plural}"
 
 
-def _effect(effect: dict[str, Any]) -> Iterator[str]:
+def _effect(effect: dict[str, Any], *, wide: bool) -> Iterator[str]:
+    longest = None if wide else LONGEST
     if effect["count"] > 1:
-        named = [_who(each) for each in effect["principals"][:_SHOWN]]
+        named = [_who(each) for each in effect["principals"][: None if wide else _SHOWN]]
         more = effect["count"] - len(named)
         yield f"  of {', '.join(named)}{f' and {more} more' if more else ''}"
     for change in (*effect["access"], *effect["differences"]):
         name = plain(change.get("what") or change.get("path"))
         if "before" in change:
-            yield f"- {name}: {value(change['before'])}"
+            yield f"- {name}: {value(change['before'], longest)}"
         if "after" in change:
-            yield f"+ {name}: {value(change['after'])}"
+            yield f"+ {name}: {value(change['after'], longest)}"
 
 
 def _summary(told: dict[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from metagate_cli.terminal import say
+from metagate_cli.terminal import NOT_UNDERSTOOD, Stop, say, working
 
 
 def serve(
@@ -44,6 +45,12 @@ def migrate(
             help="Take over another cluster's database: for --cluster-uid, or for whoever writes next (D-46)."
         ),
     ] = False,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored", help="It comes from a backup: let revisions go on beyond any that was served since."
+        ),
+    ] = False,
     wait: Annotated[bool, typer.Option(help="Change nothing: wait until somebody else has migrated.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that --wait waits.")] = 120.0,
     cluster_uid: Annotated[
@@ -55,18 +62,25 @@ def migrate(
 
     from metagate_api.settings import Settings
 
-    asyncio.run(_migrate(Settings().dsn, wait=wait, seconds=timeout, cluster_uid=cluster_uid, adopt=adopt))
+    if wait and (restored or adopt):
+        raise Stop("--wait changes nothing: give --restored and --adopt to whoever migrates", code=NOT_UNDERSTOOD)
+    changes = {"cluster_uid": cluster_uid, "adopt": adopt, "restored": restored}
+    asyncio.run(_migrate(Settings().dsn, wait=wait, seconds=timeout, changes=changes))
 
 
-async def _migrate(dsn: str, *, wait: bool, seconds: float, cluster_uid: str | None, adopt: bool) -> None:
+async def _migrate(dsn: str, *, wait: bool, seconds: float, changes: Mapping[str, Any]) -> None:
     from metagate_cli.choices import role_passwords
     from metagate_store import migrating
 
     if wait:
-        version = await migrating.wait_until_migrated(dsn, seconds=seconds)
+        with working("waiting for whoever migrates"):
+            version = await migrating.wait_until_migrated(dsn, seconds=seconds)
         say(f"the schema is at version {version}")
         return
-    done = await migrating.migrate(dsn, passwords=role_passwords(), cluster_uid=cluster_uid, adopt=adopt)
+    with working("migrating"):
+        done = await migrating.migrate(dsn, passwords=role_passwords(), **changes)
+    if changes["restored"]:
+        say("revisions go on beyond any that was served since the backup")
     for warning in done.warnings:
         say(f"warning: {warning}")
     say(

@@ -7,12 +7,28 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 FOUND: Final = 1
 """Something is wrong with what was asked about."""
+NOT_UNDERSTOOD: Final = 2
+"""The command line's own."""
 UNABLE: Final = 3
 """It could not be done here and now; the message says what to do next."""
+INTERRUPTED: Final = 130
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "done",
+    FOUND: "something is wrong with what was asked about",
+    NOT_UNDERSTOOD: "the command was not understood",
+    UNABLE: "it could not be done here and now",
+    INTERRUPTED: "interrupted",
+}
+PATIENCE: Final = 1.0
+"""Seconds after which somebody at a terminal wants to know that work goes on."""
+_STYLES: Final = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
 class Stop(Exception):  # noqa: N818 - it ends a command, and need not be an error
@@ -33,6 +49,31 @@ def coloured(stream: Any = None) -> bool:
 def say(text: str = "") -> None:
     """A line for a person, on standard error: what a pipe carries stays clean."""
     print(text, file=sys.stderr, flush=True)
+
+
+def painted(text: str, style: str) -> str:
+    """`text` for standard output in bold, red, green or yellow, or as it is ("", or where nobody sees colours)."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if text and style and coloured() else text
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Say on a terminal what goes on when it takes longer than a second; nothing in a pipe, and nothing stays."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # noqa: TID251 - a terminal's convention
+        yield
+        return
+    from rich.console import Console
+
+    status = Console(file=sys.stderr).status(f"{text} …")
+    waiting = threading.Timer(PATIENCE, status.start)
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        waiting.join()  # it may be starting just now
+        status.stop()
 
 
 def emphasised(text: str, style: str = "bold") -> str:

@@ -9,6 +9,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+EXAMPLES = {
+    "bootstrap": "metagate bootstrap --component-key indexer_main --packet-file /run/metagate/packet.json",
+    "ready": "metagate ready --build-version 1.4.2 --startup-id 0197a0c2-3e98-7437-9d5d-bb150a8e3fa7",
+    "failed": "metagate failed --error 'no model at /models' --startup-id 0197a0c2-3e98-7437-9d5d-bb150a8e3fa7",
+    "run": "metagate run --component-key indexer_main -- python -m indexer",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
@@ -17,10 +24,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 refused, 2 not configured, 3 not available; `run` passes its command's code on.",
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="{bootstrap,ready,failed,run}")
-    _bootstrap(commands.add_parser("bootstrap", help="boot, and print or write the Welcome Packet"))
-    _ready(commands.add_parser("ready", help="report READY"))
-    _failed(commands.add_parser("failed", help="report FAILED"))
-    _run(commands.add_parser("run", help="boot, start a command, and report how its start went"))
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=about,
+            epilog=f"Example:\n  {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    _bootstrap(command("bootstrap", "boot, and print or write the Welcome Packet"))
+    _ready(command("ready", "report READY"))
+    _failed(command("failed", "report FAILED"))
+    _run(command("run", "boot, start a command, and report how its start went"))
     return root
 
 

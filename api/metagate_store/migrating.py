@@ -22,6 +22,7 @@ from legivellum_postgres.migrating import (
     set_up_roles,
 )
 from metagate_store.errors import ForeignCluster, SchemaMismatch
+from metagate_store.queries import sql
 
 OWNER = "metagate_owner"
 PUBLISHER = "metagate_publisher"
@@ -55,6 +56,9 @@ ROLE_SETTINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Set on the roles, because nothing may ever be set in a session of the pool."""
 
+BEYOND = 1_000_000
+"""So far a restored database's revisions are moved on: more than can have been published since its backup."""
+
 SCHEMA = Schema(name="metagate", package="metagate_store", lock=0x6D657461_67617465, owner=OWNER, roles=ROLE_SETTINGS)
 
 
@@ -73,6 +77,7 @@ async def migrate(
     passwords: Mapping[str, str] | None = None,
     cluster_uid: str | None = None,
     adopt: bool = False,
+    restored: bool = False,
     lock_timeout: str = LOCK_TIMEOUT,
     lock_patience: float = LOCK_PATIENCE,
 ) -> Migrated:
@@ -81,8 +86,9 @@ async def migrate(
     `dsn`: the owner's, or an administrator's, who then acts as the owner.
     `passwords`: by process role; a role without one keeps its password, or is created without LOGIN.
     `cluster_uid`: whose database this is from now on; another cluster's is refused unless `adopt`. `adopt` without it
-    leaves the database to the next writer that comes. `lock_timeout`: for how long one try may wait for a table,
-    `lock_patience`: seconds of tries.
+    leaves the database to the next writer that comes. `restored`: it comes from a backup, and revisions go on beyond
+    any that was served since (I3). `lock_timeout`: for how long one try may wait for a table, `lock_patience`: seconds
+    of tries.
     Raises SchemaMismatch when an applied migration has changed; ForeignCluster; StoreUnavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
@@ -97,6 +103,8 @@ async def migrate(
             await _claim(connection, cluster_uid, adopt=adopt)
         elif adopt:
             await connection.execute("DELETE FROM metagate.installation")
+        if restored:
+            await _go_on(connection)
         return Migrated(applied, needed_version(), warnings)
     finally:
         await connection.close(timeout=5)
@@ -153,3 +161,12 @@ async def _claim(connection: asyncpg.Connection, cluster_uid: str, *, adopt: boo
             f"the database belongs to {held}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
         )
     await connection.execute("UPDATE metagate.installation SET cluster_uid = $1, since = now()", cluster_uid)
+
+
+async def _go_on(connection: asyncpg.Connection) -> None:
+    """A writer that still runs finds a revision it does not know, writes nothing, and loads anew."""
+    async with connection.transaction():
+        await connection.execute(sql("publish.lock"))
+        revision = await connection.fetchval(sql("publish.restored_revision"), BEYOND)
+        if revision is not None:
+            await connection.execute(sql("publish.restored_bindings"), revision)

@@ -161,3 +161,15 @@ WHERE k.issuer = n.issuer AND k.kid = n.kid AND k.owner IS NULL;
 DELETE FROM metagate.issuer_key AS k
 USING unnest($1::text[], $2::text[]) AS g (issuer, kid)
 WHERE k.issuer = g.issuer AND k.kid = g.kid AND k.owner IS NULL;
+
+-- name: publish.restored_revision
+-- The backup's snapshot under a revision beyond any that was served since; as old as it was.
+INSERT INTO metagate.revision (revision, published_at, epoch, counts)
+SELECT r.revision + $1::bigint, r.published_at, e.epoch, '{}'
+FROM metagate.revision AS r CROSS JOIN metagate.epoch AS e
+ORDER BY r.revision DESC LIMIT 1
+RETURNING revision;
+
+-- name: publish.restored_bindings
+-- What every packet says its revision is (I3).
+UPDATE metagate.binding SET revision = $1::bigint;

@@ -88,7 +88,8 @@ def test_explain_a_startup_after_the_world_moved_on(town: Town) -> None:
     said = town.cli("explain", f"startup/{startup}")
     assert said.returncode == 0, said.stderr
     assert "the same to the byte" in said.stdout
-    assert "manifest: Manifest world /spec/environment/region" in said.stdout
+    [row] = [line.split() for line in said.stdout.splitlines() if line.startswith("/environment/region")]
+    assert row == ["/environment/region", '"eu"', "manifest", "Manifest", "world", "/spec/environment/region"]
 
 
 def test_a_broken_update_is_explained_by_the_last_good_one(town: Town) -> None:
@@ -168,6 +169,8 @@ def test_history_diff_and_rollback(town: Town) -> None:
     assert back["spec"] == yaml.safe_load(manifest("first"))["spec"]
     assert f"{second}" in town.cli("history").stdout
     assert town.cli("rollback", "999999").returncode == 1
+    wrong = town.cli("history", "pod/x")
+    assert (wrong.returncode, "KIND/NAME" in wrong.stderr) == (1, True)
 
 
 def test_what_cannot_be_rebuilt_is_said_loudly(town: Town) -> None:
@@ -219,7 +222,7 @@ def test_hostile_values_are_text(town: Town, tmp_path: Path) -> None:
     """Escape sequences, marks that turn text around and Markdown: spelt out in every output."""
     file = tmp_path / "hostile.yaml"
     file.write_text(resource("Manifest", "world", {"environment": {HOSTILE: HOSTILE}}))
-    outputs = [town.cli("plan", file, "-o", each).stdout for each in ("text", "markdown", "json")]
+    outputs = [town.cli("plan", file, "-o", each).stdout for each in ("wide", "markdown", "json", "yaml")]
     town.declare("manifest.yaml", resource("Manifest", "world", {"environment": {"x": HOSTILE}}))
     newest = town.revision
     outputs.append(town.cli("explain", "principal/ada").stdout)

@@ -6,7 +6,8 @@ from typing import Any
 
 from typer.main import get_command
 
-from metagate_cli.main import _app
+from metagate_cli.main import CLIENT, _app
+from metagate_cli.terminal import EXIT_CODES
 from metagate_operator.settings import WriterSettings
 
 PAGE = Path("docs/cli.md").read_text(encoding="utf-8")
@@ -27,7 +28,7 @@ def commands() -> dict[str, Any]:
     root: Any = get_command(_app())
     found: dict[str, Any] = {}
     for name, command in root.commands.items():
-        if name in ELSEWHERE:
+        if name in ELSEWHERE or name in CLIENT:
             continue
         inner = getattr(command, "commands", None)
         if inner:
@@ -55,3 +56,11 @@ def test_every_writer_setting_is_described() -> None:
     rows = dict(re.findall(r"^\| `METAGATE_(\w+)` \| ([^|]*)\|", PAGE, flags=re.MULTILINE))
     fields = {name.upper(): field.default for name, field in WriterSettings.model_fields.items()}
     assert {name: value.strip() and float(value) for name, value in rows.items()} == fields
+
+
+def test_every_exit_code_is_described() -> None:
+    """The table says of each what the code says of it, perhaps with more words, and names no other."""
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, flags=re.MULTILINE))
+    assert {int(code) for code in rows} == EXIT_CODES.keys()
+    for code, meaning in EXIT_CODES.items():
+        assert rows[str(code)].startswith(meaning)

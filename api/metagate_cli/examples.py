@@ -1,0 +1,60 @@
+"""One example for every command, shown at the end of its help; a test reads each of them as the shell would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from typer.core import TyperCommand, TyperGroup
+
+EXAMPLES: Final[Mapping[str, str]] = {
+    "": "metagate quickstart",
+    "admission": "metagate admission --system-namespace metagate-system --tls-certificate tls.crt --tls-key tls.key",
+    "admission configuration": "metagate admission configuration --failure-policy Ignore | kubectl apply -f -",
+    "compile": "metagate compile resources/ --principal indexer --component indexer_main",
+    "completion": "source <(metagate completion bash)",
+    "crds": "metagate crds | kubectl apply --server-side -f -",
+    "crds apply": "metagate crds apply --kubeconfig ~/.kube/config",
+    "dev": "metagate dev --resources resources/ --data-dir data/",
+    "diff": "metagate diff 41 42 --url http://127.0.0.1:8000 --key-file admin.key",
+    "doctor": "metagate doctor --url http://127.0.0.1:8000 --key-file admin.key --resources resources/",
+    "explain": "metagate explain principal/indexer --url http://127.0.0.1:8000 --key-file admin.key",
+    "history": "metagate history manifest/prod --url http://127.0.0.1:8000 --key-file admin.key",
+    "keys": "metagate keys create indexer --expires 90d --key-file indexer.key",
+    "keys create": "metagate keys create indexer --namespace agents --expires 90d --key-file indexer.key",
+    "keys verify": "metagate keys verify indexer.key",
+    "migrate": "metagate migrate --wait --timeout 60",
+    "operator": "metagate operator --namespace team-a --issuers issuers/",
+    "operator rbac": "metagate operator rbac | kubectl apply -f -",
+    "plan": "metagate plan resources/ --url http://127.0.0.1:8000 --key-file admin.key",
+    "quickstart": "metagate quickstart --once",
+    "rollback": "metagate rollback 41 --url http://127.0.0.1:8000 --key-file admin.key | kubectl apply -f -",
+    "serve": "metagate serve --workers 2 --port 8000 --metrics-port 9090",
+    "token": "metagate token create indexer --expires 1h",
+    "token create": "metagate token create indexer --expires 1h",
+    "validate": "metagate validate resources/ --output json",
+    "version": "metagate version",
+}
+
+
+class _Shown:
+    """The example stands on a line of its own, to be copied: never wrapped."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        names: list[str] = []
+        at = ctx
+        while at.parent is not None:
+            names.insert(0, at.info_name)
+            at = at.parent
+        example = EXAMPLES.get(" ".join(names))
+        if example is not None:
+            with formatter.section("Example"):
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class Command(_Shown, TyperCommand):
+    """A command that shows its example."""
+
+
+class Group(_Shown, TyperGroup):
+    """A group of commands that shows one too."""

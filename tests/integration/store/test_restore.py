@@ -1,0 +1,61 @@
+"""A backup is restored: what was served since is not known, and no client sees a revision go backwards."""
+
+import asyncpg
+import pytest
+from tests.databases import Database
+from tests.integration.store.worlds import change_of, somebody
+from tests.unit.cli.running import metagate
+
+from metagate_store.errors import StaleBase
+from metagate_store.migrating import BEYOND
+from metagate_store.publishing import Publisher
+from metagate_store.reading import Reader
+from metagate_store.rows import Change, Outcome
+
+
+async def booted(reader: Reader, ask: object) -> tuple[str, int]:
+    [answer] = await reader.bootstrap([ask])
+    return answer.outcome, answer.revision
+
+
+async def forget_newest(dsn: str, revision: int) -> None:
+    """What a backup from before `revision` does not hold."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("SET session_replication_role = replica")  # histories cannot be shortened otherwise
+    for table in ("change", "revision"):
+        await connection.execute(f"DELETE FROM metagate.{table} WHERE revision >= $1", revision)
+    await connection.execute("UPDATE metagate.binding SET revision = $1", revision - 1)
+    await connection.close()
+
+
+async def test_revisions_go_on_beyond_what_was_served(fresh_database: Database) -> None:
+    """After `metagate migrate --restored` every packet has a higher revision than before the loss; so has what is
+    published next; and a writer that knew the lost revisions writes nothing until it has loaded."""
+    who = somebody()
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    for number in range(4):
+        who.components = (f"c{number}", "*")
+        await publisher.publish(change_of([who]))
+    reader = await Reader.connect(fresh_database.api, size=1)
+    outcome, seen = await booted(reader, who.ask())
+    assert (outcome, seen) == (Outcome.OPENED, 4)
+    await forget_newest(fresh_database.superuser, 3)
+    assert (await booted(reader, who.ask()))[1] < seen
+    done = metagate("migrate", "--restored", DATABASE_URL=fresh_database.owner)
+    assert done.returncode == 0, done.stderr
+    assert "go on" in done.stderr
+    assert await booted(reader, who.ask()) == (Outcome.OPENED, 2 + BEYOND)
+    assert (await reader.state()).revision == 2 + BEYOND
+    with pytest.raises(StaleBase):
+        await publisher.publish(Change())
+    await publisher.load()
+    who.components = ("later",)
+    assert await publisher.publish(change_of([who])) == 3 + BEYOND
+    await reader.close()
+    await publisher.close()
+
+
+def test_waiting_changes_nothing(fresh_database: Database) -> None:
+    """`--wait` with `--restored` is a contradiction, and is not understood."""
+    assert metagate("migrate", "--wait", "--restored", DATABASE_URL=fresh_database.owner).returncode == 2
