@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -87,6 +87,11 @@ crds: $(STAMP)   ## write what is generated: the CRDs (twice: the chart needs it
 	@$(BIN)/metagate crds --directory charts/metagate/crds
 	@$(BIN)/python charts/rbac.py
 	@$(BIN)/python charts/readme.py
+
+docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link followed, every command of the tutorials typed
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@METAGATE_DOCS=all $(BIN)/python -m pytest -q tests/docs
+	@echo "build/site/index.html"
 
 lock: $(STAMP)   ## pin the dependencies again
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -37,6 +37,11 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
+    async def listening(self) -> None:
+        """Listen again, where nobody does."""
+        if self._server is None:
+            await self.start()
+
     async def refuse(self) -> None:
         """Nobody listens any more, and what was open is reset."""
         if self._server is not None:

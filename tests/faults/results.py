@@ -24,11 +24,12 @@ def of(row: str) -> Found:
     return FOUND.setdefault(row, Found())
 
 
-def record(row: str, figures: Figures | None = None, **extra: Any) -> None:
-    """Figures of one trial; of several trials of a row the worst are kept."""
+def record(row: str, figures: Figures | None = None, *, timed: bool = True, **extra: Any) -> None:
+    """Figures of one trial; of several trials of a row the worst are kept. Not `timed`: nobody was there to answer."""
     kept = of(row).figures
     for name, value in (asdict(figures) if figures else {}).items():
-        kept[name] = max(kept.get(name, value), value)
+        if timed or name not in {"worst", "worst_wall"}:
+            kept[name] = max(kept.get(name, value), value)
     kept.update(extra)
 
 

@@ -32,6 +32,12 @@ def stopped(pids: Iterable[int]) -> Iterator[None]:
         kill(pids, signal.SIGCONT)
 
 
+def alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def gone(pid: int, seconds: float = 10.0) -> None:
     """Wait until a process has ended."""
     deadline = time.monotonic() + seconds

@@ -6,6 +6,7 @@ editions of the world are published every half second, so that a mixed packet wo
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import tempfile
 import time
@@ -19,7 +20,7 @@ from uuid import uuid4
 
 import asyncpg
 from tests.databases import ROLES, Database, Server
-from tests.faults import fairness, results
+from tests.faults import fairness, results, signals
 from tests.faults.gate import Gate, serving, through
 from tests.faults.history import Call, History, Sample, Session
 from tests.faults.load import Load, backing_off, client_of
@@ -36,7 +37,14 @@ from metagate_store.publishing import Publisher
 from metagate_store.rows import Change, TenantRow
 
 HISTORIES = Path(__file__).parents[2] / "build" / "faults"
-SETTINGS = {"shared_buffers": "64MB", "max_connections": "60", "synchronous_commit": "on", "max_wal_size": "256MB"}
+SETTINGS = {
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+    "synchronous_commit": "on",
+    "max_wal_size": "256MB",
+    # Nobody but the commit itself writes the log: one that does not wait for it is lost in a crash, and seen.
+    "wal_writer_delay": "10s",
+}
 
 
 def edition(citizen: Citizen, number: int) -> Citizen:
@@ -77,6 +85,11 @@ class Postgres:
         await asyncio.to_thread(self.embedded.stop)
 
     @property
+    def running(self) -> bool:
+        pid = self.embedded.server_pid
+        return pid is not None and signals.alive(pid)
+
+    @property
     def pid(self) -> int:
         pid = self.embedded.server_pid
         assert pid is not None
@@ -111,8 +124,8 @@ class Stage:
             )
         )
 
-    async def keep_publishing(self) -> None:
-        """A writer that comes back after whatever happens to the database."""
+    async def keep_publishing(self, pause: float = 0.5) -> None:
+        """A writer that comes back after whatever happens to the database. Seconds between editions."""
         while True:
             with contextlib.suppress(StoreError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 publisher = await Publisher.open(self.database.publisher)
@@ -120,7 +133,7 @@ class Stage:
                     await publisher.load()
                     while True:
                         await self.publish(publisher)
-                        await asyncio.sleep(0.5)
+                        await asyncio.sleep(pause)
                 finally:
                     with contextlib.suppress(Exception):
                         await publisher.close()
@@ -254,9 +267,13 @@ class Trial:
         """Until nothing failed for a while, or for as long as the promise could need."""
         while (self.load.now - self.fault_ended) < most:
             await asyncio.sleep(0.1)
-            late = [call for call in self.load.made if call.end > self.load.now - calm and call.operation != "stranger"]
+            late = self._since(self.load.now - calm)
             if self.load.now - self.fault_ended > calm and len(late) > 20 and all(call.acked for call in late):
                 return
+
+    def _since(self, moment: float) -> list[Call]:
+        recent = itertools.takewhile(lambda call: call.end > moment, reversed(self.load.made))
+        return [call for call in recent if call.operation != "stranger"]
 
     @property
     def starved(self) -> float:
@@ -274,14 +291,15 @@ class Trial:
             if call.operation in (operations or ("bootstrap", "ready", "failed", "list"))
         ]
 
-    async def judge(self) -> None:
+    async def told(self) -> History:
+        """Everything that happened, with what is stored in the end and what was said meanwhile."""
         load = self.load
         stored, text = await self.stage.stored(load.prefix)
         calls = [
             replace(call, stall=self.stalls.between(load.began + call.start, load.began + call.end))
             for call in load.made
         ]
-        self.history = History(
+        return History(
             calls,
             stored,
             (self.fault_began, self.fault_ended),
@@ -290,12 +308,21 @@ class Trial:
             | {f"metrics of {gate.port}": await _metrics(gate) for gate in self.gates if gate.process.poll() is None},
             [SECRET, *(citizen.key for citizen in self.stage.citizens)],
         )
+
+    async def judge(self) -> None:
+        self.history = await self.told()
         self.figures = figures(self.history)
         found = broken(self.history, self.bounds)
         path = HISTORIES / f"{self.row}.jsonl"
         self.history.write(path)
         fairness.told(self.starved, hard=bool(set(found) - fairness.OF_TIME))
-        results.record(self.row, self.figures, broken=sorted(found), machine_kept_away=round(self.starved, 2))
+        results.record(
+            self.row,
+            self.figures,
+            timed=self.bounds.deadline is not None,
+            broken=sorted(found),
+            machine_kept_away=round(self.starved, 2),
+        )
         if found:
             told = "\n".join(f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in found.items())
             raise AssertionError(f"{self.row} broke promises ({path}):\n{told}\n  {self.figures}")

@@ -1,20 +1,13 @@
-"""The rows, what stands for each, how a run is told in lines, and docs/faults.md.
+"""The rows, what stands for each, and how a run is told in lines (page.py: in docs/faults.md)."""
 
-`python -m tests.faults.table` writes the page from the last run's JSON.
-"""
-
-import json
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.results import FILE, Found
-
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+from tests.faults.results import Found
 
 
 def whole() -> bool:
@@ -24,7 +17,10 @@ def whole() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`tests`: node ids, or their beginnings; all of them must pass. `root`: needs rights or tools of their own."""
+    """`tests`: node ids, or their beginnings; all of them must pass. `root`: needs rights or tools of their own.
+
+    `ci`: how much of the row `make test` plays, and so CI.
+    """
 
     name: str
     fault: str
@@ -32,6 +28,7 @@ class Row:
     promises: str
     tests: tuple[str, ...]
     root: str = ""
+    ci: str = "yes"
 
 
 SERVER = "tests/faults/test_server.py::test_"
@@ -48,14 +45,14 @@ ISSUERS = "tests/operator/issuers/"
 ROWS = (
     Row("F01", "Database crash", "kill -9 of the server and its children, back after 3 s", "I1 I2 I4 I5", (SERVER + "f01",)),
     Row("F02", "One backend killed", "kill -9 of one backend", "I1 I2 I4 I5", (SERVER + "f02",)),
-    Row("F03", "Connections terminated", "`pg_terminate_backend` of all, every second", "I1 I2 I5", (SERVER + "f03",)),
+    Row("F03", "Connections terminated", "`pg_terminate_backend` of all, every second", "I1 I2 I5", (SERVER + "f03",), ci="3 s of 10"),
     Row("F04", "Planned restart", "SIGINT, start", "I1 I4 I5", (SERVER + "f04",)),
-    Row("F05", "Database frozen", "SIGSTOP of the server and its backends", "I4 I5 I11", (SERVER + "f05",)),
+    Row("F05", "Database frozen", "SIGSTOP of the server and its backends", "I4 I5 I11", (SERVER + "f05",), ci="3 s of 10"),
     Row("F06", "One backend frozen", "SIGSTOP of one backend", "I4 I5", (SERVER + "f06",)),
-    Row("F07", "Network blackhole", "proxy: nothing passes", "I4 I5", (NETWORK + "f07",)),
+    Row("F07", "Network blackhole", "proxy: nothing passes", "I4 I5", (NETWORK + "f07",), ci="3 s of 10"),
     Row("F08", "Reset storm", "proxy: RST to all, every 300 ms", "I2 I5 I11", (NETWORK + "f08",)),
     Row("F09", "Connection refused", "proxy: nobody listens", "I4 I5", (NETWORK + "f09",)),
-    Row("F10", "Latency in steps", "proxy: 5, 25, 50, 100, 250 ms one way", "I4 I5", (NETWORK + "f10",)),
+    Row("F10", "Latency in steps", "proxy: 5, 25, 50, 100, 250 ms one way", "I4 I5", (NETWORK + "f10",), ci="nothing published"),
     Row("F11", "Committed, answer lost", "proxy: a fifth of the replies is cut", "I1 I2", (NETWORK + "f11",)),
     Row("F12", "Slow drip", "proxy: a byte every 50 ms", "I4", (NETWORK + "f12",)),
     Row("F13", "Failover to a replica", "read-only for 3 s; streaming, synchronous, promoted", "I1 I2 I5", (FAILOVER + "f13",)),
@@ -68,7 +65,7 @@ ROWS = (
     Row("F20", "max_connections", "all slots taken", "I4 I5 I11", (SERVER + "f20",)),
     Row("F21", "Pool exhausted", "500 at once, 8 connections, database 50 ms away", "I4 I11", (CROWD + "f21",)),
     Row("F22", "Long migration lock", "`ALTER TABLE` behind an open transaction", "I4", (SERVER + "f22",)),
-    Row("F23", "Herd", "5,000 bootstraps at once by fresh connections, 2 replicas", "I2 I4 I11", (CROWD + "f23",)),
+    Row("F23", "Herd", "5,000 bootstraps at once by fresh connections, 2 replicas", "I2 I4 I11", (CROWD + "f23",), ci="2,000 of 5,000"),
     Row("F24", "Retry storm", "retries at once while the database is away", "I5", (CROWD + "f24",)),
     Row("F25", "Clock skew of the gate", "libfaketime: 10 min ahead, 10 min behind", "I6 I8", (CLOCK + "f25",), "libfaketime"),
     Row("F26", "Clock jump of the database", "libfaketime: an hour ahead, then two back", "I2 I3", (CLOCK + "f26",), "libfaketime"),
@@ -81,8 +78,8 @@ ROWS = (
     Row("F33", "A thousand invalid objects", "and one valid world", "I6 I9 I10", (OPERATOR + "f33",), "API server (scripted)"),
     Row("F34", "Issuer's keys rotated, corrupt, empty", "a scripted issuer, tokens", "I6 I9",
         (ISSUERS + "test_jwks.py::", ISSUERS + "test_refreshing.py::")),
-    Row("F35", "Worker killed, gate drained", "kill -9 of a worker; SIGTERM of one of two replicas", "I1 I2 I5", (WORKERS + "f35",)),
-    Row("F36", "Everything paused", "SIGSTOP of gate and database", "I5 I6", (WORKERS + "f36",)),
+    Row("F35", "Worker killed, gate drained", "kill -9 of a worker, of all at once; SIGTERM of one of two replicas", "I1 I2 I5", (WORKERS + "f35",)),
+    Row("F36", "Everything paused", "SIGSTOP of gate and database", "I5 I6", (WORKERS + "f36",), ci="13 s of 60"),
 )  # fmt: skip
 
 
@@ -111,7 +108,7 @@ def lines(all_found: Mapping[str, Found]) -> list[str]:
             text += " ".join(f"{name} {figures[name]}" for name in COMMON)
             text += f"  worst {figures['worst'] * 1_000:.0f} ms  recovery {figures['recovery']:.2f} s"
         told.append(
-            text + (f"  {_extra(figures)}" if _extra(figures) else "") + "".join(f"  ({why})" for why in found.reasons)
+            text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in found.reasons)
         )
     passed = sum(outcome(found) == "passed" for found in all_found.values())
     sums = {
@@ -123,9 +120,16 @@ def lines(all_found: Mapping[str, Found]) -> list[str]:
     ]
 
 
-def _extra(figures: Mapping[str, Any]) -> str:
+def extra(figures: Mapping[str, Any]) -> str:
     known = {*COMMON, "calls", "worst", "worst_wall", "recovery", "broken"}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items() if name not in known)
+    return ", ".join(f"{name.replace('_', ' ')} {_said(value)}" for name, value in figures.items() if name not in known)
+
+
+def _said(value: Any) -> str:
+    """Shares by step as `5: 100 %`."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}: {share:.0%}" for name, share in value.items())
+    return str(value)
 
 
 def machine() -> str:
@@ -133,53 +137,3 @@ def machine() -> str:
     with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), model)
     return f"{os.cpu_count()} processors ({model}), Linux {platform.release().split('-')[0]}"
-
-
-def page(told: Mapping[str, Any]) -> str:
-    found = {name: Found(**value) for name, value in told["rows"].items()}
-    text = [
-        "# Faults that MetaGate survives",
-        "",
-        f"Written by `make faults` on {told['date']}: {told['machine']}, Python {told['python']}.",
-        "",
-        (Path(__file__).parent / "faults.head.md").read_text(encoding="utf-8").strip(),
-        "",
-        "| # | Fault | Injection | Promises | Needs | Result | Acked | Refused | Lost | Duplicate | Mixed | Unheard | Worst answer | Recovery | And |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in ROWS:
-        one = found.get(row.name, Found())
-        figures = one.figures
-        cells = [
-            row.name,
-            row.fault,
-            row.injection,
-            row.promises,
-            row.root,
-            outcome(one) if one.outcomes else "not run",
-        ]
-        cells += [str(figures.get(name, "")) for name in ("acked", "refused", "lost", "duplicate", "mixed", "unacked")]
-        cells += (
-            [f"{figures['worst'] * 1_000:.0f} ms", f"{figures['recovery']:.2f} s"] if "worst" in figures else ["", ""]
-        )
-        text.append("| " + " | ".join([*cells, _extra(figures) + "; ".join(one.reasons)]) + " |")
-    passed = sum(outcome(one) == "passed" for one in found.values())
-    text += ["", f"{passed} of {len(ROWS)} passed.", "", "## Where each is proven", "", "| # | Test |", "|---|---|"]
-    text += [f"| {row.name} | {', '.join(f'`{test}…`' for test in row.tests)} |" for row in ROWS]
-    return "\n".join(text) + "\n"
-
-
-def main() -> int:
-    told = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page(told), encoding="utf-8")
-    rows = {name: Found(**value) for name, value in told["rows"].items()}
-    missing = [row.name for row in ROWS if row.name not in rows or outcome(rows[row.name]) != "passed"]
-    print(
-        f"{PAGE.name}: {len(ROWS) - len(missing)} of {len(ROWS)}"
-        + (f", without {' '.join(missing)}" if missing else "")
-    )
-    return any(outcome(found) == "FAILED" for found in rows.values())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -41,7 +41,7 @@ async def test_f01_database_crash(shared: Stage) -> None:
 @pytest.mark.slow
 async def test_f01_would_notice_a_commit_that_is_not_durable() -> None:
     """The proof of the proof: with `synchronous_commit` off for the gate's role the same crash loses what was acked."""
-    async with stage(settings={"wal_writer_delay": "10s"}) as on:
+    async with stage() as on:
         async with on.superuser() as connection:
             await connection.execute("ALTER ROLE metagate_api SET synchronous_commit = off")
             await connection.execute(

@@ -2,11 +2,12 @@
 
 import ast
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from tests.faults import table
+from tests.faults import page, plot, table
 from tests.faults.results import Found
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,26 @@ def test_a_run_is_told_as_it_was() -> None:
     assert "(there is no strace here)" in told[2]
     assert told[-1] == "Faults: 1/36 passed, lost 2, duplicate 0, mixed 0"
     about = {"date": "2026-01-01", "machine": "two processors", "python": "3.11", "rows": {"F01": asdict(good)}}
-    page = table.page(json.loads(json.dumps(about)))
-    assert "| F01 | Database crash |" in page
-    assert "1 of 36 passed." in page
+    written = page.page(json.loads(json.dumps(about)), [])
+    assert "| F01 | Database crash |" in written
+    assert "1 of 36 passed." in written
+    assert page.missing(about) == [row.name for row in table.ROWS if row.name != "F01"]
+
+
+def test_the_page_is_what_was_measured() -> None:
+    """docs/faults.md is generated from the JSON beside it: `python -m tests.faults.page`."""
+    told, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(told, runs)
+    assert told["whole"]
+    for one in runs:
+        drawn = page.KEPT / f"random-{one['seed']}.svg"
+        assert drawn.read_text(encoding="utf-8") == plot.svg(one)
+
+
+def test_guards_exist() -> None:
+    """Each test that docs/faults.md names as a promise's guard is there."""
+    text = (Path(page.__file__).parent / "faults.guards.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) >= 8
+    for path, name in named:
+        assert re.search(rf"def {name}\(", (ROOT / path).read_text(encoding="utf-8")), f"{path}::{name}"

@@ -1,0 +1,217 @@
+"""Faults at random for as long as one likes: `python -m tests.faults.endurance --seed 7 --minutes 10`.
+
+One stage under the load of all rows, one history, one check of I1…I11 at the end; after each turn the load must succeed
+again (I5) before the next one. What the gate holds is read all the time and must be as much at the end as at the
+beginning. A run that failed says its seed and keeps its history.
+
+Its result, `build/faults/random-SEED.json` and a drawing beside it, becomes part of docs/faults.md with `--keep`.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.faults import fairness, page, plot, table
+from tests.faults.history import BROKEN, Call, History
+from tests.faults.holding import Growth, Reading, growth, read
+from tests.faults.load import backing_off
+from tests.faults.promises import Bounds, broken, figures, recovery
+from tests.faults.repertoire import GONE, REPERTOIRE, heal
+from tests.faults.schedule import Turn, turns
+from tests.faults.stage import HISTORIES, Stage, Trial, stage
+
+BOUNDS = Bounds(recovery=5.0, files=1_500, connections=40)
+CACHE = 1 << 20
+"""Bytes of the gate's cache of packets: full within the warm-up, so that filling it is not taken for a leak."""
+CALM = 1.0
+"""Seconds of calm between the load's success and the next turn, in which what is held is compared."""
+
+
+@dataclass(slots=True)
+class Played:
+    """A turn as it went. Seconds into the run; `calm`: when the load succeeded again."""
+
+    turn: Turn
+    began: float
+    ended: float = 0.0
+    calm: float = 0.0
+    recovery: float = 0.0
+
+    @property
+    def breaks(self) -> bool:
+        return any(REPERTOIRE[name].breaks for name in self.turn.faults)
+
+
+@dataclass(slots=True)
+class Run:
+    seed: int
+    seconds: float
+    trial: Trial
+    played: list[Played] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+
+    async def play(self) -> None:
+        on, trial = self.trial.stage, self.trial
+        async with trial.playing(publishing=True):
+            watching = asyncio.create_task(self._watch())
+            try:
+                await trial.warm()
+                drawn = turns(self.seed, {name: fault.holds for name, fault in REPERTOIRE.items()})
+                while trial.load.now < self.seconds:
+                    await self._turn(on, next(drawn))
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _turn(self, on: Stage, turn: Turn) -> None:
+        trial = self.trial
+        one = Played(turn, trial.load.now)
+        self.played.append(one)
+        print(f"{one.began:6.1f} s  turn {turn.number}: {', '.join(turn.faults)}", flush=True)
+        try:
+            found = await asyncio.gather(
+                *(REPERTOIRE[name].play(on, trial, turn.random(name)) for name in turn.faults), return_exceptions=True
+            )
+        finally:
+            await heal(on, trial, backing_off)
+        for error in found:
+            if isinstance(error, BaseException) and not isinstance(error, GONE):
+                raise error
+        one.ended = trial.fault_ended = trial.load.now
+        await trial.recovered()
+        one.calm = trial.load.now
+        await asyncio.sleep(CALM)
+
+    async def _watch(self) -> None:
+        trial = self.trial
+        while True:
+            calm = not self.played or self.played[-1].calm > 0
+            workers = await asyncio.to_thread(lambda: trial.gates[0].workers)
+            if (one := read(trial.load.now, workers, trial.stage.proxy.connections, calm=calm)) is not None:
+                self.readings.append(one)
+            await asyncio.sleep(CALM / 2)
+
+
+def between(calls: Sequence[Call], played: Sequence[Played]) -> Iterator[tuple[Played, History]]:
+    """What was asked and answered between each turn and the next."""
+    ordered = sorted(calls, key=lambda call: call.start)
+    for one, following in zip(played, [*played[1:], None], strict=True):
+        until = following.began if following else float("inf")
+        calm = [call for call in ordered if one.ended <= call.start and call.end <= until]
+        yield one, History(calm, fault=(one.began, one.ended))
+
+
+def excused(call: Call, played: Sequence[Played]) -> bool:
+    """A connection may break when somebody killed the worker that it led to."""
+    return call.status == BROKEN and any(
+        one.breaks and call.end >= one.began and call.start <= one.ended + 0.5 for one in played
+    )
+
+
+def judged(history: History, played: Sequence[Played], grown: Sequence[Growth]) -> dict[str, list[str]]:
+    """What broke each promise, with the turn after which the load did not come back."""
+    for one, after in between(history.calls, played):
+        one.recovery = round(recovery(after, BOUNDS.success), 2)
+    calls = [call for call in history.calls if not excused(call, played)]
+    found = broken(replace(history, calls=calls), replace(BOUNDS, recovery=float("inf")))
+    late = [
+        f"turn {one.turn.number} ({', '.join(one.turn.faults)}): {one.recovery} s"
+        for one in played
+        if one.recovery > BOUNDS.recovery
+    ]
+    if late:
+        found["I5"] = found.get("I5", []) + late
+    if leaks := [f"{one.what}: {one.first:.0f} at first, {one.last:.0f} in the end" for one in grown if not one.flat]:
+        found["I11"] = found.get("I11", []) + leaks
+    return found
+
+
+async def run(seed: int, minutes: float) -> dict[str, Any]:
+    """Play, judge, and what is told of it."""
+    async with stage(METAGATE_CACHE_BYTES=str(CACHE)) as on:
+        trial = Trial(on, f"random-{seed}", BOUNDS, backing_off, (on.gate,))
+        made = Run(seed, minutes * 60, trial)
+        began = time.monotonic()
+        # Every turn is bounded; this is for what nobody thought of.
+        async with asyncio.timeout(minutes * 60 + 180):
+            await made.play()
+        history = await trial.told()
+        grown = growth(made.readings)
+        found = judged(history, made.played, grown)
+    history.write(HISTORIES / f"random-{seed}.jsonl")
+    return {
+        "seed": seed,
+        "minutes": minutes,
+        "seconds": round(time.monotonic() - began),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": table.machine(),
+        "python": platform.python_version(),
+        "broken": {name: says[:5] for name, says in found.items()},
+        "figures": {**asdict(figures(history)), "recovery": max((one.recovery for one in made.played), default=0.0)},
+        "machine_kept_away": round(trial.starved, 2),
+        "faults": dict(sorted(Counter(name for one in made.played for name in one.turn.faults).items())),
+        "growth": [one.told() for one in grown],
+        "turns": [
+            [round(one.began, 1), round(one.ended, 1), round(one.calm, 1), one.recovery, list(one.turn.faults)]
+            for one in made.played
+        ],
+        "readings": [list(asdict(one).values()) for one in made.readings[:: max(1, len(made.readings) // 300)]],
+    }
+
+
+def unclear(told: dict[str, Any]) -> bool:
+    """Only promises about time broke, on a machine that had none (see fairness)."""
+    return set(told["broken"]) <= fairness.OF_TIME and told["machine_kept_away"] >= fairness.MOST
+
+
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    numbers = told["figures"]
+    yield (
+        f"seed {told['seed']}: {len(told['turns'])} turns, {sum(told['faults'].values())} faults in {told['seconds']} s; "
+        + " ".join(f"{name} {numbers[name]}" for name in ("calls", *table.COMMON))
+        + f"  worst {numbers['worst'] * 1_000:.0f} ms  recovery {numbers['recovery']:.2f} s"
+        + f"  machine kept away {told['machine_kept_away']}"
+    )
+    for one in told["growth"]:
+        yield f"  {one['what']}: {one['first']:.0f} at first, {one['last']:.0f} in the end, {one['most']:.0f} at most"
+    for name, says in told["broken"].items():
+        yield f"  {name} broke: {says}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=None, help="without one: any")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--keep", action="store_true", help="into docs/faults, as a chapter of docs/faults.md")
+    asked = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
+    again = f"make faults SEED={seed} MINUTES={asked.minutes:g}"
+    print(f"seed {seed}: {again}", flush=True)
+    try:
+        told = asyncio.run(run(seed, asked.minutes))
+    except BaseException:
+        print(f"seed {seed} failed; again: {again}", flush=True)
+        raise
+    for directory in (HISTORIES, *([page.KEPT] if asked.keep else [])):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"random-{seed}.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+        (directory / f"random-{seed}.svg").write_text(plot.svg(told), encoding="utf-8")
+    print("\n".join(lines(told)))
+    if not told["broken"]:
+        return 0
+    why = "the machine had no time for it" if unclear(told) else "a promise broke"
+    print(f"seed {seed}: {why}; its calls: {HISTORIES / f'random-{seed}.jsonl'}; again: {again}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""docs/faults.md from what was measured: `python -m tests.faults.page`.
+
+It is written from docs/faults/rows.json (the last whole run of `make faults`) and docs/faults/random-*.json (the random
+schedules that were kept), and a test compares it with them. `--take`: first take over what `make faults` just found,
+when it is all of the rows.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.faults import plot, results
+from tests.faults.results import Found
+from tests.faults.table import ROWS, extra, outcome
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "faults.md"
+KEPT = HERE.parents[1] / "docs" / "faults"
+FILE = KEPT / "rows.json"
+
+COLUMNS = (
+    "#", "Fault", "Injection", "Promises", "Needs", "In CI", "Result", "Acked", "Refused", "Lost", "Duplicate", "Mixed",
+    "Unheard", "Worst answer", "Recovery", "And",
+)  # fmt: skip
+
+
+def rows_of(told: Mapping[str, Any]) -> dict[str, Found]:
+    return {name: Found(**value) for name, value in told["rows"].items()}
+
+
+def missing(told: Mapping[str, Any]) -> list[str]:
+    """Rows that did not pass, or were not played."""
+    found = rows_of(told)
+    return [row.name for row in ROWS if row.name not in found or outcome(found[row.name]) != "passed"]
+
+
+def page(told: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
+    parts = [
+        "# Faults that MetaGate survives",
+        "",
+        f"Written by `make faults` on {told['date']}: {told['machine']}, Python {told['python']}.",
+        "",
+        _text("head"),
+        "",
+        *_table(COLUMNS, _rows(rows_of(told))),
+        "",
+        f"{len(ROWS) - len(missing(told))} of {len(ROWS)} passed.",
+        "",
+        _text("random"),
+        "",
+        *_random(random),
+        _text("guards"),
+        "",
+        "## Where each is proven",
+        "",
+        *_table(("#", "Test"), ([row.name, ", ".join(f"`{test}…`" for test in row.tests)] for row in ROWS)),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _text(name: str) -> str:
+    return (HERE / f"faults.{name}.md").read_text(encoding="utf-8").strip()
+
+
+def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _rows(found: Mapping[str, Found]) -> Iterator[Sequence[str]]:
+    for row in ROWS:
+        one = found.get(row.name, Found())
+        figures = one.figures
+        timed = "worst" in figures
+        yield [
+            row.name,
+            row.fault,
+            row.injection,
+            row.promises,
+            row.root,
+            row.ci,
+            outcome(one) if one.outcomes else "not run",
+            *(str(figures.get(name, "")) for name in ("acked", "refused", "lost", "duplicate", "mixed", "unacked")),
+            f"{figures['worst'] * 1_000:.0f} ms" if timed else "",
+            f"{figures['recovery']:.2f} s" if timed else "",
+            extra(figures) + "; ".join(one.reasons),
+        ]
+
+
+def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    columns = (
+        "Seed", "Minutes", "Turns", "Faults", "Acked", "Refused", "Lost", "Duplicate", "Mixed", "Unheard", "Worst answer",
+        "Worst recovery", "Machine kept away", "Promises broken",
+    )  # fmt: skip
+    yield from _table(columns, (_run(one) for one in runs))
+    yield ""
+    grown = ("Seed", "What", "First third", "Last third", "Most", "More allowed", "Flat")
+    yield from _table(grown, (_growth(run["seed"], one) for run in runs for one in run["growth"]))
+    yield ""
+    for one in runs:
+        yield f"![what the gate held, seed {one['seed']}](faults/random-{one['seed']}.svg)"
+        yield ""
+
+
+def _run(told: Mapping[str, Any]) -> Sequence[str]:
+    figures = told["figures"]
+    return [
+        str(told["seed"]),
+        f"{told['minutes']:g}",
+        str(len(told["turns"])),
+        str(sum(told["faults"].values())),
+        *(str(figures[name]) for name in ("acked", "refused", "lost", "duplicate", "mixed", "unacked")),
+        f"{figures['worst'] * 1_000:.0f} ms",
+        f"{figures['recovery']:.2f} s",
+        f"{told['machine_kept_away']:.0%}",
+        ", ".join(told["broken"]) or "none",
+    ]
+
+
+def _growth(seed: int, one: Mapping[str, Any]) -> Sequence[str]:
+    def said(value: float) -> str:
+        return f"{value / (1 << 20):.1f} MB" if one["what"].startswith("bytes") else f"{value:.0f}"
+
+    what = one["what"].replace("bytes", "memory")
+    values = [said(one[name]) for name in ("first", "last", "most", "allowed")]
+    return [str(seed), what, *values, "yes" if one["flat"] else "NO"]
+
+
+def kept() -> list[dict[str, Any]]:
+    """The random schedules that docs/faults shows, by seed."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in KEPT.glob("random-*.json")]
+    return sorted(found, key=lambda one: int(one["seed"]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--take", action="store_true", help="what `make faults` just found")
+    if parser.parse_args().take:
+        left = missing(json.loads(results.FILE.read_text(encoding="utf-8")))
+        if left:
+            print(f"{PAGE.name} stays as it is: without {' '.join(left)}")
+            return 1
+        KEPT.mkdir(exist_ok=True)
+        shutil.copyfile(results.FILE, FILE)
+    runs = kept()
+    for one in runs:
+        (KEPT / f"random-{one['seed']}.svg").write_text(plot.svg(one), encoding="utf-8")
+    told = json.loads(FILE.read_text(encoding="utf-8"))
+    PAGE.write_text(page(told, runs), encoding="utf-8")
+    print(f"{PAGE.name}: {len(ROWS) - len(missing(told))} of {len(ROWS)}, {len(runs)} random schedules")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

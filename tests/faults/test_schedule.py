@@ -1,0 +1,95 @@
+"""The random schedule: the same for the same seed, every fault in it, and nothing that leaks passes for flat."""
+
+from itertools import islice
+
+import pytest
+from tests.faults import endurance, holding, table
+from tests.faults.endurance import Played, excused, judged
+from tests.faults.history import BROKEN, Call, History
+from tests.faults.holding import Reading
+from tests.faults.repertoire import REPERTOIRE
+from tests.faults.schedule import Turn, turns
+
+HOLDS = {name: fault.holds for name, fault in REPERTOIRE.items()}
+
+
+def test_a_seed_is_a_schedule() -> None:
+    """The same seed draws the same turns with the same numbers, another one others; each round plays every fault."""
+    drawn = list(islice(turns(7, HOLDS), 60))
+    again = list(islice(turns(7, HOLDS), 60))
+    assert drawn == again
+    assert [one.random("crash").random() for one in drawn] == [one.random("crash").random() for one in again]
+    assert drawn != list(islice(turns(8, HOLDS), 60))
+    assert len({one.seed for one in drawn}) == 60
+    for first in range(0, 60, len(HOLDS)):
+        assert {one.faults[0] for one in drawn[first : first + len(HOLDS)]} == set(HOLDS)
+
+
+def test_faults_of_a_turn_can_meet() -> None:
+    """One to three at once, and never two that take hold of the same thing."""
+    drawn = list(islice(turns(1, HOLDS), 500))
+    assert {len(one.faults) for one in drawn} == {1, 2, 3}
+    assert all(len({HOLDS[name] for name in one.faults}) == len(one.faults) for one in drawn)
+
+
+def test_the_repertoire_is_of_the_table() -> None:
+    """Each fault that is composed is one of the table's rows."""
+    assert {fault.row for fault in REPERTOIRE.values()} <= {row.name for row in table.ROWS}
+
+
+def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[Reading]:
+    return [
+        Reading(
+            float(at), at % 3 != 0, 2 * (80 << 20), (80 << 20) + grow * at, 40 + files * at // 600, 8 + connections * at // 600
+        )
+        for at in range(600)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "grown"),
+    [
+        (readings(), []),
+        (readings(grow=50_000), ["bytes of the oldest worker"]),
+        (readings(files=30), ["files of the oldest worker"]),
+        (readings(connections=12), ["connections to the database"]),
+    ],
+    ids=["flat", "memory", "files", "connections"],
+)
+def test_what_grows_is_noticed(read: list[Reading], grown: list[str]) -> None:
+    """Thirty megabytes, thirty files or twelve connections in ten minutes are a leak."""
+    assert [one.what for one in holding.growth(read) if not one.flat] == grown
+
+
+def turn(*faults: str) -> Turn:
+    return Turn(0, faults, "0/0")
+
+
+def asked(at: float, status: int = 200) -> Call:
+    return Call("list", "t/a", "", at, at + 0.01, status, {"retry_after": 1})
+
+
+def test_each_turn_must_recover() -> None:
+    """Success that comes back only six seconds after the second turn breaks I5, although all is well in the end."""
+    played = [Played(turn("crash"), 1.0, 2.0, 3.0), Played(turn("drip"), 10.0, 11.0, 20.0)]
+    good = [asked(2 + n / 50) for n in range(400)] + [asked(18 + n / 50) for n in range(400)]
+    bad = [asked(11 + n / 10, 503) for n in range(65)]
+    assert "I5" not in judged(History(good), played, [])
+    assert judged(History(good + bad), played, [])["I5"] == ["turn 0 (drip): 6.1 s"]
+    assert played[0].recovery == 0.0
+
+
+def test_only_a_killed_worker_may_break_connections() -> None:
+    """A connection that breaks in the turn of such a fault is excused, one that breaks in another is not."""
+    played = [Played(turn("worker killed"), 1.0, 2.0, 3.0), Played(turn("drip"), 10.0, 11.0, 12.0)]
+    assert excused(asked(1.5, BROKEN), played)
+    assert not excused(asked(10.5, BROKEN), played)
+    assert not excused(asked(1.5, 500), played)
+
+
+def test_a_starved_machine_says_nothing_about_time() -> None:
+    """What broke only in time is unclear where the machine had none; what was lost is lost."""
+    told = {"broken": {"I4": ["x"]}, "machine_kept_away": 0.5}
+    assert endurance.unclear(told)
+    assert not endurance.unclear(told | {"machine_kept_away": 0.1})
+    assert not endurance.unclear(told | {"broken": {"I1": ["x"]}})
