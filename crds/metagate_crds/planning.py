@@ -16,6 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 from metagate_crds import reasons
 from metagate_crds.compiling import compile_world
 from metagate_crds.declared import Declared, LastGood, Namespace, ObjectKey
+from metagate_crds.defaulting import defaulted
 from metagate_crds.explaining import flattened
 from metagate_crds.paths import Step
 from metagate_crds.snapshot import Compiled
@@ -106,7 +107,7 @@ def proposed(current: World, specs: Mapping[ObjectKey, Any], *, prune: bool = Fa
             objects[key] = Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, age, spec)
         else:
             objects[key] = (
-                known if _same(known.spec, spec) else replace(known, spec=spec, generation=known.generation + 1)
+                known if _alike(key, known.spec, spec) else replace(known, spec=spec, generation=known.generation + 1)
             )
     spaces = dict(current.namespaces)
     for key in objects:
@@ -254,6 +255,11 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or _spelt(one) == _spelt(other)
 
 
+def _alike(key: ObjectKey, one: Any, other: Any) -> bool:
+    """Whether two specs say the same: a cluster's has its defaults written in, a file's need not."""
+    return _same(one, other) or _same(defaulted(key.kind, one), defaulted(key.kind, other))
+
+
 def _by_path(path: tuple[Step, ...]) -> list[tuple[int, int | str]]:
     return [(0, step) if isinstance(step, int) else (1, step) for step in path]
 
@@ -271,7 +277,7 @@ def _objects(current: World, then: World) -> dict[str, tuple[ObjectKey, ...]]:
     return {
         "added": tuple(sorted(after.keys() - before.keys())),
         "changed": tuple(
-            sorted(key for key in after.keys() & before.keys() if not _same(before[key].spec, after[key].spec))
+            sorted(key for key in after.keys() & before.keys() if not _alike(key, before[key].spec, after[key].spec))
         ),
         "removed": tuple(sorted(before.keys() - after.keys())),
     }

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from tests.cluster.control_plane import eventually
+from tests.cluster.control_plane import eventually, manifests
 from tests.operator.machinery import Operator, Tenancy
 from tests.unit.cli.running import metagate
 
@@ -14,12 +15,16 @@ async def test_a_plan_against_the_cluster_is_what_becomes_of_it(
     """What would be, from the API server's listing; after kubectl apply it is so, and nothing is left to do."""
     tenancy.apply(*tenancy.world())
     tenancy.wait_ready("pb/indexer")
+    everything = tmp_path / "world.yaml"
+    everything.write_text(manifests([_placed(each, tenancy.namespace) for each in tenancy.world()]))
+    cluster = ("--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-n", tenancy.namespace)
+    same = metagate("plan", everything, *cluster)
+    assert same.returncode == 0, same.stdout  # the API server wrote its defaults into what was applied
     changed = next(each for each in tenancy.world() if each["kind"] == "Manifest")
     changed = {**changed, "spec": {**changed["spec"], "environment": {"tier": "planned"}}}
-    changed["metadata"] = {**changed["metadata"], "namespace": tenancy.namespace}
+    changed = _placed(changed, tenancy.namespace)
     file = tmp_path / "manifest.json"
     file.write_text(json.dumps(changed))
-    cluster = ("--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-n", tenancy.namespace)
     done = metagate("plan", file, *cluster, "-o", "json")
     assert done.returncode == 2, done.stderr
     told = json.loads(done.stdout)
@@ -34,3 +39,7 @@ async def test_a_plan_against_the_cluster_is_what_becomes_of_it(
     assert again.returncode == 0, again.stdout + again.stderr
     looked = metagate("doctor", "--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-o", "json")
     assert {"answers, and serves every kind"} <= {one["says"] for one in json.loads(looked.stdout)}
+
+
+def _placed(resource: dict[str, Any], namespace: str) -> dict[str, Any]:
+    return {**resource, "metadata": {**resource["metadata"], "namespace": namespace}}

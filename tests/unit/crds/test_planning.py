@@ -145,6 +145,16 @@ def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, 
     assert {who for who in before.keys() | packets.keys() if before.get(who) != packets.get(who)} <= told
 
 
+def test_what_an_api_server_fills_in_is_no_change():
+    """Specs with and without the defaults of the schema say the same; another value does not."""
+    written = declared("Principal", "p", {"suspended": False, "type": "component", "scope": "Namespace"})
+    profile = declared("Profile", "worker", {"secretRefs": [{"name": "db", "ref": "DB", "kind": None}]})
+    now = world(written, profile)
+    filled = {"secretRefs": [{"name": "db", "ref": "DB", "kind": "Env", "required": True}]}
+    assert plan(now, proposed(now, {written.key: {}, profile.key: filled})).empty
+    assert not plan(now, proposed(now, {written.key: {"suspended": True}})).empty
+
+
 def test_ten_thousand_bindings_in_seconds():
     """A Manifest that ten thousand Bindings use."""
     now = world(*crowd(10_000))
