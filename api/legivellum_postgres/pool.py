@@ -1,8 +1,13 @@
 """A pool of a fixed size whose connections carry no state (DESIGN §3 rule 5)."""
 
+import logging
+
 import asyncpg
 
 from legivellum_postgres.driver import translated
+
+# A database that is away is told once, by whoever follows it; the driver would print a traceback at every attempt.
+logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 async def _nothing(_connection: asyncpg.Connection) -> None:

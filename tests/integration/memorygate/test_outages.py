@@ -95,9 +95,9 @@ async def test_identity_is_not_asked_while_a_request_is_answered(client: httpx.A
 
 @pytest.mark.invariant("INV-061", "INV-121")
 async def test_without_its_database_nothing_is_accepted_and_it_recovers_alone(
-    client: httpx.AsyncClient, away: LedgerDatabase
+    client: httpx.AsyncClient, away: LedgerDatabase, caplog: pytest.LogCaptureFixture
 ):
-    """Every write is 503 with Retry-After and none is stored; liveness holds; afterwards it works again."""
+    """Every write is 503 with Retry-After and none is stored; liveness holds; no traceback; afterwards it works again."""
     first = accepted(task_id="before", principal_ai="alice")
     assert (await client.post("/receipts", json=first, headers=ALICE.headers)).status_code == 201
     lost = accepted(task_id="during", principal_ai="alice")
@@ -114,6 +114,7 @@ async def test_without_its_database_nothing_is_accepted_and_it_recovers_alone(
             await asyncio.sleep(0.1)
     answer = await client.get("/inbox", headers=ALICE.headers)
     assert [item["obligation_id"] for item in answer.json()["items"]] == ["before", "during"]
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 async def test_what_is_published_is_known_within_a_poll(client: httpx.AsyncClient, place: Town):
