@@ -150,7 +150,7 @@ def rollback(
             resource(declaration(each)), sys.stdout, sort_keys=False, explicit_start=True, allow_unicode=False
         )
     if not wanted:
-        print("# Everything declared then is declared so now.")
+        print("# Everything declared then is served so now; --all prints it, to mend what was broken since.")
 
 
 def _objects(asked: Gate, revision: int | None) -> dict[tuple[str, str, str], dict[str, Any]]:
