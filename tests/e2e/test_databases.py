@@ -162,7 +162,7 @@ def through(cluster: Cluster, *values: str) -> None:
         "database.external.caSecret=pg-ca",
     )
     told = (*told, "database.external.sslMode=verify-full", *values)
-    settings = (part for value in told for part in ("--set", value))
+    settings = (part for value in told for part in ("--set-string", value))
     cluster.helm("upgrade", SPARE, str(CHART), "-n", SPARE, "--reuse-values", *settings)
     cluster.rolled_out(SPARE, "deployment/spare-metagate-operator", "deployment/spare-metagate-api")
 
