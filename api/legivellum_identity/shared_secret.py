@@ -35,7 +35,7 @@ class SharedSecret:
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"JWT_ALGORITHM must be one of {', '.join(sorted(ALGORITHMS))}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a short secret is the operator's choice; docs/security.md advises
+            warnings.simplefilter("ignore")  # about short ones, which the gate's settings refuse
             object.__setattr__(self, "key", OctKey.import_key(self.secret))
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:

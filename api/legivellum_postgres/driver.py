@@ -38,6 +38,8 @@ def _why(error: BaseException, code: str) -> str:
         return "nothing listens at its address"
     if isinstance(error, ssl.SSLError):
         return "its certificate is not the one expected"
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return "what its URL or a PG… variable says cannot be used"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return REFUSALS.get(code, code or type(error).__name__)

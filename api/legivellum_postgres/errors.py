@@ -4,7 +4,8 @@
 DatabaseError
 ├── Unavailable       away, frozen, full, read-only, restarting: answer 503, ask again later
 │   └── RowRefused    there, but it refuses a value
-└── SchemaMismatch    not migrated, by a newer release, or a right is missing
+├── SchemaMismatch    not migrated, by a newer release, or a right is missing
+└── UnusableAddress   the URL is malformed: nobody has asked anything yet
 """
 
 
@@ -27,3 +28,7 @@ class RowRefused(Unavailable):
 
 class SchemaMismatch(DatabaseError):
     """The database's schema is not the one this release needs."""
+
+
+class UnusableAddress(DatabaseError):
+    """The database's URL is malformed."""

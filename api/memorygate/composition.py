@@ -20,7 +20,8 @@ from memorygate.signatures import Signers
 
 
 def compose(settings: Settings) -> Application:
-    """An application that connects by itself when it starts to serve. Raises SignersUnreadable."""
+    """An application that connects by itself when it starts to serve. Raises SignersUnreadable, UnusableAddress."""
+    ledger_dsn, identity_dsn = settings.dsn, settings.identity_dsn
     signers = Signers.none() if settings.signers_file is None else Signers.from_file(Path(settings.signers_file))
     directory = Directory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
     authenticator = Authenticator(
@@ -35,11 +36,11 @@ def compose(settings: Settings) -> Application:
 
     async def ledger() -> Ledger:
         return await Ledger.connect(
-            settings.dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8
+            ledger_dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8
         )
 
     async def identity() -> IdentityReader:
-        return await IdentityReader.connect(settings.identity_dsn)
+        return await IdentityReader.connect(identity_dsn)
 
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:

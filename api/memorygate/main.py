@@ -23,12 +23,21 @@ app = typer.Typer(
     help="MemoryGate: the append-only ledger of receipts. It remembers; it does not decide.",
 )
 
+
+
+def _address(url: str | None) -> str | None:
+    from legivellum_postgres.address import address
+
+    return None if url is None else address(url, "MEMORYGATE_DATABASE_URL")
+
+
 Dsn = Annotated[
     str,
     typer.Option(
         "--database-url",
         envvar=["MEMORYGATE_DATABASE_URL", "DATABASE_URL"],
         help="PostgreSQL, as a role that may do this.",
+        callback=_address,
     ),
 ]
 
@@ -65,7 +74,8 @@ def migrate(
 @app.command()
 def verify(
     database_url: Annotated[
-        str | None, typer.Option("--database-url", envvar=["MEMORYGATE_DATABASE_URL", "DATABASE_URL"])
+        str | None,
+        typer.Option("--database-url", envvar=["MEMORYGATE_DATABASE_URL", "DATABASE_URL"], callback=_address),
     ] = None,
     archive: Annotated[list[Path] | None, typer.Option(help="Check these files instead; no database needed.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Derive inboxes and counts anew (as the owner).")] = False,

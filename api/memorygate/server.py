@@ -42,6 +42,7 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status."""
     configure_log(settings)
     _log.info("settings", **settings.masked())
+    compose(settings)  # a worker that cannot start would be started for ever
     require_free(settings.host, settings.port)
     with bound(settings.host, settings.port) as reservation, added_up(settings.workers):
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from legivellum_postgres.address import address
 
 DATABASE_URL = "postgresql://memorygate_writer@127.0.0.1:5432/metagate"
 
@@ -105,19 +107,21 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, _Environment(settings_cls)
 
-    @field_validator("database_url", "identity_database_url", mode="after")
-    @classmethod
-    def _plain_driver(cls, url: SecretStr | None) -> SecretStr | None:
-        return None if url is None else SecretStr(url.get_secret_value().replace("+asyncpg", "", 1))
-
     @property
     def dsn(self) -> str:
-        return self.database_url.get_secret_value()
+        """Raises UnusableAddress."""
+        return address(self.database_url.get_secret_value(), "MEMORYGATE_DATABASE_URL")
 
     @property
     def identity_dsn(self) -> str:
-        """A password of its own goes into the URL: libpq's one variable (PGPASSWORD) is the writer's."""
-        url = (self.identity_database_url or self.database_url).get_secret_value()
+        """A password of its own goes into the URL: libpq's one variable (PGPASSWORD) is the writer's.
+
+        Raises UnusableAddress.
+        """
+        if self.identity_database_url is None:
+            url = self.dsn
+        else:
+            url = address(self.identity_database_url.get_secret_value(), "MEMORYGATE_IDENTITY_DATABASE_URL")
         if self.identity_database_password is None:
             return url
         parts = urlsplit(url)

@@ -37,7 +37,7 @@ def shared_secret(settings: Settings) -> SharedSecret | None:
 def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> Application:
     """An application that connects by itself when it starts to serve.
 
-    Raises UnusableSettingError; OSError for a file that cannot be read.
+    Raises UnusableSettingError and UnusableAddress; OSError for a file that cannot be read.
     """
     try:
         return _composed(settings, declared)
@@ -48,6 +48,7 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
 def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application:
     shared = shared_secret(settings)
     keys, tokens = KeyRing(), TokenVerifier(audience=settings.audience, shared=shared)
+    dsn = settings.dsn
     pending: list[Application] = []
 
     async def resolve(credentials: Sequence[Credential]) -> list[Identity | None]:
@@ -66,7 +67,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     )
 
     async def connect() -> Reader:
-        return await Reader.connect(settings.dsn, size=settings.pool_size, prepared=settings.prepared_statements)
+        return await Reader.connect(dsn, size=settings.pool_size, prepared=settings.prepared_statements)
 
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:

@@ -11,7 +11,11 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from legivellum_postgres.address import address
+
 PUBLISHED_JWT_SECRET = "change-me-in-production"  # noqa: S105  # the seeds' example; everybody knows it
+SHORTEST_JWT_SECRET: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""Bytes, by algorithm: a shorter key can be guessed from one token (RFC 7518 §3.2)."""
 DATABASE_URL = "postgresql://metagate:metagate@db:5432/metagate"
 
 
@@ -57,10 +61,19 @@ class Settings(BaseSettings):
     )
     jwt_secret: SecretStr | None = _seed("JWT_SECRET", None, "Key of HS256 tokens; unset: HS256 is off (D-37).")
     jwt_algorithm: Literal["HS256", "HS384", "HS512"] = _seed("JWT_ALGORITHM", "HS256", "Algorithm of those tokens.")
-    jwt_issuer: str = _seed("JWT_ISSUER", "metagate", "Their `iss`; subjects are declared with it.", min_length=1)
+    jwt_issuer: str = _seed(
+        "JWT_ISSUER",
+        "metagate",
+        "Their `iss`; subjects are declared with it. Operator and admission do not hold the secret: naming the issuer "
+        "there says that HS256 is on.",
+        min_length=1,
+    )
     jwt_audience: str | None = _seed("JWT_AUDIENCE", None, "Their `aud`; unset: not checked.")
     jwt_namespaces: str | None = _seed(
-        "JWT_NAMESPACES", None, "Which namespaces may claim their subjects; unset: `*` standalone, none in a cluster."
+        "JWT_NAMESPACES",
+        None,
+        "Which namespaces may claim their subjects, by commas or spaces, for whoever compiles; `*`: any. Unset: `*` "
+        "standalone, none in a cluster.",
     )
     api_key_header: str = _seed("API_KEY_HEADER", "X-API-Key", "Name of the header that carries an API key.")
     debug: bool = _seed("DEBUG", False, "Log at debug level. Nothing else changes.")
@@ -81,7 +94,7 @@ class Settings(BaseSettings):
     )
 
     # ── trust ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    allow_insecure: bool = _own("ALLOW_INSECURE", False, "Accept the published example as JWT_SECRET.")
+    allow_insecure: bool = _own("ALLOW_INSECURE", False, "Accept the published example, or a short one, as JWT_SECRET.")
     audience: str = _own("AUDIENCE", "metagate", "The audience a token must be made for.", min_length=1)
     public_url: str | None = _own(
         "PUBLIC_URL", None, "Base URL that discovery names; unset: paths only. Host headers are never trusted."
@@ -152,20 +165,28 @@ class Settings(BaseSettings):
         return SecretStr(scheme.removesuffix("+asyncpg") + separator + rest)
 
     @model_validator(mode="after")
-    def _not_the_published_secret(self) -> Self:
-        secret = self.jwt_secret
-        if secret is not None and secret.get_secret_value() == PUBLISHED_JWT_SECRET and not self.allow_insecure:
-            raise ValueError(
-                "JWT_SECRET is the published example, which everybody knows: choose another, "
-                "or say METAGATE_ALLOW_INSECURE=true"
-            )
+    def _not_a_weak_secret(self) -> Self:
+        secret = None if self.jwt_secret is None else self.jwt_secret.get_secret_value()
+        if secret is not None and not self.allow_insecure:
+            if secret == PUBLISHED_JWT_SECRET:
+                raise ValueError(
+                    "JWT_SECRET is the published example, which everybody knows: choose another, "
+                    "or say METAGATE_ALLOW_INSECURE=true"
+                )
+            least = SHORTEST_JWT_SECRET[self.jwt_algorithm]
+            if len(secret.encode()) < least:
+                raise ValueError(
+                    f"JWT_SECRET must have {least} bytes or more for {self.jwt_algorithm} (RFC 7518, 3.2): "
+                    "take one from `openssl rand -base64 48`, or say METAGATE_ALLOW_INSECURE=true"
+                )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("METAGATE_TLS_CERT and METAGATE_TLS_KEY belong together")
         return self
 
     @property
     def dsn(self) -> str:
-        return self.database_url.get_secret_value()
+        """Raises UnusableAddress: only whoever uses the database is told that its URL is malformed."""
+        return address(self.database_url.get_secret_value(), "DATABASE_URL")
 
     @property
     def deadline_seconds(self) -> float:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from metagate_api.settings import Settings
 from metagate_crds.declared import CompileSettings
 
+Place = Literal["standalone", "cluster", "files"]
 
-def compile_settings(system_namespace: str, settings: Settings | None = None) -> CompileSettings:
-    """Standalone: every namespace may claim subjects of the shared secret unless JWT_NAMESPACES says otherwise."""
+_EVERYWHERE: Final = ("*",)
+
+
+def compile_settings(
+    system_namespace: str, settings: Settings | None = None, *, place: Place = "files"
+) -> CompileSettings:
+    """What `metagate dev` (standalone), the operator and admission (cluster), `validate`, `compile` and `plan` (files)
+    compile by.
+
+    HS256 is on while JWT_SECRET is set. Operator and admission must not hold the secret, and files may be meant for a
+    cluster: there naming JWT_ISSUER says that it is on. Who may claim its subjects when JWT_NAMESPACES is unset: nobody
+    in a cluster, everybody elsewhere.
+    """
     settings = settings or Settings()
+    told = settings.jwt_secret is not None or (place != "standalone" and "jwt_issuer" in settings.model_fields_set)
     names = settings.jwt_namespaces
+    unsaid = () if place == "cluster" else _EVERYWHERE
     return CompileSettings(
         system_namespace=system_namespace,
         default_sla_seconds=settings.default_startup_sla_seconds,
-        jwt_issuer=settings.jwt_issuer if settings.jwt_secret is not None else None,
-        jwt_namespaces=("*",) if names is None else tuple(name for name in names.replace(",", " ").split() if name),
+        jwt_issuer=settings.jwt_issuer if told else None,
+        jwt_namespaces=unsaid if names is None else tuple(names.replace(",", " ").split()),
     )
 
 

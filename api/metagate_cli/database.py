@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from legivellum_postgres.address import address
 from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, migrate
 
 
@@ -34,12 +35,12 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
 
     Raises:
         PostgresError: the embedded server cannot start; says what to do.
-        StoreError: the database at `url` is away or not ours to migrate.
+        StoreError: the database at `url` is away or not ours to migrate, or `url` is malformed.
 
     """
     if url is not None:
         passwords = _passwords(directory)
-        owner = url.replace("+asyncpg", "", 1)
+        owner = address(url, "--database-url")
         await migrate(owner, passwords=passwords)
         yield Database(
             owner,

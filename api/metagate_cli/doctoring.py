@@ -45,6 +45,9 @@ def doctor(
     output: Printed = Output.TABLE,
 ) -> None:
     """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
+    from legivellum_postgres.address import address
+
+    database_url = address(database_url, "DATABASE_URL") if database_url else None
     found: list[Observation] = []
     with working("looking"):
         if database_url:

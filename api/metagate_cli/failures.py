@@ -27,7 +27,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     module = type(error).__module__
     if module.startswith("metagate_postgres"):
         return str(error), UNABLE
-    if name == "UnusableSettingError":
+    if name in {"UnusableSettingError", "UnusableAddress"}:
         return f"a setting is wrong: {error}", UNABLE
     if name == "ValidationError" and module.startswith("pydantic"):
         return f"a setting is wrong: {_settings(error)}", UNABLE

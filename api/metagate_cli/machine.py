@@ -101,11 +101,12 @@ async def machine(
         book = SightingBook()
         source = DirectorySource(resources, book, system_namespace=SYSTEM_NAMESPACE)
         shared = TakingTurns(publisher)
+        compiling = compile_settings(SYSTEM_NAMESPACE, settings, place="standalone")
         reconciler = Reconciler(
             source=source,
             publisher=shared,
             reporter=VerdictLog(source.origin),
-            compile_settings=compile_settings(SYSTEM_NAMESPACE, settings),
+            compile_settings=compiling,
             settings=writing,
             book=book,
             mirror=mirror,
@@ -120,7 +121,7 @@ async def machine(
             asyncio.create_task(_watch(found, data), name="database"),
         ]
         ended = asyncio.create_task(_first(tasks), name="ended")
-        writer = DirectoryWriter(source, system_namespace=SYSTEM_NAMESPACE)
+        writer = DirectoryWriter(source, compiling)
         declared = FilesFromRequests(writer)
         try:
             await _either(reconciler.published(), ended)

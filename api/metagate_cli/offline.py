@@ -19,7 +19,7 @@ from metagate_crds.compiling import compile_world
 from metagate_crds.snapshot import Compiled, Row
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
-from metagate_crds.world import Declared, Namespace, ObjectKey, World
+from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
 from metagate_operator.directory_source import DUPLICATE_OBJECT
 from metagate_operator.documents import MAX_BYTES, Contents, Document, Problem, read_documents
 from metagate_operator.tree import SUFFIXES, UNREADABLE
@@ -46,6 +46,9 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
         Stop: a path does not exist or cannot be listed.
 
     """
+    from metagate_cli.choices import compile_settings
+
+    settings = compile_settings(system_namespace)
     findings: list[Problem] = []
     documents: dict[ObjectKey, Document] = {}
     skipped = 0
@@ -63,10 +66,16 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
     for key, document in documents.items():
         findings.extend(
             Problem(document.file, document.line_of(each.path), each.path, each.reason, each.message)
-            for each in validate(key.kind, document.spec, namespace=key.namespace, system_namespace=system_namespace)
+            for each in validate(
+                key.kind,
+                document.spec,
+                namespace=key.namespace,
+                system_namespace=system_namespace,
+                reserved_issuer=settings.jwt_issuer,
+            )
         )
-    world, compiled = _compiled(documents, system_namespace, oldest_first=True)
-    _, backwards = _compiled(documents, system_namespace, oldest_first=False)
+    world, compiled = _compiled(documents, settings, oldest_first=True)
+    _, backwards = _compiled(documents, settings, oldest_first=False)
     for key, document in documents.items():
         _judge(compiled, backwards, key, document, findings, notes)
     return Examined(_sorted(findings), _sorted(notes), len(documents), skipped, world, compiled)
@@ -115,14 +124,12 @@ def _condition(compiled: Compiled, key: ObjectKey, name: str) -> Condition | Non
 
 
 def _compiled(
-    documents: dict[ObjectKey, Document], system_namespace: str, *, oldest_first: bool
+    documents: dict[ObjectKey, Document], settings: CompileSettings, *, oldest_first: bool
 ) -> tuple[World, Compiled]:
-    from metagate_cli.choices import compile_settings
-
     order = sorted(documents, reverse=not oldest_first)
-    names = {system_namespace, *(key.namespace for key in documents if key.namespace)}
+    names = {settings.system_namespace, *(key.namespace for key in documents if key.namespace)}
     world = World(
-        compile_settings(system_namespace),
+        settings,
         [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in sorted(names)],
         [
             Declared(

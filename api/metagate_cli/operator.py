@@ -68,20 +68,18 @@ def operator(
             envvar="METAGATE_ISSUER_NETWORKS",
         ),
     ] = "",
-    jwt_issuer: Annotated[str, typer.Option(envvar=["METAGATE_JWT_ISSUER", "JWT_ISSUER"], hidden=True)] = "",
-    jwt_namespaces: Annotated[
-        str, typer.Option(envvar=["METAGATE_JWT_NAMESPACES", "JWT_NAMESPACES"], hidden=True)
-    ] = "",
 ) -> None:
     """Watch, compile, publish, report; until a signal."""
     if context.invoked_subcommand is not None:
         return
     import uuid
+    from dataclasses import replace
     from datetime import timedelta
 
+    from legivellum_postgres.address import address
     from metagate_api import journal
     from metagate_api.settings import Settings
-    from metagate_crds.world import CompileSettings
+    from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.connection import KubernetesError
     from metagate_operator.cluster.leadership import LeadershipLost
     from metagate_operator.cluster.preflight import NotReady
@@ -91,9 +89,10 @@ def operator(
 
     if not database_url:
         raise Stop("no database: set METAGATE_DATABASE_URL")
+    dsn = address(database_url, "METAGATE_DATABASE_URL")
     settings = Settings()
     options = Options(
-        dsn=database_url,
+        dsn=dsn,
         identity=f"{identity or 'metagate-operator'}_{uuid.uuid4().hex[:8]}",
         kubeconfig=None if kubeconfig is None else str(kubeconfig),
         namespace=system_namespace,
@@ -107,11 +106,8 @@ def operator(
         issuer_ca=issuer_ca_file,
         issuer_networks=issuer_networks,
         ledger=LedgerSettings().access,
-        compile=CompileSettings(
-            system_namespace=system_namespace,
-            default_sla_seconds=default_sla_seconds,
-            jwt_issuer=jwt_issuer or None,
-            jwt_namespaces=tuple(each.strip() for each in jwt_namespaces.split(",") if each.strip()),
+        compile=replace(
+            compile_settings(system_namespace, settings, place="cluster"), default_sla_seconds=default_sla_seconds
         ),
         writer=WriterSettings(),
     )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from metagate_crds import reasons
 from metagate_crds.declared import CompileSettings, Declared, LastGood, ObjectKey
 from metagate_crds.facts import BindingFacts, Facts, IssuerFacts, PrincipalFacts, facts
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PROFILE
@@ -74,11 +73,9 @@ def _examined(declared: Declared, settings: CompileSettings) -> tuple[Facts | No
         declared.spec,
         namespace=declared.key.namespace,
         system_namespace=settings.system_namespace,
+        reserved_issuer=settings.jwt_issuer,
     )
-    counted = None if model is None else facts(model)
-    if isinstance(counted, IssuerFacts) and settings.jwt_issuer is not None and counted.issuer == settings.jwt_issuer:
-        return None, (Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"),)
-    return counted, findings
+    return None if model is None else facts(model), findings
 
 
 def _index(found: Held, settings: CompileSettings) -> None:

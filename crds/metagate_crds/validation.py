@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from metagate_crds import canonical, paths, reasons
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE
 from metagate_crds.models import SPECS, Spec
+from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.packet import MAX_BYTES
 from metagate_crds.shape import Walk
 from metagate_crds.verdict import Finding
@@ -19,14 +20,29 @@ _IN_PACKETS: Final = frozenset({PROFILE.name, MANIFEST.name, PRINCIPAL_BINDING.n
 
 
 def validate(
-    kind: str, spec: Any, *, namespace: str = "", system_namespace: str = "metagate-system"
+    kind: str,
+    spec: Any,
+    *,
+    namespace: str = "",
+    system_namespace: str = "metagate-system",
+    reserved_issuer: str | None = None,
 ) -> tuple[Finding, ...]:
-    """Every finding, sorted; empty means valid. Never raises for any spec, never quotes a value."""
-    return examined(kind, spec, namespace=namespace, system_namespace=system_namespace)[1]
+    """Every finding, sorted; empty means valid. Never raises for any spec, never quotes a value.
+
+    `reserved_issuer`: that of the shared secret while HS256 is on; no TokenIssuer may have it (D-37).
+    """
+    return examined(
+        kind, spec, namespace=namespace, system_namespace=system_namespace, reserved_issuer=reserved_issuer
+    )[1]
 
 
 def examined(
-    kind: str, spec: Any, *, namespace: str = "", system_namespace: str = "metagate-system"
+    kind: str,
+    spec: Any,
+    *,
+    namespace: str = "",
+    system_namespace: str = "metagate-system",
+    reserved_issuer: str | None = None,
 ) -> tuple[Spec | None, tuple[Finding, ...]]:
     """The model, when the spec is valid, and the findings, when it is not."""
     walk = Walk(forbid=kind in _IN_PACKETS)
@@ -38,6 +54,8 @@ def examined(
         findings += schema
         if kind == PRINCIPAL.name and namespace != system_namespace:
             findings += _place(spec)
+        if isinstance(model, TokenIssuerSpec) and reserved_issuer is not None and model.issuer == reserved_issuer:
+            findings.append(Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"))
         if not findings and kind in _IN_PACKETS and walk.at_most > MAX_BYTES:
             findings += _size(spec)
     return (None, tuple(sorted(set(findings)))) if findings else (model, ())

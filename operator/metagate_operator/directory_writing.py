@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.declared import CompileSettings, ObjectKey
 from metagate_crds.kinds import API_VERSION, KINDS
 from metagate_crds.validation import validate
 from metagate_operator.directory_source import DirectorySource
@@ -29,9 +29,9 @@ from metagate_operator.documents import Document, Problem, read_documents, spans
 class DirectoryWriter:
     """Writes into the directory that `source` reads. One writer per directory."""
 
-    def __init__(self, source: DirectorySource, *, system_namespace: str = "metagate-system") -> None:
+    def __init__(self, source: DirectorySource, settings: CompileSettings | None = None) -> None:
         self._source = source
-        self._system_namespace = system_namespace
+        self._settings = settings or CompileSettings()
         self._lock = asyncio.Lock()
 
     async def write(self, key: ObjectKey, resource: Mapping[str, Any]) -> bool | tuple[Problem, ...]:
@@ -68,7 +68,13 @@ class DirectoryWriter:
         document = contents.documents[0]
         if document.key != key:
             return (Problem("request", 1, "metadata", "InvalidDocument", "names another object than the request"),)
-        findings = validate(key.kind, document.spec, namespace=key.namespace, system_namespace=self._system_namespace)
+        findings = validate(
+            key.kind,
+            document.spec,
+            namespace=key.namespace,
+            system_namespace=self._settings.system_namespace,
+            reserved_issuer=self._settings.jwt_issuer,
+        )
         return tuple(Problem("request", 0, each.path, each.reason, each.message) for each in findings)
 
     def _replace(self, key: ObjectKey, present: Document | None, text: str | None) -> None:

@@ -78,6 +78,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
             ],
         },
         "ledger": {"url": "https://memorygate.ledger:8443/base"},
+        "hs256": {"secretName": "hs256", "audience": "metagate", "namespaces": ["team-a", "team-b"]},
         "networkPolicy": {
             "issuers": [{"to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}], "port": 443}],
             "apiServer": [{"ipBlock": {"cidr": "198.51.100.1/32"}}],

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.chart.rendering import ENVIRONMENT, MATRIX, ROOT, Chart, containers, of_kind, pods
+from tests.chart.rendering import ENVIRONMENT, MATRIX, ROOT, Chart, Object, containers, environment, of_kind, pods
 
 from metagate_api.settings import Settings, names
 from metagate_operator.ledger_settings import LedgerSettings
@@ -52,3 +52,35 @@ def test_every_argument_is_understood(chart: Chart):
         ).stdout  # fmt: skip
         for option in options:
             assert option in said, f"metagate {command} {option}"
+
+
+def test_the_shared_secret_is_the_apis_alone(chart: Chart):
+    """D-37: hs256 gives the API the secret, and tells operator and admission the issuer and who may claim its subjects."""
+    told = {"METAGATE_JWT_ISSUER", "METAGATE_JWT_NAMESPACES"}
+    off, on = (
+        chart.render({}),
+        chart.render({"hs256": {"secretName": "mine", "issuer": "corp", "namespaces": ["a", "b"]}}),
+    )
+    assert not [name for each in _environments(off).values() for name in each if "JWT" in name]
+    found = _environments(on)
+    for part in ("operator", "admission"):
+        assert {name: value for name, value in found[part].items() if "JWT" in name} == dict(
+            zip(sorted(told), ("corp", "a,b"), strict=True)
+        )
+    assert found["api"]["METAGATE_JWT_SECRET"] == ("mine", "jwt-secret")
+    assert found["api"]["METAGATE_JWT_ISSUER"] == "corp"
+
+
+def test_the_retention_is_a_value(chart: Chart):
+    """RECEIPT_RETENTION_HOURS reaches the process that purges, 72 unless said otherwise (001:109)."""
+    for values, hours in (({}, "72"), ({"operator": {"receiptRetentionHours": 24}}, "24")):
+        assert _environments(chart.render(values))["operator"]["METAGATE_RECEIPT_RETENTION_HOURS"] == hours
+
+
+def _environments(objects: list[Object]) -> dict[str, dict[str, object]]:
+    """By container, those of the Deployments."""
+    return {
+        container["name"]: environment(container)
+        for each in of_kind(objects, "Deployment").values()
+        for container in each["spec"]["template"]["spec"]["containers"]
+    }

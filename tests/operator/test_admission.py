@@ -85,6 +85,22 @@ def test_forbidden_keys_are_refused_wherever_they_hide(tenancy: Tenancy, webhook
     assert not tenancy.kubectl.get("-n", tenancy.namespace, "manifests,profiles,principalbindings")["items"]
 
 
+def test_the_issuer_of_the_shared_secret_is_nobody_elses(tenancy: Tenancy, cluster: Cluster) -> None:
+    """D-37: told that HS256 is on, the webhook refuses a TokenIssuer with its issuer, and lets any other pass."""
+    spec = {"audiences": ["metagate"], "algorithms": ["RS256"], "jwks": {"source": "URL", "url": "https://x.example"}}
+    with Admission.running(cluster, METAGATE_JWT_ISSUER="corp"):
+        for issuer in ("corp", "corp-too"):
+            applied = {
+                "apiVersion": "metagate.legivellum.io/v1alpha1",
+                "kind": "TokenIssuer",
+                "metadata": {"name": f"{tenancy.namespace}-{issuer}"},
+                "spec": {**spec, "issuer": issuer},
+            }
+            done = cluster.kubectl.run("apply", "--dry-run=server", "-f", "-", stdin=applied, check=False)
+            assert (done.returncode == 0) == (issuer != "corp"), done.stderr
+            assert ("is reserved for the shared secret" in done.stderr) == (issuer == "corp")
+
+
 @pytest.mark.invariant("INV-031")
 async def test_without_the_webhook_they_are_told_by_status_and_never_served(
     tenancy: Tenancy, operator: Operator

@@ -45,6 +45,18 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- /*
+What whoever compiles is told of HS256 (D-37): that it is on, and whose subjects it may be. Not the secret.
+*/ -}}
+{{- define "metagate.sharedIssuerEnv" -}}
+{{- with .Values.hs256 }}
+{{- if .secretName }}
+- {name: METAGATE_JWT_ISSUER, value: {{ .issuer | quote }}}
+- {name: METAGATE_JWT_NAMESPACES, value: {{ join "," .namespaces | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "metagate.podMetadata" -}}
 labels:
   {{- with .values.podLabels }}

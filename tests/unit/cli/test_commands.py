@@ -1,5 +1,6 @@
 """The small commands, and how every command fails: one line that says what to do, no traceback."""
 
+import os
 import re
 import subprocess
 import sys
@@ -77,6 +78,44 @@ def test_failures_are_one_line(arguments: list[str], code: int, says: str) -> No
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["serve"], ["migrate"], ["operator"], ["doctor"], ["dev", "--resources", "/"]])
+def test_a_malformed_database_url(command: list[str]) -> None:
+    """One line that names the setting and nothing that stands in it, with the exit code of a wrong setting."""
+    url = "postgresql://u:hunter2@h:port/x"
+    if command[0] == "dev":
+        command = [*command, "--database-url", url]
+    done = metagate(*command, DATABASE_URL=url, KUBECONFIG="/nowhere")
+    assert done.returncode == 3, done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("metagate: a setting is wrong: ")
+    assert "--database-url" in said or "DATABASE_URL" in said
+    assert "hunter2" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        (["serve"], "MEMORYGATE_DATABASE_URL"),
+        (["serve"], "MEMORYGATE_IDENTITY_DATABASE_URL"),
+        (["verify"], "MEMORYGATE_DATABASE_URL"),
+        (["export", "--before", "2026-01-01"], "MEMORYGATE_DATABASE_URL"),
+    ],
+)
+def test_a_malformed_database_url_of_the_ledger(command: list[str], setting: str) -> None:
+    """The ledger's command says it in the same way."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from memorygate.main import main; main()", *command],
+        env={**os.environ, "MEMORYGATE_PORT": "0", setting: "postgresql://u:hunter2@h:port/x"},  # noqa: TID251 - handed on
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert f"memorygate: {setting} names a port that is not a number" in done.stderr
     assert "hunter2" not in done.stderr
 
 

@@ -7,7 +7,7 @@ from metagate_api.settings import PUBLISHED_JWT_SECRET, Settings, names
 
 SEEDS = {
     "DATABASE_URL": ("database_url", "postgresql://metagate:metagate@db:5432/metagate", "postgresql://a:b@h/d"),
-    "JWT_SECRET": ("jwt_secret", None, "another-secret"),
+    "JWT_SECRET": ("jwt_secret", None, "another-secret-" * 5),
     "JWT_ALGORITHM": ("jwt_algorithm", "HS256", "HS512"),
     "JWT_ISSUER": ("jwt_issuer", "metagate", "https://issuer.example"),
     "API_KEY_HEADER": ("api_key_header", "X-API-Key", "X-Other"),
@@ -42,6 +42,21 @@ def test_the_seeds_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain(getattr(Settings(), field)) == other
 
 
+@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_short_secret_refuses_to_start(algorithm: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7518 §3.2: a key as long as its hash, in bytes; the refusal says so and not the secret."""
+    monkeypatch.setenv("JWT_ALGORITHM", algorithm)
+    monkeypatch.setenv("JWT_SECRET", "s" * (least - 1))
+    with pytest.raises(ValidationError, match=f"JWT_SECRET must have {least} bytes") as refused:
+        Settings()
+    assert "sss" not in str(refused.value)
+    monkeypatch.setenv("METAGATE_ALLOW_INSECURE", "true")
+    assert Settings().jwt_secret is not None
+    monkeypatch.delenv("METAGATE_ALLOW_INSECURE")
+    monkeypatch.setenv("JWT_SECRET", "é" * (least // 2))
+    assert Settings().jwt_secret is not None
+
+
 @pytest.mark.invariant("INV-036")
 def test_the_published_secret_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """D-37: the example everybody knows is refused, DEBUG or not; only an explicit word allows it."""
@@ -72,7 +87,7 @@ def test_asyncpg_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_printed_once_masked() -> None:
     """What is printed at start holds no secret, in any form."""
-    settings = Settings(database_url="postgresql://u:canary-one@h/d", jwt_secret="canary-two")
+    settings = Settings(database_url="postgresql://u:canary-one@h/d", jwt_secret="canary-two" * 4)
     for text in (str(settings.masked()), str(settings), repr(settings)):
         assert "canary" not in text
 

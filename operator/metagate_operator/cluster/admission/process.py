@@ -65,7 +65,7 @@ async def admit(options: Options) -> None:
         warn = Neighbours(kubernetes, options.compile).warnings if kubernetes is not None and options.warnings else None
         server = _Server(
             uvicorn.Config(
-                Application(system_namespace=options.namespace, warn=warn),
+                Application(options.compile, warn=warn),
                 host=options.host,
                 port=options.port,
                 ssl_context_factory=lambda *_: context,

@@ -8,13 +8,14 @@ from typing import Any
 from metagate_crds.kinds import GROUP, KINDS
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Finding
+from metagate_crds.world import CompileSettings
 
 API_VERSION = "admission.k8s.io/v1"
 SHOWN = 100
 WARNING_LIMIT = 256
 
 
-def judge(request: Mapping[str, Any], *, system_namespace: str) -> tuple[Finding, ...]:
+def judge(request: Mapping[str, Any], settings: CompileSettings) -> tuple[Finding, ...]:
     """Everything wrong with the object of the request; nothing, when the request is none of our business.
 
     Not ours: other groups, subresources, deletions, objects that are being deleted, and updates that leave the spec as
@@ -35,7 +36,11 @@ def judge(request: Mapping[str, Any], *, system_namespace: str) -> tuple[Finding
     if isinstance(before, dict) and before.get("spec") == found.get("spec"):
         return ()
     return validate(
-        kind["kind"], found.get("spec"), namespace=request.get("namespace") or "", system_namespace=system_namespace
+        kind["kind"],
+        found.get("spec"),
+        namespace=request.get("namespace") or "",
+        system_namespace=settings.system_namespace,
+        reserved_issuer=settings.jwt_issuer,
     )
 
 

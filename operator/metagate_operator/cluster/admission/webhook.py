@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 
 from metagate_crds.kinds import GROUP, KINDS, VERSION
+from metagate_crds.world import CompileSettings
 from metagate_operator.cluster.admission.review import answer, judge
 
 log = structlog.get_logger(__name__)
@@ -34,8 +35,10 @@ SECONDS = Histogram(
 class Application:
     """`POST /validate`, `/livez`, `/readyz`, `/metrics`. Holds no state: any replica answers any review."""
 
-    def __init__(self, *, system_namespace: str, warn: Warn | None, ready: Callable[[], bool] = lambda: True) -> None:
-        self._system_namespace = system_namespace
+    def __init__(
+        self, settings: CompileSettings, *, warn: Warn | None, ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._settings = settings
         self._warn = warn
         self._ready = ready
 
@@ -66,7 +69,7 @@ class Application:
             return 413, b"too large\n", "text/plain"
         try:
             request = json.loads(body)["request"]
-            findings = judge(request, system_namespace=self._system_namespace)
+            findings = judge(request, self._settings)
         except (ValueError, KeyError, TypeError, RecursionError):
             return 400, b"not an AdmissionReview\n", "text/plain"
         ours = request.get("operation") in {"CREATE", "UPDATE"} and not request.get("subResource")

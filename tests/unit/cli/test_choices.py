@@ -1,0 +1,56 @@
+"""What compiles by which settings: `metagate dev`, operator and admission, `validate` and `compile`."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from tests.unit.cli.running import metagate
+
+from metagate_api.settings import Settings
+from metagate_cli.choices import Place, compile_settings
+
+SECRET = SecretStr("a-secret-of-more-than-thirty-two-bytes")
+ISSUER = """
+apiVersion: metagate.legivellum.io/v1alpha1
+kind: TokenIssuer
+metadata: {name: corp}
+spec:
+  issuer: corp
+  audiences: [metagate]
+  algorithms: [RS256]
+  jwks: {source: URL, url: "https://corp.example.com/keys"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "given", "issuer", "namespaces"),
+    [
+        ("standalone", {}, None, ("*",)),
+        ("standalone", {"jwt_issuer": "corp"}, None, ("*",)),
+        ("standalone", {"jwt_secret": SECRET}, "metagate", ("*",)),
+        ("standalone", {"jwt_secret": SECRET, "jwt_namespaces": "a"}, "metagate", ("a",)),
+        ("cluster", {}, None, ()),
+        ("cluster", {"jwt_issuer": "corp"}, "corp", ()),
+        ("cluster", {"jwt_secret": SECRET}, "metagate", ()),
+        ("cluster", {"jwt_issuer": "corp", "jwt_namespaces": "a, b  c"}, "corp", ("a", "b", "c")),
+        ("cluster", {"jwt_issuer": "corp", "jwt_namespaces": "*"}, "corp", ("*",)),
+        ("files", {}, None, ("*",)),
+        ("files", {"jwt_issuer": "corp", "jwt_namespaces": "a,b"}, "corp", ("a", "b")),
+    ],
+)
+def test_one_rule_for_the_shared_secret(
+    place: Place, given: dict[str, object], issuer: str | None, namespaces: tuple[str, ...]
+) -> None:
+    """D-37: on with the secret, or where nobody may hold it with its issuer; unset, nobody may claim in a cluster."""
+    found = compile_settings("metagate-system", Settings(**given), place=place)
+    assert (found.jwt_issuer, found.jwt_namespaces) == (issuer, namespaces)
+
+
+def test_files_may_not_take_the_shared_issuer(tmp_path: Path) -> None:
+    """D-37: `metagate validate` refuses a TokenIssuer that names JWT_ISSUER, once it is named."""
+    (tmp_path / "issuer.yaml").write_text(ISSUER)
+    assert metagate("validate", tmp_path).returncode == 0
+    refused = metagate("validate", tmp_path, JWT_ISSUER="corp")
+    assert refused.returncode == 1
+    assert "spec.issuer" in refused.stdout + refused.stderr
+    assert "reserved" in refused.stdout + refused.stderr
