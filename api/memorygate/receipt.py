@@ -24,9 +24,12 @@ KIB = 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _FRACTION = re.compile(r"\.\d+")
 _PLACEHOLDERS = frozenset({"na", "n/a", "tbd", "none", "null"})
+_LONGEST_PLACEHOLDER = max(map(len, _PLACEHOLDERS))
 
 
 def _named(text: str) -> str:
+    if len(text) > _LONGEST_PLACEHOLDER and text.isprintable() and text == text.strip():
+        return text  # what nearly every name is
     if not text.strip():
         raise ValueError("must not be blank")
     if text != text.strip():
@@ -191,16 +194,15 @@ def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
-    """The defaults that depend on other fields (SPEC §1.2)."""
-    complete = dict(values)
-    if complete.get("obligation_id") is None:
-        complete["obligation_id"] = complete.get("task_id")
-    if complete.get("for_principal") is None:
-        complete["for_principal"] = complete.get("principal_ai")
-    if complete.get("recipient_ai") is None:
-        escalated = complete.get("phase") == "escalate"
-        complete["recipient_ai"] = complete.get("escalation_to" if escalated else "emitter")
-    return complete
+    """The defaults that depend on other fields (SPEC §1.2), filled in where they are missing."""
+    if values.get("obligation_id") is None:
+        values["obligation_id"] = values.get("task_id")
+    if values.get("for_principal") is None:
+        values["for_principal"] = values.get("principal_ai")
+    if values.get("recipient_ai") is None:
+        escalated = values.get("phase") == "escalate"
+        values["recipient_ai"] = values.get("escalation_to" if escalated else "emitter")
+    return values
 
 
 def _defaults() -> dict[str, Any]:
