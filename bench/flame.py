@@ -22,7 +22,7 @@ import setting
 RESULTS = Path(__file__).resolve().parent / "results" / "flame.json"
 SECONDS = 10
 FRAME = re.compile(r"(?P<function>\S+) \((?P<file>[^)]*)\)")
-ROOT = "serve"
+LOOP = "asyncio.runners.Runner.run"
 
 
 def sampled(port: int, process: int, requests: list[bytes]) -> tuple[str, load.Tally]:
@@ -42,7 +42,7 @@ def stacks(raw: str) -> dict[str, int]:
     for line in raw.splitlines():
         frames, _, count = line.rpartition(" ")
         named = [_named(frame) for frame in frames.split(";")]
-        loop = next((at for at, name in enumerate(named) if name == "uvicorn.server.run"), -1)
+        loop = next((at for at, name in enumerate(named) if name == LOOP), -1)
         if loop >= 0:
             found[";".join(named[loop + 1 :]) or "event loop"] += int(count)
     return dict(found.most_common())

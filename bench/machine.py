@@ -41,6 +41,13 @@ def cpu_seconds(process: int) -> float:
     return total / TICKS
 
 
+def busy_seconds() -> float:
+    """What all processors have worked since the machine started."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
+    user, nice, system, _idle, _waiting, hard, soft, *_ = fields
+    return (user + nice + system + hard + soft) / TICKS
+
+
 def rss_megabytes(process: int) -> float:
     """What a process holds in memory, without its descendants."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -51,6 +58,8 @@ def children(process: int) -> list[int]:
 
 
 LOAD = "load generator"
+OTHERS = "others"
+"""Whatever else the machine did: large shares mean figures that say little."""
 
 
 class Shares:
@@ -58,7 +67,7 @@ class Shares:
 
     def __init__(self, processes: Mapping[str, int]) -> None:
         self._processes = processes
-        self._used = dict.fromkeys((LOAD, *processes), 0.0)
+        self._used = dict.fromkeys((LOAD, *processes, OTHERS), 0.0)
         self._seconds = 0.0
 
     @contextmanager
@@ -70,10 +79,11 @@ class Shares:
             self._used[name] += used - before[name]
 
     def _now(self) -> dict[str, float]:
-        return {
+        ours = {
             LOAD: time.process_time(),
             **{name: cpu_seconds(process) for name, process in self._processes.items()},
         }
+        return {**ours, OTHERS: busy_seconds() - sum(ours.values())}
 
     @property
     def shares(self) -> dict[str, float]:
