@@ -115,6 +115,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 limit = asked["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
                 paced.append(drive([one.request(keyed=True) for one in booters], rate=PACE * limit))
                 memory["under_load"] = max(memory.get("under_load", 0.0), held(workers))
+            single = load.drive("127.0.0.1", port, [booters[0].request(keyed=True)], connections=1, seconds=1, warm=0.3)
             time.sleep(1)
             memory["after"] = held(workers)
         alone = loader_alone([booters[0].request()], arguments.connections)
@@ -126,6 +127,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             "to_pgbench": PACE,
             **quantiles(paced),
         },
+        "one_connection_p50_ms": round(single.quantile(0.5), 2),
         "worker_mb": memory,
         # Of the boots with an Idempotency-Key; the warm-up's are taken to come as fast as the others.
         "wal_bytes_per_bootstrap": round(

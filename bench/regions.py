@@ -149,12 +149,7 @@ def measured_costs() -> Costs:
     part, processors = bench["bootstrap"], bench["machine"]["processors"]
     rate = statistics.mean(one["per_second"] for one in part["rows"])
     share = {name: of * processors / rate for name, of in part["cpu_shares"].items()}
-    matrix = json.loads((RESULTS / "matrix.json").read_text())["rows"]
-    alone = next(
-        one["p50_ms"]
-        for one in matrix
-        if (one["kind"], one["connections"], one["workers"], one["keep_alive"]) == ("API key", 1, 1, True)
-    )
+    alone = part["one_connection_p50_ms"]
     waiting = max(0.0, alone / 1_000 - share["Python"] - share["PostgreSQL"] - share["load generator"])
     return Costs(share["Python"], share["PostgreSQL"], waiting, share["load generator"])
 
