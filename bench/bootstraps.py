@@ -7,8 +7,10 @@ counted in the table afterwards: an answer without a row would be a lie.
 import argparse
 import asyncio
 import multiprocessing
+import re
 import statistics
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -90,10 +92,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
             )
             shares = machine.Shares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
+            rows_before = batched(port)
             workers = machine.children(process) or [process]
             memory = {"at_rest": held(workers)}
             drive([booter.request() for booter in booters])
-            written = 0
+            postgres = on.postgres.server_pid or 0
+            written, singles = 0, []
             paced: list[load.Tally] = []
             for number in range(arguments.rounds):
                 console.step(f"bootstraps: round {number + 1} of {arguments.rounds}")
@@ -103,19 +107,15 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                         measured.tallies.append(counted(on, drive, [booter.request(keyed=keyed) for booter in booters]))
                     if keyed:
                         written += asyncio.run(setting.written(on)) - before
-                    measured.pgbench.append(
-                        setting.pgbench(
-                            on,
-                            booters,
-                            connections=arguments.connections,
-                            seconds=max(1, round(arguments.seconds)),
-                            keyed=keyed,
-                        )
-                    )
+                    used = machine.cpu_seconds(postgres)
+                    measured.pgbench.append(reference(on, booters, arguments, keyed=keyed))
+                    if keyed:
+                        singles.append((machine.cpu_seconds(postgres) - used) / measured.pgbench[-1]["transactions"])
                 limit = asked["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
                 paced.append(drive([one.request(keyed=True) for one in booters], rate=PACE * limit))
                 memory["under_load"] = max(memory.get("under_load", 0.0), held(workers))
             single = load.drive("127.0.0.1", port, [booters[0].request(keyed=True)], connections=1, seconds=1, warm=0.3)
+            rows, statements = (after - before for after, before in zip(batched(port), rows_before, strict=True))
             time.sleep(1)
             memory["after"] = held(workers)
         alone = loader_alone([booters[0].request()], arguments.connections)
@@ -128,6 +128,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             **quantiles(paced),
         },
         "one_connection_p50_ms": round(single.quantile(0.5), 2),
+        "rows_per_statement": round(rows / statements, 1),
+        "single_statement_us": round(1e6 * statistics.median(singles)),
         "worker_mb": memory,
         # Of the boots with an Idempotency-Key; the warm-up's are taken to come as fast as the others.
         "wal_bytes_per_bootstrap": round(
@@ -142,6 +144,22 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     told(found)
     return found
+
+
+def reference(
+    on: setting.Base, booters: list[setting.Booter], arguments: argparse.Namespace, *, keyed: bool
+) -> dict[str, float]:
+    seconds = max(1, round(arguments.seconds))
+    return setting.pgbench(on, booters, connections=arguments.connections, seconds=seconds, keyed=keyed)
+
+
+def batched(port: int) -> tuple[float, float]:
+    """Bootstraps and the statements that carried them, so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^metagate_batch_rows_(sum|count)\{statement="bootstrap"\} ([0-9.e+]+)', text, re.MULTILINE)
+    named = {name: float(value) for name, value in found}
+    return named.get("sum", 0.0), named.get("count", 0.0)
 
 
 def held(workers: list[int]) -> float:

@@ -7,6 +7,9 @@ from typing import Any
 UTILISED = 0.6
 """How busy replicas and database are planned to be at the peak."""
 
+ROWS = 4
+"""Of a statement where little is busy. At the limit there are many more, and each is cheaper."""
+
 DAY = 86_400
 RETENTION_DAYS = 3
 
@@ -16,7 +19,8 @@ class Figures:
     """Microseconds of processor per boot, bytes per boot and per row, megabytes of a worker."""
 
     worker: float
-    database: float
+    statement: float
+    row: float
     commit: float
     wal: float
     startup_bytes: float
@@ -53,7 +57,8 @@ def figures(results: Mapping[str, Any]) -> Figures:
     part = results["bench"]["bootstrap"]
     return Figures(
         worker=micro["worker"],
-        database=micro["database"],
+        statement=micro["statement"],
+        row=micro["row"],
         commit=micro["commit"],
         wal=part["wal_bytes_per_bootstrap"],
         startup_bytes=world["startup"],
@@ -67,7 +72,7 @@ def taken(fleet: Fleet, of: Figures) -> Sequence[object]:
     """A row of the table: what the fleet's peak and its days take."""
     rate = fleet.peak / fleet.peak_within
     workers = rate * of.worker / 1e6 / UTILISED
-    processors = rate * of.database / 1e6 / UTILISED
+    processors = rate * (of.statement / ROWS + of.row) / 1e6 / UTILISED
     boots = fleet.pods * fleet.restarts
     disk = boots * RETENTION_DAYS * of.startup_bytes + boots * of.key_bytes + fleet.bindings * of.world_bytes
     return (
@@ -114,7 +119,9 @@ def page(results: Mapping[str, Any], head: str) -> list[str]:
     filled = head.format(
         date=results["bench"]["machine"]["date"],
         worker=round(of.worker),
-        database=round(of.database),
+        statement=round(of.statement),
+        row=round(of.row),
+        rows=ROWS,
         commit=f"{of.commit / 1_000:.1f}",
         wal=f"{of.wal:,.0f}",
         startup=f"{of.startup_bytes:,.0f}",

@@ -27,7 +27,7 @@ def described() -> dict[str, object]:
 
 
 def cpu_seconds(process: int) -> float:
-    """What a process and its descendants have used."""
+    """What a process and its descendants have used, those that have ended included."""
     total = 0
     family = {process}
     for stat in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
@@ -37,7 +37,7 @@ def cpu_seconds(process: int) -> float:
             continue
         if pid in family or int(fields[1]) in family:
             family.add(pid)
-            total += int(fields[11]) + int(fields[12])
+            total += sum(map(int, fields[11:15]))
     return total / TICKS
 
 

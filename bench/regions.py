@@ -23,12 +23,13 @@ ROWS, IN_FLIGHT, QUEUE, DEADLINE = 64, 2, 2_048, 0.45
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds: of a worker per boot, of the database's processors per boot, of waiting per commit; of the load
-    generator per boot, where it shares the processors.
+    """Seconds: of a worker per boot; of the database's processors per statement and per row; of waiting per commit; of
+    the load generator per boot, where it shares the processors.
     """
 
     worker: float
-    database: float
+    statement: float
+    row: float
     commit: float
     client: float
 
@@ -117,7 +118,7 @@ def simulate(region: Region, costs: Costs, seed: int = 1) -> dict[str, Any]:
                 if batch:
                     worker.in_flight += 1
                     outcome.statements += 1
-                    done = database.take(now, costs.database * len(batch)) + costs.commit
+                    done = database.take(now, costs.statement + costs.row * len(batch)) + costs.commit
                     at(done, "commit", (worker, batch))
         else:
             worker, batch = about
@@ -149,9 +150,13 @@ def measured_costs() -> Costs:
     part, processors = bench["bootstrap"], bench["machine"]["processors"]
     rate = statistics.mean(one["per_second"] for one in part["rows"])
     share = {name: of * processors / rate for name, of in part["cpu_shares"].items()}
-    alone = part["one_connection_p50_ms"]
-    waiting = max(0.0, alone / 1_000 - share["Python"] - share["PostgreSQL"] - share["load generator"])
-    return Costs(share["Python"], share["PostgreSQL"], waiting, share["load generator"])
+    # pgbench's statements carry one row, the gate's carry several: what is left is the statement's own.
+    single, several = part["single_statement_us"] / 1e6, part["rows_per_statement"]
+    row = max(0.0, (share["PostgreSQL"] * several - single) / (several - 1))
+    statement = max(0.0, single - row)
+    alone = part["one_connection_p50_ms"] / 1_000
+    waiting = max(0.0, alone - share["Python"] - single - share["load generator"])
+    return Costs(share["Python"], statement, row, waiting, share["load generator"])
 
 
 def regions() -> tuple[Region, ...]:
@@ -170,7 +175,7 @@ def regions() -> tuple[Region, ...]:
 def main() -> None:
     costs = measured_costs()
     found = [simulate(region, costs) for region in regions()]
-    micro = {name: round(1e6 * getattr(costs, name)) for name in ("worker", "database", "commit", "client")}
+    micro = {name: round(1e6 * getattr(costs, name)) for name in Costs.__slots__}
     (RESULTS / "regions.json").write_text(json.dumps({"microseconds": micro, "regions": found}, indent=2) + "\n")
     print(json.dumps({"microseconds": micro}))
     for one in found:

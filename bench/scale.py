@@ -99,7 +99,7 @@ SELECT p.tenant, uuidv7(s.shift), uuidv7(s.shift), now() + s.shift, now() + s.sh
 FROM (
     SELECT n, (n - {startups}) * (interval '72 hours' / {startups}) AS shift FROM generate_series({first}, {last}) AS n
 ) AS s
-JOIN people AS p ON p.n = 1 + (s.n * 7919) % {bindings}
+JOIN people AS p ON p.n = 1 + (s.n::bigint * 7919) % {bindings}
 JOIN metagate.binding AS b ON b.tenant = p.tenant AND b.principal_key = p.name
 """
 
@@ -184,8 +184,10 @@ async def sizes(on: setting.Base) -> dict[str, float]:
 def prepared(directory: Path, world: World) -> tuple[setting.Base, list[dict[str, str]], ExitStack]:
     """The world's server, built now unless it is there already."""
     stack = ExitStack()
-    on = stack.enter_context(setting.base(directory / str(world.bindings)))
     known = directory / f"{world.bindings}.json"
+    if not known.exists():  # nothing there, or what was given up half-way
+        shutil.rmtree(directory / str(world.bindings), ignore_errors=True)
+    on = stack.enter_context(setting.base(directory / str(world.bindings)))
     if not known.exists():
         console.step(f"building {world.name}")
         known.write_text(json.dumps(asyncio.run(build(on, world))))

@@ -236,6 +236,7 @@ def pgbench(
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     return {
         "rate": float(re.search(r"tps = ([\d.]+)", done.stdout)[1]),
+        "transactions": float(re.search(r"actually processed: (\d+)", done.stdout)[1]),
         "mean_ms": float(re.search(r"latency average = ([\d.]+)", done.stdout)[1]),
     }
 
