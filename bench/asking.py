@@ -119,31 +119,27 @@ def planned(*arguments: str, key_file: Path) -> float:
     return took
 
 
-async def measured(folder: Path, *, startups: int, build: bool, rounds: int) -> dict[str, Any]:
+async def measured(on: setting.Base, folder: Path, *, startups: int, build: bool, rounds: int) -> dict[str, Any]:
     key_file = folder / "admin.key"
-    fresh = not key_file.exists()
-    if fresh:
-        admin = mint()
-        declare(folder / "resources", admin)
-        key_file.write_text(admin.key)
-    with setting.base(folder / "database") as on:
-        async with apply.dev(folder / "resources", folder / "data", "--database-url", on.superuser) as url:
-            if not (folder / "filled").exists():
-                await fill(on, startups)
-                (folder / "filled").touch()
-            if build:
-                return {}
-            key = key_file.read_text()
-            ids = await some(on, 400)
-            await explained(url, key, ids[:50])
-            took = await explained(url, key, ids[50:])
-            draft = folder / "draft"
-            shutil.copytree(folder / "resources", draft, dirs_exist_ok=True)
-            (draft / "manifest.yaml").write_text(apply.manifest("north"))
-            files = [
-                planned(str(draft), "--against", str(folder / "resources"), key_file=key_file) for _ in range(rounds)
-            ]
-            server = [planned(str(draft), "--url", url, key_file=key_file) for _ in range(rounds)]
+    async with apply.dev(folder / "resources", folder / "data", "--database-url", on.superuser) as url:
+        if not (folder / "filled").exists():
+            await fill(on, startups)
+            (folder / "filled").touch()
+        if build:
+            return {}
+        key = key_file.read_text()
+        ids = await some(on, 400)
+        await explained(url, key, ids[:50])
+        took = await explained(url, key, ids[50:])
+        draft = folder / "draft"
+        shutil.copytree(folder / "resources", draft, dirs_exist_ok=True)
+        (draft / "manifest.yaml").write_text(apply.manifest("north"))
+        now = str(folder / "resources")
+        # in a thread: this loop goes on reading what the server says, which would wait otherwise
+        files = [
+            await asyncio.to_thread(planned, str(draft), "--against", now, key_file=key_file) for _ in range(rounds)
+        ]
+        server = [await asyncio.to_thread(planned, str(draft), "--url", url, key_file=key_file) for _ in range(rounds)]
     return {
         "bindings": BINDINGS,
         "startups": startups,
@@ -165,10 +161,14 @@ def main() -> None:
     folder = arguments.data or Path(tempfile.mkdtemp(prefix="metagate-asking-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
+    if not (folder / "admin.key").exists():
+        admin = mint()
+        declare(folder / "resources", admin)
+        (folder / "admin.key").write_text(admin.key)
     try:
-        found = asyncio.run(
-            measured(folder, startups=arguments.startups, build=arguments.build, rounds=arguments.rounds)
-        )
+        with setting.base(folder / "database") as on:
+            work = measured(on, folder, startups=arguments.startups, build=arguments.build, rounds=arguments.rounds)
+            found = asyncio.run(work)
     finally:
         if arguments.data is None:
             shutil.rmtree(folder, ignore_errors=True)
