@@ -119,7 +119,8 @@ def bootstraps(found: Found) -> Lines:
             {part["paced"]["p999_ms"]:.1f} ms (p99.9).
         """),
         *prose(f"""
-            Of the processors during these rounds: {shares}. The load generator alone, against a server that does
+            Of the processors during these rounds: {shares}; *others* is whatever else ran on the machine, and a tenth
+            of it is enough to spoil a p99. The load generator alone, against a server that does
             nothing, reaches {part["load_generator_alone_per_second"]:,} per second. A worker holds
             {memory["at_rest"]:.0f} MB at rest, {memory["under_load"]:.0f} MB under load, {memory["after"]:.0f} MB
             afterwards.
@@ -174,7 +175,7 @@ def matrix(found: Found) -> Lines:
 
 def beside(found: Found) -> Lines:
     part = found["beside"]
-    columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms")
+    columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms", "late")
     return [
         "## Beside bootstraps",
         "",
