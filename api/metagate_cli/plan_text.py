@@ -10,6 +10,8 @@ from metagate_cli.terminal import painted
 
 _SHOWN: Final = 8
 _LINES: Final = 200
+_COMMENT: Final = 60_000
+"""Bytes that a comment on a pull request may have; GitHub takes 65,536 characters."""
 _STYLES: Final = {"+": "green", "-": "red", "~": "yellow", "!": "red"}
 _MARKS: Final = {"added": "+", "changed": "~", "removed": "-"}
 _WORDS: Final = {
@@ -33,10 +35,20 @@ def text(told: dict[str, Any], *, wide: bool = False) -> str:
 def markdown(told: dict[str, Any]) -> str:
     """For a pull request: no line of it can be anything but text."""
     lines = ["### MetaGate plan", "", f"**{_summary(told)}**"]
-    for title, section in _sections(told):
+    room = _COMMENT
+    sections = list(_sections(told))
+    for place, (title, section) in enumerate(sections):
         shown = section[:_LINES]
         more = [f"… {len(section) - _LINES} lines more"] if len(section) > _LINES else []
-        lines += ["", f"#### {title}", "", *fenced([*shown, *more], "diff")]
+        block = ["", f"#### {title}", "", *fenced([*shown, *more], "diff")]
+        room -= sum(len(line.encode()) + 1 for line in block)
+        if room < 0:
+            lines += [
+                "",
+                f"… and {len(sections) - place} parts more, which are too long for a comment: see the plan itself.",
+            ]
+            break
+        lines += block
     return "\n".join(lines)
 
 

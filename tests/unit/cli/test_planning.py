@@ -50,3 +50,20 @@ def test_errors_exit_with_1(tmp_path: Path) -> None:
     assert metagate("plan", QUICKSTART).returncode == 1
     assert metagate("plan", QUICKSTART, "--nonsense").returncode == 1
     assert metagate("plan", QUICKSTART, "--url", "http://127.0.0.1:9", "--key-file", broken).returncode == 1
+
+
+def test_markdown_fits_into_a_comment(tmp_path: Path) -> None:
+    """However much changes, a pull request takes it, and what was left out is said."""
+    head = "apiVersion: metagate.legivellum.io/v1alpha1"
+    many = [
+        f"{head}\nkind: Principal\nmetadata: {{name: p{number}}}\nspec: {{}}\n---\n"
+        f"{head}\nkind: PrincipalBinding\nmetadata: {{name: p{number}}}\nspec: {{principalRef: {{name: p{number}}}, "
+        f"profileRef: {{name: writer}}, manifestRef: {{name: search}}, components: [c{number}], "
+        f"overrides: {{environment: {{note: '{'a b ' * 60}{number}'}}}}}}\n"
+        for number in range(60)
+    ]
+    (tmp_path / "many.yaml").write_text("---\n".join(many))
+    done = metagate("plan", tmp_path, "--against", QUICKSTART, "--no-prune", "-o", "markdown")
+    assert done.returncode == 2, done.stderr
+    assert 50_000 < len(done.stdout) < 65_536
+    assert "too long for a comment" in done.stdout
