@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-e2e clean
+.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -96,6 +96,14 @@ docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link follo
 lock: $(STAMP)   ## pin the dependencies again
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded pyproject.toml -o requirements.lock
+
+test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/console
+	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \
+	    else echo "NOT RUN: the console in a browser, which needs Debian's chromium: apt-get install chromium"; fi
+
+screenshots: test-browser ## the same, and the pictures that docs/console.md shows, anew
+	@mkdir -p docs/images/console
+	@for picture in $$(sed -nE 's/.*images\/console\/([a-z-]+\.png).*/\1/p' docs/console.md); do cp build/console/$$picture docs/images/console/; done
 
 test-e2e: $(STAMP) ## the chart on a real node (root on Debian): images, install, pods that boot, upgrade, rollback, uninstall; USE_EXISTING_CLUSTER=true for another
 	@METAGATE_E2E=1 $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)

@@ -15,7 +15,7 @@ from legivellum_http.batching import Batcher, Shape
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
 from legivellum_http.edge import Edge, Hot
-from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
+from legivellum_http.exchange import Answer, App, Exchange, Receive, Scope, Send, problem_answer
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
 from metagate_api import admin, catalogue, doors, introspection, past, startups, views
@@ -42,9 +42,11 @@ Lifespan = Callable[[Gate], Any]
 class Application:
     """What the server serves, and the state behind it (`gate`)."""
 
-    asgi: Edge
+    asgi: App
     gate: Gate
     routes: FastAPI
+    farewell: Callable[[], None]
+    """Called before the server stops: what lasts (streams) ends."""
 
 
 def create_app(
@@ -82,7 +84,7 @@ def create_app(
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
 
-    asgi = Edge(
+    edge = Edge(
         routes,
         hot=hot,
         methods=catalogue.methods,
@@ -91,7 +93,12 @@ def create_app(
         observe=observe,
         body_bytes=settings.body_bytes,
     )
-    return Application(asgi, gate, routes)
+    if not settings.console:
+        return Application(edge, gate, routes, lambda: None)
+    from metagate_api.consoling import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
+
+    shown = console(gate, edge, observe)
+    return Application(shown, gate, routes, shown.close)
 
 
 def unavailable(error: Exception) -> Problem | None:

@@ -68,7 +68,7 @@ async def explain_principal(request: Request, caller: Admin, key: Key, tenant: I
     boot = None if "\0" in key else await gate_of(request).reader.past.standing(whose, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
-    return said(await _explained(gate_of(request), whose, boot))
+    return said(await explained_boot(gate_of(request), whose, boot))
 
 
 @router.get("/explain/startup/{startup_id}")
@@ -77,10 +77,14 @@ async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenan
     boot = await gate_of(request).reader.past.booted(whose, startup_id)
     if boot is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
-    return said(await _explained(gate_of(request), whose, boot))
+    return said(await explained_boot(gate_of(request), whose, boot))
 
 
-async def _explained(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]:
+async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]:
+    """The packet of a boot, leaf by leaf, made again from what was declared.
+
+    Raises Refused: BINDING_INCOMPLETE, NOT_REBUILT.
+    """
     if boot.digest is None:
         raise refuse(Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid: there is no packet.")
     found = await gate.reader.past.layers(tenant, boot.principal_key, boot.revision)

@@ -1,5 +1,6 @@
 """Serving MetaGate: alone (`metagate serve`), with one worker or several, or inside `metagate dev`."""
 
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -9,9 +10,10 @@ from typing import Any
 import structlog
 import uvicorn
 from prometheus_client import start_http_server
+from pydantic import SecretStr
 
 from legivellum_http import serving as serving_
-from legivellum_http.edge import Edge
+from legivellum_http.exchange import App
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
 from legivellum_http.serving import added_up, bound, open_at_most, require_free, serve
@@ -33,7 +35,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def __call__(self) -> Edge:
+    def __call__(self) -> App:
         journal.configure(self._settings)
         Protocol.limits = limits(self._settings)
         return compose(self._settings).asgi
@@ -58,12 +60,20 @@ def run(settings: Settings) -> int:
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
     _check(settings)
+    settings = _with_a_secret(settings)
     require_free(settings.host, settings.port)
     with bound(settings.host, settings.port) as reservation, added_up(settings.workers), _metrics(settings):
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         _log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
         serve(_config(settings, Worker(settings), factory=True))
     return 0
+
+
+def _with_a_secret(settings: Settings) -> Settings:
+    """All workers sign the console's cookies alike: a secret that nobody chose is made before there are any."""
+    if settings.console_secret is not None or not settings.console:
+        return settings
+    return settings.model_copy(update={"console_secret": SecretStr(secrets.token_urlsafe(32))})
 
 
 def _config(settings: Settings, app: Any, *, factory: bool) -> uvicorn.Config:
@@ -116,4 +126,7 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
     chosen = _config(settings, application.asgi, factory=False)
     async with serving_.embedded(chosen, name="serve") as url:
         with _metrics(settings):
-            yield url
+            try:
+                yield url
+            finally:
+                application.farewell()

@@ -144,6 +144,18 @@ class Settings(BaseSettings):
         "CREDENTIALS_POLL_MS", 200, "How often published keys and issuers are looked for.", ge=20, le=10_000
     )
 
+    # ── the console ───────────────────────────────────────────────────────────────────────────────────────────────────
+    console: bool = _own("CONSOLE", False, "Serve the console at /console; `metagate dev` does unless told not to.")
+    console_secret: SecretStr | None = _own(
+        "CONSOLE_SECRET",
+        None,
+        "Signs the console's cookies; the same for all processes behind one address. Unset: made anew at each start.",
+        min_length=32,
+    )
+    console_minutes: int = _own(
+        "CONSOLE_MINUTES", 30, "How long a console session lasts; never longer than its credential.", ge=1, le=720
+    )
+
     # ── the witness ──────────────────────────────────────────────────────────────────────────────────────────────────
     ledger_url: str | None = _own("LEDGER_URL", None, "The ledger; set: startups are mirrored to it (D-04).")
 

@@ -48,6 +48,8 @@ def local_settings(host: str | None, port: int | None) -> Settings:
     chosen: dict[str, object] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     if sys.stderr.isatty() and "log_format" not in settings.model_fields_set:
         chosen["log_format"] = "console"
+    if "console" not in settings.model_fields_set:
+        chosen["console"] = True
     settings = settings.model_copy(update=chosen)
     journal.configure(settings)
     return settings

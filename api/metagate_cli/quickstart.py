@@ -109,7 +109,9 @@ def _suggest(url: str, resources: Path, data: Path) -> None:
         f"METAGATE_URL={url} METAGATE_API_KEY_FILE={shlex.quote(str(data / 'keys' / 'indexer.key'))} "
         f"{shlex.quote(sys.argv[0])} bootstrap --component-key {COMPONENT}"
     )
-    tell(f"""Two things to try, in another terminal:
+    tell(f"""Who booted, and why each was told what it was told: {url}/console (sign in with the key in {key})
+
+Two things to try, in another terminal:
 
   What is served, as the admin sees it:
     curl -s -H "X-API-Key: $(cat {key})" {url}/v1/admin/bindings

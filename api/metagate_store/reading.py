@@ -14,6 +14,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from metagate_store import answers
+from metagate_store.overview import Overviews
 from metagate_store.past import Past
 from metagate_store.pool import Pool
 from metagate_store.rows import (
@@ -58,6 +59,7 @@ class Reader:
         self._pool = pool
         self._behind = True  # the next look at the credentials may have much to say
         self.past = Past(pool)
+        self.overviews = Overviews(pool)
 
     @classmethod
     async def connect(

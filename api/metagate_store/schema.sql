@@ -32,6 +32,16 @@ CREATE TYPE metagate.declaration AS (
 
 ALTER TYPE metagate.declaration OWNER TO metagate_owner;
 
+CREATE TYPE metagate.found AS (
+	tenant uuid,
+	namespace text,
+	principal_key text,
+	type text,
+	suspended boolean
+);
+
+ALTER TYPE metagate.found OWNER TO metagate_owner;
+
 CREATE TYPE metagate.happening AS (
 	seq bigint,
 	revision bigint,
@@ -61,6 +71,23 @@ CREATE TYPE metagate.item AS (
 );
 
 ALTER TYPE metagate.item OWNER TO metagate_owner;
+
+CREATE TYPE metagate.overview AS (
+	at timestamp with time zone,
+	opened bigint,
+	ready bigint,
+	failed bigint,
+	starting bigint,
+	overdue bigint,
+	looked_back_to timestamp with time zone,
+	everything boolean,
+	minutes jsonb,
+	troubles jsonb,
+	latest jsonb,
+	tenants jsonb
+);
+
+ALTER TYPE metagate.overview OWNER TO metagate_owner;
 
 CREATE TYPE metagate.startup_view AS (
 	tenant uuid,
@@ -430,6 +457,19 @@ $$;
 
 ALTER FUNCTION metagate.id_moment(id uuid) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.issuers_seen(page integer) RETURNS TABLE(issuer text, source text, keys bigint, last_seen timestamp with time zone, misses integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT i.issuer, i.source, count(k.kid), max(k.last_seen), coalesce(max(k.misses), 0)
+    FROM (SELECT a.issuer, a.source FROM metagate.issuer AS a ORDER BY a.issuer LIMIT page) AS i
+    LEFT JOIN metagate.issuer_key AS k ON k.issuer = i.issuer AND k.retired_at IS NULL
+    GROUP BY i.issuer, i.source
+    ORDER BY i.issuer
+$$;
+
+ALTER FUNCTION metagate.issuers_seen(page integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) RETURNS SETOF metagate.item
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -592,6 +632,178 @@ BEGIN
 END $$;
 
 ALTER FUNCTION metagate.mark_credential() OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) RETURNS SETOF metagate.found
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT * FROM metagate.named_of(ARRAY[in_tenant], in_prefix, page) WHERE in_tenant IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.named_everywhere(in_prefix text, page integer) RETURNS SETOF metagate.found
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT n.* FROM (
+        SELECT coalesce(array_agg(t.tenant), '{}') AS tenants
+        FROM (SELECT a.tenant FROM metagate.tenant AS a WHERE a.retired_at IS NULL ORDER BY a.namespace, a.tenant LIMIT 1000) AS t
+    ) AS k
+    CROSS JOIN LATERAL metagate.named_of(k.tenants, in_prefix, page) AS n
+$$;
+
+ALTER FUNCTION metagate.named_everywhere(in_prefix text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page integer) RETURNS SETOF metagate.found
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    SELECT a.tenant, coalesce(t.namespace, ''), p.principal_key, p.type, p.suspended
+    FROM unnest(of_tenants) WITH ORDINALITY AS a (tenant, n)
+    LEFT JOIN metagate.tenant AS t ON t.tenant = a.tenant
+    CROSS JOIN LATERAL (
+        SELECT r.principal_key, r.type, r.suspended FROM metagate.principal AS r
+        WHERE r.tenant = a.tenant AND r.principal_key >= in_prefix AND r.principal_key < (in_prefix || chr(1114111))
+        ORDER BY r.tenant, r.principal_key LIMIT page
+    ) AS p
+    ORDER BY a.n, p.principal_key LIMIT page
+$$;
+
+ALTER FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) RETURNS SETOF metagate.overview
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT * FROM metagate.overview_of(ARRAY[in_tenant], ARRAY[span], most) WHERE in_tenant IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.overview_everywhere(span integer, most integer) RETURNS SETOF metagate.overview
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    WITH known AS MATERIALIZED (
+        SELECT t.tenant, greatest(20, span / 2 / greatest(1, count(*) OVER ()))::integer AS share
+        FROM (SELECT a.tenant FROM metagate.tenant AS a WHERE a.retired_at IS NULL ORDER BY a.namespace, a.tenant LIMIT 1000) AS t
+    ),
+    tried AS MATERIALIZED (
+        SELECT k.tenant, k.share, n.there, n.there >= k.share AS full
+        FROM known AS k
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS there FROM (
+                SELECT s.startup_id FROM metagate.startup AS s
+                WHERE s.tenant = k.tenant ORDER BY s.tenant DESC, s.startup_id DESC LIMIT k.share
+            ) AS f
+        ) AS n
+    ),
+    shared AS (
+        SELECT t.tenant, (t.share + CASE WHEN t.full
+            THEN greatest(0, span - sum(t.there) OVER ()) / greatest(1, count(*) FILTER (WHERE t.full) OVER ()) ELSE 0 END)::integer AS span
+        FROM tried AS t
+    )
+    SELECT o.*
+    FROM (SELECT coalesce(array_agg(h.tenant), '{}') AS tenants, coalesce(array_agg(h.span), '{}') AS spans FROM shared AS h) AS a
+    CROSS JOIN LATERAL metagate.overview_of(a.tenants, a.spans, most) AS o
+$$;
+
+ALTER FUNCTION metagate.overview_everywhere(span integer, most integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most integer) RETURNS SETOF metagate.overview
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    WITH looked AS MATERIALIZED (
+        SELECT t.tenant, s.startup_id, s.principal_key, s.component_key, s.opened_at, s.acknowledged_at, s.status,
+            s.status = 'OPEN' AND s.deadline_at < now() AS overdue
+        FROM unnest(of_tenants, spans) AS t (tenant, span)
+        CROSS JOIN LATERAL (
+            SELECT n.* FROM metagate.startup AS n
+            WHERE n.tenant = t.tenant
+            ORDER BY n.tenant DESC, n.startup_id DESC
+            LIMIT t.span
+        ) AS s
+    ),
+    hour AS MATERIALIZED (
+        SELECT l.tenant, floor(extract(epoch FROM now() - l.opened_at) / 60)::integer AS ago, count(*) AS opened,
+            count(*) FILTER (WHERE l.status = 'READY') AS ready, count(*) FILTER (WHERE l.status = 'FAILED') AS failed,
+            count(*) FILTER (WHERE l.overdue) AS overdue
+        FROM looked AS l
+        WHERE l.opened_at > now() - interval '1 hour'
+        GROUP BY 1, 2
+    ),
+    counted AS MATERIALIZED (
+        SELECT l.tenant, count(*) AS looked, min(l.opened_at) AS since, count(*) FILTER (WHERE l.overdue) AS overdue,
+            count(*) FILTER (WHERE l.status = 'OPEN' AND NOT l.overdue) AS starting
+        FROM looked AS l GROUP BY 1
+    ),
+    trouble AS MATERIALIZED (
+        SELECT l.tenant, l.principal_key, l.component_key, count(*) FILTER (WHERE l.overdue) AS overdue,
+            count(*) FILTER (WHERE NOT l.overdue) AS failed, max(l.opened_at) AS opened_at,
+            max(l.startup_id::text COLLATE "C") AS startup_id
+        FROM looked AS l
+        WHERE l.overdue OR l.status = 'FAILED'
+        GROUP BY 1, 2, 3
+        ORDER BY opened_at DESC LIMIT 1000
+    ),
+    recovered AS MATERIALIZED (
+        SELECT t.*, r.ready_at IS NOT NULL AND r.ready_at > t.opened_at AS up_again, r.ready_at
+        FROM trouble AS t
+        LEFT JOIN (
+            SELECT l.tenant, l.principal_key, l.component_key, max(l.acknowledged_at) AS ready_at
+            FROM looked AS l WHERE l.status = 'READY' GROUP BY 1, 2, 3
+        ) AS r ON r.tenant = t.tenant AND r.principal_key = t.principal_key AND r.component_key = t.component_key
+    )
+    SELECT now(),
+        (SELECT coalesce(sum(h.opened), 0) FROM hour AS h)::bigint, (SELECT coalesce(sum(h.ready), 0) FROM hour AS h)::bigint,
+        (SELECT coalesce(sum(h.failed), 0) FROM hour AS h)::bigint,
+        (SELECT coalesce(sum(c.starting), 0) FROM counted AS c)::bigint, (SELECT coalesce(sum(c.overdue), 0) FROM counted AS c)::bigint,
+        (SELECT min(c.since) FROM counted AS c),
+        NOT EXISTS (SELECT FROM counted AS c JOIN unnest(of_tenants, spans) AS t (tenant, span) ON t.tenant = c.tenant AND t.span <= c.looked),
+        (
+            SELECT coalesce(jsonb_agg(jsonb_build_array(m.ago, m.opened, m.ready, m.failed, m.overdue) ORDER BY m.ago), '[]')
+            FROM (
+                SELECT h.ago, sum(h.opened) AS opened, sum(h.ready) AS ready, sum(h.failed) AS failed, sum(h.overdue) AS overdue
+                FROM hour AS h GROUP BY 1
+            ) AS m
+        ),
+        (
+            SELECT coalesce(jsonb_agg(to_jsonb(w.*) ORDER BY w.up_again, w.opened_at DESC), '[]')
+            FROM (SELECT r.* FROM recovered AS r ORDER BY r.up_again, r.opened_at DESC LIMIT most) AS w
+        ),
+        (
+            SELECT coalesce(jsonb_agg(to_jsonb(n.*) ORDER BY n.startup_id DESC), '[]')
+            FROM (
+                SELECT l.tenant, l.startup_id, l.principal_key, l.component_key, l.opened_at, l.acknowledged_at, l.status, l.overdue
+                FROM looked AS l ORDER BY l.startup_id DESC LIMIT least(most, 12)
+            ) AS n
+        ),
+        (
+            SELECT coalesce(jsonb_agg(to_jsonb(n.*) ORDER BY n.namespace, n.tenant), '[]')
+            FROM (
+                SELECT t.tenant, t.namespace, coalesce(c.overdue, 0) AS overdue, coalesce(c.starting, 0) AS starting,
+                    coalesce(h.opened, 0) AS opened, coalesce(h.ready, 0) AS ready, coalesce(h.failed, 0) AS failed
+                FROM metagate.tenant AS t
+                LEFT JOIN counted AS c ON c.tenant = t.tenant
+                LEFT JOIN (
+                    SELECT o.tenant, sum(o.opened) AS opened, sum(o.ready) AS ready, sum(o.failed) AS failed FROM hour AS o GROUP BY 1
+                ) AS h ON h.tenant = t.tenant
+                WHERE t.tenant = ANY (of_tenants)
+            ) AS n
+        )
+$$;
+
+ALTER FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most integer) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) RETURNS TABLE(outcome text, component_key text, packet_id uuid, issued_at timestamp with time zone, deadline_at timestamp with time zone, status text, digest text, body bytea, revision bigint, compiled_at timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -898,6 +1110,21 @@ $$;
 
 ALTER FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.startup_everywhere(in_startup uuid) RETURNS TABLE(tenant uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    SELECT t.tenant FROM metagate.tenant AS t
+    CROSS JOIN LATERAL (
+        SELECT s.tenant FROM metagate.startup AS s WHERE s.tenant = t.tenant AND s.startup_id = in_startup LIMIT 1
+    ) AS f
+    LIMIT 1
+$$;
+
+ALTER FUNCTION metagate.startup_everywhere(in_startup uuid) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) RETURNS SETOF metagate.startup_view
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1026,6 +1253,15 @@ CREATE FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer
 $$;
 
 ALTER FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.tenants_everywhere(page integer) RETURNS TABLE(tenant uuid, namespace text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT t.tenant, t.namespace FROM metagate.tenant AS t WHERE t.retired_at IS NULL ORDER BY t.namespace, t.tenant LIMIT page
+$$;
+
+ALTER FUNCTION metagate.tenants_everywhere(page integer) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals jsonb, services jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1639,6 +1875,10 @@ REVOKE ALL ON TYPE metagate.declaration FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.declaration TO metagate_api;
 
+REVOKE ALL ON TYPE metagate.found FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.found TO metagate_api;
+
 REVOKE ALL ON TYPE metagate.happening FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.happening TO metagate_api;
@@ -1646,6 +1886,10 @@ GRANT ALL ON TYPE metagate.happening TO metagate_api;
 REVOKE ALL ON TYPE metagate.item FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.item TO metagate_api;
+
+REVOKE ALL ON TYPE metagate.overview FROM PUBLIC;
+
+GRANT ALL ON TYPE metagate.overview TO metagate_api;
 
 REVOKE ALL ON TYPE metagate.startup_view FROM PUBLIC;
 
@@ -1699,6 +1943,10 @@ REVOKE ALL ON FUNCTION metagate.id_moment(id uuid) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.id_moment(id uuid) TO metagate_publisher;
 
+REVOKE ALL ON FUNCTION metagate.issuers_seen(page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.issuers_seen(page integer) TO metagate_api;
+
 REVOKE ALL ON FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.item(in_tenant uuid, in_kind text, in_name text) TO metagate_api;
@@ -1718,6 +1966,26 @@ REVOKE ALL ON FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_rev
 GRANT ALL ON FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revision bigint) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.mark_credential() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.named_everywhere(in_prefix text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.named_everywhere(in_prefix text, page integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.overview_everywhere(span integer, most integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.overview_everywhere(span integer, most integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) FROM PUBLIC;
 
@@ -1757,6 +2025,10 @@ REVOKE ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) FROM PU
 
 GRANT ALL ON FUNCTION metagate.startup(in_tenant uuid, in_startup uuid) TO metagate_api;
 
+REVOKE ALL ON FUNCTION metagate.startup_everywhere(in_startup uuid) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.startup_everywhere(in_startup uuid) TO metagate_api;
+
 REVOKE ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component text, in_principal text, after_startup uuid, page integer, span integer) TO metagate_api;
@@ -1776,6 +2048,10 @@ GRANT ALL ON FUNCTION metagate.state() TO metagate_publisher;
 REVOKE ALL ON FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.summary(in_tenant uuid, in_principal text, span integer) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.tenants_everywhere(page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.tenants_everywhere(page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.topology(in_tenant uuid) FROM PUBLIC;
 

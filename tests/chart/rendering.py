@@ -77,6 +77,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
                 {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
             ],
         },
+        "console": {"enabled": True, "secretName": "console-cookies", "sessionMinutes": 60},
         "ledger": {"url": "https://memorygate.ledger:8443/base"},
         "hs256": {"secretName": "hs256", "audience": "metagate", "namespaces": ["team-a", "team-b"]},
         "networkPolicy": {

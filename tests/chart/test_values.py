@@ -47,6 +47,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"ledger": {"url": "http://memorygate:8001"}, "operator": {"namespaces": ["team-a"]}},
         "which operator.namespaces leaves out",
     ),
+    ({"console": {"enabled": True}}, "console.secretName is empty: set it to a Secret"),
     (
         {"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
         "not both: everything would be scraped twice",

@@ -4,16 +4,22 @@ REVOKE ALL ON SCHEMA metagate FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA metagate FROM PUBLIC, metagate_publisher, metagate_api, metagate_identity;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA metagate FROM PUBLIC, metagate_publisher, metagate_api, metagate_identity;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA metagate FROM PUBLIC, metagate_publisher, metagate_api, metagate_identity;
-REVOKE ALL ON TYPE metagate.startup_view, metagate.item, metagate.boot, metagate.declaration, metagate.happening FROM PUBLIC;
+REVOKE ALL ON TYPE
+    metagate.startup_view, metagate.item, metagate.boot, metagate.declaration, metagate.happening, metagate.overview, metagate.found
+FROM PUBLIC;
 GRANT USAGE ON SCHEMA metagate TO metagate_publisher, metagate_api, metagate_identity;
-GRANT USAGE ON TYPE metagate.startup_view, metagate.item, metagate.boot, metagate.declaration, metagate.happening TO metagate_api;
+GRANT USAGE ON TYPE
+    metagate.startup_view, metagate.item, metagate.boot, metagate.declaration, metagate.happening, metagate.overview, metagate.found
+TO metagate_api;
 
 -- The API asks questions; it touches no table.
 GRANT EXECUTE ON FUNCTION
     metagate.bootstrap, metagate.report, metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.packet_now,
     metagate.startup, metagate.startups, metagate.startups_everywhere, metagate.items, metagate.items_everywhere, metagate.item,
     metagate.policy_profile, metagate.topology, metagate.state, metagate.booted, metagate.standing, metagate.layers,
-    metagate.history, metagate.history_everywhere, metagate.declared_at, metagate.summary
+    metagate.history, metagate.history_everywhere, metagate.declared_at, metagate.summary,
+    metagate.overview, metagate.overview_everywhere, metagate.tenants_everywhere, metagate.issuers_seen, metagate.named,
+    metagate.named_everywhere, metagate.startup_everywhere
 TO metagate_api;
 
 -- Another gate may look up who speaks (D-48).

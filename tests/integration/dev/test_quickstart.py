@@ -73,6 +73,8 @@ def test_it_stays_and_says_what_to_try(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert len(answer.json()["items"]) == 2
         assert "bootstrap --component-key indexer_main" in said
+        assert f"{url}/console" in said
+        assert httpx.get(f"{url}/console/sign-in").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(30)

@@ -18,11 +18,16 @@ CLUSTER_WIDE = {
     "history_everywhere",
     "startups_everywhere",
     "items_everywhere",
+    "overview_everywhere",
+    "tenants_everywhere",
+    "named_everywhere",
+    "issuers_seen",
     "state",
     "credentials",
     "credential_mark",
 }
-"""Functions of the API that take no tenant: D-51's, the credential loader's (D-45), and how fresh the database is."""
+"""Functions of the API that take no tenant: D-51's, the credential loader's (D-45), and how fresh the database is and the
+issuers' keys are, which discovery names to everybody."""
 BY_CREDENTIAL = {"resolve"}
 MANY_TENANTS = {"bootstrap", "report"}
 """Their first argument is one tenant per row."""
@@ -97,6 +102,8 @@ async def test_who_may_execute_what(database: Database) -> None:
         "bootstrap", "report", "resolve", "credentials", "credential_mark", "packet_now", "startup", "startups",
         "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "state",
         "booted", "standing", "layers", "history", "history_everywhere", "declared_at", "summary",
+        "overview", "overview_everywhere", "tenants_everywhere", "issuers_seen", "named", "named_everywhere",
+        "startup_everywhere",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "state"}
@@ -215,6 +222,8 @@ async def test_no_session_state(database: Database) -> None:
     await reader.startups(None)
     await reader.listing("bindings", who.tenant)
     await reader.topology(who.tenant)
+    await reader.overviews.overview(who.tenant)
+    await reader.overviews.overview(None)
     await reader.state()
     async with taken(reader._pool) as connection:
         assert await connection.fetch(read) == before

@@ -1,0 +1,37 @@
+"""The console, mounted: what it needs of this gate, handed to it."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from legivellum_http.edge import Edge
+from legivellum_http.exchange import Answer, Exchange
+from metagate_api.gate import Gate
+from metagate_api.past import explained_boot
+from metagate_console.app import Console
+from metagate_console.ports import Ports
+from metagate_store.past import Boot
+
+
+def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Answer, float], None]) -> Console:
+    """The application with the console in front of `edge`."""
+    settings = gate.settings
+    chosen = settings.console_secret
+
+    async def explain(tenant: UUID, boot: Boot) -> Mapping[str, Any]:
+        return await explained_boot(gate, tenant, boot)
+
+    ports = Ports(
+        admit=gate.door.admit,
+        reader=lambda: gate.reader,
+        explain=explain,
+        problem=edge.problem,
+        observe=observe,
+        api_key_header=settings.api_key_header,
+        secret=secrets.token_bytes(32) if chosen is None else chosen.get_secret_value().encode(),
+        seconds=settings.deadline_seconds,
+        lifetime=settings.console_minutes * 60,
+        secure=settings.tls_cert is not None or (settings.public_url or "").startswith("https://"),
+    )
+    return Console(ports, edge)

@@ -1,0 +1,54 @@
+"""Answers as a browser gets them: HTML with the strictest policy that the pages can live with."""
+
+from typing import Any, Final
+
+from legivellum_http.exchange import Answer
+from legivellum_http.problems import Problem, jittered
+from metagate_console.rendering import STATIC, rendered, static
+
+POLICY: Final = (
+    b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    b"form-action 'self'; frame-ancestors 'none'"
+)
+"""Nothing inline, nothing from anywhere else, in nobody's frame."""
+
+HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", POLICY),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_FRESH: Final = (b"cache-control", b"no-store")
+_KEPT: Final = (b"cache-control", b"public, max-age=86400")
+
+Header = tuple[bytes, bytes]
+
+
+def html(template: str, values: dict[str, Any], *more: Header, status: int = 200) -> Answer:
+    body = rendered(template, values)
+    sized = (b"content-length", str(len(body)).encode())
+    return Answer(status, [(b"content-type", b"text/html; charset=utf-8"), sized, _FRESH, *HEADERS, *more], body)
+
+
+def elsewhere(address: str, *more: Header) -> Answer:
+    """See there, with GET."""
+    return Answer(303, [(b"location", address.encode()), (b"content-length", b"0"), _FRESH, *HEADERS, *more], b"")
+
+
+def asset(name: str) -> Answer | None:
+    media = STATIC.get(name)
+    if media is None:
+        return None
+    body = static(name)
+    return Answer(
+        200,
+        [(b"content-type", media.encode()), (b"content-length", str(len(body)).encode()), _KEPT, *HEADERS],
+        body,
+    )
+
+
+def extras(problem: Problem) -> list[Header]:
+    """When to come back, where that is worth saying."""
+    again = [(b"retry-after", str(problem.retry_after or jittered()).encode())] if problem.status in {429, 503} else []
+    return [*again, *problem.headers]

@@ -1,0 +1,172 @@
+"""The console as an ASGI application for `/console` and what is below it; everything else is the gate's.
+
+Nobody without a session learns anything: every path, whether it exists or not, leads to the sign-in page. With one, the
+database is asked again for every request whether it still stands.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from legivellum_http import correlation
+from legivellum_http.codes import Code
+from legivellum_http.deadline import Outer
+from legivellum_http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
+from legivellum_http.problems import Problem, refuse
+from legivellum_http.rate_limit import TokenBuckets
+from metagate_console import answering, pages
+from metagate_console.asking import Query, segments
+from metagate_console.page import Draw, Elsewhere, Visit
+from metagate_console.ports import Ports
+from metagate_console.sessions import Cookies
+from metagate_console.signing_in import Threshold, safe
+from metagate_console.streaming import Streams
+from metagate_console.viewer import Viewer, viewer_of
+
+_MINE: Final = re.compile(r"/console(?:/|\Z)")
+_RATE, _BURST = 20.0, 200.0
+"""Pages a second of one principal: far more than people read, far less than a loop asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    label: str
+    draw: Draw
+
+
+_PAGES: Final[Mapping[tuple[str, int], Route]] = {
+    ("", 0): Route("/console", pages.overview),
+    ("principals", 0): Route("/console/principals", pages.principals),
+    ("principals", 1): Route("/console/principals/{name}", pages.principal),
+    ("startups", 0): Route("/console/startups", pages.startups),
+    ("startups", 1): Route("/console/startups/{startup_id}", pages.startup),
+    ("topology", 0): Route("/console/topology", pages.topology),
+    ("history", 0): Route("/console/history", pages.history),
+    ("search", 0): Route("/console/search", pages.search),
+}
+"""By the first part of the path and how many follow."""
+
+
+class Console:
+    """`rest` answers what is not the console's. `close` ends the streams."""
+
+    def __init__(self, ports: Ports, rest: App) -> None:
+        self._ports = ports
+        self._rest = rest
+        self._cookies = Cookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
+        self._threshold = Threshold(ports, self._cookies)
+        self._streams = Streams(ports)
+        self._outer = Outer(ports.seconds)
+        self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
+
+    def close(self) -> None:
+        self._streams.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _MINE.match(scope["path"]):
+            await self._rest(scope, receive, send)
+            return
+        started = time.perf_counter()
+        exchange = Exchange(
+            scope, receive, request_id=correlation.request_id(scope["headers"]), seconds=self._outer.seconds
+        )
+        scope["route_path"] = "/console/{page}"
+        try:
+            answer = await self._outer.run(self._answer(exchange), name="console")
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 - the last place where an error can still become an answer
+            answer = self._failed(self._ports.problem(error, exchange), exchange)
+        if isinstance(answer, _Stream):
+            await self._streams.tell(answer.viewer.session, answer.tenant, receive, send)
+            return
+        self._ports.observe(exchange, answer, time.perf_counter() - started)
+        answer.headers.append((b"x-request-id", exchange.request_id.encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else answer.body})
+
+    async def _answer(self, exchange: Exchange) -> "Answer | _Stream":
+        parts = segments(exchange.scope)
+        reads = exchange.method in {"GET", "HEAD"}
+        if parts[:1] == ("static",) and len(parts) == 2 and reads:
+            found = answering.asset(parts[1])
+            if found is not None:
+                exchange.scope["route_path"] = "/console/static/{name}"
+                return found
+        if parts == ("sign-in",):
+            exchange.scope["route_path"] = "/console/sign-in"
+            if exchange.method == "POST":
+                return await self._threshold.enter(exchange)
+            if reads:
+                return self._threshold.page(exchange, safe(Query(_query(exchange)).text("next", 2_000) or ""))
+        session = self._cookies.session(exchange.headers)
+        viewer = None if session is None else await viewer_of(session, self._ports.reader())
+        if viewer is None:
+            return self._threshold.away(exchange)
+        return await self._seen(exchange, viewer, parts, reads=reads)
+
+    async def _seen(
+        self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool
+    ) -> "Answer | _Stream":
+        exchange.who = (str(viewer.tenant), viewer.principal_key)
+        if parts == ("sign-out",) and exchange.method == "POST":
+            return await self._threshold.leave(exchange, viewer)
+        try:
+            self._admit(viewer, reads=reads)
+            return await self._shown(exchange, viewer, parts)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - somebody who is signed in keeps the frame of the page
+            return self._failed(self._ports.problem(error, exchange), exchange, viewer)
+
+    def _admit(self, viewer: Viewer, *, reads: bool) -> None:
+        wait = self._buckets.take((viewer.tenant, viewer.principal_key))
+        if wait:
+            raise refuse(Code.RATE_LIMITED, f"Too many pages at once; wait {wait} s.")
+        if not reads:
+            raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
+
+    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> "Answer | _Stream":
+        query = Query(_query(exchange))
+        tenant = query.id("tenant")
+        if parts == ("live",):
+            exchange.scope["route_path"] = "/console/live"
+            self._streams.admit()
+            return _Stream(viewer, viewer.tenants_for(tenant))
+        parts = parts[:-1] if parts[-1:] == ("",) else parts
+        route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
+        if route is None:
+            raise refuse(Code.NOT_FOUND, "There is nothing at this path.")
+        exchange.scope["route_path"] = route.label
+        name = parts[1] if len(parts) == 2 else ""
+        visit = Visit(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
+        drawn = await route.draw(visit)
+        if isinstance(drawn, Elsewhere):
+            return answering.elsewhere(drawn.address)
+        frame = self._frame(viewer, drawn.title, tenant=tenant, here=parts[0] if parts else "", live=drawn.live)
+        return answering.html(drawn.template, {**frame, **drawn.values})
+
+    def _frame(self, viewer: Viewer | None, title: str, **more: Any) -> dict[str, Any]:
+        """What every page has around it."""
+        out = None if viewer is None else self._cookies.token(viewer.session.nonce)
+        return {"viewer": viewer, "title": title, "out": out, "tenant": None, "here": None, "live": False, **more}
+
+    def _failed(self, problem: Problem, exchange: Exchange, viewer: Viewer | None = None) -> Answer:
+        exchange.code = problem.code
+        values = {**self._frame(viewer, "Not shown"), "problem": problem, "request_id": exchange.request_id}
+        return answering.html("failure.html", values, *answering.extras(problem), status=problem.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Not an answer but the beginning of a stream: whose, and about whom (None: about every tenant)."""
+
+    viewer: Viewer
+    tenant: Any
+
+
+def _query(exchange: Exchange) -> bytes:
+    query: bytes = exchange.scope.get("query_string", b"")
+    return query

@@ -1,0 +1,87 @@
+"""What a request asks for: the parts of its path and its query, read once and strictly."""
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+from uuid import UUID
+
+from legivellum_http.codes import Code
+from legivellum_http.exchange import Scope
+from legivellum_http.problems import refuse
+
+_MOST_FIELDS: Final = 16
+_POSITION: Final = re.compile(r"(\d{1,18})\.(\d{1,18})\Z")
+
+Form = dict[str, str]
+
+
+def fields(raw: bytes) -> Form:
+    """The fields of a query or a form. Raises INVALID_REQUEST for what is no form, or names a field twice."""
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=_MOST_FIELDS
+        )
+    except ValueError:
+        raise refuse(Code.INVALID_REQUEST, "The form cannot be read.") from None
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise refuse(Code.INVALID_REQUEST, "A field was sent more than once.")
+    return found
+
+
+def segments(scope: Scope) -> tuple[str, ...]:
+    """The parts of the path below /console, each decoded by itself; a name may hold a slash."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return tuple(unquote(part) for part in path.decode("latin-1").split("/")[2:])
+
+
+def link(*parts: object, **query: object) -> str:
+    """A path of the console. What is None or empty is left out of the query."""
+    path = "/".join(("/console", *(quote(str(part), safe="") for part in parts)))
+    given = {name: str(value) for name, value in query.items() if value not in {None, ""}}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+class Query:
+    """The query of a page. Every method raises INVALID_REQUEST for what cannot be meant."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._fields = fields(raw)
+
+    def text(self, name: str, longest: int = 253) -> str | None:
+        """None when it is left out or blank."""
+        value = self._fields.get(name, "").strip()
+        if len(value) > longest or "\0" in value:
+            raise refuse(Code.INVALID_REQUEST, f"{name}: at most {longest} characters, none of them NUL.")
+        return value or None
+
+    def one_of(self, name: str, *words: str) -> str | None:
+        value = self.text(name)
+        if value is not None and value not in words:
+            raise refuse(Code.INVALID_REQUEST, f"{name}: one of {', '.join(words)}.")
+        return value
+
+    def id(self, name: str) -> UUID | None:
+        value = self.text(name)
+        found = None if value is None else id_of(value)
+        if value is not None and found is None:
+            raise refuse(Code.INVALID_REQUEST, f"{name}: a UUID.")
+        return found
+
+    def position(self, name: str) -> tuple[int, int] | None:
+        """Where a list goes on: `<revision>.<seq>`."""
+        value = self.text(name)
+        if value is None:
+            return None
+        found = _POSITION.match(value)
+        if found is None:
+            raise refuse(Code.INVALID_REQUEST, f"{name}: not a place in this list.")
+        return int(found[1]), int(found[2])
+
+
+def id_of(text: str) -> UUID | None:
+    """As RFC 4122 writes it; the library also takes braces, URNs and missing hyphens."""
+    try:
+        return UUID(text) if len(text) == 36 else None
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""The pages: each asks the store what it shows, as the viewer may see it, in as few statements as it takes."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from legivellum_http.codes import Code
+from legivellum_http.problems import Problem, Refused, refuse
+from metagate_console import drawing
+from metagate_console.asking import id_of, link
+from metagate_console.page import Elsewhere, Page, Visit
+from metagate_store.past import Boot
+
+PAGE: Final = 50
+LAST: Final = 15
+LEAVES: Final = 600
+"""Lines of a packet that a page shows; more are told by the command line."""
+ROWS: Final = 200
+
+
+async def overview(visit: Visit) -> Page:
+    whose = visit.viewer.tenants_for(visit.tenant)
+    overviews = visit.reader.overviews
+    found, state, issuers = await asyncio.gather(overviews.overview(whose), visit.reader.state(), overviews.issuers())
+    names = {one.tenant: one.namespace for one in found.tenants}
+    return Page(
+        "overview.html",
+        "Overview",
+        {
+            "found": found, "state": state, "issuers": issuers, "names": names,
+            "timeline": drawing.timeline(found.minutes, found.at), "now": found.at,
+        },
+        live=True,
+    )  # fmt: skip
+
+
+async def principals(visit: Visit) -> Page:
+    whose = visit.viewer.tenants_for(visit.tenant)
+    after, after_tenant = visit.query.text("after", 512), visit.query.id("after_tenant")
+    seen = None if after is None else (str(after_tenant or whose or UUID(int=0)), after)
+    page = await visit.reader.listing("principals", whose, after=seen, limit=PAGE)
+    following = None
+    if page.next is not None:
+        following = link("principals", tenant=visit.tenant, after=page.next[1], after_tenant=page.next[0])
+    return Page("principals.html", "Principals", {"items": page.items, "following": following, "first": after is None})
+
+
+async def principal(visit: Visit) -> Page:
+    whose, reader, key = visit.viewer.tenant_for(visit.tenant), visit.reader, visit.name
+    found = None if "\0" in key or len(key) > 512 else await reader.item("principals", whose, key)
+    if found is None:
+        raise refuse(Code.NOT_FOUND, "There is no such principal.")
+    bound = found.body.get("binding")
+    binding, last, state = await asyncio.gather(
+        _nothing() if bound is None else reader.item("bindings", whose, bound),
+        reader.startups(whose, principal_key=key, limit=LAST),
+        reader.state(),
+    )
+    values: dict[str, Any] = {"found": found, "binding": binding, "last": last, "now": state.now, "more": None}
+    if visit.viewer.admin:
+        boot, history = await asyncio.gather(
+            reader.past.standing(whose, key), reader.past.history(whose, kind="Principal", name=key, limit=LAST)
+        )
+        values["more"] = {"history": history.items, **await _explained(visit, whose, boot)}
+    return Page("principal.html", f"Principal {key}", values, live=True)
+
+
+async def startups(visit: Visit) -> Page:
+    whose, query = visit.viewer.tenants_for(visit.tenant), visit.query
+    filters = {
+        "status": query.one_of("status", "OPEN", "READY", "FAILED", "overdue"),
+        "component_key": query.text("component"),
+        "principal_key": query.text("principal"),
+    }
+    after, after_tenant = query.id("after"), query.id("after_tenant")
+    seen = None if after is None else (str(after_tenant or whose or UUID(int=2**128 - 1)), str(after))
+    page, state, names = await asyncio.gather(
+        visit.reader.startups(whose, **filters, after=seen, limit=PAGE), visit.reader.state(), _names(visit)
+    )
+    given = {
+        "tenant": visit.tenant, "status": filters["status"], "component": filters["component_key"],
+        "principal": filters["principal_key"],
+    }  # fmt: skip
+    following = None
+    if page.next is not None:
+        following = link("startups", **given, after=page.next[1], after_tenant=page.next[0])
+    return Page(
+        "startups.html",
+        "Startups",
+        {"items": page.items, "given": given, "following": following, "first": after is None, "now": state.now,
+         "names": names},
+        live=after is None,
+    )  # fmt: skip
+
+
+async def startup(visit: Visit) -> Page:
+    whose, found = visit.viewer.tenant_for(visit.tenant), id_of(visit.name)
+    row = None if found is None else await visit.reader.startup(whose, found)
+    if row is None:
+        raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
+    state, boot = await asyncio.gather(
+        visit.reader.state(), visit.reader.past.booted(whose, row.startup_id) if visit.viewer.admin else _nothing()
+    )
+    more = await _explained(visit, whose, boot) if visit.viewer.admin else None
+    return Page("startup.html", f"Startup {row.startup_id}", {"row": row, "now": state.now, "more": more}, live=True)
+
+
+async def topology(visit: Visit) -> Page:
+    whose = visit.viewer.tenants_for(visit.tenant)
+    if whose is None:
+        return Page("tenants.html", "Topology: of whom?", {"tenants": await visit.reader.overviews.tenants()})
+    found = await visit.reader.topology(whose)
+    values = {"found": found, "picture": drawing.picture(found), "most": ROWS}
+    return Page("topology.html", "Topology", values)
+
+
+async def history(visit: Visit) -> Page:
+    if not visit.viewer.admin:
+        raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin sees what was changed.")
+    whose, before = visit.viewer.tenants_for(visit.tenant), visit.query.position("before")
+    page, state = await asyncio.gather(
+        visit.reader.past.history(whose, before=before, limit=PAGE), visit.reader.state()
+    )
+    following = None
+    if page.next is not None:
+        following = link("history", tenant=visit.tenant, before=f"{page.next[0]}.{page.next[1]}")
+    return Page(
+        "history.html",
+        "History",
+        {"items": page.items, "following": following, "first": before is None, "now": state.now},
+        live=before is None,
+    )
+
+
+async def search(visit: Visit) -> Page | Elsewhere:
+    whose, wanted = visit.viewer.tenants_for(visit.tenant), visit.query.text("q", 512)
+    startup_id = id_of(wanted or "")
+    if startup_id is not None:
+        owner = await _owner(visit, whose, startup_id)
+        if owner is not None:
+            return Elsewhere(link("startups", startup_id, tenant=owner if visit.viewer.everywhere else None))
+    found = () if wanted is None else await visit.reader.overviews.named(whose, wanted, limit=PAGE + 1)
+    values = {"wanted": wanted, "found": found[:PAGE], "cut": len(found) > PAGE, "is_id": startup_id is not None}
+    return Page("search.html", "Search", values)
+
+
+async def _owner(visit: Visit, whose: UUID | None, startup_id: UUID) -> UUID | None:
+    if whose is None:
+        return await visit.reader.overviews.tenant_of(startup_id)
+    return whose if await visit.reader.startup(whose, startup_id) is not None else None
+
+
+async def _names(visit: Visit) -> Mapping[UUID, str]:
+    return await visit.reader.overviews.tenants() if visit.viewer.everywhere else {}
+
+
+async def _explained(visit: Visit, tenant: UUID, boot: Boot | None) -> dict[str, Any]:
+    """Packet and layers, or why there are none: a packet that cannot be made again is told loudly; the rest stays."""
+    told: dict[str, Any] = {"boot": boot, "explained": None, "problem": None, "leaves": ()}
+    if boot is None:
+        return told
+    try:
+        found = await visit.explain(tenant, boot)
+    except Refused as refused:
+        return {**told, "problem": _only_of_packets(refused)}
+    return {**told, "explained": found, "leaves": found["leaves"][:LEAVES]}
+
+
+def _only_of_packets(refused: Refused) -> Problem:
+    if refused.problem.code not in {Code.NOT_REBUILT, Code.BINDING_INCOMPLETE}:
+        raise refused
+    return refused.problem
+
+
+async def _nothing() -> None:
+    return None

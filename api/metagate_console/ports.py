@@ -1,0 +1,40 @@
+"""What the console needs of the gate that mounts it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from legivellum_http.exchange import Answer, Exchange
+from legivellum_http.problems import Problem, Refused
+from legivellum_identity.caller import Caller
+from metagate_store.past import Boot
+from metagate_store.reading import Reader
+
+
+class Explain(Protocol):
+    """Why a packet is as it is, as `metagate explain` gives it. Raises Refused: BINDING_INCOMPLETE, NOT_REBUILT."""
+
+    async def __call__(self, tenant: UUID, boot: Boot) -> Mapping[str, Any]: ...
+
+
+Admit = Callable[[Exchange], Awaitable[Caller | Refused]]
+"""Who an exchange's headers speak for, as the gate's own doors decide it (401, 429 and 503 raised, 403 returned)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """`secret` signs cookies and is the same in every process that may be asked with them; `seconds` bounds an answer,
+    `lifetime` (seconds) a session; `secure`: people reach the console over https only.
+    """
+
+    admit: Admit
+    reader: Callable[[], Reader]
+    explain: Explain
+    problem: Callable[[Exception, Exchange | None], Problem]
+    observe: Callable[[Exchange, Answer, float], None]
+    api_key_header: str
+    secret: bytes
+    seconds: float
+    lifetime: int
+    secure: bool

@@ -1,0 +1,142 @@
+"""The cookie: who signed in, signed, for a short time; and the tokens that show that a form is one of ours.
+
+It holds what the credential *was* (the digest of the key, or issuer, subject and key id of the token) and never the
+credential: whoever steals a cookie has the console until it expires, and nothing else. What it names is looked up again
+for every page, so a revoked credential, a suspended or demoted principal is out at once (D-45).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
+from legivellum_http.exchange import RawHeaders
+from legivellum_identity.caller import Caller
+from metagate_store.rows import Credential
+
+SESSION: Final = "metagate_console"
+FORM: Final = "metagate_console_form"
+PATH: Final = "/console"
+LONGEST: Final = 3_800
+"""Bytes of a cookie that every browser keeps."""
+
+_ALGORITHM: Final = "HS256"
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a cookie says. `expires_at` in seconds since the epoch."""
+
+    credential: Credential
+    tenant: UUID
+    principal_key: str
+    expires_at: int
+    nonce: str
+
+
+class TooLong(Exception):  # noqa: N818 - it names what is wrong with the credential
+    """The subject of the credential does not fit into a cookie."""
+
+
+class Cookies:
+    """Makes and reads them. `secure`: only ever sent over https."""
+
+    def __init__(self, secret: bytes, *, lifetime: int, secure: bool, clock: Callable[[], float] = time.time) -> None:
+        self._key = OctKey.import_key(hmac.digest(secret, b"metagate console session", "sha256"))
+        self._forms = hmac.digest(secret, b"metagate console form", "sha256")
+        self._lifetime = lifetime
+        self._attributes = "; ".join(
+            ("", f"Path={PATH}", "HttpOnly", "SameSite=Strict", *(("Secure",) if secure else ()))
+        )
+        self._clock = clock
+
+    # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def opened(self, caller: Caller) -> tuple[bytes, bytes]:
+        """The header that signs this caller in, until the credential expires at the latest. Raises TooLong."""
+        now = int(self._clock())
+        until = now + self._lifetime
+        if caller.expires_at is not None:
+            until = min(until, int(caller.expires_at.timestamp()))
+        shown = caller.credential
+        word = jwt.encode(
+            {"alg": _ALGORITHM},
+            {
+                "kind": shown.kind,
+                "iss": shown.issuer,
+                "sub": shown.subject,
+                "kid": shown.kid,
+                "tenant": str(caller.tenant),
+                "principal_key": caller.principal_key,
+                "exp": until,
+                "jti": fresh(),
+            },
+            self._key,
+        )
+        if len(word) > LONGEST:
+            raise TooLong
+        return self._set(SESSION, word, max(0, until - now))
+
+    def session(self, headers: RawHeaders) -> Session | None:
+        """Whoever signed in with the cookie of this request; None without one, or with a forged or expired one."""
+        word = cookie(headers, SESSION)
+        if word is None or len(word) > LONGEST:
+            return None
+        try:
+            said = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
+            found = Session(
+                Credential(said["kind"], said["iss"], said["sub"], said["kid"]),
+                UUID(said["tenant"]),
+                said["principal_key"],
+                int(said["exp"]),
+                said["jti"],
+            )
+        except (JoseError, ValueError, KeyError, TypeError):
+            return None
+        return found if found.expires_at > self._clock() else None
+
+    def closed(self) -> tuple[bytes, bytes]:
+        return self._set(SESSION, "", 0)
+
+    # ── forms ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def form(self, headers: RawHeaders) -> tuple[str, tuple[bytes, bytes]]:
+        """The token of a form for somebody who is not signed in, and the cookie that it must come back with."""
+        nonce = cookie(headers, FORM)
+        if nonce is None or not _NONCE.match(nonce):
+            nonce = fresh()
+        return self.token(nonce), self._set(FORM, nonce, self._lifetime)
+
+    def token(self, nonce: str) -> str:
+        return hmac.new(self._forms, nonce.encode(), hashlib.sha256).hexdigest()
+
+    def ours(self, token: str, nonce: str | None) -> bool:
+        """Whether a form with this token was made by us for the browser that has this nonce."""
+        return nonce is not None and hmac.compare_digest(self.token(nonce).encode(), token.encode())
+
+    def _set(self, name: str, value: str, seconds: int) -> tuple[bytes, bytes]:
+        return b"set-cookie", f"{name}={value}; Max-Age={seconds}{self._attributes}".encode()
+
+
+def fresh() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def cookie(headers: RawHeaders, name: str) -> str | None:
+    """Its value; None when it is not there, or there more than once: nobody picks one."""
+    pairs = (pair.strip().partition(b"=") for key, value in headers if key == b"cookie" for pair in value.split(b";"))
+    found = [value for key, _, value in pairs if key == name.encode()]
+    try:
+        return found[0].decode("ascii") if len(found) == 1 else None
+    except UnicodeDecodeError:
+        return None

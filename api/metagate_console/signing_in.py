@@ -1,0 +1,119 @@
+"""Signing in with an API key or a token, and out again.
+
+Both are forms that only our own page can send: each carries a token made from a nonce that its browser has in a cookie
+(SameSite=Strict, HttpOnly), and a browser that says where a request comes from must say that it comes from here.
+"""
+
+from typing import Any, Final
+
+from legivellum_http.codes import Code
+from legivellum_http.exchange import Answer, Exchange
+from legivellum_http.problems import Refused, refuse
+from legivellum_identity.caller import Caller
+from metagate_console import answering
+from metagate_console.asking import Form, fields, link
+from metagate_console.ports import Ports
+from metagate_console.sessions import FORM, Cookies, TooLong, cookie
+from metagate_console.viewer import MAY_LOOK, Viewer
+
+IN: Final = link("sign-in")
+OUT: Final = link("sign-out")
+_BODY: Final = 16_384
+_LONGEST_NEXT: Final = 1_500
+_FORM_MEDIA: Final = b"application/x-www-form-urlencoded"
+_SAME: Final = frozenset({b"same-origin", b"none"})
+_STALE: Final = "The form was not made for this browser, or is too old. Here is a new one."
+
+
+class Threshold:
+    """Where somebody without a session stands: every path of the console leads here, whether it exists or not."""
+
+    def __init__(self, ports: Ports, cookies: Cookies) -> None:
+        self._ports = ports
+        self._cookies = cookies
+
+    def away(self, exchange: Exchange) -> Answer:
+        """To the sign-in page, and from there to where this was going."""
+        wanted = _wanted(exchange) if exchange.method in {"GET", "HEAD"} else None
+        return answering.elsewhere(link("sign-in", next=wanted), self._cookies.closed())
+
+    def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Answer:
+        token, header = self._cookies.form(exchange.headers)
+        values: dict[str, Any] = {
+            "title": "Sign in", "token": token, "going": going, "problem": problem, "viewer": None, "live": False,
+        }  # fmt: skip
+        return answering.html("sign_in.html", values, header, status=status)
+
+    async def enter(self, exchange: Exchange) -> Answer:
+        """POST: a session for a credential of somebody who may look, or the page again with what was wrong."""
+        form = await self._form(exchange)
+        going = safe(form.get("next", ""))
+        if not self._cookies.ours(form.get("token", ""), cookie(exchange.headers, FORM)):
+            return self.page(exchange, going, problem=_STALE, status=403)
+        try:
+            caller = await self._caller(exchange, form.get("credential", "").strip())
+            opened = self._cookies.opened(caller)
+        except TooLong:
+            return self.page(exchange, going, problem="The subject of this token is too long for a cookie.", status=422)
+        except Refused as refused:
+            if refused.problem.status not in {400, 401, 403}:
+                raise
+            exchange.code = refused.problem.code
+            return self.page(exchange, going, problem=refused.problem.detail, status=refused.problem.status)
+        return answering.elsewhere(going, opened)
+
+    async def leave(self, exchange: Exchange, viewer: Viewer) -> Answer:
+        """POST: the cookie is gone; a copy of it holds until it expires."""
+        form = await self._form(exchange)
+        if not self._cookies.ours(form.get("token", ""), viewer.session.nonce):
+            raise refuse(Code.INVALID_REQUEST, "Sign out with the button of a page.")
+        return answering.elsewhere(IN, self._cookies.closed())
+
+    async def _form(self, exchange: Exchange) -> Form:
+        if exchange.header(b"sec-fetch-site") not in {None, *_SAME}:
+            raise refuse(Code.INVALID_REQUEST, "Forms are taken from the console's own pages only.")
+        media = (exchange.header(b"content-type") or b"").split(b";")[0].strip().lower()
+        if media != _FORM_MEDIA:
+            raise refuse(Code.UNSUPPORTED_MEDIA_TYPE, "Send the form as a form.")
+        return fields(await exchange.body(_BODY))
+
+    async def _caller(self, exchange: Exchange, credential: str) -> Caller:
+        """Whoever it speaks for, by the gate's own doors. Raises Refused."""
+        shown = Exchange(
+            {**exchange.scope, "headers": [self._header(credential)] if credential else []},
+            exchange.receive,
+            request_id=exchange.request_id,
+            seconds=exchange.seconds,
+        )
+        try:
+            caller = await self._ports.admit(shown)
+        finally:
+            exchange.who, exchange.reason = shown.who, shown.reason
+        if isinstance(caller, Refused):
+            raise caller
+        if caller.suspended:
+            raise refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")
+        if caller.type not in MAY_LOOK:
+            raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
+        return caller
+
+    def _header(self, credential: str) -> tuple[bytes, bytes]:
+        value = credential.encode()
+        if credential.startswith("mgk_"):
+            return self._ports.api_key_header.lower().encode(), value
+        return b"authorization", b"Bearer " + value
+
+
+def safe(going: str) -> str:
+    """The address if it is one of the console's own, else the overview's."""
+    known = going == "/console" or going.startswith(("/console/", "/console?"))
+    plain = going.isascii() and going.isprintable() and not any(char in going for char in ' "<>\\')
+    own = known and plain and len(going) <= _LONGEST_NEXT
+    return link() if not own or going.startswith((IN, OUT, link("live"))) else going
+
+
+def _wanted(exchange: Exchange) -> str | None:
+    path: bytes = exchange.scope.get("raw_path") or b""
+    query: bytes = exchange.scope.get("query_string", b"")
+    address = path.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
+    return None if safe(address) == link() else address

@@ -1,0 +1,128 @@
+"""GET /console/live: tells a page that something changed, as server-sent events; what changed, the page fetches.
+
+A stream is a question asked again every two seconds, once for all who look at the same tenant. Who looks is asked again
+each time too: a session that is over, or somebody who may not look any more, is told so and the stream ends.
+"""
+
+import asyncio
+import hashlib
+import time
+from typing import Final
+from uuid import UUID
+
+from legivellum_http.codes import Code
+from legivellum_http.exchange import Receive, Send
+from legivellum_http.problems import refuse
+from metagate_console.answering import HEADERS
+from metagate_console.ports import Ports
+from metagate_console.sessions import Session
+from metagate_console.viewer import viewer_of
+from metagate_store.errors import StoreError
+
+EVERY: Final = 2.0
+MOST: Final = 64
+"""Streams of one process; who comes then has a page that stands still."""
+_HEARTBEAT: Final = 15.0
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    *HEADERS,
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Pulse:
+    """A short word for the state of a tenant, another one when something changed. Asked at most once per `EVERY`."""
+
+    def __init__(self, ports: Ports, *, every: float = EVERY) -> None:
+        self._ports = ports
+        self._every = every
+        self._asked: dict[UUID | None, tuple[float, asyncio.Task[str]]] = {}
+
+    async def beat(self, tenant: UUID | None) -> str:
+        """Raises what the store raises."""
+        now = time.monotonic()
+        since, task = self._asked.get(tenant, (0.0, None))
+        if task is None or now - since >= self._every * 0.9:
+            for stale in [key for key, (at, done) in self._asked.items() if done.done() and now - at > 60]:
+                del self._asked[stale]
+            task = asyncio.create_task(self._word(tenant), name="console's pulse")
+            self._asked[tenant] = now, task
+        return await asyncio.shield(task)
+
+    async def _word(self, tenant: UUID | None) -> str:
+        reader = self._ports.reader()
+        found, state = await asyncio.gather(reader.overviews.overview(tenant), reader.state())
+        known = (
+            state.revision, found.starting, found.overdue, found.latest, found.troubles,
+            # the time line moves by the minute, whether or not anything happens
+            [(one.opened, one.ready, one.failed) for one in found.tenants], int(found.at.timestamp()) // 60,
+        )  # fmt: skip
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+
+class Streams:
+    def __init__(self, ports: Ports, *, every: float = EVERY, most: int = MOST) -> None:
+        self._ports = ports
+        self._pulse = Pulse(ports, every=every)
+        self._every = every
+        self._most = most
+        self._open = 0
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stream, so that a server that stops does not wait for them."""
+        self._closing.set()
+
+    def admit(self) -> None:
+        """Raises OVERLOADED when there are as many as there may be."""
+        if self._open >= self._most:
+            raise refuse(Code.OVERLOADED, "This process has as many streams as it may have.")
+
+    async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
+        self._open += 1
+        leaving = asyncio.create_task(_gone(receive), name="console stream's end")
+        closing = asyncio.create_task(self._closing.wait(), name="console's end")
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await _say(send, "retry: 3000\n\n")
+            await self._follow(session, tenant, send, leaving, closing)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._open -= 1
+            leaving.cancel()
+            closing.cancel()
+
+    async def _follow(
+        self,
+        session: Session,
+        tenant: UUID | None,
+        send: Send,
+        leaving: asyncio.Task[None],
+        closing: asyncio.Task[bool],
+    ) -> None:
+        told, silent_since = "", time.monotonic()
+        while not leaving.done() and not closing.done():
+            try:
+                if session.expires_at <= time.time() or await viewer_of(session, self._ports.reader()) is None:
+                    await _say(send, "event: over\ndata: over\n\n")
+                    return
+                word = await self._pulse.beat(tenant)
+            except (StoreError, OSError, TimeoutError):
+                word = told  # the page waits as it would for news
+            if word != told:
+                await _say(send, f"event: changed\ndata: {word}\n\n")
+                told, silent_since = word, time.monotonic()
+            elif time.monotonic() - silent_since > _HEARTBEAT:
+                await _say(send, ": still here\n\n")
+                silent_since = time.monotonic()
+            await asyncio.wait({leaving, closing}, timeout=self._every, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _say(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

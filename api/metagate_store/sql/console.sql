@@ -1,0 +1,27 @@
+-- name: console.overview
+-- How the boots of a tenant go.
+SELECT * FROM metagate.overview($1, $2, $3);
+
+-- name: console.overview_everywhere
+-- How the boots of every tenant go.
+SELECT * FROM metagate.overview_everywhere($1, $2);
+
+-- name: console.tenants
+-- Every tenant and its namespace.
+SELECT * FROM metagate.tenants_everywhere($1);
+
+-- name: console.issuers
+-- How fresh the issuers' keys are.
+SELECT * FROM metagate.issuers_seen($1);
+
+-- name: console.named
+-- Principals of a tenant by prefix.
+SELECT * FROM metagate.named($1, $2, $3);
+
+-- name: console.named_everywhere
+-- Principals of any tenant by prefix.
+SELECT * FROM metagate.named_everywhere($1, $2);
+
+-- name: console.startup_everywhere
+-- Whose session this is.
+SELECT * FROM metagate.startup_everywhere($1);

@@ -1,0 +1,131 @@
+"""Every page, light and dark, wide and narrow; live; without JavaScript; by keyboard; with hostile words on it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from tests.browser.looking import SIZES, Browser, Glass, Scheme
+from tests.browser.scene import Scene
+
+pytestmark = pytest.mark.timeout(120)
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+PAGES = {
+    "sign-in": "/console/sign-in",
+    "overview": "/console",
+    "principals": "/console/principals",
+    "principal": "/console/principals/shop-web",
+    "startups": "/console/startups?status=FAILED",
+    "startup": "/console/startups/{explained}",
+    "reported": "/console/startups/{hostile}",
+    "topology": "/console/topology",
+    "history": "/console/history",
+    "search": "/console/search?q=shop",
+    "nothing": "/console/principals/nobody",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page(scene: Scene, glass: Glass, name: str) -> None:
+    """In four ways of looking: no serious finding of axe, nothing wider than the window, nothing that the policy blocked."""
+    path = PAGES[name].format(explained=scene.explained, hostile=scene.hostile)
+    for scheme in SCHEMES:
+        for size in SIZES:
+            glass.see(path, scheme=scheme, size=size)
+            assert glass.accessible() == [], (name, scheme, size)
+            assert glass.overflow() <= 0, (name, scheme, size)
+            glass.picture(f"{name}-{size}-{scheme}", whole=size == "wide")
+
+
+def test_every_tenant(scene: Scene, browser: Browser, tmp_path: Path) -> None:
+    """A cluster-wide observer has a table of tenants, and no packet to see."""
+    with Browser.another(browser.playwright, tmp_path, scene.url, browser.pictures) as other:
+        other.sign_in(scene.ruler)
+        with other.tab() as glass:
+            glass.see("/console")
+            expect(glass.page.get_by_role("link", name="default", exact=True)).to_be_visible()
+            assert glass.accessible() == []
+            glass.picture("everywhere-wide-light")
+            glass.page.get_by_role("link", name="default", exact=True).click()
+            expect(glass.page.get_by_text("Showing tenant")).to_be_visible()
+            expect(glass.page.get_by_role("link", name="History")).to_have_count(0)
+
+
+def test_live(scene: Scene, glass: Glass) -> None:
+    """A boot shows by itself; paused, the page stands still; followed again, it catches up. Focus stays where it was."""
+    glass.see("/console")
+    expect(glass.page.locator("#fresh")).to_have_text("Follows what happens.")
+    glass.page.get_by_role("link", name=re.compile("overdue")).focus()
+    scene.boot("seen_live")
+    expect(glass.page.get_by_text("seen_live")).to_be_visible()
+    assert "overdue" in glass.page.evaluate("document.activeElement.textContent")
+    glass.page.get_by_role("button", name="Pause").click()
+    expect(glass.page.locator("#fresh")).to_have_text("Stands still.")
+    scene.boot("not_seen_yet")
+    glass.page.wait_for_timeout(3_000)
+    expect(glass.page.get_by_text("not_seen_yet")).to_have_count(0)
+    glass.page.get_by_role("button", name="Follow again").click()
+    expect(glass.page.get_by_text("not_seen_yet")).to_be_visible()
+    assert glass.accessible() == []
+
+
+def test_without_javascript(scene: Scene, browser: Browser, tmp_path: Path) -> None:
+    """Signing in, every link of the navigation, searching, filtering and signing out work."""
+    with Browser.another(browser.playwright, tmp_path, scene.url, browser.pictures, java_script_enabled=False) as plain:
+        plain.sign_in(scene.admin)
+        with plain.tab() as glass:
+            page = glass.page
+            glass.see("/console")
+            for name in ("Principals", "Startups", "Topology", "History", "Overview"):
+                page.get_by_role("navigation", name="Console").get_by_role("link", name=name).click()
+                expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
+            page.get_by_role("searchbox").fill("shop-w")
+            page.get_by_role("button", name="Search").click()
+            page.get_by_role("link", name="shop-web", exact=True).click()
+            expect(page.get_by_role("heading", level=1, name="Principal shop-web")).to_be_visible()
+            glass.see("/console/startups")
+            page.get_by_label("State").select_option("FAILED")
+            page.get_by_role("button", name="Filter").click()
+            expect(page.locator("td .state.ready")).to_have_count(0)
+            page.get_by_role("button", name="Sign out").click()
+            expect(page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
+            glass.see("/console/topology")
+            expect(page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
+
+
+def test_by_keyboard(glass: Glass) -> None:
+    """The first Tab reaches a way past the navigation; each stop has a name and can be seen."""
+    glass.see("/console")
+    glass.page.keyboard.press("Tab")
+    expect(glass.page.get_by_role("link", name="To the content")).to_be_focused()
+    glass.page.keyboard.press("Enter")
+    expect(glass.page.locator("#main")).to_be_focused()
+    stops = []
+    for _ in range(8):
+        glass.page.keyboard.press("Tab")
+        stops.append(glass.page.evaluate(
+            "(e => [e.textContent.trim() || e.getAttribute('aria-label'), getComputedStyle(e).outlineStyle])(document.activeElement)"
+        ))  # fmt: skip
+    assert all(name and outline == "solid" for name, outline in stops), stops
+
+
+def test_hostile_words_are_read_and_not_obeyed(scene: Scene, glass: Glass) -> None:
+    """What was declared and reported stands there letter by letter; nothing ran, nothing turned around."""
+    for path in (f"/console/startups/{scene.hostile}", f"/console/startups/{scene.explained}"):
+        glass.see(path)
+        assert "<img src=x onerror=alert(1)><svg onload=alert(2)>" in glass.text()
+        assert "\\u202etxt.exe\\u001b[31m" in glass.text()
+        assert glass.page.locator("main img, main script, main iframe").count() == 0
+
+
+def test_a_packet_is_explained(scene: Scene, glass: Glass) -> None:
+    """Each value with the layer and the object that gave it."""
+    glass.see(f"/console/startups/{scene.explained}")
+    for path, value, layer in (
+        ("/environment/tier", '"gold"', "override"), ("/environment/region", '"eu-central"', "manifest"),
+        ("/capabilities/serve", "true", "profile"), ("/capabilities/refund", "true", "override"),
+    ):  # fmt: skip
+        row = glass.page.get_by_role("row").filter(has=glass.page.get_by_text(path, exact=True))
+        expect(row).to_contain_text(value)
+        expect(row.locator(".layer")).to_have_text(layer)
+    expect(glass.page.get_by_text("equal to the byte")).to_be_visible()

@@ -1,0 +1,257 @@
+"""What the pages show, to whom, and in which words."""
+
+import asyncio
+import re
+from uuid import uuid4
+
+import pytest
+from tests.integration.api.town import Citizen, Town
+from tests.integration.console.visiting import Text, Visitor, said
+
+PAGES = ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a")
+POLICY = {
+    "default-src": "'none'", "style-src": "'self'", "script-src": "'self'", "img-src": "'self'", "connect-src": "'self'",
+    "base-uri": "'none'", "form-action": "'self'", "frame-ancestors": "'none'",
+}  # fmt: skip
+HOSTILE = "<img src=x onerror=alert(1)>'\"</script><svg onload=alert(2)>\x1b[31mred\u202etxt.exe\u200b"
+COMPONENT = HOSTILE.replace("\x1b", "")  # no control character gets into a component's key
+
+
+async def opened(town: Town, who: Citizen, component: str = "indexer_1") -> str:
+    answer = await town.boot(who, component)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["startup"]["startup_id"])
+
+
+@pytest.mark.invariant("INV-022")
+async def test_overview(town: Town, visitor: Visitor) -> None:
+    """Who booted, who failed, who is overdue, who is up again; the time line; revision and snapshot."""
+    admin = await town.citizen("admin", type="admin")
+    who = await town.citizen("indexer", tenant=admin.tenant)
+    slow = await town.citizen("slow", tenant=admin.tenant, sla_seconds=1)
+    await town.ready(who, await opened(town, who, "good"))
+    await town.failed(who, await opened(town, who, "broken"))
+    await town.failed(who, await opened(town, who, "mended"))
+    await town.ready(who, await opened(town, who, "mended"))
+    await opened(town, who, "young")
+    await opened(town, slow, "stuck")
+    await town.ask("UPDATE metagate.startup SET deadline_at = now() - interval '1 s' WHERE principal_key = 'slow'")
+    await visitor.inside(admin.key)
+    page = await visitor.page()
+    for words in (
+        "1 overdue",
+        "2 failed",
+        "1 starting",
+        "2 ready of 6 opened in the last hour",
+        "everything that is kept",
+    ):
+        assert words in page, page
+    trouble = re.search(r"Who is not up (.*?) Boots per minute", page)
+    assert trouble is not None
+    assert re.search(r"not up slow stuck 1 0", trouble[1])
+    assert re.search(r"not up indexer broken 0 1", trouble[1])
+    assert re.search(r"up again indexer mended 0 1", trouble[1])
+    assert "good" not in trouble[1]
+    assert "young" in page.partition("Who booted last")[2]
+    revision = (await town.client.get("/readyz")).json()["revision"]
+    assert f"Revision {revision}" in page
+
+
+async def test_principal_and_startup(town: Town, visitor: Visitor) -> None:
+    """One page each: what is declared, the last startups, what was reported; a packet that cannot be made again says so."""
+    admin = await town.citizen("admin", type="admin")
+    who = await town.citizen("indexer", tenant=admin.tenant, components=("indexer_*",))
+    session = await opened(town, who)
+    await town.failed(who, session, details={"disk": "full"})
+    await visitor.inside(admin.key)
+    page = await visitor.page("/console/principals/indexer")
+    for words in ("Type component", "Profile worker", "Manifest prod", "indexer_*", session, who.subject, "failed"):
+        assert words in page, page
+    assert who.key[4:14] in page, "the id of a key is no secret"
+    assert who.key not in page
+    # published as rows, so nothing is remembered that would give the packet: said loudly, and the rest is there
+    assert "NOT_REBUILT" in page
+    page = await visitor.page(f"/console/startups/{session}")
+    for words in ("failed", "no disk", '{"disk": "full"}', "indexer_1", "NOT_REBUILT"):
+        assert words in page, page
+    for path in (f"/console/startups/{uuid4()}", "/console/startups/x", "/console/principals/nobody", "/console/x/y/z"):
+        answer = await visitor.see(path)
+        assert answer.status_code == 404
+        assert "Signed in as" in said(answer)
+
+
+async def test_an_observer_sees_what_the_api_shows_it(town: Town, visitor: Visitor) -> None:
+    """Startups and topology of its tenant; no packet, no history, no keys, no subjects."""
+    watcher = await town.citizen("watcher", type="observer")
+    who = await town.citizen("indexer", tenant=watcher.tenant)
+    session = await opened(town, who)
+    await visitor.inside(watcher.key)
+    assert session in await visitor.page()
+    page = await visitor.page("/console/principals/indexer")
+    assert session in page
+    for secret in (who.subject, "What it would be told", "NOT_REBUILT", who.key[4:14]):
+        assert secret not in page
+    assert "What it was told, and why" not in await visitor.page(f"/console/startups/{session}")
+    assert "History" not in await visitor.page()
+    assert (await visitor.see("/console/history")).status_code == 403
+
+
+async def test_nothing_of_another_tenant(town: Town, visitor: Visitor) -> None:
+    """An admin of a namespace sees neither names nor numbers of another, whether or not it names the tenant."""
+    admin = await town.citizen("admin", type="admin")
+    stranger = await town.citizen("their-indexer")
+    session = await opened(town, stranger, "their-component")
+    await visitor.inside(admin.key)
+    for path in (*PAGES, "/console/history"):
+        page = (await visitor.see(path)).text
+        for name in ("their-", session, str(stranger.tenant), f"team-{stranger.tenant.hex[:8]}"):
+            assert name not in page, path
+    for path in ("/console/principals/their-indexer", f"/console/startups/{session}"):
+        assert (await visitor.see(path)).status_code == 404
+    assert f"There is no such startup {session}" in await visitor.page("/console/search", q=session)
+    refusals = {
+        (await visitor.see(path, tenant=tenant)).status_code
+        for path in ("/console", "/console/principals/their-indexer", f"/console/startups/{session}", "/console/live")
+        for tenant in (str(stranger.tenant), str(uuid4()))
+    }
+    assert refusals == {403}
+
+
+async def test_a_cluster_wide_reader_sees_every_tenant(town: Town, visitor: Visitor) -> None:
+    """D-51: all of them at once, by name, and one of them when it is chosen; links keep the choice."""
+    ruler = await town.citizen("ruler", type="observer", scope="Cluster")
+    people = [await town.citizen(f"far-{at}") for at in range(2)]
+    sessions = [await opened(town, who) for who in people]
+    await visitor.inside(ruler.key)
+    page = await visitor.page()
+    for who, session in zip(people, sessions, strict=True):
+        assert f"team-{who.tenant.hex[:8]}" in page
+        assert session in page
+    one, other = people
+    page = (await visitor.see("/console", tenant=str(one.tenant))).text
+    assert sessions[0] in page
+    assert sessions[1] not in page
+    assert f"/console/startups?tenant={one.tenant}" in page
+    assert "far-1" in await visitor.page("/console/principals", tenant=str(other.tenant))
+    found = await visitor.page("/console/search", q="far-")
+    assert "far-0" in found
+    assert "far-1" in found
+    answer = await visitor.see("/console/search", q=sessions[1])
+    assert answer.headers["location"] == f"/console/startups/{sessions[1]}?tenant={other.tenant}"
+    assert "far-1" in await visitor.page(answer.headers["location"])
+    assert f"team-{one.tenant.hex[:8]}" in await visitor.page("/console/topology")
+
+
+async def test_pages_go_by_key(town: Town, visitor: Visitor) -> None:
+    """Every startup and principal stands on exactly one page, whoever boots meanwhile."""
+    admin = await town.citizen("admin", type="admin")
+    crowd = [Citizen(tenant=admin.tenant, name=f"p-{at:03}") for at in range(120)]
+    await town.publish(*crowd)
+    who = crowd[0]
+    expected = await asyncio.gather(*(opened(town, who, f"c_{at}") for at in range(120)))
+    await visitor.inside(admin.key)
+
+    async def walked(path: str, pattern: str) -> list[str]:
+        seen: list[str] = []
+        following: str | None = path
+        while following is not None:
+            page = (await visitor.see(following)).text
+            seen += re.findall(pattern, page)
+            match = re.search(r'rel="next" href="([^"]+)"', page)
+            following = None if match is None else match[1].replace("&amp;", "&")
+            await opened(town, who, "late")
+        return seen
+
+    seen = await walked("/console/startups", r'class="id" href="/console/startups/([0-9a-f-]{36})"')
+    assert len(seen) == len(set(seen)) == 120
+    assert set(seen) == set(expected)
+    names = await walked("/console/principals", r'href="/console/principals/(p-\d{3})"')
+    assert names == [one.name for one in crowd]
+    filtered = await visitor.page("/console/startups", component="c_7", status="OPEN")
+    assert "c_7 " in filtered
+    assert "c_77" not in filtered
+
+
+async def test_topology(town: Town, visitor: Visitor) -> None:
+    """Principals that are bound alike stand together; a wire for each service that they use; the tables say the same."""
+    admin = await town.citizen("admin", type="admin", bound=False)
+    for at in range(3):
+        await town.citizen(f"p-{at}", tenant=admin.tenant)
+    await visitor.inside(admin.key)
+    answer = await visitor.see("/console/topology")
+    assert answer.text.count('class="wire"') == 1
+    page = said(answer)
+    assert "p-0 +2" in page
+    assert "memorygate · 3 use it" in page
+    assert "http://memorygate:8001" in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/console?tenant=x", "/console/startups?status=LATE", "/console/startups?after=x", "/console/history?before=x",
+     "/console/startups?status=OPEN&status=READY", "/console/search?q=" + "a" * 600, "/console/principals?after=a%00b",
+     "/console/search?q=%ff", "/console/principals/%ff", "/console/search?q=%00"],
+)  # fmt: skip
+async def test_what_is_no_question(town: Town, visitor: Visitor, path: str) -> None:
+    """A page that says what is wrong, in the frame of the others; never a 500."""
+    admin = await town.citizen("admin", type="admin")
+    await visitor.inside(admin.key)
+    answer = await visitor.see(path)
+    assert answer.status_code in {404, 422}, said(answer)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+async def test_every_answer_is_strict(town: Town, visitor: Visitor) -> None:
+    """One policy everywhere: nothing inline, nothing from elsewhere, in no frame, kept by nobody."""
+    admin = await town.citizen("admin", type="admin")
+    answers = [await visitor.see(path) for path in ("/console/sign-in", "/console", "/console/static/console.js")]
+    await visitor.inside(admin.key)
+    answers += [await visitor.see(path) for path in (*PAGES, "/console/history", "/console/none")]
+    for answer in answers:
+        found = dict(one.strip().split(" ", 1) for one in answer.headers["content-security-policy"].split(";"))
+        assert found == POLICY
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        if "html" in answer.headers.get("content-type", ""):
+            assert answer.headers["cache-control"] == "no-store"
+            page = Text(answer.text)
+            assert "style" not in page.elements | page.attributes
+            assert not any(name.startswith("on") for name in page.attributes)
+            assert re.findall(r"<script(?! src=)", answer.text) == []
+            assert re.findall(r'(?:src|href)="(?!/console|#)[^"]*"', answer.text) == []
+    assert (await visitor.client.post("/console")).status_code == 405
+    assert (await visitor.client.head("/console")).content == b""
+
+
+async def test_hostile_words_are_only_words(town: Town, visitor: Visitor) -> None:
+    """HTML, SVG, escape sequences, marks that turn text around, 256 KB: in names, reports, search boxes; all of it text."""
+    admin = await town.citizen("admin", type="admin")
+    name = HOSTILE
+    who = await town.citizen(name, tenant=admin.tenant)
+    session = await opened(town, who, COMPONENT)
+    await town.failed(who, session, error=HOSTILE, details={HOSTILE: HOSTILE})
+    huge = '{"error": "' + "A" * 262_144 + '"}'
+    other = await opened(town, who, "big")
+    await town.ask("UPDATE metagate.startup SET report = $1::jsonb, status = 'FAILED', acknowledged_at = now() "
+                   "WHERE startup_id = $2", huge, other)  # fmt: skip
+    await visitor.inside(admin.key)
+    pages = [
+        await visitor.see(path)
+        for path in ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/history",
+                     f"/console/startups/{session}", f"/console/startups/{other}")
+    ]  # fmt: skip
+    pages += [
+        await visitor.client.get("/console/search", params={"q": HOSTILE}),
+        await visitor.client.get("/console/startups", params={"component": COMPONENT, "principal": HOSTILE}),
+    ]
+    for answer in pages:
+        assert answer.status_code == 200, said(answer)
+        page = Text(answer.text)
+        assert not {"img", "onerror", "onload", "iframe"} & (page.elements | page.attributes), answer.url
+        assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202e]", answer.text), answer.url
+        assert len(answer.text) < 100_000
+    assert "<img src=x onerror=alert(1)>" in said(pages[0])
+    assert "\\u202etxt.exe\\u200b" in said(pages[5])
+    assert "(262,144 characters)" in said(pages[6])
+    link = re.search(r'href="(/console/principals/[^"]+)"', pages[1].text)
+    assert link is not None

@@ -1,0 +1,217 @@
+"""Who comes in, how, for how long, and what everybody else learns: nothing."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from pydantic import SecretStr
+from tests.databases import Database
+from tests.integration.api.conftest import settings_for
+from tests.integration.api.town import Town
+from tests.integration.console.conftest import CONSOLE_SECRET
+from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
+
+from legivellum_identity.api_keys import mint
+from legivellum_identity.caller import Caller, Credential
+from metagate_api.server import serving
+from metagate_console.sessions import Cookies
+
+PATHS = (
+    "/console", "/console/", "/console/principals", "/console/principals/{name}", "/console/principals/nobody",
+    "/console/startups", "/console/startups/{session}", f"/console/startups/{uuid4()}", "/console/topology",
+    "/console/history", "/console/search?q={name}", "/console/live", "/console/nothing/here", "/console/static/none.css",
+    "/console/principals/{name}?tenant={tenant}", "/console/?tenant=nonsense",
+)  # fmt: skip
+
+
+def cookie_of(answer: httpx.Response, name: str) -> str:
+    [found] = [one for one in answer.headers.get_list("set-cookie") if one.startswith(f"{name}=")]
+    return found
+
+
+async def test_a_key_and_a_token_open_it(town: Town) -> None:
+    """Either leads to the page that was asked for; the cookie is for the console, for scripts never, for others never."""
+    admin = await town.citizen("admin", type="admin")
+    for credential in (admin.key, f"  {admin.key}\n", admin.token()):
+        async with Visitor(town.url) as visitor:
+            answer = await visitor.sign_in(credential, next="/console/startups?status=FAILED")
+            assert (answer.status_code, answer.headers["location"]) == (303, "/console/startups?status=FAILED")
+            cookie = cookie_of(answer, SESSION)
+            assert "; Path=/console; HttpOnly; SameSite=Strict" in cookie
+            assert "Secure" not in cookie, "it is plain http here"
+            assert admin.key not in cookie
+            assert credential.strip() not in cookie
+            assert f"Signed in as {admin.name}" in await visitor.page()
+
+
+async def test_over_https_the_cookie_is_for_https_only(database: Database) -> None:
+    """With TLS, or behind something that ends it (METAGATE_PUBLIC_URL)."""
+    settings = settings_for(database, console=True, public_url="https://metagate.example")
+    async with serving(settings) as url, Visitor(url) as visitor:
+        assert "; Secure" in cookie_of(await visitor.see("/console/sign-in"), FORM)
+
+
+@pytest.mark.parametrize("role", ["component", "principal", "delegate", "worker", "service"])
+async def test_others_stay_outside(town: Town, visitor: Visitor, role: str) -> None:
+    """A good credential of somebody who is neither admin nor observer opens nothing, and says why."""
+    somebody = await town.citizen(role, type=role)
+    answer = await visitor.sign_in(somebody.key)
+    assert answer.status_code == 403
+    assert "Only a principal of type admin or observer" in said(answer)
+    assert (await visitor.see()).status_code == 303
+
+
+async def test_what_is_no_credential(town: Town, visitor: Visitor) -> None:
+    """Unknown, malformed, expired, empty, suspended: the page again, never a session, never the credential in it."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    expired = await town.citizen("old", type="admin", key_expires=yesterday)
+    suspended = await town.citizen("out", type="admin", suspended=True)
+    unknown = mint().key
+    for credential, status in (
+        (unknown, 401), ("mgk_nonsense", 401), ("x.y.z", 401), ("", 401), ("\u202e\x1b[31m", 401), ("a" * 9_000, 401),
+        (expired.key, 401), (suspended.key, 403), (suspended.token(), 403),
+    ):  # fmt: skip
+        answer = await visitor.sign_in(credential)
+        assert answer.status_code == status, credential
+        assert 'role="alert"' in answer.text
+        assert credential[:40] not in answer.text or not credential
+        assert SESSION not in visitor.client.cookies
+    assert (await visitor.see()).status_code == 303
+
+
+async def test_nobody_learns_anything(town: Town, visitor: Visitor) -> None:
+    """Without a session every path of the console, there or not, answers the same but for the way back to it."""
+    who = await town.citizen("secretive-indexer")
+    session = (await town.boot(who)).json()["startup"]["startup_id"]
+    seen = set()
+    for path in PATHS:
+        asked = path.format(name=who.name, session=session, tenant=who.tenant)
+        for forged in (None, "x", "a.b.c"):
+            for method in ("GET", "POST", "DELETE", "HEAD"):
+                headers = {} if forged is None else {"cookie": f"{SESSION}={forged}"}
+                answer = await visitor.client.request(method, asked, headers=headers)
+                location = httpx.URL(answer.headers["location"])
+                assert location.path == "/console/sign-in"
+                assert location.params.get("next", asked) == asked
+                seen.add((answer.status_code, answer.text, *sorted(
+                    (name, value) for name, value in answer.headers.items()
+                    if name not in {"location", "date", "x-request-id"}
+                )))  # fmt: skip
+    assert len(seen) == 1
+    page = (await visitor.see("/console/sign-in")).text
+    assert who.name not in page
+    assert str(who.tenant) not in page
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/console/../v1", "/consoles",
+     "/console/sign-in?next=/console", '/console/"><script>', "/console\r\nx: y", ""],
+)  # fmt: skip
+async def test_the_way_back_leads_nowhere_else(town: Town, visitor: Visitor, elsewhere: str) -> None:
+    """Whatever `next` says, it ends within the console."""
+    admin = await town.citizen("admin", type="admin")
+    answer = await visitor.sign_in(admin.key, next=elsewhere)
+    assert answer.status_code == 303
+    location = answer.headers["location"]
+    assert location == "/console" or location.startswith("/console/")
+    assert "evil" not in location
+
+
+async def test_only_our_own_form_signs_in_and_out(town: Town, visitor: Visitor) -> None:
+    """Without the token, with another browser's, or from another site nothing happens (CSRF), in either direction."""
+    admin = await town.citizen("admin", type="admin")
+    async with Visitor(town.url) as other:
+        stolen = hidden(await other.see("/console/sign-in"), "token")
+    for token in ("", "x", stolen):
+        answer = await visitor.sign_in(admin.key, token=token)
+        assert answer.status_code == 403
+        assert SESSION not in visitor.client.cookies
+    page = await visitor.see("/console/sign-in")
+    form = {"token": hidden(page, "token"), "credential": admin.key}
+    for site in ("cross-site", "same-site"):
+        answer = await visitor.client.post("/console/sign-in", data=form, headers={"sec-fetch-site": site})
+        assert answer.status_code == 422
+    refused = await visitor.client.post("/console/sign-in", json=form)
+    assert refused.status_code == 415
+    await visitor.inside(admin.key)
+    for body in ({}, {"token": "x"}, {"token": stolen}):
+        await visitor.client.post("/console/sign-out", data=body)
+        assert (await visitor.see()).status_code == 200
+    own = hidden(await visitor.see(), "token")
+    answer = await visitor.client.post("/console/sign-out", data={"token": own})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in")
+    assert (await visitor.see()).status_code == 303
+
+
+@pytest.mark.invariant("EXT-11")
+async def test_a_session_ends_with_what_it_rests_on(town: Town) -> None:
+    """Suspended, demoted, its key or subject withdrawn, moved to somebody else: the next page is the sign-in page."""
+    for change in ({"suspended": True}, {"type": "component"}):
+        admin = await town.citizen("admin", type="admin")
+        async with Visitor(town.url) as visitor:
+            await visitor.inside(admin.key)
+            await visitor.page()
+            await town.change(admin, **change)
+            answer = await visitor.see()
+            assert answer.status_code == 303, change
+            assert cookie_of(answer, SESSION).startswith(f"{SESSION}=; Max-Age=0")
+    for table, credential in (("api_key", "key"), ("subject", "token")):
+        admin = await town.citizen("admin", type="admin")
+        async with Visitor(town.url) as visitor:
+            await visitor.inside(admin.key if credential == "key" else admin.token())
+            [row] = admin.rows()[table]
+            key = (row["sha256"],) if table == "api_key" else (row["issuer"], row["subject"])
+            await town.publish(deletes={table: [key]})
+            assert (await visitor.see()).status_code == 303, table
+
+
+async def test_a_session_is_short(database: Database) -> None:
+    """As long as the setting says, and never longer than the credential; a forged or expired cookie is none."""
+    now = time.time()
+    caller = Caller(
+        tenant=uuid4(), namespace="team", principal_key="admin", type="admin", scope="Namespace", rights=frozenset(),
+        suspended=False, credential=Credential("key", "", "0" * 64, None), pod=None, expires_at=None,
+    )  # fmt: skip
+    for expires, longest in ((None, 600), (datetime.fromtimestamp(now + 60, UTC), 60)):
+        cookies = Cookies(CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda: now)
+        _, header = cookies.opened(replace(caller, expires_at=expires))
+        assert f"Max-Age={longest};".encode() in header.replace(b"59;", b"60;").replace(b"599;", b"600;")
+        word = header.split(b";")[0]
+        assert cookies.session([(b"cookie", word)]) is not None
+        later = Cookies(CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda end=longest: now + end + 1)
+        assert later.session([(b"cookie", word)]) is None
+        other = Cookies(b"another secret, just as long as it", lifetime=600, secure=False, clock=lambda: now)
+        assert other.session([(b"cookie", word)]) is None
+        assert cookies.session([(b"cookie", word + b"; " + word)]) is None, "two are not picked from"
+        assert cookies.session([(b"cookie", word[:-4] + b"AAAA")]) is None
+    key = OctKey.import_key(CONSOLE_SECRET)
+    for algorithm in ("HS256", "HS512"):
+        made = jwt.encode({"alg": algorithm}, {"exp": int(now) + 60}, key, algorithms=[algorithm])
+        assert cookies.session([(b"cookie", f"{SESSION}={made}".encode())]) is None
+
+
+async def test_processes_that_share_the_secret_share_the_session(town: Town, database: Database) -> None:
+    """Two processes with one METAGATE_CONSOLE_SECRET; a third without knows nobody."""
+    admin = await town.citizen("admin", type="admin")
+    shared = settings_for(database, console=True, console_secret=SecretStr(CONSOLE_SECRET))
+    alone = settings_for(database, console=True)
+    async with serving(shared) as second, serving(alone) as third, Visitor(town.url) as visitor:
+        await visitor.inside(admin.key)
+        cookies = {SESSION: visitor.client.cookies[SESSION]}
+        for url, status in ((second, 200), (third, 303)):
+            async with httpx.AsyncClient(base_url=url, cookies=cookies, timeout=10, trust_env=False) as client:
+                assert (await client.get("/console")).status_code == status
+
+
+async def test_it_is_off_unless_asked_for(database: Database) -> None:
+    """Without METAGATE_CONSOLE there is nothing at /console."""
+    async with serving(settings_for(database)) as url, Visitor(url) as visitor:
+        for path in ("/console", "/console/sign-in", "/console/static/console.css"):
+            answer = await visitor.see(path)
+            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")

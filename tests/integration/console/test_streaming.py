@@ -1,0 +1,62 @@
+"""The live stream: tells that something changed, to those who may look, for as long as they may."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+from tests.databases import Database
+from tests.integration.api.conftest import settings_for
+from tests.integration.api.town import Town
+from tests.integration.console.visiting import Visitor
+
+from metagate_api.server import serving
+
+
+@asynccontextmanager
+async def stream(visitor: Visitor, **params: str) -> AsyncIterator[AsyncIterator[str]]:
+    """The names of its events as they come."""
+
+    async def events(answer: httpx.Response) -> AsyncIterator[str]:
+        async for line in answer.aiter_lines():
+            if line.startswith("event: "):
+                yield line.removeprefix("event: ")
+
+    async with visitor.client.stream("GET", "/console/live", params=params) as answer:
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        yield events(answer)
+
+
+async def following(events: AsyncIterator[str]) -> str:
+    return await asyncio.wait_for(anext(events), 10)
+
+
+async def test_a_boot_is_told_and_a_suspension_ends_it(town: Town, visitor: Visitor) -> None:
+    """One event when it begins, one when somebody boots in this tenant; who may not look any more is told that it is over."""
+    admin = await town.citizen("admin", type="admin")
+    who = await town.citizen("indexer", tenant=admin.tenant)
+    await visitor.inside(admin.key)
+    async with stream(visitor) as events:
+        assert await following(events) == "changed"
+        await town.boot(who)
+        assert await following(events) == "changed"
+        await town.change(admin, suspended=True)
+        while (word := await following(events)) == "changed":
+            pass
+        assert word == "over"
+        assert [one async for one in events] == []
+
+
+async def test_a_stream_keeps_nobody_from_stopping(database: Database, town: Town) -> None:
+    """A server that stops while somebody looks ends the stream, and does not wait out its drain."""
+    admin = await town.citizen("admin", type="admin")
+    settings = settings_for(database, console=True, drain_seconds=60)
+    async with AsyncExitStack() as server:
+        url = await server.enter_async_context(serving(settings))
+        async with Visitor(url) as visitor:
+            await visitor.inside(admin.key)
+            async with stream(visitor) as events:
+                assert await following(events) == "changed"
+                stopping = asyncio.create_task(server.aclose())
+                assert [one async for one in events] == []
+                await asyncio.wait_for(stopping, 20)
