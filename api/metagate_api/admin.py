@@ -94,7 +94,7 @@ async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
     exchange = exchange_of(request)
     exchange.require_json()
     body = strict_json.parse_object(await request.body())
-    caller = admin(speaker)
+    caller = await admin(gate_of(request), speaker)
     target = _target(request, caller, kind)
     resource = _resource(body, target.kind)
     metadata = resource["metadata"]

@@ -1,7 +1,7 @@
 """What the routes share: one process's reader, door, packets and what it knows about the database."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Exchange
 from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
-from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, suspended
+from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, credential_row, suspended
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs
 from metagate_api.rendering import rendered
@@ -89,20 +89,40 @@ def permitted(speaker: Caller | Refused) -> Caller:
     return speaker
 
 
-def admin(speaker: Caller | Refused) -> Caller:
+async def standing(gate: Gate, speaker: Caller | Refused) -> Caller:
+    """The caller as the database knows it now: what is remembered of it must not outlive what it rests on (D-45).
+
+    For answers whose own statement does not look again; boots, reports and packets do. Raises Refused: 401 when the
+    credential stands for this principal no more, 403 while it is suspended.
+    """
     caller = permitted(speaker)
+    (now,) = await gate.reader.resolve([credential_row(caller)])
+    if now is None or (now.tenant, now.principal_key) != (caller.tenant, caller.principal_key):
+        raise refuse(Code.CREDENTIAL_REVOKED, "What this credential rests on was withdrawn.")
+    if now.suspended:
+        raise suspended()
+    return replace(caller, type=now.type, scope=now.scope, rights=frozenset(now.rights))
+
+
+async def admin(gate: Gate, speaker: Caller | Refused) -> Caller:
+    caller = await standing(gate, speaker)
     if caller.type != "admin":
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin may do this.")
     return caller
 
 
-async def caller_of(request: Request) -> Caller:
-    """Dependency of routes without a body that need somebody."""
+async def holder_of(request: Request) -> Caller:
+    """Dependency of routes without a body whose own statement looks at the credential again."""
     return permitted(await speaker_of(request))
 
 
+async def caller_of(request: Request) -> Caller:
+    """Dependency of routes without a body that need somebody."""
+    return await standing(gate_of(request), await speaker_of(request))
+
+
 async def admin_of(request: Request) -> Caller:
-    return admin(await speaker_of(request))
+    return await admin(gate_of(request), await speaker_of(request))
 
 
 def whole_cluster(caller: Caller) -> bool:

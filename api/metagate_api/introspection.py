@@ -14,7 +14,7 @@ from legivellum_http.codes import Code
 from legivellum_http.problems import Refused, refuse
 from legivellum_identity.caller import Refusal
 from metagate_api.callers import CLUSTER, Caller, credential_row
-from metagate_api.gate import Gate, exchange_of, gate_of, permitted, said, speaker_of
+from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
 
 router = APIRouter()
 
@@ -26,7 +26,7 @@ _LONGEST = 16_384
 async def introspect(request: Request, speaker: Annotated[Caller | Refused, Depends(speaker_of)]) -> Response:
     exchange = exchange_of(request)
     token = _token(exchange.header(b"content-type") or b"", await request.body())
-    caller = permitted(speaker)
+    caller = await standing(gate_of(request), speaker)
     if caller.type != "service":
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type service may do this.")
     return said(await _answer(gate_of(request), caller, token))

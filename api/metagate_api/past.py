@@ -194,7 +194,7 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
 async def would(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())
-    caller = admin(speaker)
+    caller = await admin(gate_of(request), speaker)
     whose = tenant_for(caller, tenant)
     resources, prune = body.get("resources"), body.get("prune", False)
     if not isinstance(resources, list) or not isinstance(prune, bool):

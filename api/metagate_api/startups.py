@@ -9,7 +9,7 @@ from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
-from metagate_api.gate import Id, caller_of, empty, gate_of, said, sent, tenant_for, tenants_for
+from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent, tenant_for, tenants_for
 from metagate_api.packets import known, names, signature, welcome
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow
@@ -17,6 +17,7 @@ from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupR
 router = APIRouter()
 
 Who = Annotated[Caller, Depends(caller_of)]
+Holder = Annotated[Caller, Depends(holder_of)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
 Name = Annotated[str | None, Query(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -115,7 +116,7 @@ async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | No
 
 
 @router.get("/v1/startup/{startup_id}/packet")
-async def packet_now(request: Request, caller: Who, startup_id: Id) -> Response:
+async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     shelf = gate_of(request).shelf
     expected, held = shelf.expected(caller.tenant, caller.principal_key)

@@ -1,0 +1,104 @@
+"""What is taken back counts at once, in every answer: no memory of this process outlives what it rests on (D-45)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.databases import Database
+from tests.integration.api.conftest import settings_for
+from tests.integration.api.town import Citizen, Town
+from uuid_utils.compat import uuid7
+
+from metagate_api.server import serving
+from metagate_store.publishing import Publisher
+from metagate_store.rows import Change
+
+RESOURCE = {
+    "apiVersion": "metagate.legivellum.io/v1alpha1",
+    "kind": "Profile",
+    "metadata": {"name": "x"},
+    "spec": {},
+}
+ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("GET", "/v1/startups", {}),
+    ("GET", f"/v1/startup/{uuid7()}", {}),
+    ("GET", f"/v1/startup/{uuid7()}/packet", {}),
+    ("GET", "/v1/topology", {}),
+    ("GET", "/v1/summary", {}),
+    ("GET", "/v1/policy-profiles/x", {}),
+    ("GET", "/v1/admin/principals", {}),
+    ("GET", "/v1/admin/principals/x", {}),
+    ("GET", "/v1/admin/history", {}),
+    ("GET", "/v1/admin/history/objects", {}),
+    ("GET", "/v1/admin/explain/principal/x", {}),
+    ("DELETE", "/v1/admin/profiles/x", {}),
+    ("POST", "/v1/admin/profiles", {"json": RESOURCE}),
+    ("POST", "/v1/admin/plan", {"json": {"resources": []}}),
+    ("POST", "/v1/introspect", {"json": {"token": "x"}}),
+    ("POST", "/v1/bootstrap", {"json": {"component_key": "a"}}),
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def slow(database: Database) -> AsyncIterator[Town]:
+    """A gate that looks for what was published every ten seconds: whatever is noticed earlier, the statement noticed."""
+    publisher = await Publisher.open(database.publisher)
+    await publisher.load()
+    settings = settings_for(database, credentials_poll_ms=10_000)
+    async with serving(settings) as url:
+        made = Town(url, database, publisher, settings)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+async def known(slow: Town, who: Citizen) -> None:
+    """Make the gate remember who this token is; HS256, because a key would first have to be published to it."""
+    await slow.publisher.publish(_published(who))
+    assert (await slow.client.get("/v1/startups", headers=who.by_token)).status_code == 200
+
+
+def _published(who: Citizen, **deletes: Any) -> Change:
+    rows = {table: found for table, found in who.rows().items() if table not in deletes}
+    return Change(upserts=rows, deletes=deletes, packets={who.digest or "": who.body or b""})
+
+
+async def answers(slow: Town, who: Citizen) -> dict[tuple[int, str], list[str]]:
+    found: dict[tuple[int, str], list[str]] = {}
+    for method, path, body in ASKED:
+        answer = await slow.client.request(method, path, headers=who.by_token, **body)
+        found.setdefault((answer.status_code, answer.json().get("code", "")), []).append(path)
+    return found
+
+
+@pytest.mark.invariant("EXT-10", "EXT-11")
+async def test_a_withdrawn_subject_is_told_by_every_answer(slow: Town) -> None:
+    """Each endpoint answers 401 CREDENTIAL_REVOKED to the very next request, also those that list and those for admins."""
+    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    await known(slow, who)
+    await slow.publisher.publish(_published(who, subject=[("metagate", who.subject)]))
+    found = await answers(slow, who)
+    assert set(found) == {(401, "CREDENTIAL_REVOKED")}, found
+
+
+@pytest.mark.invariant("EXT-11")
+async def test_a_suspended_principal_is_told_by_every_answer(slow: Town) -> None:
+    """Each endpoint answers 403 PRINCIPAL_SUSPENDED to the very next request."""
+    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    await known(slow, who)
+    await slow.publisher.publish(_published(replace(who, suspended=True)))
+    found = await answers(slow, who)
+    assert set(found) == {(403, "PRINCIPAL_SUSPENDED")}, found
+
+
+async def test_a_demoted_admin_is_an_admin_no_more(slow: Town) -> None:
+    """D-33: a demoted type takes effect with the very next request."""
+    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    await known(slow, who)
+    assert (await slow.client.get("/v1/admin/principals", headers=who.by_token)).status_code == 200
+    await slow.publisher.publish(_published(replace(who, type="component")))
+    refused = await slow.client.get("/v1/admin/principals", headers=who.by_token)
+    assert (refused.status_code, refused.json()["code"]) == (403, "ROLE_REQUIRED")
