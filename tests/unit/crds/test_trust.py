@@ -1,6 +1,11 @@
 """Whose subject is it: TokenIssuers, namespaces, conflicts (D-13, D-31, D-37, D-44, D-45, D-46)."""
 
+import re
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.crds.worlds import (
     CLUSTER_ISSUER,
     PRINCIPAL,
@@ -144,6 +149,28 @@ def test_a_pattern_with_clear_borders_is_accepted(pattern):
     """Anything that no namespace name contains may stand beside the namespace."""
     assert validate("TokenIssuer", outside(namespaces=["*"], subjectPattern=pattern)) == ()
     assert not subjects.admits(pattern, "team", pattern.replace("{namespace}", "team-a").replace("*", "x"))
+
+
+@given(
+    pattern=st.text("ab*", max_size=8),
+    subject=st.text("ab\n", max_size=10),
+)
+def test_a_star_stands_for_any_text(pattern, subject):
+    """The same as a regular expression says in which each star is anything."""
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), subject, re.DOTALL) is not None
+    assert subjects.admits(pattern, "team", subject) is expected
+
+
+def test_a_hostile_pattern_costs_nothing():
+    """As many stars as a pattern may have, before a subject that almost fits: the answer comes at once."""
+    issuer = declared(
+        "TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="*a" * 200 + "*b@{namespace}.example.com")
+    )
+    claim = "a" * 900 + "@team.example.com"
+    began = time.process_time()
+    result = compiled(issuer, principal("p", (IDP, claim)))
+    assert time.process_time() - began < 5
+    assert resolved(result) == ("False", reasons.SUBJECT_NOT_ADMITTED)
 
 
 @pytest.mark.parametrize("namespaces", [["a", "b"], ["*"]])
