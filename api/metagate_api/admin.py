@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum_http import strict_json
 from legivellum_http.codes import Code
@@ -15,6 +15,7 @@ from metagate_api.callers import CLUSTER, Caller
 from metagate_api.declared_files import Complaint, DeclaredFiles, Written
 from metagate_api.gate import (
     Id,
+    Key,
     admin,
     admin_of,
     empty,
@@ -34,7 +35,6 @@ Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-re
 Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
 Admin = Annotated[Caller, Depends(admin_of)]
 Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
-Key = Annotated[str, Path(min_length=1, max_length=512)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
 

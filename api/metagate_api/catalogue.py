@@ -88,7 +88,7 @@ def _header(name: str, schema: dict[str, Any], says: str) -> dict[str, Any]:
 _STARTUP_ID = _path("startup_id", schemas.UUID)
 _KIND = _path("kind", {"type": "string", "enum": list(schemas.VIEWS)})
 _WRITABLE = _path("kind", {"type": "string", "enum": [*schemas.VIEWS, "token-issuers"]})
-_KEY = _path("key", {"type": "string", "minLength": 1, "maxLength": 253})
+_KEY = _path("key", {"type": "string", "minLength": 1, "maxLength": schemas.LONGEST_KEY})
 _TENANT = _query("tenant", schemas.UUID, "For a cluster-wide admin or observer: whose (D-51).")
 _PAGE = (
     _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),

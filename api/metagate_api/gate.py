@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Request, Response
+from fastapi import Path, Request, Response
 from pydantic import BeforeValidator
 
 from legivellum_http.codes import Code
@@ -16,6 +16,7 @@ from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, credential
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs
 from metagate_api.rendering import rendered
+from metagate_api.schemas import LONGEST_KEY
 from metagate_api.settings import Settings
 from metagate_store.errors import StoreUnavailable
 from metagate_store.reading import Reader
@@ -29,6 +30,7 @@ def _canonical(text: object) -> object:
 
 
 Id = Annotated[UUID, BeforeValidator(_canonical)]
+Key = Annotated[str, Path(min_length=1, max_length=LONGEST_KEY)]
 
 
 @dataclass(slots=True)

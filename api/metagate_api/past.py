@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum_http import strict_json
 from legivellum_http.codes import Code
@@ -19,6 +19,7 @@ from metagate_api.callers import Caller
 from metagate_api.gate import (
     Gate,
     Id,
+    Key,
     admin,
     admin_of,
     exchange_of,
@@ -41,7 +42,6 @@ _log = structlog.stdlib.get_logger("metagate.explain")
 
 Admin = Annotated[Caller, Depends(admin_of)]
 Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
-Key = Annotated[str, Path(min_length=1, max_length=253)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
 What = Annotated[

@@ -4,6 +4,8 @@ from typing import Any, Final
 
 Schema = dict[str, Any]
 
+LONGEST_KEY: Final = 512
+"""Characters of a `{key}` in a path: a secret ref's is made of two names."""
 UUID: Final[Schema] = {"type": "string", "format": "uuid"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 TEXT: Final[Schema] = {"type": "string"}

@@ -2,17 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
 from metagate_api.callers import Caller
-from metagate_api.gate import Id, caller_of, gate_of, said, tenant_for
+from metagate_api.gate import Id, Key, caller_of, gate_of, said, tenant_for
 
 router = APIRouter()
 
 Who = Annotated[Caller, Depends(caller_of)]
-Key = Annotated[str, Path(min_length=1, max_length=253)]
 
 
 @router.get("/v1/policy-profiles/{key}")

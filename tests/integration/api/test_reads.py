@@ -11,6 +11,8 @@ from tests.integration.api.town import Citizen, Town, shared_body
 from tests.integration.store.worlds import row
 from tests.unit.identity import issued
 
+from metagate_api.catalogue import ENDPOINTS
+
 VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
 
@@ -270,6 +272,20 @@ async def test_a_cluster_wide_reader_names_the_tenant(town: Town) -> None:
     for path in ("/v1/topology", "/v1/policy-profiles/public"):
         refused = await read(town, local, path, tenant=who.tenant)
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
+
+
+async def test_a_key_is_bounded_as_the_description_says(town: Town) -> None:
+    """Up to the described length a key that is nobody's is 404, the longest secret ref's too; beyond it 422."""
+    admin = await town.citizen("admin", type="admin")
+    described = [one for one in ENDPOINTS if one.method == "GET" and "{key}" in one.path]
+    assert len(described) >= 3
+    for one in described:
+        [key] = [parameter for parameter in one.parameters if parameter["name"] == "key"]
+        longest = key["schema"]["maxLength"]
+        path = one.path.replace("{kind}", "secret-refs")
+        assert longest >= 253 + 1 + 63
+        for length, status in ((longest, 404), (longest + 1, 422)):
+            assert (await read(town, admin, path.replace("{key}", "k" * length))).status_code == status, path
 
 
 async def test_introspection(town: Town) -> None:
