@@ -243,6 +243,39 @@ async def test_without_its_database_status_says_so_and_it_catches_up(scripted: W
         assert (await scripted.ready("Manifest", "prod"))["reason"] == "Served"
 
 
+async def test_a_replaced_database_is_told_of_anew(scripted: World, postgres: Server) -> None:
+    """An empty database in the place of the old one: no status goes on naming a revision that only the old one had."""
+    await scripted.declare()
+    async with scripted.operator():
+        for value in range(2):
+            await changed(scripted, value)
+            await served(scripted, value)
+
+        async def said() -> int:
+            body = await scripted.surface.body("Manifest", "prod")
+            return int(body["status"]["snapshot"]["revision"])
+
+        async def newest_said() -> bool:
+            return await said() == await scripted.revision()
+
+        await until(newest_said)
+        before = await said()
+    empty = await postgres.make()
+    replaced = World(scripted.surface, empty, scripted_tenancy(None, empty, scripted.surface.namespace))
+    try:
+        async with replaced.operator():
+            newest = await replaced.revision()
+            assert 0 < newest < before
+
+            async def told() -> bool:
+                return await said() <= newest
+
+            await until(told)
+            assert await environment(replaced) == {"round": 1}
+    finally:
+        await postgres.drop(empty)
+
+
 async def sql(server: Server, statement: str) -> None:
     connection = await asyncpg.connect(server.superuser)
     try:

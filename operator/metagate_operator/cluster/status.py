@@ -18,7 +18,8 @@ def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dic
     """The whole status, as it is applied: what is not in it is taken away from the object.
 
     A condition keeps the time of its last transition while its status stays, and the snapshot keeps its revision while
-    its content stays, so that equal verdicts give equal statuses.
+    its content stays, so that equal verdicts give equal statuses. A revision newer than the newest one is another
+    database's, replaced or restored from a backup since: it says nothing any more.
     """
     moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     found: dict[str, Any] = {
@@ -41,7 +42,7 @@ def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dic
         found["snapshot"] = {
             **({"digest": verdict.digest} if verdict.digest else {}),
             "generation": verdict.served_generation,
-            "revision": known if unchanged else revision,
+            "revision": known if unchanged and known <= revision else revision,
         }
     if verdict.key.kind in COUNTED:
         found["uses"] = verdict.uses
