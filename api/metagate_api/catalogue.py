@@ -289,6 +289,7 @@ ENDPOINTS: Final = (
         (*_LIST, Code.NOT_FOUND),
         (
             _query("revision", {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, "Left out: the newest."),
+            _query("key_digests", {"type": "boolean", "default": False}, "With the digests of API keys (EXT-10)."),
             _TENANT,
             *_PAGE,
         ),

@@ -168,6 +168,7 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
     tenant: Id | None = None,
     limit: Limit = 100,
     cursor: Word = None,
+    key_digests: bool = False,  # the framework gives it by name
 ) -> Response:
     whose = tenant_for(caller, tenant)
     reader = gate_of(request).reader
@@ -182,12 +183,21 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
         {
             "revision": wanted,
             "newest": newest,
-            "items": [
-                {name: value for name, value in asdict(one).items() if name != "packet_digest"} for one in page.items
-            ],
+            "items": [_declaration_shown(one, key_digests=key_digests) for one in page.items],
             "next_cursor": cursors.written(cursors.OBJECTS, page.next),
         }
     )
+
+
+def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]:
+    """EXT-10: a list shows no material of API keys, not even what is declared of them, unless it is asked for by name:
+    a Principal without its digests cannot be applied again.
+    """
+    shown = {name: value for name, value in asdict(one).items() if name != "packet_digest"}
+    if one.kind == kinds.PRINCIPAL.name and not key_digests and isinstance(one.spec, Mapping):
+        keys = [{name: value for name, value in key.items() if name != "sha256"} for key in one.spec.get("apiKeys", ())]
+        shown["spec"] = {**one.spec, **({"apiKeys": keys} if keys else {})}
+    return shown
 
 
 @router.post("/plan")

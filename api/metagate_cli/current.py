@@ -59,7 +59,7 @@ def of_files(paths: Sequence[Path], settings: CompileSettings, known: Known | No
 
 def of_gate(gate: Gate, settings: CompileSettings) -> World:
     """The valid objects of one tenant. TokenIssuers are nobody's, and other tenants' claims are not seen."""
-    objects = [declaration(one) for one in gate.items("/v1/admin/history/objects")]
+    objects = [declaration(one) for one in gate.items("/v1/admin/history/objects", key_digests="true")]
     return World(settings, _spaces(objects), objects)
 
 

@@ -155,7 +155,7 @@ def rollback(
 
 def _objects(asked: Gate, revision: int | None) -> dict[tuple[str, str, str], dict[str, Any]]:
     try:
-        found = asked.items("/v1/admin/history/objects", revision=revision)
+        found = asked.items("/v1/admin/history/objects", revision=revision, key_digests="true")
         return {(each["kind"], each["namespace"], each["name"]): each for each in found}
     except Refused as error:
         raise told(error) from error

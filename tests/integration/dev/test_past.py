@@ -218,6 +218,20 @@ def test_admins_of_this_tenant_only(town: Town) -> None:
     assert town.api("/v1/admin/explain/principal/nobody").status_code == 404
 
 
+@pytest.mark.invariant("EXT-10")
+def test_digests_of_keys_are_shown_only_when_asked_for(town: Town) -> None:
+    """A list of what is declared shows no material of API keys; who wants to apply a Principal again asks for it."""
+
+    def keys(**query: str) -> list[dict[str, Any]]:
+        found = town.api("/v1/admin/history/objects", **query).json()["items"]
+        return [key for one in found if one["kind"] == "Principal" for key in one["spec"].get("apiKeys", [])]
+
+    assert {name for key in keys() for name in key} <= {"id", "expiresAt"}
+    assert town.world.key.id in {key["id"] for key in keys()}
+    assert town.world.key.sha256 in {key["sha256"] for key in keys(key_digests="true")}
+    assert town.world.key.sha256 not in town.api("/v1/admin/history/objects").text
+
+
 def test_hostile_values_are_text(town: Town, tmp_path: Path) -> None:
     """Escape sequences, marks that turn text around and Markdown: spelt out in every output."""
     file = tmp_path / "hostile.yaml"
