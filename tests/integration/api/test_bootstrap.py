@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import jsonschema
 import pytest
 from tests.integration.api.town import Town, shared_body
