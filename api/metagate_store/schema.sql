@@ -633,6 +633,20 @@ END $$;
 
 ALTER FUNCTION metagate.mark_credential() OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.mark_unbound() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO metagate.unbound (digest, since)
+    SELECT DISTINCT g.digest, now() FROM gone AS g WHERE g.digest IS NOT NULL
+    ON CONFLICT (digest) DO UPDATE SET since = excluded.since;
+    RETURN NULL;
+
+END $$;
+
+ALTER FUNCTION metagate.mark_unbound() OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) RETURNS SETOF metagate.found
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -958,6 +972,47 @@ END $_$;
 
 ALTER FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.purge_packets(retention interval, batch integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    AS $$
+DECLARE
+    edge timestamptz := now() - greatest(retention, interval '25 hours');
+    -- Ids are made by the clock of whoever opens a session.
+    youngest uuid := metagate.id_at(edge + interval '1 hour');
+    removed bigint;
+
+BEGIN
+    IF retention < interval '1 minute' OR batch < 1 THEN
+        RAISE EXCEPTION 'retention must be at least a minute' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM metagate.packet AS p LEFT JOIN metagate.unbound AS u ON u.digest = p.digest
+        WHERE coalesce(u.since, p.created_at) < edge
+            AND NOT EXISTS (SELECT FROM metagate.binding AS b WHERE b.digest = p.digest)
+    ) OR NOT pg_try_advisory_xact_lock(5570193308531253605) THEN
+        RETURN 0;
+    END IF;
+    WITH kept AS MATERIALIZED (
+        SELECT DISTINCT s.digest FROM metagate.startup AS s WHERE s.startup_id < youngest
+    ),
+    due AS MATERIALIZED (
+        SELECT p.digest
+        FROM metagate.packet AS p LEFT JOIN metagate.unbound AS u ON u.digest = p.digest
+        WHERE coalesce(u.since, p.created_at) < edge
+            AND NOT EXISTS (SELECT FROM metagate.binding AS b WHERE b.digest = p.digest)
+            AND NOT EXISTS (SELECT FROM kept AS k WHERE k.digest = p.digest)
+        LIMIT batch
+    )
+    DELETE FROM metagate.packet AS p USING due AS d WHERE p.digest = d.digest;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+
+END $$;
+
+ALTER FUNCTION metagate.purge_packets(retention interval, batch integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.refuse() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1148,8 +1203,8 @@ CREATE FUNCTION metagate.startups(in_tenant uuid, in_status text, in_component t
         WHERE s.tenant = in_tenant
             AND s.startup_id < coalesce(after_startup, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
             AND s.startup_id >= coalesce((SELECT e.startup_id FROM edge AS e), '00000000-0000-0000-0000-000000000000')
-            AND (in_status IS NULL OR s.status = in_status
-                OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+            AND (in_status IS NULL
+                OR in_status = CASE WHEN s.status = 'OPEN' AND s.deadline_at < now() THEN 'overdue' ELSE s.status END)
             AND (in_component IS NULL OR s.component_key = in_component)
             AND (in_principal IS NULL OR s.principal_key = in_principal)
         ORDER BY s.tenant DESC, s.startup_id DESC
@@ -1193,8 +1248,8 @@ CREATE FUNCTION metagate.startups_everywhere(in_status text, in_component text, 
             AND (s.tenant, s.startup_id) >= (
                 coalesce((SELECT e.tenant FROM edge AS e), '00000000-0000-0000-0000-000000000000'),
                 coalesce((SELECT e.startup_id FROM edge AS e), '00000000-0000-0000-0000-000000000000'))
-            AND (in_status IS NULL OR s.status = in_status
-                OR (in_status = 'overdue' AND s.status = 'OPEN' AND s.deadline_at < now()))
+            AND (in_status IS NULL
+                OR in_status = CASE WHEN s.status = 'OPEN' AND s.deadline_at < now() THEN 'overdue' ELSE s.status END)
             AND (in_component IS NULL OR s.component_key = in_component)
             AND (in_principal IS NULL OR s.principal_key = in_principal)
         ORDER BY s.tenant DESC, s.startup_id DESC
@@ -1263,64 +1318,68 @@ $$;
 
 ALTER FUNCTION metagate.tenants_everywhere(page integer) OWNER TO metagate_owner;
 
-CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals jsonb, services jsonb)
+CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint, principals json, services json)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
+    SET jit TO 'off'
+    SET work_mem TO '16MB'
     AS $$
-    WITH seen AS MATERIALIZED (
-        SELECT DISTINCT r.principal_key, r.component_key
-        FROM (
-            SELECT s.principal_key, s.component_key
-            FROM metagate.startup AS s
-            WHERE s.tenant = in_tenant
-            ORDER BY s.tenant DESC, s.startup_id DESC
-            LIMIT 10000
-        ) AS r
+    WITH recent AS MATERIALIZED (
+        SELECT s.principal_key, s.component_key
+        FROM metagate.startup AS s
+        WHERE s.tenant = in_tenant
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        LIMIT 10000
+    ),
+    seen_by AS MATERIALIZED (
+        SELECT d.principal_key, json_agg(d.component_key) AS components
+        FROM (SELECT DISTINCT r.principal_key, r.component_key FROM recent AS r ORDER BY 1, 2) AS d
+        GROUP BY d.principal_key
+    ),
+    bound AS MATERIALIZED (
+        SELECT b.principal_key, b.components, b.profile, b.manifest, b.digest
+        FROM metagate.binding AS b WHERE b.tenant = in_tenant
     ),
     packets AS MATERIALIZED (
-        SELECT DISTINCT ON (b.digest) b.digest, convert_from(k.body, 'UTF8')::jsonb -> 'services' AS services
-        FROM metagate.binding AS b JOIN metagate.packet AS k ON k.digest = b.digest
-        WHERE b.tenant = in_tenant
+        SELECT d.digest, (
+            SELECT convert_from(k.body, 'UTF8')::jsonb -> 'services' FROM metagate.packet AS k WHERE k.digest = d.digest
+        ) AS services
+        FROM (SELECT DISTINCT b.digest FROM bound AS b) AS d
     ),
-    used AS MATERIALIZED (
-        SELECT b.principal_key, s.name, s.service
-        FROM metagate.binding AS b
-        JOIN packets AS k ON k.digest = b.digest
+    -- A service of a packet is used by everybody who is bound to it, so names are listed once a packet.
+    offered AS MATERIALIZED (
+        SELECT k.digest, s.name, s.service ->> 'type' AS type, s.service ->> 'endpoint' AS endpoint
+        FROM packets AS k
         CROSS JOIN LATERAL jsonb_each(
             CASE jsonb_typeof(k.services) WHEN 'object' THEN k.services ELSE '{}' END) AS s (name, service)
-        WHERE b.tenant = in_tenant
     ),
-    seen_by AS (
-        SELECT s.principal_key, jsonb_agg(s.component_key ORDER BY s.component_key) AS components
-        FROM seen AS s GROUP BY s.principal_key
-    ),
-    used_by AS (
-        SELECT u.principal_key, jsonb_agg(u.name ORDER BY u.name) AS services FROM used AS u GROUP BY u.principal_key
+    named AS MATERIALIZED (
+        SELECT o.digest, json_agg(o.name ORDER BY o.name) AS services FROM offered AS o GROUP BY o.digest
     )
     SELECT
         (SELECT coalesce(max(r.revision), 0) FROM metagate.revision AS r),
         (
-            SELECT coalesce(jsonb_agg(jsonb_build_object(
+            SELECT coalesce(json_agg(json_build_object(
                 'principal_key', p.principal_key, 'type', p.type, 'suspended', p.suspended,
                 'components', coalesce(b.components, '{}'), 'profile', b.profile, 'manifest', b.manifest,
-                'seen', coalesce(s.components, '[]'), 'services', coalesce(u.services, '[]')
+                'seen', coalesce(s.components, '[]'), 'services', coalesce(n.services, '[]')
             ) ORDER BY p.principal_key), '[]')
             FROM metagate.principal AS p
-            LEFT JOIN metagate.binding AS b ON b.tenant = p.tenant AND b.principal_key = p.principal_key
+            LEFT JOIN bound AS b ON b.principal_key = p.principal_key
+            LEFT JOIN named AS n ON n.digest = b.digest
             LEFT JOIN seen_by AS s ON s.principal_key = p.principal_key
-            LEFT JOIN used_by AS u ON u.principal_key = p.principal_key
             WHERE p.tenant = in_tenant
         ),
         (
-            SELECT coalesce(jsonb_agg(jsonb_build_object(
+            SELECT coalesce(json_agg(json_build_object(
                 'name', g.name, 'type', g.type, 'endpoint', g.endpoint, 'used_by', g.used_by
             ) ORDER BY g.name, g.type, g.endpoint), '[]')
             FROM (
-                SELECT u.name, u.service ->> 'type' AS type, u.service ->> 'endpoint' AS endpoint,
-                    jsonb_agg(u.principal_key ORDER BY u.principal_key) AS used_by
-                FROM used AS u
+                SELECT o.name, o.type, o.endpoint, json_agg(b.principal_key ORDER BY b.principal_key) AS used_by
+                FROM offered AS o JOIN bound AS b ON b.digest = o.digest
                 GROUP BY 1, 2, 3
             ) AS g
         )
@@ -1734,6 +1793,13 @@ CREATE TABLE metagate.tenant (
 
 ALTER TABLE metagate.tenant OWNER TO metagate_owner;
 
+CREATE TABLE metagate.unbound (
+    digest text NOT NULL COLLATE pg_catalog."C",
+    since timestamp with time zone NOT NULL
+);
+
+ALTER TABLE metagate.unbound OWNER TO metagate_owner;
+
 ALTER TABLE ONLY metagate.startup ATTACH PARTITION metagate.startup_default DEFAULT;
 
 ALTER TABLE ONLY metagate.api_key
@@ -1814,7 +1880,12 @@ ALTER TABLE ONLY metagate.subject
 ALTER TABLE ONLY metagate.tenant
     ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant);
 
+ALTER TABLE ONLY metagate.unbound
+    ADD CONSTRAINT unbound_pkey PRIMARY KEY (digest);
+
 CREATE INDEX api_key_principal ON metagate.api_key USING btree (tenant, principal_key);
+
+CREATE INDEX binding_digest ON metagate.binding USING btree (digest);
 
 CREATE INDEX binding_name ON metagate.binding USING btree (tenant, name);
 
@@ -1858,8 +1929,15 @@ CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.issuer FOR EACH
 
 CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE OF jwk, alg, retired_at ON metagate.issuer_key FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', 'kid');
 
+CREATE TRIGGER unbound_by_delete AFTER DELETE ON metagate.binding REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION metagate.mark_unbound();
+
+CREATE TRIGGER unbound_by_update AFTER UPDATE ON metagate.binding REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION metagate.mark_unbound();
+
 ALTER TABLE ONLY metagate.binding
     ADD CONSTRAINT binding_digest_fkey FOREIGN KEY (digest) REFERENCES metagate.packet(digest);
+
+ALTER TABLE ONLY metagate.unbound
+    ADD CONSTRAINT unbound_digest_fkey FOREIGN KEY (digest) REFERENCES metagate.packet(digest) ON DELETE CASCADE;
 
 GRANT USAGE ON SCHEMA metagate TO metagate_publisher;
 
@@ -1967,6 +2045,8 @@ GRANT ALL ON FUNCTION metagate.layers(in_tenant uuid, in_principal text, in_revi
 
 REVOKE ALL ON FUNCTION metagate.mark_credential() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION metagate.mark_unbound() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) TO metagate_api;
@@ -2004,6 +2084,10 @@ GRANT ALL ON FUNCTION metagate.prepare_partitions(days integer) TO metagate_publ
 REVOKE ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.purge_packets(retention interval, batch integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.purge_packets(retention interval, batch integer) TO metagate_publisher;
 
 REVOKE ALL ON FUNCTION metagate.refuse() FROM PUBLIC;
 

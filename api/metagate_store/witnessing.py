@@ -142,6 +142,13 @@ class Witness:
         [row] = await self._fetch("witness.purge", retention, mirroring, batch)
         return Purged(**row)
 
+    async def purge_packets(self, retention: timedelta, *, batch: int = 500) -> int:
+        """Remove packets that no binding and no session that is kept refers to; at most `batch`, and none while a
+        publication is written: call again while it returns as many.
+        """
+        [row] = await self._fetch("witness.purge_packets", retention, batch)
+        return int(row[0])
+
     @translated
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._turn:

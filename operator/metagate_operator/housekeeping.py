@@ -1,4 +1,5 @@
-"""What time does to the database: tomorrow's partitions are made, sessions older than the retention leave (D-39).
+"""What time does to the database: tomorrow's partitions are made, sessions older than the retention leave (D-39), and
+packets that nothing refers to any more.
 
 Best effort, in the writer's process and never in the API's: whatever fails is done the next time.
 """
@@ -16,6 +17,8 @@ from metagate_store.witnessing import Purged
 
 _log = structlog.stdlib.get_logger("metagate.housekeeping")
 BATCH: Final = 5000
+PACKETS: Final = 500
+"""Packets are large, and none is removed while a publication is written: a batch is short."""
 
 
 class Keeping(Protocol):
@@ -23,6 +26,7 @@ class Keeping(Protocol):
 
     async def prepare_partitions(self, days: int = 2) -> int: ...
     async def purge(self, retention: timedelta, *, mirroring: bool, batch: int = BATCH) -> Purged: ...
+    async def purge_packets(self, retention: timedelta, *, batch: int = PACKETS) -> int: ...
 
 
 class Housekeeper:
@@ -55,5 +59,9 @@ class Housekeeper:
             )
             if max(purged.startups, purged.keys) < BATCH:
                 break
-        if startups or partitions:
-            _log.info("purged", startups=startups, partitions=partitions, idempotency_keys=keys)
+        packets = removed = await self._store.purge_packets(self._retention, batch=PACKETS)
+        while removed >= PACKETS:
+            removed = await self._store.purge_packets(self._retention, batch=PACKETS)
+            packets += removed
+        if startups or partitions or packets:
+            _log.info("purged", startups=startups, partitions=partitions, idempotency_keys=keys, packets=packets)

@@ -37,6 +37,10 @@ SELECT metagate.prepare_partitions($1);
 -- Remove what is older than the retention.
 SELECT p.startups, p.partitions, p.keys FROM metagate.purge($1, $2, $3) AS p;
 
+-- name: witness.purge_packets
+-- Remove packets that nothing refers to.
+SELECT metagate.purge_packets($1, $2);
+
 -- name: witness.backlog
 -- How much waits, and for how long the oldest has.
 SELECT s.mirror_waiting, s.mirror_lag_seconds FROM metagate.state() AS s;

@@ -121,6 +121,12 @@ async def test_overdue_is_seen_and_not_written(town: Town) -> None:
     await asyncio.sleep(1.1)  # the database's own clock decides
     shown = (await town.client.get(f"/v1/startup/{session}", headers=who.by_key)).json()
     assert (shown["status"], shown["overdue"]) == ("overdue", True)
+    # What is shown as overdue is not listed as OPEN, neither to its own nor to whoever reads every tenant.
+    everywhere = await town.citizen("central", type="observer", scope="Cluster")
+    for reader in (who, everywhere):
+        open_ = await town.client.get("/v1/startups", params={"status": "OPEN"}, headers=reader.by_key)
+        assert all(one["status"] == "OPEN" for one in open_.json()["items"])
+        assert session not in [one["startup_id"] for one in open_.json()["items"]]
     listed = await town.client.get("/v1/startups", params={"status": "overdue"}, headers=who.by_key)
     assert [row["startup_id"] for row in listed.json()["items"]] == [session]
     assert await town.stored(session) == before

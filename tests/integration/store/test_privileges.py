@@ -106,7 +106,7 @@ async def test_who_may_execute_what(database: Database) -> None:
         "startup_everywhere",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
-    assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "state"}
+    assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}
     assert public == 0
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -226,3 +228,128 @@ async def test_overdue_components_are_counted(fresh_database: Database, witness:
     await boots.bootstrap([again])
     await boots.report([well.tells(again.startup_id)])
     assert await witness.overdue(100) == 1
+
+
+async def stored(database: Database) -> set[str]:
+    return {digest for [digest] in await run(database, "SELECT digest FROM metagate.packet")}
+
+
+async def rebound(database: Database, boots: Reader) -> tuple[Somebody, Somebody]:
+    """One principal as it was and as it is now; a session was given its first packet."""
+    before = somebody()
+    await publish(database.publisher, before)
+    await opened(boots, before)
+    after = replace(before, body=b'{"capabilities":{"new":true},"services":{}}')
+    await publish(database.publisher, after)
+    return before, after
+
+
+def let_go(hours: float) -> str:
+    return f"UPDATE metagate.unbound SET since = since - interval '{hours} hours'"
+
+
+async def test_packets_that_nothing_refers_to_leave(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """A packet leaves once no binding has had it for longer than the retention; one that is bound stays, however old."""
+    before, after = await rebound(fresh_database, boots)
+    assert await witness.purge_packets(HOURS_72) == 0
+    await run(
+        fresh_database,
+        "SET session_replication_role = replica",  # nobody may change a packet
+        "UPDATE metagate.packet SET created_at = created_at - interval '80 hours'",
+        let_go(71),
+        "SELECT",
+    )
+    assert await witness.purge_packets(HOURS_72) == 0
+    assert await stored(fresh_database) == {before.digest, after.digest}
+    await run(fresh_database, let_go(2), "SELECT")
+    assert await witness.purge_packets(HOURS_72) == 1
+    assert await stored(fresh_database) == {after.digest}
+    assert await witness.purge_packets(HOURS_72) == 0
+
+
+async def test_packets_of_sessions_that_are_kept_stay(
+    fresh_database: Database, witness: Witness, boots: Reader
+) -> None:
+    """An aged session that stays, because the ledger has not seen it, keeps the packet it was given."""
+    before, after = await rebound(fresh_database, boots)
+    old = (
+        "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, "
+        "principal_key, component_key, digest) SELECT tenant, metagate.id_at(now() - interval '81 hours'), packet_id, "
+        "opened_at - interval '81 hours', deadline_at, compiled_at, revision, principal_key, component_key, digest "
+        "FROM metagate.startup"
+    )
+    await run(fresh_database, old, let_go(80), "SELECT")
+    assert await witness.purge_packets(HOURS_72) == 0
+    assert await stored(fresh_database) == {before.digest, after.digest}
+    assert await witness.purge(HOURS_72, mirroring=False) == Purged(1, 0, 0)
+    assert await witness.purge_packets(HOURS_72) == 1
+
+
+async def test_packets_are_removed_in_batches(fresh_database: Database, witness: Witness) -> None:
+    """No more than `batch` of them at a time, and every one of them in the end."""
+    tenant = uuid4()
+    people = [somebody(f"p{n}", tenant=tenant, body=b'{"n":%d}' % n) for n in range(5)]
+    await publish(fresh_database.publisher, *people)
+    await publish(fresh_database.publisher, *[replace(one, body=people[0].body) for one in people])
+    await run(fresh_database, let_go(80), "SELECT")
+    assert [await witness.purge_packets(HOURS_72, batch=3) for _ in range(3)] == [3, 1, 0]
+    assert await stored(fresh_database) == {people[0].digest}
+
+
+async def test_no_packet_leaves_under_who_is_about_to_bind_it(
+    fresh_database: Database, witness: Witness, boots: Reader
+) -> None:
+    """A publication that is being written keeps packets in place; a bootstrap right after it gets what it bound."""
+    before, _ = await rebound(fresh_database, boots)
+    await run(fresh_database, let_go(80), "SELECT")
+    writer = await asyncpg.connect(fresh_database.publisher)
+    try:
+        async with writer.transaction():
+            await writer.execute("SELECT pg_advisory_xact_lock(5570193308531253605)")
+            await writer.execute("UPDATE metagate.binding SET digest = $1", before.digest)
+            assert await witness.purge_packets(HOURS_72) == 0
+    finally:
+        await writer.close()
+    assert await witness.purge_packets(HOURS_72) == 0
+    [answer] = await boots.bootstrap([before.ask(expected_digest=None)])
+    assert (answer.outcome, answer.body) == (Outcome.PACKET, before.body)
+
+
+async def test_a_packet_that_is_leaving_is_published_again(
+    fresh_database: Database, witness: Witness, boots: Reader
+) -> None:
+    """Whoever binds a packet in the moment in which it is removed waits for that, and stores it anew."""
+    before, after = await rebound(fresh_database, boots)
+    await run(fresh_database, let_go(80), "SELECT")
+    keeper = await asyncpg.connect(fresh_database.superuser)
+    try:
+        removal = keeper.transaction()
+        await removal.start()
+        assert await keeper.fetchval("SELECT metagate.purge_packets('72 hours', 10)") == 1
+        # A bootstrap is not held up meanwhile: it reads what is bound.
+        [answer] = await boots.bootstrap([after.ask()])
+        assert answer.outcome is Outcome.OPENED
+        publication = asyncio.create_task(publish(fresh_database.publisher, before), name="publish")
+        while not await keeper.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            await asyncio.sleep(0.01)
+        assert not publication.done()
+        await removal.commit()
+        await publication
+    finally:
+        await keeper.close()
+    assert await stored(fresh_database) == {before.digest, after.digest}
+    [answer] = await boots.bootstrap([before.ask()])
+    assert answer.outcome is Outcome.OPENED
+
+
+async def test_a_replay_finds_its_packet(fresh_database: Database, witness: Witness, boots: Reader) -> None:
+    """D-41: for 24 hours an answer is given again as it was, also when sessions are kept for a shorter time."""
+    before = somebody()
+    await publish(fresh_database.publisher, before)
+    await opened(boots, before, key="once")
+    await publish(fresh_database.publisher, replace(before, body=b'{"capabilities":{"new":true},"services":{}}'))
+    aging = "UPDATE metagate.idempotency SET opened_at = opened_at - interval '23 hours'"
+    await run(fresh_database, let_go(23), aging, "SELECT")
+    assert await witness.purge_packets(timedelta(hours=1)) == 0
+    [answer] = await boots.bootstrap([before.ask(expected_digest=None, idempotency_key="once")])
+    assert (answer.outcome, answer.body) == (Outcome.REPLAYED, before.body)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from metagate_operator.housekeeping import BATCH, Housekeeper
+from metagate_operator.housekeeping import BATCH, PACKETS, Housekeeper
 from metagate_store.errors import StoreUnavailable
 from metagate_store.witnessing import Purged
 
@@ -14,6 +14,7 @@ class Store:
     def __init__(self, *, failures: int = 0, batches: int = 1) -> None:
         self.failures, self.batches = failures, batches
         self.purges: list[tuple[timedelta, bool]] = []
+        self.packets: list[timedelta] = []
         self.clean = asyncio.Event()
 
     async def prepare_partitions(self, days: int = 2) -> int:
@@ -21,6 +22,10 @@ class Store:
             self.failures -= 1
             raise StoreUnavailable
         return days
+
+    async def purge_packets(self, retention: timedelta, *, batch: int = PACKETS) -> int:
+        self.packets.append(retention)
+        return batch if len(self.packets) < 3 else 0
 
     async def purge(self, retention: timedelta, *, mirroring: bool, batch: int = BATCH) -> Purged:
         self.purges.append((retention, mirroring))
@@ -36,6 +41,7 @@ async def test_it_goes_on_until_nothing_is_due() -> None:
     store = Store(batches=3)
     await Housekeeper(store, retention=timedelta(hours=72), mirroring=True).once()
     assert store.purges == [(timedelta(hours=72), True)] * 3
+    assert store.packets == [timedelta(hours=72)] * 3
 
 
 async def test_a_database_that_is_away_is_tried_again() -> None:
