@@ -68,6 +68,8 @@ def declare(folder: Path, admin: MintedKey) -> None:
 async def fill(on: setting.Base, startups: int) -> None:
     connection = await asyncpg.connect(on.superuser)
     try:
+        while await connection.fetchval("SELECT count(*) FROM metagate.binding") < BINDINGS:
+            await asyncio.sleep(0.5)
         await connection.execute("SET synchronous_commit = off; SET work_mem = '256MB'")
         await connection.execute(
             "CREATE TEMP TABLE people AS SELECT row_number() OVER () AS n, * FROM metagate.binding; ANALYZE people"

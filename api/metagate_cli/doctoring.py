@@ -94,7 +94,7 @@ def _gate(asked: Gate, *, credential: bool) -> Iterator[Observation]:
         told = "a principal of type admin is needed" if error.code == "ROLE_REQUIRED" else "declare it, or make another"
         yield Observation("wrong", "credential", plain(error), told)
         return
-    yield Observation("ok", "credential", f"an admin's; its tenant has {len(principals)} principals")
+    yield Observation("ok", "credential", f"an admin's; its tenant has {_counted(len(principals))}")
     unbound = [one["key"] for one in principals if one.get("binding") is None and one.get("type") != "admin"]
     if unbound:
         yield Observation(
@@ -112,6 +112,10 @@ def _gate(asked: Gate, *, credential: bool) -> Iterator[Observation]:
         yield Observation(
             "note", "startups", f"overdue: {plain(', '.join(names[:10]))}", "they booted and never said ready or failed"
         )
+
+
+def _counted(principals: int) -> str:
+    return "1 principal" if principals == 1 else f"{principals}{'' if principals < 500 else ' or more'} principals"
 
 
 def _freshness(ready: Mapping[str, Any]) -> Iterator[Observation]:
