@@ -192,7 +192,11 @@ ENDPOINTS: Final = (
         (Reply(200, "A page.", "StartupPage"),),
         _LIST,
         (
-            _query("status", {"type": "string", "enum": ["OPEN", "READY", "FAILED", "overdue"]}, "As it is shown: only these."),
+            _query(
+                "status",
+                {"type": "string", "enum": ["OPEN", "READY", "FAILED", "overdue"]},
+                "As it is shown: only these.",
+            ),
             _query("component_key", {"type": "string", "minLength": 1, "maxLength": 253}, "Only this component."),
             _TENANT,
             *_PAGE,
