@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.e2e.kubernetes import Cluster, eventually
-from tests.e2e.release import NAMESPACE, Release, loop
+from tests.e2e.release import NAMESPACE, Release, loop, undisturbed
 from tests.e2e.test_install import memory
 
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ def other_pods(cluster: Cluster, component: str) -> list[str]:
 
 @pytest.mark.invariant("INV-025")
 def test_an_operator_that_is_gone_is_not_missed(release: Release, say: Say):
-    """The operator's pod is deleted and stays away: every boot succeeds at its first try, and it takes over again."""
+    """The operator's pod is deleted and stays away: boots go on undisturbed, and it takes over again."""
     load = loop(release.cluster)
     release.cluster.kubectl("-n", NAMESPACE, "scale", "deployment/metagate-operator", "--replicas=0")
     release.cluster.kubectl(
@@ -36,9 +36,7 @@ def test_an_operator_that_is_gone_is_not_missed(release: Release, say: Say):
     release.cluster.kubectl("-n", NAMESPACE, "scale", "deployment/metagate-operator", "--replicas=1")
     release.cluster.rolled_out(NAMESPACE, "deployment/metagate-operator")
     assert counts["booted"] > 20
-    assert {name: counts[name] for name in ("failed", "lost", "retried_503", "retried_connection")} == {
-        "failed": 0, "lost": 0, "retried_503": 0, "retried_connection": 0,
-    }  # fmt: skip
+    undisturbed(counts)
 
 
 def test_memory_under_load(release: Release, say: Say):
