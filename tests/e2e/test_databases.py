@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
-from legivellum_identity.api_keys import mint
 from tests.e2e.kubernetes import Cluster, Object, eventually
 from tests.e2e.release import CHART, Release, account, declared, namespace, pod
 
+from legivellum_identity.api_keys import mint
 from metagate_operator.cluster.admission.certificates import Material, issue
 
 SPARE = "spare"
