@@ -59,8 +59,9 @@ def _since(condition: str, status: str, before: Sight) -> str | None:
 
 
 def differs(found: dict[str, Any], before: Sight) -> bool:
-    """Whether the object says something else than this status."""
-    return status_digest(found) != before.status_digest
+    """Whether the object says something else than this status, or names a revision that is not there any more."""
+    named = (found.get("snapshot") or {}).get("revision", 0)
+    return status_digest(found) != before.status_digest or bool(before.snapshot[2] > named)
 
 
 def patch(verdict: Verdict, found: dict[str, Any], version: str) -> dict[str, Any]:
