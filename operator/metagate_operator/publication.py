@@ -203,8 +203,8 @@ class Publication:
                 if table == "binding":
                     bound[owner] = row
         rows = []
-        for key, now in owners.items():
-            before = self._known.get(key)
+        for key in sorted(owners):  # so that histories of the same changes read the same
+            now, before = owners[key], self._known.get(key)
             if before is not None and before.uid in touched and (now is None or now.uid != before.uid):
                 rows.append(self._audit_row(before, world, self._stored_digest(before.uid), None))
             if now is not None and now.uid in touched:
