@@ -35,9 +35,7 @@ def compose(settings: Settings) -> Application:
     )
 
     async def ledger() -> Ledger:
-        return await Ledger.connect(
-            ledger_dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8
-        )
+        return await Ledger.connect(ledger_dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8)
 
     async def identity() -> IdentityReader:
         return await IdentityReader.connect(identity_dsn)

@@ -24,7 +24,6 @@ app = typer.Typer(
 )
 
 
-
 def _address(url: str | None) -> str | None:
     from legivellum_postgres.address import address
 

@@ -1,14 +1,13 @@
 """Serving the ledger: alone (`memorygate serve`), with one worker or several, or inside `metagate dev`."""
 
 import gc
-import logging
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 
+from legivellum_http import journal
 from legivellum_http import serving as serving_
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
@@ -30,7 +29,7 @@ class Worker:
         self._settings = settings
 
     def __call__(self) -> Any:
-        configure_log(self._settings)
+        journal.configure(self._settings)
         Protocol.limits = _limits(self._settings)
         application = compose(self._settings).asgi
         # What a worker begins with stays as long as it does, and requests leave hardly a cycle behind: looking through
@@ -46,7 +45,7 @@ def _limits(settings: Settings) -> Limits:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status."""
-    configure_log(settings)
+    journal.configure(settings)
     _log.info("settings", **settings.masked())
     compose(settings)  # a worker that cannot start would be started for ever
     require_free(settings.host, settings.port)
@@ -64,19 +63,3 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
     chosen = serving_.config(settings, compose(settings).asgi, protocol=Protocol, factory=False)
     async with serving_.embedded(chosen, name="serve the ledger") as url:
         yield url
-
-
-def configure_log(settings: Settings) -> None:
-    """One event name and key/values per line, to stderr; once per process."""
-    last = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if settings.debug else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

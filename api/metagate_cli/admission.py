@@ -52,7 +52,7 @@ def admission(
     """Serve the webhook; until a signal."""
     if context.invoked_subcommand is not None:
         return
-    from metagate_api import journal
+    from legivellum_http import journal
     from metagate_api.settings import Settings
     from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.admission.process import Options, run

@@ -41,7 +41,7 @@ def dev(
 
 def local_settings(host: str | None, port: int | None) -> Settings:
     """The environment's settings with the command line's choices; logs for people on a terminal."""
-    from metagate_api import journal
+    from legivellum_http import journal
     from metagate_api.settings import Settings
 
     settings = Settings()

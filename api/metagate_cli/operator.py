@@ -76,8 +76,8 @@ def operator(
     from dataclasses import replace
     from datetime import timedelta
 
+    from legivellum_http import journal
     from legivellum_postgres.address import address
-    from metagate_api import journal
     from metagate_api.settings import Settings
     from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.connection import KubernetesError

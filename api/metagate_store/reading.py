@@ -103,12 +103,7 @@ class Reader:
     async def _bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
         rows = await self._pool.fetch(
             "read.bootstrap",
-            [str(ask.tenant) for ask in asks],
-            [ask.principal_key for ask in asks],
-            [ask.credential.kind for ask in asks],
-            [ask.credential.issuer for ask in asks],
-            [ask.credential.subject for ask in asks],
-            [ask.credential.kid for ask in asks],
+            *_speaking(asks),
             [ask.component_key for ask in asks],
             [str(ask.startup_id) for ask in asks],
             [str(ask.packet_id) for ask in asks],
@@ -137,12 +132,7 @@ class Reader:
     async def _report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
         rows = await self._pool.fetch(
             "read.report",
-            [str(ask.tenant) for ask in asks],
-            [ask.principal_key for ask in asks],
-            [ask.credential.kind for ask in asks],
-            [ask.credential.issuer for ask in asks],
-            [ask.credential.subject for ask in asks],
-            [ask.credential.kid for ask in asks],
+            *_speaking(asks),
             [str(ask.startup_id) for ask in asks],
             [ask.status for ask in asks],
             [ask.payload for ask in asks],
@@ -258,6 +248,18 @@ class Reader:
 
     async def state(self) -> State:
         return answers.state((await self._pool.fetch("read.state"))[0])
+
+
+def _speaking(asks: Sequence[BootstrapAsk] | Sequence[ReportAsk]) -> tuple[list[str | None], ...]:
+    """Who asks, as the columns that both functions begin with; UUIDs as text, see read.sql."""
+    return (
+        [str(ask.tenant) for ask in asks],
+        [ask.principal_key for ask in asks],
+        [ask.credential.kind for ask in asks],
+        [ask.credential.issuer for ask in asks],
+        [ask.credential.subject for ask in asks],
+        [ask.credential.kid for ask in asks],
+    )
 
 
 def _unseen(answer: BootstrapAnswer, ask: BootstrapAsk) -> bool:

@@ -103,6 +103,16 @@ class Kubernetes:
         except ValueError as error:
             raise Unreachable(f"{method} {path}: the answer is not JSON") from error
 
+    async def write(self, method: str, path: str, body: object) -> bool:
+        """One request that writes; False when somebody else wrote first (409). Raises as `call` does."""
+        try:
+            await self.call(method, path, body=body)
+        except Refused as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
     async def raw(
         self,
         method: str,

@@ -137,10 +137,4 @@ class Leadership:
     async def _write(self, method: str, path: str, lease: dict[str, Any]) -> bool:
         """False when somebody else wrote first."""
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}
-        try:
-            await self._kubernetes.call(method, path, body=body)
-        except Refused as error:
-            if error.status == 409:
-                return False
-            raise
-        return True
+        return await self._kubernetes.write(method, path, body)

@@ -115,7 +115,7 @@ class SharedSecret:
                     "type": "kubernetes.io/tls",
                     "metadata": {"name": self._secret},
                 }
-                if await self._write("POST", self._collection, {**body, "data": _encoded(material)}):
+                if await self._kubernetes.write("POST", self._collection, {**body, "data": _encoded(material)}):
                     return material
                 continue
             found = Material.from_secret(
@@ -124,18 +124,10 @@ class SharedSecret:
             material = renewed(found, self._names, now) if found is not None else issue(self._names, now)
             if material is found:
                 return material
-            if await self._write("PUT", f"{self._collection}/{self._secret}", {**secret, "data": _encoded(material)}):
+            place = f"{self._collection}/{self._secret}"
+            if await self._kubernetes.write("PUT", place, {**secret, "data": _encoded(material)}):
                 log.info("certificate_renewed")
                 return material
-
-    async def _write(self, method: str, path: str, body: object) -> bool:
-        try:
-            await self._kubernetes.call(method, path, body=body)
-        except Refused as error:
-            if error.status == 409:
-                return False
-            raise
-        return True
 
     async def _trust(self, authorities: bytes) -> None:
         """Let the API server trust our CA, wherever its configuration does not yet."""

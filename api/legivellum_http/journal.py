@@ -8,11 +8,9 @@ import logging
 import sys
 import traceback
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import structlog
-
-from metagate_api.settings import Settings
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
@@ -32,7 +30,16 @@ def _on_console(out: TextIO, exc_info: Any) -> None:
     out.write("\n" + places(exc_info))
 
 
-def configure(settings: Settings) -> None:
+class Chosen(Protocol):
+    """What an installation chooses of it: a gate's settings. `log_format`: json or console."""
+
+    @property
+    def debug(self) -> bool: ...
+    @property
+    def log_format(self) -> str: ...
+
+
+def configure(settings: Chosen) -> None:
     """Once per process. The standard library's loggers (uvicorn, asyncio) come out the same way."""
     level = logging.DEBUG if settings.debug else logging.INFO
     shared: list[Any] = [
