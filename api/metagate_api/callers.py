@@ -1,75 +1,43 @@
 """Who is speaking: the identity package's answer in this gate's words (codes, rows)."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 from uuid import UUID
 
 from legivellum_http.batching import Batcher
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Exchange
-from legivellum_http.problems import Refused, refuse
 from legivellum_http.rate_limit import TokenBuckets
-from legivellum_identity.caller import Caller, Reason, Refusal
+from legivellum_identity import door
+from legivellum_identity.caller import Caller, Refusal
+from legivellum_identity.door import permitted, suspended
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
-__all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "pod_row"]
-
-_CODES: Final = {
-    Reason.MULTIPLE_CREDENTIALS: Code.SEVERAL_CREDENTIALS,
-    Reason.MISSING: Code.CREDENTIAL_MISSING,
-    Reason.KEY_EXPIRED: Code.CREDENTIAL_EXPIRED,
-    Reason.EXPIRED: Code.CREDENTIAL_EXPIRED,
-    Reason.SUBJECT_UNKNOWN: Code.PRINCIPAL_UNKNOWN,
-}
+__all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "permitted", "pod_row", "suspended"]
 
 CLUSTER: Final = "Cluster"
 
 
-class Authenticate(Protocol):
+class Authenticate(door.Authenticate, Protocol):
     """`legivellum_identity.authenticator.Authenticator`, or a double of it."""
 
-    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal: ...
     async def examine(self, shown: bytes) -> Caller | Refusal: ...
 
 
-class Door:
-    """Lets requests in: authentication, then the principal's rate. What it refuses is counted by reason.
+class Door(door.Door):
+    """Lets requests in, and counts by reason what it refuses.
 
     `informed` says whether the published keys and issuers were ever loaded.
     """
 
     def __init__(self, authenticator: Authenticate, buckets: TokenBuckets, *, informed: Callable[[], bool]) -> None:
-        self._authenticator = authenticator
-        self._buckets = buckets
-        self._informed = informed
-
-    async def admit(self, exchange: Exchange) -> Caller | Refused:
-        """The caller. Raises 400, 401 and 429; a genuine credential of nobody is returned as the 403 that it is,
-        because the body is judged before permission (D-42).
-        """
-        caller = await self._authenticator.authenticate(exchange.headers)
-        if isinstance(caller, Refusal):
-            if caller.reason is not Reason.MISSING and not self._informed():
-                # Who has not seen the published keys yet must not call a good one bad.
-                raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
-            metrics.AUTH_FAILURES.labels(caller.reason.value).inc()
-            exchange.reason = caller.reason.value
-            refused = refuse(_CODES.get(caller.reason, Code.CREDENTIAL_INVALID), caller.detail)
-            if caller.status == 403:
-                return refused
-            raise refused
-        exchange.who = (str(caller.tenant), caller.principal_key)
-        wait = self._buckets.take((caller.tenant, caller.principal_key))
-        if wait:
-            metrics.RATE_LIMITED.inc()
-            raise refuse(Code.RATE_LIMITED, f"This principal asks too often; wait {wait} s.")
-        return caller
-
-
-def suspended() -> Refused:
-    return refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")
+        super().__init__(
+            authenticator,
+            buckets,
+            refused=lambda reason: metrics.AUTH_FAILURES.labels(reason.value).inc(),
+            limited=metrics.RATE_LIMITED.inc,
+            informed=informed,
+        )
 
 
 def credential_row(caller: Caller) -> Credential:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Exchange
 from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
-from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, credential_row, suspended
+from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, credential_row, permitted, suspended
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs
 from metagate_api.rendering import rendered
@@ -81,14 +81,6 @@ async def speaker_of(request: Request) -> Caller | Refused:
     exchange = exchange_of(request)
     exchange.scope["route_path"] = getattr(route, "path", "other")
     return await gate_of(request).door.admit(exchange)
-
-
-def permitted(speaker: Caller | Refused) -> Caller:
-    if isinstance(speaker, Refused):
-        raise speaker
-    if speaker.suspended:
-        raise suspended()
-    return speaker
 
 
 async def standing(gate: Gate, speaker: Caller | Refused) -> Caller:
