@@ -4,13 +4,12 @@ A Service named `memorygate` makes Kubernetes inject variables such as `MEMORYGA
 pod: `tcp://` values are ignored.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from legivellum_http.settings import GateSettings
 from legivellum_postgres.address import address
 
 DATABASE_URL = "postgresql://memorygate_writer@127.0.0.1:5432/metagate"
@@ -20,23 +19,8 @@ def _own(name: str, default: Any, says: str, **rules: Any) -> Any:
     return Field(default, description=says, validation_alias=AliasChoices(f"MEMORYGATE_{name}"), **rules)
 
 
-class _Environment(EnvSettingsSource):
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        found = super()._load_env_vars()
-        return {name: value for name, value in found.items() if not (value or "").startswith("tcp://")}
-
-
-class Settings(BaseSettings):
+class Settings(GateSettings):
     """One field per setting; docs/memorygate/settings.md shows the same table."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        populate_by_name=True,
-        case_sensitive=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
 
     database_url: SecretStr = Field(
         SecretStr(DATABASE_URL),
@@ -96,17 +80,6 @@ class Settings(BaseSettings):
         gt=0,
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no second place
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no second place
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
-
     @property
     def dsn(self) -> str:
         """Raises UnusableAddress."""
@@ -132,7 +105,3 @@ class Settings(BaseSettings):
     @property
     def deadline_seconds(self) -> float:
         return self.deadline_ms / 1_000
-
-    def masked(self) -> dict[str, Any]:
-        """Every setting by name, secrets as stars: what is printed once at start."""
-        return {name: "**********" if isinstance(value, SecretStr) else value for name, value in self}

@@ -7,10 +7,10 @@ Kubernetes inject variables such as `METAGATE_PORT=tcp://10.0.0.1:8000` into eve
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from legivellum_http.settings import GateSettings
 from legivellum_postgres.address import address
 
 PUBLISHED_JWT_SECRET = "change-me-in-production"  # noqa: S105  # the seeds' example; everybody knows it
@@ -33,27 +33,8 @@ class UnusableSettingError(ValueError):
     """A setting that has the right form and still cannot be used; the text names it and holds no secret."""
 
 
-class _Environment(EnvSettingsSource):
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name: value for name, value in super()._load_env_vars().items() if not injected(value)}
-
-
-def injected(value: str | None) -> bool:
-    """Whether Kubernetes put it there for a Service, rather than a person for MetaGate."""
-    return value is not None and value.startswith("tcp://")
-
-
-class Settings(BaseSettings):
+class Settings(GateSettings):
     """One field per setting; docs/settings.md shows the same table."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        populate_by_name=True,
-        case_sensitive=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
 
     # ── the seeds' ───────────────────────────────────────────────────────────────────────────────────────────────────
     database_url: SecretStr = _seed(
@@ -159,23 +140,6 @@ class Settings(BaseSettings):
     # ── the witness ──────────────────────────────────────────────────────────────────────────────────────────────────
     ledger_url: str | None = _own("LEDGER_URL", None, "The ledger; set: startups are mirrored to it (D-04).")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
-
-    @field_validator("database_url", mode="after")
-    @classmethod
-    def _plain_driver(cls, url: SecretStr) -> SecretStr:
-        scheme, separator, rest = url.get_secret_value().partition("://")
-        return SecretStr(scheme.removesuffix("+asyncpg") + separator + rest)
-
     @model_validator(mode="after")
     def _not_a_weak_secret(self) -> Self:
         secret = None if self.jwt_secret is None else self.jwt_secret.get_secret_value()
@@ -209,9 +173,6 @@ class Settings(BaseSettings):
     def mirror(self) -> bool:
         return self.ledger_url is not None
 
-    def masked(self) -> dict[str, Any]:
-        """Every setting by name, secrets as stars: what is printed once at start."""
-        return {name: "**********" if isinstance(value, SecretStr) else value for name, value in self}
 
 
 def names(field: FieldInfo) -> tuple[str, ...]:
