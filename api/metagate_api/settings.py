@@ -174,7 +174,6 @@ class Settings(GateSettings):
         return self.ledger_url is not None
 
 
-
 def names(field: FieldInfo) -> tuple[str, ...]:
     """The environment variables of a setting, the one that wins first."""
     alias = field.validation_alias
