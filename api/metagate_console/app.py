@@ -133,6 +133,8 @@ class Console:
         tenant = query.id("tenant")
         if parts == ("live",):
             exchange.scope["route_path"] = "/console/live"
+            if exchange.method != "GET":
+                raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
             self._streams.admit()
             return _Stream(viewer, viewer.tenants_for(tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts

@@ -132,11 +132,19 @@ def fresh() -> str:
     return secrets.token_urlsafe(16)
 
 
+def carries(headers: RawHeaders, name: str) -> bool:
+    return bool(_values(headers, name))
+
+
 def cookie(headers: RawHeaders, name: str) -> str | None:
     """Its value; None when it is not there, or there more than once: nobody picks one."""
-    pairs = (pair.strip().partition(b"=") for key, value in headers if key == b"cookie" for pair in value.split(b";"))
-    found = [value for key, _, value in pairs if key == name.encode()]
+    found = _values(headers, name)
     try:
         return found[0].decode("ascii") if len(found) == 1 else None
     except UnicodeDecodeError:
         return None
+
+
+def _values(headers: RawHeaders, name: str) -> list[bytes]:
+    pairs = (pair.strip().partition(b"=") for key, value in headers if key == b"cookie" for pair in value.split(b";"))
+    return [value for key, _, value in pairs if key == name.encode()]

@@ -13,7 +13,7 @@ from legivellum_identity.caller import Caller
 from metagate_console import answering
 from metagate_console.asking import Form, fields, link
 from metagate_console.ports import Ports
-from metagate_console.sessions import FORM, Cookies, TooLong, cookie
+from metagate_console.sessions import FORM, SESSION, Cookies, TooLong, carries, cookie
 from metagate_console.viewer import MAY_LOOK, Viewer
 
 IN: Final = link("sign-in")
@@ -35,7 +35,10 @@ class Threshold:
     def away(self, exchange: Exchange) -> Answer:
         """To the sign-in page, and from there to where this was going."""
         wanted = _wanted(exchange) if exchange.method in {"GET", "HEAD"} else None
-        return answering.elsewhere(link("sign-in", next=wanted), self._cookies.closed())
+        # Only a cookie that was shown is taken back: a link from another site comes without the one that there is
+        # (SameSite), and must not end the session.
+        useless = (self._cookies.closed(),) if carries(exchange.headers, SESSION) else ()
+        return answering.elsewhere(link("sign-in", next=wanted), *useless)
 
     def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Answer:
         token, header = self._cookies.form(exchange.headers)

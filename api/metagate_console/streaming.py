@@ -1,7 +1,7 @@
 """GET /console/live: tells a page that something changed, as server-sent events; what changed, the page fetches.
 
-A stream is a question asked again every two seconds, once for all who look at the same tenant. Who looks is asked again
-each time too: a session that is over, or somebody who may not look any more, is told so and the stream ends.
+A stream is a question asked again every three seconds, once for all who look at the same tenant. Who looks is asked
+again each time too: a session that is over, or somebody who may not look any more, is told so and the stream ends.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from metagate_console.sessions import Session
 from metagate_console.viewer import viewer_of
 from metagate_store.errors import StoreError
 
-EVERY: Final = 2.0
+EVERY: Final = 3.0
 MOST: Final = 64
 """Streams of one process; who comes then has a page that stands still."""
 _HEARTBEAT: Final = 15.0

@@ -62,7 +62,7 @@ def test_live(scene: Scene, glass: Glass) -> None:
     glass.page.get_by_role("button", name="Pause").click()
     expect(glass.page.locator("#fresh")).to_have_text("Stands still.")
     scene.boot("not_seen_yet")
-    glass.page.wait_for_timeout(3_000)
+    glass.page.wait_for_timeout(4_000)
     expect(glass.page.get_by_text("not_seen_yet")).to_have_count(0)
     glass.page.get_by_role("button", name="Follow again").click()
     expect(glass.page.get_by_text("not_seen_yet")).to_be_visible()
@@ -107,6 +107,15 @@ def test_by_keyboard(glass: Glass) -> None:
             "(e => [e.textContent.trim() || e.getAttribute('aria-label'), getComputedStyle(e).outlineStyle])(document.activeElement)"
         ))  # fmt: skip
     assert all(name and outline == "solid" for name, outline in stops), stops
+
+
+def test_a_link_from_elsewhere(glass: Glass) -> None:
+    """It arrives without the cookie, which is not lost by that: one more click, and the page is there."""
+    glass.page.goto(f"data:text/html,<a href='{glass.url}/console/topology'>look</a>")
+    glass.page.get_by_role("link", name="look").click()
+    expect(glass.page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
+    glass.page.get_by_role("link", name="Go on").click()
+    expect(glass.page.get_by_role("heading", level=1, name="Topology")).to_be_visible()
 
 
 def test_hostile_words_are_read_and_not_obeyed(scene: Scene, glass: Glass) -> None:

@@ -221,6 +221,7 @@ async def test_every_answer_is_strict(town: Town, visitor: Visitor) -> None:
             assert re.findall(r'(?:src|href)="(?!/console|#)[^"]*"', answer.text) == []
     assert (await visitor.client.post("/console")).status_code == 405
     assert (await visitor.client.head("/console")).content == b""
+    assert (await visitor.client.head("/console/live")).status_code == 405
 
 
 async def test_hostile_words_are_only_words(town: Town, visitor: Visitor) -> None:
