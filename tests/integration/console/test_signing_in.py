@@ -1,5 +1,6 @@
 """Who comes in, how, for how long, and what everybody else learns: nothing."""
 
+import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,12 @@ from joserfc.jwk import OctKey
 from pydantic import SecretStr
 from tests.databases import Database
 from tests.integration.api.conftest import settings_for
+from tests.integration.api.processes import process
 from tests.integration.api.town import Town
 from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
 
-from legivellum_identity.api_keys import mint
+from legivellum_identity.api_keys import digest_of, mint
 from legivellum_identity.caller import Caller, Credential
 from metagate_api.server import serving
 from metagate_console.sessions import Cookies
@@ -196,6 +198,38 @@ async def test_a_session_is_short(database: Database) -> None:
     for algorithm in ("HS256", "HS512"):
         made = jwt.encode({"alg": algorithm}, {"exp": int(now) + 60}, key, algorithms=[algorithm])
         assert cookies.session([(b"cookie", f"{SESSION}={made}".encode())]) is None
+
+
+async def test_an_expired_cookie_leads_to_the_sign_in_page(town: Town) -> None:
+    """The same cookie opens the page while it lasts, and not a second longer."""
+    admin = await town.citizen("admin", type="admin")
+    caller = Caller(
+        tenant=admin.tenant, namespace="team", principal_key=admin.name, type="admin", scope="Namespace",
+        rights=frozenset(), suspended=False, credential=Credential("key", "", digest_of(admin.key), None), pod=None,
+        expires_at=None,
+    )  # fmt: skip
+    for made_ago, status in ((500, 200), (601, 303)):
+        cookies = Cookies(
+            CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda ago=made_ago: time.time() - ago
+        )
+        word = cookies.opened(caller)[1].split(b";")[0].decode()
+        async with Visitor(town.url) as visitor:
+            answer = await visitor.client.get("/console", headers={"cookie": word})
+            assert answer.status_code == status
+
+
+async def test_workers_share_a_secret_that_nobody_chose(database: Database, town: Town) -> None:
+    """Whichever worker of one server is asked next knows who signed in at another."""
+    admin = await town.citizen("admin", type="admin")
+    with process(database, METAGATE_CONSOLE="true", METAGATE_WORKERS="2", METAGATE_DEADLINE_MS="5000") as (host, port):
+        async with Visitor(f"http://{host}:{port}") as visitor:
+            for _ in range(100):
+                if (await visitor.client.get("/readyz", headers={"connection": "close"})).status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            await visitor.inside(admin.key)
+            asked = [visitor.client.get("/console", headers={"connection": "close"}) for _ in range(24)]
+            assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
 async def test_processes_that_share_the_secret_share_the_session(town: Town, database: Database) -> None:
