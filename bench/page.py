@@ -316,10 +316,16 @@ def measured() -> Found:
     }
 
 
+def enough(key: str, of: Found) -> bool:
+    """Whether a part was measured, and often enough to be shown."""
+    least = {"rounds": 3} if key == "rows" and "rounds" in of and isinstance(of["rounds"], list) else {"worlds": 2}
+    return key in of and all(len(of[name]) >= number for name, number in least.items() if name in of)
+
+
 def page(found: Found) -> Lines:
     lines = head(found["bench"])
     for name, key, part in PARTS:
-        if key in found.get(name, {}):
+        if enough(key, found.get(name, {})):
             lines += part(found[name])
     return [*lines, *(HERE / "tried.md").read_text().splitlines()]
 
