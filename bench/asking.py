@@ -5,7 +5,7 @@ dev` on a durable database; ten million startups of the last three days are adde
 in a copy of the files: `metagate plan` against the files and against the running server, as processes, wall time.
 And `GET /v1/admin/explain/startup/ID` of startups spread over all of them, one after the other.
 
-Building takes minutes and four gigabytes; `--data` keeps it for the next run, `--build` only builds.
+Building takes minutes and four gigabytes; nothing of it stays.
 """
 
 from __future__ import annotations
@@ -84,11 +84,12 @@ async def fill(on: setting.Base, startups: int) -> None:
         await connection.close()
 
 
-async def some(on: setting.Base, number: int) -> list[str]:
+async def some(on: setting.Base, number: int, *, startups: int) -> list[str]:
     """Ids of startups, from every hour of the three days."""
     connection = await asyncpg.connect(on.superuser)
     try:
-        rows = await connection.fetch("SELECT startup_id FROM metagate.startup TABLESAMPLE SYSTEM (0.05) LIMIT 20000")
+        share = min(100.0, 500_000 / startups)  # percent: some thousands of ten million
+        rows = await connection.fetch(f"SELECT startup_id FROM metagate.startup TABLESAMPLE SYSTEM ({share})")
         return [str(row[0]) for row in random.sample(rows, min(number, len(rows)))]
     finally:
         await connection.close()
@@ -121,16 +122,12 @@ def planned(*arguments: str, key_file: Path) -> float:
     return took
 
 
-async def measured(on: setting.Base, folder: Path, *, startups: int, build: bool, rounds: int) -> dict[str, Any]:
+async def measured(on: setting.Base, folder: Path, *, startups: int, rounds: int) -> dict[str, Any]:
     key_file = folder / "admin.key"
-    async with apply.dev(folder / "resources", folder / "data", "--database-url", on.superuser) as url:
-        if not (folder / "filled").exists():
-            await fill(on, startups)
-            (folder / "filled").touch()
-        if build:
-            return {}
+    async with apply.dev(folder / "resources", folder / "data", "--database-url", on.postgres.dsn(tcp=True)) as url:
+        await fill(on, startups)
         key = key_file.read_text()
-        ids = await some(on, 400)
+        ids = await some(on, 400, startups=startups)
         await explained(url, key, ids[:50])
         took = await explained(url, key, ids[50:])
         draft = folder / "draft"
@@ -155,29 +152,22 @@ async def measured(on: setting.Base, folder: Path, *, startups: int, build: bool
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="where the world is kept (default: nowhere, afterwards)")
     parser.add_argument("--startups", type=int, default=10_000_000)
-    parser.add_argument("--build", action="store_true", help="build, and measure nothing")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    folder = arguments.data or Path(tempfile.mkdtemp(prefix="metagate-asking-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="metagate-asking-"))
     folder.chmod(0o755)
-    if not (folder / "admin.key").exists():
-        admin = mint()
-        declare(folder / "resources", admin)
-        (folder / "admin.key").write_text(admin.key)
+    admin = mint()
+    declare(folder / "resources", admin)
+    (folder / "admin.key").write_text(admin.key)
     try:
         with setting.base(folder / "database") as on:
-            work = measured(on, folder, startups=arguments.startups, build=arguments.build, rounds=arguments.rounds)
-            found = asyncio.run(work)
+            found = asyncio.run(measured(on, folder, startups=arguments.startups, rounds=arguments.rounds))
     finally:
-        if arguments.data is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    if not arguments.build:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({"machine": machine.described(), **found}, indent=2) + "\n")
-        console.table("Asking about a large world", ("", "figure"), [list(pair) for pair in found.items()])
+        shutil.rmtree(folder, ignore_errors=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine.described(), **found}, indent=2) + "\n")
+    console.table("Asking about a large world", ("", "figure"), [list(pair) for pair in found.items()])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from metagate_cli.checking import Paths, SystemNamespace
 from metagate_cli.examples import Command
 from metagate_cli.output import Output, structured
 from metagate_cli.plain import plain
-from metagate_cli.terminal import FOUND, NOT_UNDERSTOOD, Stop, working
+from metagate_cli.terminal import FOUND, NOT_UNDERSTOOD, Stop, meanwhile, working
 
 if TYPE_CHECKING:
     from metagate_operator.documents import Contents
@@ -80,6 +80,8 @@ def plan(
 
     Exit 0: nothing would change. 2: something would. 1: it could not be found out.
     """
+    from functools import partial
+
     from metagate_cli.choices import compile_settings
     from metagate_cli.current import declared_in, of_cluster, of_files, of_gate
     from metagate_crds.planning import plan as planned
@@ -88,17 +90,21 @@ def plan(
 
     gc.disable()  # a short life, full of objects that all stay: collecting would take half of it
     known: dict[bytes, Contents] = {}
-    with working("reading the files"):
-        specs = declared_in(paths, known)
     settings = compile_settings(system_namespace)
     try:
+        listed = not against and not cluster and kubeconfig is None and context is None
+        asked = gate(url, key_file, token_file, ca_file, tenant) if url and listed else None
+        # while the server is waited for, the files are read
+        answered = None if asked is None else meanwhile(partial(of_gate, asked, settings))
+        with working("reading the files"):
+            specs = declared_in(paths, known)
         with working("looking at what is declared now"):
             if against:
                 current = of_files(against, settings, known)
             elif cluster or kubeconfig is not None or context is not None:
                 current = of_cluster(kubeconfig, context, namespace or (), settings)
-            elif url:
-                current = of_gate(gate(url, key_file, token_file, ca_file, tenant), settings)
+            elif answered is not None:
+                current = answered()
             else:
                 raise Stop("compared with what? Give --against FILES, --url of a running MetaGate, or --cluster")  # noqa: TRY301
     except (Stop, Refused) as error:

@@ -8,9 +8,11 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 FOUND: Final = 1
 """Something is wrong with what was asked about."""
@@ -74,6 +76,32 @@ def working(text: str) -> Iterator[None]:
         waiting.cancel()
         waiting.join()  # it may be starting just now
         status.stop()
+
+
+def meanwhile(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin to wait for something; what is returned waits for its end, and gives or raises what became of it.
+
+    The thread ends with the process: whoever stops before does not wait.
+    """
+    became: list[T | BaseException] = []
+
+    def go() -> None:
+        try:
+            became.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where somebody waits
+            became.append(error)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+
+    def end() -> T:
+        thread.join()
+        [found] = became
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    return end
 
 
 def emphasised(text: str, style: str = "bold") -> str:
