@@ -14,6 +14,8 @@ from metagate_store.past import Boot
 
 PAGE: Final = 50
 LAST: Final = 15
+LOOKED: Final = 20_000
+"""Sessions among which a principal's page looks for its last ones; the list of startups looks further back."""
 LEAVES: Final = 600
 """Lines of a packet that a page shows; more are told by the command line."""
 ROWS: Final = 200
@@ -54,7 +56,7 @@ async def principal(visit: Visit) -> Page:
     bound = found.body.get("binding")
     binding, last, state = await asyncio.gather(
         _nothing() if bound is None else reader.item("bindings", whose, bound),
-        reader.startups(whose, principal_key=key, limit=LAST),
+        reader.startups(whose, principal_key=key, limit=LAST, span=LOOKED),
         reader.state(),
     )
     values: dict[str, Any] = {"found": found, "binding": binding, "last": last, "now": state.now, "more": None}

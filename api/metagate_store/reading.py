@@ -204,14 +204,16 @@ class Reader:
         principal_key: str | None = None,
         after: Cursor | None = None,
         limit: int = 100,
+        span: int | None = None,
     ) -> StartupPage:
         """Newest first. `status`: OPEN, READY, FAILED or overdue. `tenant` None: every tenant (D-51).
 
-        A filtered page looks at `SPAN` sessions at most: it may hold fewer than `limit`, or none, and have a next.
+        A filtered page looks at `span` (None: `SPAN`) sessions at most: it may hold fewer than `limit`, or none, and have
+        a next.
         """
         filters = (status, component_key, principal_key)
         seen_tenant, seen_startup = (UUID(after[0]), UUID(after[1])) if after else (None, None)
-        bounds = (seen_startup, limit + 1, SPAN)
+        bounds = (seen_startup, limit + 1, SPAN if span is None else span)
         if tenant is None:
             rows = await self._pool.fetch("read.startups_everywhere", *filters, seen_tenant, *bounds)
         else:
