@@ -208,8 +208,8 @@ class Reader:
     ) -> StartupPage:
         """Newest first. `status`: OPEN, READY, FAILED or overdue. `tenant` None: every tenant (D-51).
 
-        A filtered page looks at `span` (None: `SPAN`) sessions at most: it may hold fewer than `limit`, or none, and have
-        a next.
+        A filtered page looks at `span` (None: `SPAN`) sessions at most: it may hold fewer than `limit`, or none, and
+        have a next.
         """
         filters = (status, component_key, principal_key)
         seen_tenant, seen_startup = (UUID(after[0]), UUID(after[1])) if after else (None, None)
