@@ -94,6 +94,8 @@ def _rows(found: Mapping[str, Found]) -> Iterator[Sequence[str]]:
 
 
 def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not runs:
+        return
     columns = (
         "Seed", "Minutes", "Turns", "Faults", "Acked", "Refused", "Lost", "Duplicate", "Mixed", "Unheard", "Worst answer",
         "Worst recovery", "Machine kept away", "Promises broken",
