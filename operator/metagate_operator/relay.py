@@ -7,6 +7,10 @@ aside and counted, because sending it again would be refused again.
 
 Several drainers work side by side, each with its own share of the startups, so that a startup's receipts never
 overtake each other; a share is in one hand at a time, and free again when its relay dies.
+
+No bootstrap may notice it, not even on one small machine that does everything. So a drainer rests after each batch, in
+proportion to how long the batch took (a busy machine makes batches slow, and the rests long), as long as the outbox
+does not grow older with that; when it does, rests become shorter until it no longer does.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -52,11 +57,12 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Rows of one transaction; seconds between looks into an empty outbox; and between attempts while the ledger is
-    away.
+    """Rows of one transaction; seconds of rest for each second of work, 0 for full speed; seconds between looks into an
+    empty outbox; and between attempts while the ledger is away.
     """
 
-    rows: int = 256
+    rows: int = 64
+    rest: float = 9.0
     idle_seconds: float = 0.2
     backoff_seconds: float = 0.5
     backoff_max_seconds: float = 30.0
@@ -73,12 +79,19 @@ class Relay:
         *,
         pace: Pace | None = None,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._outboxes = outboxes
         self._door = door
         self._pace = pace or Pace()
         self._jitter = jitter
+        self._clock = clock
+        self._sleep = sleep
+        self._turn = asyncio.Lock()
         self._away = False
+        self._rest = self._pace.rest
+        self._lag = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -127,24 +140,39 @@ class Relay:
         failures, rows = 0, self._pace.rows
         while True:
             try:
-                found = await self.drain(outbox, share, shares, rows=rows)
+                found, worked = await self._drain_in_turn(outbox, share, shares, rows=rows)
             except (LedgerAway, StoreError) as error:
                 failures += 1
                 rows = max(1, rows // 2)  # a ledger that is only slow answers a smaller question in time
                 OUTAGES.inc()
                 self._tell(error)
-                await asyncio.sleep(self._pause(failures))
+                await self._sleep(self._pause(failures))
                 continue
             if failures and found:
                 failures = 0
                 self._tell(None)
             full, rows = found == rows, min(self._pace.rows, rows * 2)
-            if not full:
-                await asyncio.sleep(self._pace.idle_seconds)
+            await self._sleep(worked * self._rest if full else self._pace.idle_seconds)
+
+    async def _drain_in_turn(self, outbox: Outbox, share: int, shares: int, *, rows: int) -> tuple[int, float]:
+        """How many receipts the batch held, and the seconds it took. Whoever rests works alone: one batch goes through
+        relay, ledger and database one after the other, and occupies one processor at a time.
+        """
+        turn: AbstractAsyncContextManager[None] = self._turn if self._rest else contextlib.nullcontext()
+        async with turn:
+            began = self._clock()
+            return await self.drain(outbox, share, shares, rows=rows), self._clock() - began
 
     def _pause(self, failures: int) -> float:
         longest = min(self._pace.backoff_max_seconds, self._pace.backoff_seconds * 2 ** min(failures - 1, 16))
         return float(longest * (0.5 + self._jitter() / 2))
+
+    def _adapt(self, lag: float) -> None:
+        """Half the rest when the outbox grew older, twice the rest when it did not. An outage says nothing about it."""
+        older = lag > self._lag and lag > self._pace.measure_seconds
+        self._lag = lag
+        if not self._away:
+            self._rest = self._rest / 2 if older else min(self._pace.rest, self._rest * 2)
 
     def _tell(self, error: Exception | None) -> None:
         """A change of state is an event; another failed attempt is not."""
@@ -160,10 +188,11 @@ class Relay:
                 waiting, lag = await outbox.backlog()
                 WAITING.set(waiting)
                 LAG.set(lag)
+                self._adapt(lag)
                 DEAD.set(await outbox.refused())
             except StoreError:
                 pass  # the drainers say it
-            await asyncio.sleep(self._pace.measure_seconds)
+            await self._sleep(self._pace.measure_seconds)
 
 
 async def relay(dsn: str, door: LedgerDoor, *, pace: Pace | None = None) -> None:

@@ -21,7 +21,7 @@ from metagate_operator.relay import Pace, Relay
 from metagate_operator.witness_receipts import startup_receipt_id
 from metagate_store.witnessing import Witness
 
-QUICK = Pace(idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
+QUICK = Pace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
 
 
 @pytest_asyncio.fixture
