@@ -61,7 +61,7 @@ class Pace:
     empty outbox; and between attempts while the ledger is away.
     """
 
-    rows: int = 64
+    rows: int = 16
     rest: float = 9.0
     idle_seconds: float = 0.2
     backoff_seconds: float = 0.5
