@@ -17,6 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from legivellum_http.codes import Code
+from legivellum_http.joining import JoinedWrites
 from legivellum_http.limits import Limits
 from legivellum_http.problems import Problem
 
@@ -62,6 +63,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._answers = JoinedWrites(transport, self.loop)
         if len(self.connections) > self.limits.connections:
             self._answer(Problem(Code.OVERLOADED, "Too many connections."))
             return
@@ -184,9 +186,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
+        cycle.transport = self._answers
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        self._answers.flush()
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)

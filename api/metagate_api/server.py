@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from legivellum_http import journal
 from legivellum_http import serving as serving_
+from legivellum_http.collecting import settle
 from legivellum_http.exchange import App
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
@@ -39,7 +40,9 @@ class Worker:
     def __call__(self) -> App:
         journal.configure(self._settings)
         Protocol.limits = limits(self._settings)
-        return compose(self._settings).asgi
+        application = compose(self._settings).asgi
+        settle()
+        return application
 
 
 def limits(settings: Settings) -> Limits:

@@ -31,7 +31,9 @@ LIMITS = Limits(
 
 
 class Echo:
-    """Answers with what it understood; `/slow` waits until told, `/big` answers more than a socket takes."""
+    """Answers with what it understood; `/slow` waits until told, `/stream` with its body only, `/big` answers more than a
+    socket takes.
+    """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -59,6 +61,8 @@ class Echo:
         if scope["path"] == "/big":
             said = b"x" * 30_000_000
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+        if scope["path"] == "/stream":
+            await self.release.wait()
         await send({"type": "http.response.body", "body": said})
 
 
@@ -227,6 +231,34 @@ async def test_plain_requests_pass() -> None:
                 got = await talk(port, *pieces)
                 assert statuses(got) == [200], (raw, got)
                 assert json.loads(got.partition(b"\r\n\r\n")[2])["body"] == body
+
+
+async def first_packet(port: int, raw: bytes) -> bytes:
+    """What the first read of a client gives it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    async with asyncio.timeout(2):
+        got = await reader.read(65_536)
+    writer.close()
+    return got
+
+
+async def test_head_and_body_leave_together() -> None:
+    """One packet, so that a client is woken once."""
+    async with listening() as (_app, port):
+        for _ in range(5):
+            head, _, body = (await first_packet(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert json.loads(body)["path"] == "/"
+
+
+async def test_a_head_does_not_wait_for_a_body_that_comes_later() -> None:
+    """A stream's client knows at once that it was let in."""
+    async with listening() as (app, port):
+        got = await first_packet(port, b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not app.release.is_set()
+        assert got.startswith(b"HTTP/1.1 200")
+        assert got.endswith(b"\r\n\r\n")
 
 
 async def test_100_continue() -> None:

@@ -1,0 +1,36 @@
+"""Head and body of an answer leave as one packet, with one system call.
+
+uvicorn writes them one after the other and uvloop sends each write at once: two packets, and a client that is woken
+twice. Together they were a sixth of what a worker spends on a boot.
+"""
+
+import asyncio
+
+
+class JoinedWrites(asyncio.Transport):
+    """A transport as an answer sees it: what is written is held until `flush`, which the end of the answer calls.
+
+    A head whose body takes longer (a stream) leaves with the next turn of the loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._held:
+            self._loop.call_soon(self.flush)
+        self._held.append(bytes(data))
+
+    def flush(self) -> None:
+        if self._held:
+            data, self._held = b"".join(self._held), []
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
