@@ -70,20 +70,16 @@ async def principal(visit: Visit) -> Page:
 
 async def startups(visit: Visit) -> Page:
     whose, query = visit.viewer.tenants_for(visit.tenant), visit.query
-    filters = {
-        "status": query.one_of("status", "OPEN", "READY", "FAILED", "overdue"),
-        "component_key": query.text("component"),
-        "principal_key": query.text("principal"),
-    }
+    status = query.one_of("status", "OPEN", "READY", "FAILED", "overdue")
+    component, who = query.text("component"), query.text("principal")
     after, after_tenant = query.id("after"), query.id("after_tenant")
     seen = None if after is None else (str(after_tenant or whose or UUID(int=2**128 - 1)), str(after))
     page, state, names = await asyncio.gather(
-        visit.reader.startups(whose, **filters, after=seen, limit=PAGE), visit.reader.state(), _names(visit)
+        visit.reader.startups(whose, status=status, component_key=component, principal_key=who, after=seen, limit=PAGE),
+        visit.reader.state(),
+        _names(visit),
     )
-    given = {
-        "tenant": visit.tenant, "status": filters["status"], "component": filters["component_key"],
-        "principal": filters["principal_key"],
-    }  # fmt: skip
+    given = {"tenant": visit.tenant, "status": status, "component": component, "principal": who}
     following = None
     if page.next is not None:
         following = link("startups", **given, after=page.next[1], after_tenant=page.next[0])
