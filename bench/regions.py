@@ -157,8 +157,9 @@ def measured_costs() -> Costs:
     single = part.get("single_statement_us", 1e6 * processors * (1 - part["cpu_shares"].get("others", 0)) / limit) / 1e6
     several = part.get("rows_per_statement", part["connections"] / (part["workers"] * IN_FLIGHT))
     row = max(0.0, (share["PostgreSQL"] * several - single) / (several - 1))
-    waiting = max(0.0, alone - share["Python"] - single - share["load generator"])
-    return Costs(share["Python"], max(0.0, single - row), row, waiting, share["load generator"])
+    statement = (share["PostgreSQL"] - row) * several
+    waiting = max(0.0, alone - share["Python"] - statement - row - share["load generator"])
+    return Costs(share["Python"], statement, row, waiting, share["load generator"])
 
 
 def regions() -> tuple[Region, ...]:
