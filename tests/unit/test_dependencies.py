@@ -14,7 +14,9 @@ def test_every_dependency_has_its_reason() -> None:
         "metagate"
     }
     rows = re.findall(
-        r"^\| ([^|]+) \| (?:api|operator|embedded|bench|dev) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE
+        r"^\| ([^|]+) \| (?:api|operator|embedded|bench|dev) \|",
+        (ROOT / "docs/dependencies.md").read_text(),
+        re.MULTILINE,
     )
     documented = {re.sub(r"\[.*\]", "", name.strip()) for row in rows for name in row.split(",")}
     assert documented == declared
