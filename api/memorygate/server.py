@@ -1,6 +1,5 @@
 """Serving the ledger: alone (`memorygate serve`), with one worker or several, or inside `metagate dev`."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +8,7 @@ import structlog
 
 from legivellum_http import journal
 from legivellum_http import serving as serving_
+from legivellum_http.collecting import settle
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
 from legivellum_http.serving import added_up, bound, open_at_most, require_free, serve
@@ -32,10 +32,7 @@ class Worker:
         journal.configure(self._settings)
         Protocol.limits = _limits(self._settings)
         application = compose(self._settings).asgi
-        # What a worker begins with stays as long as it does, and requests leave hardly a cycle behind: looking through
-        # everything every few hundred objects, as is the default, cost three of a hundred processor seconds.
-        gc.freeze()
-        gc.set_threshold(10_000)
+        settle()
         return application
 
 
