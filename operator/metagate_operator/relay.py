@@ -8,9 +8,9 @@ aside and counted, because sending it again would be refused again.
 Several drainers work side by side, each with its own share of the startups, so that a startup's receipts never
 overtake each other; a share is in one hand at a time, and free again when its relay dies.
 
-No bootstrap may notice it, not even on one small machine that does everything. So a drainer rests after each batch, in
-proportion to how long the batch took (a busy machine makes batches slow, and the rests long), as long as the outbox
-does not grow older with that; when it does, rests become shorter until it no longer does.
+Bootstraps should hardly notice it, even where one small machine does everything. So batches are small and a drainer
+rests after each, in proportion to how long the batch took: a busy machine makes batches slow, and the rests long. The
+older the outbox grows with that, the larger the batches and the shorter the rests, up to full speed.
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Rows of one transaction; seconds of rest for each second of work, 0 for full speed; seconds between looks into an
-    empty outbox; and between attempts while the ledger is away.
+    """Rows of one transaction; seconds of rest for each second of work; rows of one at full speed, which is reached,
+    with no rest, when the oldest receipt has waited `behind_seconds`; seconds between looks into an empty outbox; and
+    between attempts while the ledger is away.
     """
 
     rows: int = 16
     rest: float = 9.0
+    most_rows: int = 256
+    behind_seconds: float = 60.0
     idle_seconds: float = 0.2
     backoff_seconds: float = 0.5
     backoff_max_seconds: float = 30.0
@@ -90,8 +93,7 @@ class Relay:
         self._sleep = sleep
         self._turn = asyncio.Lock()
         self._away = False
-        self._rest = self._pace.rest
-        self._lag = 0.0
+        self._rows, self._rest = self._pace.rows, self._pace.rest
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -137,7 +139,7 @@ class Relay:
             batch.delivered.append(row.seq)
 
     async def _drain_for_ever(self, outbox: Outbox, share: int, shares: int) -> None:
-        failures, rows = 0, self._pace.rows
+        failures, rows = 0, self._rows
         while True:
             try:
                 found, worked = await self._drain_in_turn(outbox, share, shares, rows=rows)
@@ -151,7 +153,7 @@ class Relay:
             if failures and found:
                 failures = 0
                 self._tell(None)
-            full, rows = found == rows, min(self._pace.rows, rows * 2)
+            full, rows = found == rows, min(self._rows, rows * 2)
             await self._sleep(worked * self._rest if full else self._pace.idle_seconds)
 
     async def _drain_in_turn(self, outbox: Outbox, share: int, shares: int, *, rows: int) -> tuple[int, float]:
@@ -168,11 +170,13 @@ class Relay:
         return float(longest * (0.5 + self._jitter() / 2))
 
     def _adapt(self, lag: float) -> None:
-        """Half the rest when the outbox grew older, twice the rest when it did not. An outage says nothing about it."""
-        older = lag > self._lag and lag > self._pace.measure_seconds
-        self._lag = lag
-        if not self._away:
-            self._rest = self._rest / 2 if older else min(self._pace.rest, self._rest * 2)
+        """From the gentle pace, while the oldest receipt waits no longer than from one look to the next, evenly to full
+        speed: wherever as much is carried over as comes in, the lag stays.
+        """
+        pace = self._pace
+        hurry = min(1.0, max(0.0, lag - pace.measure_seconds) / (pace.behind_seconds - pace.measure_seconds))
+        self._rest = pace.rest * (1 - hurry)
+        self._rows = max(pace.rows, round(pace.most_rows * hurry))
 
     def _tell(self, error: Exception | None) -> None:
         """A change of state is an event; another failed attempt is not."""

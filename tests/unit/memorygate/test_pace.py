@@ -1,11 +1,14 @@
 """How the relay spares whoever shares the machine with it: rests in proportion to its work, as long as that keeps up."""
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+import pytest
 
 from metagate_operator.ledger_door import Answer, LedgerAway, Taken
 from metagate_operator.relay import Pace, Relay
@@ -83,26 +86,78 @@ async def test_a_batch_is_followed_by_a_rest_in_proportion_to_what_it_took():
     assert await rests(Outbox(3), Machine(0.5), Pace(rows=2, rest=0.0, idle_seconds=PACE.idle_seconds)) == [0.0] * 3
 
 
-async def test_an_outbox_that_grows_older_makes_rests_shorter_and_one_that_does_not_makes_them_long_again():
-    """Halved with each look that finds it older, doubled with each that does not, never beyond the pace."""
-    found = await rests(Outbox(12, [10.0, 20.0, 30.0, 29.0, 28.0, 27.0, 26.0]), Machine(1.0))
-    assert [rest for at, rest in enumerate(found) if not at or rest != found[at - 1]] == [
-        8.0,
-        4.0,
-        2.0,
-        1.0,
-        2.0,
-        4.0,
-        8.0,
-    ]
-
-
 async def test_a_young_outbox_is_no_reason_to_hurry():
     """Younger than one look to the next: whatever it did in between."""
     assert set(await rests(Outbox(6, [1.0, 2.0, 3.0, 4.0]), Machine(1.0))) == {8.0}
 
 
-async def test_an_outage_is_no_reason_to_hurry_afterwards():
-    """The outbox grows older while the ledger is away, and the relay comes back as gentle as it was."""
-    found = await rests(Outbox(8, [10.0, 20.0, 30.0]), Machine(1.0, outages=6))
-    assert found[-1] == 8.0
+async def test_the_older_the_outbox_the_shorter_the_rests():
+    """Evenly from the gentle pace to none at all, and gentle again as soon as it is young."""
+    found = await rests(Outbox(8, [5.0, 10.0, 32.5, 60.0, 600.0, 3.0]), Machine(1.0))
+    changes = [rest for at, rest in enumerate(found) if not at or rest != found[at - 1]]
+    assert [round(rest, 2) for rest in changes] == [8.0, 7.27, 4.0, 0.0, 8.0]
+
+
+class Arrivals:
+    """An outbox that fills at a steady rate, a ledger that needs time, and a clock that both move: an hour in a second."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second, self.sent, self.now = per_second, 0, 0.0
+        self.due: list[tuple[float, int, asyncio.Future[None]]] = []
+
+    @property
+    def arrived(self) -> int:
+        return int(self.per_second * self.now)
+
+    @property
+    def lag(self) -> float:
+        return self.now - (self.sent + 1) / self.per_second if self.arrived > self.sent else 0.0
+
+    @asynccontextmanager
+    async def batch(self, limit: int = 256, *, share: int = 0, shares: int = 1) -> AsyncIterator[Batch]:
+        row = OutboxRow(1, UUID(int=1), "PUBLISHED", None, 7, {}, NOW, share * shares)
+        yield Batch([row] * min(limit, self.arrived - self.sent))
+
+    async def backlog(self) -> tuple[int, float]:
+        return self.arrived - self.sent, self.lag
+
+    async def refused(self) -> int:
+        return 0
+
+    async def send(self, receipts: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        await self.sleep(0.1 + 0.01 * len(receipts))
+        self.sent += len(receipts)
+        return [Taken() for _ in receipts]
+
+    async def close(self) -> None: ...
+
+    async def sleep(self, seconds: float) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.due, (self.now + seconds, id(waiting), waiting))
+        await waiting
+
+    async def until(self, seconds: float) -> None:
+        while self.now < seconds:
+            for _ in range(8):
+                await asyncio.sleep(0)
+            self.now, _, waiting = heapq.heappop(self.due)
+            waiting.set_result(None)
+
+
+FULL = 256 / (0.1 + 0.01 * 256)
+GENTLE = 16 / (0.26 * 10)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.3, 0.5, 0.7, 0.9])
+async def test_what_can_be_carried_over_is_never_far_behind(share: float):
+    """At any rate below full speed the lag settles, whether it began with an empty outbox or after an outage."""
+    world = Arrivals(share * FULL)
+    relay = Relay([world], world, pace=Pace(), jitter=lambda: 1.0, clock=lambda: world.now, sleep=world.sleep)
+    running = asyncio.create_task(relay.run())
+    await world.until(600)
+    settled = world.lag
+    world.sent -= min(world.sent, round(300 * world.per_second * (1 - share)))
+    await world.until(1_800)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert max(settled, world.lag) < (5 if world.per_second < GENTLE / 2 else 65)
