@@ -130,7 +130,10 @@ def judged(history: History, played: Sequence[Played], grown: Sequence[Growth]) 
     ]
     if late:
         found["I5"] = found.get("I5", []) + late
-    if leaks := [f"{one.what}: {one.first:.0f} at first, {one.last:.0f} in the end" for one in grown if not one.flat]:
+    leaks = [f"{one.what}: {one.first:.0f} at first, {one.last:.0f} in the end" for one in grown if not one.flat]
+    if not grown:
+        leaks = ["nothing to compare: no calm moment at first, or none in the end"]
+    if leaks:
         found["I11"] = found.get("I11", []) + leaks
     return found
 
