@@ -46,8 +46,8 @@ SELECT metagate.purge_packets($1, $2);
 SELECT s.mirror_waiting, s.mirror_lag_seconds FROM metagate.state() AS s;
 
 -- name: witness.share
--- Whether this transaction has a share of the startups to itself. It does not wait for the disk either: what a crash of the
--- server brings back into the outbox is sent again, under the same ids.
+-- Whether this transaction has a share of the startups to itself; it waits for nobody, and for the disk neither.
+-- What a crash of the server brings back into the outbox is sent again, under the same ids.
 SELECT pg_try_advisory_xact_lock(1835363705, $1::integer) FROM set_config('synchronous_commit', 'off', true);
 
 -- name: witness.batch
