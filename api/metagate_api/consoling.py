@@ -32,6 +32,8 @@ def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Answer, float],
         secret=secrets.token_bytes(32) if chosen is None else chosen.get_secret_value().encode(),
         seconds=settings.deadline_seconds,
         lifetime=settings.console_minutes * 60,
+        # bootstraps keep at least half of the pool, whoever looks
+        at_once=min(2, settings.pool_size // 2),
         secure=settings.tls_cert is not None or (settings.public_url or "").startswith("https://"),
     )
     return Console(ports, edge)

@@ -14,7 +14,7 @@ from legivellum_http import correlation
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
 from legivellum_http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
-from legivellum_http.problems import Problem, refuse
+from legivellum_http.problems import Problem, Refused, refuse
 from legivellum_http.rate_limit import TokenBuckets
 from metagate_console import answering, pages
 from metagate_console.asking import Query, segments
@@ -23,6 +23,7 @@ from metagate_console.ports import Ports
 from metagate_console.sessions import Cookies
 from metagate_console.signing_in import Threshold, safe
 from metagate_console.streaming import Streams
+from metagate_console.turns import Turns
 from metagate_console.viewer import Viewer, viewer_of
 
 _MINE: Final = re.compile(r"/console(?:/|\Z)")
@@ -57,7 +58,9 @@ class Console:
         self._rest = rest
         self._cookies = Cookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
         self._threshold = Threshold(ports, self._cookies)
-        self._streams = Streams(ports)
+        # whoever waits half of the deadline would not be drawn within the other half either
+        self._turns = Turns(ports.at_once, patience=ports.seconds / 2)
+        self._streams = Streams(ports, self._turns)
         self._outer = Outer(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
@@ -80,8 +83,14 @@ class Console:
         except Exception as error:  # noqa: BLE001 - the last place where an error can still become an answer
             answer = self._failed(self._ports.problem(error, exchange), exchange)
         if isinstance(answer, _Stream):
-            await self._streams.tell(answer.viewer.session, answer.tenant, receive, send)
-            return
+            try:
+                place = self._streams.admit((answer.viewer.tenant, answer.viewer.principal_key))
+            except Refused as refused:
+                answer = self._failed(refused.problem, exchange, answer.viewer)
+            else:
+                with place:
+                    await self._streams.tell(answer.viewer.session, answer.tenant, receive, send)
+                return
         self._ports.observe(exchange, answer, time.perf_counter() - started)
         answer.headers.append((b"x-request-id", exchange.request_id.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -135,7 +144,6 @@ class Console:
             exchange.scope["route_path"] = "/console/live"
             if exchange.method != "GET":
                 raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
-            self._streams.admit()
             return _Stream(viewer, viewer.tenants_for(tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts
         route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
@@ -144,7 +152,8 @@ class Console:
         exchange.scope["route_path"] = route.label
         name = parts[1] if len(parts) == 2 else ""
         visit = Visit(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
-        drawn = await route.draw(visit)
+        async with self._turns.taken():
+            drawn = await route.draw(visit)
         if isinstance(drawn, Elsewhere):
             return answering.elsewhere(drawn.address)
         frame = self._frame(viewer, drawn.title, tenant=tenant, here=parts[0] if parts else "", live=drawn.live)

@@ -1,6 +1,8 @@
-"""The pages: each asks the store what it shows, as the viewer may see it, in as few statements as it takes."""
+"""The pages: each asks the store what it shows, as the viewer may see it, in as few statements as it takes.
 
-import asyncio
+One statement after the other: a page has one connection of the pool at a time (`turns`).
+"""
+
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
@@ -24,7 +26,9 @@ ROWS: Final = 200
 async def overview(visit: Visit) -> Page:
     whose = visit.viewer.tenants_for(visit.tenant)
     overviews = visit.reader.overviews
-    found, state, issuers = await asyncio.gather(overviews.overview(whose), visit.reader.state(), overviews.issuers())
+    found = await overviews.overview(whose)
+    state = await visit.reader.state()
+    issuers = await overviews.issuers()
     names = {one.tenant: one.namespace for one in found.tenants}
     return Page(
         "overview.html",
@@ -54,16 +58,13 @@ async def principal(visit: Visit) -> Page:
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal.")
     bound = found.body.get("binding")
-    binding, last, state = await asyncio.gather(
-        _nothing() if bound is None else reader.item("bindings", whose, bound),
-        reader.startups(whose, principal_key=key, limit=LAST, span=LOOKED),
-        reader.state(),
-    )
+    binding = None if bound is None else await reader.item("bindings", whose, bound)
+    last = await reader.startups(whose, principal_key=key, limit=LAST, span=LOOKED)
+    state = await reader.state()
     values: dict[str, Any] = {"found": found, "binding": binding, "last": last, "now": state.now, "more": None}
     if visit.viewer.admin:
-        boot, history = await asyncio.gather(
-            reader.past.standing(whose, key), reader.past.history(whose, kind="Principal", name=key, limit=LAST)
-        )
+        boot = await reader.past.standing(whose, key)
+        history = await reader.past.history(whose, kind="Principal", name=key, limit=LAST)
         values["more"] = {"history": history.items, **await _explained(visit, whose, boot)}
     return Page("principal.html", f"Principal {key}", values, live=True)
 
@@ -74,11 +75,10 @@ async def startups(visit: Visit) -> Page:
     component, who = query.text("component"), query.text("principal")
     after, after_tenant = query.id("after"), query.id("after_tenant")
     seen = None if after is None else (str(after_tenant or whose or UUID(int=2**128 - 1)), str(after))
-    page, state, names = await asyncio.gather(
-        visit.reader.startups(whose, status=status, component_key=component, principal_key=who, after=seen, limit=PAGE),
-        visit.reader.state(),
-        _names(visit),
+    page = await visit.reader.startups(
+        whose, status=status, component_key=component, principal_key=who, after=seen, limit=PAGE
     )
+    state, names = await visit.reader.state(), await _names(visit)
     given = {"tenant": visit.tenant, "status": status, "component": component, "principal": who}
     following = None
     if page.next is not None:
@@ -97,10 +97,9 @@ async def startup(visit: Visit) -> Page:
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
-    state, boot = await asyncio.gather(
-        visit.reader.state(), visit.reader.past.booted(whose, row.startup_id) if visit.viewer.admin else _nothing()
-    )
-    more = await _explained(visit, whose, boot) if visit.viewer.admin else None
+    state, more = await visit.reader.state(), None
+    if visit.viewer.admin:
+        more = await _explained(visit, whose, await visit.reader.past.booted(whose, row.startup_id))
     return Page("startup.html", f"Startup {row.startup_id}", {"row": row, "now": state.now, "more": more}, live=True)
 
 
@@ -117,9 +116,8 @@ async def history(visit: Visit) -> Page:
     if not visit.viewer.admin:
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin sees what was changed.")
     whose, before = visit.viewer.tenants_for(visit.tenant), visit.query.position("before")
-    page, state = await asyncio.gather(
-        visit.reader.past.history(whose, before=before, limit=PAGE), visit.reader.state()
-    )
+    page = await visit.reader.past.history(whose, before=before, limit=PAGE)
+    state = await visit.reader.state()
     following = None
     if page.next is not None:
         following = link("history", tenant=visit.tenant, before=f"{page.next[0]}.{page.next[1]}")
@@ -169,7 +167,3 @@ def _only_of_packets(refused: Refused) -> Problem:
     if refused.problem.code not in {Code.NOT_REBUILT, Code.BINDING_INCOMPLETE}:
         raise refused
     return refused.problem
-
-
-async def _nothing() -> None:
-    return None

@@ -25,7 +25,8 @@ Admit = Callable[[Exchange], Awaitable[Caller | Refused]]
 @dataclass(frozen=True, slots=True)
 class Ports:
     """`secret` signs cookies and is the same in every process that may be asked with them; `seconds` bounds an answer,
-    `lifetime` (seconds) a session; `secure`: people reach the console over https only.
+    `lifetime` (seconds) a session; `at_once`: how many connections of the gate's pool the pages may have together;
+    `secure`: people reach the console over https only.
     """
 
     admit: Admit
@@ -37,4 +38,5 @@ class Ports:
     secret: bytes
     seconds: float
     lifetime: int
+    at_once: int
     secure: bool

@@ -7,21 +7,27 @@ again each time too: a session that is over, or somebody who may not look any mo
 import asyncio
 import hashlib
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 from uuid import UUID
 
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Receive, Send
-from legivellum_http.problems import refuse
+from legivellum_http.problems import Refused, refuse
 from metagate_console.answering import HEADERS
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
+from metagate_console.turns import Turns
 from metagate_console.viewer import viewer_of
 from metagate_store.errors import StoreError
 
 EVERY: Final = 3.0
 MOST: Final = 64
 """Streams of one process; who comes then has a page that stands still."""
+EACH: Final = 4
+"""Streams of one principal in one process: nobody alone takes all of them."""
 _HEARTBEAT: Final = 15.0
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -31,16 +37,21 @@ _HEADERS: Final = [
 ]
 
 
+Who = tuple[UUID, str]
+"""Tenant and principal."""
+
+
 class Pulse:
     """A short word for the state of a tenant, another one when something changed. Asked at most once per `EVERY`."""
 
-    def __init__(self, ports: Ports, *, every: float = EVERY) -> None:
+    def __init__(self, ports: Ports, turns: Turns, *, every: float = EVERY) -> None:
         self._ports = ports
+        self._turns = turns
         self._every = every
         self._asked: dict[UUID | None, tuple[float, asyncio.Task[str]]] = {}
 
     async def beat(self, tenant: UUID | None) -> str:
-        """Raises what the store raises."""
+        """Raises what the store raises, and Refused when too much else is asked."""
         now = time.monotonic()
         since, task = self._asked.get(tenant, (0.0, None))
         if task is None or now - since >= self._every * 0.9:
@@ -52,7 +63,8 @@ class Pulse:
 
     async def _word(self, tenant: UUID | None) -> str:
         reader = self._ports.reader()
-        found, state = await asyncio.gather(reader.overviews.overview(tenant), reader.state())
+        async with self._turns.taken():
+            found, state = await reader.overviews.overview(tenant), await reader.state()
         known = (
             state.revision, found.starting, found.overdue, found.latest, found.troubles,
             # the time line moves by the minute, whether or not anything happens
@@ -62,25 +74,36 @@ class Pulse:
 
 
 class Streams:
-    def __init__(self, ports: Ports, *, every: float = EVERY, most: int = MOST) -> None:
+    def __init__(self, ports: Ports, turns: Turns) -> None:
         self._ports = ports
-        self._pulse = Pulse(ports, every=every)
-        self._every = every
-        self._most = most
-        self._open = 0
+        self._turns = turns
+        self._pulse = Pulse(ports, turns)
+        self._open: Counter[Who] = Counter()
         self._closing = asyncio.Event()
 
     def close(self) -> None:
         """End every stream, so that a server that stops does not wait for them."""
         self._closing.set()
 
-    def admit(self) -> None:
-        """Raises OVERLOADED when there are as many as there may be."""
-        if self._open >= self._most:
+    def admit(self, who: Who) -> AbstractContextManager[None]:
+        """A place, counted from now on and until it is left. Raises OVERLOADED when there is none."""
+        if self._open.total() >= MOST:
             raise refuse(Code.OVERLOADED, "This process has as many streams as it may have.")
+        if self._open[who] >= EACH:
+            raise refuse(Code.OVERLOADED, f"You have {EACH} pages that follow already; close or pause one.")
+        self._open[who] += 1
+        return self._left(who)
+
+    @contextmanager
+    def _left(self, who: Who) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._open[who] -= 1
+            if not self._open[who]:
+                del self._open[who]
 
     async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
-        self._open += 1
         leaving = asyncio.create_task(_gone(receive), name="console stream's end")
         closing = asyncio.create_task(self._closing.wait(), name="console's end")
         try:
@@ -89,7 +112,6 @@ class Streams:
             await self._follow(session, tenant, send, leaving, closing)
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._open -= 1
             leaving.cancel()
             closing.cancel()
 
@@ -104,11 +126,11 @@ class Streams:
         told, silent_since = "", time.monotonic()
         while not leaving.done() and not closing.done():
             try:
-                if session.expires_at <= time.time() or await viewer_of(session, self._ports.reader()) is None:
+                if session.expires_at <= time.time() or await self._may_not(session):
                     await _say(send, "event: over\ndata: over\n\n")
                     return
                 word = await self._pulse.beat(tenant)
-            except (StoreError, OSError, TimeoutError):
+            except (StoreError, OSError, TimeoutError, Refused):
                 word = told  # the page waits as it would for news
             if word != told:
                 await _say(send, f"event: changed\ndata: {word}\n\n")
@@ -116,7 +138,11 @@ class Streams:
             elif time.monotonic() - silent_since > _HEARTBEAT:
                 await _say(send, ": still here\n\n")
                 silent_since = time.monotonic()
-            await asyncio.wait({leaving, closing}, timeout=self._every, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({leaving, closing}, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _may_not(self, session: Session) -> bool:
+        async with self._turns.taken():
+            return await viewer_of(session, self._ports.reader()) is None
 
 
 async def _say(send: Send, text: str) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from metagate_store.pool import Pool
 
 SPAN = 20_000
-"""Sessions that one overview looks at: an hour of five boots a second; 40 to 60 ms on a small machine."""
+"""Sessions that one overview looks at: an hour of five boots a second; 40 to 60 ms."""
 TROUBLES = 40
 TENANTS = 1_000
 ISSUERS = 100
@@ -32,7 +32,7 @@ class Minute:
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """One component of a principal with sessions that failed or are overdue; `startup_id` and `opened_at` are of the
-    last of these. `up_again`: another session of it reported READY after that one was opened.
+    last of these. `up_again`: a session of it that was opened later reported READY, at `ready_at`.
     """
 
     tenant: UUID
@@ -74,7 +74,7 @@ class TenantCounts:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """`opened`, `ready`, `failed` of the last hour; `starting` and `overdue` now. All of it among the sessions that
-    were looked at, back to `looked_back_to` (None: there are none); `everything`: no older ones are kept.
+    were looked at; since `looked_back_to` none is missing (None: there are none); `everything`: no older ones are kept.
     """
 
     at: datetime

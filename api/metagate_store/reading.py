@@ -49,7 +49,7 @@ LOADING_SECONDS = 30
 """How long loading every credential may take; two hundred thousand keys take one to two seconds."""
 
 SPAN = 100_000
-"""Sessions that one filtered page or one summary looks at; about 30 ms on a small machine."""
+"""Sessions that one filtered page or one summary looks at; about 30 ms."""
 
 
 class Reader:

@@ -771,10 +771,11 @@ CREATE FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most in
         ORDER BY opened_at DESC LIMIT 1000
     ),
     recovered AS MATERIALIZED (
-        SELECT t.*, r.ready_at IS NOT NULL AND r.ready_at > t.opened_at AS up_again, r.ready_at
+        -- only a session that was opened later tells that it came up again: an older one may report READY late
+        SELECT t.*, r.ready IS NOT NULL AND r.ready[1] > t.opened_at AS up_again, r.ready[2] AS ready_at
         FROM trouble AS t
         LEFT JOIN (
-            SELECT l.tenant, l.principal_key, l.component_key, max(l.acknowledged_at) AS ready_at
+            SELECT l.tenant, l.principal_key, l.component_key, max(ARRAY[l.opened_at, l.acknowledged_at]) AS ready
             FROM looked AS l WHERE l.status = 'READY' GROUP BY 1, 2, 3
         ) AS r ON r.tenant = t.tenant AND r.principal_key = t.principal_key AND r.component_key = t.component_key
     )
@@ -782,7 +783,11 @@ CREATE FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most in
         (SELECT coalesce(sum(h.opened), 0) FROM hour AS h)::bigint, (SELECT coalesce(sum(h.ready), 0) FROM hour AS h)::bigint,
         (SELECT coalesce(sum(h.failed), 0) FROM hour AS h)::bigint,
         (SELECT coalesce(sum(c.starting), 0) FROM counted AS c)::bigint, (SELECT coalesce(sum(c.overdue), 0) FROM counted AS c)::bigint,
-        (SELECT min(c.since) FROM counted AS c),
+        (
+            -- before this moment somebody's sessions are missing
+            SELECT coalesce(max(c.since) FILTER (WHERE t.span <= c.looked), min(c.since))
+            FROM counted AS c JOIN unnest(of_tenants, spans) AS t (tenant, span) ON t.tenant = c.tenant
+        ),
         NOT EXISTS (SELECT FROM counted AS c JOIN unnest(of_tenants, spans) AS t (tenant, span) ON t.tenant = c.tenant AND t.span <= c.looked),
         (
             SELECT coalesce(jsonb_agg(jsonb_build_array(m.ago, m.opened, m.ready, m.failed, m.overdue) ORDER BY m.ago), '[]')

@@ -57,7 +57,7 @@ def test_live(scene: Scene, glass: Glass) -> None:
     expect(glass.page.locator("#fresh")).to_have_text("Follows what happens.")
     glass.page.get_by_role("link", name=re.compile("overdue")).focus()
     scene.boot("seen_live")
-    expect(glass.page.get_by_text("seen_live")).to_be_visible()
+    expect(glass.page.get_by_text("seen_live")).to_be_visible(timeout=15_000)
     assert "overdue" in glass.page.evaluate("document.activeElement.textContent")
     glass.page.get_by_role("button", name="Pause").click()
     expect(glass.page.locator("#fresh")).to_have_text("Stands still.")

@@ -11,17 +11,24 @@
   pause.className = "quiet";
   note.after(" ", pause);
 
-  let stream = null, paused = false, busy = false, again = false;
+  const BETWEEN = 10_000;  // ms from one refresh to the next: each open page costs the server one
+  const RETRY = 15_000;    // ms after which a refused stream or refresh is tried again
+  const spread = (longest) => Math.random() * longest;  // so that pages that hear of a change together do not ask together
+
+  let stream = null, paused = false, busy = false, later = 0, retrying = 0, last = -Infinity, lost = false;
 
   const say = (text) => { note.textContent = text; };
 
   const refresh = async () => {
-    if (busy) { again = true; return; }
+    if (busy) { soon(); return; }
+    clearTimeout(later);
+    later = 0;
     busy = true;
+    last = performance.now();
     try {
       const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
       if (answer.redirected && new URL(answer.url).pathname.startsWith("/console/sign-in")) { location.reload(); return; }
-      if (!answer.ok) { say("The last refresh failed (" + answer.status + ")."); return; }
+      if (!answer.ok) { say("The last refresh failed (" + answer.status + "); trying again."); soon(RETRY); return; }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.querySelectorAll("[data-fresh]");
       const old = document.querySelectorAll("[data-fresh]");
@@ -39,25 +46,47 @@
       document.title = page.title;
       say("Fresh as of " + new Date().toLocaleTimeString() + ".");
     } catch {
-      say("The server does not answer.");
+      say("The server does not answer; trying again.");
+      soon(RETRY);
     } finally {
       busy = false;
-      if (again) { again = false; refresh(); }
     }
   };
 
-  let first = true;
+  // One refresh is waited for at most, whatever is heard meanwhile.
+  const soon = (least = 0) => {
+    if (later || paused || document.hidden) return;
+    const wait = Math.max(least, last + BETWEEN - performance.now(), 0);
+    later = setTimeout(() => { later = 0; refresh(); }, wait + spread(wait ? 5_000 : 2_000));
+  };
+
+  let first = true;  // false once this page may be older than the stream's next word
   const follow = () => {
     if (stream || paused || document.hidden) return;
     stream = new EventSource(where);
     stream.addEventListener("changed", () => {
       // the page is as new as the stream's first word
       if (first) { first = false; say("Follows what happens."); return; }
-      refresh();
+      soon();
     });
+    stream.addEventListener("open", () => { if (lost) { lost = false; say("Follows again."); } });
     stream.addEventListener("over", () => location.reload());
+    stream.addEventListener("error", () => {
+      // A browser tries again by itself what broke off, but never what was refused (too many streams, signed out).
+      if (!stream || stream.readyState !== EventSource.CLOSED) return;
+      stop();
+      first = false;
+      lost = true;
+      say("Does not follow; trying again.");
+      retrying = setTimeout(follow, RETRY + spread(RETRY / 2));
+    });
   };
-  const stop = () => { if (stream) { stream.close(); stream = null; } };
+  const stop = () => {
+    clearTimeout(retrying);
+    clearTimeout(later);
+    later = 0;
+    if (stream) { stream.close(); stream = null; }
+  };
 
   const label = () => { pause.textContent = paused ? "Follow again" : "Pause"; };
   pause.addEventListener("click", () => {

@@ -2,7 +2,7 @@
 -- and whom a prefix names.
 --
 -- There is one index on sessions. So the newest `span` sessions are looked at, of every tenant its share; `looked_back_to` says
--- how far that reached and `everything` whether it was all there is. The cost does not grow with what is older than that.
+-- since when none is missing and `everything` whether it was all there is. The cost does not grow with what is older than that.
 -- Plans must not depend on statistics (0002).
 
 CREATE TYPE metagate.overview AS (
@@ -47,10 +47,11 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
         ORDER BY opened_at DESC LIMIT 1000
     ),
     recovered AS MATERIALIZED (
-        SELECT t.*, r.ready_at IS NOT NULL AND r.ready_at > t.opened_at AS up_again, r.ready_at
+        -- only a session that was opened later tells that it came up again: an older one may report READY late
+        SELECT t.*, r.ready IS NOT NULL AND r.ready[1] > t.opened_at AS up_again, r.ready[2] AS ready_at
         FROM trouble AS t
         LEFT JOIN (
-            SELECT l.tenant, l.principal_key, l.component_key, max(l.acknowledged_at) AS ready_at
+            SELECT l.tenant, l.principal_key, l.component_key, max(ARRAY[l.opened_at, l.acknowledged_at]) AS ready
             FROM looked AS l WHERE l.status = 'READY' GROUP BY 1, 2, 3
         ) AS r ON r.tenant = t.tenant AND r.principal_key = t.principal_key AND r.component_key = t.component_key
     )
@@ -58,7 +59,11 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
         (SELECT coalesce(sum(h.opened), 0) FROM hour AS h)::bigint, (SELECT coalesce(sum(h.ready), 0) FROM hour AS h)::bigint,
         (SELECT coalesce(sum(h.failed), 0) FROM hour AS h)::bigint,
         (SELECT coalesce(sum(c.starting), 0) FROM counted AS c)::bigint, (SELECT coalesce(sum(c.overdue), 0) FROM counted AS c)::bigint,
-        (SELECT min(c.since) FROM counted AS c),
+        (
+            -- before this moment somebody's sessions are missing
+            SELECT coalesce(max(c.since) FILTER (WHERE t.span <= c.looked), min(c.since))
+            FROM counted AS c JOIN unnest(of_tenants, spans) AS t (tenant, span) ON t.tenant = c.tenant
+        ),
         NOT EXISTS (SELECT FROM counted AS c JOIN unnest(of_tenants, spans) AS t (tenant, span) ON t.tenant = c.tenant AND t.span <= c.looked),
         (
             SELECT coalesce(jsonb_agg(jsonb_build_array(m.ago, m.opened, m.ready, m.failed, m.overdue) ORDER BY m.ago), '[]')

@@ -77,14 +77,14 @@ SELECT count(*) FROM metagate.outbox_refused;
 SELECT set_config('enable_seqscan', 'off', true);
 
 -- name: witness.overdue
--- Components whose newest sessions passed their deadline without a word, and that were not READY again since.
+-- Components whose newest sessions passed their deadline without a word, without a later session that is READY.
 SELECT count(*)
 FROM (
     SELECT max(s.opened_at) FILTER (WHERE s.status = 'OPEN' AND s.deadline_at < now()) AS overdue,
-        max(s.acknowledged_at) FILTER (WHERE s.status = 'READY') AS ready
+        max(s.opened_at) FILTER (WHERE s.status = 'READY') AS ready
     FROM metagate.tenant AS t
     CROSS JOIN LATERAL (
-        SELECT n.principal_key, n.component_key, n.status, n.opened_at, n.deadline_at, n.acknowledged_at
+        SELECT n.principal_key, n.component_key, n.status, n.opened_at, n.deadline_at
         FROM metagate.startup AS n
         WHERE n.tenant = t.tenant
         ORDER BY n.tenant DESC, n.startup_id DESC
@@ -93,4 +93,4 @@ FROM (
     WHERE t.retired_at IS NULL
     GROUP BY t.tenant, s.principal_key, s.component_key
 ) AS c
-WHERE c.overdue IS NOT NULL AND (c.ready IS NULL OR c.ready < c.overdue);
+WHERE c.overdue IS NOT NULL AND (c.ready IS NULL OR c.ready <= c.overdue);

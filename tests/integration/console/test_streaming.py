@@ -60,3 +60,25 @@ async def test_a_stream_keeps_nobody_from_stopping(database: Database, town: Tow
                 stopping = asyncio.create_task(server.aclose())
                 assert [one async for one in events] == []
                 await asyncio.wait_for(stopping, 20)
+
+
+async def test_nobody_takes_all_streams(town: Town, visitor: Visitor) -> None:
+    """Of many that one principal opens at the same moment four are opened; one that ends makes room; others are not kept out."""
+    admin, other = [await town.citizen(name, type="admin") for name in ("admin", "other")]
+    await visitor.inside(admin.key)
+
+    async def opened(stack: AsyncExitStack) -> int:
+        answer = await stack.enter_async_context(visitor.client.stream("GET", "/console/live"))
+        return int(answer.status_code)
+
+    async with AsyncExitStack() as one, AsyncExitStack() as rest, Visitor(town.url) as another:
+        assert await opened(one) == 200
+        answers = await asyncio.gather(*(opened(rest) for _ in range(9)))
+        assert sorted(answers) == [200] * 3 + [503] * 6
+        await another.inside(other.key)
+        async with stream(another) as events:
+            assert await following(events) == "changed"
+        await one.aclose()
+        async with asyncio.timeout(10):
+            while await opened(rest) != 200:
+                await asyncio.sleep(0.05)

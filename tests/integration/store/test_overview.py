@@ -23,9 +23,9 @@ async def test_every_tenant_has_its_share(database: Database, reader: Reader) ->
     """A tenant with few sessions is told in full beside a busy one, which gets what the others leave."""
     busy, calm = somebody("busy"), somebody("calm")
     await publish(database.publisher, busy, calm)
+    await boot(reader, calm, status="FAILED")
     for _ in range(200):
         await boot(reader, busy)
-    await boot(reader, calm, status="FAILED")
     for span, most in ((100, 99), (1_000, 200)):
         found = await reader.overviews.overview(None, span=span)
         counts = {one.tenant: one for one in found.tenants}
@@ -33,6 +33,11 @@ async def test_every_tenant_has_its_share(database: Database, reader: Reader) ->
         assert counts[busy.tenant].opened == most
         assert found.everything is (span == 1_000)
         assert sum(one.opened for one in found.minutes) == most + 1
+    cut = await reader.overviews.overview(None, span=100)
+    of_busy = await reader.overviews.overview(busy.tenant, span=99)
+    assert cut.looked_back_to == of_busy.looked_back_to, (
+        "the calm one's older session says nothing about the busy one's"
+    )
     alone = await reader.overviews.overview(busy.tenant, span=50)
     assert (alone.opened, alone.everything, alone.failed) == (50, False, 0)
     assert alone.looked_back_to is not None
@@ -57,7 +62,9 @@ async def test_up_again(database: Database, reader: Reader) -> None:
     await boot(reader, who, "mended", "FAILED")
     await boot(reader, who, "mended", "READY")
     await boot(reader, who, "worse", "READY")
+    late = await boot(reader, who, "worse")
     last = await boot(reader, who, "worse", "FAILED")
+    await reader.report([who.tells(late, "READY")])  # opened before the one that failed
     found = await reader.overviews.overview(who.tenant)
     assert [(one.component_key, one.up_again) for one in found.troubles] == [("worse", False), ("mended", True)]
     assert found.troubles[0].startup_id == last

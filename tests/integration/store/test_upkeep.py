@@ -217,10 +217,11 @@ async def test_witness_comes_back(fresh_database: Database, witness: Witness) ->
 
 @pytest.mark.invariant("INV-022")
 async def test_overdue_components_are_counted(fresh_database: Database, witness: Witness, boots: Reader) -> None:
-    """One that never said how it went counts, once however often it booted; one that was READY since does not."""
+    """One that never said how it went counts, once however often it booted; one with a later session that is READY does not."""
     late, well = somebody("late"), somebody("well")
     await publish(fresh_database.publisher, late, well)
-    await boots.bootstrap([late.ask(), late.ask(), well.ask()])
+    first = late.ask()
+    await boots.bootstrap([first, late.ask(), well.ask()])
     assert await witness.overdue(100) == 0
     await run(fresh_database, "UPDATE metagate.startup SET deadline_at = opened_at", "SELECT 1")
     assert await witness.overdue(100) == 2
@@ -228,6 +229,10 @@ async def test_overdue_components_are_counted(fresh_database: Database, witness:
     await boots.bootstrap([again])
     await boots.report([well.tells(again.startup_id)])
     assert await witness.overdue(100) == 1
+    await boots.report([late.tells(first.startup_id)])
+    assert await witness.overdue(100) == 1, (
+        "a session that was not opened later says nothing about the one that is overdue"
+    )
 
 
 async def stored(database: Database) -> set[str]:
