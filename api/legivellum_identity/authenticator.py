@@ -18,6 +18,7 @@ from legivellum_identity.caller import (
     Changes,
     Credential,
     Directory,
+    Ground,
     Identity,
     Pod,
     Reason,
@@ -66,6 +67,8 @@ class Recognised(Protocol):
     @property
     def audience(self) -> str | None: ...
     @property
+    def ground(self) -> Ground | None: ...
+    @property
     def pod(self) -> Pod | None: ...
     @property
     def issued_at(self) -> int: ...
@@ -88,6 +91,7 @@ class Tokens(Protocol):
     def apply(self, changes: Changes) -> None: ...
     def recognise(self, value: bytes, now: float) -> Recognised | Refusal: ...
     def examine(self, value: bytes, now: float) -> Recognised | Refusal: ...
+    def stands(self, name: str, kid: str | None, ground: Ground) -> bool: ...
 
 
 class Authenticator:
@@ -140,6 +144,14 @@ class Authenticator:
         if shown.startswith(b"mgk_"):
             return await self._answered(await self._by_key(shown, now))
         return await self._answered(await self._by_token(self._tokens.examine(shown, now), now))
+
+    def stands(self, issuer: str, kid: str | None, ground: Ground | None) -> bool:
+        """Whether what a caller showed once would still be believed here; whose it is, the directory knows. Of a key
+        (issuer "") that is the directory's to say alone.
+        """
+        if ground is None:
+            return not issuer
+        return self._tokens.stands(issuer, kid, ground)
 
     async def _answered(self, answer: Caller | Refusal) -> Caller | Refusal:
         if self._penance is not None and isinstance(answer, Refusal) and answer.reason is not Reason.MISSING:
@@ -196,7 +208,7 @@ class Authenticator:
         identity = await self._identity("", credential.subject, now)
         if identity is None:
             return _NOBODY
-        return _caller(identity, credential, None, expires_at, None)
+        return _caller(identity, credential, expires_at, None)
 
     async def _by_token(self, found: Recognised | Refusal, now: float) -> Caller | Refusal:
         if isinstance(found, Refusal):
@@ -210,7 +222,7 @@ class Authenticator:
             created = identity.namespace_created
             if created is None or found.issued_at < int(created.timestamp()):
                 return _TOO_OLD
-        return _caller(identity, credential, found.pod, found.expires_at, found.audience)
+        return _caller(identity, credential, found.expires_at, found)
 
     async def _identity(self, issuer: str, subject: str, now: float) -> Identity | None:
         key = (issuer, subject)
@@ -228,7 +240,7 @@ class Authenticator:
 
 
 def _caller(
-    identity: Identity, credential: Credential, pod: Pod | None, expires_at: datetime | None, audience: str | None
+    identity: Identity, credential: Credential, expires_at: datetime | None, token: Recognised | None
 ) -> Caller:
     rights = identity.rights
     return Caller(
@@ -240,7 +252,8 @@ def _caller(
         rights=rights if isinstance(rights, frozenset) else frozenset(rights),
         suspended=identity.suspended,
         credential=credential,
-        pod=pod,
+        pod=None if token is None else token.pod,
         expires_at=expires_at,
-        audience=audience,
+        audience=None if token is None else token.audience,
+        ground=None if token is None else token.ground,
     )

@@ -73,6 +73,17 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What a token was believed on besides its key, so that whoever keeps a session can ask later whether it still
+    would be (`TokenVerifier.stands`). `secret` is `SharedSecret.fingerprint` for HS256, else None.
+    """
+
+    audience: str | None
+    algorithm: str
+    secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """The pod a token is bound to (`kubernetes.io` claims). `name` and `node` are for people; `uid` identifies."""
 
@@ -175,6 +186,7 @@ class Caller:
     """An authenticated principal. `suspended` is told, not enforced: that 403 comes after the body's checks (D-42).
 
     `audience` is the gate that its token is meant for; None for a key, and where no audience is asked for (D-37).
+    `ground` is None for a key.
     """
 
     tenant: UUID
@@ -188,3 +200,4 @@ class Caller:
     pod: Pod | None
     expires_at: datetime | None
     audience: str | None = None
+    ground: Ground | None = None

@@ -6,6 +6,7 @@ unless `JWT_SECRET` is set.
 
 from __future__ import annotations
 
+import hmac
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,6 +31,8 @@ class SharedSecret:
     audience: str | None = None
     longest_life: int = 86_400
     key: OctKey = field(init=False, repr=False, compare=False)
+    fingerprint: str = field(init=False, repr=False, compare=False)
+    """Another one when the secret, or what its tokens must say, is another; nothing else of the secret is told."""
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -37,6 +40,8 @@ class SharedSecret:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about short ones, which the gate's settings refuse
             object.__setattr__(self, "key", OctKey.import_key(self.secret))
+        said = repr(("metagate fingerprint of JWT_SECRET", self.issuer, self.algorithm, self.audience))
+        object.__setattr__(self, "fingerprint", hmac.digest(self.secret, said.encode(), "sha256")[:12].hex())
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
         """Whether this secret made the signature, with the one algorithm it is used with."""

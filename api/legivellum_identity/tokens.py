@@ -12,12 +12,13 @@ memory (D-45).
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from legivellum_identity import claims
-from legivellum_identity.caller import Changes, Credential, Pod, Reason, Refusal
+from legivellum_identity.caller import Changes, Credential, Ground, Pod, Reason, Refusal
 from legivellum_identity.compact import Compact, take_apart
 from legivellum_identity.issuers import Issuer, IssuerRing
 from legivellum_identity.public_keys import PublicKey
@@ -40,6 +41,7 @@ class Verified:
 
     credential: Credential
     audience: str | None
+    algorithm: str
     times: claims.Times
     service_account: bool
     pod: Pod | None
@@ -52,6 +54,12 @@ class Verified:
     @property
     def expires_at(self) -> datetime:
         return datetime.fromtimestamp(self.times.expires_at, UTC)
+
+    @property
+    def ground(self) -> Ground:
+        issuer = self.rests_on[0]
+        secret = issuer.fingerprint if isinstance(issuer, SharedSecret) else None
+        return Ground(self.audience, self.algorithm, secret)
 
 
 def verify(
@@ -135,6 +143,7 @@ def _believed(
     return Verified(
         credential=Credential("token", issuer.issuer, subject, kid),
         audience=audience,
+        algorithm=str(parts.header["alg"]),
         times=times,
         service_account=account is not None,
         pod=None if account is None else account.pod,
@@ -181,6 +190,17 @@ class TokenVerifier:
     def examine(self, value: bytes, now: float) -> Verified | Refusal:
         """Whether this token holds for whichever gate it names (D-48). Never remembered: it may not be meant for us."""
         return verify(value, ring=self.ring, audience=None, now=now, shared=self._shared)
+
+    def stands(self, name: str, kid: str | None, ground: Ground) -> bool:
+        """Whether a token of this issuer, key and ground would be believed now, were it not expired."""
+        shared = self._shared
+        if shared is not None and name == shared.issuer:
+            return kid is None and hmac.compare_digest(ground.secret or "", shared.fingerprint)
+        issuer, key = self.ring.issuer(name), None if kid is None else self.ring.key(name, kid)
+        if issuer is None or key is None or ground.secret is not None:
+            return False
+        believed = ground.audience == self._audience and ground.audience in issuer.audiences
+        return believed and ground.algorithm in issuer.algorithms and ground.algorithm in key.algorithms
 
     def _stands(self, known: Verified) -> bool:
         issuer, key = known.rests_on

@@ -8,7 +8,7 @@ from uuid import UUID
 from legivellum_http.batching import Batcher
 from legivellum_http.rate_limit import TokenBuckets
 from legivellum_identity import door
-from legivellum_identity.caller import Caller, Refusal
+from legivellum_identity.caller import Caller, Ground, Refusal
 from legivellum_identity.door import permitted, suspended
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
@@ -22,6 +22,7 @@ class Authenticate(door.Authenticate, Protocol):
     """`legivellum_identity.authenticator.Authenticator`, or a double of it."""
 
     async def examine(self, shown: bytes) -> Caller | Refusal: ...
+    def stands(self, issuer: str, kid: str | None, ground: Ground | None) -> bool: ...
 
 
 class Door(door.Door):

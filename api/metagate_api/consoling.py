@@ -24,6 +24,7 @@ def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Answer, float],
 
     ports = Ports(
         admit=gate.door.admit,
+        stands=gate.authenticator.stands,
         reader=lambda: gate.reader,
         explain=explain,
         problem=edge.problem,

@@ -111,7 +111,7 @@ class Console:
             if reads:
                 return self._threshold.page(exchange, safe(Query(_query(exchange)).text("next", 2_000) or ""))
         session = self._cookies.session(exchange.headers)
-        viewer = None if session is None else await viewer_of(session, self._ports.reader())
+        viewer = None if session is None else await viewer_of(session, self._ports)
         if viewer is None:
             return self._threshold.away(exchange)
         return await self._seen(exchange, viewer, parts, reads=reads)

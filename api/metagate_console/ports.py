@@ -7,7 +7,7 @@ from uuid import UUID
 
 from legivellum_http.exchange import Answer, Exchange
 from legivellum_http.problems import Problem, Refused
-from legivellum_identity.caller import Caller
+from legivellum_identity.caller import Caller, Ground
 from metagate_store.past import Boot
 from metagate_store.reading import Reader
 
@@ -22,6 +22,10 @@ Admit = Callable[[Exchange], Awaitable[Caller | Refused]]
 """Who an exchange's headers speak for, as the gate's own doors decide it (401, 429 and 503 raised, 403 returned)."""
 
 
+Stands = Callable[[str, str | None, Ground | None], bool]
+"""Whether this gate would still believe a credential of this issuer ("" for a key), key id and ground."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """`secret` signs cookies and is the same in every process that may be asked with them; `seconds` bounds an answer,
@@ -30,6 +34,7 @@ class Ports:
     """
 
     admit: Admit
+    stands: Stands
     reader: Callable[[], Reader]
     explain: Explain
     problem: Callable[[Exception, Exchange | None], Problem]

@@ -1,8 +1,9 @@
 """The cookie: who signed in, signed, for a short time; and the tokens that show that a form is one of ours.
 
-It holds what the credential *was* (the digest of the key, or issuer, subject and key id of the token) and never the
-credential: whoever steals a cookie has the console until it expires, and nothing else. What it names is looked up again
-for every page, so a revoked credential, a suspended or demoted principal is out at once (D-45).
+It holds what the credential *was* (the digest of the key, or issuer, subject and key id of the token, with its audience
+and algorithm, for HS256 a fingerprint of the secret) and never the credential: whoever steals a cookie has the console
+until it expires, and nothing else. What it names is looked up again for every page, so a revoked credential, a
+suspended or demoted principal, an issuer that is believed no more is out at once (D-45).
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from legivellum_http.exchange import RawHeaders
-from legivellum_identity.caller import Caller
+from legivellum_identity.caller import Caller, Ground
 from metagate_store.rows import Credential
 
 SESSION: Final = "metagate_console"
@@ -38,6 +39,7 @@ class Session:
     """What a cookie says. `expires_at` in seconds since the epoch."""
 
     credential: Credential
+    ground: Ground | None
     tenant: UUID
     principal_key: str
     expires_at: int
@@ -68,7 +70,7 @@ class Cookies:
         until = now + self._lifetime
         if caller.expires_at is not None:
             until = min(until, int(caller.expires_at.timestamp()))
-        shown = caller.credential
+        shown, ground = caller.credential, caller.ground
         word = jwt.encode(
             {"alg": _ALGORITHM},
             {
@@ -76,6 +78,7 @@ class Cookies:
                 "iss": shown.issuer,
                 "sub": shown.subject,
                 "kid": shown.kid,
+                "ground": None if ground is None else [ground.audience, ground.algorithm, ground.secret],
                 "tenant": str(caller.tenant),
                 "principal_key": caller.principal_key,
                 "exp": until,
@@ -96,6 +99,7 @@ class Cookies:
             said = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
             found = Session(
                 Credential(said["kind"], said["iss"], said["sub"], said["kid"]),
+                None if said["ground"] is None else Ground(*said["ground"]),
                 UUID(said["tenant"]),
                 said["principal_key"],
                 int(said["exp"]),

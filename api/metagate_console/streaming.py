@@ -142,7 +142,7 @@ class Streams:
 
     async def _may_not(self, session: Session) -> bool:
         async with self._turns.taken():
-            return await viewer_of(session, self._ports.reader()) is None
+            return await viewer_of(session, self._ports) is None
 
 
 async def _say(send: Send, text: str) -> None:

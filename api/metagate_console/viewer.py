@@ -6,8 +6,8 @@ from uuid import UUID
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
+from metagate_console.ports import Ports
 from metagate_console.sessions import Session
-from metagate_store.reading import Reader
 from metagate_store.rows import Identity
 
 MAY_LOOK: Final = frozenset({"admin", "observer"})
@@ -38,13 +38,16 @@ class Viewer:
         return None if wanted is None and self.everywhere else self.tenant_for(wanted)
 
 
-async def viewer_of(session: Session | None, reader: Reader) -> Viewer | None:
-    """Whoever the session's credential still speaks for, as the database says now; None when they may not look (any
-    more). Raises what the store raises.
+async def viewer_of(session: Session | None, ports: Ports) -> Viewer | None:
+    """Whoever the session's credential still speaks for, as the database and the believed issuers say now; None when
+    they may not look (any more). Raises what the store raises.
     """
     if session is None:
         return None
-    (identity,) = await reader.resolve([session.credential])
+    shown = session.credential
+    if not ports.stands(shown.issuer, shown.kid, session.ground):
+        return None
+    (identity,) = await ports.reader().resolve([shown])
     if identity is None or not may_look(identity):
         return None
     if (identity.tenant, identity.principal_key) != (session.tenant, session.principal_key):

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from joserfc import jwt
-from joserfc.jwk import OctKey
+from joserfc.jwk import OctKey, RSAKey
 from pydantic import SecretStr
 from tests.databases import Database
 from tests.integration.api.conftest import settings_for
@@ -17,6 +17,7 @@ from tests.integration.api.processes import process
 from tests.integration.api.town import Town
 from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
+from tests.integration.store.worlds import row
 
 from legivellum_identity.api_keys import digest_of, mint
 from legivellum_identity.caller import Caller, Credential
@@ -243,6 +244,50 @@ async def test_processes_that_share_the_secret_share_the_session(town: Town, dat
         for url, status in ((second, 200), (third, 303)):
             async with httpx.AsyncClient(base_url=url, cookies=cookies, timeout=10, trust_env=False) as client:
                 assert (await client.get("/console")).status_code == status
+
+
+@pytest.mark.invariant("EXT-11")
+async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(town: Town, database: Database) -> None:
+    """A token of the old secret, or of a secret that there is no more, opens nothing any longer; a key still does."""
+    admin = await town.citizen("admin", type="admin")
+    chosen = {"console": True, "console_secret": SecretStr(CONSOLE_SECRET)}
+    async with (
+        serving(settings_for(database, **chosen)) as same,
+        serving(
+            settings_for(database, **chosen, jwt_secret=SecretStr("chosen anew, and long enough for HS256"))
+        ) as other,
+        serving(settings_for(database, **chosen, jwt_secret=None)) as none,
+    ):
+        for credential, last in ((admin.token(), 303), (admin.key, 200)):
+            async with Visitor(town.url) as visitor:
+                await visitor.inside(credential)
+                cookies = {SESSION: visitor.client.cookies[SESSION]}
+            for url, status in ((same, 200), (other, last), (none, last)):
+                async with httpx.AsyncClient(base_url=url, cookies=cookies, timeout=10, trust_env=False) as client:
+                    assert (await client.get("/console")).status_code == status, (url, last)
+
+
+@pytest.mark.invariant("EXT-11")
+@pytest.mark.parametrize("change", [{"audiences": ["elsewhere"]}, {"algorithms": ["ES256"]}])
+async def test_a_session_ends_when_its_issuer_is_believed_otherwise(town: Town, change: dict[str, list[str]]) -> None:
+    """The TokenIssuer no longer names the audience or the algorithm that the token had: the session is over."""
+    name = f"https://{uuid4()}.test"
+    key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
+    admin = await town.citizen("admin", type="admin")
+    declared = {
+        "issuer": name, "name": "theirs", "audiences": ["metagate"], "algorithms": ["RS256"], "generation": 1,
+        "max_token_lifetime_seconds": 3_600, "source": "Inline", "url": None,
+    }  # fmt: skip
+    subject = row(admin.uid, issuer=name, subject="ada", tenant=str(admin.tenant), principal_key=admin.name)
+    public = row(uuid4(), issuer=name, kid="one", jwk=key.as_dict(private=False), alg="RS256")
+    await town.publish(admin, subject=[subject], issuer=[row(uuid4(), **declared)], issuer_key=[public])
+    now = int(time.time())
+    claims = {"iss": name, "sub": "ada", "aud": "metagate", "iat": now, "exp": now + 600}
+    async with Visitor(town.url) as visitor:
+        await visitor.inside(jwt.encode({"alg": "RS256", "kid": "one"}, claims, key))
+        await visitor.page()
+        await town.publish(issuer=[row(uuid4(), **{**declared, **change, "generation": 2})])
+        assert (await visitor.see()).status_code == 303
 
 
 async def test_it_is_off_unless_asked_for(database: Database) -> None:

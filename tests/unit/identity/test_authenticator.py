@@ -24,6 +24,7 @@ from tests.unit.identity.issued import (
 from legivellum_identity import authenticator
 from legivellum_identity.api_keys import mint
 from legivellum_identity.authenticator import Authenticator, Caller, Credential, Pod, Reason, Refusal
+from legivellum_identity.caller import Ground
 from legivellum_identity.keyring import KeyRing
 from legivellum_identity.penance import Penance
 from legivellum_identity.shared_secret import SharedSecret
@@ -136,6 +137,7 @@ async def test_everything_known_of_a_caller_is_told(directory: FakeDirectory) ->
         pod=Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1"),
         expires_at=datetime.fromtimestamp(NOW + 3590, UTC),
         audience="metagate",
+        ground=Ground("metagate", "RS256"),
     )
 
 

@@ -31,6 +31,7 @@ class OneServiceAccount:
             issued_at=ISSUED,
             expires_at=datetime.fromtimestamp(ISSUED + 600, UTC),
             service_account=True,
+            ground=None,
         )
 
 
