@@ -35,6 +35,8 @@ def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Answer, float],
         lifetime=settings.console_minutes * 60,
         # bootstraps keep at least half of the pool, whoever looks
         at_once=min(2, settings.pool_size // 2),
-        secure=settings.tls_cert is not None or (settings.public_url or "").startswith("https://"),
+        secure=settings.console_secure
+        or settings.tls_cert is not None
+        or (settings.public_url or "").lower().startswith("https://"),
     )
     return Console(ports, edge)

@@ -137,6 +137,12 @@ class Settings(GateSettings):
         "CONSOLE_MINUTES", 30, "How long a console session lasts; never longer than its credential.", ge=1, le=720
     )
 
+    console_secure: bool = _own(
+        "CONSOLE_SECURE",
+        False,
+        "The console's cookies are for https only. Always so with TLS here or a METAGATE_PUBLIC_URL that begins with https://.",
+    )
+
     # ── the witness ──────────────────────────────────────────────────────────────────────────────────────────────────
     ledger_url: str | None = _own("LEDGER_URL", None, "The ledger; set: startups are mirrored to it (D-04).")
 

@@ -77,6 +77,14 @@ def test_the_retention_is_a_value(chart: Chart):
         assert _environments(chart.render(values))["operator"]["METAGATE_RECEIPT_RETENTION_HOURS"] == hours
 
 
+def test_the_consoles_cookies_are_for_https(chart: Chart):
+    """Unless somebody says that people open it over plain http."""
+    console = {"enabled": True, "secretName": "console-cookies"}
+    for more, said in (({}, "true"), ({"secure": False}, "false")):
+        found = _environments(chart.render({"console": {**console, **more}}))["api"]
+        assert found["METAGATE_CONSOLE_SECURE"] == said
+
+
 def _environments(objects: list[Object]) -> dict[str, dict[str, object]]:
     """By container, those of the Deployments."""
     return {

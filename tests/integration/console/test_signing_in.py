@@ -53,10 +53,14 @@ async def test_a_key_and_a_token_open_it(town: Town) -> None:
 
 
 async def test_over_https_the_cookie_is_for_https_only(database: Database) -> None:
-    """With TLS, or behind something that ends it (METAGATE_PUBLIC_URL)."""
-    settings = settings_for(database, console=True, public_url="https://metagate.example")
-    async with serving(settings) as url, Visitor(url) as visitor:
-        assert "; Secure" in cookie_of(await visitor.see("/console/sign-in"), FORM)
+    """With TLS, or behind something that ends it (METAGATE_PUBLIC_URL, METAGATE_CONSOLE_SECURE)."""
+    for chosen in (
+        {"public_url": "https://metagate.example"},
+        {"console_secure": True, "public_url": "http://metagate"},
+    ):
+        settings = settings_for(database, console=True, **chosen)
+        async with serving(settings) as url, Visitor(url) as visitor:
+            assert "; Secure" in cookie_of(await visitor.see("/console/sign-in"), FORM)
 
 
 @pytest.mark.parametrize("role", ["component", "principal", "delegate", "worker", "service"])
