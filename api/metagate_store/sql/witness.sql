@@ -77,11 +77,13 @@ SELECT count(*) FROM metagate.outbox_refused;
 SELECT set_config('enable_seqscan', 'off', true);
 
 -- name: witness.overdue
--- Components whose newest sessions passed their deadline without a word, without a later session that is READY.
+-- Components with a session whose deadline passed within the last hour without a word, and no later session that reported.
 SELECT count(*)
 FROM (
-    SELECT max(s.opened_at) FILTER (WHERE s.status = 'OPEN' AND s.deadline_at < now()) AS overdue,
-        max(s.opened_at) FILTER (WHERE s.status = 'READY') AS ready
+    SELECT max(s.opened_at) FILTER (
+            WHERE s.status = 'OPEN' AND s.deadline_at < now() AND s.deadline_at > now() - interval '1 hour'
+        ) AS overdue,
+        max(s.opened_at) FILTER (WHERE s.status <> 'OPEN') AS reported
     FROM metagate.tenant AS t
     CROSS JOIN LATERAL (
         SELECT n.principal_key, n.component_key, n.status, n.opened_at, n.deadline_at
@@ -93,4 +95,4 @@ FROM (
     WHERE t.retired_at IS NULL
     GROUP BY t.tenant, s.principal_key, s.component_key
 ) AS c
-WHERE c.overdue IS NOT NULL AND (c.ready IS NULL OR c.ready <= c.overdue);
+WHERE c.overdue IS NOT NULL AND (c.reported IS NULL OR c.reported <= c.overdue);

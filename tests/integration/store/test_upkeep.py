@@ -217,7 +217,7 @@ async def test_witness_comes_back(fresh_database: Database, witness: Witness) ->
 
 @pytest.mark.invariant("INV-022")
 async def test_overdue_components_are_counted(fresh_database: Database, witness: Witness, boots: Reader) -> None:
-    """One that never said how it went counts, once however often it booted; one with a later session that is READY does not."""
+    """One that never said how it went counts for an hour, once however often it booted; one with a later report does not."""
     late, well = somebody("late"), somebody("well")
     await publish(fresh_database.publisher, late, well)
     first = late.ask()
@@ -233,6 +233,17 @@ async def test_overdue_components_are_counted(fresh_database: Database, witness:
     assert await witness.overdue(100) == 1, (
         "a session that was not opened later says nothing about the one that is overdue"
     )
+    last = late.ask()
+    await boots.bootstrap([last])
+    await boots.report([late.tells(last.startup_id, "FAILED")])
+    assert await witness.overdue(100) == 0
+    await run(
+        fresh_database,
+        "UPDATE metagate.startup SET status = 'OPEN', acknowledged_at = NULL, late = NULL, report = NULL, "
+        "deadline_at = now() - interval '61 minutes'",
+        "SELECT 1",
+    )
+    assert await witness.overdue(100) == 0
 
 
 async def stored(database: Database) -> set[str]:
