@@ -17,7 +17,7 @@ from metagate_store.errors import StoreUnavailable
 _log = structlog.stdlib.get_logger("metagate.overdue")
 
 OVERDUE: Final = Gauge(
-    "metagate_components_overdue", "Components whose deadline passed within the last hour without a report, nor a later one"
+    "metagate_components_overdue", "Components whose deadline passed in the last hour without a report, nor a later one"
 )
 SESSIONS: Final = 2_000
 """So many of the newest sessions of each tenant are looked at."""
