@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from legivellum_http.exchange import Answer
 from legivellum_http.problems import Problem, jittered
-from metagate_console.rendering import STATIC, rendered, static
+from metagate_console.rendering import STATIC, rendered, static, version
 
 POLICY: Final = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -36,14 +36,18 @@ def elsewhere(address: str, *more: Header) -> Answer:
     return Answer(303, [(b"location", address.encode()), (b"content-length", b"0"), _FRESH, *HEADERS, *more], b"")
 
 
-def asset(name: str) -> Answer | None:
+def asset(name: str, query: bytes) -> Answer | None:
+    """A static file, to be kept only under the address that names its content: while a release is rolled out, another
+    process may have another content under the same name.
+    """
     media = STATIC.get(name)
     if media is None:
         return None
     body = static(name)
+    kept = _KEPT if query == f"v={version(name)}".encode() else _FRESH
     return Answer(
         200,
-        [(b"content-type", media.encode()), (b"content-length", str(len(body)).encode()), _KEPT, *HEADERS],
+        [(b"content-type", media.encode()), (b"content-length", str(len(body)).encode()), kept, *HEADERS],
         body,
     )
 

@@ -100,7 +100,7 @@ class Console:
         parts = segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
-            found = answering.asset(parts[1])
+            found = answering.asset(parts[1], _query(exchange))
             if found is not None:
                 exchange.scope["route_path"] = "/console/static/{name}"
                 return found

@@ -28,7 +28,7 @@ async def overview(visit: Visit) -> Page:
     overviews = visit.reader.overviews
     found = await overviews.overview(whose)
     state = await visit.reader.state()
-    issuers = await overviews.issuers()
+    issuers = await overviews.issuers() if visit.viewer.admin else ()
     names = {one.tenant: one.namespace for one in found.tenants}
     return Page(
         "overview.html",

@@ -1,4 +1,8 @@
-"""From a page's values to HTML. Every expression of a template is made visible and then escaped; nothing opts out."""
+"""From a page's values to HTML. Every expression of a template is made visible and then escaped, each once.
+
+What goes into an attribute that the browser sends back or follows (an address, a field's value) is never cut nor spelt
+otherwise, or it would be another one: addresses come from `link`, everything else goes through the filter `whole`.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,10 +11,11 @@ from importlib.resources import files
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from metagate_console import drawing
 from metagate_console.asking import link
-from metagate_console.text import ago, stamp, value, visible
+from metagate_console.text import ago, referred, stamp, value, visible
 
 STATIC: Final[Mapping[str, str]] = {
     "console.css": "text/css; charset=utf-8",
@@ -29,6 +34,12 @@ def static(name: str) -> bytes:
 
 
 @cache
+def version(name: str) -> str:
+    """Of a static file: another one when its content is another."""
+    return hashlib.sha256(static(name)).hexdigest()[:12]
+
+
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("metagate_console"),
@@ -39,18 +50,32 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"ago": ago, "stamp": stamp, "json": value, "cut": visible}
-    environment.globals |= {"link": link, "asset": _asset, "drawing": drawing}
+    environment.filters |= {"ago": ago, "stamp": stamp, "json": _json, "cut": _cut, "whole": _whole}
+    environment.globals |= {"link": _link, "asset": _asset, "drawing": drawing}
     return environment
 
 
-@cache
-def _asset(name: str) -> str:
-    """The address of a static file; another one when its content is another."""
-    return link("static", name, v=hashlib.sha256(static(name)).hexdigest()[:12])
+def _asset(name: str) -> Markup:
+    return _link("static", name, v=version(name))
+
+
+def _link(*parts: object, **query: object) -> Markup:
+    return escape(link(*parts, **query))
+
+
+def _cut(text: str, longest: int) -> Markup:
+    return escape(visible(text, longest))
+
+
+def _json(found: Any) -> Markup:
+    return escape(value(found))
+
+
+def _whole(text: str) -> Markup:
+    return Markup(referred(escape(text)))  # noqa: S704 - it is escaped
 
 
 def _finalised(found: Any) -> Any:
-    if isinstance(found, str) and not hasattr(found, "__html__"):  # what has it was escaped by a template
+    if isinstance(found, str) and not hasattr(found, "__html__"):  # else it is HTML: a macro's or a filter's
         return visible(found)
     return "–" if found is None else found

@@ -26,6 +26,11 @@ def value(found: Any, longest: int = LONGEST) -> str:
     return visible(json.dumps(found, ensure_ascii=False), longest)
 
 
+def referred(text: str) -> str:
+    """HTML with what one could not see as character references: the browser reads the same text."""
+    return "".join(char if _seen(char) else f"&#x{ord(char):x};" for char in text)
+
+
 def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -47,9 +52,13 @@ def span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _visible(char: str) -> str:
+def _seen(char: str) -> bool:
     # Only ASCII's own space is a space that everybody sees.
-    if char == " " or (char.isprintable() and unicodedata.category(char) not in _UNSAFE):
+    return char == " " or (char.isprintable() and unicodedata.category(char) not in _UNSAFE)
+
+
+def _visible(char: str) -> str:
+    if _seen(char):
         return char
     code = ord(char)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

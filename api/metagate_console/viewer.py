@@ -1,4 +1,6 @@
-"""Who looks, and at what they may look: an admin at all of their tenant, an observer at startups and topology."""
+"""Who looks, and at what they may look: an admin at all of their tenant, an observer at its startups and at what D-49's
+topology tells of its principals and services.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +22,7 @@ class Viewer:
     namespace: str
     principal_key: str
     admin: bool
-    """Sees packets, layers and history too; an observer does not, as in the API."""
+    """Sees packets, layers, history, bindings, credentials and issuers too; an observer does not, as in the API."""
     everywhere: bool
     """Reads every tenant (D-51)."""
     session: Session

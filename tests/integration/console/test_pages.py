@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+from html import unescape
 from uuid import uuid4
 
+import httpx
 import pytest
 from tests.integration.api.town import Citizen, Town
 from tests.integration.console.visiting import Text, Visitor, said
@@ -81,7 +83,7 @@ async def test_principal_and_startup(town: Town, visitor: Visitor) -> None:
 
 
 async def test_an_observer_sees_what_the_api_shows_it(town: Town, visitor: Visitor) -> None:
-    """Startups and topology of its tenant; no packet, no history, no keys, no subjects."""
+    """Startups and topology of its tenant; no packet, history, keys, subjects, bindings, scopes, generations, issuers."""
     watcher = await town.citizen("watcher", type="observer")
     who = await town.citizen("indexer", tenant=watcher.tenant)
     session = await opened(town, who)
@@ -89,8 +91,21 @@ async def test_an_observer_sees_what_the_api_shows_it(town: Town, visitor: Visit
     assert session in await visitor.page()
     page = await visitor.page("/console/principals/indexer")
     assert session in page
-    for secret in (who.subject, "What it would be told", "NOT_REBUILT", who.key[4:14]):
+    for secret in (
+        who.subject,
+        "What it would be told",
+        "NOT_REBUILT",
+        who.key[4:14],
+        "Binding",
+        "Generation",
+        "revision",
+    ):
         assert secret not in page
+    for shown in ("Type component", "Profile worker", "Manifest prod", "Components"):
+        assert shown in page
+    assert "Binding" not in await visitor.page("/console/principals")
+    assert "cluster-wide" not in await visitor.page("/console/principals")
+    assert "Issuers" not in await visitor.page()
     assert "What it was told, and why" not in await visitor.page(f"/console/startups/{session}")
     assert "History" not in await visitor.page()
     assert (await visitor.see("/console/history")).status_code == 403
@@ -256,3 +271,37 @@ async def test_hostile_words_are_only_words(town: Town, visitor: Visitor) -> Non
     assert "(262,144 characters)" in said(pages[6])
     link = re.search(r'href="(/console/principals/[^"]+)"', pages[1].text)
     assert link is not None
+
+
+async def test_what_is_spelt_is_spelt_once_and_addresses_are_whole(town: Town, visitor: Visitor) -> None:
+    """A cut value says how long it was, not how long its spelling is; long names come back from links and fields as they were."""
+    admin = await town.citizen("admin", type="admin")
+    who = await town.citizen("indexer", tenant=admin.tenant)
+    session = await opened(town, who)
+    await town.failed(who, session, details={"turned": "\u202e" * 1_000})
+    await visitor.inside(admin.key)
+    page = await visitor.page(f"/console/startups/{session}")
+    assert page.count("\\u202e") == 1_000
+    assert "characters)" not in page
+    long = "é\u202e" * 120
+    [address] = re.findall(
+        r'href="(/console/startups[?]component=[^"]*)"', (await visitor.see("/console/search", q=long)).text
+    )
+    assert httpx.URL(unescape(address)).params["component"] == long
+    answer = await visitor.see("/console/startups", component=long)
+    [field] = re.findall(r'name="component" maxlength="253" value="([^"]*)"', answer.text)
+    assert unescape(field) == long
+    assert "\u202e" not in answer.text
+
+
+async def test_assets_are_kept_under_the_address_of_their_content_only(visitor: Visitor) -> None:
+    """While a release is rolled out, what another process has under that name must not be kept as this one's."""
+    page = await visitor.see("/console/sign-in")
+    addresses = re.findall(r'(?:src|href)="(/console/static/[^"]+)"', page.text)
+    assert addresses
+    for address in map(unescape, addresses):
+        assert "max-age" in (await visitor.see(address)).headers["cache-control"]
+        plain = address.partition("?")[0]
+        for other in (plain, f"{plain}?v=000000000000", f"{address}&w=1"):
+            answer = await visitor.see(other)
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
