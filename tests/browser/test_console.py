@@ -69,6 +69,18 @@ def test_live(scene: Scene, glass: Glass) -> None:
     assert glass.accessible() == []
 
 
+def test_a_stream_that_is_refused(scene: Scene, glass: Glass) -> None:
+    """The page says that it stands still, tries again by itself, and then has what happened meanwhile."""
+    glass.page.route("**/console/live*", lambda route: route.fulfill(status=503))
+    glass.see("/console")
+    expect(glass.page.locator("#fresh")).to_have_text("Does not follow; trying again.")
+    scene.boot("while_it_stood")
+    glass.page.unroute("**/console/live*")
+    expect(glass.page.get_by_text("while_it_stood")).to_be_visible(timeout=60_000)
+    assert all("503" in complaint for complaint in glass.complaints), glass.complaints
+    glass.complaints.clear()
+
+
 def test_without_javascript(scene: Scene, browser: Browser, tmp_path: Path) -> None:
     """Signing in, every link of the navigation, searching, filtering and signing out work."""
     with Browser.another(browser.playwright, tmp_path, scene.url, browser.pictures, java_script_enabled=False) as plain:
