@@ -240,7 +240,7 @@ async def crowd(mirroring: Mirroring) -> AsyncIterator[Crowd]:
 
 
 @fairly
-@pytest.mark.parametrize("receipts", [4_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("receipts", [4_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 async def test_l3_a_long_outbox(mirroring: Mirroring, crowd: Crowd, say: Say, receipts: int) -> None:
     """Many receipts waited while the ledger was away: all of them arrive, once, while components go on booting."""
     await mirroring.up()
