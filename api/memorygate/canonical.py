@@ -15,6 +15,7 @@ import rfc8785
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _SAFE = 2**53
+_POINTED = 1e21
 
 
 class Uncanonical(ValueError):  # noqa: N818 - what the value is
@@ -28,9 +29,21 @@ def canonical(value: Any, *, inspect: Iterable[Any] | None = None) -> bytes:
     """
     try:
         plain = _plain(value) if inspect is None else all(map(_plain, inspect))
-        return _ENCODE(value).encode() if plain else rfc8785.dumps(value)
+        if plain:
+            return _ENCODE(value).encode()
+        _refuse_unreadable(value)
+        return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as reason:
         raise Uncanonical(str(reason)) from reason
+
+
+def _refuse_unreadable(value: Any) -> None:
+    """From 2^53 to 10^21 a double is written without a point (RFC 8785, 3.2.2.3), so it comes back as an integer."""
+    if type(value) is float and value.is_integer() and _SAFE <= abs(value) < _POINTED:
+        raise Uncanonical(f"{value!r} would be read back as an integer beyond 2^53")
+    if type(value) in {dict, list}:
+        for item in value.values() if type(value) is dict else value:
+            _refuse_unreadable(item)
 
 
 def digest(form: bytes) -> bytes:
