@@ -4,40 +4,17 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from pydantic import SecretStr
 from tests.databases import Database, Server
 from tests.integration.api.processes import process
-from tests.integration.api.town import SECRET, Town
+from tests.integration.api.town import Town, settings_for, town_of
 
-from metagate_api.server import serving
-from metagate_api.settings import Settings
 from metagate_store.publishing import Publisher
-
-
-def settings_for(database: Database, **changes: object) -> Settings:
-    values: dict[str, object] = {
-        "database_url": SecretStr(database.api),
-        "jwt_secret": SecretStr(SECRET),
-        "port": 0,
-        "credentials_poll_ms": 20,
-        # Gate and clients share one loop and its core here; deadlines are proven on processes of their own (test_faults).
-        "deadline_ms": 5_000,
-        **changes,
-    }
-    return Settings(**values)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def town(database: Database) -> AsyncIterator[Town]:
-    publisher = await Publisher.open(database.publisher)
-    await publisher.load()
-    settings = settings_for(database)
-    async with serving(settings) as url:
-        made = Town(url, database, publisher, settings)
-        try:
-            yield made
-        finally:
-            await made.close()
+    async with town_of(database) as made:
+        yield made
 
 
 _SEEN: list[tuple[str, object]] = []

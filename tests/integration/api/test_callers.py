@@ -8,8 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import ISSUER, Citizen, Town
+from tests.integration.api.town import ISSUER, Citizen, Town, settings_for
 from tests.integration.store.worlds import row
 
 from legivellum_identity import api_keys

@@ -5,12 +5,9 @@ from typing import Any
 
 import pytest_asyncio
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.town import Citizen, Town, town_of
 
 from metagate_api.declared_files import Complaint, Written
-from metagate_api.server import serving
-from metagate_store.publishing import Publisher
 
 API = "metagate.legivellum.io/v1alpha1"
 
@@ -38,13 +35,9 @@ class Files:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def standalone(database: Database) -> AsyncIterator[tuple[Town, Files]]:
-    publisher = await Publisher.open(database.publisher)
-    await publisher.load()
-    files, settings = Files(), settings_for(database)
-    async with serving(settings, declared=files) as url:
-        made = Town(url, database, publisher, settings)
+    files = Files()
+    async with town_of(database, declared=files) as made:
         yield made, files
-        await made.close()
 
 
 def resource(kind: str = "Profile", name: str = "worker", **spec: Any) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import re
 import httpx
 import pytest
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Town
+from tests.integration.api.town import Town, settings_for
 
 from legivellum_http.codes import Code
 from metagate_api.catalogue import ENDPOINTS

@@ -14,9 +14,8 @@ import psutil
 import pytest
 import pytest_asyncio
 from tests.databases import Server
-from tests.integration.api.conftest import settings_for
 from tests.integration.api.processes import started, wait_for
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.town import Citizen, Town, settings_for
 
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.publishing import Publisher

@@ -10,9 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
 from tests.integration.api.processes import free_port, started, wait_for
-from tests.integration.api.town import Town
+from tests.integration.api.town import Town, settings_for
 from tests.unit.http.test_tls import issue, put
 
 from legivellum_identity.signing import verifies

@@ -6,8 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Citizen, Town, shared_body
+from tests.integration.api.town import Citizen, Town, settings_for, shared_body
 
 from metagate_api.server import serving
 

@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.town import Citizen, Town, town_of
 from uuid_utils.compat import uuid7
 
-from metagate_api.server import serving
-from metagate_store.publishing import Publisher
 from metagate_store.rows import Change
 
 RESOURCE = {
@@ -44,15 +41,8 @@ ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def slow(database: Database) -> AsyncIterator[Town]:
     """A gate that looks for what was published every ten seconds: whatever is noticed earlier, the statement noticed."""
-    publisher = await Publisher.open(database.publisher)
-    await publisher.load()
-    settings = settings_for(database, credentials_poll_ms=10_000)
-    async with serving(settings) as url:
-        made = Town(url, database, publisher, settings)
-        try:
-            yield made
-        finally:
-            await made.close()
+    async with town_of(database, credentials_poll_ms=10_000) as made:
+        yield made
 
 
 async def known(slow: Town, who: Citizen) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,11 +11,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+from pydantic import SecretStr
 from tests.databases import Database
 from tests.integration.store.worlds import row
 
 from legivellum_identity import api_keys
 from legivellum_identity.shared_secret import SharedSecret
+from metagate_api.declared_files import DeclaredFiles
+from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_crds import packet
 from metagate_crds.canonical import canonical, digest
@@ -123,6 +128,19 @@ class Citizen:
         return made
 
 
+def settings_for(database: Database, **changes: object) -> Settings:
+    values: dict[str, object] = {
+        "database_url": SecretStr(database.api),
+        "jwt_secret": SecretStr(SECRET),
+        "port": 0,
+        "credentials_poll_ms": 20,
+        # Gate and clients share one loop and its core here; deadlines are proven on processes of their own (test_faults).
+        "deadline_ms": 5_000,
+        **changes,
+    }
+    return Settings(**values)
+
+
 class Town:
     """The gate at `url`, the database behind it, and the means to publish and to look."""
 
@@ -218,3 +236,19 @@ class Town:
     async def stored(self, startup_id: str) -> asyncpg.Record:
         [found] = await self.ask("SELECT * FROM metagate.startup WHERE startup_id = $1", UUID(startup_id))
         return found
+
+
+@asynccontextmanager
+async def town_of(
+    database: Database, *, declared: DeclaredFiles | None = None, **changes: object
+) -> AsyncIterator[Town]:
+    """A gate on a socket of its own in this loop, over the database; `changes` to its settings."""
+    publisher = await Publisher.open(database.publisher)
+    await publisher.load()
+    settings = settings_for(database, **changes)
+    async with serving(settings, declared=declared) as url:
+        made = Town(url, database, publisher, settings)
+        try:
+            yield made
+        finally:
+            await made.close()

@@ -12,9 +12,8 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from pydantic import SecretStr
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
 from tests.integration.api.processes import process
-from tests.integration.api.town import Town
+from tests.integration.api.town import Town, settings_for
 from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
 from tests.integration.store.worlds import row

@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Town
+from tests.integration.api.town import Town, settings_for
 from tests.integration.console.visiting import Visitor
 
 from metagate_api.server import serving

@@ -4,8 +4,7 @@ import asyncio
 
 import asyncpg
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Town
+from tests.integration.api.town import Town, settings_for
 from tests.integration.console.visiting import Visitor, said
 
 from metagate_api.server import serving

@@ -14,12 +14,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from tests.databases import Database
-from tests.integration.api.conftest import settings_for
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.town import Citizen, Town, town_of
 from tests.integration.store.worlds import row
-
-from metagate_api.server import serving
-from metagate_store.publishing import Publisher
 
 ROOT = Path(__file__).parents[3]
 ADMIN = str(uuid4())
@@ -68,15 +64,8 @@ def subject_rows(who: Citizen) -> list[dict[str, Any]]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gate(database: Database, corpus: Corpus) -> AsyncIterator[Town]:
-    publisher = await Publisher.open(database.publisher)
-    await publisher.load()
-    settings = settings_for(database, jwt_secret=SecretStr(corpus.secret))
-    async with serving(settings) as url:
-        made = Town(url, database, publisher, settings)
-        try:
-            yield made
-        finally:
-            await made.close()
+    async with town_of(database, jwt_secret=SecretStr(corpus.secret)) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

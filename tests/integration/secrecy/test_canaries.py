@@ -16,9 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.canaries import canary, dump, found
 from tests.databases import Database, Server
-from tests.integration.api.conftest import settings_for
 from tests.integration.api.processes import free_port, wait_for
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.town import Citizen, Town, settings_for
 from tests.integration.dev.running import Dev, World, manifest, resource
 
 from legivellum_identity import api_keys
