@@ -34,8 +34,6 @@ Translate = Callable[[Exception], Problem | None]
 
 _log = structlog.get_logger("metagate.edge")
 
-_BODILESS = frozenset({204, 304})
-
 
 class Observer(Protocol):
     def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None: ...
@@ -79,10 +77,7 @@ class Edge:
         except ClientGone:
             return
         self._observe(exchange, answer, time.perf_counter() - started)
-        answer.headers.append((b"x-request-id", exchange.request_id.encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        bodiless = answer.status in _BODILESS or exchange.method == "HEAD"
-        await send({"type": "http.response.body", "body": b"" if bodiless else answer.body})
+        await exchange.send(answer, send)
 
     async def _answer(self, exchange: Exchange) -> Answer:
         try:

@@ -15,6 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+_BODILESS = frozenset({204, 304})
 _JSON_MEDIA = re.compile(rb'application/json(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*\Z', re.IGNORECASE)
 
 
@@ -84,6 +85,13 @@ class Exchange:
             if not message.get("more_body"):
                 return b"".join(parts)
             message = await self.receive()
+
+    async def send(self, answer: Answer, send: Send) -> None:
+        """The answer with this request's id, without a body where HTTP wants none (RFC 9110 §6.4.1)."""
+        answer.headers.append((b"x-request-id", self.request_id.encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        bodiless = answer.status in _BODILESS or self.method == "HEAD"
+        await send({"type": "http.response.body", "body": b"" if bodiless else answer.body})
 
     def require_json(self) -> None:
         """Refuses any media type but application/json in UTF-8 (415)."""

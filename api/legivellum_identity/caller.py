@@ -10,8 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
+
+CLUSTER: Final = "Cluster"
+"""A principal's `scope` that reaches past its namespace (D-51)."""
+
+_READERS: Final = frozenset({"admin", "observer"})
 
 
 class Reason(StrEnum):
@@ -201,3 +206,8 @@ class Caller:
     expires_at: datetime | None
     audience: str | None = None
     ground: Ground | None = None
+
+    @property
+    def everywhere(self) -> bool:
+        """Reads every tenant (D-51). The compiler sees to it that only the system namespace has such principals."""
+        return self.scope == CLUSTER and self.type in _READERS

@@ -14,9 +14,10 @@ from uuid import UUID
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Answer, Exchange, json_answer
 from legivellum_http.problems import refuse
+from legivellum_identity.reach import tenant_for
 from memorygate import cursors
 from memorygate.answers import clock, listed, rendered, shown, shown_open
-from memorygate.callers import Door, tenant_for
+from memorygate.callers import Door
 from memorygate.gate import Gate
 from memorygate.ledger import Stored
 from memorygate.rights import CUSTODIAL, may_read_others, role_of

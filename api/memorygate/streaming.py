@@ -20,10 +20,11 @@ from legivellum_http.deadline import Outer
 from legivellum_http.edge import Edge, Observer
 from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
 from legivellum_http.problems import SECURITY_HEADERS, refuse
+from legivellum_identity.reach import tenant_for
 from legivellum_postgres.errors import DatabaseError
 from memorygate import metrics
 from memorygate.answers import shown
-from memorygate.callers import Door, tenant_for
+from memorygate.callers import Door
 from memorygate.gate import Gate
 from memorygate.ledger import Mark
 from memorygate.reading import query, tenant_of

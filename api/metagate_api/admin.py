@@ -10,8 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from legivellum_http import strict_json
 from legivellum_http.codes import Code
 from legivellum_http.problems import Refused, refuse
+from legivellum_identity.caller import CLUSTER
+from legivellum_identity.reach import tenant_for, tenants_for
 from metagate_api import cursors
-from metagate_api.callers import CLUSTER, Caller
+from metagate_api.callers import Caller
 from metagate_api.declared_files import Complaint, DeclaredFiles, Written
 from metagate_api.gate import (
     Id,
@@ -23,8 +25,6 @@ from metagate_api.gate import (
     gate_of,
     said,
     speaker_of,
-    tenant_for,
-    tenants_for,
 )
 from metagate_crds import kinds
 from metagate_store.rows import Item

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from legivellum_http.batching import Batcher
@@ -14,8 +14,6 @@ from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
 __all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "permitted", "pod_row", "suspended"]
-
-CLUSTER: Final = "Cluster"
 
 
 class Authenticate(door.Authenticate, Protocol):

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Exchange
 from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
-from metagate_api.callers import CLUSTER, Authenticate, Caller, Door, credential_row, permitted, suspended
+from legivellum_http.uuids import uuid_of
+from metagate_api.callers import Authenticate, Caller, Door, credential_row, permitted, suspended
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs
 from metagate_api.rendering import rendered
@@ -22,11 +23,11 @@ from metagate_store.errors import StoreUnavailable
 from metagate_store.reading import Reader
 
 
-def _canonical(text: object) -> object:
-    """UUIDs as RFC 4122 writes them; the library also takes braces, URNs and missing hyphens."""
-    if isinstance(text, str) and len(text) != 36:
+def _canonical(text: object) -> UUID:
+    found = uuid_of(text)
+    if found is None:
         raise ValueError("a UUID has 36 characters")
-    return text
+    return found
 
 
 Id = Annotated[UUID, BeforeValidator(_canonical)]
@@ -117,27 +118,6 @@ async def caller_of(request: Request) -> Caller:
 
 async def admin_of(request: Request) -> Caller:
     return await admin(gate_of(request), await speaker_of(request))
-
-
-def whole_cluster(caller: Caller) -> bool:
-    """D-51: a cluster-wide reader. The compiler sees to it that only the system namespace has such principals."""
-    return caller.scope == CLUSTER and caller.type in {"admin", "observer"}
-
-
-def tenant_for(caller: Caller, wanted: UUID | None) -> UUID:
-    """Whose objects are read: the caller's own, or, cluster-wide, those it names."""
-    if wanted is None or wanted == caller.tenant:
-        return caller.tenant
-    if whole_cluster(caller):
-        return wanted
-    raise refuse(Code.TENANT_MISMATCH, "tenant: not yours to read.")
-
-
-def tenants_for(caller: Caller, wanted: UUID | None) -> UUID | None:
-    """Like tenant_for, for lists: None is every tenant, for a cluster-wide reader who names none."""
-    if wanted is None and whole_cluster(caller):
-        return None
-    return tenant_for(caller, wanted)
 
 
 def said(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

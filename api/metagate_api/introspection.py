@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from legivellum_http import strict_json
 from legivellum_http.codes import Code
 from legivellum_http.problems import Refused, refuse
-from legivellum_identity.caller import Refusal
-from metagate_api.callers import CLUSTER, Caller, credential_row
+from legivellum_identity.caller import CLUSTER, Refusal
+from metagate_api.callers import Caller, credential_row
 from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
 
 router = APIRouter()

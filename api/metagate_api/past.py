@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from legivellum_http import strict_json
 from legivellum_http.codes import Code
 from legivellum_http.problems import Refused, refuse
+from legivellum_identity.reach import tenant_for, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
 from metagate_api.gate import (
@@ -26,8 +27,6 @@ from metagate_api.gate import (
     gate_of,
     said,
     speaker_of,
-    tenant_for,
-    tenants_for,
 )
 from metagate_crds import kinds
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey

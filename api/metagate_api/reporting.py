@@ -8,6 +8,7 @@ from legivellum_http.batching import Batcher
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Answer, Exchange, json_answer
 from legivellum_http.problems import Refused, refuse
+from legivellum_http.uuids import uuid_of
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import rfc3339
@@ -93,12 +94,9 @@ class Report:
 
 
 def _startup_id(body: dict[str, Any]) -> UUID:
-    value = body.get("startup_id")
-    if isinstance(value, str) and len(value) == 36:
-        try:
-            return UUID(value)
-        except ValueError:
-            pass
+    found = uuid_of(body.get("startup_id"))
+    if found is not None:
+        return found
     raise refuse(Code.INVALID_REQUEST, "startup_id: required, the UUID that the packet named.")
 
 

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
+from legivellum_identity.reach import tenant_for, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
-from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent, tenant_for, tenants_for
+from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
 from metagate_api.packets import known, names, signature, welcome
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import refuse
+from legivellum_identity.reach import tenant_for
 from metagate_api.callers import Caller
-from metagate_api.gate import Id, Key, caller_of, gate_of, said, tenant_for
+from metagate_api.gate import Id, Key, caller_of, gate_of, said
 
 router = APIRouter()
 

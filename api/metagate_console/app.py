@@ -16,6 +16,7 @@ from legivellum_http.deadline import Outer
 from legivellum_http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
 from legivellum_http.problems import Problem, Refused, refuse
 from legivellum_http.rate_limit import TokenBuckets
+from legivellum_identity.reach import tenants_for
 from metagate_console import answering, pages
 from metagate_console.asking import Query, segments
 from metagate_console.page import Draw, Elsewhere, Visit
@@ -92,9 +93,7 @@ class Console:
                     await self._streams.tell(answer.viewer.session, answer.tenant, receive, send)
                 return
         self._ports.observe(exchange, answer, time.perf_counter() - started)
-        answer.headers.append((b"x-request-id", exchange.request_id.encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else answer.body})
+        await exchange.send(answer, send)
 
     async def _answer(self, exchange: Exchange) -> "Answer | _Stream":
         parts = segments(exchange.scope)
@@ -144,7 +143,7 @@ class Console:
             exchange.scope["route_path"] = "/console/live"
             if exchange.method != "GET":
                 raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
-            return _Stream(viewer, viewer.tenants_for(tenant))
+            return _Stream(viewer, tenants_for(viewer, tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts
         route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
         if route is None:

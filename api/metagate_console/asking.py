@@ -8,6 +8,7 @@ from uuid import UUID
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Scope
 from legivellum_http.problems import refuse
+from legivellum_http.uuids import uuid_of
 
 _MOST_FIELDS: Final = 16
 _POSITION: Final = re.compile(r"(\d{1,18})\.(\d{1,18})\Z")
@@ -63,7 +64,7 @@ class Query:
 
     def id(self, name: str) -> UUID | None:
         value = self.text(name)
-        found = None if value is None else id_of(value)
+        found = None if value is None else uuid_of(value)
         if value is not None and found is None:
             raise refuse(Code.INVALID_REQUEST, f"{name}: a UUID.")
         return found
@@ -77,11 +78,3 @@ class Query:
         if found is None:
             raise refuse(Code.INVALID_REQUEST, f"{name}: not a place in this list.")
         return int(found[1]), int(found[2])
-
-
-def id_of(text: str) -> UUID | None:
-    """As RFC 4122 writes it; the library also takes braces, URNs and missing hyphens."""
-    try:
-        return UUID(text) if len(text) == 36 else None
-    except ValueError:
-        return None

@@ -9,8 +9,10 @@ from uuid import UUID
 
 from legivellum_http.codes import Code
 from legivellum_http.problems import Problem, Refused, refuse
+from legivellum_http.uuids import uuid_of
+from legivellum_identity.reach import tenant_for, tenants_for
 from metagate_console import drawing
-from metagate_console.asking import id_of, link
+from metagate_console.asking import link
 from metagate_console.page import Elsewhere, Page, Visit
 from metagate_store.past import Boot
 
@@ -24,7 +26,7 @@ ROWS: Final = 200
 
 
 async def overview(visit: Visit) -> Page:
-    whose = visit.viewer.tenants_for(visit.tenant)
+    whose = tenants_for(visit.viewer, visit.tenant)
     overviews = visit.reader.overviews
     found = await overviews.overview(whose)
     state = await visit.reader.state()
@@ -42,7 +44,7 @@ async def overview(visit: Visit) -> Page:
 
 
 async def principals(visit: Visit) -> Page:
-    whose = visit.viewer.tenants_for(visit.tenant)
+    whose = tenants_for(visit.viewer, visit.tenant)
     after, after_tenant = visit.query.text("after", 512), visit.query.id("after_tenant")
     seen = None if after is None else (str(after_tenant or whose or UUID(int=0)), after)
     page = await visit.reader.listing("principals", whose, after=seen, limit=PAGE)
@@ -53,7 +55,7 @@ async def principals(visit: Visit) -> Page:
 
 
 async def principal(visit: Visit) -> Page:
-    whose, reader, key = visit.viewer.tenant_for(visit.tenant), visit.reader, visit.name
+    whose, reader, key = tenant_for(visit.viewer, visit.tenant), visit.reader, visit.name
     found = None if "\0" in key or len(key) > 512 else await reader.item("principals", whose, key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal.")
@@ -70,7 +72,7 @@ async def principal(visit: Visit) -> Page:
 
 
 async def startups(visit: Visit) -> Page:
-    whose, query = visit.viewer.tenants_for(visit.tenant), visit.query
+    whose, query = tenants_for(visit.viewer, visit.tenant), visit.query
     status = query.one_of("status", "OPEN", "READY", "FAILED", "overdue")
     component, who = query.text("component"), query.text("principal")
     after, after_tenant = query.id("after"), query.id("after_tenant")
@@ -93,7 +95,7 @@ async def startups(visit: Visit) -> Page:
 
 
 async def startup(visit: Visit) -> Page:
-    whose, found = visit.viewer.tenant_for(visit.tenant), id_of(visit.name)
+    whose, found = tenant_for(visit.viewer, visit.tenant), uuid_of(visit.name)
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
@@ -104,7 +106,7 @@ async def startup(visit: Visit) -> Page:
 
 
 async def topology(visit: Visit) -> Page:
-    whose = visit.viewer.tenants_for(visit.tenant)
+    whose = tenants_for(visit.viewer, visit.tenant)
     if whose is None:
         return Page("tenants.html", "Topology: of whom?", {"tenants": await visit.reader.overviews.tenants()})
     found = await visit.reader.topology(whose)
@@ -115,7 +117,7 @@ async def topology(visit: Visit) -> Page:
 async def history(visit: Visit) -> Page:
     if not visit.viewer.admin:
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin sees what was changed.")
-    whose, before = visit.viewer.tenants_for(visit.tenant), visit.query.position("before")
+    whose, before = tenants_for(visit.viewer, visit.tenant), visit.query.position("before")
     page = await visit.reader.past.history(whose, before=before, limit=PAGE)
     state = await visit.reader.state()
     following = None
@@ -130,8 +132,8 @@ async def history(visit: Visit) -> Page:
 
 
 async def search(visit: Visit) -> Page | Elsewhere:
-    whose, wanted = visit.viewer.tenants_for(visit.tenant), visit.query.text("q", 512)
-    startup_id = id_of(wanted or "")
+    whose, wanted = tenants_for(visit.viewer, visit.tenant), visit.query.text("q", 512)
+    startup_id = uuid_of(wanted or "")
     if startup_id is not None:
         owner = await _owner(visit, whose, startup_id)
         if owner is not None:

@@ -10,6 +10,7 @@ from legivellum_http.codes import Code
 from legivellum_http.exchange import Answer, Exchange
 from legivellum_http.problems import Refused, refuse
 from legivellum_identity.caller import Caller
+from legivellum_identity.door import permitted
 from metagate_console import answering
 from metagate_console.asking import Form, fields, link
 from metagate_console.ports import Ports
@@ -89,13 +90,9 @@ class Threshold:
             seconds=exchange.seconds,
         )
         try:
-            caller = await self._ports.admit(shown)
+            caller = permitted(await self._ports.admit(shown))
         finally:
             exchange.who, exchange.reason = shown.who, shown.reason
-        if isinstance(caller, Refused):
-            raise caller
-        if caller.suspended:
-            raise refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")
         if caller.type not in MAY_LOOK:
             raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
         return caller
