@@ -95,7 +95,7 @@ docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link follo
 
 lock: $(STAMP)   ## pin the dependencies again
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded pyproject.toml -o requirements.lock
+	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded --extra otel pyproject.toml -o requirements.lock
 
 test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/console
 	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \

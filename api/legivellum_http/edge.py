@@ -82,9 +82,11 @@ class Edge:
     async def _answer(self, exchange: Exchange) -> Answer:
         try:
             hot = self._hot.get(exchange.path)
-            if hot is not None and (handler := hot.get(exchange.method)) is not None:
-                return await handler(exchange)
-            return await self._framework(exchange, tuple(hot) if hot is not None else self._methods(exchange.path))
+            if hot is None:
+                return await self._framework(exchange, self._methods(exchange.path))
+            exchange.scope["route_path"] = exchange.path
+            handler = hot.get(exchange.method)
+            return await (handler(exchange) if handler else self._framework(exchange, tuple(hot)))
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001  # the last place where an error can still become an answer

@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any, Protocol
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from legivellum_http import tls
+from legivellum_http.exposition import MULTIPROCESS_DIRECTORY
 from legivellum_http.protocol import GuardedProtocol
 
-MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _FILES_BESIDE = 128
 
 
@@ -141,7 +142,7 @@ def serve(chosen: uvicorn.Config) -> None:
     if chosen.workers == 1:
         _Alone(chosen).run([bound(chosen.host, chosen.port)])
     else:
-        Multiprocess(chosen, [Address(chosen.host, chosen.port)]).run()  # type: ignore[list-item]
+        _Workers(chosen, [Address(chosen.host, chosen.port)]).run()  # type: ignore[list-item]
 
 
 @contextmanager
@@ -182,6 +183,19 @@ async def embedded(chosen: uvicorn.Config, *, name: str) -> AsyncIterator[str]:
         server.should_exit = True
         await asyncio.wait({task})
         listening.close()
+
+
+class _Workers(Multiprocess):
+    """Forgets what a worker that ended said of its own present: it cannot correct it any more."""
+
+    _known: frozenset[int | None] = frozenset()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        alive = frozenset(process.pid for process in self.processes)
+        for ended in self._known - alive:
+            mark_process_dead(ended)  # type: ignore[no-untyped-call]
+        self._known = alive
 
 
 class _Alone(uvicorn.Server):

@@ -13,15 +13,16 @@ from typing import Any
 from legivellum_http.access_log import AccessLog
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
-from legivellum_http.edge import Edge, Hot
+from legivellum_http.edge import Edge, Hot, Observer
 from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send
+from legivellum_http.exposition import RouteMetrics
 from legivellum_http.problems import Problem
 from legivellum_http.rate_limit import TokenBuckets
 from legivellum_postgres.errors import DatabaseError
 from memorygate.callers import Authenticate, Door
 from memorygate.doors import Doors
 from memorygate.gate import Gate
-from memorygate.metrics import RouteMetrics
+from memorygate.metrics import LATENCY, REQUESTS
 from memorygate.posting import Post, PostBatch
 from memorygate.reading import Reading
 from memorygate.streaming import PATH as STREAM
@@ -41,8 +42,10 @@ class Application:
     gate: Gate
 
 
-def create_app(gate: Gate, authenticator: Authenticate, *, lifespan: Lifespan | None = None) -> Application:
-    """The whole gate. `lifespan` is an async context manager around the serving time."""
+def create_app(
+    gate: Gate, authenticator: Authenticate, *, lifespan: Lifespan | None = None, traces: Observer | None = None
+) -> Application:
+    """The whole gate. `lifespan` is an async context manager around the serving time; `traces` is told of answers."""
     settings = gate.settings
     door = Door(authenticator, TokenBuckets(settings.rate_per_second, settings.rate_burst))
     reading, doors = Reading(gate, door), Doors(gate)
@@ -59,13 +62,15 @@ def create_app(gate: Gate, authenticator: Authenticate, *, lifespan: Lifespan | 
         "/openapi.json": {"GET": doors.openapi},
     }
     named: dict[str | None, Named] = {"task": reading.task, "chain": reading.chain, None: reading.receipt}
-    count, log = RouteMetrics(), AccessLog(settings.access_log)
+    count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
     def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
         # EXT-18: the receipt is stored; whatever is told about it is not part of the answer.
         with suppress(Exception):
             count(exchange, answer, seconds)
             log(exchange, answer, seconds)
+            if traces is not None:
+                traces(exchange, answer, seconds)
 
     edge = Edge(
         _Named(named, gate, lifespan),
@@ -103,7 +108,6 @@ def _within(seconds: float, route: str, handler: Hot) -> Hot:
     outer = Outer(seconds)
 
     async def bounded(exchange: Exchange) -> Answer:
-        exchange.scope["route_path"] = route
         return await outer.run(handler(exchange), name=route)  # type: ignore[arg-type]
 
     return bounded

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
+from legivellum_http import tracing
 from legivellum_identity.authenticator import Authenticator
 from legivellum_identity.keyring import KeyRing
 from legivellum_identity.penance import Penance
@@ -22,6 +23,7 @@ from memorygate.signatures import Signers
 def compose(settings: Settings) -> Application:
     """An application that connects by itself when it starts to serve. Raises SignersUnreadable, UnusableAddress."""
     ledger_dsn, identity_dsn = settings.dsn, settings.identity_dsn
+    spans = tracing.traces("memorygate", settings)
     signers = Signers.none() if settings.signers_file is None else Signers.from_file(Path(settings.signers_file))
     directory = Directory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
     authenticator = Authenticator(
@@ -46,7 +48,7 @@ def compose(settings: Settings) -> Application:
             LedgerFollower(gate, ledger, needed=needed()),
             IdentityFollower(gate, authenticator, directory, identity),
         )
-        async with following(*followers, gate):
+        async with following(*followers, gate), spans.sending() if spans else nullcontext():
             yield
 
-    return create_app(Gate(settings, signers), authenticator, lifespan=lifespan)
+    return create_app(Gate(settings, signers), authenticator, lifespan=lifespan, traces=spans)

@@ -2,10 +2,12 @@
 
 from legivellum_http.codes import Code
 from legivellum_http.exchange import Answer, Exchange, json_answer
+from legivellum_http.exposition import exposed
 from legivellum_http.problems import SECURITY_HEADERS, refuse
-from memorygate import metrics, openapi
+from memorygate import openapi
 from memorygate.answers import rendered
 from memorygate.gate import Gate
+from memorygate.metrics import REGISTRY
 
 DOCTRINE = "MemoryGate remembers. It does not decide."
 
@@ -50,9 +52,13 @@ class Doors:
         return json_answer(200, rendered(said))
 
     async def metrics(self, _exchange: Exchange) -> Answer:
-        kind, text = metrics.exposition()
-        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(text)), *SECURITY_HEADERS]
-        return Answer(200, headers, text)
+        shown = exposed(REGISTRY)
+        headers = [
+            (b"content-type", shown.content_type.encode()),
+            (b"content-length", b"%d" % len(shown.body)),
+            *SECURITY_HEADERS,
+        ]
+        return Answer(200, headers, shown.body)
 
     async def openapi(self, _exchange: Exchange) -> Answer:
         return json_answer(200, rendered(openapi.document(self._gate.settings)))

@@ -97,7 +97,6 @@ class Post:
         )
 
     async def __call__(self, exchange: Exchange) -> Answer:
-        exchange.scope["route_path"] = "/receipts"
         caller = await self._door.admit(exchange)
         exchange.require_json()
         receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
@@ -124,7 +123,6 @@ class PostBatch:
         self._turns = asyncio.Semaphore(in_flight)
 
     async def __call__(self, exchange: Exchange) -> Answer:
-        exchange.scope["route_path"] = "/receipts/batch"
         caller = await self._door.admit(exchange)
         exchange.require_json()
         most = self._gate.settings.batch_receipts

@@ -14,8 +14,9 @@ from legivellum_http.access_log import AccessLog
 from legivellum_http.batching import Batcher, Shape
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
-from legivellum_http.edge import Edge, Hot
+from legivellum_http.edge import Edge, Hot, Observer
 from legivellum_http.exchange import Answer, App, Exchange, Receive, Scope, Send, problem_answer
+from legivellum_http.exposition import RouteMetrics
 from legivellum_http.problems import Problem, Refused
 from legivellum_http.rate_limit import TokenBuckets
 from metagate_api import admin, catalogue, doors, introspection, past, startups, views
@@ -23,7 +24,7 @@ from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate, Seen, exchange_of
-from metagate_api.metrics import BATCH_ROWS, RouteMetrics
+from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
 from metagate_api.packets import Shelf, Signs
 from metagate_api.reporting import Report
 from metagate_api.settings import Settings
@@ -58,10 +59,11 @@ def create_app(
     declared: DeclaredFiles | None = None,
     signer: Signs | None = None,
     lifespan: Lifespan | None = None,
+    traces: Observer | None = None,
 ) -> Application:
     """The whole gate. `reader` may come later (`gate.connected`): until then every question is answered with 503.
 
-    `lifespan` is an async context manager around the serving time, given the gate.
+    `lifespan` is an async context manager around the serving time, given the gate. `traces` is told of every answer.
     """
     buckets = TokenBuckets(settings.rate_per_second, settings.rate_burst)
     seen = Seen(ready=reader is not None, up=reader is not None)
@@ -78,11 +80,13 @@ def create_app(
     )
     hot = _hot(gate)
     routes = _framework(gate, hot, lifespan)
-    count, log = RouteMetrics(frozenset(hot)), AccessLog(settings.access_log)
+    count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
     def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
+        if traces is not None:
+            traces(exchange, answer, seconds)
 
     edge = Edge(
         routes,

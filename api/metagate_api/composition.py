@@ -1,9 +1,10 @@
 """One serving process, put together from settings: identity, follower, application."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
+from legivellum_http import tracing
 from legivellum_http.batching import Batcher, Shape
 from legivellum_identity.authenticator import Authenticator
 from legivellum_identity.keyring import KeyRing
@@ -47,6 +48,7 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
 
 def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application:
     shared = shared_secret(settings)
+    spans = tracing.traces("metagate", settings)
     keys, tokens = KeyRing(), TokenVerifier(audience=settings.audience, shared=shared)
     dsn = settings.dsn
     pending: list[Application] = []
@@ -72,7 +74,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:
         follower = Follower(gate, authenticator, directory, connect, needed=needed_version())
-        async with following(follower, gate):
+        async with following(follower, gate), spans.sending() if spans else nullcontext():
             yield
 
     def issuers() -> list[str]:
@@ -81,7 +83,14 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     key = settings.signing_key_file
     signer = None if key is None else PacketSigner(Path(key).read_bytes())
     application = create_app(
-        settings, None, authenticator, issuers=issuers, declared=declared, signer=signer, lifespan=lifespan
+        settings,
+        None,
+        authenticator,
+        issuers=issuers,
+        declared=declared,
+        signer=signer,
+        lifespan=lifespan,
+        traces=spans,
     )
     pending.append(application)
     return application

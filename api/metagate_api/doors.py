@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from legivellum_http.codes import Code
+from legivellum_http.exposition import exposed
 from legivellum_http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics, openapi
 from metagate_api.gate import Gate, gate_of, said
@@ -84,7 +85,7 @@ async def description(request: Request) -> Response:
 async def exposition(request: Request) -> Response:
     if gate_of(request).settings.metrics_port is not None:
         raise refuse(Code.NOT_FOUND, "Metrics have a port of their own.")
-    shown = metrics.exposition()
+    shown = exposed(metrics.REGISTRY)
     response = Response(shown.body)
     response.raw_headers[:0] = [(b"content-type", shown.content_type.encode()), *SECURITY_HEADERS]
     return response

@@ -1,25 +1,13 @@
 """What is counted. docs/metrics.md shows the same table.
 
-With several workers prometheus-client's multiprocess mode adds them up (`PROMETHEUS_MULTIPROC_DIR`, set by the server
-before anything is imported). No label ever carries a name that somebody declared.
+No label ever carries a name that somebody declared.
 """
 
-import os
-from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-    multiprocess,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from legivellum_http.exchange import Answer, Exchange
-from legivellum_http.serving import MULTIPROCESS_DIRECTORY
+from legivellum_http.exposition import LATENCY_BUCKETS
 
 REGISTRY = CollectorRegistry()
 
@@ -28,7 +16,7 @@ LATENCY = Histogram(
     "metagate_http_request_seconds",
     "Time from request to answer.",
     ("route",),
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    buckets=LATENCY_BUCKETS,
     registry=REGISTRY,
 )
 BOOTSTRAPS = Counter("metagate_bootstraps", "Bootstraps by outcome of the statement.", ("outcome",), registry=REGISTRY)
@@ -53,7 +41,7 @@ COMPILED_AT = Gauge(
     multiprocess_mode="mostrecent",
 )
 DATABASE_UP = Gauge(
-    "metagate_database_up", "Whether the last poll was answered.", registry=REGISTRY, multiprocess_mode="min"
+    "metagate_database_up", "Whether the last poll was answered.", registry=REGISTRY, multiprocess_mode="livemin"
 )
 
 CERTIFICATE_ENDS = Gauge(
@@ -66,41 +54,3 @@ CERTIFICATE_ENDS = Gauge(
 
 def certificate_loaded(ends: datetime) -> None:
     CERTIFICATE_ENDS.set(ends.timestamp())
-
-
-@dataclass(frozen=True, slots=True)
-class Exposition:
-    content_type: str
-    body: bytes
-
-
-def registry() -> CollectorRegistry:
-    """The metrics of this process, or of all workers in multiprocess mode."""
-    if MULTIPROCESS_DIRECTORY not in os.environ:  # noqa: TID251  # prometheus-client's own switch
-        return REGISTRY
-    added_up = CollectorRegistry()
-    multiprocess.MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
-    return added_up
-
-
-def exposition() -> Exposition:
-    return Exposition(CONTENT_TYPE_LATEST, generate_latest(registry()))
-
-
-class RouteMetrics:
-    """Counts answers. Children are looked up once per (route, status): resolving labels costs more than counting."""
-
-    def __init__(self, routes: frozenset[str]) -> None:
-        self._routes = routes
-        self._counters: dict[tuple[str, int], Counter] = {}
-        self._histograms: dict[str, Histogram] = {}
-
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
-        route = exchange.path if exchange.path in self._routes else exchange.scope.get("route_path", "other")
-        key = (route, answer.status)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = REQUESTS.labels(route, str(answer.status))
-            self._histograms.setdefault(route, LATENCY.labels(route))
-        counter.inc()
-        self._histograms[route].observe(seconds)

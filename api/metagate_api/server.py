@@ -16,6 +16,7 @@ from legivellum_http import journal
 from legivellum_http import serving as serving_
 from legivellum_http.collecting import settle
 from legivellum_http.exchange import App
+from legivellum_http.exposition import everywhere
 from legivellum_http.limits import Limits
 from legivellum_http.protocol import GuardedProtocol
 from legivellum_http.serving import added_up, bound, open_at_most, require_free, serve
@@ -109,7 +110,7 @@ def _metrics(settings: Settings) -> Iterator[None]:
     if settings.metrics_port is None:
         yield
         return
-    server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry())
+    server, thread = start_http_server(settings.metrics_port, settings.host, everywhere(metrics.REGISTRY))
     try:
         yield
     finally:

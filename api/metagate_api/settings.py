@@ -98,6 +98,12 @@ class Settings(GateSettings):
     drain_seconds: int = _own("DRAIN_SECONDS", 10, "After SIGTERM, how long requests in flight may take.", ge=0)
     access_log: Literal["all", "refused", "none"] = _own("ACCESS_LOG", "refused", "Which requests are logged.")
     log_format: Literal["json", "console"] = _own("LOG_FORMAT", "json", "How log lines look.")
+    tracing: bool = _own(
+        "TRACING",
+        False,
+        "Send a span for every answer to an OpenTelemetry collector (the extra `otel`); where to, how often and under "
+        "which name: its `OTEL_…` variables.",
+    )
 
     # ── bounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
     deadline_ms: int = _own(

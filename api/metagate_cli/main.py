@@ -73,6 +73,8 @@ def _extra(module: str) -> str:
         return "pip install 'metagate[embedded]'"
     if package in {"kopf", "kubernetes", "watchfiles", "aiohttp", "cryptography"}:
         return "pip install 'metagate[operator]'"
+    if package == "opentelemetry":
+        return "pip install 'metagate[otel]'"
     return "pip install 'metagate[api]'"
 
 

@@ -71,6 +71,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
             "workers": 2,
             "tls": {"secretName": "api-tls"},
             "signing": {"secretName": "packet-signing"},
+            "tracing": {"endpoint": "http://collector.observability:4318"},
             "service": {"type": "LoadBalancer", "port": 443, "annotations": {"example.com/lb": "internal"}},
             "autoscaling": {"enabled": True},
             "topologySpreadConstraints": [
@@ -84,6 +85,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
             "issuers": [{"to": [{"ipBlock": {"cidr": "192.0.2.10/32"}}], "port": 443}],
             "apiServer": [{"ipBlock": {"cidr": "198.51.100.1/32"}}],
             "apiServerPorts": [6443],
+            "tracing": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}],
         },
         "monitoring": {
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},

@@ -145,6 +145,9 @@ def test_named_addresses_close_the_rest(chart: Chart):
     assert allowed(policies, operator, Peer({"app": "memorygate"}, {"kubernetes.io/metadata.name": "ledger"}), 8443)
     assert not allowed(policies, operator, INTERNET, 443)
     assert not allowed(policies, operator, METADATA, 80)
+    collector = Peer({"app": "collector"}, {"kubernetes.io/metadata.name": "observability"})
+    assert [part for part in PARTS if allowed(policies, ours[part], collector, 4318)] == ["api"]
+    assert not allowed(policies, ours["api"], INTERNET, 4318)
     for part in ("admission", "crds"):
         assert allowed(policies, ours[part], API_SERVER, 6443)
         assert not allowed(policies, ours[part], INTERNET, 443)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT
 from tests.chart.rendering import ENVIRONMENT, MATRIX, ROOT, Chart, Object, containers, environment, of_kind, pods
 
 from metagate_api.settings import Settings, names
@@ -13,6 +14,7 @@ from metagate_operator.settings import WriterSettings
 
 CLIENT = {"METAGATE_URL", "METAGATE_TOKEN_FILE", "METAGATE_COMPONENT_KEY"}
 LIBPQ = {"PGUSER", "PGPASSWORD"}
+OPENTELEMETRY = {OTEL_EXPORTER_OTLP_ENDPOINT}
 
 
 def known() -> set[str]:
@@ -23,7 +25,7 @@ def known() -> set[str]:
     for file in (ROOT / "api" / "metagate_cli").glob("*.py"):
         text = file.read_text()
         found |= set(re.findall(r"METAGATE_[A-Z_]+", text))
-    return found | CLIENT | LIBPQ
+    return found | CLIENT | LIBPQ | OPENTELEMETRY
 
 
 @pytest.mark.parametrize("name", MATRIX)

@@ -54,3 +54,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "metagate.address" -}}
 {{- printf "%s://%s.%s.svc:%v" (ternary "https" "http" (ne .Values.api.tls.secretName "")) (include "metagate.fullname" .) .Release.Namespace .Values.api.service.port -}}
 {{- end -}}
+
+{{/* Egress to a URL's port: `url`, and the peers `to` (none: any address). */}}
+{{- define "metagate.peer" -}}
+{{- $url := urlParse .url }}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) }}
+ports: [{port: {{ int $port }}, protocol: TCP}]
+{{- with .to }}
+to: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from tests.databases import Server
-from tests.integration.api.processes import started, wait_for
+from tests.integration.api.processes import free_port, started, wait_for
 from tests.integration.api.town import Citizen, Town, settings_for
 
 from metagate_postgres import EmbeddedPostgres
@@ -211,6 +211,29 @@ async def test_overload_is_refused_at_once(faulty: Faulty) -> None:
             assert sum(code == "OVERLOADED" for _, _, code in answers) >= 5
             assert max(seconds for _, seconds, _ in answers) < 3 * BOUND
     assert await faulty.recovers() < RECOVERY
+
+
+async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
+    """What workers last said of the database is forgotten with them: `metagate_database_up` is that of the living."""
+    port = free_port()
+    with started(faulty.town.database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(port)) as (process, own):
+        wait_for(own, process, "/readyz")
+        pid = faulty.server.embedded.server_pid if faulty.server.embedded else None
+        assert pid is not None
+        with frozen(pid):
+            await _says(port, "metagate_database_up 0.0")
+            workers = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+            assert len(workers) == 2
+            for worker in workers:
+                worker.kill()
+        await _says(port, "metagate_database_up 1.0")
+    assert await faulty.recovers() < RECOVERY
+
+
+async def _says(port: int, line: str, seconds: float = 20) -> None:
+    async with httpx.AsyncClient(timeout=5) as client, asyncio.timeout(seconds):
+        while line not in (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines():
+            await asyncio.sleep(0.1)
 
 
 async def test_sigterm_answers_what_is_in_flight(faulty: Faulty) -> None:
