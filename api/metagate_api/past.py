@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -28,6 +27,7 @@ from metagate_api.gate import (
     said,
     speaker_of,
 )
+from metagate_api.rendering import shallow
 from metagate_crds import kinds
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
 from metagate_crds.explaining import Explained, Unexplained, explained
@@ -98,7 +98,7 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
         "compiled_at": boot.compiled_at,
         "digest": rebuilt.digest,
         "objects": [
-            {"layer": _LAYERS[one.kind], **{name: value for name, value in asdict(one).items() if name in _OBJECT}}
+            {"layer": _LAYERS[one.kind], **{name: value for name, value in shallow(one).items() if name in _OBJECT}}
             for one in found
         ],
         "leaves": leaves_told(rebuilt),
@@ -156,7 +156,7 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
 
 def _happened(one: Happening) -> dict[str, Any]:
     how = "removed" if one.after_digest is None else "added" if one.before_digest is None else "changed"
-    return {**{name: value for name, value in asdict(one).items() if name != "seq"}, "how": how}
+    return {**{name: value for name, value in shallow(one).items() if name != "seq"}, "how": how}
 
 
 @router.get("/history/objects")
@@ -192,7 +192,7 @@ def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]
     """EXT-10: a list shows no material of API keys, not even what is declared of them, unless it is asked for by name:
     a Principal without its digests cannot be applied again.
     """
-    shown = {name: value for name, value in asdict(one).items() if name != "packet_digest"}
+    shown = {name: value for name, value in shallow(one).items() if name != "packet_digest"}
     if one.kind == kinds.PRINCIPAL.name and not key_digests and isinstance(one.spec, Mapping):
         keys = [{name: value for name, value in key.items() if name != "sha256"} for key in one.spec.get("apiKeys", ())]
         shown["spec"] = {**one.spec, **({"apiKeys": keys} if keys else {})}

@@ -9,6 +9,11 @@ from uuid import UUID
 from metagate_api.packets import rfc3339
 
 
+def shallow(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass with slots as they are; `asdict` would copy whatever is in them."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 def _other(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)

@@ -6,11 +6,12 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 import typer
 
@@ -68,9 +69,7 @@ class Gate:
         asked = {name: value for name, value in {"tenant": self.tenant, **query}.items() if value is not None}
         url = f"{self.url.rstrip('/')}{quote(path)}{'?' + urlencode(asked) if asked else ''}"
         request = Request(url, data=body, method=method, headers=dict(self.headers))  # noqa: S310 - the scheme was judged
-        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
-        # no proxy of the surroundings, and no redirect: a credential goes where it was sent and nowhere else
-        opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Nowhere())
+        opener = _opener(self.ca_file)
         try:
             with opener.open(request, timeout=SECONDS) as answer:
                 return json.loads(answer.read(_LARGEST))
@@ -86,6 +85,13 @@ class Gate:
 class _Nowhere(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+@cache
+def _opener(ca_file: Path | None) -> OpenerDirector:
+    """No proxy of the surroundings, and no redirect: a credential goes where it was sent and nowhere else."""
+    context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    return build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Nowhere())
 
 
 def gate(

@@ -39,9 +39,12 @@ class Held:
         return self.good.generation if self.effective is not None and self.good is not None else None
 
 
-def held(declared: Declared, settings: CompileSettings) -> Held:
-    """Examine one object."""
-    counted, findings = _examined(declared, settings)
+def held(declared: Declared, settings: CompileSettings, known: Held | None = None) -> Held:
+    """Examine one object, unless it is `known`: the very same was examined by the same settings."""
+    if known is not None and known.declared is declared:
+        counted, findings = known.facts, known.findings
+    else:
+        counted, findings = _examined(declared, settings)
     found = Held(declared, findings, counted, effective=counted)
     _index(found, settings)
     return found

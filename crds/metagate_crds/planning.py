@@ -114,7 +114,7 @@ def proposed(current: World, specs: Mapping[ObjectKey, Any], *, prune: bool = Fa
         if key.namespace and key.namespace not in spaces:
             uid = str(uuid5(NAMESPACE_URL, f"namespace/{key.namespace}"))
             spaces[key.namespace] = Namespace(key.namespace, uid, _dawn(current))
-    return World(current.settings, spaces.values(), objects.values())
+    return World(current.settings, spaces.values(), objects.values(), beside=current)
 
 
 def _dawn(world: World) -> datetime:

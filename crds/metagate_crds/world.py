@@ -9,6 +9,8 @@ Objects are examined when they are put, once per version. An invalid one is inde
 compiling brings along (`rely_on`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,8 +29,14 @@ class World:
     """Mutable by `put` and `remove` only; compiling fills memos and changes no answer."""
 
     def __init__(
-        self, settings: CompileSettings, namespaces: Iterable[Namespace] = (), objects: Iterable[Declared] = ()
+        self,
+        settings: CompileSettings,
+        namespaces: Iterable[Namespace] = (),
+        objects: Iterable[Declared] = (),
+        *,
+        beside: World | None = None,
     ) -> None:
+        """`beside` has the same settings: objects that both have are not examined a second time."""
         self.settings = settings
         self.namespaces: dict[str, Namespace] = {}
         self.objects: dict[ObjectKey, Declared] = {}
@@ -45,7 +53,7 @@ class World:
         for namespace in namespaces:
             self.namespaces[namespace.name] = namespace
         for declared in objects:
-            self._put(declared)
+            self._put(declared, None if beside is None else beside.held(declared.key))
 
     def put(self, declared: Declared) -> frozenset[ObjectKey]:
         """Add or replace one object; the keys affected, its own included. Nothing new: no keys."""
@@ -122,9 +130,9 @@ class World:
 
     # Inside
 
-    def _put(self, declared: Declared) -> Held:
+    def _put(self, declared: Declared, elsewhere: Held | None = None) -> Held:
         before = self._held.get(declared.key)
-        found = held(declared, self.settings)
+        found = held(declared, self.settings, elsewhere)
         if before is not None:
             if found.facts is None and before.declared.uid == declared.uid:
                 # Most likely the last good one; `rely_on` corrects it.

@@ -18,6 +18,10 @@ MAX_VALUES: Final = 200_000
 MAX_DEPTH: Final = 64
 INVALID_YAML: Final = "InvalidYAML"
 
+_FRAMING: Final = frozenset(
+    {yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent}
+)
+_ENDS: Final = frozenset({yaml.MappingEndEvent, yaml.SequenceEndEvent})
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is: ten times faster
 
 
@@ -67,12 +71,11 @@ class _Values:
         stack: list[_Frame] = []  # one per open collection
         while loader.check_event():
             event = loader.get_event()
-            if isinstance(
-                event, (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
-            ):
+            kind = type(event)
+            if kind in _FRAMING:
                 continue
             line = self._first + event.start_mark.line
-            if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            if kind in _ENDS:
                 frame = stack.pop()
                 if isinstance(frame.value, dict) and frame.merges:
                     for merged in frame.merges:
