@@ -117,6 +117,18 @@ class GuardedProtocol(HttpToolsProtocol):
         active.keep_alive = False
         return True
 
+    def shutdown(self) -> None:
+        """The server stops: what is being answered is answered first, and a stream ends here and whole. Who follows
+        one connects again.
+        """
+        active = self._active
+        if active is None or active.response_complete or not active.response_started:
+            super().shutdown()
+            return
+        if active.chunked_encoding:
+            self._answers.write(b"0\r\n\r\n")
+        self._answers.close()
+
     # ── the parser's callbacks ───────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:

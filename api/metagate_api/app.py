@@ -46,8 +46,6 @@ class Application:
     asgi: App
     gate: Gate
     routes: FastAPI
-    farewell: Callable[[], None]
-    """Called before the server stops: what lasts (streams) ends."""
 
 
 def create_app(
@@ -98,11 +96,10 @@ def create_app(
         body_bytes=settings.body_bytes,
     )
     if not settings.console:
-        return Application(edge, gate, routes, lambda: None)
+        return Application(edge, gate, routes)
     from metagate_api.consoling import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
 
-    shown = console(gate, edge, observe)
-    return Application(shown, gate, routes, shown.close)
+    return Application(console(gate, edge, observe), gate, routes)
 
 
 def unavailable(error: Exception) -> Problem | None:

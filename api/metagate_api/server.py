@@ -131,7 +131,4 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
     chosen = _config(settings, application.asgi, factory=False)
     async with serving_.embedded(chosen, name="serve") as url:
         with _metrics(settings):
-            try:
-                yield url
-            finally:
-                application.farewell()
+            yield url

@@ -52,7 +52,7 @@ _PAGES: Final[Mapping[tuple[str, int], Route]] = {
 
 
 class Console:
-    """`rest` answers what is not the console's. `close` ends the streams."""
+    """`rest` answers what is not the console's."""
 
     def __init__(self, ports: Ports, rest: App) -> None:
         self._ports = ports
@@ -64,9 +64,6 @@ class Console:
         self._streams = Streams(ports, self._turns)
         self._outer = Outer(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
-
-    def close(self) -> None:
-        self._streams.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _MINE.match(scope["path"]):

@@ -79,11 +79,6 @@ class Streams:
         self._turns = turns
         self._pulse = Pulse(ports, turns)
         self._open: Counter[Who] = Counter()
-        self._closing = asyncio.Event()
-
-    def close(self) -> None:
-        """End every stream, so that a server that stops does not wait for them."""
-        self._closing.set()
 
     def admit(self, who: Who) -> AbstractContextManager[None]:
         """A place, counted from now on and until it is left. Raises OVERLOADED when there is none."""
@@ -105,26 +100,17 @@ class Streams:
 
     async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
         leaving = asyncio.create_task(_gone(receive), name="console stream's end")
-        closing = asyncio.create_task(self._closing.wait(), name="console's end")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             await _say(send, "retry: 3000\n\n")
-            await self._follow(session, tenant, send, leaving, closing)
+            await self._follow(session, tenant, send, leaving)
             await send({"type": "http.response.body", "body": b""})
         finally:
             leaving.cancel()
-            closing.cancel()
 
-    async def _follow(
-        self,
-        session: Session,
-        tenant: UUID | None,
-        send: Send,
-        leaving: asyncio.Task[None],
-        closing: asyncio.Task[bool],
-    ) -> None:
+    async def _follow(self, session: Session, tenant: UUID | None, send: Send, leaving: asyncio.Task[None]) -> None:
         told, silent_since = "", time.monotonic()
-        while not leaving.done() and not closing.done():
+        while not leaving.done():
             try:
                 if session.expires_at <= time.time() or await self._may_not(session):
                     await _say(send, "event: over\ndata: over\n\n")
@@ -138,7 +124,7 @@ class Streams:
             elif time.monotonic() - silent_since > _HEARTBEAT:
                 await _say(send, ": still here\n\n")
                 silent_since = time.monotonic()
-            await asyncio.wait({leaving, closing}, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({leaving}, timeout=EVERY)
 
     async def _may_not(self, session: Session) -> bool:
         async with self._turns.taken():

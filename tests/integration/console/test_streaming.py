@@ -1,11 +1,14 @@
 """The live stream: tells that something changed, to those who may look, for as long as they may."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
+import pytest
 from tests.databases import Database
+from tests.integration.api.processes import started, wait_for
 from tests.integration.api.town import Town, settings_for
 from tests.integration.console.visiting import Visitor
 
@@ -59,6 +62,26 @@ async def test_a_stream_keeps_nobody_from_stopping(database: Database, town: Tow
                 stopping = asyncio.create_task(server.aclose())
                 assert [one async for one in events] == []
                 await asyncio.wait_for(stopping, 20)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_process_that_is_told_to_stop_does_not_wait_for_streams(
+    database: Database, town: Town, workers: str
+) -> None:
+    """SIGTERM: streams end whole, and at once, however long requests in flight may take."""
+    admin = await town.citizen("admin", type="admin")
+    with started(database, METAGATE_CONSOLE="true", METAGATE_WORKERS=workers, METAGATE_DRAIN_SECONDS="60") as (
+        process,
+        port,
+    ):
+        wait_for(port, process, "/readyz")
+        async with Visitor(f"http://127.0.0.1:{port}") as visitor:
+            await visitor.inside(admin.key)
+            async with stream(visitor) as events:
+                assert await following(events) == "changed"
+                process.send_signal(signal.SIGTERM)
+                assert [one async for one in events if one != "changed"] == []
+        assert await asyncio.to_thread(process.wait, 10) == 0
 
 
 async def test_nobody_takes_all_streams(town: Town, visitor: Visitor) -> None:
