@@ -3,7 +3,8 @@
 10,000 Bindings of 10,000 Principals that share a Profile and a Manifest are declared as files and served by `metagate
 dev` on a durable database; ten million startups of the last three days are added by SQL. Then the Manifest is changed
 in a copy of the files: `metagate plan` against the files and against the running server, as processes, wall time.
-And `GET /v1/admin/explain/startup/ID` of startups spread over all of them, one after the other.
+And `GET /v1/admin/explain/startup/ID` of startups spread over all of them, and the pages of the console, one after the
+other.
 
 Building takes minutes and four gigabytes; nothing of it stays.
 """
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import apply
 import asyncpg
+import browsing
 import console
 import httpx
 import machine
@@ -37,6 +39,17 @@ import setting
 from legivellum_identity.api_keys import MintedKey, mint
 
 BINDINGS = 10_000
+LOOKS = 12
+PAGES = {
+    "Overview": "/console",
+    "Startups": "/console/startups",
+    "Startups, failed ones": "/console/startups?status=FAILED",
+    "Principals": "/console/principals",
+    "One principal": "/console/principals/p4711",
+    "Search": "/console/search?q=p47",
+    "History": "/console/history",
+    "Topology": "/console/topology",
+}
 RESULTS = Path(__file__).resolve().parent / "results" / "asking.json"
 
 STARTUPS = """
@@ -107,6 +120,25 @@ async def explained(url: str, key: str, ids: list[str]) -> list[float]:
     return took
 
 
+async def pages(url: str, key: str, startup: str) -> list[dict[str, Any]]:
+    """Each page as somebody sees it who has signed in: milliseconds, over HTTP."""
+    cookie = await asyncio.to_thread(browsing.signed_in, httpx.URL(url).port or 80, key)
+    found = []
+    async with httpx.AsyncClient(base_url=url, headers={"Cookie": cookie}, timeout=10) as client:
+        for name, path in {**PAGES, "One startup": f"/console/startups/{startup}"}.items():
+            took = []
+            for _ in range(LOOKS):
+                began = time.perf_counter()
+                answer = await client.get(path)
+                took.append((time.perf_counter() - began) * 1000)
+                assert answer.status_code == 200, (path, answer.status_code)
+                await asyncio.sleep(0.1)
+            found.append(
+                {"page": name, "median_ms": round(statistics.median(took), 1), "worst_ms": round(max(took), 1)}
+            )
+    return found
+
+
 def planned(*arguments: str, key_file: Path) -> float:
     """Seconds of one `metagate plan`."""
     began = time.perf_counter()
@@ -138,6 +170,7 @@ async def measured(on: setting.Base, folder: Path, *, startups: int, rounds: int
         files = [
             await asyncio.to_thread(planned, str(draft), "--against", now, key_file=key_file) for _ in range(rounds)
         ]
+        console_pages = await pages(url, key, ids[0])
         server = [await asyncio.to_thread(planned, str(draft), "--url", url, key_file=key_file) for _ in range(rounds)]
     return {
         "bindings": BINDINGS,
@@ -147,6 +180,7 @@ async def measured(on: setting.Base, folder: Path, *, startups: int, rounds: int
         "explain_startup_max_ms": round(max(took), 1),
         "plan_files_seconds": round(statistics.median(files), 2),
         "plan_server_seconds": round(statistics.median(server), 2),
+        "pages": console_pages,
     }
 
 
@@ -167,7 +201,9 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine.described(), **found}, indent=2) + "\n")
+    shown = found.pop("pages")
     console.table("Asking about a large world", ("", "figure"), [list(pair) for pair in found.items()])
+    console.table("Pages of the console", ("", "median ms", "worst ms"), [list(each.values()) for each in shown])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 - a bootstrap whose packet is known already: 304 instead of 200, and the row all the same;
 - ready and failed: one conditional update each, a durable commit like a bootstrap's;
-- an administrator who reads without a pause while pods boot, and what that costs the pods.
+- an administrator who reads without a pause while pods boot, and what that costs the pods;
+- people who watch the overview of the console: an open page fetches itself again once in ten seconds at most, so one
+  page a second is ten of them.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import asyncpg
+import browsing
 import console
 import load
 import setting
@@ -25,6 +28,10 @@ from metagate_store.publishing import Publisher
 from metagate_store.rows import Change
 
 READERS = 4
+PAGES = 1.0
+"""A second."""
+WATCHED_SECONDS = 5.0
+CONSOLE = {"METAGATE_CONSOLE": "true", "METAGATE_CONSOLE_SECRET": "signs the cookies of this benchmark, only"}
 LATE = 503
 """Past its deadline, on a machine that was too busy; counts as nothing."""
 
@@ -40,6 +47,9 @@ class Found:
     alone: list[load.Tally] = field(default_factory=list)
     beside: list[load.Tally] = field(default_factory=list)
     reads: list[load.Tally] = field(default_factory=list)
+    unwatched: list[load.Tally] = field(default_factory=list)
+    watched: list[load.Tally] = field(default_factory=list)
+    pages: list[load.Tally] = field(default_factory=list)
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -47,7 +57,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
         reader = asyncio.run(administrator(on, booters[0]))
-        with setting.served(on, workers=arguments.workers) as port:
+        with setting.served(on, workers=arguments.workers, **CONSOLE) as port:
             drive = partial(
                 load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
             )
@@ -66,7 +76,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 with_readers, reads = load.drive_apart(port, pods, asking, seconds=arguments.seconds)
                 found.beside.append(with_readers)
                 found.reads.append(reads)
+                found.unwatched += load.drive_apart(port, pods, seconds=WATCHED_SECONDS)
+                watching = load.Part([overview(port, reader)], connections=2, rate=PAGES)
+                with_people, pages = load.drive_apart(port, pods, watching, seconds=WATCHED_SECONDS)
+                found.watched.append(with_people)
+                found.pages.append(pages)
     packets = (*found.boots, *found.ready, *found.failed, *found.alone, *found.beside, *found.reads)
+    packets += (*found.unwatched, *found.watched, *found.pages)
     assert all(set(tally.statuses) <= {304, LATE} for tally in found.known), found.known[0].statuses
     assert all(set(tally.statuses) <= {200, LATE} for tally in packets), [tally.statuses for tally in packets]
     return told(found, arguments)
@@ -100,6 +116,8 @@ def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
         row("bootstrap, load in a process of its own", found.alone, found.alone),
         row(f"bootstrap beside {READERS} administrators", found.beside, found.alone),
         row("the administrators' reads", found.reads, found.alone),
+        row(f"bootstrap beside ten open consoles, rounds of {WATCHED_SECONDS:g} s", found.watched, found.unwatched),
+        row("their pages", found.pages, found.unwatched),
     ]
     columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms")
     console.table(
@@ -149,6 +167,14 @@ def report(status: str, one: setting.Booter, startup_id: str) -> bytes:
 
 def read(path: bytes, key: str) -> bytes:
     return b"GET %s HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\n\r\n" % (path, key.encode())
+
+
+def overview(port: int, key: str) -> bytes:
+    """The console's first page, as somebody sees it who has signed in with the key."""
+    return b"GET /console HTTP/1.1\r\nHost: bench\r\nX-Request-Id: %s\r\nCookie: %s\r\n\r\n" % (
+        load.KEY_SLOT,
+        browsing.signed_in(port, key).encode(),
+    )
 
 
 async def administrator(on: setting.Base, beside: setting.Booter) -> str:

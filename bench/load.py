@@ -242,6 +242,8 @@ class Part:
     requests: list[bytes]
     connections: int
     sharing: Sharing = "own"
+    rate: float = 0.0
+    """A second, over all its connections; 0: as many as are answered."""
 
 
 def drive_apart(port: int, *parts: Part, seconds: float) -> list[Tally]:
@@ -258,6 +260,7 @@ def drive_apart(port: int, *parts: Part, seconds: float) -> list[Tally]:
                 connections=part.connections,
                 seconds=seconds,
                 sharing=part.sharing,
+                rate=part.rate,
             )
             for part in parts
         ]

@@ -181,7 +181,8 @@ def beside(found: Found) -> Lines:
         "",
         *prose("""
             A bootstrap whose packet is known (304, the row all the same), ready and failed, and administrators who read
-            without a pause. *to bootstraps*: relative to bootstraps of the same round.
+            without a pause. *to bootstraps*: relative to bootstraps of the same round. An open page of the console
+            fetches itself again once in ten seconds at most, so one page a second is ten people who watch the overview.
         """),
         *table(
             ("", *(name.replace("_", " ") for name in columns[1:])),
@@ -281,6 +282,25 @@ def scale(found: Found) -> Lines:
     ]  # fmt: skip
 
 
+def asking(found: Found) -> Lines:
+    return [
+        "## Asking about a large world",
+        "",
+        *prose(f"""
+            {found["bindings"]:,} Bindings of as many Principals in one tenant that share a Manifest, and
+            {found["startups"]:,} startups of three days (`make bench-asking`). `metagate plan` of a change to that
+            Manifest, a process from its start to its end: {found["plan_files_seconds"]:.1f} s against other files,
+            {found["plan_server_seconds"]:.1f} s against the running server, beside it. `explain startup/ID`
+            over HTTP: {found["explain_startup_p50_ms"]:g} ms (p50), {found["explain_startup_p99_ms"]:g} ms (p99).
+        """),
+        *prose("The pages of the console over HTTP, signed in, each twelve times:"),
+        *table(
+            ("", "median ms", "worst ms"),
+            [[one["page"], one["median_ms"], one["worst_ms"]] for one in found["pages"]],
+        ),
+    ]
+
+
 def flame(found: Found) -> Lines:
     return [
         "## Where a worker's time goes",
@@ -303,6 +323,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("alternatives", "rows", alternatives),
     ("herd", "herds", herd),
     ("scale", "worlds", scale),
+    ("asking", "pages", asking),
     ("flame", "stacks", flame),
 )
 
