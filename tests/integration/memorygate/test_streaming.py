@@ -5,7 +5,8 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import asyncpg
@@ -22,9 +23,9 @@ from memorygate.app import create_app
 from memorygate.ledger import Ledger
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def base_url(ledger: Ledger) -> AsyncIterator[str]:
-    """The gate on a socket."""
+@asynccontextmanager
+async def served(ledger: Ledger, *, drain_seconds: int = 1) -> AsyncIterator[str]:
+    """The gate on a socket, until the block is left."""
     gate = gate_on(ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=5)
     listening = bound("127.0.0.1", 0)
     application = create_app(gate, SelfDeclared())
@@ -35,16 +36,25 @@ async def base_url(ledger: Ledger) -> AsyncIterator[str]:
             ws="none",
             log_config=None,
             lifespan="off",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=drain_seconds,
         )
     )
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    await task
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def base_url(ledger: Ledger) -> AsyncIterator[str]:
+    async with served(ledger) as url:
+        yield url
 
 
 @pytest_asyncio.fixture
@@ -233,3 +243,24 @@ async def _beside(dsn: str) -> asyncpg.Connection:
         if await connection.fetchval(query):
             return connection
         await connection.close()
+
+
+async def test_a_gate_that_stops_does_not_wait_for_readers(ledger: Ledger):
+    """Its streams end whole and at once, however long requests in flight may take; nothing is missed by whoever goes on."""
+    async with AsyncExitStack() as gate, asyncio.timeout(10):
+        url = await gate.enter_async_context(served(ledger, drain_seconds=60))
+        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+            bob = Peer(client, uuid4(), "bob")
+            async with stream(bob, **{"from": "beginning"}) as events:
+                stored = (await bob.accepted(task_id="seen")).json()["receipt_id"]
+                [(at, seen)] = await collect(events, 1)
+                assert seen["receipt_id"] == stored
+                stopping = asyncio.create_task(gate.aclose())
+                assert [receipt async for _, receipt in events if receipt] == []
+            await stopping
+    async with served(ledger) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
+        bob = replace(bob, client=client)
+        missed = (await bob.accepted(task_id="missed")).json()["receipt_id"]
+        async with stream(bob, last=at) as events:
+            [(_, receipt)] = await collect(events, 1)
+            assert receipt["receipt_id"] == missed
