@@ -102,7 +102,17 @@ def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )  # fmt: skip
     yield from _table(columns, (_run(one) for one in runs))
     yield ""
-    grown = ("Seed", "What", "First third", "Last third", "Most", "More allowed", "Flat")
+    grown = (
+        "Seed",
+        "What, at least",
+        "First third",
+        "Second",
+        "Last",
+        "Most",
+        "A third may begin higher by",
+        "Once by",
+        "Flat",
+    )
     yield from _table(grown, (_growth(run["seed"], one) for run in runs for one in run["growth"]))
     yield ""
     for one in runs:
@@ -130,7 +140,7 @@ def _growth(seed: int, one: Mapping[str, Any]) -> Sequence[str]:
         return f"{value / (1 << 20):.1f} MB" if one["what"].startswith("bytes") else f"{value:.0f}"
 
     what = one["what"].replace("bytes", "memory")
-    values = [said(one[name]) for name in ("first", "last", "most", "allowed")]
+    values = [said(one[name]) for name in ("first", "second", "last", "most", "allowed", "once")]
     return [str(seed), what, *values, "yes" if one["flat"] else "NO"]
 
 

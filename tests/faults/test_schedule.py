@@ -1,5 +1,6 @@
 """The random schedule: the same for the same seed, every fault in it, and nothing that leaks passes for flat."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -59,6 +60,26 @@ def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[Readin
 def test_what_grows_is_noticed(read: list[Reading], grown: list[str]) -> None:
     """Thirty megabytes, thirty files or twelve connections in ten minutes are a leak."""
     assert [one.what for one in holding.growth(read) if not one.flat] == grown
+
+
+def crowd(more: int, since: float, until: float = 601) -> list[Reading]:
+    """So many megabytes and files more between two moments."""
+    return [
+        replace(one, oldest_rss=one.oldest_rss + (more << 20), oldest_files=one.oldest_files + more)
+        if since <= one.at < until
+        else one
+        for one in readings()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("read", "flat"),
+    [(crowd(20, 250), True), (crowd(20, 430), True), (crowd(200, 590, 600), True), (crowd(60, 430), False)],
+    ids=["in the middle", "at the end", "still there", "too large"],
+)
+def test_a_crowd_is_no_leak(read: list[Reading], *, flat: bool) -> None:
+    """A heap that grew once stays grown; what comes with open connections goes with them."""
+    assert all(one.flat for one in holding.growth(read)) is flat
 
 
 def turn(*faults: str) -> Turn:
