@@ -3,8 +3,7 @@
 - a bootstrap whose packet is known already: 304 instead of 200, and the row all the same;
 - ready and failed: one conditional update each, a durable commit like a bootstrap's;
 - an administrator who reads without a pause while pods boot, and what that costs the pods;
-- people who watch the overview of the console: an open page fetches itself again once in ten seconds at most, so one
-  page a second is ten of them.
+- people who watch the overview of the console, whose open page fetches itself again once in ten seconds at most.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import asyncpg
@@ -28,8 +28,8 @@ from metagate_store.publishing import Publisher
 from metagate_store.rows import Change
 
 READERS = 4
-PAGES = 1.0
-"""A second."""
+PEOPLE = {"two open consoles": 0.2, "ten open consoles": 1.0}
+"""Pages a second."""
 WATCHED_SECONDS = 5.0
 CONSOLE = {"METAGATE_CONSOLE": "true", "METAGATE_CONSOLE_SECRET": "signs the cookies of this benchmark, only"}
 LATE = 503
@@ -48,8 +48,8 @@ class Found:
     beside: list[load.Tally] = field(default_factory=list)
     reads: list[load.Tally] = field(default_factory=list)
     unwatched: list[load.Tally] = field(default_factory=list)
-    watched: list[load.Tally] = field(default_factory=list)
-    pages: list[load.Tally] = field(default_factory=list)
+    watched: dict[str, list[load.Tally]] = field(default_factory=lambda: {name: [] for name in PEOPLE})
+    pages: dict[str, list[load.Tally]] = field(default_factory=lambda: {name: [] for name in PEOPLE})
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,12 +77,13 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 found.beside.append(with_readers)
                 found.reads.append(reads)
                 found.unwatched += load.drive_apart(port, pods, seconds=WATCHED_SECONDS)
-                watching = load.Part([overview(port, reader)], connections=2, rate=PAGES)
-                with_people, pages = load.drive_apart(port, pods, watching, seconds=WATCHED_SECONDS)
-                found.watched.append(with_people)
-                found.pages.append(pages)
+                for name, pages in PEOPLE.items():
+                    watching = load.Part([overview(port, reader)], connections=1, rate=pages)
+                    with_people, shown = load.drive_apart(port, pods, watching, seconds=WATCHED_SECONDS)
+                    found.watched[name].append(with_people)
+                    found.pages[name].append(shown)
     packets = (*found.boots, *found.ready, *found.failed, *found.alone, *found.beside, *found.reads)
-    packets += (*found.unwatched, *found.watched, *found.pages)
+    packets += (*found.unwatched, *chain(*found.watched.values(), *found.pages.values()))
     assert all(set(tally.statuses) <= {304, LATE} for tally in found.known), found.known[0].statuses
     assert all(set(tally.statuses) <= {200, LATE} for tally in packets), [tally.statuses for tally in packets]
     return told(found, arguments)
@@ -116,8 +117,8 @@ def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
         row("bootstrap, load in a process of its own", found.alone, found.alone),
         row(f"bootstrap beside {READERS} administrators", found.beside, found.alone),
         row("the administrators' reads", found.reads, found.alone),
-        row(f"bootstrap beside ten open consoles, rounds of {WATCHED_SECONDS:g} s", found.watched, found.unwatched),
-        row("their pages", found.pages, found.unwatched),
+        *(row(f"bootstrap beside {name}", tallies, found.unwatched) for name, tallies in found.watched.items()),
+        *(row(f"pages of {name}", tallies, found.unwatched) for name, tallies in found.pages.items()),
     ]
     columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms")
     console.table(

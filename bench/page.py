@@ -182,7 +182,7 @@ def beside(found: Found) -> Lines:
         *prose("""
             A bootstrap whose packet is known (304, the row all the same), ready and failed, and administrators who read
             without a pause. *to bootstraps*: relative to bootstraps of the same round. An open page of the console
-            fetches itself again once in ten seconds at most, so one page a second is ten people who watch the overview.
+            fetches itself again once in ten seconds at most; its rounds are longer and have their own bootstraps alone.
         """),
         *table(
             ("", *(name.replace("_", " ") for name in columns[1:])),
