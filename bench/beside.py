@@ -28,9 +28,9 @@ from metagate_store.publishing import Publisher
 from metagate_store.rows import Change
 
 READERS = 4
-NOBODY = "nobody"
+NOBODY = "no console"
 PEOPLE = {NOBODY: 0.2, "two open consoles": 0.2, "ten open consoles": 1.0}
-"""Pages a second; nobody's are /livez, so that there are as many processes on the machine in any case."""
+"""Pages a second; without a console they are /livez, so that there are as many processes on the machine in any case."""
 WATCHED_SECONDS, TURNS = 4.0, 3
 CONSOLE = {"METAGATE_CONSOLE": "true", "METAGATE_CONSOLE_SECRET": "signs the cookies of this benchmark, only"}
 LATE = 503
