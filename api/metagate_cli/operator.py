@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,13 @@ Home = Annotated[
 Namespaces = Annotated[
     list[str] | None, typer.Option("--namespace", help="Watch only this namespace; repeatable. Default: all of them.")
 ]
+Selector = Annotated[
+    str,
+    typer.Option(
+        help="Only namespaces with these labels, like cell=a,env=prod: one cell of several in a cluster.",
+        envvar="METAGATE_NAMESPACE_SELECTOR",
+    ),
+]
 Issuers = Annotated[
     Path | None,
     typer.Option(
@@ -44,6 +52,7 @@ def operator(
     kubeconfig: Kubeconfig = None,
     system_namespace: Home = "metagate-system",
     namespace: Namespaces = None,
+    namespace_selector: Selector = "",
     issuers: Issuers = None,
     identity: Annotated[
         str, typer.Option(help="This replica, in the Lease.", envvar=["METAGATE_POD_NAME", "HOSTNAME"])
@@ -89,6 +98,8 @@ def operator(
 
     if not database_url:
         raise Stop("no database: set METAGATE_DATABASE_URL")
+    if namespace and namespace_selector:
+        raise Stop("--namespace and --namespace-selector: one of them")
     dsn = address(database_url, "METAGATE_DATABASE_URL")
     settings = Settings()
     options = Options(
@@ -97,6 +108,7 @@ def operator(
         kubeconfig=None if kubeconfig is None else str(kubeconfig),
         namespace=system_namespace,
         namespaces=tuple(namespace or ()),
+        selector=_labels(namespace_selector),
         issuers=issuers,
         lease=lease,
         host=host,
@@ -116,6 +128,21 @@ def operator(
         run(options)
     except (NotReady, LeadershipLost, KubernetesError) as error:
         raise Stop(str(error)) from error
+
+
+_LABEL = re.compile(
+    r"(?P<name>(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)"
+    r"=(?P<value>(?:[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)?)",
+    re.ASCII,
+)
+
+
+def _labels(selector: str) -> dict[str, str]:
+    """`matchLabels`, as a selector of equalities writes them."""
+    found = [_LABEL.fullmatch(part.strip()) for part in selector.split(",") if part.strip()]
+    if not all(found):
+        raise Stop("--namespace-selector: labels and their values, like cell=a,env=prod")
+    return {each["name"]: each["value"] for each in found if each}
 
 
 @app.command(cls=Command)

@@ -95,6 +95,10 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
         "database": {"trial": {"storageClassName": "fast", "size": "10Gi", "keepData": False}},
     },
     "watching two namespaces": {"operator": {"namespaces": ["team-a", "team-b"]}},
+    "one cell of several": {
+        "operator": {"namespaceSelector": {"cell": "a", "example.com/env": "prod"}},
+        "tokenIssuer": {"create": False},
+    },
     "certificates brought along": {
         "admission": {"certificates": {"mode": "secret", "secretName": "webhook-tls", "caBundle": "PEM"}}
     },

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.chart.rendering import EXTERNAL, Chart, Refused, environment, of_kind
+from tests.chart.rendering import EXTERNAL, MATRIX, Chart, Object, Refused, containers, environment, of_kind
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     # by the schema
@@ -46,6 +46,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"ledger": {"url": "http://memorygate:8001"}, "operator": {"namespaces": ["team-a"]}},
         "which operator.namespaces leaves out",
+    ),
+    (
+        {"operator": {"namespaces": ["team-a"], "namespaceSelector": {"cell": "a"}}},
+        "set operator.namespaces or operator.namespaceSelector, not both",
     ),
     ({"console": {"enabled": True}}, "console.secretName is empty: set it to a Secret"),
     (
@@ -137,3 +141,24 @@ def test_trial_passwords_differ_and_are_long(chart: Chart):
     assert set(secret) == {"postgres", "metagate_owner", "metagate_publisher", "metagate_api", "metagate_identity"}
     assert len(set(secret.values())) == 5
     assert min(map(len, secret.values())) >= 40
+
+
+def test_a_cell_s_webhook_sees_its_namespaces(chart: Chart):
+    """Each cell has a system namespace of its own, so what another cell may declare is not this one's to judge."""
+    cell = chart.render(MATRIX["one cell of several"])
+    arguments = {
+        each["name"]: each["args"]
+        for deployment in of_kind(cell, "Deployment").values()
+        for each in containers(deployment["spec"]["template"]["spec"])
+    }
+    assert "--namespace-selector=cell=a,example.com/env=prod" in arguments["operator"]
+
+    def seen(objects: list[Object]) -> Any:
+        [webhook] = of_kind(objects, "ValidatingWebhookConfiguration").values()
+        return [each.get("namespaceSelector") for each in webhook["webhooks"]]
+
+    assert seen(cell) == [{"matchLabels": {"cell": "a", "example.com/env": "prod"}}]
+    assert seen(chart.render({})) == [None]
+    other = {"matchLabels": {"tenants": "yes"}}
+    values = {**MATRIX["one cell of several"], "admission": {"namespaceSelector": other}}
+    assert seen(chart.render(values)) == [other]

@@ -64,3 +64,10 @@ ports: [{port: {{ int $port }}, protocol: TCP}]
 to: {{- toYaml . | nindent 0 }}
 {{- end }}
 {{- end }}
+
+{{/* Labels as a selector: `a=b,c=d`. */}}
+{{- define "metagate.equalities" -}}
+{{- $parts := list }}
+{{- range $name, $value := . }}{{ $parts = append $parts (printf "%s=%s" $name $value) }}{{ end }}
+{{- join "," $parts }}
+{{- end }}

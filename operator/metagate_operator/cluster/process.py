@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -52,7 +52,7 @@ STORE_RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator is told. `namespaces` empty: the whole cluster."""
+    """What the operator is told. `namespaces` and `selector` empty: the whole cluster."""
 
     dsn: str
     identity: str
@@ -60,6 +60,7 @@ class Options:
     context: str | None = None
     namespace: str = "metagate-system"
     namespaces: tuple[str, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
     issuers: Path | None = None
     lease: bool = True
     host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
@@ -188,6 +189,7 @@ async def _reconcile(
         kubernetes,
         sights,
         namespaces=options.namespaces,
+        selector=options.selector,
         issuers=options.issuers,
         inactivity_timeout=options.inactivity_seconds,
     )

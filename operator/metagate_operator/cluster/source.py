@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from metagate_operator.source import Event, Gone, Listing, NamespaceGone, Namesp
 log = structlog.get_logger(__name__)
 
 PAGE = 500
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 QUIET_SECONDS = 2.0
 CHECK_SECONDS = 10.0
 
@@ -29,6 +31,7 @@ class ClusterSource:
     """Everything declared in a cluster, or in some of its namespaces.
 
     `namespaces` empty: all of them, which needs cluster-wide rights. Otherwise only these are read, one by one.
+    `selector`: of all of them those that have these labels; what is in others is as if it were not there.
     `issuers` is a directory whose files stand in for the TokenIssuers of the cluster; without it there must be a grant
     to read those.
     """
@@ -39,12 +42,14 @@ class ClusterSource:
         sights: Sights,
         *,
         namespaces: Sequence[str] = (),
+        selector: Mapping[str, str] = NO_LABELS,
         issuers: Path | None = None,
         inactivity_timeout: float = 70.0,
     ) -> None:
         self._kubernetes = kubernetes
         self._sights = sights
         self._namespaces = tuple(namespaces)
+        self._selector = selector
         self._issuers = issuers
         self._kinds = tuple(each for each in KINDS.values() if each.namespaced or issuers is None)
         self._filed: tuple[Declared, ...] = ()
@@ -79,16 +84,17 @@ class ClusterSource:
         try:
             objects.extend(self._files())
             namespaces = await self._list_namespaces()
+            spaces = {each.name: each for each in namespaces}
             for kind in self._kinds:
                 for inside in self._namespaces if self._namespaces and kind.namespaced else (None,):
-                    await self._list(kind, inside, objects, seen)
+                    await self._list(kind, inside, spaces, objects, seen)
         except KubernetesError as error:
             self._vanished |= isinstance(error, Refused) and error.status == 404
             raise SourceUnavailable(str(error)) from error
         if self._vanished:
             self._vanished = False
             self._bell.restart()  # kopf does not look for kinds that were not there when it started
-        self._known = {each.name: each for each in namespaces}
+        self._known = spaces
         self._sights.listed(seen)
         self._last = {each.key: each for each in objects}
         self._listed.set()
@@ -126,6 +132,8 @@ class ClusterSource:
         where = key(kind, body)
         if event is None:
             self._listed_again(where)
+        if self._foreign(where, self._known):
+            return
         if event == "DELETED" or leaving(body):
             if self._sights.forget(where, body["metadata"]["uid"], body["metadata"].get("resourceVersion")):
                 self._last.pop(where, None)
@@ -141,9 +149,18 @@ class ClusterSource:
             if known is None or known.uid == found.uid:
                 self._known.pop(found.name, None)
                 self._events.put_nowait(NamespaceGone(found.name, found.uid))
+        elif not self._selector.items() <= body["metadata"].get("labels", {}).items():
+            if self._known.pop(found.name, None) is not None:
+                self._events.put_nowait(Relist("a namespace lost the label"))
         elif known != found:
             self._known[found.name] = found
             self._events.put_nowait(NamespacePut(found))
+            if self._selector:
+                self._events.put_nowait(Relist("a namespace has the label, and what is in it was not looked at"))
+
+    def _foreign(self, where: ObjectKey, spaces: Mapping[str, Namespace]) -> bool:
+        """In a namespace that the selector leaves out."""
+        return bool(self._selector) and bool(where.namespace) and where.namespace not in spaces
 
     def _listed_again(self, where: ObjectKey) -> None:
         """Kopf lists at its start and after a 410, and an object deleted meanwhile then fires no event."""
@@ -169,24 +186,30 @@ class ClusterSource:
         self._events.put_nowait(Relist(f"the watch broke: {reason}"))
 
     async def _list(
-        self, kind: Kind, inside: str | None, objects: list[Declared], seen: list[tuple[ObjectKey, Sight]]
+        self,
+        kind: Kind,
+        inside: str | None,
+        spaces: Mapping[str, Namespace],
+        objects: list[Declared],
+        seen: list[tuple[ObjectKey, Sight]],
     ) -> None:
         async for body in self.pages(collection(kind, inside)):
-            if not leaving(body):
-                where = key(kind.name, body)
+            where = key(kind.name, body)
+            if not (leaving(body) or self._foreign(where, spaces)):
                 known = self._last.get(where)
                 seen.append((where, sight(body)))
                 # the same generation is the same object: two worlds that are compared share it
                 same = known is not None and (known.uid, known.generation) == (seen[-1][1].uid, seen[-1][1].generation)
                 objects.append(known if same and known is not None else declared(kind.name, body))
 
-    async def pages(self, path: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def pages(self, path: str, *, labels: Mapping[str, str] = NO_LABELS) -> AsyncIterator[Mapping[str, Any]]:
         """Each item of a list, page by page; a `continue` that the server gave up on (410) is an error like
         any other.
         """
         token = ""
+        chosen = {"labelSelector": ",".join(f"{name}={value}" for name, value in labels.items())} if labels else {}
         while True:
-            query: dict[str, str | int] = {"limit": PAGE, **({"continue": token} if token else {})}
+            query: dict[str, str | int] = {"limit": PAGE, **chosen, **({"continue": token} if token else {})}
             page = await self._kubernetes.call("GET", path, query=query)
             for item in page["items"]:
                 yield item
@@ -196,7 +219,7 @@ class ClusterSource:
 
     async def _list_namespaces(self) -> list[Namespace]:
         if not self._namespaces:
-            return [namespace(body) async for body in self.pages("/api/v1/namespaces")]
+            return [namespace(body) async for body in self.pages("/api/v1/namespaces", labels=self._selector)]
         found = []
         for name in self._namespaces:
             try:
