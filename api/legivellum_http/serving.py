@@ -188,14 +188,11 @@ async def embedded(chosen: uvicorn.Config, *, name: str) -> AsyncIterator[str]:
 class _Workers(Multiprocess):
     """Forgets what a worker that ended said of its own present: it cannot correct it any more."""
 
-    _known: frozenset[int | None] = frozenset()
-
     def keep_subprocess_alive(self) -> None:
+        before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
-        alive = frozenset(process.pid for process in self.processes)
-        for ended in self._known - alive:
+        for ended in before - {process.pid for process in self.processes}:
             mark_process_dead(ended)  # type: ignore[no-untyped-call]
-        self._known = alive
 
 
 class _Alone(uvicorn.Server):

@@ -231,9 +231,14 @@ async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
 
 
 async def _says(port: int, line: str, seconds: float = 20) -> None:
-    async with httpx.AsyncClient(timeout=5) as client, asyncio.timeout(seconds):
-        while line not in (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines():
+    said: list[str] = []
+    async with httpx.AsyncClient(timeout=5) as client:
+        for _ in range(int(seconds * 10)):
+            said = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
+            if line in said:
+                return
             await asyncio.sleep(0.1)
+    raise AssertionError([each for each in said if "_up" in each])
 
 
 async def test_sigterm_answers_what_is_in_flight(faulty: Faulty) -> None:
