@@ -19,8 +19,9 @@ def report(say: Say, what: str, counts: dict[str, int]) -> None:
 
 
 def other_pods(cluster: Cluster, component: str) -> list[str]:
+    """Those that are there to stay: what an earlier rollout ended may still be draining."""
     found = cluster.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")["items"]
-    return [each["metadata"]["name"] for each in found]
+    return [each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]]
 
 
 @pytest.mark.invariant("INV-025")

@@ -107,6 +107,7 @@ def claims_of(token: str) -> dict[str, Any]:
 def api_server_frozen(cluster: Cluster) -> Iterator[None]:
     """The API server does not answer anything for the time of the block."""
     pid = api_server(cluster)
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -114,14 +115,15 @@ def api_server_frozen(cluster: Cluster) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def api_server(cluster: Cluster) -> int:
+def api_server(cluster: Cluster) -> int | None:
+    """Its process; None when it ended."""
     if cluster.run_directory is None:
         pytest.skip("an API server that was there before is neither stopped nor restarted")
     for pid in map(int, (cluster.run_directory / "pids").read_text().split()):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"kube-apiserver"):
                 return pid
-    raise AssertionError("the API server is not running")
+    return None
 
 
 async def refusals(mesh: Mesh, tokens: dict[str, tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
@@ -270,21 +272,38 @@ async def missed(mesh: Mesh, kid: str) -> None:
 
 
 def restart(cluster: Cluster, arguments: list[str]) -> None:
-    """The API server with these arguments instead of the one that runs."""
+    """The API server with these arguments instead of the one that runs. One that ends before it is ready (an etcd that
+    was kept waiting) is started again: the tests after this one need it.
+    """
     run = cluster.run_directory
     assert run is not None
-    before = api_server(cluster)
-    os.kill(before, signal.SIGKILL)  # asked politely it waits a minute for its watchers
-    eventually(lambda: ended(before), timeout=30)
+    for _ in range(3):
+        before = api_server(cluster)
+        if before is not None:
+            os.kill(before, signal.SIGKILL)  # asked politely it waits a minute for its watchers
+            eventually(lambda pid=before: ended(pid), timeout=30)
+        started = spawned(run, arguments)
+        with contextlib.suppress(AssertionError):
+            eventually(lambda pid=started: answers(cluster) or ended(pid), timeout=60)
+        if answers(cluster):
+            return
+    raise AssertionError(f"the API server does not start: {(run / 'kube-apiserver.log').read_text()[-3000:]}")
+
+
+def spawned(run: Path, arguments: list[str]) -> int:
     log = os.open(run / "kube-apiserver.log", os.O_WRONLY | os.O_APPEND)
     streams = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
     # Not subprocess: like every process of the cluster it outlives this test and is ended by `cluster down`.
     command = ["env", "-C", str(run), *arguments]
     started = os.posix_spawnp("env", command, ENVIRONMENT, file_actions=streams, setsid=True)
     os.close(log)
-    pids = (run / "pids").read_text().split()
-    (run / "pids").write_text("\n".join(str(started) if pid == str(before) else pid for pid in pids) + "\n")
-    eventually(lambda: cluster.kubectl.run("get", "--raw", "/readyz", check=False).returncode == 0, timeout=60)
+    living = [pid for pid in (run / "pids").read_text().split() if not ended(int(pid))]
+    (run / "pids").write_text("\n".join([*living, str(started)]) + "\n")
+    return started
+
+
+def answers(cluster: Cluster) -> bool:
+    return cluster.kubectl.run("get", "--raw", "/readyz", check=False).returncode == 0
 
 
 def ended(pid: int) -> bool:
