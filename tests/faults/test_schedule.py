@@ -63,12 +63,9 @@ def test_what_grows_is_noticed(read: list[Reading], grown: list[str]) -> None:
 
 
 def crowd(more: int, since: float, until: float = 601) -> list[Reading]:
-    """So many megabytes and files more between two moments."""
+    """So many megabytes more between two moments."""
     return [
-        replace(one, oldest_rss=one.oldest_rss + (more << 20), oldest_files=one.oldest_files + more)
-        if since <= one.at < until
-        else one
-        for one in readings()
+        replace(one, oldest_rss=one.oldest_rss + (more << 20)) if since <= one.at < until else one for one in readings()
     ]
 
 
@@ -78,7 +75,7 @@ def crowd(more: int, since: float, until: float = 601) -> list[Reading]:
     ids=["in the middle", "at the end", "still there", "too large"],
 )
 def test_a_crowd_is_no_leak(read: list[Reading], *, flat: bool) -> None:
-    """A heap that grew once stays grown; what comes with open connections goes with them."""
+    """A heap that grew once stays grown, and what goes again was no leak."""
     assert all(one.flat for one in holding.growth(read)) is flat
 
 
