@@ -104,6 +104,12 @@ def too_large(limit: int) -> Exception:
     return refuse(Code.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
 
 
+async def gone(receive: Receive) -> None:
+    """Until the client is: for answers that last."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def json_answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
     return Answer(
         status,

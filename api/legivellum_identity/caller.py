@@ -19,6 +19,11 @@ CLUSTER: Final = "Cluster"
 _READERS: Final = frozenset({"admin", "observer"})
 
 
+def reads_everywhere(scope: str, kind: str) -> bool:
+    """D-51. The compiler sees to it that only the system namespace has such principals."""
+    return scope == CLUSTER and kind in _READERS
+
+
 class Reason(StrEnum):
     """Why a request has no caller. Closed: metrics are labelled with it. `status_of` gives the HTTP status."""
 
@@ -209,5 +214,5 @@ class Caller:
 
     @property
     def everywhere(self) -> bool:
-        """Reads every tenant (D-51). The compiler sees to it that only the system namespace has such principals."""
-        return self.scope == CLUSTER and self.type in _READERS
+        """Reads every tenant (D-51)."""
+        return reads_everywhere(self.scope, self.type)

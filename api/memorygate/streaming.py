@@ -18,7 +18,7 @@ from legivellum_http import correlation
 from legivellum_http.codes import Code
 from legivellum_http.deadline import Outer
 from legivellum_http.edge import Edge, Observer
-from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, problem_answer
+from legivellum_http.exchange import Answer, Exchange, Receive, Scope, Send, gone, problem_answer
 from legivellum_http.problems import SECURITY_HEADERS, refuse
 from legivellum_identity.reach import tenant_for
 from legivellum_postgres.errors import DatabaseError
@@ -67,7 +67,7 @@ class Streams:
         metrics.STREAMS.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            leaving = asyncio.create_task(_gone(receive), name="stream's end")
+            leaving = asyncio.create_task(gone(receive), name="stream's end")
             try:
                 await self._tail(tenant, mark, send, leaving)
             finally:
@@ -130,8 +130,3 @@ class Streams:
 
 async def _say(send: Send, text: bytes) -> None:
     await send({"type": "http.response.body", "body": text, "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

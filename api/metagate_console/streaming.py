@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from legivellum_http.codes import Code
-from legivellum_http.exchange import Receive, Send
+from legivellum_http.exchange import Receive, Send, gone
 from legivellum_http.problems import Refused, refuse
 from metagate_console.answering import HEADERS
 from metagate_console.ports import Ports
@@ -99,7 +99,7 @@ class Streams:
                 del self._open[who]
 
     async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
-        leaving = asyncio.create_task(_gone(receive), name="console stream's end")
+        leaving = asyncio.create_task(gone(receive), name="console stream's end")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             await _say(send, "retry: 3000\n\n")
@@ -133,8 +133,3 @@ class Streams:
 
 async def _say(send: Send, text: str) -> None:
     await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

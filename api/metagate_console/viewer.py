@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from legivellum_identity.caller import CLUSTER
+from legivellum_identity.caller import reads_everywhere
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
 from metagate_store.rows import Identity
@@ -43,7 +43,7 @@ async def viewer_of(session: Session, ports: Ports) -> Viewer | None:
         namespace=identity.namespace,
         principal_key=identity.principal_key,
         admin=identity.type == "admin",
-        everywhere=identity.scope == CLUSTER,
+        everywhere=reads_everywhere(identity.scope, identity.type),
         session=session,
     )
 
