@@ -6,12 +6,14 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.cluster.control_plane import Cluster
 from tests.databases import Server
 from tests.operator.machinery import METAGATE, Operator, Tenancy, plain_environment
+from tests.operator.surfaces import until
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -31,6 +33,9 @@ class Cell:
             "SELECT DISTINCT namespace FROM metagate.tenant JOIN metagate.binding USING (tenant) WHERE digest IS NOT NULL"
         )
         return {row["namespace"] for row in rows}
+
+    async def keys(self) -> list[dict[str, Any]]:
+        return await self.tenancy.rows("SELECT kid FROM metagate.issuer_key")
 
 
 def label(tenancy: Tenancy, value: str) -> None:
@@ -56,10 +61,11 @@ async def cells(cluster: Cluster, postgres: Server) -> AsyncIterator[tuple[Cell,
             await postgres.drop(cell.tenancy.database)
 
 
-async def until(cell: Cell, *namespaces: Tenancy) -> None:
-    async with asyncio.timeout(30):
-        while await cell.serves() != {each.namespace for each in namespaces}:
-            await asyncio.sleep(0.1)
+async def until_served(cell: Cell, *namespaces: Tenancy) -> None:
+    async def served() -> bool:
+        return await cell.serves() == {each.namespace for each in namespaces}
+
+    await until(served, seconds=30)
 
 
 async def test_each_cell_serves_its_own(cells: tuple[Cell, Cell]) -> None:
@@ -68,11 +74,11 @@ async def test_each_cell_serves_its_own(cells: tuple[Cell, Cell]) -> None:
     for cell in cells:
         cell.tenancy.apply(*cell.tenancy.world())
         cell.tenancy.wait_ready("pb/indexer")
-    await until(here, here.tenancy)
-    await until(there, there.tenancy)
+    await until_served(here, here.tenancy)
+    await until_served(there, there.tenancy)
     label(there.tenancy, here.label)
-    await until(here, here.tenancy, there.tenancy)
-    await until(there)
+    await until_served(here, here.tenancy, there.tenancy)
+    await until_served(there)
     # what changes from now on is published where it is served
     there.tenancy.apply(*there.tenancy.world(environment={"tier": "moved"}))
     there.tenancy.wait_ready("manifest/prod", condition="jsonpath={.status.snapshot.generation}=2")
@@ -82,7 +88,7 @@ async def test_each_cell_serves_its_own(cells: tuple[Cell, Cell]) -> None:
     assert packet["environment"] == {"tier": "moved"}
     assert await there.tenancy.packet() is None
     there.tenancy.kubectl.run("label", "namespace", there.tenancy.namespace, "cell-")
-    await until(here, here.tenancy)
+    await until_served(here, here.tenancy)
 
 
 async def test_a_cell_that_is_down_takes_only_its_own_along(cells: tuple[Cell, Cell]) -> None:
@@ -112,9 +118,7 @@ async def test_cells_agree_about_token_issuers(cells: tuple[Cell, Cell]) -> None
     kubectl = here.tenancy.kubectl
     kubectl.run("wait", "--for=condition=KeysFresh", "--timeout=20s", f"tokenissuer/{name}")
     for cell in cells:
-        async with asyncio.timeout(20):
-            while not await cell.tenancy.rows("SELECT kid FROM metagate.issuer_key"):
-                await asyncio.sleep(0.1)
+        await until(cell.keys)
 
     def version() -> str:
         return str(kubectl.get("tokenissuer", name)["metadata"]["resourceVersion"])
