@@ -31,7 +31,7 @@ READERS = 4
 NOBODY = "no console"
 PEOPLE = {NOBODY: 0.2, "two open consoles": 0.2, "ten open consoles": 1.0}
 """Pages a second; without a console they are /livez, so that there are as many processes on the machine in any case."""
-WATCHED_SECONDS, TURNS = 4.0, 3
+WATCHED_SECONDS = 4.0
 CONSOLE = {"METAGATE_CONSOLE": "true", "METAGATE_CONSOLE_SECRET": "signs the cookies of this benchmark, only"}
 LATE = 503
 """Past its deadline, on a machine that was too busy; counts as nothing."""
@@ -63,6 +63,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             fresh = [one.request(keyed=True) for one in booters]
             known = [conditional(port, one) for one in booters]
+            page = overview(port, reader)
             for number in range(arguments.rounds):
                 console.step(f"beside bootstraps: round {number + 1} of {arguments.rounds}")
                 found.boots.append(drive(fresh))
@@ -76,18 +77,23 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 with_readers, reads = load.drive_apart(port, pods, asking, seconds=arguments.seconds)
                 found.beside.append(with_readers)
                 found.reads.append(reads)
-                for turn in range(TURNS):  # each comes first, second and last
-                    for name in [*PEOPLE, *PEOPLE][turn : turn + len(PEOPLE)]:
-                        page = LIVEZ if name == NOBODY else overview(port, reader)
-                        watching = load.Part([page], connections=1, rate=PEOPLE[name])
-                        with_people, shown = load.drive_apart(port, pods, watching, seconds=WATCHED_SECONDS)
-                        found.watched[name].append(with_people)
-                        found.pages[name].append(shown)
+                watch(port, pods, page, found)
     packets = (*found.boots, *found.ready, *found.failed, *found.alone, *found.beside, *found.reads)
     packets += tuple(chain(*found.watched.values(), *found.pages.values()))
     assert all(set(tally.statuses) <= {304, LATE} for tally in found.known), found.known[0].statuses
     assert all(set(tally.statuses) <= {200, LATE} for tally in packets), [tally.statuses for tally in packets]
     return told(found, arguments)
+
+
+def watch(port: int, pods: load.Part, page: bytes, found: Found) -> None:
+    """Pods boot while so many people look, in every order in which each comes first once."""
+    names = list(PEOPLE)
+    for turn in range(len(names)):
+        for name in names[turn:] + names[:turn]:
+            looking = load.Part([LIVEZ if name == NOBODY else page], connections=1, rate=PEOPLE[name])
+            booted, shown = load.drive_apart(port, pods, looking, seconds=WATCHED_SECONDS)
+            found.watched[name].append(booted)
+            found.pages[name].append(shown)
 
 
 def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
