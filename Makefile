@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-browser screenshots test-e2e clean
+.PHONY: help run test test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -23,6 +23,9 @@ run: $(STAMP)    ## declare, compile, serve and boot a component on this machine
 
 test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes API server where there can be one
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and a year ahead (needs Debian's libfaketime; an hour)
+	@$(BIN)/python -m tests.calendar_days $(PYTEST_ARGS)
 
 check: lint types imports test  ## everything a commit must pass
 

@@ -1914,12 +1914,6 @@ CREATE INDEX subject_principal ON metagate.subject USING btree (tenant, principa
 
 CREATE INDEX tenant_namespace ON metagate.tenant USING btree (namespace) WHERE (retired_at IS NULL);
 
-ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261121_pkey;
-
-ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261122_pkey;
-
-ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_20261123_pkey;
-
 ALTER INDEX metagate.startup_pkey ATTACH PARTITION metagate.startup_default_pkey;
 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON metagate.change FOR EACH STATEMENT EXECUTE FUNCTION metagate.refuse();

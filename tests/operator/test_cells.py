@@ -71,11 +71,15 @@ async def until_served(cell: Cell, *namespaces: Tenancy) -> None:
 async def test_each_cell_serves_its_own(cells: tuple[Cell, Cell]) -> None:
     """A namespace is served by the cell whose label it has; another label moves it, none takes it out of both."""
     here, there = cells
+    before = [cell.operator.metric("metagate_objects") for cell in cells]
     for cell in cells:
         cell.tenancy.apply(*cell.tenancy.world())
         cell.tenancy.wait_ready("pb/indexer")
     await until_served(here, here.tenancy)
     await until_served(there, there.tenancy)
+    # nobody holds, or says anything in the status of, what is the other's
+    own = len(here.tenancy.world())
+    assert [cell.operator.metric("metagate_objects") for cell in cells] == [known + own for known in before]
     label(there.tenancy, here.label)
     await until_served(here, here.tenancy, there.tenancy)
     await until_served(there)

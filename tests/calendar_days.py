@@ -1,0 +1,64 @@
+"""Play the suite with the clock of every process at days that break software: `python -m tests.calendar_days [pytest arguments]`.
+
+Each day is reached by an offset (libfaketime), not by a fixed time: all processes of a run, PostgreSQL's too, then agree on the
+moment and their clocks go on from there. Each run starts a few minutes before midnight, so that it also meets the change of day.
+"""
+
+import calendar
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+# What keeps time by another clock than the processes' own, or fakes its own already.
+LEFT_OUT = ("tests/browser", "tests/e2e", "tests/faults/test_clocks.py", "tests/operator")
+
+
+def days(now: datetime) -> Iterator[tuple[str, datetime]]:
+    """Name and moment (UTC) of each day: the next ones that lie ahead of `now`."""
+    start = now + timedelta(days=1)
+    leap = next(year for year in range(start.year + (start.month > 2), start.year + 9) if calendar.isleap(year))
+    plain = next(year for year in range(start.year + (start.month > 2), start.year + 9) if not calendar.isleap(year))
+    october = start.year + (start.month > 10)
+    sunday = max(week[calendar.SUNDAY] for week in calendar.monthcalendar(october, 10))
+    yield "28 February", datetime(plain, 2, 28, 23, 57, tzinfo=UTC)
+    yield "29 February", datetime(leap, 2, 29, 23, 57, tzinfo=UTC)
+    yield "31 December", datetime(start.year, 12, 31, 23, 57, tzinfo=UTC)
+    yield "last Sunday of October", datetime(october, 10, sunday, 0, 57, tzinfo=UTC)
+    yield "a year ahead", now + timedelta(days=365)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0 when the suite passed on every day; 2 when there is no libfaketime."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        print("libfaketime is needed: apt-get install libfaketime", file=sys.stderr)
+        return 2
+    failed = []
+    for name, moment in days(datetime.now(UTC)):
+        offset = round((moment - datetime.now(UTC)).total_seconds())
+        clock = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME": f"{offset:+d}s",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "TZ": "Europe/Berlin",
+        }
+        print(f"=== {name}: {moment:%Y-%m-%d %H:%M}Z", flush=True)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            *(f"--ignore={path}" for path in LEFT_OUT),
+            *(arguments or ["tests"]),
+        ]
+        if subprocess.run(command, env=os.environ | clock, check=False).returncode:  # noqa: TID251 — handed on whole
+            failed.append(name)
+    print(f"=== failed on: {', '.join(failed)}" if failed else "=== passed on every day")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
