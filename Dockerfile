@@ -24,13 +24,18 @@ RUN python3 -c 'import tomllib; extras = tomllib.load(open("/src/pyproject.toml"
 FROM dependencies AS code
 COPY README.md LICENSE deploy/sbom.py /src/
 COPY crds /src/crds
+COPY store /src/store
 COPY operator /src/operator
 COPY api /src/api
+COPY kit /src/kit
+COPY gates /src/gates
+COPY client /src/client
+COPY cli /src/cli
 # Only what is new, here and below, so that images share their layers and an edit changes a small one.
 RUN set -eu; touch /before; sleep 1; mkdir /new; \
     /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,otel]"; \
     # The client alone, one file that any image with a Python can take.
-    mkdir /tmp/client; cp -r /src/api/metagate_client /tmp/client/; rm -rf /tmp/client/metagate_client/__pycache__; \
+    mkdir /tmp/client; cp -r /src/client/metagate_client /tmp/client/; rm -rf /tmp/client/metagate_client/__pycache__; \
     printf 'import sys\nfrom metagate_client.main import main\nsys.exit(main())\n' > /tmp/client/__main__.py; \
     python3 -m zipapp /tmp/client -c -p "/usr/bin/env python3" -o /opt/metagate/metagate.pyz; \
     /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json; \

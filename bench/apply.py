@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from legivellum_identity.api_keys import MintedKey, mint
+from legivellum.identity.api_keys import MintedKey, mint
 
 BINDINGS = 1_000
 CHANGES = 60

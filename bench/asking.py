@@ -36,7 +36,7 @@ import machine
 import scale
 import setting
 
-from legivellum_identity.api_keys import MintedKey, mint
+from legivellum.identity.api_keys import MintedKey, mint
 
 BINDINGS = 10_000
 LOOKS = 12

@@ -23,7 +23,7 @@ import console
 import load
 import setting
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from metagate_store.publishing import Publisher
 from metagate_store.rows import Change
 

@@ -34,7 +34,7 @@ import setting
 import uvloop
 from ulid import ULID
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from memorygate import cursors
 from memorygate.schema import WRITER, migrate_ledger
 from metagate_operator.ledger_door import Access, HttpLedgerDoor

@@ -29,7 +29,7 @@ import load
 import machine
 import setting
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 
 RESULTS = Path(__file__).resolve().parent / "results" / "scale.json"
 ASKED = 1_000

@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import load
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from metagate_crds import packet
 from metagate_crds.canonical import canonical, digest
 from metagate_postgres import EmbeddedPostgres

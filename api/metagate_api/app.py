@@ -10,15 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from legivellum_http.access_log import AccessLog
-from legivellum_http.batching import Batcher, Shape
-from legivellum_http.codes import Code
-from legivellum_http.deadline import Outer
-from legivellum_http.edge import Edge, Hot, Observer
-from legivellum_http.exchange import Answer, App, Exchange, Receive, Scope, Send, problem_answer
-from legivellum_http.exposition import RouteMetrics
-from legivellum_http.problems import Problem, Refused
-from legivellum_http.rate_limit import TokenBuckets
+from legivellum.http.access_log import AccessLog
+from legivellum.http.batching import Batcher, Shape
+from legivellum.http.codes import Code
+from legivellum.http.deadline import Outer
+from legivellum.http.edge import Edge, Hot, Observer
+from legivellum.http.exchange import Answer, App, Exchange, Receive, Scope, Send, problem_answer
+from legivellum.http.exposition import RouteMetrics
+from legivellum.http.problems import Problem, Refused
+from legivellum.http.rate_limit import TokenBuckets
 from metagate_api import admin, catalogue, doors, introspection, past, startups, views
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door

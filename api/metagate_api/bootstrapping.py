@@ -10,11 +10,11 @@ from uuid import UUID
 
 import uuid_utils
 
-from legivellum_http import strict_json
-from legivellum_http.batching import Batcher
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Answer, Exchange, json_answer
-from legivellum_http.problems import SECURITY_HEADERS, Headers, Refused, refuse
+from legivellum.http import strict_json
+from legivellum.http.batching import Batcher
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Answer, Exchange, json_answer
+from legivellum.http.problems import SECURITY_HEADERS, Headers, Refused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import Shelf, Signs, known, names, rfc3339, signature, welcome

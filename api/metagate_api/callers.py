@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
-from legivellum_http.batching import Batcher
-from legivellum_http.rate_limit import TokenBuckets
-from legivellum_identity import door
-from legivellum_identity.caller import Caller, Ground, Refusal
-from legivellum_identity.door import permitted, suspended
+from legivellum.http.batching import Batcher
+from legivellum.http.rate_limit import TokenBuckets
+from legivellum.identity import door
+from legivellum.identity.caller import Caller, Ground, Refusal
+from legivellum.identity.door import permitted, suspended
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
@@ -17,7 +17,7 @@ __all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "per
 
 
 class Authenticate(door.Authenticate, Protocol):
-    """`legivellum_identity.authenticator.Authenticator`, or a double of it."""
+    """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
 
     async def examine(self, shown: bytes) -> Caller | Refusal: ...
     def stands(self, issuer: str, kid: str | None, ground: Ground | None) -> bool: ...

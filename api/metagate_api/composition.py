@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
-from legivellum_http import tracing
-from legivellum_http.batching import Batcher, Shape
-from legivellum_identity.authenticator import Authenticator
-from legivellum_identity.keyring import KeyRing
-from legivellum_identity.penance import Penance
-from legivellum_identity.shared_secret import SharedSecret
-from legivellum_identity.signing import PacketSigner
-from legivellum_identity.tokens import TokenVerifier
+from legivellum.http import tracing
+from legivellum.http.batching import Batcher, Shape
+from legivellum.identity.authenticator import Authenticator
+from legivellum.identity.keyring import KeyRing
+from legivellum.identity.penance import Penance
+from legivellum.identity.shared_secret import SharedSecret
+from legivellum.identity.signing import PacketSigner
+from legivellum.identity.tokens import TokenVerifier
 from metagate_api.app import Application, create_app
 from metagate_api.callers import Directory
 from metagate_api.declared_files import DeclaredFiles

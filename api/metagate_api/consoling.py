@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from legivellum_http.edge import Edge
-from legivellum_http.exchange import Answer, Exchange
+from legivellum.http.edge import Edge
+from legivellum.http.exchange import Answer, Exchange
 from metagate_api.gate import Gate
 from metagate_api.past import explained_boot
 from metagate_console.app import Console

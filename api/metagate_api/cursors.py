@@ -5,8 +5,8 @@ import json
 from typing import Final
 from uuid import UUID
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import refuse
+from legivellum.http.codes import Code
+from legivellum.http.problems import refuse
 from metagate_store.rows import Cursor
 
 STARTUPS: Final = "startups"

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from legivellum_http.codes import Code
-from legivellum_http.exposition import exposed
-from legivellum_http.problems import SECURITY_HEADERS, refuse
+from legivellum.http.codes import Code
+from legivellum.http.exposition import exposed
+from legivellum.http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics, openapi
 from metagate_api.gate import Gate, gate_of, said
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from fastapi import Path, Request, Response
 from pydantic import BeforeValidator
 
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Exchange
-from legivellum_http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
-from legivellum_http.uuids import uuid_of
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Exchange
+from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
+from legivellum.http.uuids import uuid_of
 from metagate_api.callers import Authenticate, Caller, Door, credential_row, permitted, suspended
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from legivellum_http import strict_json
-from legivellum_http.codes import Code
-from legivellum_http.problems import Refused, refuse
-from legivellum_identity.caller import CLUSTER, Refusal
+from legivellum.http import strict_json
+from legivellum.http.codes import Code
+from legivellum.http.problems import Refused, refuse
+from legivellum.identity.caller import CLUSTER, Refusal
 from metagate_api.callers import Caller, credential_row
 from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
 

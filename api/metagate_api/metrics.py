@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from legivellum_http.exposition import LATENCY_BUCKETS
+from legivellum.http.exposition import LATENCY_BUCKETS
 
 REGISTRY = CollectorRegistry()
 

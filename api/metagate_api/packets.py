@@ -13,8 +13,8 @@ from uuid import UUID
 
 import structlog
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import Headers, refuse
+from legivellum.http.codes import Code
+from legivellum.http.problems import Headers, refuse
 from metagate_api import metrics
 from metagate_crds import packet
 from metagate_crds.canonical import canonical
@@ -118,7 +118,7 @@ SIGNATURE = b"metagate-packet-signature"
 
 
 class Signs(Protocol):
-    """`legivellum_identity.signing.PacketSigner`."""
+    """`legivellum.identity.signing.PacketSigner`."""
 
     @property
     def public_jwk(self) -> Mapping[str, str]: ...

@@ -10,10 +10,10 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from legivellum_http import strict_json
-from legivellum_http.codes import Code
-from legivellum_http.problems import Refused, refuse
-from legivellum_identity.reach import tenant_for, tenants_for
+from legivellum.http import strict_json
+from legivellum.http.codes import Code
+from legivellum.http.problems import Refused, refuse
+from legivellum.identity.reach import tenant_for, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
 from metagate_api.gate import (

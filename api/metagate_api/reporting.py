@@ -3,12 +3,12 @@
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from legivellum_http import strict_json
-from legivellum_http.batching import Batcher
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Answer, Exchange, json_answer
-from legivellum_http.problems import Refused, refuse
-from legivellum_http.uuids import uuid_of
+from legivellum.http import strict_json
+from legivellum.http.batching import Batcher
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Answer, Exchange, json_answer
+from legivellum.http.problems import Refused, refuse
+from legivellum.http.uuids import uuid_of
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import rfc3339

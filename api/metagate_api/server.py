@@ -12,14 +12,14 @@ import uvicorn
 from prometheus_client import start_http_server
 from pydantic import SecretStr
 
-from legivellum_http import journal
-from legivellum_http import serving as serving_
-from legivellum_http.collecting import settle
-from legivellum_http.exchange import App
-from legivellum_http.exposition import everywhere
-from legivellum_http.limits import Limits
-from legivellum_http.protocol import GuardedProtocol
-from legivellum_http.serving import added_up, bound, open_at_most, require_free, serve
+from legivellum.http import journal
+from legivellum.http import serving as serving_
+from legivellum.http.collecting import settle
+from legivellum.http.exchange import App
+from legivellum.http.exposition import everywhere
+from legivellum.http.limits import Limits
+from legivellum.http.protocol import GuardedProtocol
+from legivellum.http.serving import added_up, bound, open_at_most, require_free, serve
 from metagate_api import metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles

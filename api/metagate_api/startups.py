@@ -5,9 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import refuse
-from legivellum_identity.reach import tenant_for, tenants_for
+from legivellum.http.codes import Code
+from legivellum.http.problems import refuse
+from legivellum.identity.reach import tenant_for, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent

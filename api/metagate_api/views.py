@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import refuse
-from legivellum_identity.reach import tenant_for
+from legivellum.http.codes import Code
+from legivellum.http.problems import refuse
+from legivellum.identity.reach import tenant_for
 from metagate_api.callers import Caller
 from metagate_api.gate import Id, Key, caller_of, gate_of, said
 

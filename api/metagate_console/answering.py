@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from legivellum_http.exchange import Answer
-from legivellum_http.problems import Problem, jittered
+from legivellum.http.exchange import Answer
+from legivellum.http.problems import Problem, jittered
 from metagate_console.rendering import STATIC, rendered, static, version
 
 POLICY: Final = (

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from legivellum_http import correlation
-from legivellum_http.codes import Code
-from legivellum_http.deadline import Outer
-from legivellum_http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
-from legivellum_http.problems import Problem, Refused, refuse
-from legivellum_http.rate_limit import TokenBuckets
-from legivellum_identity.reach import tenants_for
+from legivellum.http import correlation
+from legivellum.http.codes import Code
+from legivellum.http.deadline import Outer
+from legivellum.http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
+from legivellum.http.problems import Problem, Refused, refuse
+from legivellum.http.rate_limit import TokenBuckets
+from legivellum.identity.reach import tenants_for
 from metagate_console import answering, pages
 from metagate_console.asking import Query, segments
 from metagate_console.page import Draw, Elsewhere, Visit

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import Problem, Refused, refuse
-from legivellum_http.uuids import uuid_of
-from legivellum_identity.reach import tenant_for, tenants_for
+from legivellum.http.codes import Code
+from legivellum.http.problems import Problem, Refused, refuse
+from legivellum.http.uuids import uuid_of
+from legivellum.identity.reach import tenant_for, tenants_for
 from metagate_console import drawing
 from metagate_console.asking import link
 from metagate_console.page import Elsewhere, Page, Visit

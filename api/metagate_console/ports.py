@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from legivellum_http.exchange import Answer, Exchange
-from legivellum_http.problems import Problem, Refused
-from legivellum_identity.caller import Caller, Ground
+from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.problems import Problem, Refused
+from legivellum.identity.caller import Caller, Ground
 from metagate_store.past import Boot
 from metagate_store.reading import Reader
 

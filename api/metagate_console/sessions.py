@@ -20,8 +20,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from legivellum_http.exchange import RawHeaders
-from legivellum_identity.caller import Caller, Ground
+from legivellum.http.exchange import RawHeaders
+from legivellum.identity.caller import Caller, Ground
 from metagate_store.rows import Credential
 
 SESSION: Final = "metagate_console"

@@ -6,11 +6,11 @@ Both are forms that only our own page can send: each carries a token made from a
 
 from typing import Any, Final
 
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Answer, Exchange
-from legivellum_http.problems import Refused, refuse
-from legivellum_identity.caller import Caller
-from legivellum_identity.door import permitted
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.problems import Refused, refuse
+from legivellum.identity.caller import Caller
+from legivellum.identity.door import permitted
 from metagate_console import answering
 from metagate_console.asking import Form, fields, link
 from metagate_console.ports import Ports

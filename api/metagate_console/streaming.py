@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 from uuid import UUID
 
-from legivellum_http.codes import Code
-from legivellum_http.exchange import Receive, Send, gone
-from legivellum_http.problems import Refused, refuse
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Receive, Send, gone
+from legivellum.http.problems import Refused, refuse
 from metagate_console.answering import HEADERS
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from legivellum_http.codes import Code
-from legivellum_http.problems import refuse
+from legivellum.http.codes import Code
+from legivellum.http.problems import refuse
 
 
 class Turns:

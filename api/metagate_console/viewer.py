@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from legivellum_identity.caller import reads_everywhere
+from legivellum.identity.caller import reads_everywhere
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
 from metagate_store.rows import Identity

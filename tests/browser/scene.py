@@ -16,7 +16,7 @@ import httpx
 from joserfc.jwk import ECKey
 from tests.integration.dev.running import Dev, resource
 
-from legivellum_identity.api_keys import MintedKey, mint
+from legivellum.identity.api_keys import MintedKey, mint
 from metagate_postgres.launching import EmbeddedPostgres
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "quickstart"

@@ -201,7 +201,7 @@ def test_no_password_is_in_a_url_or_an_argument(chart: Chart):
 @pytest.mark.parametrize("name", FORMS)
 def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
     """No container is given a variable that no process knows: a misspelt one would silently do nothing."""
-    known = {"PGPASSWORD", *re.findall(r"MEMORYGATE_[A-Z_]+", (ROOT / "api" / "memorygate" / "main.py").read_text())}
+    known = {"PGPASSWORD", *re.findall(r"MEMORYGATE_[A-Z_]+", (ROOT / "gates" / "memorygate" / "main.py").read_text())}
     for field in Settings.model_fields.values():
         alias = field.validation_alias
         known |= {alias} if isinstance(alias, str) else {str(choice) for choice in alias.choices}

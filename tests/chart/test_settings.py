@@ -22,7 +22,7 @@ def known() -> set[str]:
     found = {name for field in Settings.model_fields.values() for name in names(field)}
     for settings in (LedgerSettings, WriterSettings):
         found |= {f"METAGATE_{name.upper()}" for name in settings.model_fields}
-    for file in (ROOT / "api" / "metagate_cli").glob("*.py"):
+    for file in (ROOT / "cli" / "metagate_cli").glob("*.py"):
         text = file.read_text()
         found |= set(re.findall(r"METAGATE_[A-Z_]+", text))
     return found | CLIENT | LIBPQ | OPENTELEMETRY

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.kubernetes import Cluster, Object, eventually
 from tests.e2e.release import CHART, Release, account, declared, namespace, pod
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 from metagate_operator.cluster.admission.certificates import Material, issue
 
 SPARE = "spare"

@@ -19,7 +19,7 @@ from tests.faults.history import BROKEN, HUNG, Call, Operation
 from tests.faults.wire import Line, Response
 from tests.integration.api.town import Citizen
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from metagate_crds.canonical import canonical, digest
 from metagate_crds.packet import SHARED
 

@@ -12,8 +12,8 @@ from tests.faults.fairness import fairly
 from tests.faults.history import percentile
 from tests.faults.stage import Stage, Trial, stage
 
-from legivellum_postgres import migrating
-from legivellum_postgres.migrating import Migration
+from legivellum.postgres import migrating
+from legivellum.postgres.migrating import Migration
 from metagate_store.migrating import SCHEMA, migrate
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
@@ -244,7 +244,7 @@ async def test_f22_migration_behind_an_open_transaction(shared: Stage, monkeypat
     columns = "ALTER TABLE metagate.startup ADD COLUMN f22 text; ALTER TABLE metagate.startup DROP COLUMN f22"
     later = Migration(9000, "9000_f22", columns)
     known = migrating.migrations(SCHEMA)
-    monkeypatch.setattr("legivellum_postgres.migrating.migrations", lambda _schema: (*known, later))
+    monkeypatch.setattr("legivellum.postgres.migrating.migrations", lambda _schema: (*known, later))
     waited = []
 
     async def fault(_trial: Trial) -> None:

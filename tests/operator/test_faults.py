@@ -19,7 +19,7 @@ from tests.operator.fake_api_server import FakeApiServer
 from tests.operator.machinery import Tenancy
 from tests.operator.surfaces import Scripted, World, scripted_tenancy, until
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 
 LEVELS = 9_000
 FAILPOINTS = ("after_packets", "after_declared", "after_tables", "before_commit", "after_commit")

@@ -15,7 +15,7 @@ from tests.cluster.control_plane import ROOT, Cluster, eventually
 from tests.integration.api.processes import process as gate
 from tests.operator.machinery import METAGATE, Admission, Operator, Tenancy, plain_environment
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 from metagate_crds.crd_yaml import crd_documents
 from metagate_crds.kinds import GROUP, KINDS
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from legivellum_postgres.address import address
-from legivellum_postgres.errors import UnusableAddress
+from legivellum.postgres.address import address
+from legivellum.postgres.errors import UnusableAddress
 
 HIDDEN = "hunter2"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.integration.api.town import Town
 
-from legivellum_http import access_log
+from legivellum.http import access_log
 
 
 class Lines:

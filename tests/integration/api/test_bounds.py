@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.integration.api.town import Town
 
-from legivellum_http.strict_json import MAX_DEPTH, MAX_KEYS
+from legivellum.http.strict_json import MAX_DEPTH, MAX_KEYS
 
 PLAIN = {"component_key": "indexer_1"}
 

@@ -11,8 +11,8 @@ from tests.databases import Database
 from tests.integration.api.town import ISSUER, Citizen, Town, settings_for
 from tests.integration.store.worlds import row
 
-from legivellum_identity import api_keys
-from legivellum_identity.shared_secret import SharedSecret
+from legivellum.identity import api_keys
+from legivellum.identity.shared_secret import SharedSecret
 from metagate_api.server import serving
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.databases import Database
 from tests.integration.api.town import Town
 
-from legivellum_identity import api_keys
-from legivellum_identity.shared_secret import SharedSecret
+from legivellum.identity import api_keys
+from legivellum.identity.shared_secret import SharedSecret
 from metagate_api.settings import PUBLISHED_JWT_SECRET
 
 SQL = re.compile(

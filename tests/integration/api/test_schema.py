@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from tests.integration.api.town import settings_for
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from metagate_api.server import serving
 from metagate_store.migrating import migrate
 

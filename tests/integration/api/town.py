@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from tests.databases import Database
 from tests.integration.store.worlds import row
 
-from legivellum_identity import api_keys
-from legivellum_identity.shared_secret import SharedSecret
+from legivellum.identity import api_keys
+from legivellum.identity.shared_secret import SharedSecret
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.server import serving
 from metagate_api.settings import Settings

@@ -18,8 +18,8 @@ from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
 from tests.integration.store.worlds import row
 
-from legivellum_identity.api_keys import digest_of, mint
-from legivellum_identity.caller import Caller, Credential
+from legivellum.identity.api_keys import digest_of, mint
+from legivellum.identity.caller import Caller, Credential
 from metagate_api.server import serving
 from metagate_console.sessions import Cookies
 

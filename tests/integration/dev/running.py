@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from legivellum_identity.api_keys import MintedKey, mint
+from legivellum.identity.api_keys import MintedKey, mint
 
 HEAD = "apiVersion: metagate.legivellum.io/v1alpha1\n"
 

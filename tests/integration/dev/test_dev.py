@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey
 from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 from metagate_postgres.launching import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(120)

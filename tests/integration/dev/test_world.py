@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 
 pytestmark = pytest.mark.timeout(120)
 Living = tuple[Dev, World]

@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from ulid import ULID
 
-from legivellum_identity.caller import Caller, Credential, Reason, Refusal
+from legivellum.identity.caller import Caller, Credential, Reason, Refusal
 from memorygate.app import create_app
 from memorygate.gate import Gate
 from memorygate.ledger import Ledger

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.dev.running import Dev, World, principal
 from tests.integration.memorygate.town import free_port
 
-from legivellum_identity.api_keys import mint
+from legivellum.identity.api_keys import mint
 
 pytestmark = pytest.mark.timeout(120)
 

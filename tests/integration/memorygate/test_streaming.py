@@ -16,9 +16,9 @@ import pytest_asyncio
 import uvicorn
 from tests.integration.memorygate.conftest import LedgerDatabase, Peer, SelfDeclared, accepted, gate_on
 
-from legivellum_http.limits import Limits
-from legivellum_http.protocol import guarded
-from legivellum_http.serving import bound
+from legivellum.http.limits import Limits
+from legivellum.http.protocol import guarded
+from legivellum.http.serving import bound
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
 

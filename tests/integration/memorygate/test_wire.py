@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.memorygate.conftest import LedgerDatabase, SelfDeclared, accepted, gate_on, new_id, rows
 
-from legivellum_http.limits import Limits
-from legivellum_http.protocol import guarded
-from legivellum_http.serving import bound
+from legivellum.http.limits import Limits
+from legivellum.http.protocol import guarded
+from legivellum.http.serving import bound
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
 from memorygate.receipt import Draft
@@ -125,7 +125,7 @@ async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an
         def __getattr__(self, name: str) -> object:
             raise RuntimeError("nothing is told today")
 
-    for broken in ("memorygate.metrics.RECEIPTS", "memorygate.metrics.REQUESTS", "legivellum_http.access_log._log"):
+    for broken in ("memorygate.metrics.RECEIPTS", "memorygate.metrics.REQUESTS", "legivellum.http.access_log._log"):
         monkeypatch.setattr(broken, Broken())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(gate, SelfDeclared()).asgi), base_url="http://x"

@@ -15,7 +15,7 @@ import httpx
 from tests.integration.memorygate.conftest import LedgerDatabase, rows
 from tests.integration.store.worlds import Somebody, change_of, row
 
-from legivellum_identity import api_keys
+from legivellum.identity import api_keys
 from metagate_store.publishing import Publisher
 from metagate_store.reading import Reader
 from metagate_store.rows import BootstrapAnswer, ReportAnswer

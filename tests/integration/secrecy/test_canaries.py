@@ -20,8 +20,8 @@ from tests.integration.api.processes import free_port, wait_for
 from tests.integration.api.town import Citizen, Town, settings_for
 from tests.integration.dev.running import Dev, World, manifest, resource
 
-from legivellum_identity import api_keys
-from legivellum_identity.shared_secret import SharedSecret
+from legivellum.identity import api_keys
+from legivellum.identity.shared_secret import SharedSecret
 from metagate_api.catalogue import ENDPOINTS
 from metagate_store.publishing import Publisher
 

@@ -13,7 +13,7 @@ import pytest
 from tests.databases import Database
 from tests.integration.store.worlds import publish, somebody
 
-from legivellum_postgres.driver import translate
+from legivellum.postgres.driver import translate
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.errors import RowRefused, SchemaMismatch, StoreUnavailable
 from metagate_store.migrating import PROCESS_ROLES, migrate

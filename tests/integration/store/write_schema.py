@@ -1,4 +1,4 @@
-"""Write api/metagate_store/schema.sql anew from the migrations: `python -m tests.integration.store.write_schema`."""
+"""Write store/metagate_store/schema.sql anew from the migrations: `python -m tests.integration.store.write_schema`."""
 
 import asyncio
 

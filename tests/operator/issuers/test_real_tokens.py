@@ -20,8 +20,8 @@ from tests.integration.api.processes import started, wait_for
 from tests.integration.api.town import settings_for
 from tests.operator.machinery import Operator, Tenancy
 
-from legivellum_identity.caller import Reason, Refusal
-from legivellum_identity.tokens import TokenVerifier, Verified
+from legivellum.identity.caller import Reason, Refusal
+from legivellum.identity.tokens import TokenVerifier, Verified
 from metagate_api.server import serving
 from metagate_store.reading import Reader
 

@@ -25,7 +25,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the client and nothing else."""
     folder = tmp_path_factory.mktemp("alone")
     shutil.copytree(
-        ROOT / "api/metagate_client", folder / "metagate_client", ignore=shutil.ignore_patterns("__pycache__")
+        ROOT / "client/metagate_client", folder / "metagate_client", ignore=shutil.ignore_patterns("__pycache__")
     )
     return folder
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from legivellum_http.batching import Batcher, Shape
-from legivellum_http.deadline import DeadlineExceeded, Overloaded
+from legivellum.http.batching import Batcher, Shape
+from legivellum.http.deadline import DeadlineExceeded, Overloaded
 
 
 class Statements:

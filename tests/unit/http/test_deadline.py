@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from legivellum_http.deadline import DeadlineExceeded, Outer, Overloaded
+from legivellum.http.deadline import DeadlineExceeded, Outer, Overloaded
 
 
 async def test_work_in_time_is_answered() -> None:

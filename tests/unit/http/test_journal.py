@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from legivellum_http.journal import places
+from legivellum.http.journal import places
 
 
 @pytest.mark.invariant("INV-034")

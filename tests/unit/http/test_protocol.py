@@ -12,8 +12,8 @@ import pytest_asyncio
 import uvicorn
 from tests import corpora
 
-from legivellum_http.limits import Limits
-from legivellum_http.protocol import guarded
+from legivellum.http.limits import Limits
+from legivellum.http.protocol import guarded
 
 LIMITS = Limits(
     body_bytes=2_000,

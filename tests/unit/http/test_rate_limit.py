@@ -1,6 +1,6 @@
 """Token buckets, by a clock of our own."""
 
-from legivellum_http.rate_limit import TokenBuckets
+from legivellum.http.rate_limit import TokenBuckets
 
 
 class Clock:

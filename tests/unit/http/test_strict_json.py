@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legivellum_http import strict_json
-from legivellum_http.codes import Code
-from legivellum_http.problems import Refused
+from legivellum.http import strict_json
+from legivellum.http.codes import Code
+from legivellum.http.problems import Refused
 
 HOSTILE = [
     b"",

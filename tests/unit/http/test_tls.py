@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from legivellum_http import tls
+from legivellum.http import tls
 
 
 def issue(name: str) -> tuple[bytes, bytes]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.identity.issued import NOW, Changed, KeyRow
 
-from legivellum_identity.api_keys import MintedKey, mint, well_formed
-from legivellum_identity.caller import Credential, Reason, Refusal
-from legivellum_identity.keyring import KeyRing
+from legivellum.identity.api_keys import MintedKey, mint, well_formed
+from legivellum.identity.caller import Credential, Reason, Refusal
+from legivellum.identity.keyring import KeyRing
 
 
 def row(key: MintedKey, expires_at: datetime | None = None) -> KeyRow:

@@ -21,14 +21,14 @@ from tests.unit.identity.issued import (
     token,
 )
 
-from legivellum_identity import authenticator
-from legivellum_identity.api_keys import mint
-from legivellum_identity.authenticator import Authenticator, Caller, Credential, Pod, Reason, Refusal
-from legivellum_identity.caller import Ground
-from legivellum_identity.keyring import KeyRing
-from legivellum_identity.penance import Penance
-from legivellum_identity.shared_secret import SharedSecret
-from legivellum_identity.tokens import TokenVerifier
+from legivellum.identity import authenticator
+from legivellum.identity.api_keys import mint
+from legivellum.identity.authenticator import Authenticator, Caller, Credential, Pod, Reason, Refusal
+from legivellum.identity.caller import Ground
+from legivellum.identity.keyring import KeyRing
+from legivellum.identity.penance import Penance
+from legivellum.identity.shared_secret import SharedSecret
+from legivellum.identity.tokens import TokenVerifier
 
 TENANT = UUID("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11")
 KEY = mint()

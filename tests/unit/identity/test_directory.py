@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from legivellum_http.batching import Batcher
-from legivellum_identity.authenticator import Authenticator, Caller, Reason, Refusal
-from legivellum_identity.caller import Credential
-from legivellum_identity.keyring import KeyRing
+from legivellum.http.batching import Batcher
+from legivellum.identity.authenticator import Authenticator, Caller, Reason, Refusal
+from legivellum.identity.caller import Credential
+from legivellum.identity.keyring import KeyRing
 from metagate_api.callers import Directory
 from metagate_store import rows
 

@@ -4,10 +4,10 @@ import inspect
 import re
 from pathlib import Path
 
-from legivellum_identity import claims, compact, public_keys, shared_secret
-from legivellum_identity.caller import Reason, status_of
-from legivellum_identity.penance import Penance
-from legivellum_identity.tokens import TokenVerifier
+from legivellum.identity import claims, compact, public_keys, shared_secret
+from legivellum.identity.caller import Reason, status_of
+from legivellum.identity.penance import Penance
+from legivellum.identity.tokens import TokenVerifier
 from metagate_client import arguments, errors, settings
 from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_operator import jwks, key_sources

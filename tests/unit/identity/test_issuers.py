@@ -20,8 +20,8 @@ from tests.unit.identity.issued import (
     signers,
 )
 
-from legivellum_identity.issuers import IssuerRing
-from legivellum_identity.public_keys import ALGORITHMS, UnusableKeyError, public_key
+from legivellum.identity.issuers import IssuerRing
+from legivellum.identity.public_keys import ALGORITHMS, UnusableKeyError, public_key
 
 
 def without(jwk: dict[str, Any], *names: str, **changes: Any) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from tests.unit.identity.issued import (
     token,
 )
 
-from legivellum_identity.caller import Pod, Reason, Refusal
-from legivellum_identity.shared_secret import SharedSecret
-from legivellum_identity.tokens import TokenVerifier, Verified
+from legivellum.identity.caller import Pod, Reason, Refusal
+from legivellum.identity.shared_secret import SharedSecret
+from legivellum.identity.tokens import TokenVerifier, Verified
 
 ATTACKS = corpus.attacks()
 GOOD = corpus.good()

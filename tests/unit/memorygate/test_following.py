@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from legivellum_postgres.errors import SchemaMismatch, Unavailable
+from legivellum.postgres.errors import SchemaMismatch, Unavailable
 from memorygate import following
 from memorygate.following import IdentityFollower, LedgerFollower
 from memorygate.gate import Gate

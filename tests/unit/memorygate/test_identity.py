@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from legivellum_postgres.errors import Unavailable
+from legivellum.postgres.errors import Unavailable
 from memorygate.identity import Directory, Known, _beliefs
 
 ALICE = Known(uuid4(), "team", None, "alice", "principal", "Namespace", frozenset(), suspended=False)

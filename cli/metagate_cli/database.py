@@ -1,0 +1,85 @@
+"""Which database a command works on: one of our own in a directory, or one that was named; and each role's
+way into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from legivellum.postgres.address import address
+from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, migrate
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """DSNs by what they may do; `running` is False once a server of our own has ended by itself."""
+
+    owner: str
+    publisher: str
+    api: str
+    identity: str
+    running: Callable[[], bool] = lambda: True
+
+
+@asynccontextmanager
+async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
+    """A migrated database: embedded in `directory`, or the one at `url`, whose owner it names.
+
+    Raises:
+        PostgresError: the embedded server cannot start; says what to do.
+        StoreError: the database at `url` is away or not ours to migrate, or `url` is malformed.
+
+    """
+    if url is not None:
+        passwords = _passwords(directory)
+        owner = address(url, "--database-url")
+        await migrate(owner, passwords=passwords)
+        yield Database(
+            owner,
+            publisher=as_role(owner, PUBLISHER, passwords[PUBLISHER]),
+            api=as_role(owner, API, passwords[API]),
+            identity=as_role(owner, IDENTITY, passwords[IDENTITY]),
+        )
+        return
+    from metagate_postgres.launching import EmbeddedPostgres
+
+    server = EmbeddedPostgres(directory)
+    await asyncio.to_thread(server.start)
+    try:
+        await migrate(server.dsn(), passwords={role: server.password(role) for role in PROCESS_ROLES})
+        yield Database(
+            server.dsn(),
+            publisher=server.dsn(PUBLISHER),
+            api=server.dsn(API),
+            identity=server.dsn(IDENTITY),
+            running=lambda: server.running,
+        )
+    finally:
+        await asyncio.shield(asyncio.to_thread(server.stop))
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{place}"))
+
+
+def _passwords(directory: Path) -> dict[str, str]:
+    """Those of the process roles: made once, kept 0600."""
+    directory.mkdir(parents=True, exist_ok=True)
+    kept = directory / "roles.json"
+    try:
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        made = {role: secrets.token_urlsafe(24) for role in PROCESS_ROLES}
+        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(made, file)
+        return made

@@ -1,0 +1,98 @@
+"""`metagate dev`: the whole product on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metagate_cli.terminal import Stop
+
+if TYPE_CHECKING:
+    from metagate_api.settings import Settings
+
+
+def dev(
+    resources: Annotated[Path, typer.Option(help="Directory of declared resources (YAML); it is watched.")],
+    data_dir: Annotated[Path, typer.Option(help="Where the database keeps its files.")] = Path(".metagate/data"),
+    port: Annotated[
+        int | None, typer.Option(help="Port of the API; 0 takes a free one. Default: METAGATE_PORT or 8000.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API. Default: METAGATE_HOST or 127.0.0.1.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="Use this PostgreSQL, as its owner, instead of one in the data directory.")
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="`memorygate`: the receipt ledger too, on MEMORYGATE_PORT or 8001."),
+    ] = None,
+) -> None:
+    """Declare, compile, publish and serve on this machine, until Ctrl-C. A changed file is served at once."""
+    settings = local_settings(host, port)
+    beside = set(with_ or ())
+    if unknown := sorted(beside - {"memorygate"}):
+        raise typer.BadParameter(f"there is no {unknown[0]}, only memorygate", param_hint="--with")
+    run(_dev(resources, data_dir, settings, database_url, with_ledger=bool(beside)))
+
+
+def local_settings(host: str | None, port: int | None) -> Settings:
+    """The environment's settings with the command line's choices; logs for people on a terminal."""
+    from legivellum.http import journal
+    from metagate_api.settings import Settings
+
+    settings = Settings()
+    chosen: dict[str, object] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    if sys.stderr.isatty() and "log_format" not in settings.model_fields_set:
+        chosen["log_format"] = "console"
+    if "console" not in settings.model_fields_set:
+        chosen["console"] = True
+    settings = settings.model_copy(update=chosen)
+    journal.configure(settings)
+    return settings
+
+
+async def _dev(resources: Path, data: Path, settings: Settings, database_url: str | None, *, with_ledger: bool) -> None:
+    import structlog
+
+    from metagate_cli.machine import machine
+
+    log = structlog.stdlib.get_logger("metagate.dev")
+    must_be_a_directory(resources)
+    async with machine(resources, data, settings, database_url=database_url, with_ledger=with_ledger) as running:
+        log.info("serving", url=running.url, ledger=running.ledger_url, resources=str(resources), data=str(data))
+        await running.ended
+
+
+def must_be_a_directory(path: Path) -> None:
+    if not path.is_dir():
+        raise Stop(f"{path}: there is no such directory; `metagate quickstart` makes one with examples")
+
+
+def run(work: object) -> None:
+    """Run a coroutine until it ends or SIGINT or SIGTERM comes; both stop it in order."""
+    import structlog
+    import uvloop
+
+    async def until_signalled() -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        signalled = False
+
+        def stop() -> None:
+            nonlocal signalled
+            signalled = True
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not signalled:
+                raise
+            structlog.stdlib.get_logger("metagate.dev").info("stopped")
+
+    uvloop.run(until_signalled())

@@ -1,0 +1,96 @@
+"""`metagate dev --with memorygate`: the ledger beside everything else, and MetaGate's witness known to it.
+
+The witness is a Principal like any other (D-34), so it is declared like any other: as a file in the directory that is
+served, with the digest of a key that lies in the data directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from legivellum.identity.api_keys import digest_of, id_of, mint
+from memorygate.schema import WRITER, migrate_ledger
+from memorygate.server import serving
+from memorygate.settings import Settings
+from metagate_cli.database import Database, as_role
+from metagate_cli.terminal import Stop
+from metagate_crds.world import ObjectKey
+from metagate_operator.directory_writing import DirectoryWriter
+from metagate_operator.ledger_door import Access, HttpLedgerDoor
+from metagate_operator.ledger_settings import LedgerSettings
+from metagate_operator.relay import relay
+
+WITNESS = "ledger-witness"
+
+
+async def declared_witness(writer: DirectoryWriter, namespace: str, data: Path) -> Path:
+    """The file of the witness's key; the Principal is declared. Idempotent: the same key, the same resource.
+
+    Raises:
+        OSError: the directory cannot be written.
+
+    """
+    key_file, key = await asyncio.to_thread(_witness_key, data)
+    spec = {
+        "type": "service",
+        "rights": ["witness"],
+        "apiKeys": [{"id": id_of(key.encode()), "sha256": digest_of(key)}],
+    }
+    problems = await writer.write(ObjectKey("Principal", namespace, WITNESS), {"spec": spec})
+    if not isinstance(problems, bool):
+        raise Stop(f"the witness cannot be declared: {problems[0].message}")
+    return key_file
+
+
+@asynccontextmanager
+async def mirroring(found: Database, witness: Path | None) -> AsyncIterator[str | None]:
+    """Relay startups to a ledger beside us when there is a witness, else to the one that the environment names, else to
+    none. Yields the ledger's URL.
+
+    Raises:
+        OSError: the ledger's port is taken.
+
+    """
+    async with _ledger(found) if witness is not None else nullcontext() as url:
+        access = LedgerSettings().access if url is None else Access(url, api_key_file=witness)
+        if access is None:
+            yield None
+            return
+        relaying = asyncio.create_task(relay(found.publisher, HttpLedgerDoor(access)), name="relay")
+        try:
+            yield access.url
+        finally:
+            relaying.cancel()
+            await asyncio.gather(relaying, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _ledger(found: Database) -> AsyncIterator[str]:
+    """Serve the ledger out of the same database, as roles of its own."""
+    password = secrets.token_urlsafe(24)
+    await migrate_ledger(found.owner, passwords={WRITER: password})
+    settings = Settings().model_copy(
+        update={
+            "database_url": SecretStr(as_role(found.owner, WRITER, password)),
+            "identity_database_url": SecretStr(found.identity),
+        }
+    )
+    async with serving(settings) as url:
+        yield url
+
+
+def _witness_key(data: Path) -> tuple[Path, str]:
+    """Where it is and what it is; made at the first time, 0600."""
+    path = data / "keys" / f"{WITNESS}.key"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(mint().key + "\n")
+    return path, path.read_text(encoding="ascii").strip()

@@ -1,0 +1,84 @@
+"""The quickstart's working folder: a copy of the examples, and a key for two of their Principals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from metagate_cli.terminal import UNABLE, Stop
+
+KEYED: Final = ("indexer", "admin")
+
+
+class World:
+    """`<folder>/resources` is the person's, `<folder>/data` is ours; keys are in `<folder>/data/keys`, 0600."""
+
+    def __init__(self, folder: Path) -> None:
+        self.resources = folder / "resources"
+        self.data = folder / "data"
+
+    def prepare(self) -> bool:
+        """Copy the examples and mint keys where there are none. True when the examples were copied now.
+
+        Raises:
+            Stop: the examples are not installed, or a Principal can be given no key.
+
+        """
+        fresh = not self.resources.exists()
+        keys = self.data / "keys"
+        keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if fresh:
+            draft = Path(tempfile.mkdtemp(prefix=".resources-", dir=self.resources.parent))
+            try:
+                shutil.copytree(examples(), draft, dirs_exist_ok=True)
+                draft.chmod(0o755)
+                for name in KEYED:
+                    (keys / f"{name}.key").unlink(missing_ok=True)  # belongs to declarations that are gone
+                    self._key(draft, name)
+                draft.replace(self.resources)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        else:
+            for name in KEYED:
+                if not (keys / f"{name}.key").exists():
+                    self._key(self.resources, name)
+        return fresh
+
+    def _key(self, resources: Path, name: str) -> None:
+        """Mint a key, declare its digest, then keep the key."""
+        from legivellum.identity.api_keys import mint
+
+        file = resources / "principals" / f"{name}.yaml"
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        place = "  apiKeys: []\n" if "  apiKeys: []\n" in text else "  apiKeys:\n"
+        if place not in text:
+            raise Stop(
+                f"no key for {name} in {self.data}/keys and no `apiKeys:` in {file} to declare one: "
+                f"move {self.resources.parent} away to start anew",
+                code=UNABLE,
+            )
+        key = mint()
+        declared = f'  apiKeys:\n  - {{id: {key.id}, sha256: "{key.sha256}"}}\n'
+        draft = file.with_name(f".{file.name}.new")
+        draft.write_text(text.replace(place, declared, 1), encoding="utf-8")
+        kept = self.data / "keys" / f"{name}.key"
+        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(key.key + "\n")
+        draft.replace(file)
+
+
+def examples() -> Path:
+    """The quickstart's examples, in a source checkout or beside an installed wheel."""
+    places = (
+        Path(__file__).resolve().parents[2] / "examples" / "quickstart",
+        Path(sysconfig.get_path("data")) / "share" / "metagate" / "examples" / "quickstart",
+    )
+    for place in places:
+        if place.is_dir():
+            return place
+    raise Stop("the examples are not installed: run this from a source checkout", code=UNABLE)

@@ -1,0 +1,26 @@
+"""Who is speaking: the identity package's answer in the ledger's words."""
+
+from legivellum.http.exchange import Exchange
+from legivellum.http.rate_limit import TokenBuckets
+from legivellum.identity import door
+from legivellum.identity.caller import Caller
+from legivellum.identity.door import Authenticate, permitted
+from memorygate import metrics
+
+__all__ = ["Authenticate", "Caller", "Door", "permitted"]
+
+
+class Door(door.Door):
+    """Lets requests in, and counts by reason what it refuses."""
+
+    def __init__(self, authenticator: Authenticate, buckets: TokenBuckets) -> None:
+        super().__init__(
+            authenticator,
+            buckets,
+            refused=lambda reason: metrics.AUTH_FAILURES.labels(reason.value).inc(),
+            limited=metrics.RATE_LIMITED.inc,
+        )
+
+    async def reader(self, exchange: Exchange) -> Caller:
+        """The caller of a request without a body."""
+        return permitted(await self.admit(exchange))

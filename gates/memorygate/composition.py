@@ -1,0 +1,54 @@
+"""One serving process, put together from settings: identity, followers, application."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+from legivellum.http import tracing
+from legivellum.identity.authenticator import Authenticator
+from legivellum.identity.keyring import KeyRing
+from legivellum.identity.penance import Penance
+from legivellum.identity.tokens import TokenVerifier
+from memorygate.app import Application, create_app
+from memorygate.following import IdentityFollower, LedgerFollower, following
+from memorygate.gate import Gate
+from memorygate.identity import Directory, IdentityReader
+from memorygate.ledger import Ledger
+from memorygate.schema import needed
+from memorygate.settings import Settings
+from memorygate.signatures import Signers
+
+
+def compose(settings: Settings) -> Application:
+    """An application that connects by itself when it starts to serve. Raises SignersUnreadable, UnusableAddress."""
+    ledger_dsn, identity_dsn = settings.dsn, settings.identity_dsn
+    spans = tracing.traces("memorygate", settings)
+    signers = Signers.none() if settings.signers_file is None else Signers.from_file(Path(settings.signers_file))
+    directory = Directory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
+    authenticator = Authenticator(
+        keys=KeyRing(),
+        tokens=TokenVerifier(audience=settings.audience),
+        directory=directory,
+        api_key_header=settings.api_key_header,
+        # The directory answers from memory: remembering its answers a second time would only make them older.
+        identity_ttl=0.0,
+        penance=Penance(),
+    )
+
+    async def ledger() -> Ledger:
+        return await Ledger.connect(ledger_dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8)
+
+    async def identity() -> IdentityReader:
+        return await IdentityReader.connect(identity_dsn)
+
+    @asynccontextmanager
+    async def lifespan(gate: Gate) -> AsyncIterator[None]:
+        followers = (
+            LedgerFollower(gate, ledger, needed=needed()),
+            IdentityFollower(gate, authenticator, directory, identity),
+        )
+        async with following(*followers, gate), spans.sending() if spans else nullcontext():
+            yield
+
+    return create_app(Gate(settings, signers), authenticator, lifespan=lifespan, traces=spans)

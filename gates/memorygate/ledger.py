@@ -1,0 +1,262 @@
+"""What the gate asks its database: one method, one statement. Role `memorygate_writer`, which touches no table.
+
+Every expected outcome of an append is a value (`Outcome`), never an exception: many receipts share one statement and
+one commit, and one of them must never spoil the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+import asyncpg
+
+from legivellum.postgres.driver import translated
+from legivellum.postgres.pool import open_pool
+from memorygate.canonical import digest
+from memorygate.receipt import Receipt, form_of
+from memorygate.rights import Right
+
+Position = tuple[datetime, str]
+"""Where a page ended: ledger clock, then id."""
+
+START: Position = (datetime.min.replace(tzinfo=UTC), "")
+
+
+class Outcome(StrEnum):
+    STORED = "STORED"
+    REPLAYED = "REPLAYED"
+    """The same receipt again, or the same work under the same dedupe_key: the first answer."""
+    RECEIPT_CONFLICT = "RECEIPT_CONFLICT"
+    DEDUPE_CONFLICT = "DEDUPE_CONFLICT"
+    MAY_NOT_OPEN = "MAY_NOT_OPEN"
+    NOT_FOR_OTHERS = "NOT_FOR_OTHERS"
+    NOT_CUSTODIAN = "NOT_CUSTODIAN"
+    NOT_ITS_PRINCIPAL = "NOT_ITS_PRINCIPAL"
+    OBLIGATION_NOT_ACCEPTED = "OBLIGATION_NOT_ACCEPTED"
+    OBLIGATION_ALREADY_TERMINATED = "OBLIGATION_ALREADY_TERMINATED"
+    TASK_MISMATCH = "TASK_MISMATCH"
+
+
+class Entry(NamedTuple):
+    """One receipt as `memorygate.append` takes it; the order is that of its parameters. What it does not have is ''."""
+
+    tenant: str
+    receipt_id: str
+    kind: str
+    phase: str
+    right: str
+    emitter: str
+    task_id: str
+    parent_task_id: str
+    obligation_id: str
+    principal_ai: str
+    recipient_ai: str
+    status: str
+    caused_by: str
+    dedupe_key: str
+    dedupe_digest: bytes
+    due_at: str
+    body: str
+    digest: bytes
+    signature: str
+
+
+class Appended(NamedTuple):
+    outcome: Outcome
+    receipt_id: str
+    stored_at: datetime
+    root_task_id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A receipt as the ledger keeps it. `body` is its canonical form."""
+
+    receipt_id: str
+    stored_at: datetime
+    root_task_id: str
+    position: int
+    digest: bytes
+    chain: bytes
+    signature: str | None
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open obligation, and the receipt that put it into its custodian's inbox."""
+
+    obligation_id: str
+    kind: str
+    task_id: str
+    principal_ai: str
+    opened_at: datetime
+    opened_by: str
+    moved_by: str
+    custody_at: datetime
+    due_at: datetime | None
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    receipts: int
+    obligations: int
+    succeeded: int
+    failed: int
+    canceled: int
+    startups: int
+    startups_ready: int
+    startups_failed: int
+    oldest_open: datetime | None
+    overdue: int
+    latest: datetime | None
+
+
+class Mark(NamedTuple):
+    """A place in the stream: the transaction that wrote a receipt, and the receipt's time within it."""
+
+    written_by: int
+    microseconds: int
+
+
+def entry(receipt: Receipt, right: Right) -> Entry:
+    fields = receipt.fields
+    key = fields["dedupe_key"]
+    return Entry(
+        fields["tenant_id"],
+        fields["receipt_id"],
+        fields["kind"],
+        fields["phase"],
+        right.value,
+        fields["emitter"],
+        fields["task_id"],
+        fields["parent_task_id"] or "",
+        fields["obligation_id"],
+        fields["principal_ai"],
+        fields["recipient_ai"],
+        fields["status"],
+        fields["caused_by_receipt_id"] or "",
+        key or "",
+        # The same work sent again under its key comes with a new id, and from another clock.
+        b"" if key is None else digest(form_of(fields, without={"receipt_id", "created_at"})),
+        _due(fields["metadata"]) if fields["phase"] == "accepted" else "",
+        receipt.form.decode(),
+        digest(receipt.form),
+        "" if receipt.signature is None else f"{receipt.signature.key_id}:{receipt.signature.value}",
+    )
+
+
+def _due(metadata: dict[str, Any]) -> str:
+    """`metadata.deadline_at`, where somebody gave one: counted when it has passed, and nothing else (INV-060)."""
+    said = metadata.get("deadline_at")
+    if not isinstance(said, str):
+        return ""
+    try:
+        moment = datetime.fromisoformat(said)
+    except ValueError:
+        return ""
+    return "" if moment.tzinfo is None else moment.isoformat()
+
+
+_PARAMETERS = ["$1::text[]::uuid[]", *(f"${place}" for place in range(2, len(Entry._fields) + 1))]
+_APPEND = f"SELECT * FROM memorygate.append({', '.join(_PARAMETERS)})"  # noqa: S608 - numbers of ours
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+class Ledger:
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, dsn: str, *, size: int = 4, query_timeout: float = 0.8) -> Self:
+        """Raises Unavailable."""
+        return cls(await open_pool(dsn, size=size, query_timeout=query_timeout, name="memorygate"))
+
+    async def close(self) -> None:
+        self._pool.terminate()
+
+    @translated
+    async def append(self, entries: Sequence[Entry]) -> list[Appended]:
+        """One answer for each, in their order. What was refused carries no meaning but its outcome."""
+        rows = await self._pool.fetch(_APPEND, *map(list, zip(*entries, strict=True)))
+        answers: list[Appended | None] = [None] * len(entries)
+        for ordinal, outcome, receipt_id, stored_at, root, position in rows:
+            answers[ordinal - 1] = Appended(Outcome(outcome), receipt_id, stored_at, root, position)
+        assert all(answers)
+        return [answer for answer in answers if answer is not None]
+
+    @translated
+    async def receipt(self, tenant: UUID, receipt_id: str) -> Stored | None:
+        row = await self._pool.fetchrow("SELECT * FROM memorygate.receipt($1, $2)", tenant, receipt_id)
+        return None if row is None else Stored(*row)
+
+    @translated
+    async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> list[Stored]:
+        query = "SELECT * FROM memorygate.task_receipts($1, $2, $3, $4, $5)"
+        return [Stored(*row) for row in await self._pool.fetch(query, tenant, task_id, *after, most)]
+
+    @translated
+    async def chain(self, tenant: UUID, receipt_id: str, *, most: int) -> list[Stored]:
+        """Where it came from and what it caused, by ledger time; empty when there is no such receipt."""
+        query = "SELECT * FROM memorygate.chain_receipts($1, $2, $3)"
+        return [Stored(*row) for row in await self._pool.fetch(query, tenant, receipt_id, most)]
+
+    @translated
+    async def inbox(
+        self,
+        tenant: UUID,
+        custodian: str,
+        *,
+        kind: str = "obligation",
+        task_id: str | None = None,
+        principal_ai: str | None = None,
+        after: Position = START,
+        most: int = 100,
+    ) -> list[Open]:
+        rows = await self._pool.fetch(
+            "SELECT * FROM memorygate.inbox($1, $2, $3, $4, $5, $6, $7, $8)",
+            tenant, custodian, kind, task_id, principal_ai, *after, most,
+        )  # fmt: skip
+        return [Open(*row) for row in rows]
+
+    @translated
+    async def settled(self) -> Mark:
+        """Before this, nothing can appear any more."""
+        return Mark(int(await self._pool.fetchval("SELECT memorygate.settled()::text")), 0)
+
+    @translated
+    async def stream(self, tenant: UUID, after: Mark, *, most: int) -> list[tuple[Mark, Stored]]:
+        """What was stored after a mark and can no longer be overtaken, in the order of the stream."""
+        rows = await self._pool.fetch(
+            "SELECT written_by::text, receipt_id, stored_at, root_task_id, position, digest, chain, signature, body "
+            "FROM memorygate.stream($1, $2::text::xid8, $3, $4)",
+            tenant,
+            str(after.written_by),
+            _moment(after.microseconds),
+            most,
+        )
+        return [(Mark(int(row[0]), microseconds(row[2])), Stored(*list(row)[1:])) for row in rows]
+
+    @translated
+    async def summary(self, tenant: UUID) -> Summary:
+        return Summary(*await self._pool.fetchrow("SELECT * FROM memorygate.summary($1)", tenant))
+
+    @translated
+    async def schema_version(self) -> int:
+        return int(await self._pool.fetchval("SELECT schema_version FROM memorygate.state()") or 0)
+
+
+def _moment(microseconds_: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds_)

@@ -1,0 +1,168 @@
+"""POST /receipts and POST /receipts/batch: the only ways into the ledger.
+
+The order of refusals is D-42's: credential, body, permission, custody. What the body may not say about itself (tenant
+and emitter belong to the credential, D-07) is a 403 and never corrected silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from legivellum.http import strict_json
+from legivellum.http.batching import Batcher, Shape
+from legivellum.http.codes import MEANINGS, Code
+from legivellum.http.deadline import Outer
+from legivellum.http.exchange import Answer, Exchange, json_answer
+from legivellum.http.problems import Refused, refuse
+from memorygate import metrics
+from memorygate.answers import acknowledged, rendered
+from memorygate.callers import Caller, Door, permitted
+from memorygate.gate import Gate
+from memorygate.ledger import Appended, Entry, Outcome, entry
+from memorygate.phase_rules import Finding
+from memorygate.receipt import Receipt, examine
+from memorygate.rights import Right, right_to_emit, role_of
+
+_SHOWN_FINDINGS: Final = 40
+
+REFUSALS: Final = {
+    Outcome.RECEIPT_CONFLICT: (Code.RECEIPT_CONFLICT, "receipt_id: another receipt is stored under this id."),
+    Outcome.DEDUPE_CONFLICT: (Code.DEDUPE_CONFLICT, "dedupe_key: this emitter used it for something else."),
+    Outcome.MAY_NOT_OPEN: (
+        Code.MAY_NOT_EMIT,
+        "obligation_id: there is no such obligation, and only principals and delegates open one.",
+    ),
+    Outcome.NOT_FOR_OTHERS: (
+        Code.EMITTER_MISMATCH,
+        "principal_ai: a principal opens obligations of its own; on behalf of others a delegate does.",
+    ),
+    Outcome.NOT_CUSTODIAN: (Code.NOT_CUSTODIAN, "obligation_id: somebody else has custody."),
+    Outcome.NOT_ITS_PRINCIPAL: (Code.EMITTER_MISMATCH, "principal_ai: the obligation belongs to another principal."),
+    Outcome.OBLIGATION_NOT_ACCEPTED: (Code.OBLIGATION_NOT_ACCEPTED, "obligation_id: nobody has accepted it."),
+    Outcome.OBLIGATION_ALREADY_TERMINATED: (
+        Code.OBLIGATION_ALREADY_TERMINATED,
+        "obligation_id: it was completed; what is over stays over.",
+    ),
+    Outcome.TASK_MISMATCH: (Code.TASK_MISMATCH, "task_id: the obligation belongs to another task."),
+}
+
+_NOBODY = ("00000000-0000-0000-0000-000000000000", "nobody")
+
+
+def named(findings: Sequence[Finding]) -> str:
+    """Every bad field in one sentence each; a hostile body does not get a long answer."""
+    said = "; ".join(map(str, findings[:_SHOWN_FINDINGS]))
+    return said if len(findings) <= _SHOWN_FINDINGS else f"{said}; and {len(findings) - _SHOWN_FINDINGS} more"
+
+
+def examined(sent: Any, caller: Caller | Refused) -> Receipt:
+    """Raises INVALID_RECEIPT (422), naming every bad field."""
+    if not isinstance(sent, dict):
+        raise refuse(Code.INVALID_RECEIPT, "A receipt must be a JSON object.")
+    tenant, emitter = _NOBODY if isinstance(caller, Refused) else (str(caller.tenant), caller.principal_key)
+    receipt = examine(sent, tenant=tenant, emitter=emitter)
+    if isinstance(receipt, Receipt):
+        return receipt
+    raise refuse(Code.INVALID_RECEIPT, named(receipt))
+
+
+def authorised(gate: Gate, receipt: Receipt, caller: Caller) -> Entry:
+    """The receipt as it goes to the database. Raises the 403s that need no look at custody."""
+    fields = receipt.fields
+    role = role_of(caller.type, caller.rights)
+    if fields["tenant_id"] != str(caller.tenant) and role != "witness":
+        raise refuse(Code.TENANT_MISMATCH, "tenant_id: is not the credential's.")
+    if fields["emitter"] != caller.principal_key:
+        raise refuse(Code.EMITTER_MISMATCH, "emitter: is not the credential's principal.")
+    right = right_to_emit(role, fields["kind"], fields["phase"])
+    if right is Right.NONE:
+        raise refuse(Code.MAY_NOT_EMIT, f"phase: a {role} may not emit {fields['kind']}/{fields['phase']}.")
+    wrong = gate.signers.judge(fields["tenant_id"], fields["emitter"], receipt.form, receipt.signature)
+    if wrong is not None:
+        raise refuse(Code.SIGNATURE_REFUSED, f"signature: {wrong}")
+    return entry(receipt, right)
+
+
+class Post:
+    """One receipt. 201 stored, 200 replayed."""
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        self._gate = gate
+        self._door = door
+        settings = gate.settings
+        self._batcher: Batcher[Entry, Appended] = Batcher(
+            self._append, name="append", shape=Shape(queue=settings.queue)
+        )
+
+    async def __call__(self, exchange: Exchange) -> Answer:
+        caller = await self._door.admit(exchange)
+        exchange.require_json()
+        receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
+        asked = authorised(self._gate, receipt, permitted(caller))
+        answer = await self._batcher.ask(asked, exchange.deadline)
+        if answer.outcome in REFUSALS:
+            raise refuse(*REFUSALS[answer.outcome])
+        said = acknowledged(asked, answer)
+        if answer.outcome is Outcome.REPLAYED:
+            return json_answer(200, said, (b"idempotency-replayed", b"true"))
+        return json_answer(201, said, (b"location", b"/receipts/" + answer.receipt_id.encode()))
+
+    async def _append(self, entries: Sequence[Entry]) -> list[Appended]:
+        return await appended(self._gate, entries)
+
+
+class PostBatch:
+    """Many receipts in one transaction, each answered by itself: what a relay needs after an outage."""
+
+    def __init__(self, gate: Gate, door: Door, *, in_flight: int = 2) -> None:
+        self._gate = gate
+        self._door = door
+        self._outer = Outer(gate.settings.deadline_seconds)
+        self._turns = asyncio.Semaphore(in_flight)
+
+    async def __call__(self, exchange: Exchange) -> Answer:
+        caller = await self._door.admit(exchange)
+        exchange.require_json()
+        most = self._gate.settings.batch_receipts
+        body = strict_json.parse(await exchange.body(self._gate.settings.body_bytes), max_keys=most * 200, max_depth=34)
+        if not isinstance(body, dict) or set(body) != {"receipts"} or not isinstance(body["receipts"], list):
+            raise refuse(Code.INVALID_REQUEST, "The body must be an object with one member, receipts: a list.")
+        if not 0 < len(body["receipts"]) <= most:
+            raise refuse(Code.INVALID_REQUEST, f"receipts: must hold 1 to {most} receipts.")
+        speaker = permitted(caller)
+        items = [b""] * len(body["receipts"])
+        asked: list[tuple[int, Entry]] = []
+        for place, sent in enumerate(body["receipts"]):
+            try:
+                asked.append((place, authorised(self._gate, examined(sent, speaker), speaker)))
+            except Refused as refused:
+                items[place] = _refused(refused.problem.code, refused.problem.detail)
+        if asked:
+            for (place, one), answer in zip(
+                asked, await self._outer.run(self._append(asked), name="batch"), strict=True
+            ):
+                items[place] = (
+                    _refused(*REFUSALS[answer.outcome])
+                    if answer.outcome in REFUSALS
+                    else b'{"status":%d,' % (200 if answer.outcome is Outcome.REPLAYED else 201)
+                    + acknowledged(one, answer)[1:]
+                )
+        return json_answer(200, b'{"items":[%s]}' % b",".join(items))
+
+    async def _append(self, asked: Sequence[tuple[int, Entry]]) -> list[Appended]:
+        async with self._turns:
+            return await appended(self._gate, [one for _, one in asked])
+
+
+async def appended(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
+    metrics.BATCH_ROWS.observe(len(entries))
+    answers = await gate.ledger.append(entries)
+    metrics.stored((one.kind, answer.outcome.value) for one, answer in zip(entries, answers, strict=True))
+    return answers
+
+
+def _refused(code: Code, detail: str) -> bytes:
+    meaning = MEANINGS[code]
+    return rendered({"status": meaning.status, "code": code.value, "title": meaning.title, "detail": detail})

@@ -1,0 +1,41 @@
+"""The ledger's schema: its files, its roles, what is set on them."""
+
+from collections.abc import Mapping
+
+from legivellum.postgres.migrating import Migrated, Schema, migrate, needed_version
+
+OWNER = "memorygate_owner"
+WRITER = "memorygate_writer"
+AUDITOR = "memorygate_auditor"
+
+# Below the request's deadline, in the order lock < statement < query < deadline (DESIGN §3 rule 6). A writer may wait
+# longer for a lock than MetaGate's does: two batches of one root task follow each other, they do not fail.
+_WRITING = {
+    "lock_timeout": "300ms",
+    "statement_timeout": "700ms",
+    "idle_in_transaction_session_timeout": "1s",
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
+    "jit": "off",
+}
+_AUDITING = {"default_transaction_read_only": "on", "jit": "off"}
+
+LEDGER = Schema(
+    name="memorygate",
+    package="memorygate",
+    lock=0x6D656D6F_72796761,
+    owner=OWNER,
+    roles={WRITER: _WRITING, AUDITOR: _AUDITING},
+)
+MONTHS_AHEAD = 12
+"""How many partitions are kept ready. What comes later, or with an odd ULID, goes to the default partition."""
+
+
+async def migrate_ledger(dsn: str, *, passwords: Mapping[str, str] | None = None) -> Migrated:
+    return await migrate(
+        LEDGER, dsn, passwords=passwords, finally_run=(f"SELECT memorygate.prepare_partitions({MONTHS_AHEAD})",)
+    )
+
+
+def needed() -> int:
+    return needed_version(LEDGER)

@@ -1,0 +1,1 @@
+"""What every gate is made of."""

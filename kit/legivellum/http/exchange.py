@@ -1,0 +1,123 @@
+"""One request and its answer, as the hot routes see them: raw headers in, bytes out, no framework between."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+from legivellum.http.codes import Code
+from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Problem, refuse
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+RawHeaders = list[tuple[bytes, bytes]]
+
+_BODILESS = frozenset({204, 304})
+_JSON_MEDIA = re.compile(rb'application/json(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*\Z', re.IGNORECASE)
+
+
+class ClientGone(Exception):  # noqa: N818  # nobody is left to read an error
+    """The client went away before its request was complete."""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: RawHeaders
+    body: bytes
+
+
+class Exchange:
+    """A request being answered. `deadline` is the loop's time by which its answer is due."""
+
+    __slots__ = (
+        "code", "deadline", "headers", "method", "path", "reason", "receive", "request_id", "scope", "seconds", "who",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, *, request_id: str, seconds: float) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: RawHeaders = scope["headers"]
+        self.request_id = request_id
+        self.seconds = seconds
+        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.who: tuple[str, str] | None = None
+        """(tenant, principal_key) once known: for the access log, like the next two."""
+        self.code: Code | None = None
+        """Why it was refused."""
+        self.reason: str | None = None
+        """What was wrong with its credential; never any part of it."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The one value of a header; MALFORMED_REQUEST when it was sent several times."""
+        values = [value for key, value in self.headers if key == name]
+        if len(values) > 1:
+            raise refuse(Code.MALFORMED_REQUEST, f"The header {name.decode()} was sent more than once.")
+        return values[0] if values else None
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. A client that is slow with it (the protocol bounds how slow) starts the deadline anew."""
+        message = await self.receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+        else:
+            body = await self._collect(message, limit)
+            self.deadline = asyncio.get_running_loop().time() + self.seconds
+        if len(body) > limit:
+            raise too_large(limit)
+        return body
+
+    async def _collect(self, message: Message, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] != "http.request":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+            message = await self.receive()
+
+    async def send(self, answer: Answer, send: Send) -> None:
+        """The answer with this request's id, without a body where HTTP wants none (RFC 9110 §6.4.1)."""
+        answer.headers.append((b"x-request-id", self.request_id.encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        bodiless = answer.status in _BODILESS or self.method == "HEAD"
+        await send({"type": "http.response.body", "body": b"" if bodiless else answer.body})
+
+    def require_json(self) -> None:
+        """Refuses any media type but application/json in UTF-8 (415)."""
+        media = self.header(b"content-type")
+        if media is None or not _JSON_MEDIA.match(media):
+            raise refuse(Code.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
+
+
+def too_large(limit: int) -> Exception:
+    return refuse(Code.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
+
+
+async def gone(receive: Receive) -> None:
+    """Until the client is: for answers that last."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
+    return Answer(
+        status,
+        [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *SECURITY_HEADERS, *headers],
+        body,
+    )
+
+
+def problem_answer(problem: Problem) -> Answer:
+    body = problem.body()
+    return Answer(problem.status, problem.all_headers(len(body)), body)

@@ -1,0 +1,55 @@
+"""What every gate's metrics have in common: one exposition for however many workers, and how answers are counted.
+
+With several workers prometheus-client's multiprocess mode adds them up (`PROMETHEUS_MULTIPROC_DIR`, set by the server
+before anything is imported).
+"""
+
+import os
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+
+from legivellum.http.exchange import Answer, Exchange
+
+MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    content_type: str
+    body: bytes
+
+
+def everywhere(own: CollectorRegistry) -> CollectorRegistry:
+    """The metrics of this process, or of all workers in multiprocess mode."""
+    if MULTIPROCESS_DIRECTORY not in os.environ:  # noqa: TID251  # prometheus-client's own switch
+        return own
+    added_up = CollectorRegistry()
+    multiprocess.MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
+    return added_up
+
+
+def exposed(own: CollectorRegistry) -> Exposition:
+    return Exposition(CONTENT_TYPE_LATEST, generate_latest(everywhere(own)))
+
+
+class RouteMetrics:
+    """Counts answers. Children are looked up once per (route, status): resolving labels costs more than counting."""
+
+    def __init__(self, requests: Counter, latency: Histogram) -> None:
+        self._requests = requests
+        self._latency = latency
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+
+    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+        route = exchange.scope.get("route_path", "other")
+        key = (route, answer.status)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._requests.labels(route, str(answer.status))
+            self._histograms.setdefault(route, self._latency.labels(route))
+        counter.inc()
+        self._histograms[route].observe(seconds)

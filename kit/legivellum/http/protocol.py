@@ -1,0 +1,289 @@
+"""The edge guard at the socket: uvicorn's httptools protocol with limits, clocks and one reading of every request.
+
+uvicorn bounds neither bodies nor time, and answers what it cannot parse in the middle of somebody else's answer.
+llhttp (strict) already refuses Content-Length beside Transfer-Encoding, duplicate or odd lengths, obs-fold, bare LF
+and malformed chunks. What it lets pass and two HTTP implementations may read differently is refused here: trailers
+(they would join the headers), codings before `chunked`, chunked HTTP/1.0, several or no Host, other versions, an
+upgrade with a body. Everything a refusal says is problem+json; a request whose bytes are wrong costs no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from legivellum.http.codes import Code
+from legivellum.http.joining import JoinedWrites
+from legivellum.http.limits import Limits
+from legivellum.http.problems import Problem
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+__all__ = ["GuardedProtocol", "guarded"]
+
+_CHUNK_OVERHEAD = 4
+"""Raw bytes a chunked body may take per byte of the limit; chunk extensions are free text that no parser counts."""
+
+
+class _Phase(Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+
+
+class _Stop(Exception):  # noqa: N818  # unwinds the parser's C callbacks, is never seen outside
+    """Raised inside a parser callback after the refusal was noted."""
+
+
+def guarded(limits: Limits) -> type[GuardedProtocol]:
+    """A protocol class with these limits, for `uvicorn.Config(http=…)`."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = _Phase.IDLE
+        self._deaf = False  # what still arrives is discarded
+        self._refusal: Problem | None = None
+        self._active: RequestResponseCycle | None = None
+        self._raw_head = self._raw_body = self._body = self._head = 0
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_phase: _Phase | None = None
+        self._writing: asyncio.TimerHandle | None = None
+
+    # ── connection ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._answers = JoinedWrites(transport, self.loop)
+        if len(self.connections) > self.limits.connections:
+            self._answer(Problem(Code.OVERLOADED, "Too many connections."))
+            return
+        self._clock = self.loop.call_later(self.limits.idle_seconds, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clock()
+        if self._writing is not None:
+            self._writing.cancel()
+        active = self._active
+        if active is not None and not active.response_complete:
+            active.disconnected = True
+            active.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._deaf:
+            return
+        within_body = self._phase is _Phase.BODY
+        if within_body:
+            self._raw_body += len(data)
+        else:
+            self._raw_head += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # what follows is another protocol; on_headers_complete saw to the rest
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or Problem(Code.MALFORMED_REQUEST, "This is not one unambiguous HTTP request."))
+            return
+        if self._phase is _Phase.BODY and not within_body:
+            self._raw_body = len(data)  # the head in it counts too; the limit has room for that
+        if self._phase is not _Phase.BODY and self._raw_head > self.limits.header_bytes + self.limits.url_bytes:
+            self._refuse(Problem(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers."))
+        elif self._raw_body > self.limits.body_bytes * _CHUNK_OVERHEAD:
+            self._refuse(Problem(Code.MALFORMED_REQUEST, "The chunks carry more framing than body."))
+        else:
+            self._watch()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that only closed its sending half still gets the answer it waits for."""
+        if self._phase is not _Phase.IDLE and not self._deaf:
+            self._refuse(Problem(Code.MALFORMED_REQUEST, "The connection ended within a request."))
+        active = self._active
+        # An answer that has begun and goes on is a stream: who stops talking to it has left.
+        if active is None or active.response_started or self.scheme == "https":
+            return None
+        active.keep_alive = False
+        return True
+
+    def shutdown(self) -> None:
+        """The server stops: what is being answered is answered first, and a stream ends here and whole. Who follows
+        one connects again.
+        """
+        active = self._active
+        if active is None or active.response_complete or not active.response_started:
+            super().shutdown()
+            return
+        if active.chunked_encoding:
+            self._answers.write(b"0\r\n\r\n")
+        self._answers.close()
+
+    # ── the parser's callbacks ───────────────────────────────────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._phase = _Phase.HEAD
+        self._head = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self.limits.url_bytes:
+            self._stop(Code.URL_TOO_LONG, f"The URL is longer than {self.limits.url_bytes} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is _Phase.BODY:
+            self._stop(Code.MALFORMED_REQUEST, "Trailers are not accepted.")
+        self._head += len(name) + len(value) + 4
+        if self._head > self.limits.header_bytes:
+            self._stop(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers.")
+        super().on_header(name, value)
+        if len(self.headers) > self.limits.header_count:
+            self._stop(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_count} header fields.")
+
+    def on_headers_complete(self) -> None:
+        self._raw_head = self._raw_body = self._body = 0
+        version = self.parser.get_http_version()
+        has_body = self._check_framing(version)
+        upgrade = self.parser.should_upgrade()
+        if upgrade and (has_body or self.parser.get_method() == b"CONNECT"):
+            self._stop(Code.MALFORMED_REQUEST, "Upgrades are not accepted.")
+        if len(self.pipeline) >= self.limits.pipelined:
+            self._stop(Code.MALFORMED_REQUEST, f"More than {self.limits.pipelined} pipelined requests.")
+        super().on_headers_complete()
+        self._phase = _Phase.BODY
+        if upgrade:
+            self.cycle.keep_alive = False
+
+    def _check_framing(self, version: str) -> bool:
+        """Refuse what another implementation might frame differently. Returns whether a body follows."""
+        if version not in {"1.1", "1.0"}:
+            self._stop(Code.MALFORMED_REQUEST, "Only versions 1.1 and 1.0 of HTTP are spoken here.")
+        hosts = codings = length = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                codings += 1
+                if value.lower() != b"chunked" or codings > 1 or version == "1.0":
+                    self._stop(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            self._stop(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
+        if length > self.limits.body_bytes:
+            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self.limits.body_bytes} bytes.")
+        return bool(length or codings)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        if self._body > self.limits.body_bytes:
+            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self.limits.body_bytes} bytes.")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._phase = _Phase.IDLE
+        self._raw_head = self._raw_body = 0
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        cycle.transport = self._answers
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        self._answers.flush()
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    # ── slow writers and slow readers ────────────────────────────────────────────────────────────────────────────────
+
+    def _watch(self) -> None:
+        """A phase that is still open after this packet has a clock, started once: dripping bytes do not renew it."""
+        phase = _Phase.HEAD if self._phase is _Phase.IDLE and self._raw_head else self._phase
+        if phase is self._clock_phase:
+            return
+        self._stop_clock()
+        if phase is not _Phase.IDLE:
+            seconds = self.limits.header_seconds if phase is _Phase.HEAD else self.limits.body_seconds
+            self._clock_phase = phase
+            self._clock = self.loop.call_later(seconds, self._too_slow, phase)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        self._clock_phase = None
+
+    def _too_slow(self, phase: _Phase) -> None:
+        what = "headers" if phase is _Phase.HEAD else "body"
+        self._refuse(Problem(Code.REQUEST_TIMEOUT, f"The {what} did not arrive in time."))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._writing is None:
+            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stop(self, code: Code, detail: str) -> None:
+        self._refusal = Problem(code, detail)
+        raise _Stop
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer once, in the place of the request that is at fault, and never inside another request's answer."""
+        self._deaf = True
+        active = self._active
+        if active is None or active.response_complete:
+            if self._phase is _Phase.BODY and active is not None and active is self.cycle:
+                self.transport.close()  # it has its answer already; only its body is still dripping in
+            else:
+                self._answer(problem)
+        elif active is self.cycle and self._phase is _Phase.BODY and not active.response_started:
+            active.disconnected = True
+            active.message_event.set()
+            self._answer(problem)
+        else:
+            self.pipeline.clear()
+            active.keep_alive = False
+            if self.transport.is_closing():
+                return
+            self._stop_clock()
+
+    def _answer(self, problem: Problem) -> None:
+        self._deaf = True
+        self._stop_clock()
+        self._unset_keepalive_if_required()
+        body = problem.body()
+        lines = [STATUS_LINE[problem.status]]
+        for name, value in (*self.server_state.default_headers, *problem.all_headers(len(body))):
+            lines += [name, b": ", value, b"\r\n"]
+        lines += [b"connection: close\r\n\r\n", body]
+        self.transport.write(b"".join(lines))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._writing = self.loop.call_later(self.limits.linger_seconds, self.transport.abort)
+        else:
+            self.transport.close()

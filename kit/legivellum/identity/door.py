@@ -1,0 +1,82 @@
+"""Where requests are let in: authentication, then the principal's rate, in the words of the wire (D-32, D-42)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from legivellum.http.codes import Code
+from legivellum.http.exchange import Exchange
+from legivellum.http.problems import Refused, refuse
+from legivellum.http.rate_limit import TokenBuckets
+from legivellum.identity.caller import Caller, Reason, Refusal
+
+_CODES: Final = {
+    Reason.MULTIPLE_CREDENTIALS: Code.SEVERAL_CREDENTIALS,
+    Reason.MISSING: Code.CREDENTIAL_MISSING,
+    Reason.KEY_EXPIRED: Code.CREDENTIAL_EXPIRED,
+    Reason.EXPIRED: Code.CREDENTIAL_EXPIRED,
+    Reason.SUBJECT_UNKNOWN: Code.PRINCIPAL_UNKNOWN,
+}
+
+
+class Authenticate(Protocol):
+    """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
+
+    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal: ...
+
+
+class Door:
+    """`refused` and `limited` count what is not let in. `informed`: whether the published keys and issuers were ever
+    loaded.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticate,
+        buckets: TokenBuckets,
+        *,
+        refused: Callable[[Reason], None],
+        limited: Callable[[], None],
+        informed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._authenticator = authenticator
+        self._buckets = buckets
+        self._refused = refused
+        self._limited = limited
+        self._informed = informed
+
+    async def admit(self, exchange: Exchange) -> Caller | Refused:
+        """The caller. Raises 400, 401 and 429; a genuine credential of nobody is returned as the 403 that it is,
+        because the body is judged before permission (D-42).
+        """
+        caller = await self._authenticator.authenticate(exchange.headers)
+        if isinstance(caller, Refusal):
+            if caller.reason is not Reason.MISSING and not self._informed():
+                # Who has not seen the published keys yet must not call a good one bad.
+                raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
+            self._refused(caller.reason)
+            exchange.reason = caller.reason.value
+            refused = refuse(_CODES.get(caller.reason, Code.CREDENTIAL_INVALID), caller.detail)
+            if caller.status == 403:
+                return refused
+            raise refused
+        exchange.who = (str(caller.tenant), caller.principal_key)
+        wait = self._buckets.take((caller.tenant, caller.principal_key))
+        if wait:
+            self._limited()
+            raise refuse(Code.RATE_LIMITED, f"This principal asks too often; wait {wait} s.")
+        return caller
+
+
+def permitted(speaker: Caller | Refused) -> Caller:
+    """Whoever may be answered. Raises the 403 that was kept, and that of a suspended principal."""
+    if isinstance(speaker, Refused):
+        raise speaker
+    if speaker.suspended:
+        raise suspended()
+    return speaker
+
+
+def suspended() -> Refused:
+    return refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")
