@@ -31,7 +31,7 @@ import matrix
 import setting
 import tokens
 
-from legivellum.http.serving import open_at_most
+from legivellum.gate.serving import open_at_most
 
 RESULTS = Path(__file__).resolve().parent / "results" / "herd.json"
 RETRY_AFTER = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.codes import Code
-from legivellum.http.problems import Refused, refuse
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import CLUSTER
-from legivellum.identity.reach import tenant_for, tenants_for
+from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
 from metagate_api.declared_files import Complaint, DeclaredFiles, Written
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1/admin")
 Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
 Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
 Admin = Annotated[Caller, Depends(admin_of)]
-Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
+Speaker = Annotated[Caller | RequestRefused, Depends(speaker_of)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
 
@@ -77,7 +77,7 @@ async def listing(  # noqa: PLR0917  # the framework fills them in by name
 async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: Id | None = None) -> Response:
     found = None
     if "\0" not in key:
-        found = await gate_of(request).reader.item(kind, tenant_for(caller, tenant), key)
+        found = await gate_of(request).reader.item(kind, authorized_tenant(caller, tenant), key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such object.")
     return said(shown(found))

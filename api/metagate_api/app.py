@@ -5,20 +5,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+import fastapi
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.access_log import AccessLog
-from legivellum.http.batching import Batcher, Shape
-from legivellum.http.codes import Code
-from legivellum.http.deadline import Outer
-from legivellum.http.edge import Edge, Hot, Observer
-from legivellum.http.exchange import Answer, App, Exchange, Receive, Scope, Send, problem_answer
-from legivellum.http.exposition import RouteMetrics
-from legivellum.http.problems import Problem, Refused
-from legivellum.http.rate_limit import TokenBuckets
+from legivellum.http.batching import Batcher, BatchLimits
+from legivellum.http.deadline import Deadline
+from legivellum.http.edge import Edge, Handler, Observer
+from legivellum.http.exchange import App, Exchange, Receive, Response, Scope, Send, problem_response
+from legivellum.http.metrics import RouteMetrics
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import Problem, RequestRefused
 from metagate_api import admin, catalogue, doors, introspection, past, startups, views
 from metagate_api.bootstrapping import Bootstrap, renewed
 from metagate_api.callers import Authenticate, Door
@@ -80,7 +81,7 @@ def create_app(
     routes = _framework(gate, hot, lifespan)
     count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
-    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def observe(exchange: Exchange, answer: Response, seconds: float) -> None:
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
         if traces is not None:
@@ -90,7 +91,7 @@ def create_app(
         routes,
         hot=hot,
         methods=catalogue.methods,
-        outer=Outer(settings.deadline_seconds),
+        outer=Deadline(settings.deadline_seconds),
         translate=unavailable,
         observe=observe,
         body_bytes=settings.body_bytes,
@@ -109,9 +110,9 @@ def unavailable(error: Exception) -> Problem | None:
     return None
 
 
-def _hot(gate: Gate) -> dict[str, dict[str, Hot]]:
+def _hot(gate: Gate) -> dict[str, dict[str, Handler]]:
     settings = gate.settings
-    shape = Shape(queue=settings.queue)
+    shape = BatchLimits(queue=settings.queue)
     opened = BATCH_ROWS.labels("bootstrap")
     reported = BATCH_ROWS.labels("report")
 
@@ -148,7 +149,7 @@ def _hot(gate: Gate) -> dict[str, dict[str, Hot]]:
     }
 
 
-def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | None) -> FastAPI:
+def _framework(gate: Gate, hot: dict[str, dict[str, Handler]], lifespan: Lifespan | None) -> FastAPI:
     @asynccontextmanager
     async def living(_app: FastAPI) -> AsyncIterator[None]:
         if lifespan is None:
@@ -172,7 +173,7 @@ def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | 
             app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))
     for module in (doors, startups, views, introspection, past, admin):  # admin's {kind} takes whatever is left
         app.include_router(module.router)
-    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(StoreUnavailable, _store_unavailable)
@@ -182,7 +183,7 @@ def _framework(gate: Gate, hot: dict[str, dict[str, Hot]], lifespan: Lifespan | 
 class _Unguarded:
     """A hot handler as the ASGI route that it is registered as. The edge calls the handler itself, directly."""
 
-    def __init__(self, handler: Hot) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,26 +194,26 @@ class _Unguarded:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _response(request: Request, problem: Problem) -> Response:
+def _response(request: Request, problem: Problem) -> fastapi.Response:
     exchange_of(request).code = problem.code
-    answer = problem_answer(problem)
-    response = Response(answer.body, status_code=answer.status)
+    answer = problem_response(problem)
+    response = fastapi.Response(answer.body, status_code=answer.status)
     response.raw_headers[:] = answer.headers
     return response
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+async def _refused(request: Request, error: Exception) -> fastapi.Response:
+    assert isinstance(error, RequestRefused)
     return _response(request, error.problem)
 
 
-async def _store_unavailable(request: Request, error: Exception) -> Response:
+async def _store_unavailable(request: Request, error: Exception) -> fastapi.Response:
     problem = unavailable(error)
     assert problem is not None
     return _response(request, problem)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> fastapi.Response:
     """Where it is wrong and how; what was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
@@ -221,7 +222,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _response(request, Problem(Code.INVALID_REQUEST, "; ".join(found)))
 
 
-async def _framework_error(request: Request, error: Exception) -> Response:
+async def _framework_error(request: Request, error: Exception) -> fastapi.Response:
     assert isinstance(error, HTTPException)
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
     return _response(request, Problem(code, "The request cannot be routed."))

@@ -12,9 +12,9 @@ import uuid_utils
 
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Answer, Exchange, json_answer
-from legivellum.http.problems import SECURITY_HEADERS, Headers, Refused, refuse
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import SECURITY_HEADERS, Headers, RequestRefused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import Shelf, Signs, known, names, rfc3339, signature, welcome
@@ -75,10 +75,10 @@ class Bootstrap:
         self._mirror = mirror
         self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in Outcome}
 
-    async def __call__(self, exchange: Exchange) -> Answer:
+    async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.admit(exchange)
         wish = await self._wish(exchange)
-        if isinstance(caller, Refused):
+        if isinstance(caller, RequestRefused):
             raise caller
         if caller.suspended:
             raise suspended()
@@ -138,7 +138,7 @@ class Bootstrap:
             mirror=self._mirror,
         )
 
-    def _welcome(self, caller: Caller, wish: Wish, answer: BootstrapAnswer, held: bytes | None) -> Answer:
+    def _welcome(self, caller: Caller, wish: Wish, answer: BootstrapAnswer, held: bytes | None) -> Response:
         digest = known(answer.digest)
         startup_id, deadline_at = known(answer.startup_id), known(answer.deadline_at)
         etag = packet_etag(digest, caller.principal_key, wish.component_key)
@@ -150,7 +150,7 @@ class Bootstrap:
         if answer.outcome is Outcome.REPLAYED:
             headers = (*headers, (b"idempotency-replayed", b"true"))
         if wish.knows(etag):
-            return Answer(304, [*SECURITY_HEADERS, *headers], b"")
+            return Response(304, [*SECURITY_HEADERS, *headers], b"")
         # A replay may carry a digest that is no longer this principal's: served from the answer, not remembered for it.
         body = held or self._shelf.body(digest) or self._shelf.checked(digest, answer.body)
         packet = welcome(
@@ -165,7 +165,7 @@ class Bootstrap:
             revision=known(answer.revision),
             compiled_at=known(answer.compiled_at),
         )
-        return json_answer(200, packet, *headers, *signature(self._signer, packet))
+        return json_response(200, packet, *headers, *signature(self._signer, packet))
 
 
 def component_key(body: dict[str, Any]) -> str:

@@ -5,25 +5,25 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.batching import Batcher
-from legivellum.http.rate_limit import TokenBuckets
-from legivellum.identity import door
-from legivellum.identity.caller import Caller, Ground, Refusal
-from legivellum.identity.door import permitted, suspended
+from legivellum.identity import request_authenticator
+from legivellum.identity.caller import AuthFailure, Caller, VerificationContext
+from legivellum.identity.request_authenticator import permitted, suspended
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
 __all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "permitted", "pod_row", "suspended"]
 
 
-class Authenticate(door.Authenticate, Protocol):
+class Authenticate(request_authenticator.Authenticate, Protocol):
     """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
 
-    async def examine(self, shown: bytes) -> Caller | Refusal: ...
-    def stands(self, issuer: str, kid: str | None, ground: Ground | None) -> bool: ...
+    async def examine(self, shown: bytes) -> Caller | AuthFailure: ...
+    def stands(self, issuer: str, kid: str | None, ground: VerificationContext | None) -> bool: ...
 
 
-class Door(door.Door):
+class Door(request_authenticator.RequestAuthenticator):
     """Lets requests in, and counts by reason what it refuses.
 
     `informed` says whether the published keys and issuers were ever loaded.

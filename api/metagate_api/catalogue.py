@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from starlette.routing import compile_path
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from metagate_api import schemas
 
 Auth = Literal["none", "any principal", "admin", "service"]

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from legivellum.http import tracing
-from legivellum.http.batching import Batcher, Shape
+from legivellum.http.batching import Batcher, BatchLimits
+from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.authenticator import Authenticator
 from legivellum.identity.keyring import KeyRing
-from legivellum.identity.penance import Penance
+from legivellum.identity.packet_signing import PacketSigner
 from legivellum.identity.shared_secret import SharedSecret
-from legivellum.identity.signing import PacketSigner
 from legivellum.identity.tokens import TokenVerifier
 from metagate_api.app import Application, create_app
 from metagate_api.callers import Directory
@@ -57,7 +57,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
         return await pending[0].gate.reader.resolve(credentials)
 
     directory = Directory(
-        Batcher(resolve, name="resolve", shape=Shape(queue=settings.queue)), seconds=settings.deadline_seconds
+        Batcher(resolve, name="resolve", shape=BatchLimits(queue=settings.queue)), seconds=settings.deadline_seconds
     )
     authenticator = Authenticator(
         keys=keys,
@@ -65,7 +65,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
         directory=directory,
         api_key_header=settings.api_key_header,
         identity_ttl=0.0,  # the directory remembers, and is told when to forget
-        penance=Penance(),
+        penance=AuthFailureThrottle(),
     )
 
     async def connect() -> Reader:

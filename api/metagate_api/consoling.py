@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from legivellum.http.edge import Edge
-from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.exchange import Exchange, Response
 from metagate_api.gate import Gate
 from metagate_api.past import explained_boot
 from metagate_console.app import Console
@@ -14,7 +14,7 @@ from metagate_console.ports import Ports
 from metagate_store.past import Boot
 
 
-def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Answer, float], None]) -> Console:
+def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Response, float], None]) -> Console:
     """The application with the console in front of `edge`."""
     settings = gate.settings
     chosen = settings.console_secret

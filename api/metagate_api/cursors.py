@@ -5,7 +5,7 @@ import json
 from typing import Final
 from uuid import UUID
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from metagate_store.rows import Cursor
 

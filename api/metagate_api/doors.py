@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from legivellum.http.codes import Code
-from legivellum.http.exposition import exposed
+from legivellum.http.metrics import exposed
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics, openapi
 from metagate_api.gate import Gate, gate_of, said

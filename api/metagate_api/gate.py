@@ -9,10 +9,10 @@ from uuid import UUID
 from fastapi import Path, Request, Response
 from pydantic import BeforeValidator
 
-from legivellum.http.codes import Code
+from legivellum.base.uuids import uuid_of
 from legivellum.http.exchange import Exchange
-from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Refused, refuse
-from legivellum.http.uuids import uuid_of
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, RequestRefused, refuse
 from metagate_api.callers import Authenticate, Caller, Door, credential_row, permitted, suspended
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import Shelf, Signs
@@ -76,7 +76,7 @@ def exchange_of(request: Request) -> Exchange:
     return exchange
 
 
-async def speaker_of(request: Request) -> Caller | Refused:
+async def speaker_of(request: Request) -> Caller | RequestRefused:
     """Dependency of routes with a body: who speaks; a 403 is kept until the body was judged (D-42)."""
     route = request.scope.get("route")
     exchange = exchange_of(request)
@@ -84,7 +84,7 @@ async def speaker_of(request: Request) -> Caller | Refused:
     return await gate_of(request).door.admit(exchange)
 
 
-async def standing(gate: Gate, speaker: Caller | Refused) -> Caller:
+async def standing(gate: Gate, speaker: Caller | RequestRefused) -> Caller:
     """The caller as the database knows it now: what is remembered of it must not outlive what it rests on (D-45).
 
     For answers whose own statement does not look again; boots, reports and packets do. Raises Refused: 401 when the
@@ -99,7 +99,7 @@ async def standing(gate: Gate, speaker: Caller | Refused) -> Caller:
     return replace(caller, type=now.type, scope=now.scope, rights=frozenset(now.rights))
 
 
-async def admin(gate: Gate, speaker: Caller | Refused) -> Caller:
+async def admin(gate: Gate, speaker: Caller | RequestRefused) -> Caller:
     caller = await standing(gate, speaker)
     if caller.type != "admin":
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin may do this.")

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Depends, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.codes import Code
-from legivellum.http.problems import Refused, refuse
-from legivellum.identity.caller import CLUSTER, Refusal
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.caller import CLUSTER, AuthFailure
 from metagate_api.callers import Caller, credential_row
 from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
 
@@ -23,7 +23,7 @@ _LONGEST = 16_384
 
 
 @router.post("/v1/introspect")
-async def introspect(request: Request, speaker: Annotated[Caller | Refused, Depends(speaker_of)]) -> Response:
+async def introspect(request: Request, speaker: Annotated[Caller | RequestRefused, Depends(speaker_of)]) -> Response:
     exchange = exchange_of(request)
     token = _token(exchange.header(b"content-type") or b"", await request.body())
     caller = await standing(gate_of(request), speaker)
@@ -34,7 +34,7 @@ async def introspect(request: Request, speaker: Annotated[Caller | Refused, Depe
 
 async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
     found = await gate.authenticator.examine(token.encode("utf-8", "replace"))
-    if isinstance(found, Refusal):
+    if isinstance(found, AuthFailure):
         return INACTIVE
     # The authenticator may remember for a moment; an introspection is asked once and believed for longer.
     (identity,) = await gate.reader.resolve([credential_row(found)])

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from legivellum.http.exposition import LATENCY_BUCKETS
+from legivellum.http.metrics import LATENCY_BUCKETS
 
 REGISTRY = CollectorRegistry()
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from legivellum.http.codes import MEANINGS, Code
+from legivellum.http.problem_codes import MEANINGS, Code
 from metagate_api.catalogue import ENDPOINTS, Endpoint, Reply
 from metagate_api.schemas import SCHEMAS, named
 from metagate_api.settings import Settings

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Headers, refuse
 from metagate_api import metrics
 from metagate_crds import packet
@@ -118,7 +118,7 @@ SIGNATURE = b"metagate-packet-signature"
 
 
 class Signs(Protocol):
-    """`legivellum.identity.signing.PacketSigner`."""
+    """`legivellum.identity.packet_signing.PacketSigner`."""
 
     @property
     def public_jwk(self) -> Mapping[str, str]: ...

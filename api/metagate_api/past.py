@@ -11,9 +11,9 @@ import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.codes import Code
-from legivellum.http.problems import Refused, refuse
-from legivellum.identity.reach import tenant_for, tenants_for
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
 from metagate_api.gate import (
@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1/admin")
 _log = structlog.stdlib.get_logger("metagate.explain")
 
 Admin = Annotated[Caller, Depends(admin_of)]
-Speaker = Annotated[Caller | Refused, Depends(speaker_of)]
+Speaker = Annotated[Caller | RequestRefused, Depends(speaker_of)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Word = Annotated[str | None, Query(max_length=1_024)]
 What = Annotated[
@@ -63,7 +63,7 @@ _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBindin
 
 @router.get("/explain/principal/{key}")
 async def explain_principal(request: Request, caller: Admin, key: Key, tenant: Id | None = None) -> Response:
-    whose = tenant_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant)
     boot = None if "\0" in key else await gate_of(request).reader.past.standing(whose, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
@@ -72,7 +72,7 @@ async def explain_principal(request: Request, caller: Admin, key: Key, tenant: I
 
 @router.get("/explain/startup/{startup_id}")
 async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenant: Id | None = None) -> Response:
-    whose = tenant_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant)
     boot = await gate_of(request).reader.past.booted(whose, startup_id)
     if boot is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
@@ -139,7 +139,7 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
 ) -> Response:
     noun, _, name = (wanted or "").partition("/")
     # one object is of one tenant: names repeat in others
-    whose = tenant_for(caller, tenant) if wanted else tenants_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant) if wanted else tenants_for(caller, tenant)
     before = cursors.read(cursors.HISTORY, cursor)
     page = await gate_of(request).reader.past.history(
         whose,
@@ -169,7 +169,7 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
     cursor: Word = None,
     key_digests: bool = False,  # the framework gives it by name
 ) -> Response:
-    whose = tenant_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant)
     reader = gate_of(request).reader
     newest = (await reader.state()).revision
     if revision is not None and revision > newest:
@@ -204,7 +204,7 @@ async def would(request: Request, speaker: Speaker, tenant: Id | None = None) ->
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())
     caller = await admin(gate_of(request), speaker)
-    whose = tenant_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant)
     resources, prune = body.get("resources"), body.get("prune", False)
     if not isinstance(resources, list) or not isinstance(prune, bool):
         raise refuse(Code.INVALID_REQUEST, "Send {resources: […], prune: false}.")

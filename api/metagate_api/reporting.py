@@ -3,12 +3,12 @@
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from legivellum.base.uuids import uuid_of
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Answer, Exchange, json_answer
-from legivellum.http.problems import Refused, refuse
-from legivellum.http.uuids import uuid_of
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
 from metagate_api.packets import rfc3339
@@ -50,13 +50,13 @@ class Report:
         self._mirror = mirror
         self._counters = {outcome: metrics.REPORTS.labels(status, outcome.value) for outcome in ReportOutcome}
 
-    async def __call__(self, exchange: Exchange) -> Answer:
+    async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.admit(exchange)
         exchange.require_json()
         body = strict_json.parse_object(await exchange.body(self._body_bytes))
         startup_id = _startup_id(body)
         payload = _ready(body) if self._status == "READY" else _failed(body)
-        if isinstance(caller, Refused):
+        if isinstance(caller, RequestRefused):
             raise caller
         if caller.suspended:
             raise suspended()
@@ -72,7 +72,7 @@ class Report:
             "acknowledged_at": rfc3339(answer.acknowledged_at),
             "late": bool(answer.late),
         }
-        return json_answer(200, rendered(said))
+        return json_response(200, rendered(said))
 
     async def _record(self, exchange: Exchange, caller: Caller, startup_id: UUID, payload: bytes) -> ReportAnswer:
         ask = ReportAsk(

@@ -12,14 +12,14 @@ import uvicorn
 from prometheus_client import start_http_server
 from pydantic import SecretStr
 
-from legivellum.http import journal
-from legivellum.http import serving as serving_
-from legivellum.http.collecting import settle
+from legivellum.base import logging_setup
+from legivellum.base.gc_tuning import freeze_gc
+from legivellum.gate import serving as serving_
+from legivellum.gate.serving import bound, multiprocess_metrics, open_at_most, require_free, serve
 from legivellum.http.exchange import App
-from legivellum.http.exposition import everywhere
 from legivellum.http.limits import Limits
+from legivellum.http.metrics import everywhere
 from legivellum.http.protocol import GuardedProtocol
-from legivellum.http.serving import added_up, bound, open_at_most, require_free, serve
 from metagate_api import metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles
@@ -39,10 +39,10 @@ class Worker:
         self._settings = settings
 
     def __call__(self) -> App:
-        journal.configure(self._settings)
+        logging_setup.configure(self._settings)
         Protocol.limits = limits(self._settings)
         application = compose(self._settings).asgi
-        settle()
+        freeze_gc()
         return application
 
 
@@ -60,14 +60,14 @@ def limits(settings: Settings) -> Limits:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status."""
-    journal.configure(settings)
+    logging_setup.configure(settings)
     _log.info("settings", **settings.masked())
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
     _check(settings)
     settings = _with_a_secret(settings)
     require_free(settings.host, settings.port)
-    with bound(settings.host, settings.port) as reservation, added_up(settings.workers), _metrics(settings):
+    with bound(settings.host, settings.port) as reservation, multiprocess_metrics(settings.workers), _metrics(settings):
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         _log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
         serve(_config(settings, Worker(settings), factory=True))

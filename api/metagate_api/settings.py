@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
-from legivellum.http.settings import GateSettings
-from legivellum.postgres.address import address
+from legivellum.base.settings import GateSettings
+from legivellum.postgres.dsn import address
 
 PUBLISHED_JWT_SECRET = "change-me-in-production"  # noqa: S105  # the seeds' example; everybody knows it
 SHORTEST_JWT_SECRET: Mapping[str, int] = {"HS256": 32, "HS384": 48, "HS512": 64}

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
-from legivellum.identity.reach import tenant_for, tenants_for
+from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
@@ -90,7 +90,7 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
 @router.get("/v1/summary")
 async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Response:
     """Counts of one tenant (INV-095): a cluster-wide reader names which, as at the ledger (D-51)."""
-    whose = tenant_for(caller, tenant)
+    whose = authorized_tenant(caller, tenant)
     principal_key = None if reads_all(caller) else caller.principal_key
     counted = await gate_of(request).reader.summary(whose, principal_key=principal_key)
     return said(
@@ -108,7 +108,7 @@ async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Re
 
 @router.get("/v1/startup/{startup_id}")
 async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | None = None) -> Response:
-    row = await gate_of(request).reader.startup(tenant_for(caller, tenant), startup_id)
+    row = await gate_of(request).reader.startup(authorized_tenant(caller, tenant), startup_id)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
     if row.principal_key != caller.principal_key and not reads_all(caller):

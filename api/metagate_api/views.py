@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
-from legivellum.identity.reach import tenant_for
+from legivellum.identity.tenancy import authorized_tenant
 from metagate_api.callers import Caller
 from metagate_api.gate import Id, Key, caller_of, gate_of, said
 
@@ -17,7 +17,7 @@ Who = Annotated[Caller, Depends(caller_of)]
 
 @router.get("/v1/policy-profiles/{key}")
 async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | None = None) -> Response:
-    asked = tenant_for(caller, tenant)
+    asked = authorized_tenant(caller, tenant)
     found = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such PolicyProfile.")
@@ -34,7 +34,7 @@ async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | N
 
 @router.get("/v1/topology")
 async def topology(request: Request, caller: Who, tenant: Id | None = None) -> Response:
-    asked = tenant_for(caller, tenant)
+    asked = authorized_tenant(caller, tenant)
     found = await gate_of(request).reader.topology(asked)
     return said(
         {

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from legivellum.http.exchange import Answer
+from legivellum.http.exchange import Response
 from legivellum.http.problems import Problem, jittered
 from metagate_console.rendering import STATIC, rendered, static, version
 
@@ -25,18 +25,18 @@ _KEPT: Final = (b"cache-control", b"public, max-age=86400")
 Header = tuple[bytes, bytes]
 
 
-def html(template: str, values: dict[str, Any], *more: Header, status: int = 200) -> Answer:
+def html(template: str, values: dict[str, Any], *more: Header, status: int = 200) -> Response:
     body = rendered(template, values)
     sized = (b"content-length", str(len(body)).encode())
-    return Answer(status, [(b"content-type", b"text/html; charset=utf-8"), sized, _FRESH, *HEADERS, *more], body)
+    return Response(status, [(b"content-type", b"text/html; charset=utf-8"), sized, _FRESH, *HEADERS, *more], body)
 
 
-def elsewhere(address: str, *more: Header) -> Answer:
+def elsewhere(address: str, *more: Header) -> Response:
     """See there, with GET."""
-    return Answer(303, [(b"location", address.encode()), (b"content-length", b"0"), _FRESH, *HEADERS, *more], b"")
+    return Response(303, [(b"location", address.encode()), (b"content-length", b"0"), _FRESH, *HEADERS, *more], b"")
 
 
-def asset(name: str, query: bytes) -> Answer | None:
+def asset(name: str, query: bytes) -> Response | None:
     """A static file, to be kept only under the address that names its content: while a release is rolled out, another
     process may have another content under the same name.
     """
@@ -45,7 +45,7 @@ def asset(name: str, query: bytes) -> Answer | None:
         return None
     body = static(name)
     kept = _KEPT if query == f"v={version(name)}".encode() else _FRESH
-    return Answer(
+    return Response(
         200,
         [(b"content-type", media.encode()), (b"content-length", str(len(body)).encode()), kept, *HEADERS],
         body,

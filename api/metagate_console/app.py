@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http import correlation
-from legivellum.http.codes import Code
-from legivellum.http.deadline import Outer
-from legivellum.http.exchange import Answer, App, ClientGone, Exchange, Receive, Scope, Send
-from legivellum.http.problems import Problem, Refused, refuse
-from legivellum.http.rate_limit import TokenBuckets
-from legivellum.identity.reach import tenants_for
+from legivellum.http.deadline import Deadline
+from legivellum.http.exchange import App, ClientGone, Exchange, Receive, Response, Scope, Send
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import Problem, RequestRefused, refuse
+from legivellum.identity.tenancy import tenants_for
 from metagate_console import answering, pages
 from metagate_console.asking import Query, segments
 from metagate_console.page import Draw, Elsewhere, Visit
@@ -62,7 +62,7 @@ class Console:
         # whoever waits half of the deadline would not be drawn within the other half either
         self._turns = Turns(ports.at_once, patience=ports.seconds / 2)
         self._streams = Streams(ports, self._turns)
-        self._outer = Outer(ports.seconds)
+        self._outer = Deadline(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class Console:
         if isinstance(answer, _Stream):
             try:
                 place = self._streams.admit((answer.viewer.tenant, answer.viewer.principal_key))
-            except Refused as refused:
+            except RequestRefused as refused:
                 answer = self._failed(refused.problem, exchange, answer.viewer)
             else:
                 with place:
@@ -92,7 +92,7 @@ class Console:
         self._ports.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    async def _answer(self, exchange: Exchange) -> "Answer | _Stream":
+    async def _answer(self, exchange: Exchange) -> "Response | _Stream":
         parts = segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
@@ -114,7 +114,7 @@ class Console:
 
     async def _seen(
         self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool
-    ) -> "Answer | _Stream":
+    ) -> "Response | _Stream":
         exchange.who = (str(viewer.tenant), viewer.principal_key)
         if parts == ("sign-out",) and exchange.method == "POST":
             return await self._threshold.leave(exchange, viewer)
@@ -133,7 +133,7 @@ class Console:
         if not reads:
             raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
 
-    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> "Answer | _Stream":
+    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> "Response | _Stream":
         query = Query(_query(exchange))
         tenant = query.id("tenant")
         if parts == ("live",):
@@ -160,7 +160,7 @@ class Console:
         out = None if viewer is None else self._cookies.token(viewer.session.nonce)
         return {"viewer": viewer, "title": title, "out": out, "tenant": None, "here": None, "live": False, **more}
 
-    def _failed(self, problem: Problem, exchange: Exchange, viewer: Viewer | None = None) -> Answer:
+    def _failed(self, problem: Problem, exchange: Exchange, viewer: Viewer | None = None) -> Response:
         exchange.code = problem.code
         values = {**self._frame(viewer, "Not shown"), "problem": problem, "request_id": exchange.request_id}
         return answering.html("failure.html", values, *answering.extras(problem), status=problem.status)

@@ -5,10 +5,10 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 from uuid import UUID
 
-from legivellum.http.codes import Code
+from legivellum.base.uuids import uuid_of
 from legivellum.http.exchange import Scope
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
-from legivellum.http.uuids import uuid_of
 
 _MOST_FIELDS: Final = 16
 _POSITION: Final = re.compile(r"(\d{1,18})\.(\d{1,18})\Z")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from legivellum.http.codes import Code
-from legivellum.http.problems import Problem, Refused, refuse
-from legivellum.http.uuids import uuid_of
-from legivellum.identity.reach import tenant_for, tenants_for
+from legivellum.base.uuids import uuid_of
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import Problem, RequestRefused, refuse
+from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_console import drawing
 from metagate_console.asking import link
 from metagate_console.page import Elsewhere, Page, Visit
@@ -55,7 +55,7 @@ async def principals(visit: Visit) -> Page:
 
 
 async def principal(visit: Visit) -> Page:
-    whose, reader, key = tenant_for(visit.viewer, visit.tenant), visit.reader, visit.name
+    whose, reader, key = authorized_tenant(visit.viewer, visit.tenant), visit.reader, visit.name
     found = None if "\0" in key or len(key) > 512 else await reader.item("principals", whose, key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal.")
@@ -95,7 +95,7 @@ async def startups(visit: Visit) -> Page:
 
 
 async def startup(visit: Visit) -> Page:
-    whose, found = tenant_for(visit.viewer, visit.tenant), uuid_of(visit.name)
+    whose, found = authorized_tenant(visit.viewer, visit.tenant), uuid_of(visit.name)
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
@@ -160,12 +160,12 @@ async def _explained(visit: Visit, tenant: UUID, boot: Boot | None) -> dict[str,
         return told
     try:
         found = await visit.explain(tenant, boot)
-    except Refused as refused:
+    except RequestRefused as refused:
         return {**told, "problem": _only_of_packets(refused)}
     return {**told, "explained": found, "leaves": found["leaves"][:LEAVES]}
 
 
-def _only_of_packets(refused: Refused) -> Problem:
+def _only_of_packets(refused: RequestRefused) -> Problem:
     if refused.problem.code not in {Code.NOT_REBUILT, Code.BINDING_INCOMPLETE}:
         raise refused
     return refused.problem

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from legivellum.http.exchange import Answer, Exchange
-from legivellum.http.problems import Problem, Refused
-from legivellum.identity.caller import Caller, Ground
+from legivellum.http.exchange import Exchange, Response
+from legivellum.http.problems import Problem, RequestRefused
+from legivellum.identity.caller import Caller, VerificationContext
 from metagate_store.past import Boot
 from metagate_store.reading import Reader
 
@@ -18,11 +18,11 @@ class Explain(Protocol):
     async def __call__(self, tenant: UUID, boot: Boot) -> Mapping[str, Any]: ...
 
 
-Admit = Callable[[Exchange], Awaitable[Caller | Refused]]
+Admit = Callable[[Exchange], Awaitable[Caller | RequestRefused]]
 """Who an exchange's headers speak for, as the gate's own doors decide it (401, 429 and 503 raised, 403 returned)."""
 
 
-Stands = Callable[[str, str | None, Ground | None], bool]
+Stands = Callable[[str, str | None, VerificationContext | None], bool]
 """Whether this gate would still believe a credential of this issuer ("" for a key), key id and ground."""
 
 
@@ -38,7 +38,7 @@ class Ports:
     reader: Callable[[], Reader]
     explain: Explain
     problem: Callable[[Exception, Exchange | None], Problem]
-    observe: Callable[[Exchange, Answer, float], None]
+    observe: Callable[[Exchange, Response, float], None]
     api_key_header: str
     secret: bytes
     seconds: float

@@ -21,7 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from legivellum.http.exchange import RawHeaders
-from legivellum.identity.caller import Caller, Ground
+from legivellum.identity.caller import Caller, VerificationContext
 from metagate_store.rows import Credential
 
 SESSION: Final = "metagate_console"
@@ -39,7 +39,7 @@ class Session:
     """What a cookie says. `expires_at` in seconds since the epoch."""
 
     credential: Credential
-    ground: Ground | None
+    ground: VerificationContext | None
     tenant: UUID
     principal_key: str
     expires_at: int
@@ -99,7 +99,7 @@ class Cookies:
             said = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
             found = Session(
                 Credential(said["kind"], said["iss"], said["sub"], said["kid"]),
-                None if said["ground"] is None else Ground(*said["ground"]),
+                None if said["ground"] is None else VerificationContext(*said["ground"]),
                 UUID(said["tenant"]),
                 said["principal_key"],
                 int(said["exp"]),

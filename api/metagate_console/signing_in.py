@@ -6,11 +6,11 @@ Both are forms that only our own page can send: each carries a token made from a
 
 from typing import Any, Final
 
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Answer, Exchange
-from legivellum.http.problems import Refused, refuse
+from legivellum.http.exchange import Exchange, Response
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import Caller
-from legivellum.identity.door import permitted
+from legivellum.identity.request_authenticator import permitted
 from metagate_console import answering
 from metagate_console.asking import Form, fields, link
 from metagate_console.ports import Ports
@@ -33,7 +33,7 @@ class Threshold:
         self._ports = ports
         self._cookies = cookies
 
-    def away(self, exchange: Exchange) -> Answer:
+    def away(self, exchange: Exchange) -> Response:
         """To the sign-in page, and from there to where this was going."""
         wanted = _wanted(exchange) if exchange.method in {"GET", "HEAD"} else None
         # Only a cookie that was shown is taken back: a link from another site comes without the one that there is
@@ -41,14 +41,14 @@ class Threshold:
         useless = (self._cookies.closed(),) if carries(exchange.headers, SESSION) else ()
         return answering.elsewhere(link("sign-in", next=wanted), *useless)
 
-    def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Answer:
+    def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Response:
         token, header = self._cookies.form(exchange.headers)
         values: dict[str, Any] = {
             "title": "Sign in", "token": token, "going": going, "problem": problem, "viewer": None, "live": False,
         }  # fmt: skip
         return answering.html("sign_in.html", values, header, status=status)
 
-    async def enter(self, exchange: Exchange) -> Answer:
+    async def enter(self, exchange: Exchange) -> Response:
         """POST: a session for a credential of somebody who may look, or the page again with what was wrong."""
         form = await self._form(exchange)
         going = safe(form.get("next", ""))
@@ -59,14 +59,14 @@ class Threshold:
             opened = self._cookies.opened(caller)
         except TooLong:
             return self.page(exchange, going, problem="The subject of this token is too long for a cookie.", status=422)
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.problem.status not in {400, 401, 403}:
                 raise
             exchange.code = refused.problem.code
             return self.page(exchange, going, problem=refused.problem.detail, status=refused.problem.status)
         return answering.elsewhere(going, opened)
 
-    async def leave(self, exchange: Exchange, viewer: Viewer) -> Answer:
+    async def leave(self, exchange: Exchange, viewer: Viewer) -> Response:
         """POST: the cookie is gone; a copy of it holds until it expires."""
         form = await self._form(exchange)
         if not self._cookies.ours(form.get("token", ""), viewer.session.nonce):

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 from uuid import UUID
 
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Receive, Send, gone
-from legivellum.http.problems import Refused, refuse
+from legivellum.http.exchange import Receive, Send, wait_for_disconnect
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
 from metagate_console.answering import HEADERS
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
@@ -99,7 +99,7 @@ class Streams:
                 del self._open[who]
 
     async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
-        leaving = asyncio.create_task(gone(receive), name="console stream's end")
+        leaving = asyncio.create_task(wait_for_disconnect(receive), name="console stream's end")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             await _say(send, "retry: 3000\n\n")
@@ -116,7 +116,7 @@ class Streams:
                     await _say(send, "event: over\ndata: over\n\n")
                     return
                 word = await self._pulse.beat(tenant)
-            except (StoreError, OSError, TimeoutError, Refused):
+            except (StoreError, OSError, TimeoutError, RequestRefused):
                 word = told  # the page waits as it would for news
             if word != told:
                 await _say(send, f"event: changed\ndata: {word}\n\n")

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 
 

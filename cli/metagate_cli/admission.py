@@ -52,7 +52,7 @@ def admission(
     """Serve the webhook; until a signal."""
     if context.invoked_subcommand is not None:
         return
-    from legivellum.http import journal
+    from legivellum.base import logging_setup
     from metagate_api.settings import Settings
     from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.admission.process import Options, run
@@ -81,7 +81,7 @@ def admission(
         warnings=warnings,
         compile=compile_settings(system_namespace, settings, place="cluster"),
     )
-    journal.configure(settings)
+    logging_setup.configure(settings)
     try:
         run(options)
     except KubernetesError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from legivellum.postgres.address import address
+from legivellum.postgres.dsn import address
 from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, migrate
 
 

@@ -41,7 +41,7 @@ def dev(
 
 def local_settings(host: str | None, port: int | None) -> Settings:
     """The environment's settings with the command line's choices; logs for people on a terminal."""
-    from legivellum.http import journal
+    from legivellum.base import logging_setup
     from metagate_api.settings import Settings
 
     settings = Settings()
@@ -51,7 +51,7 @@ def local_settings(host: str | None, port: int | None) -> Settings:
     if "console" not in settings.model_fields_set:
         chosen["console"] = True
     settings = settings.model_copy(update=chosen)
-    journal.configure(settings)
+    logging_setup.configure(settings)
     return settings
 
 

@@ -45,7 +45,7 @@ def doctor(
     output: Printed = Output.TABLE,
 ) -> None:
     """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
-    from legivellum.postgres.address import address
+    from legivellum.postgres.dsn import address
 
     database_url = address(database_url, "DATABASE_URL") if database_url else None
     found: list[Observation] = []

@@ -85,8 +85,8 @@ def operator(
     from dataclasses import replace
     from datetime import timedelta
 
-    from legivellum.http import journal
-    from legivellum.postgres.address import address
+    from legivellum.base import logging_setup
+    from legivellum.postgres.dsn import address
     from metagate_api.settings import Settings
     from metagate_cli.choices import compile_settings
     from metagate_operator.cluster.connection import KubernetesError
@@ -123,7 +123,7 @@ def operator(
         ),
         writer=WriterSettings(),
     )
-    journal.configure(settings)
+    logging_setup.configure(settings)
     try:
         run(options)
     except (NotReady, LeadershipLost, KubernetesError) as error:

@@ -10,14 +10,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from typing import Any
 
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.access_log import AccessLog
-from legivellum.http.codes import Code
-from legivellum.http.deadline import Outer
-from legivellum.http.edge import Edge, Hot, Observer
-from legivellum.http.exchange import Answer, Exchange, Receive, Scope, Send
-from legivellum.http.exposition import RouteMetrics
+from legivellum.http.deadline import Deadline
+from legivellum.http.edge import Edge, Handler, Observer
+from legivellum.http.exchange import Exchange, Receive, Response, Scope, Send
+from legivellum.http.metrics import RouteMetrics
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
-from legivellum.http.rate_limit import TokenBuckets
 from legivellum.postgres.errors import DatabaseError
 from memorygate.callers import Authenticate, Door
 from memorygate.doors import Doors
@@ -28,7 +28,7 @@ from memorygate.reading import Reading
 from memorygate.streaming import PATH as STREAM
 from memorygate.streaming import Streams
 
-Named = Callable[[Exchange, str], Awaitable[Answer]]
+Named = Callable[[Exchange, str], Awaitable[Response]]
 Lifespan = Callable[[Gate], AbstractAsyncContextManager[Any]]
 
 _NAMED = re.compile(r"/receipts/(?:(?P<list>task|chain)/)?(?P<name>[^/]+)\Z")
@@ -49,7 +49,7 @@ def create_app(
     settings = gate.settings
     door = Door(authenticator, TokenBuckets(settings.rate_per_second, settings.rate_burst))
     reading, doors = Reading(gate, door), Doors(gate)
-    hot: dict[str, dict[str, Hot]] = {
+    hot: dict[str, dict[str, Handler]] = {
         "/receipts": {"POST": Post(gate, door)},
         "/receipts/batch": {"POST": PostBatch(gate, door)},
         "/inbox": {"GET": _within(settings.deadline_seconds, "/inbox", reading.inbox)},
@@ -64,7 +64,7 @@ def create_app(
     named: dict[str | None, Named] = {"task": reading.task, "chain": reading.chain, None: reading.receipt}
     count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
-    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def observe(exchange: Exchange, answer: Response, seconds: float) -> None:
         # EXT-18: the receipt is stored; whatever is told about it is not part of the answer.
         with suppress(Exception):
             count(exchange, answer, seconds)
@@ -76,7 +76,7 @@ def create_app(
         _Named(named, gate, lifespan),
         hot=hot,
         methods=_methods_of,
-        outer=Outer(settings.deadline_seconds),
+        outer=Deadline(settings.deadline_seconds),
         translate=unavailable,
         observe=observe,
         body_bytes=settings.body_bytes,
@@ -103,11 +103,11 @@ def _methods_of(path: str) -> tuple[str, ...]:
     return ("GET",) if path == STREAM or _NAMED.match(path) else ()
 
 
-def _within(seconds: float, route: str, handler: Hot) -> Hot:
+def _within(seconds: float, route: str, handler: Handler) -> Handler:
     """A read under the outer deadline; writes are under the batcher's."""
-    outer = Outer(seconds)
+    outer = Deadline(seconds)
 
-    async def bounded(exchange: Exchange) -> Answer:
+    async def bounded(exchange: Exchange) -> Response:
         return await outer.run(handler(exchange), name=route)  # type: ignore[arg-type]
 
     return bounded

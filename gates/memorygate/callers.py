@@ -1,16 +1,16 @@
 """Who is speaking: the identity package's answer in the ledger's words."""
 
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.exchange import Exchange
-from legivellum.http.rate_limit import TokenBuckets
-from legivellum.identity import door
+from legivellum.identity import request_authenticator
 from legivellum.identity.caller import Caller
-from legivellum.identity.door import Authenticate, permitted
+from legivellum.identity.request_authenticator import Authenticate, permitted
 from memorygate import metrics
 
 __all__ = ["Authenticate", "Caller", "Door", "permitted"]
 
 
-class Door(door.Door):
+class Door(request_authenticator.RequestAuthenticator):
     """Lets requests in, and counts by reason what it refuses."""
 
     def __init__(self, authenticator: Authenticate, buckets: TokenBuckets) -> None:

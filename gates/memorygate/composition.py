@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from legivellum.http import tracing
+from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.authenticator import Authenticator
 from legivellum.identity.keyring import KeyRing
-from legivellum.identity.penance import Penance
 from legivellum.identity.tokens import TokenVerifier
 from memorygate.app import Application, create_app
 from memorygate.following import IdentityFollower, LedgerFollower, following
@@ -33,7 +33,7 @@ def compose(settings: Settings) -> Application:
         api_key_header=settings.api_key_header,
         # The directory answers from memory: remembering its answers a second time would only make them older.
         identity_ttl=0.0,
-        penance=Penance(),
+        penance=AuthFailureThrottle(),
     )
 
     async def ledger() -> Ledger:

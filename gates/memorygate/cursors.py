@@ -4,7 +4,7 @@ import base64
 import json
 from datetime import datetime
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from memorygate.ledger import START, Position
 

@@ -1,8 +1,8 @@
 """What needs no credential: the doctrine, health, readiness, metrics. Nothing here waits for anything."""
 
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Answer, Exchange, json_answer
-from legivellum.http.exposition import exposed
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.metrics import exposed
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from memorygate import openapi
 from memorygate.answers import rendered
@@ -16,22 +16,22 @@ class Doors:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    async def root(self, _exchange: Exchange) -> Answer:
+    async def root(self, _exchange: Exchange) -> Response:
         version = self._gate.settings.version
-        return json_answer(
+        return json_response(
             200,
             rendered({"service": "MemoryGate", "version": version, "doctrine": DOCTRINE, "openapi": "/openapi.json"}),
         )
 
-    async def health(self, _exchange: Exchange) -> Answer:
+    async def health(self, _exchange: Exchange) -> Response:
         """Says that this process answers. It asks nobody, not even the database (INV-035)."""
         said = {"status": "ok", "service": "memorygate", "version": self._gate.settings.version}
-        return json_answer(200, rendered(said))
+        return json_response(200, rendered(said))
 
-    async def livez(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, rendered({"status": "ok"}))
+    async def livez(self, _exchange: Exchange) -> Response:
+        return json_response(200, rendered({"status": "ok"}))
 
-    async def readyz(self, _exchange: Exchange) -> Answer:
+    async def readyz(self, _exchange: Exchange) -> Response:
         """Ready once both databases were reached and the schema fits; a later outage does not take it back (D-52)."""
         seen = self._gate.seen
         if not seen.ready:
@@ -49,16 +49,16 @@ class Doors:
             "identity": "up" if seen.identity else "down",
             "schema_version": seen.schema_version,
         }
-        return json_answer(200, rendered(said))
+        return json_response(200, rendered(said))
 
-    async def metrics(self, _exchange: Exchange) -> Answer:
+    async def metrics(self, _exchange: Exchange) -> Response:
         shown = exposed(REGISTRY)
         headers = [
             (b"content-type", shown.content_type.encode()),
             (b"content-length", b"%d" % len(shown.body)),
             *SECURITY_HEADERS,
         ]
-        return Answer(200, headers, shown.body)
+        return Response(200, headers, shown.body)
 
-    async def openapi(self, _exchange: Exchange) -> Answer:
-        return json_answer(200, rendered(openapi.document(self._gate.settings)))
+    async def openapi(self, _exchange: Exchange) -> Response:
+        return json_response(200, rendered(openapi.document(self._gate.settings)))

@@ -17,9 +17,9 @@ import asyncpg
 
 from legivellum.postgres.driver import translated
 from legivellum.postgres.pool import open_pool
-from memorygate.canonical import digest
-from memorygate.receipt import Receipt, form_of
-from memorygate.rights import Right
+from legivellum.receipts.canonical import digest
+from legivellum.receipts.receipt import Receipt, form_of
+from legivellum.receipts.rights import Right
 
 Position = tuple[datetime, str]
 """Where a page ended: ledger clock, then id."""
@@ -199,7 +199,7 @@ class Ledger:
 
     @translated
     async def receipt(self, tenant: UUID, receipt_id: str) -> Stored | None:
-        row = await self._pool.fetchrow("SELECT * FROM memorygate.receipt($1, $2)", tenant, receipt_id)
+        row = await self._pool.fetchrow("SELECT * FROM legivellum.receipts.receipt($1, $2)", tenant, receipt_id)
         return None if row is None else Stored(*row)
 
     @translated

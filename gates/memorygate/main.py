@@ -25,7 +25,7 @@ app = typer.Typer(
 
 
 def _address(url: str | None) -> str | None:
-    from legivellum.postgres.address import address
+    from legivellum.postgres.dsn import address
 
     return None if url is None else address(url, "MEMORYGATE_DATABASE_URL")
 

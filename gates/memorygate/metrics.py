@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from legivellum.http.exposition import LATENCY_BUCKETS
+from legivellum.http.metrics import LATENCY_BUCKETS
 
 REGISTRY = CollectorRegistry()
 

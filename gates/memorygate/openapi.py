@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from legivellum.http.codes import MEANINGS, Code
-from memorygate.receipt import OPTIONAL_IN_A_REQUEST, Draft
-from memorygate.rights import CUSTODIAL
+from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft
+from legivellum.receipts.rights import CUSTODIAL
 from memorygate.settings import Settings
 
 _PROBLEM: Final = "#/components/schemas/Problem"

@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from legivellum.http import strict_json
-from legivellum.http.batching import Batcher, Shape
-from legivellum.http.codes import MEANINGS, Code
-from legivellum.http.deadline import Outer
-from legivellum.http.exchange import Answer, Exchange, json_answer
-from legivellum.http.problems import Refused, refuse
+from legivellum.http.batching import Batcher, BatchLimits
+from legivellum.http.deadline import Deadline
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.http.problems import RequestRefused, refuse
+from legivellum.receipts.phase_rules import Finding
+from legivellum.receipts.receipt import Receipt, examine
+from legivellum.receipts.rights import Right, right_to_emit, role_of
 from memorygate import metrics
 from memorygate.answers import acknowledged, rendered
 from memorygate.callers import Caller, Door, permitted
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
-from memorygate.phase_rules import Finding
-from memorygate.receipt import Receipt, examine
-from memorygate.rights import Right, right_to_emit, role_of
 
 _SHOWN_FINDINGS: Final = 40
 
@@ -57,11 +57,11 @@ def named(findings: Sequence[Finding]) -> str:
     return said if len(findings) <= _SHOWN_FINDINGS else f"{said}; and {len(findings) - _SHOWN_FINDINGS} more"
 
 
-def examined(sent: Any, caller: Caller | Refused) -> Receipt:
+def examined(sent: Any, caller: Caller | RequestRefused) -> Receipt:
     """Raises INVALID_RECEIPT (422), naming every bad field."""
     if not isinstance(sent, dict):
         raise refuse(Code.INVALID_RECEIPT, "A receipt must be a JSON object.")
-    tenant, emitter = _NOBODY if isinstance(caller, Refused) else (str(caller.tenant), caller.principal_key)
+    tenant, emitter = _NOBODY if isinstance(caller, RequestRefused) else (str(caller.tenant), caller.principal_key)
     receipt = examine(sent, tenant=tenant, emitter=emitter)
     if isinstance(receipt, Receipt):
         return receipt
@@ -93,10 +93,10 @@ class Post:
         self._door = door
         settings = gate.settings
         self._batcher: Batcher[Entry, Appended] = Batcher(
-            self._append, name="append", shape=Shape(queue=settings.queue)
+            self._append, name="append", shape=BatchLimits(queue=settings.queue)
         )
 
-    async def __call__(self, exchange: Exchange) -> Answer:
+    async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.admit(exchange)
         exchange.require_json()
         receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
@@ -106,8 +106,8 @@ class Post:
             raise refuse(*REFUSALS[answer.outcome])
         said = acknowledged(asked, answer)
         if answer.outcome is Outcome.REPLAYED:
-            return json_answer(200, said, (b"idempotency-replayed", b"true"))
-        return json_answer(201, said, (b"location", b"/receipts/" + answer.receipt_id.encode()))
+            return json_response(200, said, (b"idempotency-replayed", b"true"))
+        return json_response(201, said, (b"location", b"/receipts/" + answer.receipt_id.encode()))
 
     async def _append(self, entries: Sequence[Entry]) -> list[Appended]:
         return await appended(self._gate, entries)
@@ -119,10 +119,10 @@ class PostBatch:
     def __init__(self, gate: Gate, door: Door, *, in_flight: int = 2) -> None:
         self._gate = gate
         self._door = door
-        self._outer = Outer(gate.settings.deadline_seconds)
+        self._outer = Deadline(gate.settings.deadline_seconds)
         self._turns = asyncio.Semaphore(in_flight)
 
-    async def __call__(self, exchange: Exchange) -> Answer:
+    async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.admit(exchange)
         exchange.require_json()
         most = self._gate.settings.batch_receipts
@@ -137,7 +137,7 @@ class PostBatch:
         for place, sent in enumerate(body["receipts"]):
             try:
                 asked.append((place, authorised(self._gate, examined(sent, speaker), speaker)))
-            except Refused as refused:
+            except RequestRefused as refused:
                 items[place] = _refused(refused.problem.code, refused.problem.detail)
         if asked:
             for (place, one), answer in zip(
@@ -149,7 +149,7 @@ class PostBatch:
                     else b'{"status":%d,' % (200 if answer.outcome is Outcome.REPLAYED else 201)
                     + acknowledged(one, answer)[1:]
                 )
-        return json_answer(200, b'{"items":[%s]}' % b",".join(items))
+        return json_response(200, b'{"items":[%s]}' % b",".join(items))
 
     async def _append(self, asked: Sequence[tuple[int, Entry]]) -> list[Appended]:
         async with self._turns:

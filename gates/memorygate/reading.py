@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from legivellum.http.codes import Code
-from legivellum.http.exchange import Answer, Exchange, json_answer
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
-from legivellum.identity.reach import tenant_for
+from legivellum.identity.tenancy import authorized_tenant
+from legivellum.receipts.rights import CUSTODIAL, may_read_others, role_of
 from memorygate import cursors
 from memorygate.answers import clock, listed, rendered, shown, shown_open
 from memorygate.callers import Door
 from memorygate.gate import Gate
 from memorygate.ledger import Stored
-from memorygate.rights import CUSTODIAL, may_read_others, role_of
 
 _DEFAULT, _MOST = 100, 500
 
@@ -65,10 +65,10 @@ class Reading:
         self._gate = gate
         self._door = door
 
-    async def inbox(self, exchange: Exchange) -> Answer:
+    async def inbox(self, exchange: Exchange) -> Response:
         caller = await self._door.reader(exchange)
         asked = query(exchange, "principal", "kind", "task_id", "principal_ai", "tenant", "limit", "cursor")
-        tenant = tenant_for(caller, tenant_of(asked))
+        tenant = authorized_tenant(caller, tenant_of(asked))
         whose = asked.get("principal", caller.principal_key)
         foreign = whose != caller.principal_key or tenant != caller.tenant
         if foreign and not may_read_others(role_of(caller.type, caller.rights)):
@@ -89,39 +89,39 @@ class Reading:
         )
         page = found[:limit]
         more = cursors.written(name, (page[-1].custody_at, page[-1].obligation_id)) if len(found) > limit else None
-        return json_answer(200, listed([shown_open(held) for held in page], more))
+        return json_response(200, listed([shown_open(held) for held in page], more))
 
-    async def task(self, exchange: Exchange, task_id: str) -> Answer:
+    async def task(self, exchange: Exchange, task_id: str) -> Response:
         caller = await self._door.reader(exchange)
         asked = query(exchange, "tenant", "limit", "cursor")
-        tenant, limit = tenant_for(caller, tenant_of(asked)), _limit(asked)
+        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
         name = f"task/{tenant}/{task_id}"
         after = cursors.read(name, asked.get("cursor"))
         found = await self._gate.ledger.task(tenant, task_id, after=after, most=limit + 1)
         page = found[:limit]
         more = cursors.written(name, (page[-1].stored_at, page[-1].receipt_id)) if len(found) > limit else None
-        return json_answer(200, listed([shown(stored) for stored in page], more))
+        return json_response(200, listed([shown(stored) for stored in page], more))
 
-    async def chain(self, exchange: Exchange, receipt_id: str) -> Answer:
+    async def chain(self, exchange: Exchange, receipt_id: str) -> Response:
         caller = await self._door.reader(exchange)
-        tenant = tenant_for(caller, tenant_of(query(exchange, "tenant")))
+        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         most = self._gate.settings.chain_receipts
         found = await self._gate.ledger.chain(tenant, receipt_id, most=most)
         if not found:
             raise _unknown()
-        return json_answer(200, listed([shown(stored) for stored in found], None, **markers(found, most)))
+        return json_response(200, listed([shown(stored) for stored in found], None, **markers(found, most)))
 
-    async def receipt(self, exchange: Exchange, receipt_id: str) -> Answer:
+    async def receipt(self, exchange: Exchange, receipt_id: str) -> Response:
         caller = await self._door.reader(exchange)
-        tenant = tenant_for(caller, tenant_of(query(exchange, "tenant")))
+        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         found = await self._gate.ledger.receipt(tenant, receipt_id)
         if found is None:
             raise _unknown()
-        return json_answer(200, shown(found))
+        return json_response(200, shown(found))
 
-    async def summary(self, exchange: Exchange) -> Answer:
+    async def summary(self, exchange: Exchange) -> Response:
         caller = await self._door.reader(exchange)
-        tenant = tenant_for(caller, tenant_of(query(exchange, "tenant")))
+        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         counted = await self._gate.ledger.summary(tenant)
         closed = counted.succeeded + counted.failed + counted.canceled
         ended = counted.startups_ready + counted.startups_failed
@@ -143,7 +143,7 @@ class Reading:
             "overdue": counted.overdue,
             "latest_stored_at": None if counted.latest is None else clock(counted.latest),
         }
-        return json_answer(200, rendered(said))
+        return json_response(200, rendered(said))
 
 
 def markers(found: list[Stored], most: int) -> dict[str, object]:

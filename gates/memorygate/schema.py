@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from legivellum.postgres.migrating import Migrated, Schema, migrate, needed_version
+from legivellum.postgres.migrations import Migrated, Schema, migrate, needed_version
 
 OWNER = "memorygate_owner"
 WRITER = "memorygate_writer"

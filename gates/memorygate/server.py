@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
-from legivellum.http import journal
-from legivellum.http import serving as serving_
-from legivellum.http.collecting import settle
+from legivellum.base import logging_setup
+from legivellum.base.gc_tuning import freeze_gc
+from legivellum.gate import serving as serving_
+from legivellum.gate.serving import bound, multiprocess_metrics, open_at_most, require_free, serve
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import GuardedProtocol
-from legivellum.http.serving import added_up, bound, open_at_most, require_free, serve
 from memorygate.composition import compose
 from memorygate.settings import Settings
 
@@ -29,10 +29,10 @@ class Worker:
         self._settings = settings
 
     def __call__(self) -> Any:
-        journal.configure(self._settings)
+        logging_setup.configure(self._settings)
         Protocol.limits = _limits(self._settings)
         application = compose(self._settings).asgi
-        settle()
+        freeze_gc()
         return application
 
 
@@ -42,11 +42,11 @@ def _limits(settings: Settings) -> Limits:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status."""
-    journal.configure(settings)
+    logging_setup.configure(settings)
     _log.info("settings", **settings.masked())
     compose(settings)  # a worker that cannot start would be started for ever
     require_free(settings.host, settings.port)
-    with bound(settings.host, settings.port) as reservation, added_up(settings.workers):
+    with bound(settings.host, settings.port) as reservation, multiprocess_metrics(settings.workers):
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         _log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
         serve(serving_.config(settings, Worker(settings), protocol=Protocol, factory=True))

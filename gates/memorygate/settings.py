@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from legivellum.http.settings import GateSettings
-from legivellum.postgres.address import address
+from legivellum.base.settings import GateSettings
+from legivellum.postgres.dsn import address
 
 DATABASE_URL = "postgresql://memorygate_writer@127.0.0.1:5432/metagate"
 

@@ -23,7 +23,7 @@ import yaml
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from memorygate.receipt import Signature
+from legivellum.receipts.receipt import Signature
 
 
 class SignersUnreadable(Exception):  # noqa: N818 - what the file is

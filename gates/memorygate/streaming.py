@@ -15,12 +15,12 @@ from typing import Final
 from uuid import UUID
 
 from legivellum.http import correlation
-from legivellum.http.codes import Code
-from legivellum.http.deadline import Outer
+from legivellum.http.deadline import Deadline
 from legivellum.http.edge import Edge, Observer
-from legivellum.http.exchange import Answer, Exchange, Receive, Scope, Send, gone, problem_answer
+from legivellum.http.exchange import Exchange, Receive, Response, Scope, Send, problem_response, wait_for_disconnect
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
-from legivellum.identity.reach import tenant_for
+from legivellum.identity.tenancy import authorized_tenant
 from legivellum.postgres.errors import DatabaseError
 from memorygate import metrics
 from memorygate.answers import shown
@@ -47,7 +47,7 @@ class Streams:
         self._door = door
         self._edge = edge
         self._observe = observe
-        self._outer = Outer(gate.settings.deadline_seconds)
+        self._outer = Deadline(gate.settings.deadline_seconds)
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +57,7 @@ class Streams:
         exchange.scope["route_path"] = PATH
         started = time.perf_counter()
         opened = await self._opened(exchange)
-        if isinstance(opened, Answer):
+        if isinstance(opened, Response):
             self._observe(exchange, opened, time.perf_counter() - started)
             await send({"type": "http.response.start", "status": opened.status, "headers": opened.headers})
             await send({"type": "http.response.body", "body": opened.body})
@@ -67,7 +67,7 @@ class Streams:
         metrics.STREAMS.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            leaving = asyncio.create_task(gone(receive), name="stream's end")
+            leaving = asyncio.create_task(wait_for_disconnect(receive), name="stream's end")
             try:
                 await self._tail(tenant, mark, send, leaving)
             finally:
@@ -76,16 +76,16 @@ class Streams:
             self._open -= 1
             metrics.STREAMS.dec()
 
-    async def _opened(self, exchange: Exchange) -> tuple[UUID, Mark] | Answer:
+    async def _opened(self, exchange: Exchange) -> tuple[UUID, Mark] | Response:
         try:
             return await self._outer.run(self._begin(exchange), name="stream")
         except Exception as error:  # noqa: BLE001 - the last place where an error can still become an answer
-            return problem_answer(self._edge.problem(error, exchange))
+            return problem_response(self._edge.problem(error, exchange))
 
     async def _begin(self, exchange: Exchange) -> tuple[UUID, Mark]:
         caller = await self._door.reader(exchange)
         asked = query(exchange, "tenant", "from")
-        tenant = tenant_for(caller, tenant_of(asked))
+        tenant = authorized_tenant(caller, tenant_of(asked))
         if self._open >= self._gate.settings.streams:
             raise refuse(Code.OVERLOADED, "This process has as many streams as it may have.")
         given = exchange.header(b"last-event-id")

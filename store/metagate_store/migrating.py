@@ -1,6 +1,6 @@
 """Bringing a database to the schema this release needs (D-54).
 
-How migrations are applied and roles are set up is `legivellum.postgres.migrating`; here is what is MetaGate's own: its
+How migrations are applied and roles are set up is `legivellum.postgres.migrations`; here is what is MetaGate's own: its
 roles, whose objects they are, and which cluster the database belongs to. Passwords travel as SCRAM verifiers, so that
 no server log ever holds one.
 """
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from legivellum.postgres import migrating
+from legivellum.postgres import migrations as kit_migrations
 from legivellum.postgres.driver import translated
-from legivellum.postgres.migrating import (
+from legivellum.postgres.migrations import (
     LOCK_PATIENCE,
     LOCK_TIMEOUT,
     Migrated,
@@ -63,11 +63,11 @@ SCHEMA = Schema(name="metagate", package="metagate_store", lock=0x6D657461_67617
 
 
 def migrations() -> tuple[Migration, ...]:
-    return migrating.migrations(SCHEMA)
+    return kit_migrations.migrations(SCHEMA)
 
 
 def needed_version() -> int:
-    return migrating.needed_version(SCHEMA)
+    return kit_migrations.needed_version(SCHEMA)
 
 
 @translated

@@ -12,8 +12,8 @@ from tests.faults.fairness import fairly
 from tests.faults.history import percentile
 from tests.faults.stage import Stage, Trial, stage
 
-from legivellum.postgres import migrating
-from legivellum.postgres.migrating import Migration
+from legivellum.postgres import migrations
+from legivellum.postgres.migrations import Migration
 from metagate_store.migrating import SCHEMA, migrate
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
@@ -243,8 +243,8 @@ async def test_f22_migration_behind_an_open_transaction(shared: Stage, monkeypat
     """A migration that must wait for somebody's transaction lets requests pass between its short tries."""
     columns = "ALTER TABLE metagate.startup ADD COLUMN f22 text; ALTER TABLE metagate.startup DROP COLUMN f22"
     later = Migration(9000, "9000_f22", columns)
-    known = migrating.migrations(SCHEMA)
-    monkeypatch.setattr("legivellum.postgres.migrating.migrations", lambda _schema: (*known, later))
+    known = migrations.migrations(SCHEMA)
+    monkeypatch.setattr("legivellum.postgres.migrations.migrations", lambda _schema: (*known, later))
     waited = []
 
     async def fault(_trial: Trial) -> None:

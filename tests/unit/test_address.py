@@ -2,7 +2,7 @@
 
 import pytest
 
-from legivellum.postgres.address import address
+from legivellum.postgres.dsn import address
 from legivellum.postgres.errors import UnusableAddress
 
 HIDDEN = "hunter2"

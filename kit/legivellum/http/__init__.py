@@ -1,0 +1,1 @@
+"""One request and its response: the edge, problems, batching, limits."""

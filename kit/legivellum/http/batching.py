@@ -24,7 +24,7 @@ _HOPELESS_SECONDS = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BatchLimits:
     """`statement_seconds`: a statement that takes longer loses its slot; it dies in the background."""
 
     in_flight: int = 2
@@ -54,16 +54,16 @@ class Batcher(Generic[Ask, Answer]):
         run: Callable[[Sequence[Ask]], Awaitable[list[Answer]]],
         *,
         name: str,
-        shape: Shape | None = None,
+        shape: BatchLimits | None = None,
         renew: Callable[[Ask], Ask] | None = None,
     ) -> None:
         self._run = run
         self._renew = renew
         self._name = name
-        self._shape = shape or Shape()
+        self._shape = shape or BatchLimits()
         self._queue: deque[_Waiting[Ask, Answer]] = deque()
         self._statements: set[asyncio.Task[None]] = set()
-        self._dying: set[asyncio.Future[list[Answer]]] = set()
+        self._cancelling: set[asyncio.Future[list[Answer]]] = set()
         self._kicked = False
 
     @property
@@ -140,13 +140,13 @@ class Batcher(Generic[Ask, Answer]):
 
     async def _ask_all(self, batch: list[_Waiting[Ask, Answer]]) -> Exception | None:
         """One statement. Answers are handed out; a failure is returned, the futures left open."""
-        if len(self._dying) >= self._shape.leftovers:
+        if len(self._cancelling) >= self._shape.leftovers:
             return Overloaded()
         statement = asyncio.ensure_future(self._run([waiting.ask for waiting in batch]))
         done, _ = await asyncio.wait({statement}, timeout=self._shape.statement_seconds)
         if not done:
-            self._dying.add(statement)
-            statement.add_done_callback(self._buried)
+            self._cancelling.add(statement)
+            statement.add_done_callback(self._on_cancelled)
             statement.cancel()
             return DeadlineExceeded()
         if statement.cancelled():
@@ -159,8 +159,8 @@ class Batcher(Generic[Ask, Answer]):
                 waiting.answer.set_result(answer)
         return None
 
-    def _buried(self, statement: "asyncio.Future[list[Answer]]") -> None:
-        self._dying.discard(statement)
+    def _on_cancelled(self, statement: "asyncio.Future[list[Answer]]") -> None:
+        self._cancelling.discard(statement)
         if not statement.cancelled():
             statement.exception()
 

@@ -20,17 +20,17 @@ class Overloaded(Exception):  # noqa: N818  # an outcome of asking
     """The bounded queue is full: nothing was tried."""
 
 
-class Outer:
-    """Runs work under a deadline. `leftovers` bounds how many overrun tasks may still be dying at once."""
+class Deadline:
+    """Runs work under a deadline. `leftovers` bounds how many overrun tasks may still be cancelling at once."""
 
     def __init__(self, seconds: float, *, leftovers: int = 256) -> None:
         self.seconds = seconds
         self._leftovers = leftovers
-        self._dying: set[asyncio.Task[Any]] = set()
+        self._cancelling: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
         """The result of `work`. Raises DeadlineExceeded, Overloaded, or what `work` raises."""
-        if len(self._dying) >= self._leftovers:
+        if len(self._cancelling) >= self._leftovers:
             work.close()
             raise Overloaded
         task = asyncio.create_task(work, name=name)
@@ -47,15 +47,15 @@ class Outer:
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         if task.done():
             return
-        self._dying.add(task)
-        task.add_done_callback(self._buried)
+        self._cancelling.add(task)
+        task.add_done_callback(self._on_cancelled)
         task.cancel()
 
-    def _buried(self, task: asyncio.Task[Any]) -> None:
-        self._dying.discard(task)
+    def _on_cancelled(self, task: asyncio.Task[Any]) -> None:
+        self._cancelling.discard(task)
         if not task.cancelled():
             task.exception()  # somebody has to look at it
 
     @property
-    def dying(self) -> int:
-        return len(self._dying)
+    def cancelling(self) -> int:
+        return len(self._cancelling)

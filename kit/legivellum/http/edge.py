@@ -14,29 +14,29 @@ from typing import Protocol
 import structlog
 
 from legivellum.http import correlation
-from legivellum.http.codes import Code
-from legivellum.http.deadline import DeadlineExceeded, Outer, Overloaded
+from legivellum.http.deadline import Deadline, DeadlineExceeded, Overloaded
 from legivellum.http.exchange import (
-    Answer,
     App,
     ClientGone,
     Exchange,
     Message,
     Receive,
+    Response,
     Scope,
     Send,
-    problem_answer,
+    problem_response,
 )
-from legivellum.http.problems import SECURITY_HEADERS, Problem, Refused
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import SECURITY_HEADERS, Problem, RequestRefused
 
-Hot = Callable[[Exchange], Awaitable[Answer]]
+Handler = Callable[[Exchange], Awaitable[Response]]
 Translate = Callable[[Exception], Problem | None]
 
 _log = structlog.get_logger("metagate.edge")
 
 
 class Observer(Protocol):
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None: ...
+    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None: ...
 
 
 class Edge:
@@ -46,9 +46,9 @@ class Edge:
         self,
         app: App,
         *,
-        hot: Mapping[str, Mapping[str, Hot]],
+        hot: Mapping[str, Mapping[str, Handler]],
         methods: Callable[[str], tuple[str, ...]],
-        outer: Outer,
+        outer: Deadline,
         translate: Translate,
         observe: Observer,
         body_bytes: int,
@@ -79,7 +79,7 @@ class Edge:
         self._observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    async def _answer(self, exchange: Exchange) -> Answer:
+    async def _answer(self, exchange: Exchange) -> Response:
         try:
             hot = self._hot.get(exchange.path)
             if hot is None:
@@ -92,11 +92,11 @@ class Edge:
         except Exception as error:  # noqa: BLE001  # the last place where an error can still become an answer
             problem = self.problem(error, exchange)
             exchange.code = problem.code
-            return problem_answer(problem)
+            return problem_response(problem)
 
     def problem(self, error: Exception, exchange: Exchange | None = None) -> Problem:
         """What an error is called outside. Whatever nobody foresaw is logged and answered as a defect."""
-        if isinstance(error, Refused):
+        if isinstance(error, RequestRefused):
             return error.problem
         if isinstance(error, DeadlineExceeded):
             return Problem(Code.DEADLINE_EXCEEDED, "There was no answer in time. Retry with the same Idempotency-Key.")
@@ -113,20 +113,20 @@ class Edge:
         )
         return Problem(Code.INTERNAL_ERROR, "This should not have happened; the operators were told.")
 
-    async def _framework(self, exchange: Exchange, allowed: tuple[str, ...]) -> Answer:
+    async def _framework(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
         if not allowed:
-            raise Refused(Problem(Code.NOT_FOUND, "There is nothing at this path."))
+            raise RequestRefused(Problem(Code.NOT_FOUND, "There is nothing at this path."))
         if "GET" in allowed:
             allowed = (*allowed, "HEAD")
         allow = (b"allow", ", ".join(sorted({*allowed, "OPTIONS"})).encode())
         if exchange.method == "OPTIONS":
-            return Answer(204, [allow, *SECURITY_HEADERS], b"")
+            return Response(204, [allow, *SECURITY_HEADERS], b"")
         if exchange.method not in allowed:
-            raise Refused(Problem(Code.METHOD_NOT_ALLOWED, "The path does not take this method.", (allow,)))
+            raise RequestRefused(Problem(Code.METHOD_NOT_ALLOWED, "The path does not take this method.", (allow,)))
         body = await exchange.body(self._body_bytes)
         return await self._outer.run(self._held_back(exchange, body), name=f"{exchange.method} {exchange.path}")
 
-    async def _held_back(self, exchange: Exchange, body: bytes) -> Answer:
+    async def _held_back(self, exchange: Exchange, body: bytes) -> Response:
         scope = dict(exchange.scope)
         if exchange.method == "HEAD":
             scope["method"] = "GET"
@@ -147,4 +147,4 @@ class Edge:
                 parts.append(message.get("body", b""))
 
         await self._app(scope, receive, send)
-        return Answer(status, headers, b"".join(parts))
+        return Response(status, headers, b"".join(parts))

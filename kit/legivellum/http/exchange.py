@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Problem, refuse
 
 Scope = MutableMapping[str, Any]
@@ -23,7 +23,7 @@ class ClientGone(Exception):  # noqa: N818  # nobody is left to read an error
     """The client went away before its request was complete."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: RawHeaders
     body: bytes
@@ -86,7 +86,7 @@ class Exchange:
                 return b"".join(parts)
             message = await self.receive()
 
-    async def send(self, answer: Answer, send: Send) -> None:
+    async def send(self, answer: Response, send: Send) -> None:
         """The answer with this request's id, without a body where HTTP wants none (RFC 9110 §6.4.1)."""
         answer.headers.append((b"x-request-id", self.request_id.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -104,20 +104,20 @@ def too_large(limit: int) -> Exception:
     return refuse(Code.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
 
 
-async def gone(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Until the client is: for answers that last."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def json_answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
-    return Answer(
+def json_response(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
+    return Response(
         status,
         [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *SECURITY_HEADERS, *headers],
         body,
     )
 
 
-def problem_answer(problem: Problem) -> Answer:
+def problem_response(problem: Problem) -> Response:
     body = problem.body()
-    return Answer(problem.status, problem.all_headers(len(body)), body)
+    return Response(problem.status, problem.all_headers(len(body)), body)

@@ -8,7 +8,7 @@ import json
 import random
 from dataclasses import dataclass
 
-from legivellum.http.codes import MEANINGS, Code
+from legivellum.http.problem_codes import MEANINGS, Code
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -68,7 +68,7 @@ def jittered() -> int:
     return random.randint(*RETRY_AFTER_SECONDS)  # noqa: S311  # spreads load, guards nothing
 
 
-class Refused(Exception):  # noqa: N818  # a refusal is an answer, not an error
+class RequestRefused(Exception):  # noqa: N818  # a refusal is an answer, not an error
     """Carries a Problem out of a place that cannot return one."""
 
     def __init__(self, problem: Problem) -> None:
@@ -76,5 +76,5 @@ class Refused(Exception):  # noqa: N818  # a refusal is an answer, not an error
         self.problem = problem
 
 
-def refuse(code: Code, detail: str, *, headers: Headers = ()) -> Refused:
-    return Refused(Problem(code, detail, headers))
+def refuse(code: Code, detail: str, *, headers: Headers = ()) -> RequestRefused:
+    return RequestRefused(Problem(code, detail, headers))

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from legivellum.http.codes import Code
-from legivellum.http.joining import JoinedWrites
 from legivellum.http.limits import Limits
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
+from legivellum.http.write_coalescing import JoinedWrites
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application

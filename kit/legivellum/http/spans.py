@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.exchange import Exchange, Response
 
 _CARRIED: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
@@ -55,7 +55,7 @@ class Traces:
             self._tracer = None
             await _last_sent(provider)
 
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None:
         if self._tracer is None:
             return
         ended = time.time_ns()
@@ -82,7 +82,7 @@ def _carrier(exchange: Exchange) -> dict[str, str]:
     return found
 
 
-def _attributes(exchange: Exchange, answer: Answer, method: str, route: str | None) -> dict[str, AttributeValue]:
+def _attributes(exchange: Exchange, answer: Response, method: str, route: str | None) -> dict[str, AttributeValue]:
     """By the semantic conventions of HTTP servers, but for `url.path`: a path holds ids, and what somebody mistyped."""
     said: dict[str, AttributeValue] = {
         "http.request.method": method,

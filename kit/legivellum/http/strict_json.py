@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from legivellum.http.codes import Code
-from legivellum.http.problems import Refused, refuse
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
 
 MAX_DEPTH = 32
 MAX_KEYS = 1_000
@@ -83,7 +83,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def too_deep(limit: int) -> Refused:
+def too_deep(limit: int) -> RequestRefused:
     return refuse(Code.JSON_TOO_DEEP, f"The body nests deeper than {limit} levels.")
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from legivellum.http.spans import Traces
 
 
-class Chosen(Protocol):
+class TracingSettings(Protocol):
     """What an installation chooses of it: a gate's settings."""
 
     @property
@@ -17,7 +17,7 @@ class Chosen(Protocol):
     def version(self) -> str: ...
 
 
-def traces(service: str, settings: Chosen) -> Traces | None:
+def traces(service: str, settings: TracingSettings) -> Traces | None:
     """Raises ModuleNotFoundError where the extra `otel` is not installed."""
     if not settings.tracing:
         return None

@@ -14,29 +14,29 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from legivellum.identity.caller import (
+    AuthFailure,
     Caller,
     Changes,
     Credential,
     Directory,
-    Ground,
+    FailureReason,
     Identity,
     Pod,
-    Reason,
-    Refusal,
+    VerificationContext,
     status_of,
 )
 
 __all__ = [
+    "AuthFailure",
     "Authenticator",
     "Caller",
     "Changes",
     "Credential",
     "Directory",
+    "FailureReason",
     "Identity",
     "Keys",
     "Pod",
-    "Reason",
-    "Refusal",
     "Tokens",
     "status_of",
 ]
@@ -46,16 +46,20 @@ _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _TAKEN: Final = frozenset({b"authorization", b"cookie", b"host", b"content-type", b"content-length", b"forwarded"})
 _JOINED_BEARER: Final = re.compile(rb",\s*bearer\s", re.IGNORECASE)
 
-_SEVERAL: Final = Refusal(
-    Reason.MULTIPLE_CREDENTIALS, "Several credentials in one request: send exactly one, in exactly one header."
+_SEVERAL: Final = AuthFailure(
+    FailureReason.MULTIPLE_CREDENTIALS,
+    "Several credentials in one request: send exactly one, in exactly one header.",
 )
-_MISSING: Final = Refusal(
-    Reason.MISSING, "No credential: send an API key in its header, or a token as Authorization: Bearer."
+_MISSING: Final = AuthFailure(
+    FailureReason.MISSING, "No credential: send an API key in its header, or a token as Authorization: Bearer."
 )
-_SCHEME: Final = Refusal(Reason.SCHEME, "The Authorization header is not of the form: Bearer <token>.")
-_NOBODY: Final = Refusal(Reason.SUBJECT_UNKNOWN, "The credential is good, but no Principal declares its subject.")
-_TOO_OLD: Final = Refusal(
-    Reason.BEFORE_NAMESPACE, "The token was issued before its namespace was created: it belongs to another tenant."
+_SCHEME: Final = AuthFailure(FailureReason.SCHEME, "The Authorization header is not of the form: Bearer <token>.")
+_NOBODY: Final = AuthFailure(
+    FailureReason.SUBJECT_UNKNOWN, "The credential is good, but no Principal declares its subject."
+)
+_TOO_OLD: Final = AuthFailure(
+    FailureReason.BEFORE_NAMESPACE,
+    "The token was issued before its namespace was created: it belongs to another tenant.",
 )
 
 
@@ -67,7 +71,7 @@ class Recognised(Protocol):
     @property
     def audience(self) -> str | None: ...
     @property
-    def ground(self) -> Ground | None: ...
+    def ground(self) -> VerificationContext | None: ...
     @property
     def pod(self) -> Pod | None: ...
     @property
@@ -82,16 +86,16 @@ class Keys(Protocol):
     """API keys held in memory (`keyring.KeyRing`)."""
 
     def apply(self, changes: Changes) -> None: ...
-    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | Refusal: ...
+    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure: ...
 
 
 class Tokens(Protocol):
     """Tokens verified against keys held in memory (`tokens.TokenVerifier`)."""
 
     def apply(self, changes: Changes) -> None: ...
-    def recognise(self, value: bytes, now: float) -> Recognised | Refusal: ...
-    def examine(self, value: bytes, now: float) -> Recognised | Refusal: ...
-    def stands(self, name: str, kid: str | None, ground: Ground) -> bool: ...
+    def recognise(self, value: bytes, now: float) -> Recognised | AuthFailure: ...
+    def examine(self, value: bytes, now: float) -> Recognised | AuthFailure: ...
+    def stands(self, name: str, kid: str | None, ground: VerificationContext) -> bool: ...
 
 
 class Authenticator:
@@ -129,14 +133,14 @@ class Authenticator:
         self._mark = -1
         self._seen: dict[tuple[str, str], tuple[float, Identity]] = {}
 
-    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal:
+    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
         """The caller of a request with these raw headers (names in any case), or why there is none.
 
         Raises what the directory raises, and nothing else.
         """
         return await self._answered(await self._authenticate(headers))
 
-    async def examine(self, shown: bytes) -> Caller | Refusal:
+    async def examine(self, shown: bytes) -> Caller | AuthFailure:
         """Whose credential this is that another gate was shown: a key, or a token for any audience that its issuer is
         believed for (D-48). Whoever is told so must compare the `audience` with its own.
         """
@@ -145,7 +149,7 @@ class Authenticator:
             return await self._answered(await self._by_key(shown, now))
         return await self._answered(await self._by_token(self._tokens.examine(shown, now), now))
 
-    def stands(self, issuer: str, kid: str | None, ground: Ground | None) -> bool:
+    def stands(self, issuer: str, kid: str | None, ground: VerificationContext | None) -> bool:
         """Whether what a caller showed once would still be believed here; whose it is, the directory knows. Of a key
         (issuer "") that is the directory's to say alone.
         """
@@ -153,8 +157,8 @@ class Authenticator:
             return not issuer
         return self._tokens.stands(issuer, kid, ground)
 
-    async def _answered(self, answer: Caller | Refusal) -> Caller | Refusal:
-        if self._penance is not None and isinstance(answer, Refusal) and answer.reason is not Reason.MISSING:
+    async def _answered(self, answer: Caller | AuthFailure) -> Caller | AuthFailure:
+        if self._penance is not None and isinstance(answer, AuthFailure) and answer.reason is not FailureReason.MISSING:
             await self._penance()
         return answer
 
@@ -166,9 +170,9 @@ class Authenticator:
             self._mark = changes.mark
             self._seen.clear()
 
-    async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal:
+    async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
         found = self._credential(headers)
-        if isinstance(found, Refusal):
+        if isinstance(found, AuthFailure):
             return found
         is_key, value = found
         now = self._clock()
@@ -176,7 +180,7 @@ class Authenticator:
             return await self._by_key(value, now)
         return await self._by_token(self._tokens.recognise(value, now), now)
 
-    def _credential(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bool, bytes] | Refusal:
+    def _credential(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bool, bytes] | AuthFailure:
         key: bytes | None = None
         authorization: bytes | None = None
         for name, value in headers:
@@ -200,9 +204,9 @@ class Authenticator:
             return _SCHEME
         return False, authorization[7:]
 
-    async def _by_key(self, value: bytes, now: float) -> Caller | Refusal:
+    async def _by_key(self, value: bytes, now: float) -> Caller | AuthFailure:
         found = self._keys.recognise(value, now)
-        if isinstance(found, Refusal):
+        if isinstance(found, AuthFailure):
             return found
         credential, expires_at = found
         identity = await self._identity("", credential.subject, now)
@@ -210,8 +214,8 @@ class Authenticator:
             return _NOBODY
         return _caller(identity, credential, expires_at, None)
 
-    async def _by_token(self, found: Recognised | Refusal, now: float) -> Caller | Refusal:
-        if isinstance(found, Refusal):
+    async def _by_token(self, found: Recognised | AuthFailure, now: float) -> Caller | AuthFailure:
+        if isinstance(found, AuthFailure):
             return found
         credential = found.credential
         identity = await self._identity(credential.issuer, credential.subject, now)

@@ -24,7 +24,7 @@ def reads_everywhere(scope: str, kind: str) -> bool:
     return scope == CLUSTER and kind in _READERS
 
 
-class Reason(StrEnum):
+class FailureReason(StrEnum):
     """Why a request has no caller. Closed: metrics are labelled with it. `status_of` gives the HTTP status."""
 
     MULTIPLE_CREDENTIALS = "multiple_credentials"
@@ -49,18 +49,18 @@ class Reason(StrEnum):
     SUBJECT_UNKNOWN = "subject_unknown"
 
 
-def status_of(reason: Reason) -> Literal[400, 401, 403]:
+def status_of(reason: FailureReason) -> Literal[400, 401, 403]:
     """400 for several credentials (D-32), 403 for a good credential of nobody we know (INV-004), else 401."""
-    if reason is Reason.MULTIPLE_CREDENTIALS:
+    if reason is FailureReason.MULTIPLE_CREDENTIALS:
         return 400
-    return 403 if reason is Reason.SUBJECT_UNKNOWN else 401
+    return 403 if reason is FailureReason.SUBJECT_UNKNOWN else 401
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class AuthFailure:
     """No caller. `detail` is one sentence for the person who sent it; it holds no part of the credential."""
 
-    reason: Reason
+    reason: FailureReason
     detail: str
 
     @property
@@ -83,7 +83,7 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class VerificationContext:
     """What a token was believed on besides its key, so that whoever keeps a session can ask later whether it still
     would be (`TokenVerifier.stands`). `secret` is `SharedSecret.fingerprint` for HS256, else None.
     """
@@ -210,7 +210,7 @@ class Caller:
     pod: Pod | None
     expires_at: datetime | None
     audience: str | None = None
-    ground: Ground | None = None
+    ground: VerificationContext | None = None
 
     @property
     def everywhere(self) -> bool:

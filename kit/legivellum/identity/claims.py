@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from legivellum.identity.caller import Pod, Reason, Refusal
+from legivellum.identity.caller import AuthFailure, FailureReason, Pod
 
 LEEWAY: Final = 30
 """Seconds by which the clocks of issuer and gate may differ (F25)."""
@@ -18,18 +18,27 @@ _LONGEST_NAME: Final = 1024
 _LARGEST_TIME: Final = 2**40
 _SERVICE_ACCOUNT: Final = "system:serviceaccount:"
 
-_SUBJECT: Final = Refusal(
-    Reason.CLAIMS, "The token's sub must be a text of 1 to 1,024 characters without control characters."
+_SUBJECT: Final = AuthFailure(
+    FailureReason.CLAIMS, "The token's sub must be a text of 1 to 1,024 characters without control characters."
 )
-_TIMES: Final = Refusal(Reason.CLAIMS, "The token needs iat and exp; they and nbf must be whole numbers of seconds.")
-_EXPIRED: Final = Refusal(Reason.EXPIRED, "The token has expired: read it again from where it came from.")
-_NOT_YET: Final = Refusal(Reason.NOT_YET_VALID, "The token is from the future: check the clocks of issuer and gate.")
-_AUDIENCE: Final = Refusal(Reason.AUDIENCE, "The token was not issued for this service: check its audience.")
-_AUDIENCES: Final = Refusal(
-    Reason.AUDIENCE, "The token has several audiences, and any of them could replay it: ask for one with a single one."
+_TIMES: Final = AuthFailure(
+    FailureReason.CLAIMS, "The token needs iat and exp; they and nbf must be whole numbers of seconds."
 )
-_LIFETIME: Final = Refusal(Reason.LIFETIME, "The token lives longer than its issuer's maxTokenLifetime allows.")
-_DISAGREE: Final = Refusal(Reason.SERVICE_ACCOUNT, "The token's service-account claims do not agree with its subject.")
+_EXPIRED: Final = AuthFailure(FailureReason.EXPIRED, "The token has expired: read it again from where it came from.")
+_NOT_YET: Final = AuthFailure(
+    FailureReason.NOT_YET_VALID, "The token is from the future: check the clocks of issuer and gate."
+)
+_AUDIENCE: Final = AuthFailure(FailureReason.AUDIENCE, "The token was not issued for this service: check its audience.")
+_AUDIENCES: Final = AuthFailure(
+    FailureReason.AUDIENCE,
+    "The token has several audiences, and any of them could replay it: ask for one with a single one.",
+)
+_LIFETIME: Final = AuthFailure(
+    FailureReason.LIFETIME, "The token lives longer than its issuer's maxTokenLifetime allows."
+)
+_DISAGREE: Final = AuthFailure(
+    FailureReason.SERVICE_ACCOUNT, "The token's service-account claims do not agree with its subject."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Times:
     not_before: int
     expires_at: int
 
-    def refuse(self, now: float) -> Refusal | None:
+    def refuse(self, now: float) -> AuthFailure | None:
         """Why the token is not good at this moment, if it is not."""
         if now >= self.expires_at + LEEWAY:
             return _EXPIRED
@@ -49,7 +58,7 @@ class Times:
         return None
 
 
-def times(claims: Mapping[str, Any], longest_life: int) -> Times | Refusal:
+def times(claims: Mapping[str, Any], longest_life: int) -> Times | AuthFailure:
     """The times of a token, when they are whole numbers and the token does not live too long (seconds)."""
     issued, expires = claims.get("iat"), claims.get("exp")
     starts = claims.get("nbf", issued)
@@ -62,7 +71,7 @@ def times(claims: Mapping[str, Any], longest_life: int) -> Times | Refusal:
     return Times(issued, starts, expires)
 
 
-def subject(claims: Mapping[str, Any]) -> str | Refusal:
+def subject(claims: Mapping[str, Any]) -> str | AuthFailure:
     """The token's subject, if it is a text that can be compared and stored."""
     value = claims.get("sub")
     if not isinstance(value, str) or not _is_name(value):
@@ -70,7 +79,7 @@ def subject(claims: Mapping[str, Any]) -> str | Refusal:
     return value
 
 
-def audience(claims: Mapping[str, Any], wanted: str | None, believed: Collection[str]) -> str | Refusal:
+def audience(claims: Mapping[str, Any], wanted: str | None, believed: Collection[str]) -> str | AuthFailure:
     """D-44: the one audience of the token, for which its issuer is believed, and which is this gate's (`wanted`).
 
     `wanted` None: whichever gate's it is, for those that ask about tokens they were shown (D-48).
@@ -93,7 +102,7 @@ class ServiceAccount:
     pod: Pod | None
 
 
-def service_account(claims: Mapping[str, Any], sub: str, *, required: bool) -> ServiceAccount | Refusal | None:
+def service_account(claims: Mapping[str, Any], sub: str, *, required: bool) -> ServiceAccount | AuthFailure | None:
     """The service account of a token whose `kubernetes.io` claims agree with its subject; None for other tokens.
 
     `required`: this issuer's tokens are service accounts' and nothing else (the cluster's own issuer).

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from legivellum.identity import api_keys
-from legivellum.identity.caller import Changes, Credential, KeyChange, Reason, Refusal
+from legivellum.identity.caller import AuthFailure, Changes, Credential, FailureReason, KeyChange
 
 # digest, and when it expires in seconds since the epoch (infinity: never)
 _ENTRY: Final = struct.Struct("<32sd")
@@ -23,9 +23,13 @@ _NEVER: Final = float("inf")
 _LONGEST: Final = 256
 _HEX: Final = re.compile(r"[0-9a-fA-F]{64}\Z")
 
-_MALFORMED: Final = Refusal(Reason.KEY_MALFORMED, "This is not an API key: it has another form, or a wrong checksum.")
-_UNKNOWN: Final = Refusal(Reason.KEY_UNKNOWN, "This API key is not known: it was never declared, or it was revoked.")
-_EXPIRED: Final = Refusal(Reason.KEY_EXPIRED, "This API key has expired: declare a new one and use that.")
+_MALFORMED: Final = AuthFailure(
+    FailureReason.KEY_MALFORMED, "This is not an API key: it has another form, or a wrong checksum."
+)
+_UNKNOWN: Final = AuthFailure(
+    FailureReason.KEY_UNKNOWN, "This API key is not known: it was never declared, or it was revoked."
+)
+_EXPIRED: Final = AuthFailure(FailureReason.KEY_EXPIRED, "This API key has expired: declare a new one and use that.")
 
 
 class KeyRing:
@@ -48,7 +52,7 @@ class KeyRing:
         for change in changes.api_keys:
             self._put(change)
 
-    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | Refusal:
+    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure:
         """Whether this key stands at `now` (seconds since the epoch), and until when."""
         if len(value) > _LONGEST or not api_keys.well_formed(value):
             return _MALFORMED

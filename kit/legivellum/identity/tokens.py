@@ -18,19 +18,23 @@ from datetime import UTC, datetime
 from typing import Final
 
 from legivellum.identity import claims
-from legivellum.identity.caller import Changes, Credential, Ground, Pod, Reason, Refusal
-from legivellum.identity.compact import Compact, take_apart
+from legivellum.identity.caller import AuthFailure, Changes, Credential, FailureReason, Pod, VerificationContext
+from legivellum.identity.compact_jws import Compact, take_apart
 from legivellum.identity.issuers import Issuer, IssuerRing
 from legivellum.identity.public_keys import PublicKey
 from legivellum.identity.shared_secret import SharedSecret
 
 _LONGEST_KID: Final = 256
 
-_ISSUER: Final = Refusal(Reason.ISSUER_UNKNOWN, "The token's issuer is not believed here: no TokenIssuer names it.")
-_ALGORITHM: Final = Refusal(Reason.ALGORITHM, "The token's algorithm is not one that its issuer may use.")
-_NO_KID: Final = Refusal(Reason.TOKEN_HEADER, "The token's header names no key (kid).")
-_KID: Final = Refusal(Reason.KEY_ID_UNKNOWN, "The token is signed with a key that its issuer has not published here.")
-_SIGNATURE: Final = Refusal(Reason.SIGNATURE, "The token's signature is wrong.")
+_ISSUER: Final = AuthFailure(
+    FailureReason.ISSUER_UNKNOWN, "The token's issuer is not believed here: no TokenIssuer names it."
+)
+_ALGORITHM: Final = AuthFailure(FailureReason.ALGORITHM, "The token's algorithm is not one that its issuer may use.")
+_NO_KID: Final = AuthFailure(FailureReason.TOKEN_HEADER, "The token's header names no key (kid).")
+_KID: Final = AuthFailure(
+    FailureReason.KEY_ID_UNKNOWN, "The token is signed with a key that its issuer has not published here."
+)
+_SIGNATURE: Final = AuthFailure(FailureReason.SIGNATURE, "The token's signature is wrong.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +60,21 @@ class Verified:
         return datetime.fromtimestamp(self.times.expires_at, UTC)
 
     @property
-    def ground(self) -> Ground:
+    def ground(self) -> VerificationContext:
         issuer = self.rests_on[0]
         secret = issuer.fingerprint if isinstance(issuer, SharedSecret) else None
-        return Ground(self.audience, self.algorithm, secret)
+        return VerificationContext(self.audience, self.algorithm, secret)
 
 
 def verify(
     token: bytes, *, ring: IssuerRing, audience: str | None, now: float, shared: SharedSecret | None = None
-) -> Verified | Refusal:
+) -> Verified | AuthFailure:
     """Whether this token holds for a gate that answers to `audience`, at `now` (seconds since the epoch).
 
     `audience` None: for any gate that its issuer is believed for; whoever is told so must look which (D-48).
     """
     parts = take_apart(token)
-    if isinstance(parts, Refusal):
+    if isinstance(parts, AuthFailure):
         return parts
     name = parts.payload.get("iss")
     if not isinstance(name, str):
@@ -85,7 +89,7 @@ def verify(
 
 def _verify_signed(
     parts: Compact, issuer: Issuer, ring: IssuerRing, audience: str | None, now: float
-) -> Verified | Refusal:
+) -> Verified | AuthFailure:
     algorithm, kid = parts.header.get("alg"), parts.header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         return _ALGORITHM
@@ -99,12 +103,12 @@ def _verify_signed(
     if not key.verifies(algorithm, parts.signed, parts.signature):
         return _SIGNATURE
     meant_for = claims.audience(parts.payload, audience, issuer.audiences)
-    if isinstance(meant_for, Refusal):
+    if isinstance(meant_for, AuthFailure):
         return meant_for
     return _believed(parts, kid, meant_for, (issuer, key), now, service_accounts_only=issuer.cluster)
 
 
-def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified | Refusal:
+def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified | AuthFailure:
     if parts.header.get("alg") != shared.algorithm:
         return _ALGORITHM
     if not shared.verifies(shared.algorithm, parts.signed, parts.signature):
@@ -112,7 +116,7 @@ def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified
     meant_for = None
     if shared.audience is not None:
         found = claims.audience(parts.payload, shared.audience, (shared.audience,))
-        if isinstance(found, Refusal):
+        if isinstance(found, AuthFailure):
             return found
         meant_for = found
     return _believed(parts, None, meant_for, (shared, None), now, service_accounts_only=False)
@@ -126,19 +130,19 @@ def _believed(
     now: float,
     *,
     service_accounts_only: bool,
-) -> Verified | Refusal:
+) -> Verified | AuthFailure:
     issuer = rests_on[0]
     times = claims.times(parts.payload, issuer.longest_life)
-    if isinstance(times, Refusal):
+    if isinstance(times, AuthFailure):
         return times
     refused = times.refuse(now)
     if refused is not None:
         return refused
     subject = claims.subject(parts.payload)
-    if isinstance(subject, Refusal):
+    if isinstance(subject, AuthFailure):
         return subject
     account = claims.service_account(parts.payload, subject, required=service_accounts_only)
-    if isinstance(account, Refusal):
+    if isinstance(account, AuthFailure):
         return account
     return Verified(
         credential=Credential("token", issuer.issuer, subject, kid),
@@ -171,7 +175,7 @@ class TokenVerifier:
         """Take over what was published."""
         self.ring.apply(changes)
 
-    def recognise(self, value: bytes, now: float) -> Verified | Refusal:
+    def recognise(self, value: bytes, now: float) -> Verified | AuthFailure:
         """Whether this token holds at `now` (seconds since the epoch)."""
         digest = hashlib.sha256(value).digest()
         known = self._verified.pop(digest, None)
@@ -187,11 +191,11 @@ class TokenVerifier:
             self._verified[digest] = found
         return found
 
-    def examine(self, value: bytes, now: float) -> Verified | Refusal:
+    def examine(self, value: bytes, now: float) -> Verified | AuthFailure:
         """Whether this token holds for whichever gate it names (D-48). Never remembered: it may not be meant for us."""
         return verify(value, ring=self.ring, audience=None, now=now, shared=self._shared)
 
-    def stands(self, name: str, kid: str | None, ground: Ground) -> bool:
+    def stands(self, name: str, kid: str | None, ground: VerificationContext) -> bool:
         """Whether a token of this issuer, key and ground would be believed now, were it not expired."""
         shared = self._shared
         if shared is not None and name == shared.issuer:

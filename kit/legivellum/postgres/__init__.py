@@ -1,1 +1,1 @@
-"""What every gate needs of PostgreSQL and no gate owns: the driver's errors in one place, a pool, migrations."""
+"""The driver's errors in one place, connection pools, migrations, roles."""

@@ -8,7 +8,7 @@ import pytest
 from tests.databases import Database
 from tests.integration.api.town import Town, settings_for
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from metagate_api.catalogue import ENDPOINTS
 from metagate_api.server import serving
 

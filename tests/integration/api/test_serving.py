@@ -14,7 +14,7 @@ from tests.integration.api.processes import free_port, started, wait_for
 from tests.integration.api.town import Town, settings_for
 from tests.unit.http.test_tls import issue, put
 
-from legivellum.identity.signing import verifies
+from legivellum.identity.packet_signing import verifies
 from metagate_api.server import serving
 from metagate_crds.canonical import canonical
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from ulid import ULID
 
-from legivellum.identity.caller import Caller, Credential, Reason, Refusal
+from legivellum.identity.caller import AuthFailure, Caller, Credential, FailureReason
 from memorygate.app import create_app
 from memorygate.gate import Gate
 from memorygate.ledger import Ledger
@@ -73,10 +73,10 @@ async def ledger(ledger_database: LedgerDatabase) -> AsyncIterator[Ledger]:
 class SelfDeclared:
     """An authenticator's double: the header `X-Me` holds who speaks, as JSON."""
 
-    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal:
+    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
         said = dict(headers).get(b"x-me")
         if said is None:
-            return Refusal(Reason.MISSING, "No credential.")
+            return AuthFailure(FailureReason.MISSING, "No credential.")
         who = json.loads(said)
         return Caller(
             tenant=UUID(who["tenant"]),

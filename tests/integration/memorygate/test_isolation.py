@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from tests.integration.memorygate.conftest import LedgerDatabase, Running, accepted, complete, escalate, new_id, rows
 
-from memorygate.rights import MATRIX, PHASES, ROLES, Kind, Right
+from legivellum.receipts.rights import MATRIX, PHASES, ROLES, Kind, Right
 
 TABLES = ("receipt", "task", "obligation", "dedupe", "tally")
 
@@ -199,7 +199,7 @@ async def test_the_gates_role_has_no_right_on_any_table(ledger_database: LedgerD
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"SELECT FROM memorygate.{view}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute("UPDATE memorygate.receipt SET body = ''")
+            await connection.execute("UPDATE legivellum.receipts.receipt SET body = ''")
         for function in ("rebuild()", "prepare_partitions(1)", "drifted(1)"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"SELECT memorygate.{function}")

@@ -16,9 +16,9 @@ import pytest_asyncio
 import uvicorn
 from tests.integration.memorygate.conftest import LedgerDatabase, Peer, SelfDeclared, accepted, gate_on
 
+from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
-from legivellum.http.serving import bound
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
 
@@ -135,9 +135,9 @@ async def test_a_late_commit_is_late_in_the_stream_and_never_missing(alice: Peer
             hidden = accepted(task_id="slow", principal_ai="alice")
             transaction = slow.transaction()
             await transaction.start()
+            from legivellum.receipts.receipt import Receipt, examine
+            from legivellum.receipts.rights import Right
             from memorygate.ledger import _APPEND, entry
-            from memorygate.receipt import Receipt, examine
-            from memorygate.rights import Right
 
             receipt = examine(hidden, tenant=str(alice.tenant), emitter="alice")
             assert isinstance(receipt, Receipt)

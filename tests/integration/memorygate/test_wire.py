@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.memorygate.conftest import LedgerDatabase, SelfDeclared, accepted, gate_on, new_id, rows
 
+from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
-from legivellum.http.serving import bound
+from legivellum.receipts.receipt import Draft
 from memorygate.app import create_app
 from memorygate.ledger import Ledger
-from memorygate.receipt import Draft
 
 TENANT = uuid4()
 ME = json.dumps(

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from tests.databases import Database, Server
 
-from legivellum.postgres.migrating import Migration
+from legivellum.postgres.migrations import Migration
 from legivellum.postgres.scram import scram_verifier
 from metagate_store import migrating
 from metagate_store.errors import SchemaMismatch, StoreUnavailable
@@ -167,7 +167,7 @@ async def test_long_transaction_does_not_queue_requests(
     """A migration behind somebody's lock gives up after its lock timeout instead of queueing everybody behind itself (F22)."""
     later = Migration(9000, "9000_later", "ALTER TABLE metagate.startup ADD COLUMN x integer")
     known = migrations()
-    monkeypatch.setattr("legivellum.postgres.migrating.migrations", lambda _schema: (*known, later))
+    monkeypatch.setattr("legivellum.postgres.migrations.migrations", lambda _schema: (*known, later))
     connection = await asyncpg.connect(fresh_database.superuser)
     async with connection.transaction():
         await connection.execute("SELECT FROM metagate.startup")

@@ -20,7 +20,7 @@ from tests.integration.api.processes import started, wait_for
 from tests.integration.api.town import settings_for
 from tests.operator.machinery import Operator, Tenancy
 
-from legivellum.identity.caller import Reason, Refusal
+from legivellum.identity.caller import AuthFailure, FailureReason
 from legivellum.identity.tokens import TokenVerifier, Verified
 from metagate_api.server import serving
 from metagate_store.reading import Reader
@@ -190,7 +190,7 @@ async def test_a_real_token_expires_and_names_its_pod(mesh: Mesh) -> None:
     for seconds, believed in ((-10, True), (29, True), (31, False)):
         found = verifier.recognise(token.encode(), expires + seconds)
         assert isinstance(found, Verified) is believed
-        assert believed or (isinstance(found, Refusal) and found.reason is Reason.EXPIRED)
+        assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
 
 
 async def test_a_real_token_is_refused_when_its_time_is_over(mesh: Mesh, tmp_path: Path) -> None:

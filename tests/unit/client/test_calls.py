@@ -456,7 +456,7 @@ def test_only_a_packet_with_the_right_signature_is_used(gate: Double, token: Pat
 
     import rfc8785
 
-    from legivellum.identity.signing import PacketSigner
+    from legivellum.identity.packet_signing import PacketSigner
 
     def signer() -> PacketSigner:
         key = ed25519.Ed25519PrivateKey.generate()

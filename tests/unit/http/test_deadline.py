@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from legivellum.http.deadline import DeadlineExceeded, Outer, Overloaded
+from legivellum.http.deadline import Deadline, DeadlineExceeded, Overloaded
 
 
 async def test_work_in_time_is_answered() -> None:
     """The result, or the error, of work that ends in time is passed on."""
-    outer = Outer(1)
+    outer = Deadline(1)
 
     async def good() -> int:
         return 7
@@ -24,7 +24,7 @@ async def test_work_in_time_is_answered() -> None:
 
 async def test_work_that_ignores_cancellation_is_left_behind() -> None:
     """The answer does not wait for a driver that will not stop; too many of those refuse new work."""
-    outer = Outer(0.02, leftovers=2)
+    outer = Deadline(0.02, leftovers=2)
     release = asyncio.Event()
 
     async def stubborn() -> None:
@@ -40,9 +40,9 @@ async def test_work_that_ignores_cancellation_is_left_behind() -> None:
         with pytest.raises(DeadlineExceeded):
             await outer.run(stubborn(), name="stubborn")
         assert loop.time() - started < 0.2
-    assert outer.dying == 2
+    assert outer.cancelling == 2
     with pytest.raises(Overloaded):
         await outer.run(stubborn(), name="one too many")
     release.set()
     await asyncio.sleep(0.01)
-    assert outer.dying == 0
+    assert outer.cancelling == 0

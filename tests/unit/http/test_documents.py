@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from legivellum.http.codes import MEANINGS, Code
+from legivellum.http.problem_codes import MEANINGS, Code
 from metagate_api import metrics
 from metagate_api.catalogue import ENDPOINTS
 from metagate_api.settings import Settings, names

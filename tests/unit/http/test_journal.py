@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from legivellum.http.journal import places
+from legivellum.base.logging_setup import places
 
 
 @pytest.mark.invariant("INV-034")

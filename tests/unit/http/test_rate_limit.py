@@ -1,6 +1,6 @@
 """Token buckets, by a clock of our own."""
 
-from legivellum.http.rate_limit import TokenBuckets
+from legivellum.base.token_bucket import TokenBuckets
 
 
 class Clock:

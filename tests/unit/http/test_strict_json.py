@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legivellum.http import strict_json
-from legivellum.http.codes import Code
-from legivellum.http.problems import Refused
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused
 
 HOSTILE = [
     b"",
@@ -72,7 +72,7 @@ HOSTILE = [
 @pytest.mark.parametrize("raw", HOSTILE, ids=range(len(HOSTILE)))
 def test_refuses_what_has_more_than_one_reading(raw: bytes) -> None:
     """Syntax errors and texts that two parsers may understand differently are 400, and are not quoted."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         strict_json.parse(raw)
     assert refused.value.problem.code is Code.MALFORMED_JSON
     assert refused.value.problem.status == 400
@@ -83,7 +83,7 @@ def test_refuses_what_has_more_than_one_reading(raw: bytes) -> None:
 @pytest.mark.parametrize(("left", "right"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":', b"}]")])
 def test_refuses_depth(depth: int, left: bytes, right: bytes) -> None:
     """Nesting beyond 32 levels is 422 whatever the interpreter's stack could take."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         strict_json.parse(left * depth + b"1" + right * depth)
     assert refused.value.problem.code is Code.JSON_TOO_DEEP
 
@@ -100,7 +100,7 @@ def test_bounds_the_members() -> None:
     assert strict_json.parse(json.dumps(flat).encode()) == flat
     assert strict_json.parse(json.dumps({"a": ":" * 2_000}).encode())
     for many in ({**flat, "one": 1}, [{"a": 1}] * 1_001):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             strict_json.parse(json.dumps(many).encode())
         assert refused.value.problem.code is Code.JSON_TOO_MANY_KEYS
 
@@ -114,7 +114,7 @@ def test_takes_real_surrogate_pairs() -> None:
 def test_only_objects_are_bodies() -> None:
     """A body that is JSON but no object is 422."""
     for raw in (b"[]", b"1", b'"x"', b"null", b"true"):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             strict_json.parse_object(raw)
         assert refused.value.problem.code is Code.INVALID_REQUEST
 
@@ -145,5 +145,5 @@ def test_reads_what_others_write(value: object, ascii_only: bool) -> None:
 @given(st.binary(max_size=200))
 def test_never_raises_anything_else(raw: bytes) -> None:
     """No bytes whatsoever get anything out of it but a value or a refusal."""
-    with suppress(Refused):
+    with suppress(RequestRefused):
         strict_json.parse(raw)

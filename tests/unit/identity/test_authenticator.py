@@ -23,10 +23,10 @@ from tests.unit.identity.issued import (
 
 from legivellum.identity import authenticator
 from legivellum.identity.api_keys import mint
-from legivellum.identity.authenticator import Authenticator, Caller, Credential, Pod, Reason, Refusal
-from legivellum.identity.caller import Ground
+from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
+from legivellum.identity.authenticator import Authenticator, AuthFailure, Caller, Credential, FailureReason, Pod
+from legivellum.identity.caller import VerificationContext
 from legivellum.identity.keyring import KeyRing
-from legivellum.identity.penance import Penance
 from legivellum.identity.shared_secret import SharedSecret
 from legivellum.identity.tokens import TokenVerifier
 
@@ -94,9 +94,9 @@ def api_key(value: bytes = KEY.key.encode()) -> tuple[bytes, bytes]:
     return b"x-api-key", value
 
 
-async def refusal(gate: Authenticator, *headers: tuple[bytes, bytes]) -> Reason:
+async def refusal(gate: Authenticator, *headers: tuple[bytes, bytes]) -> FailureReason:
     found = await gate.authenticate(headers)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, AuthFailure), found
     return found.reason
 
 
@@ -137,7 +137,7 @@ async def test_everything_known_of_a_caller_is_told(directory: FakeDirectory) ->
         pod=Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1"),
         expires_at=datetime.fromtimestamp(NOW + 3590, UTC),
         audience="metagate",
-        ground=Ground("metagate", "RS256"),
+        ground=VerificationContext("metagate", "RS256"),
     )
 
 
@@ -159,8 +159,8 @@ async def test_several_credentials_are_refused(
 ) -> None:
     """Two credentials are never picked from, not even two equal ones or two joined by a proxy: 400 (D-32)."""
     found = await gate.authenticate(headers)
-    assert isinstance(found, Refusal)
-    assert (found.reason, found.status) == (Reason.MULTIPLE_CREDENTIALS, 400)
+    assert isinstance(found, AuthFailure)
+    assert (found.reason, found.status) == (FailureReason.MULTIPLE_CREDENTIALS, 400)
     assert directory.asked == []
 
 
@@ -168,30 +168,30 @@ async def test_several_credentials_are_refused(
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        ([], Reason.MISSING),
-        ([(b"cookie", b"session=1"), (b"x-forwarded-user", b"admin")], Reason.MISSING),
-        ([(b"authorization", b"")], Reason.SCHEME),
-        ([(b"authorization", b"Bearer")], Reason.SCHEME),
-        ([(b"authorization", b"Basic aW5kZXhlcjpw")], Reason.SCHEME),
-        ([(b"authorization", b"bearer\tabc")], Reason.SCHEME),
-        ([(b"authorization", KEY.key.encode())], Reason.SCHEME),
-        ([bearer(b"")], Reason.TOKEN_MALFORMED),
-        ([bearer(b" " + token(claims()))], Reason.TOKEN_MALFORMED),
-        ([bearer(KEY.key.encode())], Reason.TOKEN_MALFORMED),
-        ([api_key(b"")], Reason.KEY_MALFORMED),
-        ([api_key(b"x" * 16_000)], Reason.KEY_MALFORMED),
-        ([api_key(KEY.key.encode() + b" ")], Reason.KEY_MALFORMED),
-        ([api_key(KEY.sha256.encode())], Reason.KEY_MALFORMED),
-        ([api_key(mint().key.encode())], Reason.KEY_UNKNOWN),
-        ([(b"x-api-key-2", KEY.key.encode())], Reason.MISSING),
+        ([], FailureReason.MISSING),
+        ([(b"cookie", b"session=1"), (b"x-forwarded-user", b"admin")], FailureReason.MISSING),
+        ([(b"authorization", b"")], FailureReason.SCHEME),
+        ([(b"authorization", b"Bearer")], FailureReason.SCHEME),
+        ([(b"authorization", b"Basic aW5kZXhlcjpw")], FailureReason.SCHEME),
+        ([(b"authorization", b"bearer\tabc")], FailureReason.SCHEME),
+        ([(b"authorization", KEY.key.encode())], FailureReason.SCHEME),
+        ([bearer(b"")], FailureReason.TOKEN_MALFORMED),
+        ([bearer(b" " + token(claims()))], FailureReason.TOKEN_MALFORMED),
+        ([bearer(KEY.key.encode())], FailureReason.TOKEN_MALFORMED),
+        ([api_key(b"")], FailureReason.KEY_MALFORMED),
+        ([api_key(b"x" * 16_000)], FailureReason.KEY_MALFORMED),
+        ([api_key(KEY.key.encode() + b" ")], FailureReason.KEY_MALFORMED),
+        ([api_key(KEY.sha256.encode())], FailureReason.KEY_MALFORMED),
+        ([api_key(mint().key.encode())], FailureReason.KEY_UNKNOWN),
+        ([(b"x-api-key-2", KEY.key.encode())], FailureReason.MISSING),
     ],
 )
 async def test_what_is_no_credential_is_401(
-    gate: Authenticator, directory: FakeDirectory, headers: list[tuple[bytes, bytes]], reason: Reason
+    gate: Authenticator, directory: FakeDirectory, headers: list[tuple[bytes, bytes]], reason: FailureReason
 ) -> None:
     """Everything wrong with a credential is 401 with its reason, and the directory is not asked."""
     found = await gate.authenticate(headers)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, AuthFailure)
     assert (found.reason, found.status) == (reason, 401)
     assert directory.asked == []
 
@@ -200,12 +200,12 @@ async def test_what_is_no_credential_is_401(
 async def test_a_good_token_of_nobody_is_403(gate: Authenticator, directory: FakeDirectory) -> None:
     """A subject that no Principal declares is authenticated and refused, also after it was once known."""
     found = await gate.authenticate([bearer(token(claims(sub="stranger@example.com")))])
-    assert isinstance(found, Refusal)
-    assert (found.reason, found.status) == (Reason.SUBJECT_UNKNOWN, 403)
-    assert not isinstance(await gate.authenticate([api_key()]), Refusal)
+    assert isinstance(found, AuthFailure)
+    assert (found.reason, found.status) == (FailureReason.SUBJECT_UNKNOWN, 403)
+    assert not isinstance(await gate.authenticate([api_key()]), AuthFailure)
     directory.subjects.clear()
     gate.apply(Changed(mark=2))
-    assert await refusal(gate, api_key()) is Reason.SUBJECT_UNKNOWN
+    assert await refusal(gate, api_key()) is FailureReason.SUBJECT_UNKNOWN
 
 
 async def test_a_token_older_than_its_namespace_is_refused(directory: FakeDirectory) -> None:
@@ -217,7 +217,7 @@ async def test_a_token_older_than_its_namespace_is_refused(directory: FakeDirect
         directory.subjects[at] = Known(namespace_created=moment)
         found = await make(directory).authenticate([value])
         assert isinstance(found, Caller) is believed, created
-        assert believed or (isinstance(found, Refusal) and found.reason is Reason.BEFORE_NAMESPACE)
+        assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.BEFORE_NAMESPACE)
 
 
 @pytest.mark.invariant("INV-003")
@@ -225,7 +225,7 @@ async def test_the_header_can_be_renamed(directory: FakeDirectory) -> None:
     """A renamed API key header works in any case of letters, and the old one is nothing any more."""
     gate = make(directory, api_key_header="X-Agent-Key")
     assert isinstance(await gate.authenticate([(b"x-agent-KEY", KEY.key.encode())]), Caller)
-    assert await refusal(gate, api_key()) is Reason.MISSING
+    assert await refusal(gate, api_key()) is FailureReason.MISSING
 
 
 @pytest.mark.parametrize("name", ["", "Authorization", "cookie", "Host", "x api key", "x:y", "schlüssel", "x\r\ny"])
@@ -291,10 +291,10 @@ async def test_senders_of_junk_wait_and_nobody_else(directory: FakeDirectory) ->
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    penance = Penance(rate=10, burst=5, longest=0.25, clock=lambda: 0.0, sleep=sleep)
+    penance = AuthFailureThrottle(rate=10, burst=5, longest=0.25, clock=lambda: 0.0, sleep=sleep)
     gate = make(directory, penance=penance)
     for _ in range(20):
-        assert await refusal(gate, api_key(b"junk")) is Reason.KEY_MALFORMED
+        assert await refusal(gate, api_key(b"junk")) is FailureReason.KEY_MALFORMED
         assert isinstance(await gate.authenticate([api_key()]), Caller)
     assert len(waits) == 15
     assert waits == sorted(waits)
@@ -309,7 +309,7 @@ async def test_penance_ends_with_the_flood() -> None:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    penance = Penance(rate=10, burst=1, longest=0.25, clock=lambda: now[0], sleep=sleep)
+    penance = AuthFailureThrottle(rate=10, burst=1, longest=0.25, clock=lambda: now[0], sleep=sleep)
     for _ in range(1000):
         await penance()
     waits.clear()
@@ -320,7 +320,7 @@ async def test_penance_ends_with_the_flood() -> None:
 
 def test_every_reason_has_its_status() -> None:
     """Several credentials are 400, an unknown subject 403, all else 401."""
-    other = {Reason.MULTIPLE_CREDENTIALS: 400, Reason.SUBJECT_UNKNOWN: 403}
-    assert {reason: authenticator.status_of(reason) for reason in Reason} == {
-        reason: other.get(reason, 401) for reason in Reason
+    other = {FailureReason.MULTIPLE_CREDENTIALS: 400, FailureReason.SUBJECT_UNKNOWN: 403}
+    assert {reason: authenticator.status_of(reason) for reason in FailureReason} == {
+        reason: other.get(reason, 401) for reason in FailureReason
     }

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from legivellum.http.batching import Batcher
-from legivellum.identity.authenticator import Authenticator, Caller, Reason, Refusal
+from legivellum.identity.authenticator import Authenticator, AuthFailure, Caller, FailureReason
 from legivellum.identity.caller import Credential
 from legivellum.identity.keyring import KeyRing
 from metagate_api.callers import Directory
@@ -51,7 +51,7 @@ def test_a_token_must_be_younger_than_its_namespace(created: datetime | None, we
     async def resolve(asks: Sequence[rows.Credential]) -> list[rows.Identity | None]:
         return [identity for _ in asks]
 
-    async def ask() -> Caller | Refusal:
+    async def ask() -> Caller | AuthFailure:
         directory = Directory(Batcher(resolve, name="resolve"), seconds=1.0)
         authenticator = Authenticator(keys=KeyRing(), tokens=OneServiceAccount(), directory=directory)
         return await authenticator.authenticate([(b"authorization", b"Bearer token")])
@@ -60,5 +60,5 @@ def test_a_token_must_be_younger_than_its_namespace(created: datetime | None, we
     if welcome:
         assert isinstance(answer, Caller)
     else:
-        assert isinstance(answer, Refusal)
-        assert answer.reason is Reason.BEFORE_NAMESPACE
+        assert isinstance(answer, AuthFailure)
+        assert answer.reason is FailureReason.BEFORE_NAMESPACE

@@ -4,9 +4,9 @@ import inspect
 import re
 from pathlib import Path
 
-from legivellum.identity import claims, compact, public_keys, shared_secret
-from legivellum.identity.caller import Reason, status_of
-from legivellum.identity.penance import Penance
+from legivellum.identity import claims, compact_jws, public_keys, shared_secret
+from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
+from legivellum.identity.caller import FailureReason, status_of
 from legivellum.identity.tokens import TokenVerifier
 from metagate_client import arguments, errors, settings
 from metagate_crds.models.issuer import TokenIssuerSpec
@@ -27,16 +27,16 @@ def rows(page: str, heading: str) -> list[list[str]]:
 def test_every_reason_of_refusal_is_documented() -> None:
     """The table of reasons holds each reason with its status, and nothing else."""
     documented = {name: int(status) for name, status, _ in rows("security.md", "### Reasons of refusal")}
-    assert documented == {str(reason): status_of(reason) for reason in Reason}
+    assert documented == {str(reason): status_of(reason) for reason in FailureReason}
 
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
     """Each limit in the table is the value the code uses."""
-    penance = inspect.signature(Penance.__init__).parameters
+    penance = inspect.signature(AuthFailureThrottle.__init__).parameters
     verifier = inspect.signature(TokenVerifier.__init__).parameters
     shared = inspect.signature(shared_secret.SharedSecret.__init__).parameters
     assert [value for _, value, _ in rows("security.md", "### Limits")] == [
-        str(compact.LONGEST_TOKEN),
+        str(compact_jws.LONGEST_TOKEN),
         str(claims.LEEWAY),
         str(TokenIssuerSpec.model_fields["max_token_lifetime"].default),
         str(shared["longest_life"].default),
@@ -55,7 +55,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
 def test_the_form_that_is_refused_is_documented() -> None:
     """Every header member that a token must not have is named."""
     text = (DOCS / "security.md").read_text()
-    assert all(f"`{name}`" in text for name in compact._FORBIDDEN_HEADERS)
+    assert all(f"`{name}`" in text for name in compact_jws._FORBIDDEN_HEADERS)
 
 
 def test_every_variable_and_option_of_the_client_is_documented() -> None:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from legivellum.identity.signing import PacketSigner, verifies
+from legivellum.identity.packet_signing import PacketSigner, verifies
 
 PRIVATE = ed25519.Ed25519PrivateKey.generate()
 PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -29,7 +29,7 @@ from tests.unit.identity.issued import (
     token,
 )
 
-from legivellum.identity.caller import Pod, Reason, Refusal
+from legivellum.identity.caller import AuthFailure, FailureReason, Pod
 from legivellum.identity.shared_secret import SharedSecret
 from legivellum.identity.tokens import TokenVerifier, Verified
 
@@ -54,7 +54,7 @@ def test_every_attack_is_refused(tokens: TokenVerifier, name: str) -> None:
     """No token of an attacker is believed, the first time or the second, and the reason is one of the closed list."""
     for _ in range(2):
         found = tokens.recognise(ATTACKS[name], NOW)
-        assert isinstance(found, Refusal), name
+        assert isinstance(found, AuthFailure), name
         assert found.status == 401
         assert ATTACKS[name].decode("utf-8", "replace") not in found.detail or len(ATTACKS[name]) < 3
     corpora.tell("tokens by reason", found.reason)
@@ -147,7 +147,7 @@ def test_what_is_believed_keeps_every_rule(header: dict[str, Any], payload: dict
     body = {**claims(), **payload}
     value = token(json.dumps(body).encode(), "ed", header=json.dumps(head).encode())
     found = SHARED_VERIFIER.recognise(value, NOW)
-    if isinstance(found, Refusal):
+    if isinstance(found, AuthFailure):
         return
     assert head["alg"] == "EdDSA"
     assert head["kid"] == "ed-1"
@@ -174,14 +174,14 @@ def test_no_byte_of_a_good_token_can_be_changed(name: str, data: st.DataObject) 
     else:
         value.insert(at, byte)
     if bytes(value) != GOOD[name]:
-        assert isinstance(SHARED_VERIFIER.recognise(bytes(value), NOW), Refusal)
+        assert isinstance(SHARED_VERIFIER.recognise(bytes(value), NOW), AuthFailure)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300) | st.from_regex(rb"[A-Za-z0-9_-]{1,60}\.[A-Za-z0-9_-]{1,60}\.[A-Za-z0-9_-]{1,60}"))
 def test_arbitrary_bytes_are_refused_and_raise_nothing(value: bytes) -> None:
     """Whatever bytes stand in the header, the answer is a refusal and never an exception."""
-    assert isinstance(SHARED_VERIFIER.recognise(value, NOW), Refusal)
+    assert isinstance(SHARED_VERIFIER.recognise(value, NOW), AuthFailure)
 
 
 def test_the_bound_pod_is_told(tokens: TokenVerifier) -> None:
@@ -200,7 +200,7 @@ def test_a_remembered_token_still_expires(tokens: TokenVerifier, seconds: int, b
     assert isinstance(tokens.recognise(value, NOW), Verified)
     found = tokens.recognise(value, NOW + seconds)
     assert isinstance(found, Verified) is believed
-    assert believed or (isinstance(found, Refusal) and found.reason is Reason.EXPIRED)
+    assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_remembered_token_never_outlives_what_it_rests_on(tokens: TokenVerifie
     value = token(claims())
     assert isinstance(tokens.recognise(value, NOW), Verified)
     tokens.apply(change)
-    assert isinstance(tokens.recognise(value, NOW), Refusal)
+    assert isinstance(tokens.recognise(value, NOW), AuthFailure)
 
 
 def test_old_and_new_key_hold_together(tokens: TokenVerifier) -> None:
@@ -232,7 +232,7 @@ def test_old_and_new_key_hold_together(tokens: TokenVerifier) -> None:
     assert isinstance(tokens.recognise(old, NOW), Verified)
     assert isinstance(tokens.recognise(new, NOW), Verified)
     tokens.apply(Changed(gone_issuer_keys=((OUTSIDE, "rs-1"),)))
-    assert isinstance(tokens.recognise(old, NOW), Refusal)
+    assert isinstance(tokens.recognise(old, NOW), AuthFailure)
     assert isinstance(tokens.recognise(new, NOW), Verified)
 
 
@@ -258,8 +258,8 @@ def test_without_a_secret_no_shared_token_is_believed() -> None:
     tokens = TokenVerifier(audience=AUDIENCE)
     tokens.apply(published())
     found = tokens.recognise(GOOD["HS256"], NOW)
-    assert isinstance(found, Refusal)
-    assert found.reason is Reason.ISSUER_UNKNOWN
+    assert isinstance(found, AuthFailure)
+    assert found.reason is FailureReason.ISSUER_UNKNOWN
 
 
 def test_the_audience_of_shared_tokens_is_checked_when_it_is_set() -> None:
@@ -267,7 +267,7 @@ def test_the_audience_of_shared_tokens_is_checked_when_it_is_set() -> None:
     tokens = TokenVerifier(audience=AUDIENCE, shared=SharedSecret(SHARED, SECRET, audience="mine"))
     minted = SharedSecret(SHARED, SECRET, audience="mine").mint("tester", now=NOW)
     assert isinstance(tokens.recognise(minted.encode(), NOW), Verified)
-    assert isinstance(tokens.recognise(GOOD["HS256"], NOW), Refusal)
+    assert isinstance(tokens.recognise(GOOD["HS256"], NOW), AuthFailure)
 
 
 def test_minted_tokens_are_believed_and_bounded() -> None:

@@ -10,9 +10,9 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memorygate.canonical import Uncanonical, canonical, digest
-from memorygate.receipt import OPTIONAL_IN_A_REQUEST, Draft, Receipt, examine, form_of
-from memorygate.rights import MATRIX, PHASES, ROLES, Kind, Right, right_to_emit, role_of
+from legivellum.receipts.canonical import Uncanonical, canonical, digest
+from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft, Receipt, examine, form_of
+from legivellum.receipts.rights import MATRIX, PHASES, ROLES, Kind, Right, right_to_emit, role_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "memorygate"
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"

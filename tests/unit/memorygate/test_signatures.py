@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from memorygate.receipt import Receipt, Signature, examine
+from legivellum.receipts.receipt import Receipt, Signature, examine
 from memorygate.signatures import Signers, SignersUnreadable
 
 TENANT = "00000000-0000-4000-8000-000000000001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from legivellum.http.codes import Code
+from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 
 
@@ -20,7 +20,7 @@ class Reach(Protocol):
         ...
 
 
-def tenant_for(reader: Reach, wanted: UUID | None) -> UUID:
+def authorized_tenant(reader: Reach, wanted: UUID | None) -> UUID:
     """Of whose object is told: the reader's own, or, cluster-wide, what they name. Raises TENANT_MISMATCH, the same
     for a tenant that is not there.
     """
@@ -33,4 +33,4 @@ def tenant_for(reader: Reach, wanted: UUID | None) -> UUID:
 
 def tenants_for(reader: Reach, wanted: UUID | None) -> UUID | None:
     """Of whom a list tells: None is every tenant, for a cluster-wide reader who names none."""
-    return None if wanted is None and reader.everywhere else tenant_for(reader, wanted)
+    return None if wanted is None and reader.everywhere else authorized_tenant(reader, wanted)

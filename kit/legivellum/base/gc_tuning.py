@@ -11,7 +11,7 @@ THRESHOLDS = (20_000, 10, 10)
 """Objects until the youngest are looked at, and how often that happens until the older ones are: a few megabytes."""
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Call this once, when the application is made: what there is now is never looked at again."""
     gc.collect()
     gc.freeze()

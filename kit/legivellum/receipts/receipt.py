@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from memorygate.canonical import Uncanonical, canonical
-from memorygate.phase_rules import Finding, broken_rules
+from legivellum.receipts.canonical import Uncanonical, canonical
+from legivellum.receipts.phase_rules import Finding, broken_rules
 
 KIB = 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-class Penance:
+class AuthFailureThrottle:
     """Awaited once before each refusal is answered. One per process."""
 
     def __init__(

@@ -22,14 +22,14 @@ import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
-from legivellum.http import tls
-from legivellum.http.exposition import MULTIPROCESS_DIRECTORY
+from legivellum.base import tls_reload
+from legivellum.http.metrics import MULTIPROCESS_DIRECTORY
 from legivellum.http.protocol import GuardedProtocol
 
 _FILES_BESIDE = 128
 
 
-class Served(Protocol):
+class ServingSettings(Protocol):
     """What serving needs of a gate's settings."""
 
     @property
@@ -98,12 +98,12 @@ def open_at_most(connections: int) -> int:
 
 
 def config(
-    settings: Served,
+    settings: ServingSettings,
     app: Any,
     *,
     protocol: type[GuardedProtocol],
     factory: bool,
-    certificate: tls.Loaded = tls.untold,
+    certificate: tls_reload.CertificateObserver = tls_reload.ignore_expiry,
 ) -> uvicorn.Config:
     """How uvicorn is run. `factory`: `app` makes the application, in the process that serves it.
 
@@ -133,8 +133,10 @@ def config(
     )
 
 
-def _tls(certificate: tls.Loaded, chosen: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    return tls.context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile), loaded=certificate)
+def _tls(
+    certificate: tls_reload.CertificateObserver, chosen: uvicorn.Config, _default: Callable[[], ssl.SSLContext]
+) -> ssl.SSLContext:
+    return tls_reload.context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile), loaded=certificate)
 
 
 def serve(chosen: uvicorn.Config) -> None:
@@ -146,7 +148,7 @@ def serve(chosen: uvicorn.Config) -> None:
 
 
 @contextmanager
-def added_up(workers: int) -> Iterator[None]:
+def multiprocess_metrics(workers: int) -> Iterator[None]:
     """Several workers count into files that /metrics adds up."""
     if workers == 1:
         yield

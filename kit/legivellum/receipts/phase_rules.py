@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from memorygate.rights import PHASES, Kind
+from legivellum.receipts.rights import PHASES, Kind
 
 
 @dataclass(frozen=True, slots=True)

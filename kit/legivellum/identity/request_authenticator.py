@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from legivellum.http.codes import Code
+from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.exchange import Exchange
-from legivellum.http.problems import Refused, refuse
-from legivellum.http.rate_limit import TokenBuckets
-from legivellum.identity.caller import Caller, Reason, Refusal
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.caller import AuthFailure, Caller, FailureReason
 
 _CODES: Final = {
-    Reason.MULTIPLE_CREDENTIALS: Code.SEVERAL_CREDENTIALS,
-    Reason.MISSING: Code.CREDENTIAL_MISSING,
-    Reason.KEY_EXPIRED: Code.CREDENTIAL_EXPIRED,
-    Reason.EXPIRED: Code.CREDENTIAL_EXPIRED,
-    Reason.SUBJECT_UNKNOWN: Code.PRINCIPAL_UNKNOWN,
+    FailureReason.MULTIPLE_CREDENTIALS: Code.SEVERAL_CREDENTIALS,
+    FailureReason.MISSING: Code.CREDENTIAL_MISSING,
+    FailureReason.KEY_EXPIRED: Code.CREDENTIAL_EXPIRED,
+    FailureReason.EXPIRED: Code.CREDENTIAL_EXPIRED,
+    FailureReason.SUBJECT_UNKNOWN: Code.PRINCIPAL_UNKNOWN,
 }
 
 
 class Authenticate(Protocol):
     """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
 
-    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | Refusal: ...
+    async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure: ...
 
 
-class Door:
+class RequestAuthenticator:
     """`refused` and `limited` count what is not let in. `informed`: whether the published keys and issuers were ever
     loaded.
     """
@@ -36,7 +36,7 @@ class Door:
         authenticator: Authenticate,
         buckets: TokenBuckets,
         *,
-        refused: Callable[[Reason], None],
+        refused: Callable[[FailureReason], None],
         limited: Callable[[], None],
         informed: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -46,13 +46,13 @@ class Door:
         self._limited = limited
         self._informed = informed
 
-    async def admit(self, exchange: Exchange) -> Caller | Refused:
+    async def admit(self, exchange: Exchange) -> Caller | RequestRefused:
         """The caller. Raises 400, 401 and 429; a genuine credential of nobody is returned as the 403 that it is,
         because the body is judged before permission (D-42).
         """
         caller = await self._authenticator.authenticate(exchange.headers)
-        if isinstance(caller, Refusal):
-            if caller.reason is not Reason.MISSING and not self._informed():
+        if isinstance(caller, AuthFailure):
+            if caller.reason is not FailureReason.MISSING and not self._informed():
                 # Who has not seen the published keys yet must not call a good one bad.
                 raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
             self._refused(caller.reason)
@@ -69,14 +69,14 @@ class Door:
         return caller
 
 
-def permitted(speaker: Caller | Refused) -> Caller:
+def permitted(speaker: Caller | RequestRefused) -> Caller:
     """Whoever may be answered. Raises the 403 that was kept, and that of a suspended principal."""
-    if isinstance(speaker, Refused):
+    if isinstance(speaker, RequestRefused):
         raise speaker
     if speaker.suspended:
         raise suspended()
     return speaker
 
 
-def suspended() -> Refused:
+def suspended() -> RequestRefused:
     return refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from legivellum.identity.caller import Reason, Refusal
+from legivellum.identity.caller import AuthFailure, FailureReason
 
 LONGEST_TOKEN: Final = 8192
 """Bytes. Service-account tokens have about 1,200, those of large identity providers up to 5,000."""
@@ -28,12 +28,15 @@ _FORBIDDEN_HEADERS: Final = frozenset(
 )
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 
-_NOT_A_TOKEN: Final = Refusal(Reason.TOKEN_MALFORMED, "This is not a JSON Web Token: three base64url parts, unpadded.")
-_TOO_LONG: Final = Refusal(Reason.TOKEN_MALFORMED, f"The token is longer than {LONGEST_TOKEN} bytes.")
-_NOT_JSON: Final = Refusal(
-    Reason.TOKEN_MALFORMED, "The token's header or payload is not a JSON object in which every member occurs once."
+_NOT_A_TOKEN: Final = AuthFailure(
+    FailureReason.TOKEN_MALFORMED, "This is not a JSON Web Token: three base64url parts, unpadded."
 )
-_TYPE: Final = Refusal(Reason.TOKEN_HEADER, "The token's header says that it is something else than a JWT.")
+_TOO_LONG: Final = AuthFailure(FailureReason.TOKEN_MALFORMED, f"The token is longer than {LONGEST_TOKEN} bytes.")
+_NOT_JSON: Final = AuthFailure(
+    FailureReason.TOKEN_MALFORMED,
+    "The token's header or payload is not a JSON object in which every member occurs once.",
+)
+_TYPE: Final = AuthFailure(FailureReason.TOKEN_HEADER, "The token's header says that it is something else than a JWT.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Compact:
     signature: bytes
 
 
-def take_apart(token: bytes) -> Compact | Refusal:
+def take_apart(token: bytes) -> Compact | AuthFailure:
     """The parts of a token of the right form, or what is wrong with the form."""
     if len(token) > LONGEST_TOKEN:
         return _TOO_LONG
@@ -63,7 +66,7 @@ def take_apart(token: bytes) -> Compact | Refusal:
         return _NOT_JSON
     forbidden = _FORBIDDEN_HEADERS & head.keys()
     if forbidden:
-        return Refusal(Reason.TOKEN_HEADER, f"The token's header must not have a member {min(forbidden)!r}.")
+        return AuthFailure(FailureReason.TOKEN_HEADER, f"The token's header must not have a member {min(forbidden)!r}.")
     kind = head.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         return _TYPE

@@ -30,7 +30,7 @@ def _on_console(out: TextIO, exc_info: Any) -> None:
     out.write("\n" + places(exc_info))
 
 
-class Chosen(Protocol):
+class LoggingSettings(Protocol):
     """What an installation chooses of it: a gate's settings. `log_format`: json or console."""
 
     @property
@@ -39,7 +39,7 @@ class Chosen(Protocol):
     def log_format(self) -> str: ...
 
 
-def configure(settings: Chosen) -> None:
+def configure(settings: LoggingSettings) -> None:
     """Once per process. The standard library's loggers (uvicorn, asyncio) come out the same way."""
     level = logging.DEBUG if settings.debug else logging.INFO
     shared: list[Any] = [

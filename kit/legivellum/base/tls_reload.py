@@ -12,15 +12,17 @@ from cryptography import x509
 
 _log = structlog.get_logger("metagate.tls")
 
-Loaded = Callable[[datetime], None]
+CertificateObserver = Callable[[datetime], None]
 """Told when the certificate that is served from now on ends."""
 
 
-def untold(_ends: datetime) -> None:
+def ignore_expiry(_ends: datetime) -> None:
     """Nobody wants to know; a function, because it travels to the workers."""
 
 
-def context(cert: str, key: str, *, look_every: float = 5.0, loaded: Loaded = untold) -> ssl.SSLContext:
+def context(
+    cert: str, key: str, *, look_every: float = 5.0, loaded: CertificateObserver = ignore_expiry
+) -> ssl.SSLContext:
     """A server context, TLS 1.2 and newer, that reloads both files when they change. Raises OSError or SSLError now.
 
     A thread looks: the files are replaced by whoever renews certificates, and nothing tells us.
@@ -36,7 +38,7 @@ def context(cert: str, key: str, *, look_every: float = 5.0, loaded: Loaded = un
 
 
 class _Watch:
-    def __init__(self, made: ssl.SSLContext, cert: Path, key: Path, every: float, loaded: Loaded) -> None:
+    def __init__(self, made: ssl.SSLContext, cert: Path, key: Path, every: float, loaded: CertificateObserver) -> None:
         self._context = made
         self._cert = cert
         self._key = key

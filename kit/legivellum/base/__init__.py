@@ -1,0 +1,1 @@
+"""What every process needs: settings, logging, TLS, limits of rate, garbage collection; no request and no database."""
