@@ -169,7 +169,7 @@ def emit(port: int, who: Citizen, root: str | None, *, connections: int, seconds
 # What one stored receipt writes, by one prepared statement and without a question: the physical limit of the same rows.
 INSERT = """
 WITH new AS (SELECT '{prefix}' || upper(substr(md5(random()::text), 1, 16)) AS id, md5(random()::text) AS task), r AS (
-    INSERT INTO legivellum.receipts.receipt (
+    INSERT INTO memorygate.receipt (
         tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id, caused_by, body,
         digest, previous, chain)
     SELECT '{tenant}', id, clock_timestamp(), 'obligation', 'accepted', task, task, 1, task, NULL, E'{body}',
@@ -211,7 +211,7 @@ def posts(on: setting.Base, writer: str, who: Citizen, arguments: argparse.Names
     seconds, connections = arguments.seconds, arguments.connections
     with served(on, writer, workers=arguments.workers) as port:
         emit(port, who, None, connections=connections, seconds=1)
-        [row] = asyncio.run(fetch(on, "SELECT body FROM legivellum.receipts.receipt LIMIT 1"))
+        [row] = asyncio.run(fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1"))
         for n in range(arguments.rounds):
             before = asyncio.run(fetch(on, "SELECT sum(receipts) FROM memorygate.tally"))[0][0]
             tally = emit(port, who, None, connections=connections, seconds=seconds)
@@ -293,7 +293,7 @@ async def bare(on: setting.Base) -> AsyncIterator[None]:
         indexes = await connection.fetch(
             "SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition "
             "FROM pg_index AS i WHERE NOT i.indisunique "
-            "AND i.indrelid IN ('legivellum.receipts.receipt'::regclass, 'memorygate.obligation'::regclass)"
+            "AND i.indrelid IN ('memorygate.receipt'::regclass, 'memorygate.obligation'::regclass)"
         )
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['name']}")
@@ -301,13 +301,13 @@ async def bare(on: setting.Base) -> AsyncIterator[None]:
         await connection.execute("SET maintenance_work_mem = '1GB'")
         for index in indexes:
             await connection.execute(index["definition"].replace(" ON ONLY ", " ON "))
-        await connection.execute("ANALYZE legivellum.receipts.receipt; ANALYZE memorygate.obligation; CHECKPOINT")
+        await connection.execute("ANALYZE memorygate.receipt; ANALYZE memorygate.obligation; CHECKPOINT")
     finally:
         await connection.close()
 
 
 async def two_inboxes(on: setting.Base, few: Citizen, many: Citizen, arguments: argparse.Namespace) -> None:
-    [row] = await fetch(on, "SELECT body FROM legivellum.receipts.receipt LIMIT 1")
+    [row] = await fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1")
     async with bare(on):
         await fill(on, few.tenant, row[0], 1_000, still_open=1_000)
         await fill(on, many.tenant, row[0], arguments.receipts, still_open=arguments.open)

@@ -30,13 +30,13 @@ FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhr
 CROSS JOIN LATERAL regexp_match(
     pg_catalog.pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''([0-9A-Z]{26})''\\) TO \\(''([0-9A-Z]{26})''\\)'
 ) AS bounds(part)
-WHERE i.inhparent = 'legivellum.receipts.receipt'::regclass AND bounds.part[2] <= memorygate.ulid_floor($1)
+WHERE i.inhparent = 'memorygate.receipt'::regclass AND bounds.part[2] <= memorygate.ulid_floor($1)
 ORDER BY 1
 """
 _MONTH = """
 SELECT tenant::text, root_task_id, position, receipt_id, stored_at, body, digest, previous, chain,
        kind, phase, task_id, obligation_id, caused_by, signature
-FROM legivellum.receipts.receipt WHERE receipt_id >= $1 AND receipt_id < $2
+FROM memorygate.receipt WHERE receipt_id >= $1 AND receipt_id < $2
 ORDER BY tenant::text COLLATE "C", root_task_id, position
 """
 

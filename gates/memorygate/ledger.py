@@ -199,7 +199,7 @@ class Ledger:
 
     @translated
     async def receipt(self, tenant: UUID, receipt_id: str) -> Stored | None:
-        row = await self._pool.fetchrow("SELECT * FROM legivellum.receipts.receipt($1, $2)", tenant, receipt_id)
+        row = await self._pool.fetchrow("SELECT * FROM memorygate.receipt($1, $2)", tenant, receipt_id)
         return None if row is None else Stored(*row)
 
     @translated

@@ -137,7 +137,7 @@ def _alone(one: Link) -> str | None:
 _RECEIPTS = """
 SELECT tenant::text, root_task_id, position, receipt_id, stored_at, body, digest, previous, chain,
        kind, phase, task_id, obligation_id, caused_by, signature
-FROM legivellum.receipts.receipt ORDER BY tenant::text COLLATE "C", root_task_id, position
+FROM memorygate.receipt ORDER BY tenant::text COLLATE "C", root_task_id, position
 """
 
 
@@ -165,7 +165,7 @@ async def verify(dsn: str, *, rebuild: bool = False) -> Verdict:
         async with connection.transaction(isolation="repeatable_read", readonly=not rebuild):
             if rebuild:
                 # No append between what is read and what is written; readers go on.
-                await connection.execute("LOCK TABLE legivellum.receipts.receipt IN SHARE ROW EXCLUSIVE MODE")
+                await connection.execute("LOCK TABLE memorygate.receipt IN SHARE ROW EXCLUSIVE MODE")
             verdict = await _receipts(connection)
             if verdict.bad is None and rebuild:
                 await connection.execute("SELECT memorygate.rebuild()")

@@ -73,7 +73,7 @@ class Mirroring:
         expected |= {(startup, "complete", ends[status]): 1 for startup, status in witnessed if status in ends}
         found = await rows(
             self.database.superuser,
-            "SELECT task_id, phase, body::jsonb ->> 'status', count(*) FROM legivellum.receipts.receipt WHERE kind = 'startup' GROUP BY 1, 2, 3",
+            "SELECT task_id, phase, body::jsonb ->> 'status', count(*) FROM memorygate.receipt WHERE kind = 'startup' GROUP BY 1, 2, 3",
         )
         stored = {(task, phase, status or "NA"): count for task, phase, status, count in found}
         assert {key: count for key, count in stored.items() if count != 1} == {}

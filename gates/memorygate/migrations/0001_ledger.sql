@@ -4,7 +4,7 @@
 -- (`memorygate verify --rebuild`), and exists so that no question has to read the whole ledger.
 -- No running process has rights on a table: the gate's role may EXECUTE the functions below and nothing else (INV-049, INV-056).
 
-CREATE TABLE legivellum.receipts.receipt (
+CREATE TABLE memorygate.receipt (
     tenant        uuid        NOT NULL,
     receipt_id    text COLLATE "C" NOT NULL,
     stored_at     timestamptz NOT NULL,
@@ -24,16 +24,16 @@ CREATE TABLE legivellum.receipts.receipt (
     PRIMARY KEY (receipt_id, tenant)
 ) PARTITION BY RANGE (receipt_id);
 
-COMMENT ON COLUMN legivellum.receipts.receipt.written_by IS 'The transaction that stored it: what is older than every running one cannot be overtaken any more (the stream''s horizon).';
-COMMENT ON COLUMN legivellum.receipts.receipt.body IS 'RFC 8785, exactly the bytes that were hashed.';
-COMMENT ON COLUMN legivellum.receipts.receipt.chain IS 'sha256(previous || digest || receipt_id || position || stored_at in microseconds): the chain of its root task.';
+COMMENT ON COLUMN memorygate.receipt.written_by IS 'The transaction that stored it: what is older than every running one cannot be overtaken any more (the stream''s horizon).';
+COMMENT ON COLUMN memorygate.receipt.body IS 'RFC 8785, exactly the bytes that were hashed.';
+COMMENT ON COLUMN memorygate.receipt.chain IS 'sha256(previous || digest || receipt_id || position || stored_at in microseconds): the chain of its root task.';
 
 -- Each index begins with another column, so that a partition without statistics (the first hours of a month) cannot make the
 -- planner take the wrong one: beginning with the tenant in all of them, it read a tenant's every row to find one.
-CREATE INDEX receipt_of_task ON legivellum.receipts.receipt (task_id, tenant, stored_at, receipt_id);
-CREATE INDEX receipt_written ON legivellum.receipts.receipt (uuid_hash(tenant), written_by, stored_at);
-CREATE INDEX receipt_effects ON legivellum.receipts.receipt (caused_by, tenant) WHERE caused_by IS NOT NULL;
-CREATE TABLE memorygate.receipt_default PARTITION OF legivellum.receipts.receipt DEFAULT;
+CREATE INDEX receipt_of_task ON memorygate.receipt (task_id, tenant, stored_at, receipt_id);
+CREATE INDEX receipt_written ON memorygate.receipt (uuid_hash(tenant), written_by, stored_at);
+CREATE INDEX receipt_effects ON memorygate.receipt (caused_by, tenant) WHERE caused_by IS NOT NULL;
+CREATE TABLE memorygate.receipt_default PARTITION OF memorygate.receipt DEFAULT;
 
 CREATE TABLE memorygate.task (
     tenant       uuid NOT NULL,
@@ -128,7 +128,7 @@ BEGIN
             SELECT FROM receipt_default
             WHERE receipt_id >= ulid_floor(month) AND receipt_id < ulid_floor(month + interval '1 month')
         ) THEN
-            EXECUTE format('CREATE TABLE memorygate.%I PARTITION OF legivellum.receipts.receipt FOR VALUES FROM (%L) TO (%L)',
+            EXECUTE format('CREATE TABLE memorygate.%I PARTITION OF memorygate.receipt FOR VALUES FROM (%L) TO (%L)',
                            name, ulid_floor(month), ulid_floor(month + interval '1 month'));
             made := made + 1;
         END IF;

@@ -5,12 +5,12 @@ CREATE TYPE memorygate.stored_receipt AS (
     receipt_id text, stored_at timestamptz, root_task_id text, "position" bigint, digest bytea, chain bytea, signature text, body text
 );
 
-CREATE FUNCTION legivellum.receipts.receipt(tenant uuid, receipt_id text) RETURNS SETOF memorygate.stored_receipt
+CREATE FUNCTION memorygate.receipt(tenant uuid, receipt_id text) RETURNS SETOF memorygate.stored_receipt
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
-    FROM legivellum.receipts.receipt AS r WHERE r.tenant = $1 AND r.receipt_id = $2;
+    FROM memorygate.receipt AS r WHERE r.tenant = $1 AND r.receipt_id = $2;
 END
 $$;
 
@@ -20,7 +20,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalo
 BEGIN
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
-    FROM legivellum.receipts.receipt AS r
+    FROM memorygate.receipt AS r
     WHERE r.tenant = $1 AND r.task_id = $2 AND (r.stored_at, r.receipt_id) > ($3, $4 COLLATE "C")
     ORDER BY r.stored_at, r.receipt_id LIMIT $5;
 END
@@ -35,11 +35,11 @@ DECLARE
     found text[];
 BEGIN
     WITH RECURSIVE up AS (
-        SELECT r.receipt_id, r.caused_by, 1 AS depth FROM legivellum.receipts.receipt AS r WHERE r.tenant = $1 AND r.receipt_id = $2
+        SELECT r.receipt_id, r.caused_by, 1 AS depth FROM memorygate.receipt AS r WHERE r.tenant = $1 AND r.receipt_id = $2
         UNION ALL
         SELECT r.receipt_id, r.caused_by, up.depth + 1
         FROM up CROSS JOIN LATERAL (
-            SELECT x.receipt_id, x.caused_by FROM legivellum.receipts.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = up.caused_by LIMIT 1) AS r
+            SELECT x.receipt_id, x.caused_by FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = up.caused_by LIMIT 1) AS r
         WHERE up.depth < $3
     ) CYCLE receipt_id SET looped USING path
     SELECT array_agg(up.receipt_id ORDER BY up.depth) INTO past FROM up WHERE NOT up.looped;
@@ -48,7 +48,7 @@ BEGIN
         SELECT past[cardinality(past)] COLLATE "C" AS id
         UNION
         SELECT r.receipt_id FROM down CROSS JOIN LATERAL (
-            SELECT x.receipt_id FROM legivellum.receipts.receipt AS x WHERE x.tenant = $1 AND x.caused_by = down.id OFFSET 0) AS r
+            SELECT x.receipt_id FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.caused_by = down.id OFFSET 0) AS r
     ), bounded AS (SELECT id FROM down LIMIT $3)
     SELECT array_agg(id) INTO found FROM (
         SELECT id FROM unnest(past) WITH ORDINALITY AS u(id, place)
@@ -57,7 +57,7 @@ BEGIN
     RETURN QUERY
     SELECT r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
     FROM unnest(found) AS u(id)
-    CROSS JOIN LATERAL (SELECT x.* FROM legivellum.receipts.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = u.id LIMIT 1) AS r
+    CROSS JOIN LATERAL (SELECT x.* FROM memorygate.receipt AS x WHERE x.tenant = $1 AND x.receipt_id = u.id LIMIT 1) AS r
     ORDER BY r.stored_at, r.receipt_id;
 END
 $$;
@@ -84,7 +84,7 @@ BEGIN
     RETURN QUERY
     SELECT o.obligation_id, o.kind, o.task_id, o.principal_ai, o.opened_at, o.opened_by, o.moved_by, o.custody_at, o.due_at, r.body
     FROM unnest(page) AS o
-    CROSS JOIN LATERAL (SELECT x.body FROM legivellum.receipts.receipt AS x
+    CROSS JOIN LATERAL (SELECT x.body FROM memorygate.receipt AS x
                         WHERE x.tenant = $1 AND x.receipt_id = o.moved_by AND x.receipt_id BETWEEN lowest AND highest LIMIT 1) AS r
     ORDER BY o.custody_at, o.obligation_id;
 END
@@ -101,7 +101,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = memorygate, pg_catalo
 BEGIN
     RETURN QUERY
     SELECT r.written_by, r.receipt_id, r.stored_at, r.root_task_id, r.position, r.digest, r.chain, r.signature, r.body
-    FROM legivellum.receipts.receipt AS r
+    FROM memorygate.receipt AS r
     WHERE uuid_hash(r.tenant) = uuid_hash($1) AND r.tenant = $1 AND (r.written_by, r.stored_at) > ($2, $3)
       AND r.written_by < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY r.written_by, r.stored_at LIMIT $4;

@@ -7,12 +7,12 @@ SELECT tenant, task_id, root_task_id,
 FROM (
     SELECT DISTINCT ON (s.tenant, s.task_id) s.tenant, s.task_id, s.root_task_id, ends.length, ends.head
     FROM (
-        SELECT tenant, task_id, root_task_id FROM legivellum.receipts.receipt
-        UNION ALL SELECT tenant, root_task_id, root_task_id FROM legivellum.receipts.receipt
+        SELECT tenant, task_id, root_task_id FROM memorygate.receipt
+        UNION ALL SELECT tenant, root_task_id, root_task_id FROM memorygate.receipt
     ) AS s
     LEFT JOIN (
         SELECT DISTINCT ON (tenant, root_task_id) tenant, root_task_id, position AS length, chain AS head
-        FROM legivellum.receipts.receipt ORDER BY tenant, root_task_id, position DESC
+        FROM memorygate.receipt ORDER BY tenant, root_task_id, position DESC
     ) AS ends ON ends.tenant = s.tenant AND ends.root_task_id = s.task_id
     ORDER BY s.tenant, s.task_id
 ) AS seen;
@@ -26,16 +26,16 @@ SELECT opened.tenant, opened.kind, opened.obligation_id, opened.task_id, opened.
        closed.receipt_id AS closed_by, closed.stored_at AS closed_at
 FROM (
     SELECT DISTINCT ON (tenant, kind, obligation_id) *
-    FROM legivellum.receipts.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'accepted'
+    FROM memorygate.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'accepted'
     ORDER BY tenant, kind, obligation_id, position
 ) AS opened
 LEFT JOIN (
     SELECT DISTINCT ON (tenant, kind, obligation_id) *
-    FROM legivellum.receipts.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'escalate'
+    FROM memorygate.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'escalate'
     ORDER BY tenant, kind, obligation_id, position DESC
 ) AS moved USING (tenant, kind, obligation_id)
 LEFT JOIN (
-    SELECT * FROM legivellum.receipts.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'complete'
+    SELECT * FROM memorygate.receipt WHERE kind IN ('obligation', 'startup') AND phase = 'complete'
 ) AS closed USING (tenant, kind, obligation_id);
 
 CREATE VIEW memorygate.derived_tally AS
@@ -48,7 +48,7 @@ SELECT r.tenant, count(*) AS receipts,
        count(*) FILTER (WHERE o.kind = 'startup' AND o.state = 'success') AS startups_ready,
        count(*) FILTER (WHERE o.kind = 'startup' AND o.state IN ('failure', 'canceled')) AS startups_failed,
        max(r.stored_at) AS last_stored_at
-FROM legivellum.receipts.receipt AS r
+FROM memorygate.receipt AS r
 LEFT JOIN memorygate.derived_obligation AS o ON o.tenant = r.tenant AND o.opened_by = r.receipt_id
 GROUP BY r.tenant;
 

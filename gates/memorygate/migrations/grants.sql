@@ -9,7 +9,7 @@ GRANT USAGE ON TYPE memorygate.stored_receipt TO memorygate_writer;
 
 -- The gate asks and appends by functions; it touches no table, so it can neither change nor delete what is stored (INV-049).
 GRANT EXECUTE ON FUNCTION
-    memorygate.append, legivellum.receipts.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
+    memorygate.append, memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
     memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state
 TO memorygate_writer;
 

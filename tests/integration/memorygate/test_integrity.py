@@ -100,17 +100,15 @@ async def test_one_flipped_byte_is_found_and_named(fresh_ledger: LedgerDatabase)
         "position = 77",
     ):
         [kept] = await rows(
-            fresh_ledger.superuser, "SELECT r FROM legivellum.receipts.receipt AS r WHERE receipt_id = $1", touched
+            fresh_ledger.superuser, "SELECT r FROM memorygate.receipt AS r WHERE receipt_id = $1", touched
         )
-        await tamper(fresh_ledger, f"UPDATE legivellum.receipts.receipt SET {change} WHERE receipt_id = '{touched}'")
+        await tamper(fresh_ledger, f"UPDATE memorygate.receipt SET {change} WHERE receipt_id = '{touched}'")
         bad = (await verify(fresh_ledger.auditor)).bad
         assert bad is not None, change
         assert touched in bad.where or "position" in change or "root_task_id" in change, (change, bad)
         assert bad.tenant == TENANT
-        await tamper(fresh_ledger, "DELETE FROM legivellum.receipts.receipt WHERE receipt_id = $1", touched)
-        await tamper(
-            fresh_ledger, "INSERT INTO legivellum.receipts.receipt SELECT ($1::legivellum.receipts.receipt).*", kept[0]
-        )
+        await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", touched)
+        await tamper(fresh_ledger, "INSERT INTO memorygate.receipt SELECT ($1::memorygate.receipt).*", kept[0])
         assert (await verify(fresh_ledger.auditor)).bad is None, change
 
 
@@ -118,7 +116,7 @@ async def test_one_flipped_byte_is_found_and_named(fresh_ledger: LedgerDatabase)
 async def test_a_removed_receipt_is_missed(fresh_ledger: LedgerDatabase):
     """From the middle of a chain by its successor, from the end by what is derived."""
     ids = await fill(fresh_ledger)
-    await tamper(fresh_ledger, "DELETE FROM legivellum.receipts.receipt WHERE receipt_id = $1", ids[2])
+    await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", ids[2])
     bad = (await verify(fresh_ledger.auditor)).bad
     assert bad is not None
     assert (bad.where, bad.reason) == (f"receipt {ids[3]}", "a receipt before it is missing")
@@ -127,7 +125,7 @@ async def test_a_removed_receipt_is_missed(fresh_ledger: LedgerDatabase):
 async def test_a_removed_end_is_missed_by_what_is_derived(fresh_ledger: LedgerDatabase):
     """The last receipt of a chain leaves no gap, but its root's head remembers."""
     ids = await fill(fresh_ledger)
-    await tamper(fresh_ledger, "DELETE FROM legivellum.receipts.receipt WHERE receipt_id = $1", ids[6])
+    await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", ids[6])
     bad = (await verify(fresh_ledger.auditor)).bad
     assert bad is not None
     assert bad.where == "task alone"
@@ -216,7 +214,7 @@ async def test_a_month_is_archived_and_checked_without_a_database(fresh_ledger: 
     """Export writes finished months only; the file verifies, and a changed or cut file does not."""
     await fill(fresh_ledger)
     await tamper(fresh_ledger, f"""
-        CREATE TABLE memorygate.receipt_2020_01 PARTITION OF legivellum.receipts.receipt
+        CREATE TABLE memorygate.receipt_2020_01 PARTITION OF memorygate.receipt
         FOR VALUES FROM ('{ULID.from_datetime(datetime(2020, 1, 1, tzinfo=UTC)).__str__()[:10]}0000000000000000')
         TO ('{ULID.from_datetime(datetime(2020, 2, 1, tzinfo=UTC)).__str__()[:10]}0000000000000000')""")  # fmt: skip
     ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)

@@ -199,7 +199,7 @@ async def test_the_gates_role_has_no_right_on_any_table(ledger_database: LedgerD
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"SELECT FROM memorygate.{view}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute("UPDATE legivellum.receipts.receipt SET body = ''")
+            await connection.execute("UPDATE memorygate.receipt SET body = ''")
         for function in ("rebuild()", "prepare_partitions(1)", "drifted(1)"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(f"SELECT memorygate.{function}")

@@ -144,7 +144,7 @@ async def test_a_lock_that_is_held_is_a_503_and_not_a_wait(client: httpx.AsyncCl
     try:
         transaction = connection.transaction()
         await transaction.start()
-        await connection.execute("LOCK TABLE legivellum.receipts.receipt IN ACCESS EXCLUSIVE MODE")
+        await connection.execute("LOCK TABLE memorygate.receipt IN ACCESS EXCLUSIVE MODE")
         body = accepted(task_id="t", principal_ai="alice")
         async with asyncio.timeout(3):
             answer = await client.post("/receipts", json=body, headers=ALICE.headers)

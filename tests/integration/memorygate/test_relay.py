@@ -83,7 +83,7 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(place: 
             __import__("json").loads(body)
             for (body,) in await rows(
                 place.database.superuser,
-                "SELECT body FROM legivellum.receipts.receipt WHERE task_id = $1 ORDER BY position",
+                "SELECT body FROM memorygate.receipt WHERE task_id = $1 ORDER BY position",
                 str(startup_id),
             )
         ]
@@ -109,7 +109,7 @@ async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(pl
         await place.drained()
     found = await rows(
         place.database.superuser,
-        "SELECT tenant, kind, phase, task_id, body::jsonb -> 'metadata' ->> 'revision' FROM legivellum.receipts.receipt",
+        "SELECT tenant, kind, phase, task_id, body::jsonb -> 'metadata' ->> 'revision' FROM memorygate.receipt",
     )
     assert found == [(place.witness.tenant, "lifecycle", "published", "revision-1", "1")]
     assert await rows(place.database.superuser, "SELECT FROM memorygate.obligation") == []

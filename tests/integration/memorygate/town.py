@@ -91,7 +91,7 @@ class Town:
 
     async def phases(self) -> dict[tuple[str, str], int]:
         """How many receipts there are of each startup and phase."""
-        query = "SELECT task_id, phase, count(*) FROM legivellum.receipts.receipt WHERE kind = 'startup' GROUP BY 1, 2"
+        query = "SELECT task_id, phase, count(*) FROM memorygate.receipt WHERE kind = 'startup' GROUP BY 1, 2"
         return {(task, phase): count for task, phase, count in await rows(self.database.superuser, query)}
 
 
