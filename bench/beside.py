@@ -24,7 +24,7 @@ import load
 import setting
 
 from legivellum.identity import api_keys
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change
 
 READERS = 4

@@ -39,7 +39,7 @@ from memorygate import cursors
 from memorygate.schema import WRITER, migrate_ledger
 from metagate_operator.ledger_door import Access, HttpLedgerDoor
 from metagate_operator.relay import DRAINERS, Pace, Relay
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 from metagate_store.witnessing import Witness
 

@@ -27,7 +27,7 @@ from metagate_crds import packet
 from metagate_crds.canonical import canonical, digest
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.migrating import PROCESS_ROLES, migrate
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 
 BODY = packet.assembled(

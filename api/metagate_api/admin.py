@@ -14,7 +14,7 @@ from legivellum.identity.caller import CLUSTER
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
-from metagate_api.declared_files import Complaint, DeclaredFiles, Written
+from metagate_api.declared_files import DeclaredFiles, FileWritten, ResourceFinding
 from metagate_api.gate import (
     Id,
     Key,
@@ -103,7 +103,7 @@ async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
         raise refuse(Code.ROLE_REQUIRED, "spec.scope and spec.rights cannot be given through this endpoint.")
     name = metadata["name"]
     outcome = await target.files.write(kind=target.kind.name, namespace=namespace, name=name, resource=resource)
-    if isinstance(outcome, Written):
+    if isinstance(outcome, FileWritten):
         return said(
             {"kind": target.kind.name, "namespace": namespace, "name": name, "created": outcome.created},
             status=201 if outcome.created else 200,
@@ -157,7 +157,7 @@ def _namespace(caller: Caller, kind: kinds.Kind, metadata: Mapping[str, Any]) ->
     return caller.namespace
 
 
-def _invalid(complaints: list[Complaint]) -> Exception:
+def _invalid(complaints: list[ResourceFinding]) -> Exception:
     forbidden = any(complaint.reason == "ForbiddenKey" for complaint in complaints)
     said_ = "; ".join(f"{complaint.path}: {complaint.message}" for complaint in complaints[:5])
     return refuse(Code.FORBIDDEN_KEYS if forbidden else Code.INVALID_RESOURCE, said_ or "The resource is invalid.")

@@ -20,18 +20,18 @@ from legivellum.http.exchange import App, Exchange, Receive, Response, Scope, Se
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused
-from metagate_api import admin, catalogue, doors, introspection, past, startups, views
-from metagate_api.bootstrapping import Bootstrap, renewed
-from metagate_api.callers import Authenticate, Door
+from metagate_api import admin, catalogue, doors, history, introspection, startups, views
+from metagate_api.bootstrap import BootstrapHandler, renewed
+from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate, Seen, exchange_of
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
-from metagate_api.packets import Shelf, Signs
-from metagate_api.reporting import Report
+from metagate_api.packets import PacketCache, Signs
 from metagate_api.settings import Settings
+from metagate_api.startup_reports import ReportHandler
 from metagate_store.errors import StoreError, StoreUnavailable
-from metagate_store.reading import Reader
-from metagate_store.rows import BootstrapAnswer, BootstrapAsk, ReportAnswer, ReportAsk
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapQuery, BootstrapResult, ReportQuery, ReportResult
 
 BOOTSTRAP = "/v1/bootstrap"
 READY = "/v1/startup/ready"
@@ -52,7 +52,7 @@ class Application:
 def create_app(
     settings: Settings,
     reader: Reader | None,
-    authenticator: Authenticate,
+    authenticator: ApiAuthenticator,
     *,
     issuers: Callable[[], Sequence[str]] = tuple,
     declared: DeclaredFiles | None = None,
@@ -69,8 +69,8 @@ def create_app(
     gate = Gate(
         settings=settings,
         authenticator=authenticator,
-        door=Door(authenticator, buckets, informed=lambda: seen.ready),
-        shelf=Shelf(limit_bytes=settings.cache_bytes),
+        door=CallerAuthenticator(authenticator, buckets, informed=lambda: seen.ready),
+        packet_cache=PacketCache(limit_bytes=settings.cache_bytes),
         issuers=issuers,
         declared=declared,
         signer=signer,
@@ -98,7 +98,7 @@ def create_app(
     )
     if not settings.console:
         return Application(edge, gate, routes)
-    from metagate_api.consoling import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
+    from metagate_api.console_mount import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
 
     return Application(console(gate, edge, observe), gate, routes)
 
@@ -116,33 +116,33 @@ def _hot(gate: Gate) -> dict[str, dict[str, Handler]]:
     opened = BATCH_ROWS.labels("bootstrap")
     reported = BATCH_ROWS.labels("report")
 
-    async def bootstrap(asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
+    async def bootstrap(asks: Sequence[BootstrapQuery]) -> list[BootstrapResult]:
         opened.observe(len(asks))
         return await gate.reader.bootstrap(asks)
 
-    async def report(asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
+    async def report(asks: Sequence[ReportQuery]) -> list[ReportResult]:
         reported.observe(len(asks))
         return await gate.reader.report(asks)
 
     reports = Batcher(report, name="report", shape=shape)
     return {
         BOOTSTRAP: {
-            "POST": Bootstrap(
+            "POST": BootstrapHandler(
                 door=gate.door,
                 batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=renewed),
-                shelf=gate.shelf,
+                packet_cache=gate.packet_cache,
                 body_bytes=settings.body_bytes,
                 mirror=settings.mirror,
                 signer=gate.signer,
             )
         },
         READY: {
-            "POST": Report(
+            "POST": ReportHandler(
                 "READY", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
             )
         },
         FAILED: {
-            "POST": Report(
+            "POST": ReportHandler(
                 "FAILED", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
             )
         },
@@ -171,7 +171,7 @@ def _framework(gate: Gate, hot: dict[str, dict[str, Handler]], lifespan: Lifespa
     for path, methods in hot.items():
         for method, handler in methods.items():
             app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))
-    for module in (doors, startups, views, introspection, past, admin):  # admin's {kind} takes whatever is left
+    for module in (doors, startups, views, introspection, history, admin):  # admin's {kind} takes whatever is left
         app.include_router(module.router)
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

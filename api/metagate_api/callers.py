@@ -13,23 +13,32 @@ from legivellum.identity.request_authenticator import permitted, suspended
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
-__all__ = ["Authenticate", "Caller", "Directory", "Door", "credential_row", "permitted", "pod_row", "suspended"]
+__all__ = [
+    "ApiAuthenticator",
+    "Caller",
+    "CallerAuthenticator",
+    "Directory",
+    "credential_row",
+    "permitted",
+    "pod_row",
+    "suspended",
+]
 
 
-class Authenticate(request_authenticator.Authenticate, Protocol):
+class ApiAuthenticator(request_authenticator.Authenticate, Protocol):
     """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
 
     async def examine(self, shown: bytes) -> Caller | AuthFailure: ...
     def stands(self, issuer: str, kid: str | None, ground: VerificationContext | None) -> bool: ...
 
 
-class Door(request_authenticator.RequestAuthenticator):
+class CallerAuthenticator(request_authenticator.RequestAuthenticator):
     """Lets requests in, and counts by reason what it refuses.
 
     `informed` says whether the published keys and issuers were ever loaded.
     """
 
-    def __init__(self, authenticator: Authenticate, buckets: TokenBuckets, *, informed: Callable[[], bool]) -> None:
+    def __init__(self, authenticator: ApiAuthenticator, buckets: TokenBuckets, *, informed: Callable[[], bool]) -> None:
         super().__init__(
             authenticator,
             buckets,
@@ -49,7 +58,7 @@ def pod_row(caller: Caller) -> Pod | None:
     return None if pod is None else Pod(pod.uid, pod.name, pod.node)
 
 
-class KnownIdentity:
+class ResolvedIdentity:
     """An Identity as the identity package wants it. `namespace_created` None: nobody knows, so no service account
     can show that its token is not its predecessor's (D-46).
     """
@@ -78,9 +87,9 @@ class Directory:
         self._batcher = batcher
         self._seconds = seconds
         self._limit = limit
-        self._known: dict[tuple[str, str], KnownIdentity] = {}
+        self._known: dict[tuple[str, str], ResolvedIdentity] = {}
 
-    async def resolve(self, issuer: str, subject: str) -> KnownIdentity | None:
+    async def resolve(self, issuer: str, subject: str) -> ResolvedIdentity | None:
         known = self._known.get((issuer, subject))
         if known is not None:
             return known
@@ -92,7 +101,7 @@ class Directory:
         if len(self._known) >= self._limit:
             self._known = {}
         # An answer that was asked for before a `forget` may be older than it: it goes where nobody looks any more.
-        found = asked_of[issuer, subject] = KnownIdentity(row)
+        found = asked_of[issuer, subject] = ResolvedIdentity(row)
         return found
 
     def forget(self) -> None:

@@ -19,7 +19,7 @@ from metagate_api.following import Follower, following
 from metagate_api.gate import Gate
 from metagate_api.settings import Settings, UnusableSettingError
 from metagate_store.migrating import needed_version
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 from metagate_store.rows import Credential, Identity
 
 

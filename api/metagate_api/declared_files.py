@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class ResourceFinding:
     """One thing wrong with a resource: where, which rule, in words; never a value."""
 
     path: str
@@ -19,7 +19,7 @@ class Complaint:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class FileWritten:
     """The file is in place. `created`: there was none before."""
 
     created: bool
@@ -30,7 +30,7 @@ class DeclaredFiles(Protocol):
 
     async def write(
         self, *, kind: str, namespace: str, name: str, resource: Mapping[str, Any]
-    ) -> Written | Sequence[Complaint]:
+    ) -> FileWritten | Sequence[ResourceFinding]:
         """Validate and write one resource (`apiVersion`, `kind`, `metadata`, `spec`); complaints when it is invalid.
 
         `kind` is the resource's kind (`PrincipalBinding`); `namespace` is "" for a TokenIssuer.

@@ -16,7 +16,7 @@ import structlog
 from metagate_api import metrics
 from metagate_api.gate import Gate
 from metagate_store.errors import SchemaMismatch, StoreError
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 from metagate_store.rows import CredentialChanges, State
 
 _log = structlog.get_logger("metagate.database")

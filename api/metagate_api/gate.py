@@ -13,14 +13,14 @@ from legivellum.base.uuids import uuid_of
 from legivellum.http.exchange import Exchange
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, RequestRefused, refuse
-from metagate_api.callers import Authenticate, Caller, Door, credential_row, permitted, suspended
+from metagate_api.callers import ApiAuthenticator, Caller, CallerAuthenticator, credential_row, permitted, suspended
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.packets import Shelf, Signs
+from metagate_api.packets import PacketCache, Signs
 from metagate_api.rendering import rendered
 from metagate_api.schemas import LONGEST_KEY
 from metagate_api.settings import Settings
 from metagate_store.errors import StoreUnavailable
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 
 
 def _canonical(text: object) -> UUID:
@@ -49,9 +49,9 @@ class Seen:
 @dataclass(slots=True)
 class Gate:
     settings: Settings
-    authenticator: Authenticate
-    door: Door
-    shelf: Shelf
+    authenticator: ApiAuthenticator
+    door: CallerAuthenticator
+    packet_cache: PacketCache
     issuers: Callable[[], Sequence[str]]
     declared: DeclaredFiles | None = None
     signer: Signs | None = None

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _log = structlog.get_logger("metagate.packets")
 
 
-class Shelf:
+class PacketCache:
     """Checked bodies by digest, bounded in bytes; and the last digest of each principal, bounded in number."""
 
     def __init__(self, *, limit_bytes: int, principals: int = 200_000) -> None:
@@ -52,14 +52,14 @@ class Shelf:
 
     def keep(self, tenant: UUID, principal_key: str, digest: str, body: bytes | None) -> bytes:
         """The checked body of `digest`, remembered for that principal. Raises PACKET_REFUSED (503)."""
-        known = self.body(digest)
-        if known is None:
-            known = self.checked(digest, body)
-            self._shelve(digest, known)
+        require = self.body(digest)
+        if require is None:
+            require = self.checked(digest, body)
+            self._shelve(digest, require)
         self._expected[tenant, principal_key] = digest
         if len(self._expected) > self._principals:
             self._expected.popitem(last=False)
-        return known
+        return require
 
     @staticmethod
     def checked(digest: str, body: bytes | None) -> bytes:
@@ -84,7 +84,7 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def welcome(
+def render_packet(
     body: bytes,
     *,
     principal_key: str,
@@ -126,12 +126,12 @@ class Signs(Protocol):
     def sign(self, canonical: bytes) -> str: ...
 
 
-def signature(signer: Signs | None, sent: bytes) -> Headers:
+def signature_headers(signer: Signs | None, sent: bytes) -> Headers:
     """The header that signs a packet's canonical form, or none where no key is configured (EXT-09)."""
     return () if signer is None else ((SIGNATURE, signer.sign(canonical(json.loads(sent))).encode()),)
 
 
-def names(tags: bytes | None, etag: str) -> bool:
+def etag_matches(tags: bytes | None, etag: str) -> bool:
     """Whether an If-None-Match list names this tag: strong, weak or bare (D-02). `*` names nothing in particular."""
     if tags is None:
         return False
@@ -142,7 +142,7 @@ def _bare(tag: bytes) -> bytes:
     return tag.strip().removeprefix(b"W/").strip(b'"')
 
 
-def known(value: T | None) -> T:
+def require(value: T | None) -> T:
     """A field that the store promises for this outcome."""
     if value is None:
         raise refuse(Code.UNAVAILABLE, "The database answered incompletely.")

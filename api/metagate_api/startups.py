@@ -11,9 +11,9 @@ from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
-from metagate_api.packets import known, names, signature, welcome
+from metagate_api.packets import etag_matches, render_packet, require, signature_headers
 from metagate_crds.packet import etag as packet_etag
-from metagate_store.rows import PacketAnswer, PacketAsk, PacketOutcome, StartupRow
+from metagate_store.rows import PacketOutcome, PacketQuery, PacketResult, StartupRow
 
 router = APIRouter()
 
@@ -119,10 +119,10 @@ async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | No
 @router.get("/v1/startup/{startup_id}/packet")
 async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
-    shelf = gate_of(request).shelf
-    expected, held = shelf.expected(caller.tenant, caller.principal_key)
+    packet_cache = gate_of(request).packet_cache
+    expected, held = packet_cache.expected(caller.tenant, caller.principal_key)
     answer = await gate_of(request).reader.packet(
-        PacketAsk(
+        PacketQuery(
             tenant=caller.tenant,
             principal_key=caller.principal_key,
             credential=credential_row(caller),
@@ -133,28 +133,28 @@ async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Respon
     )
     if answer.outcome in _REFUSALS:
         raise refuse(*_REFUSALS[answer.outcome])
-    component_key, digest = known(answer.component_key), known(answer.digest)
+    component_key, digest = require(answer.component_key), require(answer.digest)
     etag = packet_etag(digest, caller.principal_key, component_key)
     tags = b",".join(value for name, value in request.scope["headers"] if name == b"if-none-match")
     headers = {"etag": f'"{etag}"'}
-    if names(tags or None, etag):
+    if etag_matches(tags or None, etag):
         return empty(304, headers)
-    body = shelf.keep(caller.tenant, caller.principal_key, digest, held if digest == expected else answer.body)
+    body = packet_cache.keep(caller.tenant, caller.principal_key, digest, held if digest == expected else answer.body)
     packet = _packet(answer, body, caller.principal_key, startup_id)
-    headers |= {name.decode(): value.decode() for name, value in signature(gate_of(request).signer, packet)}
+    headers |= {name.decode(): value.decode() for name, value in signature_headers(gate_of(request).signer, packet)}
     return sent(packet, headers=headers)
 
 
-def _packet(answer: PacketAnswer, body: bytes, principal_key: str, startup_id: UUID) -> bytes:
-    return welcome(
+def _packet(answer: PacketResult, body: bytes, principal_key: str, startup_id: UUID) -> bytes:
+    return render_packet(
         body,
         principal_key=principal_key,
-        component_key=known(answer.component_key),
-        packet_id=known(answer.packet_id),
+        component_key=require(answer.component_key),
+        packet_id=require(answer.packet_id),
         startup_id=startup_id,
-        issued_at=known(answer.issued_at),
-        deadline_at=known(answer.deadline_at),
-        digest=known(answer.digest),
-        revision=known(answer.revision),
-        compiled_at=known(answer.compiled_at),
+        issued_at=require(answer.issued_at),
+        deadline_at=require(answer.deadline_at),
+        digest=require(answer.digest),
+        revision=require(answer.revision),
+        compiled_at=require(answer.compiled_at),
     )

@@ -17,15 +17,15 @@ from legivellum.http.exchange import App, ClientGone, Exchange, Receive, Respons
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused, refuse
 from legivellum.identity.tenancy import tenants_for
-from metagate_console import answering, pages
-from metagate_console.asking import Query, segments
-from metagate_console.page import Draw, Elsewhere, Visit
+from metagate_console import pages, responses
+from metagate_console.concurrency_limit import ConcurrencyLimit
+from metagate_console.page import PageHandler, PageRequest, Redirect
 from metagate_console.ports import Ports
-from metagate_console.sessions import Cookies
-from metagate_console.signing_in import Threshold, safe
-from metagate_console.streaming import Streams
-from metagate_console.turns import Turns
-from metagate_console.viewer import Viewer, viewer_of
+from metagate_console.request_parsing import PageQuery, path_segments
+from metagate_console.sessions import SessionCookies
+from metagate_console.sign_in import SignIn, safe_address
+from metagate_console.streaming import EventStreams
+from metagate_console.viewer import Viewer, authorized_viewer
 
 _MINE: Final = re.compile(r"/console(?:/|\Z)")
 _RATE, _BURST = 20.0, 200.0
@@ -35,7 +35,7 @@ _RATE, _BURST = 20.0, 200.0
 @dataclass(frozen=True, slots=True)
 class Route:
     label: str
-    draw: Draw
+    draw: PageHandler
 
 
 _PAGES: Final[Mapping[tuple[str, int], Route]] = {
@@ -57,11 +57,11 @@ class Console:
     def __init__(self, ports: Ports, rest: App) -> None:
         self._ports = ports
         self._rest = rest
-        self._cookies = Cookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
-        self._threshold = Threshold(ports, self._cookies)
+        self._cookies = SessionCookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
+        self._sign_in = SignIn(ports, self._cookies)
         # whoever waits half of the deadline would not be drawn within the other half either
-        self._turns = Turns(ports.at_once, patience=ports.seconds / 2)
-        self._streams = Streams(ports, self._turns)
+        self._turns = ConcurrencyLimit(ports.at_once, patience=ports.seconds / 2)
+        self._streams = EventStreams(ports, self._turns)
         self._outer = Deadline(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
@@ -93,23 +93,24 @@ class Console:
         await exchange.send(answer, send)
 
     async def _answer(self, exchange: Exchange) -> "Response | _Stream":
-        parts = segments(exchange.scope)
+        parts = path_segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
-            found = answering.asset(parts[1], _query(exchange))
+            found = responses.asset(parts[1], _query(exchange))
             if found is not None:
                 exchange.scope["route_path"] = "/console/static/{name}"
                 return found
         if parts == ("sign-in",):
             exchange.scope["route_path"] = "/console/sign-in"
             if exchange.method == "POST":
-                return await self._threshold.enter(exchange)
+                return await self._sign_in.enter(exchange)
             if reads:
-                return self._threshold.page(exchange, safe(Query(_query(exchange)).text("next", 2_000) or ""))
+                wanted = PageQuery(_query(exchange)).text("next", 2_000) or ""
+                return self._sign_in.page(exchange, safe_address(wanted))
         session = self._cookies.session(exchange.headers)
-        viewer = None if session is None else await viewer_of(session, self._ports)
+        viewer = None if session is None else await authorized_viewer(session, self._ports)
         if viewer is None:
-            return self._threshold.away(exchange)
+            return self._sign_in.away(exchange)
         return await self._seen(exchange, viewer, parts, reads=reads)
 
     async def _seen(
@@ -117,7 +118,7 @@ class Console:
     ) -> "Response | _Stream":
         exchange.who = (str(viewer.tenant), viewer.principal_key)
         if parts == ("sign-out",) and exchange.method == "POST":
-            return await self._threshold.leave(exchange, viewer)
+            return await self._sign_in.leave(exchange, viewer)
         try:
             self._admit(viewer, reads=reads)
             return await self._shown(exchange, viewer, parts)
@@ -134,7 +135,7 @@ class Console:
             raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
 
     async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> "Response | _Stream":
-        query = Query(_query(exchange))
+        query = PageQuery(_query(exchange))
         tenant = query.id("tenant")
         if parts == ("live",):
             exchange.scope["route_path"] = "/console/live"
@@ -147,13 +148,13 @@ class Console:
             raise refuse(Code.NOT_FOUND, "There is nothing at this path.")
         exchange.scope["route_path"] = route.label
         name = parts[1] if len(parts) == 2 else ""
-        visit = Visit(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
+        visit = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
         async with self._turns.taken():
             drawn = await route.draw(visit)
-        if isinstance(drawn, Elsewhere):
-            return answering.elsewhere(drawn.address)
+        if isinstance(drawn, Redirect):
+            return responses.redirect(drawn.address)
         frame = self._frame(viewer, drawn.title, tenant=tenant, here=parts[0] if parts else "", live=drawn.live)
-        return answering.html(drawn.template, {**frame, **drawn.values})
+        return responses.html(drawn.template, {**frame, **drawn.values})
 
     def _frame(self, viewer: Viewer | None, title: str, **more: Any) -> dict[str, Any]:
         """What every page has around it."""
@@ -163,7 +164,7 @@ class Console:
     def _failed(self, problem: Problem, exchange: Exchange, viewer: Viewer | None = None) -> Response:
         exchange.code = problem.code
         values = {**self._frame(viewer, "Not shown"), "problem": problem, "request_id": exchange.request_id}
-        return answering.html("failure.html", values, *answering.extras(problem), status=problem.status)
+        return responses.html("failure.html", values, *responses.problem_headers(problem), status=problem.status)
 
 
 @dataclass(frozen=True, slots=True)

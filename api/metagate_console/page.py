@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from metagate_console.asking import Query
 from metagate_console.ports import Explain
+from metagate_console.request_parsing import PageQuery
 from metagate_console.viewer import Viewer
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class PageRequest:
     """A request of somebody who may look. `name` is the part of the path that a page takes, "" where it takes none;
     `tenant` is what `?tenant=` says.
     """
@@ -20,7 +20,7 @@ class Visit:
     viewer: Viewer
     reader: Reader
     explain: Explain
-    query: Query
+    query: PageQuery
     name: str
     tenant: UUID | None
 
@@ -36,10 +36,10 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Redirect:
     """The page is at another address of the console."""
 
     address: str
 
 
-Draw = Callable[[Visit], Awaitable[Page | Elsewhere]]
+PageHandler = Callable[[PageRequest], Awaitable[Page | Redirect]]

@@ -11,10 +11,10 @@ from legivellum.base.uuids import uuid_of
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused, refuse
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
-from metagate_console import drawing
-from metagate_console.asking import link
-from metagate_console.page import Elsewhere, Page, Visit
-from metagate_store.past import Boot
+from metagate_console import charts
+from metagate_console.page import Page, PageRequest, Redirect
+from metagate_console.request_parsing import link
+from metagate_store.history import Boot
 
 PAGE: Final = 50
 LAST: Final = 15
@@ -25,7 +25,7 @@ LEAVES: Final = 600
 ROWS: Final = 200
 
 
-async def overview(visit: Visit) -> Page:
+async def overview(visit: PageRequest) -> Page:
     whose = tenants_for(visit.viewer, visit.tenant)
     overviews = visit.reader.overviews
     found = await overviews.overview(whose)
@@ -37,13 +37,13 @@ async def overview(visit: Visit) -> Page:
         "Overview",
         {
             "found": found, "state": state, "issuers": issuers, "names": names,
-            "timeline": drawing.timeline(found.minutes, found.at), "now": found.at,
+            "timeline": charts.timeline(found.minutes, found.at), "now": found.at,
         },
         live=True,
     )  # fmt: skip
 
 
-async def principals(visit: Visit) -> Page:
+async def principals(visit: PageRequest) -> Page:
     whose = tenants_for(visit.viewer, visit.tenant)
     after, after_tenant = visit.query.text("after", 512), visit.query.id("after_tenant")
     seen = None if after is None else (str(after_tenant or whose or UUID(int=0)), after)
@@ -54,7 +54,7 @@ async def principals(visit: Visit) -> Page:
     return Page("principals.html", "Principals", {"items": page.items, "following": following, "first": after is None})
 
 
-async def principal(visit: Visit) -> Page:
+async def principal(visit: PageRequest) -> Page:
     whose, reader, key = authorized_tenant(visit.viewer, visit.tenant), visit.reader, visit.name
     found = None if "\0" in key or len(key) > 512 else await reader.item("principals", whose, key)
     if found is None:
@@ -65,13 +65,13 @@ async def principal(visit: Visit) -> Page:
     state = await reader.state()
     values: dict[str, Any] = {"found": found, "binding": binding, "last": last, "now": state.now, "more": None}
     if visit.viewer.admin:
-        boot = await reader.past.standing(whose, key)
-        history = await reader.past.history(whose, kind="Principal", name=key, limit=LAST)
+        boot = await reader.history.current_boot(whose, key)
+        history = await reader.history.change_events(whose, kind="Principal", name=key, limit=LAST)
         values["more"] = {"history": history.items, **await _explained(visit, whose, boot)}
     return Page("principal.html", f"Principal {key}", values, live=True)
 
 
-async def startups(visit: Visit) -> Page:
+async def startups(visit: PageRequest) -> Page:
     whose, query = tenants_for(visit.viewer, visit.tenant), visit.query
     status = query.one_of("status", "OPEN", "READY", "FAILED", "overdue")
     component, who = query.text("component"), query.text("principal")
@@ -94,31 +94,31 @@ async def startups(visit: Visit) -> Page:
     )  # fmt: skip
 
 
-async def startup(visit: Visit) -> Page:
+async def startup(visit: PageRequest) -> Page:
     whose, found = authorized_tenant(visit.viewer, visit.tenant), uuid_of(visit.name)
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
     state, more = await visit.reader.state(), None
     if visit.viewer.admin:
-        more = await _explained(visit, whose, await visit.reader.past.booted(whose, row.startup_id))
+        more = await _explained(visit, whose, await visit.reader.history.boot_of(whose, row.startup_id))
     return Page("startup.html", f"Startup {row.startup_id}", {"row": row, "now": state.now, "more": more}, live=True)
 
 
-async def topology(visit: Visit) -> Page:
+async def topology(visit: PageRequest) -> Page:
     whose = tenants_for(visit.viewer, visit.tenant)
     if whose is None:
         return Page("tenants.html", "Topology: of whom?", {"tenants": await visit.reader.overviews.tenants()})
     found = await visit.reader.topology(whose)
-    values = {"found": found, "picture": drawing.picture(found), "most": ROWS}
+    values = {"found": found, "picture": charts.topology_diagram(found), "most": ROWS}
     return Page("topology.html", "Topology", values)
 
 
-async def history(visit: Visit) -> Page:
+async def history(visit: PageRequest) -> Page:
     if not visit.viewer.admin:
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin sees what was changed.")
     whose, before = tenants_for(visit.viewer, visit.tenant), visit.query.position("before")
-    page = await visit.reader.past.history(whose, before=before, limit=PAGE)
+    page = await visit.reader.history.change_events(whose, before=before, limit=PAGE)
     state = await visit.reader.state()
     following = None
     if page.next is not None:
@@ -131,29 +131,29 @@ async def history(visit: Visit) -> Page:
     )
 
 
-async def search(visit: Visit) -> Page | Elsewhere:
+async def search(visit: PageRequest) -> Page | Redirect:
     whose, wanted = tenants_for(visit.viewer, visit.tenant), visit.query.text("q", 512)
     startup_id = uuid_of(wanted or "")
     if startup_id is not None:
         owner = await _owner(visit, whose, startup_id)
         if owner is not None:
-            return Elsewhere(link("startups", startup_id, tenant=owner if visit.viewer.everywhere else None))
+            return Redirect(link("startups", startup_id, tenant=owner if visit.viewer.everywhere else None))
     found = () if wanted is None else await visit.reader.overviews.named(whose, wanted, limit=PAGE + 1)
     values = {"wanted": wanted, "found": found[:PAGE], "cut": len(found) > PAGE, "is_id": startup_id is not None}
     return Page("search.html", "Search", values)
 
 
-async def _owner(visit: Visit, whose: UUID | None, startup_id: UUID) -> UUID | None:
+async def _owner(visit: PageRequest, whose: UUID | None, startup_id: UUID) -> UUID | None:
     if whose is None:
         return await visit.reader.overviews.tenant_of(startup_id)
     return whose if await visit.reader.startup(whose, startup_id) is not None else None
 
 
-async def _names(visit: Visit) -> Mapping[UUID, str]:
+async def _names(visit: PageRequest) -> Mapping[UUID, str]:
     return await visit.reader.overviews.tenants() if visit.viewer.everywhere else {}
 
 
-async def _explained(visit: Visit, tenant: UUID, boot: Boot | None) -> dict[str, Any]:
+async def _explained(visit: PageRequest, tenant: UUID, boot: Boot | None) -> dict[str, Any]:
     """Packet and layers, or why there are none: a packet that cannot be made again is told loudly; the rest stays."""
     told: dict[str, Any] = {"boot": boot, "explained": None, "problem": None, "leaves": ()}
     if boot is None:

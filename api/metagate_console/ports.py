@@ -8,8 +8,8 @@ from uuid import UUID
 from legivellum.http.exchange import Exchange, Response
 from legivellum.http.problems import Problem, RequestRefused
 from legivellum.identity.caller import Caller, VerificationContext
-from metagate_store.past import Boot
-from metagate_store.reading import Reader
+from metagate_store.history import Boot
+from metagate_store.reader import Reader
 
 
 class Explain(Protocol):

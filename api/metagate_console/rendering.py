@@ -13,9 +13,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from metagate_console import drawing
-from metagate_console.asking import link
-from metagate_console.text import ago, referred, stamp, value, visible
+from metagate_console import charts
+from metagate_console.request_parsing import link
+from metagate_console.text import ago, character_references, stamp, value, visible
 
 STATIC: Final[Mapping[str, str]] = {
     "console.css": "text/css; charset=utf-8",
@@ -51,7 +51,7 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.filters |= {"ago": ago, "stamp": stamp, "json": _json, "cut": _cut, "whole": _whole}
-    environment.globals |= {"link": _link, "asset": _asset, "drawing": drawing}
+    environment.globals |= {"link": _link, "asset": _asset, "charts": charts}
     return environment
 
 
@@ -72,7 +72,7 @@ def _json(found: Any) -> Markup:
 
 
 def _whole(text: str) -> Markup:
-    return Markup(referred(escape(text)))  # noqa: S704 - it is escaped
+    return Markup(character_references(escape(text)))  # noqa: S704 - it is escaped
 
 
 def _finalised(found: Any) -> Any:

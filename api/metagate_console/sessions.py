@@ -46,11 +46,11 @@ class Session:
     nonce: str
 
 
-class TooLong(Exception):  # noqa: N818 - it names what is wrong with the credential
+class CookieTooLong(Exception):  # noqa: N818 - it names what is wrong with the credential
     """The subject of the credential does not fit into a cookie."""
 
 
-class Cookies:
+class SessionCookies:
     """Makes and reads them. `secure`: only ever sent over https."""
 
     def __init__(self, secret: bytes, *, lifetime: int, secure: bool, clock: Callable[[], float] = time.time) -> None:
@@ -82,12 +82,12 @@ class Cookies:
                 "tenant": str(caller.tenant),
                 "principal_key": caller.principal_key,
                 "exp": until,
-                "jti": fresh(),
+                "jti": new_nonce(),
             },
             self._key,
         )
         if len(word) > LONGEST:
-            raise TooLong
+            raise CookieTooLong
         return self._set(SESSION, word, max(0, until - now))
 
     def session(self, headers: RawHeaders) -> Session | None:
@@ -118,7 +118,7 @@ class Cookies:
         """The token of a form for somebody who is not signed in, and the cookie that it must come back with."""
         nonce = cookie(headers, FORM)
         if nonce is None or not _NONCE.match(nonce):
-            nonce = fresh()
+            nonce = new_nonce()
         return self.token(nonce), self._set(FORM, nonce, self._lifetime)
 
     def token(self, nonce: str) -> str:
@@ -132,11 +132,11 @@ class Cookies:
         return b"set-cookie", f"{name}={value}; Max-Age={seconds}{self._attributes}".encode()
 
 
-def fresh() -> str:
+def new_nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def carries(headers: RawHeaders, name: str) -> bool:
+def has_cookie(headers: RawHeaders, name: str) -> bool:
     return bool(_values(headers, name))
 
 

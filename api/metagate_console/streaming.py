@@ -16,11 +16,11 @@ from uuid import UUID
 from legivellum.http.exchange import Receive, Send, wait_for_disconnect
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
-from metagate_console.answering import HEADERS
+from metagate_console.concurrency_limit import ConcurrencyLimit
 from metagate_console.ports import Ports
+from metagate_console.responses import HEADERS
 from metagate_console.sessions import Session
-from metagate_console.turns import Turns
-from metagate_console.viewer import viewer_of
+from metagate_console.viewer import authorized_viewer
 from metagate_store.errors import StoreError
 
 EVERY: Final = 3.0
@@ -37,14 +37,14 @@ _HEADERS: Final = [
 ]
 
 
-Who = tuple[UUID, str]
+PrincipalId = tuple[UUID, str]
 """Tenant and principal."""
 
 
-class Pulse:
+class ChangeSignal:
     """A short word for the state of a tenant, another one when something changed. Asked at most once per `EVERY`."""
 
-    def __init__(self, ports: Ports, turns: Turns, *, every: float = EVERY) -> None:
+    def __init__(self, ports: Ports, turns: ConcurrencyLimit, *, every: float = EVERY) -> None:
         self._ports = ports
         self._turns = turns
         self._every = every
@@ -73,14 +73,14 @@ class Pulse:
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
-class Streams:
-    def __init__(self, ports: Ports, turns: Turns) -> None:
+class EventStreams:
+    def __init__(self, ports: Ports, turns: ConcurrencyLimit) -> None:
         self._ports = ports
         self._turns = turns
-        self._pulse = Pulse(ports, turns)
-        self._open: Counter[Who] = Counter()
+        self._pulse = ChangeSignal(ports, turns)
+        self._open: Counter[PrincipalId] = Counter()
 
-    def admit(self, who: Who) -> AbstractContextManager[None]:
+    def admit(self, who: PrincipalId) -> AbstractContextManager[None]:
         """A place, counted from now on and until it is left. Raises OVERLOADED when there is none."""
         if self._open.total() >= MOST:
             raise refuse(Code.OVERLOADED, "This process has as many streams as it may have.")
@@ -90,7 +90,7 @@ class Streams:
         return self._left(who)
 
     @contextmanager
-    def _left(self, who: Who) -> Iterator[None]:
+    def _left(self, who: PrincipalId) -> Iterator[None]:
         try:
             yield
         finally:
@@ -128,7 +128,7 @@ class Streams:
 
     async def _may_not(self, session: Session) -> bool:
         async with self._turns.taken():
-            return await viewer_of(session, self._ports) is None
+            return await authorized_viewer(session, self._ports) is None
 
 
 async def _say(send: Send, text: str) -> None:

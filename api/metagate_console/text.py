@@ -26,7 +26,7 @@ def value(found: Any, longest: int = LONGEST) -> str:
     return visible(json.dumps(found, ensure_ascii=False), longest)
 
 
-def referred(text: str) -> str:
+def character_references(text: str) -> str:
     """HTML with what one could not see as character references: the browser reads the same text."""
     return "".join(char if _seen(char) else f"&#x{ord(char):x};" for char in text)
 

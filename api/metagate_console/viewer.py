@@ -11,7 +11,7 @@ from metagate_console.ports import Ports
 from metagate_console.sessions import Session
 from metagate_store.rows import Identity
 
-MAY_LOOK: Final = frozenset({"admin", "observer"})
+VIEWER_TYPES: Final = frozenset({"admin", "observer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Viewer:
     session: Session
 
 
-async def viewer_of(session: Session, ports: Ports) -> Viewer | None:
+async def authorized_viewer(session: Session, ports: Ports) -> Viewer | None:
     """Whoever the session's credential still speaks for, as the database and the believed issuers say now; None when
     they may not look (any more). Raises what the store raises.
     """
@@ -49,4 +49,4 @@ async def viewer_of(session: Session, ports: Ports) -> Viewer | None:
 
 
 def may_look(identity: Identity) -> bool:
-    return identity.type in MAY_LOOK and not identity.suspended
+    return identity.type in VIEWER_TYPES and not identity.suspended

@@ -134,7 +134,7 @@ def _freshness(ready: Mapping[str, Any]) -> Iterator[Observation]:
 def _database(dsn: str) -> Iterator[Observation]:
     from metagate_store.errors import SchemaMismatch, StoreError
     from metagate_store.migrating import needed_version
-    from metagate_store.reading import Reader
+    from metagate_store.reader import Reader
 
     async def state() -> Any:
         reader = await Reader.connect(dsn, size=1, acquire_timeout=5, query_timeout=5)

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 
-from metagate_api.declared_files import Complaint, Written
+from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.choices import compile_settings
@@ -34,7 +34,7 @@ from metagate_operator.sightings import SightingBook
 from metagate_operator.source import SourceUnavailable
 from metagate_operator.taking_turns import TakingTurns
 from metagate_operator.verdict_log import VerdictLog
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.witnessing import Witness
 
 SYSTEM_NAMESPACE = "metagate-system"
@@ -61,12 +61,12 @@ class FilesFromRequests:
 
     async def write(
         self, *, kind: str, namespace: str, name: str, resource: Mapping[str, Any]
-    ) -> Written | Sequence[Complaint]:
+    ) -> FileWritten | Sequence[ResourceFinding]:
         with _as_os_error():
             outcome = await self._writer.write(ObjectKey(kind, namespace, name), resource)
         if isinstance(outcome, bool):
-            return Written(created=outcome)
-        return [Complaint(problem.path, problem.reason, problem.message) for problem in outcome]
+            return FileWritten(created=outcome)
+        return [ResourceFinding(problem.path, problem.reason, problem.message) for problem in outcome]
 
     async def remove(self, *, kind: str, namespace: str, name: str) -> bool:
         with _as_os_error():

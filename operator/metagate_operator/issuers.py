@@ -36,7 +36,7 @@ CLUSTER_KEYS: Final = "/openid/v1/jwks"
 
 
 class KeyStore(Protocol):
-    """What `metagate_store.publishing.Publisher` offers for keys."""
+    """What `metagate_store.publisher.Publisher` offers for keys."""
 
     async def issuers(self) -> Sequence[IssuerRow]: ...
     async def issuer_keys(self, issuer: str) -> Sequence[IssuerKeyRow]: ...

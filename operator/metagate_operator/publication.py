@@ -18,7 +18,7 @@ from metagate_crds.snapshot import Compiled, Row
 from metagate_crds.verdict import Verdict
 from metagate_crds.world import Declared, Namespace, ObjectKey, World
 from metagate_operator.sightings import Unsaved
-from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, Stored, TableKey, TableRow, TenantRow
+from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, StoredRow, TableKey, TableRow, TenantRow
 
 VERDICTS: Final = "resource"
 """The table of verdicts: a change of these alone is not a change of what is served."""
@@ -29,7 +29,7 @@ class Difference:
     """A change for the store, and what becomes true once it is committed."""
 
     change: Change
-    rows: Mapping[TableKey, Stored]
+    rows: Mapping[TableKey, StoredRow]
     gone: frozenset[TableKey]
     owners: Mapping[ObjectKey, Declared | None]
     good: Mapping[str, Declared]
@@ -43,7 +43,7 @@ class Difference:
         change = self.change
         return not (
             change.upserts or change.deletes or change.declared or change.withdrawn or change.tenants
-            or change.retired_tenants or change.sightings or change.forgotten
+            or change.retired_tenants or change.file_identities or change.removed_file_identities
         )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class Publication:
     """Follows the database: made from what was loaded, kept true by `committed`."""
 
     def __init__(self, published: Published) -> None:
-        self._rows: dict[TableKey, Stored] = dict(published.rows)
+        self._rows: dict[TableKey, StoredRow] = dict(published.rows)
         self._owned: dict[str, set[TableKey]] = defaultdict(set)
         for place, stored in self._rows.items():
             self._owned[stored.owner].add(place)
@@ -109,10 +109,10 @@ class Publication:
             if key not in wanted and not (key[0] == "issuer_key" and key[1][0] in fetched)  # the refresher's, not ours
         )
         parts = _Parts()
-        changed: dict[TableKey, Stored] = {}
+        changed: dict[TableKey, StoredRow] = {}
         digests: set[str] = set()
         for key, (row, owner, content) in wanted.items():
-            stored = Stored(owner, content)
+            stored = StoredRow(owner, content)
             if self._rows.get(key) != stored:
                 changed[key] = stored
                 parts.upserts[key[0]].append({**row.values, "owner": owner, "content": content})
@@ -135,8 +135,8 @@ class Publication:
             audit=self._audit(world, compiled, owners=owners, wanted=wanted, changed=changed, gone=gone),
             tenants=self._new_tenants(world),
             retired_tenants=self._retired_tenants(world) if full or retire else (),
-            sightings=sightings.seen,
-            forgotten=[(key.kind, key.namespace, key.name) for key in sightings.forgotten],
+            file_identities=sightings.seen,
+            removed_file_identities=[(key.kind, key.namespace, key.name) for key in sightings.forgotten],
         )
         served = any(table != VERDICTS for table, _ in (*changed, *gone))
         return Difference(change, changed, gone, owners, good, withdrawn, sightings, served)
@@ -189,7 +189,7 @@ class Publication:
         *,
         owners: Mapping[ObjectKey, Declared | None],
         wanted: Mapping[TableKey, tuple[Row, str, str]],
-        changed: Mapping[TableKey, Stored],
+        changed: Mapping[TableKey, StoredRow],
         gone: frozenset[TableKey],
     ) -> list[ChangeRow]:
         """One row per object whose part of what is served differs, by digests only (EXT-04)."""

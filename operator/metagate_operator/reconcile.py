@@ -50,7 +50,7 @@ _FATAL = (Fenced, SchemaMismatch, ForeignCluster)
 
 
 class Store(Protocol):
-    """What the reconciler needs of `metagate_store.publishing.Publisher`."""
+    """What the reconciler needs of `metagate_store.publisher.Publisher`."""
 
     def load(self) -> Awaitable[Published]: ...
     def publish(self, change: Change, *, mirror: bool = False) -> Awaitable[int]: ...
@@ -224,7 +224,7 @@ class Reconciler:
         if self._publication is None:
             published = await self._publisher.load()
             if self._book is not None:
-                self._book.restore(published.sightings, published.declared)
+                self._book.restore(published.file_identities, published.declared)
             self._publication = Publication(published)
             self.health.revision = published.revision
         return self._publication

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from metagate_crds.world import ObjectKey
-from metagate_store.rows import DeclaredRow, Sighting
+from metagate_store.rows import DeclaredRow, FileIdentityRow
 
 
 @dataclass(frozen=True, slots=True)
 class Unsaved:
     """What the next publish must write."""
 
-    seen: tuple[Sighting, ...]
+    seen: tuple[FileIdentityRow, ...]
     forgotten: tuple[ObjectKey, ...]
 
     def __bool__(self) -> bool:
@@ -37,11 +37,11 @@ class SightingBook:
         mint: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._clock, self._mint = clock, mint
-        self._book: dict[ObjectKey, Sighting] = {}
-        self._touched: dict[ObjectKey, Sighting | None] = {}
+        self._book: dict[ObjectKey, FileIdentityRow] = {}
+        self._touched: dict[ObjectKey, FileIdentityRow | None] = {}
         self._declared: Mapping[str, DeclaredRow] = {}
 
-    def restore(self, sightings: Iterable[Sighting], declared: Iterable[DeclaredRow]) -> None:
+    def restore(self, sightings: Iterable[FileIdentityRow], declared: Iterable[DeclaredRow]) -> None:
         """Take over what the database remembers; what was seen since and never saved stays."""
         self._book = {ObjectKey(s.kind, s.namespace, s.name): s for s in sightings}
         for key, sighting in self._touched.items():
@@ -51,7 +51,7 @@ class SightingBook:
                 self._book[key] = sighting
         self._declared = {row.uid: row for row in declared}
 
-    def see(self, key: ObjectKey, spec_digest: str) -> Sighting:
+    def see(self, key: ObjectKey, spec_digest: str) -> FileIdentityRow:
         """The object is there with this spec."""
         known = self._book.get(key)
         if known is not None and known.spec_digest == spec_digest:
@@ -59,7 +59,7 @@ class SightingBook:
         if known is not None:
             seen = replace(known, generation=known.generation + 1, spec_digest=spec_digest)
         else:
-            seen = Sighting(*key, self._mint(), 1, spec_digest, self._clock())
+            seen = FileIdentityRow(*key, self._mint(), 1, spec_digest, self._clock())
         self._book[key] = self._touched[key] = seen
         return seen
 
@@ -68,10 +68,10 @@ class SightingBook:
         if self._book.pop(key, None) is not None:
             self._touched[key] = None
 
-    def known(self) -> Mapping[ObjectKey, Sighting]:
+    def known(self) -> Mapping[ObjectKey, FileIdentityRow]:
         return self._book
 
-    def last_good(self, sighting: Sighting) -> DeclaredRow | None:
+    def last_good(self, sighting: FileIdentityRow) -> DeclaredRow | None:
         """The last valid spec that the database kept of it when the book was restored."""
         return self._declared.get(sighting.uid)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, IssuerKeyRow, IssuerRow, Published
 
 

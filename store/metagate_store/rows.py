@@ -1,6 +1,7 @@
 """What goes into the store and what comes out of it: frozen values, one per question and one per answer.
 
-Every expected outcome is a value here (`Outcome`, `ReportOutcome`, `PacketOutcome`), never an exception: many questions
+Every expected outcome is a value here (`BootstrapOutcome`, `ReportOutcome`, `PacketOutcome`), never an exception: many
+questions
 share one statement and one commit, and one of them must never spoil the others. Exceptions (`metagate_store.errors`)
 are for what nobody asked for: the database is away, another writer took over.
 
@@ -55,7 +56,7 @@ class Identity:
 # ── bootstrap ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Outcome(StrEnum):
+class BootstrapOutcome(StrEnum):
     OPENED = "OPENED"
     REPLAYED = "REPLAYED"
     """Same idempotency key, principal and component within 24 hours: the answer as it was (D-41)."""
@@ -72,7 +73,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class BootstrapAsk:
+class BootstrapQuery:
     tenant: UUID
     principal_key: str
     credential: Credential
@@ -89,10 +90,10 @@ class BootstrapAsk:
 
 
 @dataclass(frozen=True, slots=True)
-class BootstrapAnswer:
+class BootstrapResult:
     """`body` is None when it equals what the process expected; every field but `outcome` is None on a refusal."""
 
-    outcome: Outcome
+    outcome: BootstrapOutcome
     startup_id: UUID | None = None
     packet_id: UUID | None = None
     issued_at: datetime | None = None
@@ -123,7 +124,7 @@ class ReportOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportAsk:
+class ReportQuery:
     tenant: UUID
     principal_key: str
     credential: Credential
@@ -136,7 +137,7 @@ class ReportAsk:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportAnswer:
+class ReportResult:
     outcome: ReportOutcome
     status: str | None = None
     acknowledged_at: datetime | None = None
@@ -147,7 +148,7 @@ class ReportAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class PacketAsk:
+class PacketQuery:
     """The packet as of now for the owner of a startup (D-47)."""
 
     tenant: UUID
@@ -172,7 +173,7 @@ class PacketOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PacketAnswer:
+class PacketResult:
     """`packet_id`, `issued_at`, `deadline_at`, `status` and `component_key` are those of the startup."""
 
     outcome: PacketOutcome
@@ -219,7 +220,7 @@ class Item:
     body: Mapping[str, Any]
 
 
-Kind = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
+ListedKind = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
 """The lists of the admin views. A secret ref is named `<profile>:<name>`."""
 
 
@@ -376,7 +377,7 @@ class DeclaredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class FileIdentityRow:
     """When a file's resource was first seen, and how often its spec changed (D-53). A Namespace's namespace is ""."""
 
     kind: str
@@ -416,7 +417,7 @@ TableKey = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRow:
     owner: str
     content: str
 
@@ -427,11 +428,11 @@ class Published:
 
     epoch: int
     revision: int
-    rows: Mapping[TableKey, Stored]
+    rows: Mapping[TableKey, StoredRow]
     declared: tuple[DeclaredRow, ...]
     """The newest valid generation of each object that still exists."""
     packets: frozenset[str]
-    sightings: tuple[Sighting, ...]
+    file_identities: tuple[FileIdentityRow, ...]
     tenants: tuple[TenantRow, ...]
     """Those not retired."""
 
@@ -449,9 +450,9 @@ class Change:
     audit: Sequence[ChangeRow] = ()
     tenants: Sequence[TenantRow] = ()
     retired_tenants: Sequence[UUID] = ()
-    sightings: Sequence[Sighting] = ()
-    forgotten: Sequence[tuple[str, str, str]] = ()
-    """(kind, namespace, name) of sightings that left."""
+    file_identities: Sequence[FileIdentityRow] = ()
+    removed_file_identities: Sequence[tuple[str, str, str]] = ()
+    """(kind, namespace, name) of file identities to remove."""
 
 
 # ── witnessing ───────────────────────────────────────────────────────────────────────────────────────────────────────

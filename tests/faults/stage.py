@@ -33,7 +33,7 @@ from tests.integration.api.town import SECRET, Citizen, shared_body
 
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.errors import StoreError
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 
 HISTORIES = Path(__file__).parents[2] / "build" / "faults"

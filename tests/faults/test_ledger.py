@@ -25,8 +25,8 @@ from tests.integration.store.worlds import Somebody, publish
 
 from memorygate.schema import AUDITOR, WRITER, migrate_ledger
 from memorygate.verifying import verify
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
 from metagate_store.rows import Change, TenantRow
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.invariant("INV-028", "INV-039", "INV-058", "INV-121")]

@@ -39,7 +39,7 @@ from metagate_operator.relay import relay
 from metagate_operator.settings import WriterSettings
 from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.witnessing import Witness
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from tests.databases import Database, Server
 from tests.integration.api.processes import process
 from tests.integration.api.town import Town, settings_for, town_of
 
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

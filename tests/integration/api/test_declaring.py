@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.databases import Database
 from tests.integration.api.town import Citizen, Town, town_of
 
-from metagate_api.declared_files import Complaint, Written
+from metagate_api.declared_files import FileWritten, ResourceFinding
 
 API = "metagate.legivellum.io/v1alpha1"
 
@@ -20,14 +20,14 @@ class Files:
 
     async def write(
         self, *, kind: str, namespace: str, name: str, resource: Mapping[str, Any]
-    ) -> Written | Sequence[Complaint]:
+    ) -> FileWritten | Sequence[ResourceFinding]:
         if "tasks" in str(resource):
-            return [Complaint("spec.environment.tasks", "ForbiddenKey", "is a forbidden key")]
+            return [ResourceFinding("spec.environment.tasks", "ForbiddenKey", "is a forbidden key")]
         if "bad" in resource["spec"]:
-            return [Complaint("spec.bad", "Invalid", "is not a field")]
+            return [ResourceFinding("spec.bad", "Invalid", "is not a field")]
         created = (kind, namespace, name) not in self.held
         self.held[kind, namespace, name] = resource
-        return Written(created)
+        return FileWritten(created)
 
     async def remove(self, *, kind: str, namespace: str, name: str) -> bool:
         return self.held.pop((kind, namespace, name), None) is not None

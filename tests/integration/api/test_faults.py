@@ -18,7 +18,7 @@ from tests.integration.api.processes import free_port, started, wait_for
 from tests.integration.api.town import Citizen, Town, settings_for
 
 from metagate_postgres import EmbeddedPostgres
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 
 BOUND = 0.6
 RECOVERY = 5.0

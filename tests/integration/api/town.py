@@ -22,7 +22,7 @@ from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_crds import packet
 from metagate_crds.canonical import canonical, digest
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, DeclaredRow, TenantRow
 
 SECRET = "a-secret-of-these-tests-and-nothing-else"

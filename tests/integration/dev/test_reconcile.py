@@ -33,7 +33,7 @@ from metagate_operator.reconcile import Reconciler
 from metagate_operator.settings import WriterSettings
 from metagate_operator.source import Gone, Put, Relist, SourceUnavailable
 from metagate_store.errors import Fenced, StoreUnavailable
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, Published
 
 pytestmark = pytest.mark.timeout(60)
@@ -359,7 +359,7 @@ from metagate_operator.failpoints import killing_at
 from metagate_operator.reconcile import Reconciler
 from metagate_operator.settings import WriterSettings
 from metagate_operator.verdict_log import VerdictLog
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from tests.integration.dev import scripted
 
 async def main():

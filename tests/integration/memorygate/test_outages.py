@@ -121,7 +121,7 @@ async def test_what_is_published_is_known_within_a_poll(client: httpx.AsyncClien
     """A suspended principal is refused and a key taken back is 401, while everything else goes on."""
     from tests.integration.store.worlds import Change
 
-    from metagate_store.publishing import Publisher
+    from metagate_store.publisher import Publisher
 
     publisher = await Publisher.open(place.database.database.publisher)
     try:

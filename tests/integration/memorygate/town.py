@@ -16,9 +16,9 @@ from tests.integration.memorygate.conftest import LedgerDatabase, rows
 from tests.integration.store.worlds import Somebody, change_of, row
 
 from legivellum.identity import api_keys
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import BootstrapAnswer, ReportAnswer
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapResult, ReportResult
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Town:
     async def boot(self, who: Somebody, count: int = 1, *, ready: bool = True) -> list[UUID]:
         """Startups, mirrored; READY or FAILED by turns."""
         asks = [who.ask(mirror=True) for _ in range(count)]
-        opened: list[BootstrapAnswer] = []
+        opened: list[BootstrapResult] = []
         for at in range(0, count, 200):
             opened += await self.reader.bootstrap(asks[at : at + 200])
         assert {answer.outcome.value for answer in opened} == {"OPENED"}
@@ -72,7 +72,7 @@ class Town:
         return ids
 
     async def report(self, who: Somebody, ids: list[UUID]) -> None:
-        told: list[ReportAnswer] = []
+        told: list[ReportResult] = []
         for at in range(0, len(ids), 200):
             told += await self.reader.report([
                 who.tells(one, "FAILED" if n % 2 else "READY", payload='{"error": "no disk"}' if n % 2 else '{"build_version": "1"}', mirror=True)

@@ -23,7 +23,7 @@ from tests.integration.dev.running import Dev, World, manifest, resource
 from legivellum.identity import api_keys
 from legivellum.identity.shared_secret import SharedSecret
 from metagate_api.catalogue import ENDPOINTS
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-034")]
 METAGATE = [sys.executable, "-m", "metagate_cli.main"]

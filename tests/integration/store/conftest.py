@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from tests.databases import Database
 
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

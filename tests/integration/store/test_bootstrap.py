@@ -9,8 +9,8 @@ import pytest
 from tests.databases import Database
 from tests.integration.store.worlds import publish, row, somebody
 
-from metagate_store.reading import Reader
-from metagate_store.rows import Credential, Outcome, Pod
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Credential, Pod
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,7 +31,7 @@ async def test_opens_once(database: Database, reader: Reader) -> None:
     before = await count(database), await count(database, "idempotency"), await count(database, "outbox")
     ask = who.ask(pod=Pod("pod-1", "web-0", "node-1"))
     [answer] = await reader.bootstrap([ask])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
     assert (answer.startup_id, answer.packet_id) == (ask.startup_id, ask.packet_id)
     assert (answer.deadline_at - answer.issued_at).total_seconds() == 5
     assert (answer.digest, answer.body, answer.revision) == (who.digest, None, revision)
@@ -50,7 +50,7 @@ async def test_unknown_digest_inserts_nothing(database: Database, reader: Reader
     before = await count(database)
     for expected in (None, "0" * 64):
         [answer] = await reader.bootstrap([who.ask(expected_digest=expected, idempotency_key="k")])
-        assert (answer.outcome, answer.digest, answer.body) == (Outcome.PACKET, who.digest, who.body)
+        assert (answer.outcome, answer.digest, answer.body) == (BootstrapOutcome.PACKET, who.digest, who.body)
         assert answer.startup_id is None
     assert await count(database) == before
 
@@ -87,23 +87,23 @@ async def test_refusals_are_rows(database: Database, reader: Reader) -> None:
     ]
     outcomes = [answer.outcome for answer in await reader.bootstrap(asks)]
     assert outcomes == [
-        Outcome.OPENED,
-        Outcome.UNKNOWN_PRINCIPAL,
-        Outcome.SUSPENDED,
-        Outcome.NO_BINDING,
-        Outcome.BINDING_INCOMPLETE,
-        Outcome.OPENED,
-        Outcome.COMPONENT_NOT_PERMITTED,
-        Outcome.OPENED,
-        Outcome.COMPONENT_NOT_PERMITTED,
-        Outcome.COMPONENT_NOT_PERMITTED,
-        Outcome.CREDENTIAL_REVOKED,
-        Outcome.CREDENTIAL_REVOKED,
-        Outcome.OPENED,
-        Outcome.CREDENTIAL_REVOKED,
-        Outcome.OPENED,
+        BootstrapOutcome.OPENED,
+        BootstrapOutcome.UNKNOWN_PRINCIPAL,
+        BootstrapOutcome.SUSPENDED,
+        BootstrapOutcome.NO_BINDING,
+        BootstrapOutcome.BINDING_INCOMPLETE,
+        BootstrapOutcome.OPENED,
+        BootstrapOutcome.COMPONENT_NOT_PERMITTED,
+        BootstrapOutcome.OPENED,
+        BootstrapOutcome.COMPONENT_NOT_PERMITTED,
+        BootstrapOutcome.COMPONENT_NOT_PERMITTED,
+        BootstrapOutcome.CREDENTIAL_REVOKED,
+        BootstrapOutcome.CREDENTIAL_REVOKED,
+        BootstrapOutcome.OPENED,
+        BootstrapOutcome.CREDENTIAL_REVOKED,
+        BootstrapOutcome.OPENED,
     ]
-    assert await count(database) == before + outcomes.count(Outcome.OPENED)
+    assert await count(database) == before + outcomes.count(BootstrapOutcome.OPENED)
 
 
 async def test_what_a_credential_rests_on(database: Database, reader: Reader) -> None:
@@ -142,7 +142,7 @@ async def test_what_a_credential_rests_on(database: Database, reader: Reader) ->
             who.ask(credential=Credential("token", "gone", who.token.subject, "k1")),
         ]
     )
-    revoked, opened = Outcome.CREDENTIAL_REVOKED, Outcome.OPENED
+    revoked, opened = BootstrapOutcome.CREDENTIAL_REVOKED, BootstrapOutcome.OPENED
     assert [answer.outcome for answer in answers] == [revoked, opened, opened, revoked, revoked, revoked]
 
 
@@ -160,15 +160,18 @@ async def test_replay(database: Database, reader: Reader) -> None:
             who.ask(idempotency_key="k", pod=Pod("pod-2")),
         ]
     )
-    assert (first.outcome, again.outcome) == (Outcome.OPENED, Outcome.REPLAYED)
+    assert (first.outcome, again.outcome) == (BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED)
     assert (again.startup_id, again.packet_id, again.issued_at, again.deadline_at, again.digest, again.revision) == (
         first.startup_id, first.packet_id, first.issued_at, first.deadline_at, first.digest, first.revision,
     )  # fmt: skip
-    assert (conflict.outcome, elsewhere.outcome) == (Outcome.IDEMPOTENCY_CONFLICT, Outcome.NOT_THIS_POD)
+    assert (conflict.outcome, elsewhere.outcome) == (
+        BootstrapOutcome.IDEMPOTENCY_CONFLICT,
+        BootstrapOutcome.NOT_THIS_POD,
+    )
     assert conflict.startup_id is None
     assert await count(database) == before
     [own] = await reader.bootstrap([other.ask(idempotency_key="k")])
-    assert own.outcome is Outcome.OPENED
+    assert own.outcome is BootstrapOutcome.OPENED
 
 
 async def test_replay_after_change(database: Database, reader: Reader) -> None:
@@ -181,18 +184,18 @@ async def test_replay_after_change(database: Database, reader: Reader) -> None:
     await publish(database.publisher, who)
     [again] = await reader.bootstrap([who.ask(idempotency_key="k")])
     assert (again.outcome, again.digest, again.body, again.revision) == (
-        Outcome.REPLAYED,
+        BootstrapOutcome.REPLAYED,
         first.digest,
         old,
         first.revision,
     )
     [fresh] = await reader.bootstrap([who.ask(idempotency_key="k2")])
-    assert (fresh.outcome, fresh.digest) == (Outcome.OPENED, who.digest)
+    assert (fresh.outcome, fresh.digest) == (BootstrapOutcome.OPENED, who.digest)
     assert fresh.revision > first.revision
     who.components = ()
     await publish(database.publisher, who)
     [denied] = await reader.bootstrap([who.ask(idempotency_key="k")])
-    assert denied.outcome is Outcome.COMPONENT_NOT_PERMITTED
+    assert denied.outcome is BootstrapOutcome.COMPONENT_NOT_PERMITTED
 
 
 async def test_old_key_is_free_again(database: Database, reader: Reader) -> None:
@@ -208,7 +211,7 @@ async def test_old_key_is_free_again(database: Database, reader: Reader) -> None
     await connection.close()
     [second] = await reader.bootstrap([who.ask("indexer_9", idempotency_key="k")])
     [third] = await reader.bootstrap([who.ask("indexer_9", idempotency_key="k")])
-    assert (second.outcome, third.outcome) == (Outcome.OPENED, Outcome.REPLAYED)
+    assert (second.outcome, third.outcome) == (BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED)
     assert third.startup_id == second.startup_id != first.startup_id
 
 
@@ -226,7 +229,7 @@ async def test_one_key_twice_in_a_batch(database: Database, reader: Reader) -> N
         ]
     )
     assert [answer.outcome for answer in answers] == [
-        Outcome.OPENED, Outcome.REPLAYED, Outcome.IDEMPOTENCY_CONFLICT, Outcome.PACKET,
+        BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED, BootstrapOutcome.IDEMPOTENCY_CONFLICT, BootstrapOutcome.PACKET,
     ]  # fmt: skip
     assert answers[1].startup_id == answers[0].startup_id
     assert await count(database) == before + 1
@@ -247,7 +250,10 @@ async def test_one_key_many_racers(database: Database, racers: int, batch: int) 
     finally:
         await reader.close()
     answers = [answer for one in batches for answer in one]
-    assert Counter(answer.outcome for answer in answers) == {Outcome.OPENED: 1, Outcome.REPLAYED: racers - 1}
+    assert Counter(answer.outcome for answer in answers) == {
+        BootstrapOutcome.OPENED: 1,
+        BootstrapOutcome.REPLAYED: racers - 1,
+    }
     told = {
         (a.startup_id, a.packet_id, a.issued_at, a.deadline_at, a.digest, a.revision, a.compiled_at) for a in answers
     }
@@ -272,5 +278,5 @@ async def test_many_keys_many_batches(database: Database) -> None:
     finally:
         await reader.close()
     outcomes = Counter(answer.outcome for one in batches for answer in one)
-    assert outcomes == {Outcome.OPENED: 32, Outcome.REPLAYED: 32 * 15}
+    assert outcomes == {BootstrapOutcome.OPENED: 32, BootstrapOutcome.REPLAYED: 32 * 15}
     assert await count(database) == before + 32

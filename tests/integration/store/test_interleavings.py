@@ -18,10 +18,10 @@ from tests.integration.store.interleaving import Explored, Run, Session, Stepped
 from tests.integration.store.worlds import Somebody, change_of, somebody
 
 from metagate_store.errors import Fenced, StaleBase, StoreUnavailable
-from metagate_store.publishing import STANDALONE, Publisher
+from metagate_store.publisher import STANDALONE, Publisher
 from metagate_store.queries import sql
-from metagate_store.reading import Reader
-from metagate_store.rows import BootstrapAnswer, Outcome, ReportOutcome
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, BootstrapResult, ReportOutcome
 
 LARGE = os.environ.get("METAGATE_FAULTS") == "all"  # noqa: TID251 - the switch of `make faults`
 larger = pytest.mark.skipif(not LARGE, reason="a larger bound: `make faults` plays it")
@@ -98,7 +98,7 @@ class Theatre:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def theatre(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
-    monkeypatch.setattr("metagate_store.reading.CONTENDED_PAUSES", (0.0,))
+    monkeypatch.setattr("metagate_store.reader.CONTENDED_PAUSES", (0.0,))
     monitor = await asyncpg.connect(fresh_database.superuser)
     writer = await Publisher.open(fresh_database.publisher)
     await writer.load()
@@ -123,7 +123,7 @@ async def boots(session: Session, who: Somebody, key: str | None, instead: dict[
             [answer] = await reader.bootstrap([who.ask(idempotency_key=key, expected_digest=expected)])
         except StoreUnavailable:
             continue
-        if answer.outcome is not Outcome.PACKET:
+        if answer.outcome is not BootstrapOutcome.PACKET:
             return answer
         assert answer.digest is not None
         assert hashlib.sha256(answer.body or b"").hexdigest() == answer.digest
@@ -237,11 +237,14 @@ def wrong_with_one_key(
     keys: Sequence[asyncpg.Record],
 ) -> Iterator[str]:
     answers = [session.result() for session in sessions]
-    if errors := [repr(one) for one in answers if not isinstance(one, BootstrapAnswer)]:
+    if errors := [repr(one) for one in answers if not isinstance(one, BootstrapResult)]:
         yield f"not answered: {errors}"
         return
     outcomes = sorted(one.outcome for one in answers)
-    if set(outcomes) - {Outcome.OPENED, Outcome.REPLAYED} or outcomes.count(Outcome.OPENED) > 1:
+    if (
+        set(outcomes) - {BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED}
+        or outcomes.count(BootstrapOutcome.OPENED) > 1
+    ):
         yield f"answered {outcomes}"
     same = {
         (a.startup_id, a.packet_id, a.issued_at, a.deadline_at, a.digest, a.revision, a.compiled_at) for a in answers
@@ -332,7 +335,7 @@ async def test_it_would_notice_a_statement_split_in_two(theatre: Theatre) -> Non
         booting = await theatre.session("boot")
         writing = await theatre.session("publish", "publisher", COARSE)
 
-        async def split() -> BootstrapAnswer:
+        async def split() -> BootstrapResult:
             [answer] = await Reader(Split(booting)).bootstrap([who.ask(idempotency_key="key")])  # type: ignore[arg-type]
             return answer
 
@@ -456,9 +459,9 @@ async def suspended(theatre: Theatre, pauses: Callable[[str], bool]) -> Explored
         writing = await theatre.session("suspend", "publisher", pauses)
         writer = theatre.writer
 
-        async def lives() -> tuple[Outcome, ReportOutcome | None]:
+        async def lives() -> tuple[BootstrapOutcome, ReportOutcome | None]:
             opened = await boots(booting, who, None, {})
-            if opened.outcome is not Outcome.OPENED:
+            if opened.outcome is not BootstrapOutcome.OPENED:
                 return opened.outcome, None
             [told] = await Reader(SteppedPool(booting)).report([who.tells(opened.startup_id)])  # type: ignore[arg-type]
             return opened.outcome, told.outcome
@@ -494,7 +497,7 @@ def wrong_with_suspension(booting: Session, writing: Session, stored: Sequence[s
     asked = booting.begun("read.bootstrap")[0]
     reported = booting.begun("read.report")
     expected = (
-        (Outcome.SUSPENDED if asked > done else Outcome.OPENED),
+        (BootstrapOutcome.SUSPENDED if asked > done else BootstrapOutcome.OPENED),
         None if asked > done else ReportOutcome.SUSPENDED if reported[0] > done else ReportOutcome.RECORDED,
     )
     if lived != expected:

@@ -7,13 +7,13 @@ import asyncpg
 from tests.databases import Database
 from tests.integration.store.worlds import publish, row, somebody
 
-from metagate_store.reading import Reader
-from metagate_store.rows import Outcome
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome
 
 
 async def boot(reader: Reader, who, component: str = "a", status: str | None = None):
     [answer] = await reader.bootstrap([who.ask(component)])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
     if status is not None:
         await reader.report([who.tells(answer.startup_id, status)])
     return answer.startup_id

@@ -11,10 +11,10 @@ import pytest_asyncio
 from tests.databases import Database
 from tests.integration.store.worlds import Somebody, publish, somebody
 
-from metagate_store.past import spec_of
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import Change, DeclaredRow, Outcome
+from metagate_store.history import spec_of
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Change, DeclaredRow
 
 SESSIONS = 100_000
 REVISIONS = 2_000
@@ -66,12 +66,12 @@ async def test_layers_are_those_of_the_revision(database: Database, reader: Read
     await publish(database.publisher, who)
     uids = await past_of(database, who, (2, 4, 6))
     for revision, generation in ((2, 2), (3, 2), (4, 4), (5, 4), (6, 6), (9, 6)):
-        found = await reader.past.layers(who.tenant, who.name, revision)
+        found = await reader.history.layers(who.tenant, who.name, revision)
         assert {one.kind: (one.uid, one.generation) for one in found} == {
             kind: (uid, generation) for kind, uid in uids.items()
         }
-    assert await reader.past.layers(who.tenant, who.name, 1) == []
-    assert await reader.past.layers(uuid4(), who.name, 9) == []
+    assert await reader.history.layers(who.tenant, who.name, 1) == []
+    assert await reader.history.layers(uuid4(), who.name, 9) == []
 
 
 async def test_pages_of_declared_and_of_history_are_whole(database: Database, reader: Reader) -> None:
@@ -81,24 +81,24 @@ async def test_pages_of_declared_and_of_history_are_whole(database: Database, re
     await past_of(database, who, (2, 4))
     at, pages = None, []
     while True:
-        page = await reader.past.declared_at(who.tenant, 3, after=at, limit=1)
+        page = await reader.history.declared_at(who.tenant, 3, after=at, limit=1)
         pages += page.items
         at = page.next
         if at is None:
             break
-    whole = (await reader.past.declared_at(who.tenant, 3)).items
+    whole = (await reader.history.declared_at(who.tenant, 3)).items
     assert tuple(pages) == whole
     assert [(one.kind, one.generation) for one in whole] == [("Manifest", 2), ("PrincipalBinding", 2), ("Profile", 2)]
     before, happened = None, []
     while True:
-        part = await reader.past.history(who.tenant, before=before, limit=2)
+        part = await reader.history.change_events(who.tenant, before=before, limit=2)
         happened += part.items
         before = part.next
         if before is None:
             break
-    assert tuple(happened) == (await reader.past.history(who.tenant)).items
-    assert (await reader.past.history(uuid4())).items == ()
-    everybody = (await reader.past.history(None, limit=500)).items
+    assert tuple(happened) == (await reader.history.change_events(who.tenant)).items
+    assert (await reader.history.change_events(uuid4())).items == ()
+    everybody = (await reader.history.change_events(None, limit=500)).items
     assert {one.seq for one in happened} <= {one.seq for one in everybody}
 
 
@@ -138,8 +138,8 @@ async def test_explaining_looks_at_an_index_only(database: Database, reader: Rea
         REVISIONS,
     )
     [opened] = await reader.bootstrap([who.ask("a")])
-    assert opened.outcome in {Outcome.OPENED, Outcome.PACKET}
-    if opened.outcome is Outcome.PACKET:
+    assert opened.outcome in {BootstrapOutcome.OPENED, BootstrapOutcome.PACKET}
+    if opened.outcome is BootstrapOutcome.PACKET:
         [opened] = await reader.bootstrap([who.ask("a", expected_digest=who.digest)])
     assert opened.startup_id is not None
     await write(
@@ -152,10 +152,10 @@ async def test_explaining_looks_at_an_index_only(database: Database, reader: Rea
     taken = []
     for _ in range(5):
         started = perf_counter()
-        boot = await reader.past.booted(who.tenant, opened.startup_id)
+        boot = await reader.history.boot_of(who.tenant, opened.startup_id)
         assert boot is not None
         assert boot.body == who.body
-        assert len(await reader.past.layers(who.tenant, who.name, 3)) == 3
+        assert len(await reader.history.layers(who.tenant, who.name, 3)) == 3
         taken.append(perf_counter() - started)
     assert min(taken) < 0.05
     connection = await asyncpg.connect(database.superuser)

@@ -18,8 +18,8 @@ from metagate_postgres import EmbeddedPostgres
 from metagate_store.errors import RowRefused, SchemaMismatch, StoreUnavailable
 from metagate_store.migrating import PROCESS_ROLES, migrate
 from metagate_store.pool import Pool
-from metagate_store.reading import Reader
-from metagate_store.rows import Outcome
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ async def answers(reader: Reader, who, *, within: float) -> None:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
         else:
-            assert answer.outcome is Outcome.OPENED
+            assert answer.outcome is BootstrapOutcome.OPENED
             return
 
 
@@ -133,7 +133,7 @@ async def test_one_frozen_backend(server: EmbeddedPostgres) -> None:
         found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)), return_exceptions=True)
         assert sum(isinstance(one, StoreUnavailable) for one in found) == 1
         found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)))
-        assert {answer.outcome for [answer] in found} == {Outcome.OPENED}
+        assert {answer.outcome for [answer] in found} == {BootstrapOutcome.OPENED}
     finally:
         os.kill(frozen, signal.SIGCONT)
     await reader.close()

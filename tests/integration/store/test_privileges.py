@@ -10,9 +10,9 @@ from tests.integration.store.test_pool import taken
 from tests.integration.store.worlds import change_of, publish, somebody
 
 from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, ROLE_SETTINGS
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import Outcome
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome
 
 CLUSTER_WIDE = {
     "history_everywhere",
@@ -160,7 +160,7 @@ async def test_search_path_attack(database: Database, reader: Reader) -> None:
         [ask.tenant], [ask.principal_key], ["key"], [""], [who.key], [None], ["y_1"], [ask.startup_id], [ask.packet_id],
         [None], [who.digest], [None], [None], [None], [False],
     )  # fmt: skip
-    assert [row["outcome"] for row in rows] == [Outcome.COMPONENT_NOT_PERMITTED]
+    assert [row["outcome"] for row in rows] == [BootstrapOutcome.COMPONENT_NOT_PERMITTED]
     await connection.close()
 
 

@@ -12,9 +12,9 @@ from tests.integration.store.worlds import change_of, content_of, declared, row,
 
 from metagate_store.errors import Fenced, ForeignCluster, StaleBase
 from metagate_store.migrating import migrate
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import Change, IssuerKeyRow, Outcome, Sighting, TenantRow
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Change, FileIdentityRow, IssuerKeyRow, TenantRow
 
 
 class Killed(BaseException):
@@ -88,7 +88,7 @@ async def test_load_returns_what_was_published(fresh_database: Database) -> None
     """A new writer learns keys, owners, contents, last good specs, packets, sightings and tenants of its predecessor."""
     who = somebody()
     uid = uuid4()
-    sighting = Sighting("Profile", "team", "worker", str(uid), 3, "d" * 64, datetime.now(UTC))
+    sighting = FileIdentityRow("Profile", "team", "worker", str(uid), 3, "d" * 64, datetime.now(UTC))
     old, new = declared(uid, 1, a=1), declared(uid, 2, a=2)
     gone = declared(uuid4(), 1)
     tenant = TenantRow(uuid4(), "gone", datetime.now(UTC))
@@ -96,7 +96,7 @@ async def test_load_returns_what_was_published(fresh_database: Database) -> None
     first = await Publisher.open(fresh_database.publisher)
     loaded = await first.load()
     await first.publish(
-        replace(change, declared=[old, new, gone], sightings=[sighting], tenants=[*change.tenants, tenant])
+        replace(change, declared=[old, new, gone], file_identities=[sighting], tenants=[*change.tenants, tenant])
     )
     await first.publish(Change(withdrawn=[gone.uid], retired_tenants=[tenant.tenant]))
     await first.close()
@@ -114,12 +114,12 @@ async def test_load_returns_what_was_published(fresh_database: Database) -> None
     }  # fmt: skip
     assert found.declared == (new,)
     assert found.packets == {who.digest}
-    assert found.sightings == (sighting,)
+    assert found.file_identities == (sighting,)
     assert found.tenants == tuple(change.tenants)
     assert await second.tenant(change.tenants[0].namespace) == who.tenant
     assert await second.tenant("gone") is None
-    await second.publish(Change(forgotten=[("Profile", "team", "worker")]))
-    assert (await second.load()).sightings == ()
+    await second.publish(Change(removed_file_identities=[("Profile", "team", "worker")]))
+    assert (await second.load()).file_identities == ()
     await second.close()
 
 
@@ -146,9 +146,9 @@ async def test_deletes_revoke(fresh_database: Database) -> None:
     await publisher.load()
     await publisher.publish(change_of([who]))
     reader = await Reader.connect(fresh_database.api, size=1)
-    assert (await reader.bootstrap([who.ask()]))[0].outcome is Outcome.OPENED
+    assert (await reader.bootstrap([who.ask()]))[0].outcome is BootstrapOutcome.OPENED
     assert await publisher.publish(Change(deletes={"binding": [(str(who.tenant), who.name)]})) == 2
-    assert (await reader.bootstrap([who.ask()]))[0].outcome is Outcome.NO_BINDING
+    assert (await reader.bootstrap([who.ask()]))[0].outcome is BootstrapOutcome.NO_BINDING
     assert await publisher.publish(Change(deletes={"binding": [(str(who.tenant), who.name)]})) == 2
     await publisher.close()
     await reader.close()
@@ -227,7 +227,7 @@ async def test_killed_in_the_middle(fresh_database: Database, step: str) -> None
     await heir.load()
     assert await heir.publish(change_of([who])) == 2
     [answer] = await reader.bootstrap([who.ask()])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
     await reader.close()
     await heir.close()
 
@@ -344,11 +344,11 @@ async def test_no_mix_while_publishing(fresh_database: Database) -> None:
                 assert answer.digest == digest
                 assert answer.revision >= last
                 last = answer.revision
-                if answer.outcome is Outcome.OPENED:
+                if answer.outcome is BootstrapOutcome.OPENED:
                     assert (answer.deadline_at - answer.issued_at).total_seconds() == sla
                 else:
                     assert (answer.outcome, answer.body) == (
-                        Outcome.PACKET,
+                        BootstrapOutcome.PACKET,
                         f'{{"generation":{answer.revision - 1}}}'.encode(),
                     )
                 known = digest
@@ -402,4 +402,4 @@ async def test_tampered_packet_is_shown_before_anything_is_written(fresh_databas
     sessions = await connection.fetchval("SELECT count(*) FROM metagate.startup")
     await connection.close()
     await reader.close()
-    assert (answer.outcome, answer.digest, answer.body, sessions) == (Outcome.PACKET, offending, body, 0)
+    assert (answer.outcome, answer.digest, answer.body, sessions) == (BootstrapOutcome.PACKET, offending, body, 0)

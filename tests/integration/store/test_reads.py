@@ -10,9 +10,9 @@ from tests.integration.store.worlds import Somebody, digest_of, publish, row, so
 from uuid_utils.compat import uuid7
 
 from metagate_store.errors import StoreUnavailable
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import Change, Credential, Outcome, PacketAsk, PacketOutcome, Pod
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Change, Credential, PacketOutcome, PacketQuery, Pod
 
 KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
@@ -107,7 +107,7 @@ async def test_packet_now(database: Database, reader: Reader) -> None:
     assert bound.startup_id is not None
 
     def ask(me: Somebody, startup: UUID, **kwargs):
-        return PacketAsk(me.tenant, me.name, kwargs.pop("credential", me.credential), startup, **kwargs)
+        return PacketQuery(me.tenant, me.name, kwargs.pop("credential", me.credential), startup, **kwargs)
 
     now = await reader.packet(ask(who, opened.startup_id))
     assert (now.outcome, now.digest, now.body, now.revision) == (
@@ -186,7 +186,7 @@ async def test_filters_look_no_further_than_a_span(fresh_database: Database, mon
     booted = await reader.bootstrap([who.ask() for _ in range(23)] + [other.ask() for _ in range(4)])
     failed = [booted[at].startup_id for at in (0, 9, 10, 22)]
     await reader.report([who.tells(one, "FAILED") for one in failed])
-    monkeypatch.setattr("metagate_store.reading.SPAN", 5)
+    monkeypatch.setattr("metagate_store.reader.SPAN", 5)
     for tenant in (who.tenant, None):
         seen, after, pages = [], None, 0
         while True:
@@ -275,7 +275,7 @@ async def test_topology(database: Database, reader: Reader) -> None:
     )
     unbound = somebody("unbound", tenant=who.tenant, bound=False)
     revision = await publish(database.publisher, who, second, unbound, somebody("alien"))
-    assert (await reader.bootstrap([who.ask("b_1"), who.ask("a"), who.ask("a")]))[0].outcome is Outcome.OPENED
+    assert (await reader.bootstrap([who.ask("b_1"), who.ask("a"), who.ask("a")]))[0].outcome is BootstrapOutcome.OPENED
     topology = await reader.topology(who.tenant)
     assert topology.revision == revision
     assert [

@@ -9,13 +9,13 @@ import pytest
 from tests.databases import Database
 from tests.integration.store.worlds import Somebody, publish, somebody
 
-from metagate_store.reading import Reader
-from metagate_store.rows import Outcome, Pod, ReportOutcome
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Pod, ReportOutcome
 
 
 async def boot(reader: Reader, who: Somebody, **kwargs):
     [answer] = await reader.bootstrap([who.ask(**kwargs)])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
     return answer.startup_id
 
 

@@ -8,9 +8,9 @@ from tests.unit.cli.running import metagate
 
 from metagate_store.errors import StaleBase
 from metagate_store.migrating import BEYOND
-from metagate_store.publishing import Publisher
-from metagate_store.reading import Reader
-from metagate_store.rows import Change, Outcome
+from metagate_store.publisher import Publisher
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome, Change
 
 
 async def booted(reader: Reader, ask: object) -> tuple[str, int]:
@@ -39,13 +39,13 @@ async def test_revisions_go_on_beyond_what_was_served(fresh_database: Database) 
         await publisher.publish(change_of([who]))
     reader = await Reader.connect(fresh_database.api, size=1)
     outcome, seen = await booted(reader, who.ask())
-    assert (outcome, seen) == (Outcome.OPENED, 4)
+    assert (outcome, seen) == (BootstrapOutcome.OPENED, 4)
     await forget_newest(fresh_database.superuser, 3)
     assert (await booted(reader, who.ask()))[1] < seen
     done = metagate("migrate", "--restored", DATABASE_URL=fresh_database.owner)
     assert done.returncode == 0, done.stderr
     assert "go on" in done.stderr
-    assert await booted(reader, who.ask()) == (Outcome.OPENED, 2 + BEYOND)
+    assert await booted(reader, who.ask()) == (BootstrapOutcome.OPENED, 2 + BEYOND)
     assert (await reader.state()).revision == 2 + BEYOND
     with pytest.raises(StaleBase):
         await publisher.publish(Change())

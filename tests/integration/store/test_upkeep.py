@@ -12,8 +12,8 @@ from tests.databases import Database
 from tests.integration.store.worlds import Somebody, publish, somebody
 
 from metagate_store.errors import RowRefused, StoreUnavailable
-from metagate_store.reading import Reader
-from metagate_store.rows import Outcome
+from metagate_store.reader import Reader
+from metagate_store.rows import BootstrapOutcome
 from metagate_store.witnessing import Purged, Witness
 
 HOURS_72 = timedelta(hours=72)
@@ -45,7 +45,7 @@ async def run(database: Database, *statements: str, dsn: str | None = None) -> l
 
 async def opened(reader: Reader, who: Somebody, *, mirror: bool = False, key: str | None = None):
     [answer] = await reader.bootstrap([who.ask(mirror=mirror, idempotency_key=key)])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
     assert answer.startup_id is not None
     return answer.startup_id
 
@@ -328,7 +328,7 @@ async def test_no_packet_leaves_under_who_is_about_to_bind_it(
         await writer.close()
     assert await witness.purge_packets(HOURS_72) == 0
     [answer] = await boots.bootstrap([before.ask(expected_digest=None)])
-    assert (answer.outcome, answer.body) == (Outcome.PACKET, before.body)
+    assert (answer.outcome, answer.body) == (BootstrapOutcome.PACKET, before.body)
 
 
 async def test_a_packet_that_is_leaving_is_published_again(
@@ -344,7 +344,7 @@ async def test_a_packet_that_is_leaving_is_published_again(
         assert await keeper.fetchval("SELECT metagate.purge_packets('72 hours', 10)") == 1
         # A bootstrap is not held up meanwhile: it reads what is bound.
         [answer] = await boots.bootstrap([after.ask()])
-        assert answer.outcome is Outcome.OPENED
+        assert answer.outcome is BootstrapOutcome.OPENED
         publication = asyncio.create_task(publish(fresh_database.publisher, before), name="publish")
         while not await keeper.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
             await asyncio.sleep(0.01)
@@ -355,7 +355,7 @@ async def test_a_packet_that_is_leaving_is_published_again(
         await keeper.close()
     assert await stored(fresh_database) == {before.digest, after.digest}
     [answer] = await boots.bootstrap([before.ask()])
-    assert answer.outcome is Outcome.OPENED
+    assert answer.outcome is BootstrapOutcome.OPENED
 
 
 async def test_a_replay_finds_its_packet(fresh_database: Database, witness: Witness, boots: Reader) -> None:
@@ -368,4 +368,4 @@ async def test_a_replay_finds_its_packet(fresh_database: Database, witness: Witn
     await run(fresh_database, let_go(23), aging, "SELECT")
     assert await witness.purge_packets(timedelta(hours=1)) == 0
     [answer] = await boots.bootstrap([before.ask(expected_digest=None, idempotency_key="once")])
-    assert (answer.outcome, answer.body) == (Outcome.REPLAYED, before.body)
+    assert (answer.outcome, answer.body) == (BootstrapOutcome.REPLAYED, before.body)

@@ -10,15 +10,15 @@ from uuid import UUID, uuid4
 
 from uuid_utils.compat import uuid7
 
-from metagate_store.publishing import Publisher
+from metagate_store.publisher import Publisher
 from metagate_store.rows import (
-    BootstrapAsk,
+    BootstrapQuery,
     Change,
     ChangeRow,
     Credential,
     DeclaredRow,
     Pod,
-    ReportAsk,
+    ReportQuery,
     TenantRow,
 )
 
@@ -117,10 +117,10 @@ class Somebody:
             ]
         return made
 
-    def ask(self, component: str = "indexer_1", **kwargs: Any) -> BootstrapAsk:
+    def ask(self, component: str = "indexer_1", **kwargs: Any) -> BootstrapQuery:
         kwargs.setdefault("expected_digest", self.digest)
         kwargs.setdefault("credential", self.credential)
-        return BootstrapAsk(
+        return BootstrapQuery(
             tenant=self.tenant,
             principal_key=self.name,
             component_key=component,
@@ -129,10 +129,10 @@ class Somebody:
             **kwargs,
         )
 
-    def tells(self, startup_id: UUID, status: str = "READY", **kwargs: Any) -> ReportAsk:
+    def tells(self, startup_id: UUID, status: str = "READY", **kwargs: Any) -> ReportQuery:
         kwargs.setdefault("credential", self.credential)
         kwargs.setdefault("payload", '{"build_version": "1"}')
-        return ReportAsk(tenant=self.tenant, principal_key=self.name, startup_id=startup_id, status=status, **kwargs)
+        return ReportQuery(tenant=self.tenant, principal_key=self.name, startup_id=startup_id, status=status, **kwargs)
 
 
 def change_of(people: Iterable[Somebody], *, more: dict[str, list[dict[str, Any]]] | None = None) -> Change:

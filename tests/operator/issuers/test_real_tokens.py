@@ -23,7 +23,7 @@ from tests.operator.machinery import Operator, Tenancy
 from legivellum.identity.caller import AuthFailure, FailureReason
 from legivellum.identity.tokens import TokenVerifier, Verified
 from metagate_api.server import serving
-from metagate_store.reading import Reader
+from metagate_store.reader import Reader
 
 pytestmark = pytest.mark.cluster
 ENVIRONMENT = dict(os.environ)  # noqa: TID251 - handed on, not read

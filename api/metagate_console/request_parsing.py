@@ -16,7 +16,7 @@ _POSITION: Final = re.compile(r"(\d{1,18})\.(\d{1,18})\Z")
 Form = dict[str, str]
 
 
-def fields(raw: bytes) -> Form:
+def parse_form(raw: bytes) -> Form:
     """The fields of a query or a form. Raises INVALID_REQUEST for what is no form, or names a field twice."""
     try:
         pairs = parse_qsl(
@@ -30,7 +30,7 @@ def fields(raw: bytes) -> Form:
     return found
 
 
-def segments(scope: Scope) -> tuple[str, ...]:
+def path_segments(scope: Scope) -> tuple[str, ...]:
     """The parts of the path below /console, each decoded by itself; a name may hold a slash."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return tuple(unquote(part) for part in path.decode("latin-1").split("/")[2:])
@@ -43,11 +43,11 @@ def link(*parts: object, **query: object) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-class Query:
+class PageQuery:
     """The query of a page. Every method raises INVALID_REQUEST for what cannot be meant."""
 
     def __init__(self, raw: bytes) -> None:
-        self._fields = fields(raw)
+        self._fields = parse_form(raw)
 
     def text(self, name: str, longest: int = 253) -> str | None:
         """None when it is left out or blank."""

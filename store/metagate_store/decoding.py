@@ -13,8 +13,8 @@ from metagate_store.rows import (
     IssuerKeyRow,
     IssuerRow,
     Item,
-    PacketAnswer,
     PacketOutcome,
+    PacketResult,
     Pod,
     StartupPage,
     StartupRow,
@@ -40,8 +40,8 @@ def identity(row: Record) -> Identity:
     )
 
 
-def packet(row: Record) -> PacketAnswer:
-    return PacketAnswer(**{**row, "outcome": PacketOutcome(row["outcome"])})
+def packet(row: Record) -> PacketResult:
+    return PacketResult(**{**row, "outcome": PacketOutcome(row["outcome"])})
 
 
 def startup(row: Record) -> StartupRow:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from metagate_console.text import clock
-from metagate_store.overview import Minute
+from metagate_store.overviews import Minute
 from metagate_store.rows import Topology, TopologyPrincipal
 
 MINUTES: Final = 60
@@ -21,14 +21,14 @@ FROM, TO = 270, 530
 
 # ── boots per minute ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-State = Literal["ready", "starting", "overdue", "failed"]
+BarState = Literal["ready", "starting", "overdue", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
     """One piece of a minute's column."""
 
-    state: State
+    state: BarState
     x: float
     y: float
     width: float
@@ -63,7 +63,7 @@ def timeline(minutes: Sequence[Minute], now: datetime) -> Timeline:
 
 def _column(minute: Minute, top: int, now: datetime) -> list[Bar]:
     starting = minute.opened - minute.ready - minute.failed - minute.overdue
-    parts: tuple[tuple[State, int], ...] = (
+    parts: tuple[tuple[BarState, int], ...] = (
         ("ready", minute.ready), ("starting", starting), ("overdue", minute.overdue), ("failed", minute.failed),
     )  # fmt: skip
     x = LEFT + WIDTH - (minute.ago + 1) * STEP
@@ -99,7 +99,7 @@ def _rounded(most: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PrincipalGroup:
     """Principals that are bound to the same Profile and Manifest and use the same services."""
 
     y: int
@@ -110,7 +110,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class DiagramNode:
     y: int
     name: str
     type: str | None
@@ -119,24 +119,24 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class DiagramEdge:
     path: str
     source: int
     target: int
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class TopologyDiagram:
     """`hidden`: groups and services that had no room."""
 
     height: int
-    groups: tuple[Group, ...]
-    nodes: tuple[Node, ...]
-    wires: tuple[Wire, ...]
+    groups: tuple[PrincipalGroup, ...]
+    nodes: tuple[DiagramNode, ...]
+    wires: tuple[DiagramEdge, ...]
     hidden: tuple[int, int]
 
 
-def picture(found: Topology) -> Picture:
+def topology_diagram(found: Topology) -> TopologyDiagram:
     """Groups at the left, services at the right, a wire for each use; the largest groups and most used services."""
     gathered: dict[tuple[str | None, str | None, tuple[str, ...]], list[TopologyPrincipal]] = {}
     for one in found.principals:
@@ -144,23 +144,23 @@ def picture(found: Topology) -> Picture:
             gathered.setdefault((one.profile, one.manifest, one.services), []).append(one)
     largest = sorted(gathered.items(), key=lambda item: (-len(item[1]), item[1][0].principal_key))
     groups = tuple(
-        Group(ROW // 2 + 8 + at * ROW, tuple(members), profile, manifest, services)
+        PrincipalGroup(ROW // 2 + 8 + at * ROW, tuple(members), profile, manifest, services)
         for at, ((profile, manifest, services), members) in enumerate(largest[:GROUPS])
     )
     used = sorted(found.services, key=lambda one: (-len(one.used_by), one.name))
     nodes = tuple(
-        Node(ROW // 2 + 8 + at * ROW, one.name, one.type, one.endpoint, len(one.used_by))
+        DiagramNode(ROW // 2 + 8 + at * ROW, one.name, one.type, one.endpoint, len(one.used_by))
         for at, one in enumerate(used[:GROUPS])
     )
     users = [frozenset(one.used_by) for one in used[:GROUPS]]
     wires = tuple(
-        Wire(_curve(group.y, node.y), source, target)
+        DiagramEdge(_curve(group.y, node.y), source, target)
         for source, group in enumerate(groups)
         for target, node in enumerate(nodes)
         if node.name in group.services and group.principals[0].principal_key in users[target]
     )
     rows = max(len(groups), len(nodes), 1)
-    return Picture(
+    return TopologyDiagram(
         rows * ROW + 16, groups, nodes, wires, (len(gathered) - len(groups), len(found.services) - len(nodes))
     )
 

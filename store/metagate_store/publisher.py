@@ -18,16 +18,16 @@ import asyncpg
 
 from legivellum.postgres.driver import translated
 from metagate_store.errors import Fenced, ForeignCluster, StaleBase
-from metagate_store.past import spec_of
+from metagate_store.history import spec_of
 from metagate_store.queries import sql
 from metagate_store.rows import (
     Change,
     DeclaredRow,
+    FileIdentityRow,
     IssuerKeyRow,
     IssuerRow,
     Published,
-    Sighting,
-    Stored,
+    StoredRow,
     TenantRow,
 )
 from metagate_store.tables import TABLES
@@ -81,10 +81,10 @@ class Publisher:
         return Published(
             epoch=self._epoch,
             revision=self._revision,
-            rows={(row["in_table"], tuple(row["key"])): Stored(row["owner"], row["content"]) for row in rows},
+            rows={(row["in_table"], tuple(row["key"])): StoredRow(row["owner"], row["content"]) for row in rows},
             declared=tuple(_declared(row) for row in declared),
             packets=frozenset(row["digest"] for row in packets),
-            sightings=tuple(Sighting(**row) for row in sightings),
+            file_identities=tuple(FileIdentityRow(**row) for row in sightings),
             tenants=tuple(TenantRow(**row) for row in tenants),
         )
 
@@ -224,10 +224,13 @@ async def _write_context(connection: asyncpg.Connection, change: Change) -> None
         )
     if change.retired_tenants:
         await connection.execute(sql("publish.retired_tenants"), list(change.retired_tenants))
-    if change.sightings:
-        await connection.execute(sql("publish.sightings"), *_columns(change.sightings, tuple(Sighting.__slots__)))
-    if change.forgotten:
-        await connection.execute(sql("publish.forgotten"), *map(list, zip(*change.forgotten, strict=True)))
+    if change.file_identities:
+        await connection.execute(
+            sql("publish.sightings"), *_columns(change.file_identities, tuple(FileIdentityRow.__slots__))
+        )
+    if change.removed_file_identities:
+        removed = list(map(list, zip(*change.removed_file_identities, strict=True)))
+        await connection.execute(sql("publish.forgotten"), *removed)
     if change.withdrawn:
         await connection.execute(sql("publish.withdrawn"), list(change.withdrawn))
     if change.declared:

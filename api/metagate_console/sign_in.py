@@ -11,11 +11,11 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import Caller
 from legivellum.identity.request_authenticator import permitted
-from metagate_console import answering
-from metagate_console.asking import Form, fields, link
+from metagate_console import responses
 from metagate_console.ports import Ports
-from metagate_console.sessions import FORM, SESSION, Cookies, TooLong, carries, cookie
-from metagate_console.viewer import MAY_LOOK, Viewer
+from metagate_console.request_parsing import Form, link, parse_form
+from metagate_console.sessions import FORM, SESSION, CookieTooLong, SessionCookies, cookie, has_cookie
+from metagate_console.viewer import VIEWER_TYPES, Viewer
 
 IN: Final = link("sign-in")
 OUT: Final = link("sign-out")
@@ -26,10 +26,10 @@ _SAME: Final = frozenset({b"same-origin", b"none"})
 _STALE: Final = "The form was not made for this browser, or is too old. Here is a new one."
 
 
-class Threshold:
+class SignIn:
     """Where somebody without a session stands: every path of the console leads here, whether it exists or not."""
 
-    def __init__(self, ports: Ports, cookies: Cookies) -> None:
+    def __init__(self, ports: Ports, cookies: SessionCookies) -> None:
         self._ports = ports
         self._cookies = cookies
 
@@ -38,40 +38,40 @@ class Threshold:
         wanted = _wanted(exchange) if exchange.method in {"GET", "HEAD"} else None
         # Only a cookie that was shown is taken back: a link from another site comes without the one that there is
         # (SameSite), and must not end the session.
-        useless = (self._cookies.closed(),) if carries(exchange.headers, SESSION) else ()
-        return answering.elsewhere(link("sign-in", next=wanted), *useless)
+        useless = (self._cookies.closed(),) if has_cookie(exchange.headers, SESSION) else ()
+        return responses.redirect(link("sign-in", next=wanted), *useless)
 
     def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Response:
         token, header = self._cookies.form(exchange.headers)
         values: dict[str, Any] = {
             "title": "Sign in", "token": token, "going": going, "problem": problem, "viewer": None, "live": False,
         }  # fmt: skip
-        return answering.html("sign_in.html", values, header, status=status)
+        return responses.html("sign_in.html", values, header, status=status)
 
     async def enter(self, exchange: Exchange) -> Response:
         """POST: a session for a credential of somebody who may look, or the page again with what was wrong."""
         form = await self._form(exchange)
-        going = safe(form.get("next", ""))
+        going = safe_address(form.get("next", ""))
         if not self._cookies.ours(form.get("token", ""), cookie(exchange.headers, FORM)):
             return self.page(exchange, going, problem=_STALE, status=403)
         try:
             caller = await self._caller(exchange, form.get("credential", "").strip())
             opened = self._cookies.opened(caller)
-        except TooLong:
+        except CookieTooLong:
             return self.page(exchange, going, problem="The subject of this token is too long for a cookie.", status=422)
         except RequestRefused as refused:
             if refused.problem.status not in {400, 401, 403}:
                 raise
             exchange.code = refused.problem.code
             return self.page(exchange, going, problem=refused.problem.detail, status=refused.problem.status)
-        return answering.elsewhere(going, opened)
+        return responses.redirect(going, opened)
 
     async def leave(self, exchange: Exchange, viewer: Viewer) -> Response:
         """POST: the cookie is gone; a copy of it holds until it expires."""
         form = await self._form(exchange)
         if not self._cookies.ours(form.get("token", ""), viewer.session.nonce):
             raise refuse(Code.INVALID_REQUEST, "Sign out with the button of a page.")
-        return answering.elsewhere(IN, self._cookies.closed())
+        return responses.redirect(IN, self._cookies.closed())
 
     async def _form(self, exchange: Exchange) -> Form:
         if exchange.header(b"sec-fetch-site") not in {None, *_SAME}:
@@ -79,7 +79,7 @@ class Threshold:
         media = (exchange.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if media != _FORM_MEDIA:
             raise refuse(Code.UNSUPPORTED_MEDIA_TYPE, "Send the form as a form.")
-        return fields(await exchange.body(_BODY))
+        return parse_form(await exchange.body(_BODY))
 
     async def _caller(self, exchange: Exchange, credential: str) -> Caller:
         """Whoever it speaks for, by the gate's own doors. Raises Refused."""
@@ -93,7 +93,7 @@ class Threshold:
             caller = permitted(await self._ports.admit(shown))
         finally:
             exchange.who, exchange.reason = shown.who, shown.reason
-        if caller.type not in MAY_LOOK:
+        if caller.type not in VIEWER_TYPES:
             raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
         return caller
 
@@ -104,7 +104,7 @@ class Threshold:
         return b"authorization", b"Bearer " + value
 
 
-def safe(going: str) -> str:
+def safe_address(going: str) -> str:
     """The address if it is one of the console's own, else the overview's."""
     known = going == "/console" or going.startswith(("/console/", "/console?"))
     plain = going.isascii() and going.isprintable() and not any(char in going for char in ' "<>\\')
@@ -116,4 +116,4 @@ def _wanted(exchange: Exchange) -> str | None:
     path: bytes = exchange.scope.get("raw_path") or b""
     query: bytes = exchange.scope.get("query_string", b"")
     address = path.decode("latin-1") + ("?" + query.decode("latin-1") if query else "")
-    return None if safe(address) == link() else address
+    return None if safe_address(address) == link() else address

@@ -12,7 +12,7 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 
 
-class Turns:
+class ConcurrencyLimit:
     """`most` at once in this process; whoever waits longer than `patience` seconds is refused."""
 
     def __init__(self, most: int, *, patience: float) -> None:

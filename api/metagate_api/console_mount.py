@@ -8,10 +8,10 @@ from uuid import UUID
 from legivellum.http.edge import Edge
 from legivellum.http.exchange import Exchange, Response
 from metagate_api.gate import Gate
-from metagate_api.past import explained_boot
+from metagate_api.history import explained_boot
 from metagate_console.app import Console
 from metagate_console.ports import Ports
-from metagate_store.past import Boot
+from metagate_store.history import Boot
 
 
 def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Response, float], None]) -> Console:

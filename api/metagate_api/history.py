@@ -34,7 +34,7 @@ from metagate_crds.explaining import Explained, Unexplained, explained
 from metagate_crds.planning import plan, proposed
 from metagate_crds.telling import leaves_told, plan_told
 from metagate_crds.world import World
-from metagate_store.past import Boot, Declaration, Happening
+from metagate_store.history import Boot, ChangeEvent, Declaration
 
 router = APIRouter(prefix="/v1/admin")
 _log = structlog.stdlib.get_logger("metagate.explain")
@@ -64,7 +64,7 @@ _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBindin
 @router.get("/explain/principal/{key}")
 async def explain_principal(request: Request, caller: Admin, key: Key, tenant: Id | None = None) -> Response:
     whose = authorized_tenant(caller, tenant)
-    boot = None if "\0" in key else await gate_of(request).reader.past.standing(whose, key)
+    boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(whose, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
     return said(await explained_boot(gate_of(request), whose, boot))
@@ -73,7 +73,7 @@ async def explain_principal(request: Request, caller: Admin, key: Key, tenant: I
 @router.get("/explain/startup/{startup_id}")
 async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenant: Id | None = None) -> Response:
     whose = authorized_tenant(caller, tenant)
-    boot = await gate_of(request).reader.past.booted(whose, startup_id)
+    boot = await gate_of(request).reader.history.boot_of(whose, startup_id)
     if boot is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
     return said(await explained_boot(gate_of(request), whose, boot))
@@ -86,7 +86,7 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
     """
     if boot.digest is None:
         raise refuse(Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid: there is no packet.")
-    found = await gate.reader.past.layers(tenant, boot.principal_key, boot.revision)
+    found = await gate.reader.history.layers(tenant, boot.principal_key, boot.revision)
     rebuilt = _rebuilt(boot, found)
     return {
         "tenant": tenant,
@@ -141,7 +141,7 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
     # one object is of one tenant: names repeat in others
     whose = authorized_tenant(caller, tenant) if wanted else tenants_for(caller, tenant)
     before = cursors.read(cursors.HISTORY, cursor)
-    page = await gate_of(request).reader.past.history(
+    page = await gate_of(request).reader.history.change_events(
         whose,
         kind=_NOUNS[noun] if wanted else None,
         name=name or None,
@@ -154,7 +154,7 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
     )
 
 
-def _happened(one: Happening) -> dict[str, Any]:
+def _happened(one: ChangeEvent) -> dict[str, Any]:
     how = "removed" if one.after_digest is None else "added" if one.before_digest is None else "changed"
     return {**{name: value for name, value in shallow(one).items() if name != "seq"}, "how": how}
 
@@ -177,7 +177,7 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
     wanted = revision or newest
     after = cursors.read(cursors.OBJECTS, cursor)
     seen = None if after is None else (after[0], after[1])
-    page = await reader.past.declared_at(whose, wanted, after=seen, limit=limit)
+    page = await reader.history.declared_at(whose, wanted, after=seen, limit=limit)
     return said(
         {
             "revision": wanted,
@@ -200,7 +200,7 @@ def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]
 
 
 @router.post("/plan")
-async def would(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
+async def plan_changes(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())
     caller = await admin(gate_of(request), speaker)
@@ -220,7 +220,7 @@ async def _world(gate: Gate, caller: Caller, tenant: UUID) -> tuple[World, str]:
     found: list[Declaration] = []
     after: tuple[str, str] | None = None
     while True:
-        page = await gate.reader.past.declared_at(tenant, newest, after=after, limit=_PAGE)
+        page = await gate.reader.history.declared_at(tenant, newest, after=after, limit=_PAGE)
         found.extend(page.items)
         after = page.next
         if len(found) > PLANNED_OBJECTS:

@@ -13,27 +13,27 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from metagate_store import answers
-from metagate_store.overview import Overviews
-from metagate_store.past import Past
+from metagate_store import decoding
+from metagate_store.history import HistoryStore
+from metagate_store.overviews import OverviewStore
 from metagate_store.pool import Pool
 from metagate_store.rows import (
-    BootstrapAnswer,
-    BootstrapAsk,
+    BootstrapOutcome,
+    BootstrapQuery,
+    BootstrapResult,
     Credential,
     CredentialChanges,
     Cursor,
     Identity,
     Item,
     ItemPage,
-    Kind,
-    Outcome,
-    PacketAnswer,
-    PacketAsk,
+    ListedKind,
+    PacketQuery,
+    PacketResult,
     PolicyProfile,
-    ReportAnswer,
-    ReportAsk,
     ReportOutcome,
+    ReportQuery,
+    ReportResult,
     StartupCounts,
     StartupPage,
     StartupRow,
@@ -58,8 +58,8 @@ class Reader:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._behind = True  # the next look at the credentials may have much to say
-        self.past = Past(pool)
-        self.overviews = Overviews(pool)
+        self.history = HistoryStore(pool)
+        self.overviews = OverviewStore(pool)
 
     @classmethod
     async def connect(
@@ -89,7 +89,7 @@ class Reader:
 
     # ── the hot path ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
+    async def bootstrap(self, asks: Sequence[BootstrapQuery]) -> list[BootstrapResult]:
         """One answer per ask, in order. A retry after an error must come with fresh ids."""
         found = await self._bootstrap(asks)
         blind = [at for at, answer in enumerate(found) if _unseen(answer, asks[at])]
@@ -100,7 +100,7 @@ class Reader:
                 found[at] = answer
         return found
 
-    async def _bootstrap(self, asks: Sequence[BootstrapAsk]) -> list[BootstrapAnswer]:
+    async def _bootstrap(self, asks: Sequence[BootstrapQuery]) -> list[BootstrapResult]:
         rows = await self._pool.fetch(
             "read.bootstrap",
             *_speaking(asks),
@@ -114,9 +114,9 @@ class Reader:
             [ask.pod.node if ask.pod else None for ask in asks],
             ["t" if ask.mirror else "f" for ask in asks],
         )
-        return [BootstrapAnswer(Outcome(row[1]), *row[2:]) for row in rows]
+        return [BootstrapResult(BootstrapOutcome(row[1]), *row[2:]) for row in rows]
 
-    async def report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
+    async def report(self, asks: Sequence[ReportQuery]) -> list[ReportResult]:
         """One answer per ask, in order. CONTENDED only when somebody held the row for longer than a moment."""
         found = await self._report(asks)
         for pause in CONTENDED_PAUSES:
@@ -129,7 +129,7 @@ class Reader:
                 found[at] = answer
         return found
 
-    async def _report(self, asks: Sequence[ReportAsk]) -> list[ReportAnswer]:
+    async def _report(self, asks: Sequence[ReportQuery]) -> list[ReportResult]:
         rows = await self._pool.fetch(
             "read.report",
             *_speaking(asks),
@@ -139,7 +139,7 @@ class Reader:
             [ask.pod.uid if ask.pod else None for ask in asks],
             ["t" if ask.mirror else "f" for ask in asks],
         )
-        return [ReportAnswer(ReportOutcome(row[1]), *row[2:]) for row in rows]
+        return [ReportResult(ReportOutcome(row[1]), *row[2:]) for row in rows]
 
     # ── who is it ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,7 +152,7 @@ class Reader:
             [credential.subject for credential in credentials],
             [credential.kid for credential in credentials],
         )
-        found = {row["n"]: answers.identity(row) for row in rows}
+        found = {row["n"]: decoding.identity(row) for row in rows}
         return [found.get(n) for n in range(1, len(credentials) + 1)]
 
     async def credentials(self, since: int = 0) -> CredentialChanges:
@@ -161,7 +161,7 @@ class Reader:
         if rows[0]["newest"] < since:  # another database, or one restored from a backup
             self._behind, since = True, 0
             rows = await self._changed(since)
-        return answers.credential_changes(rows, full=since == 0)
+        return decoding.credential_changes(rows, full=since == 0)
 
     async def _changed(self, since: int) -> list[Record]:
         """Patient only when there may be much: no request waits for this, but each look holds a connection."""
@@ -175,7 +175,7 @@ class Reader:
 
     # ── the other reads ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def packet(self, ask: PacketAsk) -> PacketAnswer:
+    async def packet(self, ask: PacketQuery) -> PacketResult:
         """The packet as of now for the owner of a startup (D-47); nothing is written."""
         rows = await self._pool.fetch(
             "read.packet",
@@ -189,11 +189,11 @@ class Reader:
             ask.expected_digest,
             ask.pod.uid if ask.pod else None,
         )
-        return answers.packet(rows[0])
+        return decoding.packet(rows[0])
 
     async def startup(self, tenant: UUID, startup_id: UUID) -> StartupRow | None:
         rows = await self._pool.fetch("read.startup", tenant, startup_id)
-        return answers.startup(rows[0]) if rows else None
+        return decoding.startup(rows[0]) if rows else None
 
     async def startups(
         self,
@@ -218,14 +218,14 @@ class Reader:
             rows = await self._pool.fetch("read.startups_everywhere", *filters, seen_tenant, *bounds)
         else:
             rows = await self._pool.fetch("read.startups", tenant, *filters, *bounds)
-        return answers.startup_page(rows, limit)
+        return decoding.startup_page(rows, limit)
 
     async def summary(self, tenant: UUID, *, principal_key: str | None = None, span: int = SPAN) -> StartupCounts:
         """The newest `span` sessions of a tenant, or a principal's among them, by state (INV-095)."""
         return StartupCounts(*(await self._pool.fetch("read.summary", tenant, principal_key, span))[0])
 
     async def listing(
-        self, kind: Kind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100
+        self, kind: ListedKind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100
     ) -> ItemPage:
         """By name. `tenant` None: every tenant, by tenant and name (D-51)."""
         seen_tenant, seen_name = (UUID(after[0]), after[1]) if after else (None, None)
@@ -233,26 +233,26 @@ class Reader:
             rows = await self._pool.fetch("read.items_everywhere", kind, seen_tenant, seen_name, limit + 1)
         else:
             rows = await self._pool.fetch("read.items", tenant, kind, seen_name, limit + 1)
-        items = tuple(answers.item(row) for row in rows[:limit])
+        items = tuple(decoding.item(row) for row in rows[:limit])
         more = len(rows) > limit
         return ItemPage(items, (str(items[-1].tenant), items[-1].name) if more else None)
 
-    async def item(self, kind: Kind, tenant: UUID, name: str) -> Item | None:
+    async def item(self, kind: ListedKind, tenant: UUID, name: str) -> Item | None:
         rows = await self._pool.fetch("read.item", tenant, kind, name)
-        return answers.item(rows[0]) if rows else None
+        return decoding.item(rows[0]) if rows else None
 
     async def policy_profile(self, tenant: UUID, name: str) -> PolicyProfile | None:
         rows = await self._pool.fetch("read.policy_profile", tenant, name)
         return replace(PolicyProfile(**rows[0]), body=json.loads(rows[0]["body"])) if rows else None
 
     async def topology(self, tenant: UUID) -> Topology:
-        return answers.topology((await self._pool.fetch("read.topology", tenant))[0])
+        return decoding.topology((await self._pool.fetch("read.topology", tenant))[0])
 
     async def state(self) -> State:
-        return answers.state((await self._pool.fetch("read.state"))[0])
+        return decoding.state((await self._pool.fetch("read.state"))[0])
 
 
-def _speaking(asks: Sequence[BootstrapAsk] | Sequence[ReportAsk]) -> tuple[list[str | None], ...]:
+def _speaking(asks: Sequence[BootstrapQuery] | Sequence[ReportQuery]) -> tuple[list[str | None], ...]:
     """Who asks, as the columns that both functions begin with; UUIDs as text, see read.sql."""
     return (
         [str(ask.tenant) for ask in asks],
@@ -264,5 +264,5 @@ def _speaking(asks: Sequence[BootstrapAsk] | Sequence[ReportAsk]) -> tuple[list[
     )
 
 
-def _unseen(answer: BootstrapAnswer, ask: BootstrapAsk) -> bool:
+def _unseen(answer: BootstrapResult, ask: BootstrapQuery) -> bool:
     return answer.digest is not None and answer.body is None and answer.digest != ask.expected_digest

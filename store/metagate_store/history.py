@@ -63,7 +63,7 @@ class DeclarationPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class ChangeEvent:
     """One object that a publish changed (EXT-04)."""
 
     seq: int
@@ -84,25 +84,25 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class HappeningPage:
+class ChangeEventPage:
     """`next` is the revision and seq to go on from."""
 
-    items: tuple[Happening, ...]
+    items: tuple[ChangeEvent, ...]
     next: tuple[int, int] | None
 
 
-class Past:
+class HistoryStore:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def booted(self, tenant: UUID, startup_id: UUID) -> Boot | None:
+    async def boot_of(self, tenant: UUID, startup_id: UUID) -> Boot | None:
         """What this session was told."""
         rows = await self._pool.fetch("read.booted", tenant, startup_id)
         return Boot(**rows[0]) if rows else None
 
-    async def standing(self, tenant: UUID, principal_key: str) -> Boot | None:
+    async def current_boot(self, tenant: UUID, principal_key: str) -> Boot | None:
         """What this principal would be told now; None without a binding."""
         rows = await self._pool.fetch("read.standing", tenant, principal_key)
         return Boot(**rows[0]) if rows else None
@@ -112,7 +112,7 @@ class Past:
         rows = await self._pool.fetch("read.layers", tenant, principal_key, revision)
         return [declaration(row) for row in rows]
 
-    async def history(
+    async def change_events(
         self,
         tenant: UUID | None,
         *,
@@ -120,15 +120,15 @@ class Past:
         name: str | None = None,
         before: tuple[int, int] | None = None,
         limit: int = 100,
-    ) -> HappeningPage:
+    ) -> ChangeEventPage:
         """Newest first. `tenant` None: every tenant's (D-51), and then no kind or name."""
         seen = before or (None, None)
         if tenant is None:
             rows = await self._pool.fetch("read.history_everywhere", *seen, limit + 1)
         else:
             rows = await self._pool.fetch("read.history", tenant, kind, name, *seen, limit + 1)
-        items = tuple(Happening(**row) for row in rows[:limit])
-        return HappeningPage(items, (items[-1].revision, items[-1].seq) if len(rows) > limit else None)
+        items = tuple(ChangeEvent(**row) for row in rows[:limit])
+        return ChangeEventPage(items, (items[-1].revision, items[-1].seq) if len(rows) > limit else None)
 
     async def declared_at(
         self, tenant: UUID, revision: int, *, after: tuple[str, str] | None = None, limit: int = 100

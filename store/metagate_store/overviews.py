@@ -30,7 +30,7 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ComponentTrouble:
     """One component of a principal with sessions that failed or are overdue; `startup_id` and `opened_at` are of the
     last of these. `up_again`: a session of it that was opened later reported READY, at `ready_at`.
     """
@@ -47,7 +47,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Booted:
+class RecentStartup:
     """One of the newest sessions."""
 
     tenant: UUID
@@ -86,13 +86,13 @@ class Overview:
     looked_back_to: datetime | None
     everything: bool
     minutes: tuple[Minute, ...]
-    troubles: tuple[Trouble, ...]
-    latest: tuple[Booted, ...]
+    troubles: tuple[ComponentTrouble, ...]
+    latest: tuple[RecentStartup, ...]
     tenants: tuple[TenantCounts, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class IssuerSeen:
+class IssuerFreshness:
     """`last_seen`: when a key of it was last found where it is published; None without keys."""
 
     issuer: str
@@ -103,7 +103,7 @@ class IssuerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PrincipalMatch:
     """A principal that a search found."""
 
     tenant: UUID
@@ -113,7 +113,7 @@ class Found:
     suspended: bool
 
 
-class Overviews:
+class OverviewStore:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch.
 
     `tenant` None: every tenant's, for a cluster-wide reader (D-51).
@@ -134,16 +134,16 @@ class Overviews:
         """The namespace of each tenant, by its name; for cluster-wide readers."""
         return {row["tenant"]: row["namespace"] for row in await self._pool.fetch("console.tenants", TENANTS)}
 
-    async def issuers(self) -> tuple[IssuerSeen, ...]:
-        return tuple(IssuerSeen(**row) for row in await self._pool.fetch("console.issuers", ISSUERS))
+    async def issuers(self) -> tuple[IssuerFreshness, ...]:
+        return tuple(IssuerFreshness(**row) for row in await self._pool.fetch("console.issuers", ISSUERS))
 
-    async def named(self, tenant: UUID | None, prefix: str, *, limit: int) -> tuple[Found, ...]:
+    async def named(self, tenant: UUID | None, prefix: str, *, limit: int) -> tuple[PrincipalMatch, ...]:
         """Principals whose names begin like this, by tenant and name."""
         if tenant is None:
             rows = await self._pool.fetch("console.named_everywhere", prefix, limit)
         else:
             rows = await self._pool.fetch("console.named", tenant, prefix, limit)
-        return tuple(Found(**row) for row in rows)
+        return tuple(PrincipalMatch(**row) for row in rows)
 
     async def tenant_of(self, startup_id: UUID) -> UUID | None:
         """Whose session it is; for cluster-wide readers."""
@@ -162,8 +162,8 @@ def _overview(row: Any) -> Overview:
         looked_back_to=row["looked_back_to"],
         everything=row["everything"],
         minutes=tuple(Minute(*map(int, one)) for one in json.loads(row["minutes"])),
-        troubles=tuple(Trouble(**_typed(one)) for one in json.loads(row["troubles"])),
-        latest=tuple(Booted(**_typed(one)) for one in json.loads(row["latest"])),
+        troubles=tuple(ComponentTrouble(**_typed(one)) for one in json.loads(row["troubles"])),
+        latest=tuple(RecentStartup(**_typed(one)) for one in json.loads(row["latest"])),
         tenants=tuple(TenantCounts(**_typed(one)) for one in json.loads(row["tenants"])),
     )
 

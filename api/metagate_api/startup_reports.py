@@ -10,11 +10,11 @@ from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
-from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
+from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, suspended
 from metagate_api.packets import rfc3339
 from metagate_api.rendering import rendered
 from metagate_crds.secrets import redacted
-from metagate_store.rows import ReportAnswer, ReportAsk, ReportOutcome
+from metagate_store.rows import ReportOutcome, ReportQuery, ReportResult
 
 MAX_REPORT_BYTES: Final = 8_192
 _ROUNDS: Final = 5
@@ -31,15 +31,15 @@ _REFUSALS: Final = {
 }
 
 
-class Report:
+class ReportHandler:
     """One of the two terminal states. `status` is which."""
 
     def __init__(
         self,
         status: Literal["READY", "FAILED"],
         *,
-        door: Door,
-        batcher: Batcher[ReportAsk, ReportAnswer],
+        door: CallerAuthenticator,
+        batcher: Batcher[ReportQuery, ReportResult],
         body_bytes: int,
         mirror: bool,
     ) -> None:
@@ -74,8 +74,8 @@ class Report:
         }
         return json_response(200, rendered(said))
 
-    async def _record(self, exchange: Exchange, caller: Caller, startup_id: UUID, payload: bytes) -> ReportAnswer:
-        ask = ReportAsk(
+    async def _record(self, exchange: Exchange, caller: Caller, startup_id: UUID, payload: bytes) -> ReportResult:
+        ask = ReportQuery(
             tenant=caller.tenant,
             principal_key=caller.principal_key,
             credential=credential_row(caller),

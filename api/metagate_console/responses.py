@@ -31,7 +31,7 @@ def html(template: str, values: dict[str, Any], *more: Header, status: int = 200
     return Response(status, [(b"content-type", b"text/html; charset=utf-8"), sized, _FRESH, *HEADERS, *more], body)
 
 
-def elsewhere(address: str, *more: Header) -> Response:
+def redirect(address: str, *more: Header) -> Response:
     """See there, with GET."""
     return Response(303, [(b"location", address.encode()), (b"content-length", b"0"), _FRESH, *HEADERS, *more], b"")
 
@@ -52,7 +52,7 @@ def asset(name: str, query: bytes) -> Response | None:
     )
 
 
-def extras(problem: Problem) -> list[Header]:
+def problem_headers(problem: Problem) -> list[Header]:
     """When to come back, where that is worth saying."""
     again = [(b"retry-after", str(problem.retry_after or jittered()).encode())] if problem.status in {429, 503} else []
     return [*again, *problem.headers]

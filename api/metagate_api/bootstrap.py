@@ -16,11 +16,11 @@ from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, Headers, RequestRefused, refuse
 from metagate_api import metrics
-from metagate_api.callers import Caller, Door, credential_row, pod_row, suspended
-from metagate_api.packets import Shelf, Signs, known, names, rfc3339, signature, welcome
+from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, suspended
+from metagate_api.packets import PacketCache, Signs, etag_matches, render_packet, require, rfc3339, signature_headers
 from metagate_api.schemas import COMPONENT_PATTERN
 from metagate_crds.packet import etag as packet_etag
-from metagate_store.rows import BootstrapAnswer, BootstrapAsk, Outcome
+from metagate_store.rows import BootstrapOutcome, BootstrapQuery, BootstrapResult
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
 _COMPONENT: Final = re.compile(COMPONENT_PATTERN)
@@ -28,22 +28,31 @@ _ROUNDS: Final = 4
 """How often a packet may change between being checked and being served before this process says: come back."""
 
 _REFUSALS: Final = {
-    Outcome.UNKNOWN_PRINCIPAL: (Code.PRINCIPAL_UNKNOWN, "No Principal answers to this credential any more."),
-    Outcome.SUSPENDED: (Code.PRINCIPAL_SUSPENDED, "This principal is suspended."),
-    Outcome.CREDENTIAL_REVOKED: (Code.CREDENTIAL_REVOKED, "What this credential rests on was withdrawn."),
-    Outcome.NO_BINDING: (Code.NO_BINDING, "This principal has no active binding."),
-    Outcome.BINDING_INCOMPLETE: (Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid."),
-    Outcome.COMPONENT_NOT_PERMITTED: (Code.COMPONENT_NOT_PERMITTED, "The binding does not permit this component."),
-    Outcome.IDEMPOTENCY_CONFLICT: (Code.IDEMPOTENCY_CONFLICT, "This Idempotency-Key was used for another request."),
-    Outcome.NOT_THIS_POD: (Code.NOT_THIS_POD, "The session of this Idempotency-Key belongs to another pod."),
+    BootstrapOutcome.UNKNOWN_PRINCIPAL: (Code.PRINCIPAL_UNKNOWN, "No Principal answers to this credential any more."),
+    BootstrapOutcome.SUSPENDED: (Code.PRINCIPAL_SUSPENDED, "This principal is suspended."),
+    BootstrapOutcome.CREDENTIAL_REVOKED: (Code.CREDENTIAL_REVOKED, "What this credential rests on was withdrawn."),
+    BootstrapOutcome.NO_BINDING: (Code.NO_BINDING, "This principal has no active binding."),
+    BootstrapOutcome.BINDING_INCOMPLETE: (
+        Code.BINDING_INCOMPLETE,
+        "The binding refers to something missing or invalid.",
+    ),
+    BootstrapOutcome.COMPONENT_NOT_PERMITTED: (
+        Code.COMPONENT_NOT_PERMITTED,
+        "The binding does not permit this component.",
+    ),
+    BootstrapOutcome.IDEMPOTENCY_CONFLICT: (
+        Code.IDEMPOTENCY_CONFLICT,
+        "This Idempotency-Key was used for another request.",
+    ),
+    BootstrapOutcome.NOT_THIS_POD: (Code.NOT_THIS_POD, "The session of this Idempotency-Key belongs to another pod."),
 }
 
 
-Opened = tuple[BootstrapAnswer, bytes | None]
+Opened = tuple[BootstrapResult, bytes | None]
 """The answer, and the checked body of its digest where this process had it when it asked."""
 
 
-class Wish(NamedTuple):
+class BootstrapRequest(NamedTuple):
     """A bootstrap request's body and headers, judged."""
 
     component_key: str
@@ -53,16 +62,18 @@ class Wish(NamedTuple):
     idempotency_key: str | None
 
     def knows(self, etag: str) -> bool:
-        return names(self.if_none_match, etag) or (self.last_etag is not None and names(self.last_etag.encode(), etag))
+        return etag_matches(self.if_none_match, etag) or (
+            self.last_etag is not None and etag_matches(self.last_etag.encode(), etag)
+        )
 
 
-class Bootstrap:
+class BootstrapHandler:
     def __init__(
         self,
         *,
-        door: Door,
-        batcher: Batcher[BootstrapAsk, BootstrapAnswer],
-        shelf: Shelf,
+        door: CallerAuthenticator,
+        batcher: Batcher[BootstrapQuery, BootstrapResult],
+        packet_cache: PacketCache,
         body_bytes: int,
         mirror: bool,
         signer: Signs | None = None,
@@ -70,10 +81,10 @@ class Bootstrap:
         self._signer = signer
         self._door = door
         self._batcher = batcher
-        self._shelf = shelf
+        self._packet_cache = packet_cache
         self._body_bytes = body_bytes
         self._mirror = mirror
-        self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in Outcome}
+        self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in BootstrapOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.admit(exchange)
@@ -93,7 +104,7 @@ class Bootstrap:
             raise refuse(Code.PRINCIPAL_MISMATCH, "principal_key is not who the credential says.")
         return self._welcome(caller, wish, answer, held)
 
-    async def _wish(self, exchange: Exchange) -> Wish:
+    async def _wish(self, exchange: Exchange) -> BootstrapRequest:
         exchange.require_json()
         body = strict_json.parse_object(await exchange.body(self._body_bytes))
         key = exchange.header(b"idempotency-key")
@@ -101,7 +112,7 @@ class Bootstrap:
         if idempotency_key is not None and not _KEY.match(idempotency_key):
             raise refuse(Code.INVALID_REQUEST, "Idempotency-Key: 1 to 255 visible ASCII characters.")
         tags = b",".join(value for name, value in exchange.headers if name == b"if-none-match")
-        return Wish(
+        return BootstrapRequest(
             component_key=component_key(body),
             principal_key=_optional_text(body, "principal_key"),
             last_etag=_optional_text(body, "last_packet_etag"),
@@ -109,23 +120,23 @@ class Bootstrap:
             idempotency_key=idempotency_key,
         )
 
-    async def _open(self, exchange: Exchange, caller: Caller, wish: Wish) -> Opened:
+    async def _open(self, exchange: Exchange, caller: Caller, wish: BootstrapRequest) -> Opened:
         """Ask with the digest that is expected; when another one is due, check it first, then ask again (D-38)."""
         for _ in range(_ROUNDS):
-            expected, held = self._shelf.expected(caller.tenant, caller.principal_key)
+            expected, held = self._packet_cache.expected(caller.tenant, caller.principal_key)
             answer = await self._batcher.ask(self._ask(caller, wish, expected), exchange.deadline)
-            if answer.outcome is not Outcome.PACKET:
+            if answer.outcome is not BootstrapOutcome.PACKET:
                 return answer, held if answer.digest == expected else None
-            self._shelf.keep(caller.tenant, caller.principal_key, known(answer.digest), answer.body)
+            self._packet_cache.keep(caller.tenant, caller.principal_key, require(answer.digest), answer.body)
         raise refuse(Code.UNAVAILABLE, "What this principal boots into is changing right now.")
 
-    async def _permitted(self, exchange: Exchange, caller: Caller, wish: Wish) -> Opened:
+    async def _permitted(self, exchange: Exchange, caller: Caller, wish: BootstrapRequest) -> Opened:
         """Whether it would be permitted, with nothing written: who expects no digest only gets the packet."""
         ask = self._ask(caller, wish, None)
         return await self._batcher.ask(ask, exchange.deadline), None
 
-    def _ask(self, caller: Caller, wish: Wish, expected: str | None) -> BootstrapAsk:
-        return BootstrapAsk(
+    def _ask(self, caller: Caller, wish: BootstrapRequest, expected: str | None) -> BootstrapQuery:
+        return BootstrapQuery(
             tenant=caller.tenant,
             principal_key=caller.principal_key,
             credential=credential_row(caller),
@@ -138,34 +149,34 @@ class Bootstrap:
             mirror=self._mirror,
         )
 
-    def _welcome(self, caller: Caller, wish: Wish, answer: BootstrapAnswer, held: bytes | None) -> Response:
-        digest = known(answer.digest)
-        startup_id, deadline_at = known(answer.startup_id), known(answer.deadline_at)
+    def _welcome(self, caller: Caller, wish: BootstrapRequest, answer: BootstrapResult, held: bytes | None) -> Response:
+        digest = require(answer.digest)
+        startup_id, deadline_at = require(answer.startup_id), require(answer.deadline_at)
         etag = packet_etag(digest, caller.principal_key, wish.component_key)
         headers: Headers = (
             (b"etag", b'"%s"' % etag.encode()),
             (b"metagate-startup-id", str(startup_id).encode()),
             (b"metagate-startup-deadline", rfc3339(deadline_at).encode()),
         )
-        if answer.outcome is Outcome.REPLAYED:
+        if answer.outcome is BootstrapOutcome.REPLAYED:
             headers = (*headers, (b"idempotency-replayed", b"true"))
         if wish.knows(etag):
             return Response(304, [*SECURITY_HEADERS, *headers], b"")
         # A replay may carry a digest that is no longer this principal's: served from the answer, not remembered for it.
-        body = held or self._shelf.body(digest) or self._shelf.checked(digest, answer.body)
-        packet = welcome(
+        body = held or self._packet_cache.body(digest) or self._packet_cache.checked(digest, answer.body)
+        packet = render_packet(
             body,
             principal_key=caller.principal_key,
             component_key=wish.component_key,
-            packet_id=known(answer.packet_id),
+            packet_id=require(answer.packet_id),
             startup_id=startup_id,
-            issued_at=known(answer.issued_at),
+            issued_at=require(answer.issued_at),
             deadline_at=deadline_at,
             digest=digest,
-            revision=known(answer.revision),
-            compiled_at=known(answer.compiled_at),
+            revision=require(answer.revision),
+            compiled_at=require(answer.compiled_at),
         )
-        return json_response(200, packet, *headers, *signature(self._signer, packet))
+        return json_response(200, packet, *headers, *signature_headers(self._signer, packet))
 
 
 def component_key(body: dict[str, Any]) -> str:
@@ -191,6 +202,6 @@ def new_id() -> UUID:
     return UUID(int=uuid_utils.uuid7().int)
 
 
-def renewed(ask: BootstrapAsk) -> BootstrapAsk:
+def renewed(ask: BootstrapQuery) -> BootstrapQuery:
     """The same question for another try: the first may have been committed although nobody heard of it."""
     return replace(ask, startup_id=new_id(), packet_id=new_id())
