@@ -16,7 +16,7 @@ from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, Headers, RequestRefused, refuse
 from metagate_api import metrics
-from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, suspended
+from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, principal_suspended
 from metagate_api.packets import PacketCache, Signs, etag_matches, render_packet, require, rfc3339, signature_headers
 from metagate_api.schemas import COMPONENT_PATTERN
 from metagate_crds.packet import etag as packet_etag
@@ -87,12 +87,12 @@ class BootstrapHandler:
         self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in BootstrapOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.admit(exchange)
+        caller = await self._door.authenticate(exchange)
         wish = await self._wish(exchange)
         if isinstance(caller, RequestRefused):
             raise caller
         if caller.suspended:
-            raise suspended()
+            raise principal_suspended()
         contradicted = wish.principal_key is not None and wish.principal_key != caller.principal_key
         answer, held = await (
             self._permitted(exchange, caller, wish) if contradicted else self._open(exchange, caller, wish)

@@ -9,7 +9,7 @@ from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.batching import Batcher
 from legivellum.identity import request_authenticator
 from legivellum.identity.caller import AuthFailure, Caller, VerificationContext
-from legivellum.identity.request_authenticator import permitted, suspended
+from legivellum.identity.request_authenticator import principal_suspended, require_caller
 from metagate_api import metrics
 from metagate_store.rows import Credential, Identity, Pod
 
@@ -19,17 +19,17 @@ __all__ = [
     "CallerAuthenticator",
     "Directory",
     "credential_row",
-    "permitted",
     "pod_row",
-    "suspended",
+    "principal_suspended",
+    "require_caller",
 ]
 
 
 class ApiAuthenticator(request_authenticator.Authenticate, Protocol):
     """`legivellum.identity.authenticator.Authenticator`, or a double of it."""
 
-    async def examine(self, shown: bytes) -> Caller | AuthFailure: ...
-    def stands(self, issuer: str, kid: str | None, ground: VerificationContext | None) -> bool: ...
+    async def introspect(self, credential: bytes) -> Caller | AuthFailure: ...
+    def is_current(self, issuer: str, kid: str | None, verification: VerificationContext | None) -> bool: ...
 
 
 class CallerAuthenticator(request_authenticator.RequestAuthenticator):

@@ -49,7 +49,7 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
 def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application:
     shared = shared_secret(settings)
     spans = tracing.traces("metagate", settings)
-    keys, tokens = KeyRing(), TokenVerifier(audience=settings.audience, shared=shared)
+    keys, tokens = KeyRing(), TokenVerifier(audiences=(settings.audience,), shared=shared)
     dsn = settings.dsn
     pending: list[Application] = []
 
@@ -64,8 +64,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
         tokens=tokens,
         directory=directory,
         api_key_header=settings.api_key_header,
-        identity_ttl=0.0,  # the directory remembers, and is told when to forget
-        penance=AuthFailureThrottle(),
+        throttle=AuthFailureThrottle(),
     )
 
     async def connect() -> Reader:

@@ -23,8 +23,8 @@ def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Response, float
         return await explained_boot(gate, tenant, boot)
 
     ports = Ports(
-        admit=gate.door.admit,
-        stands=gate.authenticator.stands,
+        authenticate=gate.door.authenticate,
+        is_current=gate.authenticator.is_current,
         reader=lambda: gate.reader,
         explain=explain,
         problem=edge.problem,

@@ -13,7 +13,14 @@ from legivellum.base.uuids import uuid_of
 from legivellum.http.exchange import Exchange
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, RequestRefused, refuse
-from metagate_api.callers import ApiAuthenticator, Caller, CallerAuthenticator, credential_row, permitted, suspended
+from metagate_api.callers import (
+    ApiAuthenticator,
+    Caller,
+    CallerAuthenticator,
+    credential_row,
+    principal_suspended,
+    require_caller,
+)
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.packets import PacketCache, Signs
 from metagate_api.rendering import rendered
@@ -81,7 +88,7 @@ async def speaker_of(request: Request) -> Caller | RequestRefused:
     route = request.scope.get("route")
     exchange = exchange_of(request)
     exchange.scope["route_path"] = getattr(route, "path", "other")
-    return await gate_of(request).door.admit(exchange)
+    return await gate_of(request).door.authenticate(exchange)
 
 
 async def standing(gate: Gate, speaker: Caller | RequestRefused) -> Caller:
@@ -90,12 +97,12 @@ async def standing(gate: Gate, speaker: Caller | RequestRefused) -> Caller:
     For answers whose own statement does not look again; boots, reports and packets do. Raises Refused: 401 when the
     credential stands for this principal no more, 403 while it is suspended.
     """
-    caller = permitted(speaker)
+    caller = require_caller(speaker)
     (now,) = await gate.reader.resolve([credential_row(caller)])
     if now is None or (now.tenant, now.principal_key) != (caller.tenant, caller.principal_key):
         raise refuse(Code.CREDENTIAL_REVOKED, "What this credential rests on was withdrawn.")
     if now.suspended:
-        raise suspended()
+        raise principal_suspended()
     return replace(caller, type=now.type, scope=now.scope, rights=frozenset(now.rights))
 
 
@@ -108,7 +115,7 @@ async def admin(gate: Gate, speaker: Caller | RequestRefused) -> Caller:
 
 async def holder_of(request: Request) -> Caller:
     """Dependency of routes without a body whose own statement looks at the credential again."""
-    return permitted(await speaker_of(request))
+    return require_caller(await speaker_of(request))
 
 
 async def caller_of(request: Request) -> Caller:

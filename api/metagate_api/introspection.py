@@ -33,7 +33,7 @@ async def introspect(request: Request, speaker: Annotated[Caller | RequestRefuse
 
 
 async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
-    found = await gate.authenticator.examine(token.encode("utf-8", "replace"))
+    found = await gate.authenticator.introspect(token.encode("utf-8", "replace"))
     if isinstance(found, AuthFailure):
         return INACTIVE
     # The authenticator may remember for a moment; an introspection is asked once and believed for longer.

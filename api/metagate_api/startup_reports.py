@@ -10,7 +10,7 @@ from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
-from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, suspended
+from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, principal_suspended
 from metagate_api.packets import rfc3339
 from metagate_api.rendering import rendered
 from metagate_crds.secrets import redacted
@@ -51,7 +51,7 @@ class ReportHandler:
         self._counters = {outcome: metrics.REPORTS.labels(status, outcome.value) for outcome in ReportOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.admit(exchange)
+        caller = await self._door.authenticate(exchange)
         exchange.require_json()
         body = strict_json.parse_object(await exchange.body(self._body_bytes))
         startup_id = _startup_id(body)
@@ -59,7 +59,7 @@ class ReportHandler:
         if isinstance(caller, RequestRefused):
             raise caller
         if caller.suspended:
-            raise suspended()
+            raise principal_suspended()
         answer = await self._record(exchange, caller, startup_id, payload)
         self._counters[answer.outcome].inc()
         if answer.outcome in _REFUSALS:

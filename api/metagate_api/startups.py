@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
+from legivellum.identity.caller import may_read_others
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
@@ -40,7 +41,7 @@ _REFUSALS = {
 
 
 def reads_all(caller: Caller) -> bool:
-    return caller.type in {"admin", "observer"}
+    return may_read_others(caller.type)
 
 
 def shown(row: StartupRow) -> dict[str, Any]:

@@ -18,12 +18,12 @@ class Explain(Protocol):
     async def __call__(self, tenant: UUID, boot: Boot) -> Mapping[str, Any]: ...
 
 
-Admit = Callable[[Exchange], Awaitable[Caller | RequestRefused]]
+Authenticate = Callable[[Exchange], Awaitable[Caller | RequestRefused]]
 """Who an exchange's headers speak for, as the gate's own doors decide it (401, 429 and 503 raised, 403 returned)."""
 
 
-Stands = Callable[[str, str | None, VerificationContext | None], bool]
-"""Whether this gate would still believe a credential of this issuer ("" for a key), key id and ground."""
+IsCurrent = Callable[[str, str | None, VerificationContext | None], bool]
+"""Whether this gate would still accept a credential of this issuer ("" for a key) and key id, verified like this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Ports:
     `secure`: people reach the console over https only.
     """
 
-    admit: Admit
-    stands: Stands
+    authenticate: Authenticate
+    is_current: IsCurrent
     reader: Callable[[], Reader]
     explain: Explain
     problem: Callable[[Exception, Exchange | None], Problem]

@@ -39,7 +39,7 @@ class Session:
     """What a cookie says. `expires_at` in seconds since the epoch."""
 
     credential: Credential
-    ground: VerificationContext | None
+    verification: VerificationContext | None
     tenant: UUID
     principal_key: str
     expires_at: int
@@ -70,7 +70,7 @@ class SessionCookies:
         until = now + self._lifetime
         if caller.expires_at is not None:
             until = min(until, int(caller.expires_at.timestamp()))
-        shown, ground = caller.credential, caller.ground
+        shown, verification = caller.credential, caller.verification
         word = jwt.encode(
             {"alg": _ALGORITHM},
             {
@@ -78,7 +78,9 @@ class SessionCookies:
                 "iss": shown.issuer,
                 "sub": shown.subject,
                 "kid": shown.kid,
-                "ground": None if ground is None else [ground.audience, ground.algorithm, ground.secret],
+                "ground": None
+                if verification is None
+                else [verification.audience, verification.algorithm, verification.secret],
                 "tenant": str(caller.tenant),
                 "principal_key": caller.principal_key,
                 "exp": until,

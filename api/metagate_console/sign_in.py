@@ -9,13 +9,13 @@ from typing import Any, Final
 from legivellum.http.exchange import Exchange, Response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
-from legivellum.identity.caller import Caller
-from legivellum.identity.request_authenticator import permitted
+from legivellum.identity.caller import Caller, may_read_others
+from legivellum.identity.request_authenticator import require_caller
 from metagate_console import responses
 from metagate_console.ports import Ports
 from metagate_console.request_parsing import Form, link, parse_form
 from metagate_console.sessions import FORM, SESSION, CookieTooLong, SessionCookies, cookie, has_cookie
-from metagate_console.viewer import VIEWER_TYPES, Viewer
+from metagate_console.viewer import Viewer
 
 IN: Final = link("sign-in")
 OUT: Final = link("sign-out")
@@ -90,10 +90,10 @@ class SignIn:
             seconds=exchange.seconds,
         )
         try:
-            caller = permitted(await self._ports.admit(shown))
+            caller = require_caller(await self._ports.authenticate(shown))
         finally:
             exchange.who, exchange.reason = shown.who, shown.reason
-        if caller.type not in VIEWER_TYPES:
+        if not may_read_others(caller.type):
             raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
         return caller
 

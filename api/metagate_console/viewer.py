@@ -3,15 +3,12 @@ topology tells of its principals and services.
 """
 
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
-from legivellum.identity.caller import reads_everywhere
+from legivellum.identity.caller import may_read_others, reads_everywhere
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
 from metagate_store.rows import Identity
-
-VIEWER_TYPES: Final = frozenset({"admin", "observer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ async def authorized_viewer(session: Session, ports: Ports) -> Viewer | None:
     they may not look (any more). Raises what the store raises.
     """
     shown = session.credential
-    if not ports.stands(shown.issuer, shown.kid, session.ground):
+    if not ports.is_current(shown.issuer, shown.kid, session.verification):
         return None
     (identity,) = await ports.reader().resolve([shown])
     if identity is None or not may_look(identity):
@@ -49,4 +46,4 @@ async def authorized_viewer(session: Session, ports: Ports) -> Viewer | None:
 
 
 def may_look(identity: Identity) -> bool:
-    return identity.type in VIEWER_TYPES and not identity.suspended
+    return may_read_others(identity.type) and not identity.suspended

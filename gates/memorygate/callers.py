@@ -4,10 +4,10 @@ from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.exchange import Exchange
 from legivellum.identity import request_authenticator
 from legivellum.identity.caller import Caller
-from legivellum.identity.request_authenticator import Authenticate, permitted
+from legivellum.identity.request_authenticator import Authenticate, require_caller
 from memorygate import metrics
 
-__all__ = ["Authenticate", "Caller", "Door", "permitted"]
+__all__ = ["Authenticate", "Caller", "Door", "require_caller"]
 
 
 class Door(request_authenticator.RequestAuthenticator):
@@ -23,4 +23,4 @@ class Door(request_authenticator.RequestAuthenticator):
 
     async def reader(self, exchange: Exchange) -> Caller:
         """The caller of a request without a body."""
-        return permitted(await self.admit(exchange))
+        return require_caller(await self.authenticate(exchange))

@@ -28,12 +28,10 @@ def compose(settings: Settings) -> Application:
     directory = Directory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
     authenticator = Authenticator(
         keys=KeyRing(),
-        tokens=TokenVerifier(audience=settings.audience),
+        tokens=TokenVerifier(audiences=(settings.audience,)),
         directory=directory,
         api_key_header=settings.api_key_header,
-        # The directory answers from memory: remembering its answers a second time would only make them older.
-        identity_ttl=0.0,
-        penance=AuthFailureThrottle(),
+        throttle=AuthFailureThrottle(),
     )
 
     async def ledger() -> Ledger:

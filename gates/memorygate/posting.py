@@ -21,7 +21,7 @@ from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import Right, right_to_emit, role_of
 from memorygate import metrics
 from memorygate.answers import acknowledged, rendered
-from memorygate.callers import Caller, Door, permitted
+from memorygate.callers import Caller, Door, require_caller
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
 
@@ -97,10 +97,10 @@ class Post:
         )
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.admit(exchange)
+        caller = await self._door.authenticate(exchange)
         exchange.require_json()
         receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
-        asked = authorised(self._gate, receipt, permitted(caller))
+        asked = authorised(self._gate, receipt, require_caller(caller))
         answer = await self._batcher.ask(asked, exchange.deadline)
         if answer.outcome in REFUSALS:
             raise refuse(*REFUSALS[answer.outcome])
@@ -123,7 +123,7 @@ class PostBatch:
         self._turns = asyncio.Semaphore(in_flight)
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.admit(exchange)
+        caller = await self._door.authenticate(exchange)
         exchange.require_json()
         most = self._gate.settings.batch_receipts
         body = strict_json.parse(await exchange.body(self._gate.settings.body_bytes), max_keys=most * 200, max_depth=34)
@@ -131,7 +131,7 @@ class PostBatch:
             raise refuse(Code.INVALID_REQUEST, "The body must be an object with one member, receipts: a list.")
         if not 0 < len(body["receipts"]) <= most:
             raise refuse(Code.INVALID_REQUEST, f"receipts: must hold 1 to {most} receipts.")
-        speaker = permitted(caller)
+        speaker = require_caller(caller)
         items = [b""] * len(body["receipts"])
         asked: list[tuple[int, Entry]] = []
         for place, sent in enumerate(body["receipts"]):

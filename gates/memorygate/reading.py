@@ -14,8 +14,9 @@ from uuid import UUID
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
+from legivellum.identity.caller import may_read_others
 from legivellum.identity.tenancy import authorized_tenant
-from legivellum.receipts.rights import CUSTODIAL, may_read_others, role_of
+from legivellum.receipts.rights import CUSTODIAL, role_of
 from memorygate import cursors
 from memorygate.answers import clock, listed, rendered, shown, shown_open
 from memorygate.callers import Door

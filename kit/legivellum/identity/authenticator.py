@@ -1,8 +1,8 @@
 """From the headers of a request to a caller, or to the reason why there is none.
 
 One credential, in one place: the API key header (`X-API-Key`, or what the installation calls it) or
-`Authorization: Bearer`. Keys and signatures are checked against what is held in memory; only a subject that was not
-seen since the last publication asks the directory. Nothing is ever fetched from anywhere (INV-024).
+`Authorization: Bearer`. Keys and signatures are checked against what is held in memory, the subject is looked up in the
+directory. Nothing is ever fetched from anywhere (INV-024).
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ _TOO_OLD: Final = AuthFailure(
 )
 
 
-class Recognised(Protocol):
-    """A credential that holds, before anybody asked whose it is."""
+class ValidToken(Protocol):
+    """A token whose signature and claims are valid, before the directory was asked whose it is (`tokens.Verified`)."""
 
     @property
     def credential(self) -> Credential: ...
     @property
     def audience(self) -> str | None: ...
     @property
-    def ground(self) -> VerificationContext | None: ...
+    def verification(self) -> VerificationContext | None: ...
     @property
     def pod(self) -> Pod | None: ...
     @property
@@ -86,25 +86,24 @@ class Keys(Protocol):
     """API keys held in memory (`keyring.KeyRing`)."""
 
     def apply(self, changes: Changes) -> None: ...
-    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure: ...
+    def verify(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure: ...
 
 
 class Tokens(Protocol):
     """Tokens verified against keys held in memory (`tokens.TokenVerifier`)."""
 
     def apply(self, changes: Changes) -> None: ...
-    def recognise(self, value: bytes, now: float) -> Recognised | AuthFailure: ...
-    def examine(self, value: bytes, now: float) -> Recognised | AuthFailure: ...
-    def stands(self, name: str, kid: str | None, ground: VerificationContext) -> bool: ...
+    def verify(self, value: bytes, now: float) -> ValidToken | AuthFailure: ...
+    def verify_any_audience(self, value: bytes, now: float) -> ValidToken | AuthFailure: ...
+    def is_current(self, name: str, kid: str | None, verification: VerificationContext) -> bool: ...
 
 
 class Authenticator:
-    """Answers who is speaking. One per process; not thread-safe, made for one event loop.
+    """Finds the caller of a request. One per process; not thread-safe, made for one event loop.
 
-    `apply` takes what the store says has changed. An answer of the directory serves other requests for `identity_ttl`
-    seconds at most, which bounds how long a changed `type`, `scope` or `rights`, or a subject that moved to another
-    principal, can go unnoticed; whether the credential still stands is checked again in the statement of every request
-    (D-45). `penance` is awaited before a refused credential is answered: it slows whoever sends junk, and nobody else.
+    `apply` takes over published keys and issuers. The directory is asked for every request: it answers from memory,
+    so a cache here would only make its answers older. `throttle` is awaited before a refused credential is answered: it
+    slows senders of junk, and nobody else.
     """
 
     def __init__(
@@ -114,10 +113,8 @@ class Authenticator:
         tokens: Tokens,
         directory: Directory,
         api_key_header: str = "X-API-Key",
-        identity_ttl: float = 0.25,
-        identity_limit: int = 65_536,
         clock: Callable[[], float] = time.time,
-        penance: Callable[[], Awaitable[None]] | None = None,
+        throttle: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         header = api_key_header.lower().encode("ascii", "replace")
         if not _HEADER_NAME.match(api_key_header) or header in _TAKEN:
@@ -126,59 +123,56 @@ class Authenticator:
         self._keys = keys
         self._tokens = tokens
         self._directory = directory
-        self._ttl = identity_ttl
-        self._limit = identity_limit
         self._clock = clock
-        self._penance = penance
-        self._mark = -1
-        self._seen: dict[tuple[str, str], tuple[float, Identity]] = {}
+        self._throttle = throttle
 
     async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
         """The caller of a request with these raw headers (names in any case), or why there is none.
 
         Raises what the directory raises, and nothing else.
         """
-        return await self._answered(await self._authenticate(headers))
+        return await self._slow_failures(await self._authenticate(headers))
 
-    async def examine(self, shown: bytes) -> Caller | AuthFailure:
-        """Whose credential this is that another gate was shown: a key, or a token for any audience that its issuer is
-        believed for (D-48). Whoever is told so must compare the `audience` with its own.
+    async def introspect(self, credential: bytes) -> Caller | AuthFailure:
+        """Whose credential this is that another gate received: a key, or a token for any audience of its issuer (D-48).
+        The other gate must compare the caller's `audience` with its own.
         """
         now = self._clock()
-        if shown.startswith(b"mgk_"):
-            return await self._answered(await self._by_key(shown, now))
-        return await self._answered(await self._by_token(self._tokens.examine(shown, now), now))
+        if credential.startswith(b"mgk_"):
+            return await self._slow_failures(await self._by_key(credential, now))
+        return await self._slow_failures(await self._by_token(self._tokens.verify_any_audience(credential, now)))
 
-    def stands(self, issuer: str, kid: str | None, ground: VerificationContext | None) -> bool:
-        """Whether what a caller showed once would still be believed here; whose it is, the directory knows. Of a key
-        (issuer "") that is the directory's to say alone.
+    def is_current(self, issuer: str, kid: str | None, verification: VerificationContext | None) -> bool:
+        """Whether a token that was accepted once would still be accepted, were it not expired. Of an API key
+        (issuer "") only the directory knows: this answers True.
         """
-        if ground is None:
+        if verification is None:
             return not issuer
-        return self._tokens.stands(issuer, kid, ground)
+        return self._tokens.is_current(issuer, kid, verification)
 
-    async def _answered(self, answer: Caller | AuthFailure) -> Caller | AuthFailure:
-        if self._penance is not None and isinstance(answer, AuthFailure) and answer.reason is not FailureReason.MISSING:
-            await self._penance()
+    async def _slow_failures(self, answer: Caller | AuthFailure) -> Caller | AuthFailure:
+        if (
+            self._throttle is not None
+            and isinstance(answer, AuthFailure)
+            and answer.reason is not FailureReason.MISSING
+        ):
+            await self._throttle()
         return answer
 
     def apply(self, changes: Changes) -> None:
-        """Take over what was published. Forgets who was who whenever a credential changed since."""
+        """Take over what was published."""
         self._keys.apply(changes)
         self._tokens.apply(changes)
-        if changes.full or changes.mark != self._mark:
-            self._mark = changes.mark
-            self._seen.clear()
 
     async def _authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
-        found = self._credential(headers)
-        if isinstance(found, AuthFailure):
-            return found
-        is_key, value = found
+        sent = self._credential(headers)
+        if isinstance(sent, AuthFailure):
+            return sent
+        is_key, value = sent
         now = self._clock()
         if is_key:
             return await self._by_key(value, now)
-        return await self._by_token(self._tokens.recognise(value, now), now)
+        return await self._by_token(self._tokens.verify(value, now))
 
     def _credential(self, headers: Sequence[tuple[bytes, bytes]]) -> tuple[bool, bytes] | AuthFailure:
         key: bytes | None = None
@@ -205,46 +199,32 @@ class Authenticator:
         return False, authorization[7:]
 
     async def _by_key(self, value: bytes, now: float) -> Caller | AuthFailure:
-        found = self._keys.recognise(value, now)
-        if isinstance(found, AuthFailure):
-            return found
-        credential, expires_at = found
-        identity = await self._identity("", credential.subject, now)
+        verified = self._keys.verify(value, now)
+        if isinstance(verified, AuthFailure):
+            return verified
+        credential, expires_at = verified
+        identity = await self._directory.resolve("", credential.subject)
         if identity is None:
             return _NOBODY
         return _caller(identity, credential, expires_at, None)
 
-    async def _by_token(self, found: Recognised | AuthFailure, now: float) -> Caller | AuthFailure:
-        if isinstance(found, AuthFailure):
-            return found
-        credential = found.credential
-        identity = await self._identity(credential.issuer, credential.subject, now)
+    async def _by_token(self, token: ValidToken | AuthFailure) -> Caller | AuthFailure:
+        if isinstance(token, AuthFailure):
+            return token
+        credential = token.credential
+        identity = await self._directory.resolve(credential.issuer, credential.subject)
         if identity is None:
             return _NOBODY
         # D-46: a recreated namespace inherits nothing, not even from tokens of its predecessor that have not expired.
-        if found.service_account:
+        if token.service_account:
             created = identity.namespace_created
-            if created is None or found.issued_at < int(created.timestamp()):
+            if created is None or token.issued_at < int(created.timestamp()):
                 return _TOO_OLD
-        return _caller(identity, credential, found.expires_at, found)
-
-    async def _identity(self, issuer: str, subject: str, now: float) -> Identity | None:
-        key = (issuer, subject)
-        seen = self._seen.get(key)
-        if seen is not None and 0 <= now - seen[0] < self._ttl:
-            return seen[1]
-        identity = await self._directory.resolve(issuer, subject)
-        if identity is None:
-            self._seen.pop(key, None)
-            return None
-        if len(self._seen) >= self._limit:
-            self._seen.clear()
-        self._seen[key] = (now, identity)
-        return identity
+        return _caller(identity, credential, token.expires_at, token)
 
 
 def _caller(
-    identity: Identity, credential: Credential, expires_at: datetime | None, token: Recognised | None
+    identity: Identity, credential: Credential, expires_at: datetime | None, token: ValidToken | None
 ) -> Caller:
     rights = identity.rights
     return Caller(
@@ -259,5 +239,5 @@ def _caller(
         pod=None if token is None else token.pod,
         expires_at=expires_at,
         audience=None if token is None else token.audience,
-        ground=None if token is None else token.ground,
+        verification=None if token is None else token.verification,
     )

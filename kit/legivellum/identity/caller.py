@@ -1,7 +1,7 @@
-"""Who is speaking, as plain values.
+"""The caller of a request, as plain values.
 
-These are the answers of this package; the gates map them to their own rows and codes. Nothing here knows a
-database, a web framework or another package of ours, so that every gate can use the same types.
+These are the results of this package; a gate maps them to its own rows and problem codes. Nothing here imports a
+database driver or a web framework, so that every gate can use the same types.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from uuid import UUID
 CLUSTER: Final = "Cluster"
 """A principal's `scope` that reaches past its namespace (D-51)."""
 
-_READERS: Final = frozenset({"admin", "observer"})
+READER_TYPES: Final = frozenset({"admin", "observer"})
+"""Principal types that may read what belongs to other principals of their tenant (INV-057)."""
 
 
-def reads_everywhere(scope: str, kind: str) -> bool:
-    """D-51. The compiler sees to it that only the system namespace has such principals."""
-    return scope == CLUSTER and kind in _READERS
+def may_read_others(principal_type: str) -> bool:
+    """Whether a principal of this type sees other principals' inboxes, startups and the console (INV-057)."""
+    return principal_type in READER_TYPES
+
+
+def reads_everywhere(scope: str, principal_type: str) -> bool:
+    """Whether it reads every tenant (D-51). The compiler admits such principals in the system namespace only."""
+    return scope == CLUSTER and may_read_others(principal_type)
 
 
 class FailureReason(StrEnum):
@@ -70,7 +76,7 @@ class AuthFailure:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What was shown, so that the statement can check again that it still stands (D-45).
+    """The credential that was sent, so that a statement can check again that it is still valid (D-45).
 
     For a key: `issuer` is empty, `subject` is the sha256 hex digest of the whole key, `kid` is None. For a token:
     its issuer, subject and key id; `kid` is None for HS256.
@@ -84,8 +90,8 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class VerificationContext:
-    """What a token was believed on besides its key, so that whoever keeps a session can ask later whether it still
-    would be (`TokenVerifier.stands`). `secret` is `SharedSecret.fingerprint` for HS256, else None.
+    """What a token was verified against besides its key. A session keeps it and asks later whether the token would
+    still be accepted (`TokenVerifier.is_current`). `secret` is `SharedSecret.fingerprint` for HS256, else None.
     """
 
     audience: str | None
@@ -135,7 +141,7 @@ class KeyChange(Protocol):
 
 
 class IssuerChange(Protocol):
-    """One believed issuer (D-14)."""
+    """One trusted issuer (D-14)."""
 
     @property
     def issuer(self) -> str: ...
@@ -193,10 +199,10 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated principal. `suspended` is told, not enforced: that 403 comes after the body's checks (D-42).
+    """An authenticated principal. `suspended` is reported, not enforced: that 403 comes after the body's checks (D-42).
 
     `audience` is the gate that its token is meant for; None for a key, and where no audience is asked for (D-37).
-    `ground` is None for a key.
+    `verification` is None for a key.
     """
 
     tenant: UUID
@@ -210,7 +216,7 @@ class Caller:
     pod: Pod | None
     expires_at: datetime | None
     audience: str | None = None
-    ground: VerificationContext | None = None
+    verification: VerificationContext | None = None
 
     @property
     def everywhere(self) -> bool:

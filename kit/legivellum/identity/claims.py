@@ -79,17 +79,19 @@ def subject(claims: Mapping[str, Any]) -> str | AuthFailure:
     return value
 
 
-def audience(claims: Mapping[str, Any], wanted: str | None, believed: Collection[str]) -> str | AuthFailure:
-    """D-44: the one audience of the token, for which its issuer is believed, and which is this gate's (`wanted`).
+def audience(
+    claims: Mapping[str, Any], accepted: Collection[str] | None, issued_for: Collection[str]
+) -> str | AuthFailure:
+    """D-44: the one audience of the token, which must be in `issued_for` (its issuer's) and in `accepted` (the gate's).
 
-    `wanted` None: whichever gate's it is, for those that ask about tokens they were shown (D-48).
+    `accepted` None: any audience of the issuer, for gates that ask about a token they received (D-48).
     """
     value = claims.get("aud")
     if isinstance(value, list):
         if len(value) > 1:
             return _AUDIENCES
         value = value[0] if value else None
-    if not isinstance(value, str) or value not in believed or wanted not in {None, value}:
+    if not isinstance(value, str) or value not in issued_for or (accepted is not None and value not in accepted):
         return _AUDIENCE
     return value
 

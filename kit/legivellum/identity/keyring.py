@@ -52,7 +52,7 @@ class KeyRing:
         for change in changes.api_keys:
             self._put(change)
 
-    def recognise(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure:
+    def verify(self, value: bytes, now: float) -> tuple[Credential, datetime | None] | AuthFailure:
         """Whether this key stands at `now` (seconds since the epoch), and until when."""
         if len(value) > _LONGEST or not api_keys.well_formed(value):
             return _MALFORMED

@@ -46,7 +46,7 @@ class RequestAuthenticator:
         self._limited = limited
         self._informed = informed
 
-    async def admit(self, exchange: Exchange) -> Caller | RequestRefused:
+    async def authenticate(self, exchange: Exchange) -> Caller | RequestRefused:
         """The caller. Raises 400, 401 and 429; a genuine credential of nobody is returned as the 403 that it is,
         because the body is judged before permission (D-42).
         """
@@ -69,14 +69,14 @@ class RequestAuthenticator:
         return caller
 
 
-def permitted(speaker: Caller | RequestRefused) -> Caller:
+def require_caller(speaker: Caller | RequestRefused) -> Caller:
     """Whoever may be answered. Raises the 403 that was kept, and that of a suspended principal."""
     if isinstance(speaker, RequestRefused):
         raise speaker
     if speaker.suspended:
-        raise suspended()
+        raise principal_suspended()
     return speaker
 
 
-def suspended() -> RequestRefused:
+def principal_suspended() -> RequestRefused:
     return refuse(Code.PRINCIPAL_SUSPENDED, "This principal is suspended.")

@@ -1,18 +1,19 @@
-"""Is this token what it says, for us, and now?
+"""Whether a token is valid, meant for this gate, and not expired.
 
-One function decides, `verify`. Its order matters: the form first, because that costs nothing; then the issuer, because
-it alone says which algorithms and keys count; then a key of that issuer only; then the signature; and only of a signed
-token the claims. The library computes signatures, nothing else is left to it.
+One function decides, `verify_token`. Its order matters: the form first, because that costs nothing; then the issuer,
+because it alone says which algorithms and keys count; then a key of that issuer only; then the signature; and only of a
+signed token the claims. The library computes signatures, nothing else is left to it.
 
-`TokenVerifier` remembers what it has verified, by digest and until it expires, because a signature costs twenty times
-as much as looking it up. What it remembers rests on an issuer and a key: when either is replaced or gone, so is the
-memory (D-45).
+`TokenVerifier` caches tokens that were valid, by digest and until they expire, because a signature costs twenty times
+as much as a look-up. A cached token depends on an issuer and a key: when either is replaced or removed, the entry is no
+longer used (D-45).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -39,7 +40,7 @@ _SIGNATURE: Final = AuthFailure(FailureReason.SIGNATURE, "The token's signature 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A token that holds. `rests_on` are the issuer and key it was verified with, as they were then; `audience` is
+    """A valid token. `verified_with` are the issuer and key it was verified with, as they were then; `audience` is
     None where none is asked for (D-37).
     """
 
@@ -49,7 +50,7 @@ class Verified:
     times: claims.Times
     service_account: bool
     pod: Pod | None
-    rests_on: tuple[Issuer | SharedSecret, PublicKey | None]
+    verified_with: tuple[Issuer | SharedSecret, PublicKey | None]
 
     @property
     def issued_at(self) -> int:
@@ -60,18 +61,18 @@ class Verified:
         return datetime.fromtimestamp(self.times.expires_at, UTC)
 
     @property
-    def ground(self) -> VerificationContext:
-        issuer = self.rests_on[0]
+    def verification(self) -> VerificationContext:
+        issuer = self.verified_with[0]
         secret = issuer.fingerprint if isinstance(issuer, SharedSecret) else None
         return VerificationContext(self.audience, self.algorithm, secret)
 
 
-def verify(
-    token: bytes, *, ring: IssuerRing, audience: str | None, now: float, shared: SharedSecret | None = None
+def verify_token(
+    token: bytes, *, ring: IssuerRing, audiences: Collection[str] | None, now: float, shared: SharedSecret | None = None
 ) -> Verified | AuthFailure:
-    """Whether this token holds for a gate that answers to `audience`, at `now` (seconds since the epoch).
+    """Whether this token is valid for a gate that accepts `audiences`, at `now` (seconds since the epoch).
 
-    `audience` None: for any gate that its issuer is believed for; whoever is told so must look which (D-48).
+    `audiences` None: for any audience of its issuer; whoever relies on the answer must compare it (D-48).
     """
     parts = take_apart(token)
     if isinstance(parts, AuthFailure):
@@ -84,11 +85,11 @@ def verify(
     issuer = ring.issuer(name)
     if issuer is None:
         return _ISSUER
-    return _verify_signed(parts, issuer, ring, audience, now)
+    return _verify_signed(parts, issuer, ring, audiences, now)
 
 
 def _verify_signed(
-    parts: Compact, issuer: Issuer, ring: IssuerRing, audience: str | None, now: float
+    parts: Compact, issuer: Issuer, ring: IssuerRing, audiences: Collection[str] | None, now: float
 ) -> Verified | AuthFailure:
     algorithm, kid = parts.header.get("alg"), parts.header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
@@ -102,10 +103,10 @@ def _verify_signed(
         return _ALGORITHM
     if not key.verifies(algorithm, parts.signed, parts.signature):
         return _SIGNATURE
-    meant_for = claims.audience(parts.payload, audience, issuer.audiences)
+    meant_for = claims.audience(parts.payload, audiences, issuer.audiences)
     if isinstance(meant_for, AuthFailure):
         return meant_for
-    return _believed(parts, kid, meant_for, (issuer, key), now, service_accounts_only=issuer.cluster)
+    return _verified(parts, kid, meant_for, (issuer, key), now, service_accounts_only=issuer.cluster)
 
 
 def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified | AuthFailure:
@@ -115,23 +116,23 @@ def _verify_shared(parts: Compact, shared: SharedSecret, now: float) -> Verified
         return _SIGNATURE
     meant_for = None
     if shared.audience is not None:
-        found = claims.audience(parts.payload, shared.audience, (shared.audience,))
-        if isinstance(found, AuthFailure):
-            return found
-        meant_for = found
-    return _believed(parts, None, meant_for, (shared, None), now, service_accounts_only=False)
+        sent_audience = claims.audience(parts.payload, None, (shared.audience,))
+        if isinstance(sent_audience, AuthFailure):
+            return sent_audience
+        meant_for = sent_audience
+    return _verified(parts, None, meant_for, (shared, None), now, service_accounts_only=False)
 
 
-def _believed(
+def _verified(
     parts: Compact,
     kid: str | None,
     audience: str | None,
-    rests_on: tuple[Issuer | SharedSecret, PublicKey | None],
+    verified_with: tuple[Issuer | SharedSecret, PublicKey | None],
     now: float,
     *,
     service_accounts_only: bool,
 ) -> Verified | AuthFailure:
-    issuer = rests_on[0]
+    issuer = verified_with[0]
     times = claims.times(parts.payload, issuer.longest_life)
     if isinstance(times, AuthFailure):
         return times
@@ -151,64 +152,64 @@ def _believed(
         times=times,
         service_account=account is not None,
         pod=None if account is None else account.pod,
-        rests_on=rests_on,
+        verified_with=verified_with,
     )
 
 
 class TokenVerifier:
-    """`verify`, with a bounded memory of tokens that held. Made for one event loop, like `Authenticator`.
+    """`verify_token` with a bounded cache of valid tokens. Made for one event loop, like `Authenticator`.
 
-    `audience` is this gate's own (D-44). `limit`: how many tokens are remembered, about 1 KB each; the least recently
-    used go first. Only verified tokens are remembered, so junk can push nothing out.
+    `audiences` are those this gate accepts (D-44). `limit`: how many tokens are cached, about 1 KB each; the least
+    recently used go first. Only valid tokens are cached, so junk cannot evict any.
     """
 
-    def __init__(self, *, audience: str, shared: SharedSecret | None = None, limit: int = 16_384) -> None:
-        if not audience:
-            raise ValueError("METAGATE_AUDIENCE must not be empty: without it any service could replay a token here")
+    def __init__(self, *, audiences: Collection[str], shared: SharedSecret | None = None, limit: int = 16_384) -> None:
+        if not audiences or not all(audiences):
+            raise ValueError("the audience must not be empty: without it any service could replay a token here")
         self.ring = IssuerRing()
-        self._audience = audience
+        self._audiences = frozenset(audiences)
         self._shared = shared
         self._limit = limit
-        self._verified: dict[bytes, Verified] = {}
+        self._cache: dict[bytes, Verified] = {}
 
     def apply(self, changes: Changes) -> None:
         """Take over what was published."""
         self.ring.apply(changes)
 
-    def recognise(self, value: bytes, now: float) -> Verified | AuthFailure:
-        """Whether this token holds at `now` (seconds since the epoch)."""
+    def verify(self, value: bytes, now: float) -> Verified | AuthFailure:
+        """Whether this token is valid at `now` (seconds since the epoch)."""
         digest = hashlib.sha256(value).digest()
-        known = self._verified.pop(digest, None)
-        if known is not None and self._stands(known):
-            refused = known.times.refuse(now)
+        cached = self._cache.pop(digest, None)
+        if cached is not None and self._key_unchanged(cached):
+            refused = cached.times.refuse(now)
             if refused is None:
-                self._verified[digest] = known
-            return refused or known
-        found = verify(value, ring=self.ring, audience=self._audience, now=now, shared=self._shared)
-        if isinstance(found, Verified):
-            if len(self._verified) >= self._limit:
-                del self._verified[next(iter(self._verified))]
-            self._verified[digest] = found
-        return found
+                self._cache[digest] = cached  # put back at the end: the least recently used is evicted first
+            return refused or cached
+        verified = verify_token(value, ring=self.ring, audiences=self._audiences, now=now, shared=self._shared)
+        if isinstance(verified, Verified):
+            if len(self._cache) >= self._limit:
+                del self._cache[next(iter(self._cache))]
+            self._cache[digest] = verified
+        return verified
 
-    def examine(self, value: bytes, now: float) -> Verified | AuthFailure:
-        """Whether this token holds for whichever gate it names (D-48). Never remembered: it may not be meant for us."""
-        return verify(value, ring=self.ring, audience=None, now=now, shared=self._shared)
+    def verify_any_audience(self, value: bytes, now: float) -> Verified | AuthFailure:
+        """Whether this token is valid for the gate it names (D-48). Never cached: it may not be meant for this one."""
+        return verify_token(value, ring=self.ring, audiences=None, now=now, shared=self._shared)
 
-    def stands(self, name: str, kid: str | None, ground: VerificationContext) -> bool:
-        """Whether a token of this issuer, key and ground would be believed now, were it not expired."""
+    def is_current(self, name: str, kid: str | None, verification: VerificationContext) -> bool:
+        """Whether a token of this issuer and key, verified like this, would be accepted now, were it not expired."""
         shared = self._shared
         if shared is not None and name == shared.issuer:
-            return kid is None and hmac.compare_digest(ground.secret or "", shared.fingerprint)
+            return kid is None and hmac.compare_digest(verification.secret or "", shared.fingerprint)
         issuer, key = self.ring.issuer(name), None if kid is None else self.ring.key(name, kid)
-        if issuer is None or key is None or ground.secret is not None:
+        if issuer is None or key is None or verification.secret is not None:
             return False
-        believed = ground.audience == self._audience and ground.audience in issuer.audiences
-        return believed and ground.algorithm in issuer.algorithms and ground.algorithm in key.algorithms
+        accepted = verification.audience in self._audiences and verification.audience in issuer.audiences
+        return accepted and verification.algorithm in issuer.algorithms and verification.algorithm in key.algorithms
 
-    def _stands(self, known: Verified) -> bool:
-        issuer, key = known.rests_on
+    def _key_unchanged(self, cached: Verified) -> bool:
+        issuer, key = cached.verified_with
         if issuer is self._shared:
             return True
-        name, kid = known.credential.issuer, known.credential.kid
+        name, kid = cached.credential.issuer, cached.credential.kid
         return kid is not None and self.ring.issuer(name) is issuer and self.ring.key(name, kid) is key

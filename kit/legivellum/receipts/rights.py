@@ -76,8 +76,3 @@ def role_of(principal_type: str, rights: Collection[str]) -> str:
 def right_to_emit(role: str, kind: str, phase: str) -> Right:
     """An unknown role has no rights."""
     return MATRIX.get((role, Kind(kind), phase), Right.NONE)
-
-
-def may_read_others(role: str) -> bool:
-    """Whether it may look into the inbox of another principal (INV-057)."""
-    return role in {"admin", "observer"}

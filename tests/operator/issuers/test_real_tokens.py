@@ -72,7 +72,7 @@ class Mesh:
         """A verifier that believes what the database holds now."""
         reader = await Reader.connect(self.tenancy.database.api, size=1)
         try:
-            made = TokenVerifier(audience="metagate")
+            made = TokenVerifier(audiences=("metagate",))
             made.apply(await reader.credentials(0))
             return made
         finally:
@@ -188,7 +188,7 @@ async def test_a_real_token_expires_and_names_its_pod(mesh: Mesh) -> None:
     verifier = await mesh.verifier()
     expires = claims_of(token)["exp"]
     for seconds, believed in ((-10, True), (29, True), (31, False)):
-        found = verifier.recognise(token.encode(), expires + seconds)
+        found = verifier.verify(token.encode(), expires + seconds)
         assert isinstance(found, Verified) is believed
         assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
 

@@ -54,8 +54,8 @@ def test_a_known_key_stays_what_it_was() -> None:
 @given(st.binary(max_size=80) | st.from_regex(rb"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{49}", fullmatch=True))
 def test_junk_is_malformed(value: bytes) -> None:
     """Anything without a right checksum is refused by its form alone (one in 2^32 passes by luck)."""
-    assert reason(KeyRing().recognise(value, NOW)) in (FailureReason.KEY_MALFORMED, FailureReason.KEY_UNKNOWN)
-    assert well_formed(value) is (reason(KeyRing().recognise(value, NOW)) is FailureReason.KEY_UNKNOWN)
+    assert reason(KeyRing().verify(value, NOW)) in (FailureReason.KEY_MALFORMED, FailureReason.KEY_UNKNOWN)
+    assert well_formed(value) is (reason(KeyRing().verify(value, NOW)) is FailureReason.KEY_UNKNOWN)
 
 
 @pytest.mark.parametrize("at", range(64))
@@ -70,9 +70,9 @@ def test_a_declared_key_is_recognised() -> None:
     """A key whose digest was published is recognised by that digest, never by anything else of it."""
     key, other = mint(), mint()
     keys = ring(row(key), row(other))
-    assert keys.recognise(key.key.encode(), NOW) == (Credential("key", "", key.sha256, None), None)
-    assert reason(keys.recognise(mint().key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
-    assert reason(keys.recognise(mint(key.id).key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+    assert keys.verify(key.key.encode(), NOW) == (Credential("key", "", key.sha256, None), None)
+    assert reason(keys.verify(mint().key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+    assert reason(keys.verify(mint(key.id).key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
 
 
 def test_one_id_in_two_places_blocks_nobody() -> None:
@@ -81,12 +81,12 @@ def test_one_id_in_two_places_blocks_nobody() -> None:
     keys = ring(row(mine), row(theirs))
     assert len(keys) == 2
     for key in (mine, theirs):
-        found = keys.recognise(key.key.encode(), NOW)
+        found = keys.verify(key.key.encode(), NOW)
         assert not isinstance(found, AuthFailure)
         assert found[0].subject == key.sha256
     keys.apply(Changed(gone_api_keys=(mine.sha256,)))
-    assert reason(keys.recognise(mine.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
-    assert not isinstance(keys.recognise(theirs.key.encode(), NOW), AuthFailure)
+    assert reason(keys.verify(mine.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+    assert not isinstance(keys.verify(theirs.key.encode(), NOW), AuthFailure)
 
 
 @pytest.mark.invariant("EXT-10")
@@ -95,11 +95,11 @@ def test_expiry_and_revocation() -> None:
     until = datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=60)
     key = mint()
     keys = ring(row(key, until))
-    assert keys.recognise(key.key.encode(), NOW + 59) == (Credential("key", "", key.sha256, None), until)
-    assert reason(keys.recognise(key.key.encode(), NOW + 60)) is FailureReason.KEY_EXPIRED
+    assert keys.verify(key.key.encode(), NOW + 59) == (Credential("key", "", key.sha256, None), until)
+    assert reason(keys.verify(key.key.encode(), NOW + 60)) is FailureReason.KEY_EXPIRED
     for _ in range(2):
         keys.apply(Changed(gone_api_keys=(key.sha256,)))
-        assert reason(keys.recognise(key.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+        assert reason(keys.verify(key.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
     assert len(keys) == 0
 
 
@@ -108,10 +108,10 @@ def test_rotation_overlaps() -> None:
     old, new = mint(), mint()
     keys = ring(row(old))
     keys.apply(Changed(api_keys=(row(new),)))
-    assert not isinstance(keys.recognise(old.key.encode(), NOW), AuthFailure)
+    assert not isinstance(keys.verify(old.key.encode(), NOW), AuthFailure)
     keys.apply(Changed(gone_api_keys=(old.sha256,)))
-    assert not isinstance(keys.recognise(new.key.encode(), NOW), AuthFailure)
-    assert reason(keys.recognise(old.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+    assert not isinstance(keys.verify(new.key.encode(), NOW), AuthFailure)
+    assert reason(keys.verify(old.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
 
 
 def test_a_changed_expiry_replaces_the_old_one() -> None:
@@ -120,7 +120,7 @@ def test_a_changed_expiry_replaces_the_old_one() -> None:
     keys = ring(row(key))
     keys.apply(Changed(api_keys=(row(key, datetime.fromtimestamp(NOW - 1, UTC)),)))
     assert len(keys) == 1
-    assert reason(keys.recognise(key.key.encode(), NOW)) is FailureReason.KEY_EXPIRED
+    assert reason(keys.verify(key.key.encode(), NOW)) is FailureReason.KEY_EXPIRED
 
 
 def test_a_full_load_forgets_what_was() -> None:
@@ -128,7 +128,7 @@ def test_a_full_load_forgets_what_was() -> None:
     old, new = mint(), mint()
     keys = ring(row(old))
     keys.apply(Changed(full=True, api_keys=(row(new),)))
-    assert reason(keys.recognise(old.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
+    assert reason(keys.verify(old.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
     assert len(keys) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_row_that_is_no_digest_hinders_nobody() -> None:
     keys = ring(KeyRow("not a digest", key.id), KeyRow("", "x"), row(key))
     keys.apply(Changed(gone_api_keys=("neither",)))
     assert len(keys) == 1
-    assert not isinstance(keys.recognise(key.key.encode(), NOW), AuthFailure)
+    assert not isinstance(keys.verify(key.key.encode(), NOW), AuthFailure)
 
 
 @pytest.mark.invariant("EXT-01")

@@ -23,7 +23,7 @@ class OneServiceAccount:
 
     def apply(self, changes: object) -> None: ...
 
-    def recognise(self, _value: bytes, _now: float) -> SimpleNamespace:
+    def verify(self, _value: bytes, _now: float) -> SimpleNamespace:
         return SimpleNamespace(
             credential=Credential("token", "https://cluster", "system:serviceaccount:team:indexer", "k"),
             audience="metagate",
@@ -31,7 +31,7 @@ class OneServiceAccount:
             issued_at=ISSUED,
             expires_at=datetime.fromtimestamp(ISSUED + 600, UTC),
             service_account=True,
-            ground=None,
+            verification=None,
         )
 
 

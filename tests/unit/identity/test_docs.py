@@ -32,7 +32,7 @@ def test_every_reason_of_refusal_is_documented() -> None:
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
     """Each limit in the table is the value the code uses."""
-    penance = inspect.signature(AuthFailureThrottle.__init__).parameters
+    throttle = inspect.signature(AuthFailureThrottle.__init__).parameters
     verifier = inspect.signature(TokenVerifier.__init__).parameters
     shared = inspect.signature(shared_secret.SharedSecret.__init__).parameters
     assert [value for _, value, _ in rows("security.md", "### Limits")] == [
@@ -42,8 +42,8 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
         str(shared["longest_life"].default),
         f"{public_keys._SMALLEST_RSA} to {public_keys._LARGEST_RSA}",
         str(verifier["limit"].default),
-        f"{penance['rate'].default:g}",
-        f"{penance['longest'].default:g}",
+        f"{throttle['rate'].default:g}",
+        f"{throttle['longest'].default:g}",
         str(jwks.LARGEST_SET),
         str(jwks.MOST_KEYS),
         f"{key_sources.SECONDS:g}",

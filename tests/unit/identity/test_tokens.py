@@ -38,7 +38,7 @@ GOOD = corpus.good()
 
 
 def verifier(**changes: Any) -> TokenVerifier:
-    made = TokenVerifier(audience=AUDIENCE, shared=SharedSecret(SHARED, SECRET), **changes)
+    made = TokenVerifier(audiences=(AUDIENCE,), shared=SharedSecret(SHARED, SECRET), **changes)
     made.apply(published())
     return made
 
@@ -53,7 +53,7 @@ def tokens() -> TokenVerifier:
 def test_every_attack_is_refused(tokens: TokenVerifier, name: str) -> None:
     """No token of an attacker is believed, the first time or the second, and the reason is one of the closed list."""
     for _ in range(2):
-        found = tokens.recognise(ATTACKS[name], NOW)
+        found = tokens.verify(ATTACKS[name], NOW)
         assert isinstance(found, AuthFailure), name
         assert found.status == 401
         assert ATTACKS[name].decode("utf-8", "replace") not in found.detail or len(ATTACKS[name]) < 3
@@ -64,7 +64,7 @@ def test_every_attack_is_refused(tokens: TokenVerifier, name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_every_good_token_is_believed(tokens: TokenVerifier, name: str) -> None:
     """A token that keeps all rules is believed, the first time and from memory."""
-    first, second = tokens.recognise(GOOD[name], NOW), tokens.recognise(GOOD[name], NOW)
+    first, second = tokens.verify(GOOD[name], NOW), tokens.verify(GOOD[name], NOW)
     assert isinstance(first, Verified), first
     assert second is first
 
@@ -146,7 +146,7 @@ def test_what_is_believed_keeps_every_rule(header: dict[str, Any], payload: dict
     head = {"alg": "EdDSA", "kid": "ed-1", **header}
     body = {**claims(), **payload}
     value = token(json.dumps(body).encode(), "ed", header=json.dumps(head).encode())
-    found = SHARED_VERIFIER.recognise(value, NOW)
+    found = SHARED_VERIFIER.verify(value, NOW)
     if isinstance(found, AuthFailure):
         return
     assert head["alg"] == "EdDSA"
@@ -174,19 +174,19 @@ def test_no_byte_of_a_good_token_can_be_changed(name: str, data: st.DataObject) 
     else:
         value.insert(at, byte)
     if bytes(value) != GOOD[name]:
-        assert isinstance(SHARED_VERIFIER.recognise(bytes(value), NOW), AuthFailure)
+        assert isinstance(SHARED_VERIFIER.verify(bytes(value), NOW), AuthFailure)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300) | st.from_regex(rb"[A-Za-z0-9_-]{1,60}\.[A-Za-z0-9_-]{1,60}\.[A-Za-z0-9_-]{1,60}"))
 def test_arbitrary_bytes_are_refused_and_raise_nothing(value: bytes) -> None:
     """Whatever bytes stand in the header, the answer is a refusal and never an exception."""
-    assert isinstance(SHARED_VERIFIER.recognise(value, NOW), AuthFailure)
+    assert isinstance(SHARED_VERIFIER.verify(value, NOW), AuthFailure)
 
 
 def test_the_bound_pod_is_told(tokens: TokenVerifier) -> None:
     """A projected token says which pod and node it belongs to (D-43)."""
-    found = tokens.recognise(token(account()), NOW)
+    found = tokens.verify(token(account()), NOW)
     assert isinstance(found, Verified)
     assert found.pod == Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1")
     assert found.service_account
@@ -197,8 +197,8 @@ def test_the_bound_pod_is_told(tokens: TokenVerifier) -> None:
 def test_a_remembered_token_still_expires(tokens: TokenVerifier, seconds: int, believed: bool) -> None:
     """Memory ends with the token: after exp and the leeway of 30 s it is refused although its signature was checked."""
     value = token(claims(iat=NOW - 10, exp=NOW + 590))
-    assert isinstance(tokens.recognise(value, NOW), Verified)
-    found = tokens.recognise(value, NOW + seconds)
+    assert isinstance(tokens.verify(value, NOW), Verified)
+    found = tokens.verify(value, NOW + seconds)
     assert isinstance(found, Verified) is believed
     assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
 
@@ -220,60 +220,75 @@ def test_a_remembered_token_still_expires(tokens: TokenVerifier, seconds: int, b
 def test_a_remembered_token_never_outlives_what_it_rests_on(tokens: TokenVerifier, change: Changed) -> None:
     """When its issuer or key goes or changes, a token that was believed a moment ago is judged anew (D-45)."""
     value = token(claims())
-    assert isinstance(tokens.recognise(value, NOW), Verified)
+    assert isinstance(tokens.verify(value, NOW), Verified)
     tokens.apply(change)
-    assert isinstance(tokens.recognise(value, NOW), AuthFailure)
+    assert isinstance(tokens.verify(value, NOW), AuthFailure)
 
 
 def test_old_and_new_key_hold_together(tokens: TokenVerifier) -> None:
     """While an issuer publishes two keys the tokens of both are believed; after the old one goes only the new."""
     tokens.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "other-1", signers()["other"].jwk()),)))
     old, new = token(claims()), token(claims(), "other")
-    assert isinstance(tokens.recognise(old, NOW), Verified)
-    assert isinstance(tokens.recognise(new, NOW), Verified)
+    assert isinstance(tokens.verify(old, NOW), Verified)
+    assert isinstance(tokens.verify(new, NOW), Verified)
     tokens.apply(Changed(gone_issuer_keys=((OUTSIDE, "rs-1"),)))
-    assert isinstance(tokens.recognise(old, NOW), AuthFailure)
-    assert isinstance(tokens.recognise(new, NOW), Verified)
+    assert isinstance(tokens.verify(old, NOW), AuthFailure)
+    assert isinstance(tokens.verify(new, NOW), Verified)
 
 
 def test_memory_is_bounded_and_junk_pushes_nothing_out() -> None:
     """Only verified tokens are remembered, at most as many as allowed, the least recently used leaving first."""
     tokens = verifier(limit=3)
     kept = [token(claims(jti=str(n)), "ed") for n in range(4)]
-    first = tokens.recognise(kept[0], NOW)
+    first = tokens.verify(kept[0], NOW)
     for value in kept[1:3]:
-        tokens.recognise(value, NOW)
-    assert tokens.recognise(kept[0], NOW) is first
+        tokens.verify(value, NOW)
+    assert tokens.verify(kept[0], NOW) is first
     for n in range(100):
-        tokens.recognise(token(claims(jti=f"junk {n}"), "stranger"), NOW)
-    assert tokens.recognise(kept[0], NOW) is first
-    tokens.recognise(kept[3], NOW)
-    assert len(tokens._verified) == 3
-    assert tokens.recognise(kept[0], NOW) is first
+        tokens.verify(token(claims(jti=f"junk {n}"), "stranger"), NOW)
+    assert tokens.verify(kept[0], NOW) is first
+    tokens.verify(kept[3], NOW)
+    assert len(tokens._cache) == 3
+    assert tokens.verify(kept[0], NOW) is first
+
+
+@pytest.mark.parametrize(("audience", "accepted"), [("metagate", True), ("sample", True), ("memorygate", False)])
+def test_a_gate_accepts_each_of_its_audiences_and_no_other(audience: str, accepted: bool) -> None:
+    """A token for any of the gate's audiences is valid and stays current; one for another gate is refused (D-44)."""
+    tokens = TokenVerifier(audiences=("metagate", "sample"))
+    issuer = IssuerRow(OUTSIDE, audiences=("metagate", "sample", "memorygate"))
+    tokens.apply(Changed(issuers=(issuer,), issuer_keys=published().issuer_keys))
+    verified = tokens.verify(token(claims(aud=audience)), NOW)
+    assert isinstance(verified, Verified) is accepted
+    if isinstance(verified, Verified):
+        assert verified.audience == audience
+        assert tokens.is_current(verified.credential.issuer, verified.credential.kid, verified.verification)
+    else:
+        assert verified.reason is FailureReason.AUDIENCE
 
 
 @pytest.mark.invariant("INV-036")
 def test_without_a_secret_no_shared_token_is_believed() -> None:
     """HS256 is off until a secret is set (D-37), also for the issuer name it would have."""
-    tokens = TokenVerifier(audience=AUDIENCE)
+    tokens = TokenVerifier(audiences=(AUDIENCE,))
     tokens.apply(published())
-    found = tokens.recognise(GOOD["HS256"], NOW)
+    found = tokens.verify(GOOD["HS256"], NOW)
     assert isinstance(found, AuthFailure)
     assert found.reason is FailureReason.ISSUER_UNKNOWN
 
 
 def test_the_audience_of_shared_tokens_is_checked_when_it_is_set() -> None:
     """With JWT_AUDIENCE set, a shared token needs exactly that audience (D-37)."""
-    tokens = TokenVerifier(audience=AUDIENCE, shared=SharedSecret(SHARED, SECRET, audience="mine"))
+    tokens = TokenVerifier(audiences=(AUDIENCE,), shared=SharedSecret(SHARED, SECRET, audience="mine"))
     minted = SharedSecret(SHARED, SECRET, audience="mine").mint("tester", now=NOW)
-    assert isinstance(tokens.recognise(minted.encode(), NOW), Verified)
-    assert isinstance(tokens.recognise(GOOD["HS256"], NOW), AuthFailure)
+    assert isinstance(tokens.verify(minted.encode(), NOW), Verified)
+    assert isinstance(tokens.verify(GOOD["HS256"], NOW), AuthFailure)
 
 
 def test_minted_tokens_are_believed_and_bounded() -> None:
     """`mint` makes tokens that hold, for no longer than the longest life."""
     shared = SharedSecret(SHARED, SECRET)
-    found = TokenVerifier(audience=AUDIENCE, shared=shared).recognise(shared.mint("tester", now=NOW).encode(), NOW)
+    found = TokenVerifier(audiences=(AUDIENCE,), shared=shared).verify(shared.mint("tester", now=NOW).encode(), NOW)
     assert isinstance(found, Verified)
     assert found.credential.subject == "tester"
     with pytest.raises(ValueError, match="lifetime"):
@@ -291,5 +306,5 @@ def test_a_secret_that_cannot_be_one_is_refused(secret: bytes, algorithm: str) -
 
 def test_a_gate_needs_an_audience() -> None:
     """No gate runs without an audience of its own (D-44)."""
-    with pytest.raises(ValueError, match="METAGATE_AUDIENCE"):
-        TokenVerifier(audience="")
+    with pytest.raises(ValueError, match="audience must not be empty"):
+        TokenVerifier(audiences=("",))
