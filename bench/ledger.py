@@ -49,7 +49,7 @@ COUNTER = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class Citizen:
+class LedgerPrincipal:
     tenant: UUID
     name: str
     type: str
@@ -57,11 +57,11 @@ class Citizen:
     key: str = ""
 
 
-def citizen(name: str, kind: str, *rights: str) -> Citizen:
-    return Citizen(uuid4(), name, kind, rights, api_keys.mint().key)
+def ledger_principal(name: str, kind: str, *rights: str) -> LedgerPrincipal:
+    return LedgerPrincipal(uuid4(), name, kind, rights, api_keys.mint().key)
 
 
-async def publish(on: setting.Base, *people: Citizen) -> None:
+async def publish(on: setting.Base, *people: LedgerPrincipal) -> None:
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
     who = [{"tenant": str(one.tenant), "principal_key": one.name} for one in people]
@@ -119,7 +119,7 @@ class Emitter(load.Connection):
     What it sends is written once and only numbered afterwards: the load shares the machine with what it measures.
     """
 
-    def __init__(self, who: Citizen, root: str | None, *rest: object) -> None:
+    def __init__(self, who: LedgerPrincipal, root: str | None, *rest: object) -> None:
         super().__init__(b"", *rest)  # type: ignore[arg-type]
         receipt = {
             "receipt_id": f"{ulid_prefix()}%016d",
@@ -144,7 +144,7 @@ class Emitter(load.Connection):
         super().ask()
 
 
-def emit(port: int, who: Citizen, root: str | None, *, connections: int, seconds: float) -> load.Tally:
+def emit(port: int, who: LedgerPrincipal, root: str | None, *, connections: int, seconds: float) -> load.Tally:
     async def drive() -> load.Tally:
         loop = asyncio.get_running_loop()
         tally = load.Tally(seconds=seconds)
@@ -206,7 +206,7 @@ async def fetch(on: setting.Base, query: str, *args: object) -> list[asyncpg.Rec
         await connection.close()
 
 
-def posts(on: setting.Base, writer: str, who: Citizen, arguments: argparse.Namespace) -> dict[str, object]:
+def posts(on: setting.Base, writer: str, who: LedgerPrincipal, arguments: argparse.Namespace) -> dict[str, object]:
     spread, single, reference = [], [], []
     seconds, connections = arguments.seconds, arguments.connections
     with served(on, writer, workers=arguments.workers) as port:
@@ -306,7 +306,9 @@ async def bare(on: setting.Base) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def two_inboxes(on: setting.Base, few: Citizen, many: Citizen, arguments: argparse.Namespace) -> None:
+async def two_inboxes(
+    on: setting.Base, few: LedgerPrincipal, many: LedgerPrincipal, arguments: argparse.Namespace
+) -> None:
     [row] = await fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1")
     async with bare(on):
         await fill(on, few.tenant, row[0], 1_000, still_open=1_000)
@@ -315,13 +317,13 @@ async def two_inboxes(on: setting.Base, few: Citizen, many: Citizen, arguments: 
 
 def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[str, object]:
     """p99 of a page at few and at many; a page in the middle of the many too."""
-    few, many = citizen("bench", "principal"), citizen("bench", "principal")
+    few, many = ledger_principal("bench", "principal"), ledger_principal("bench", "principal")
     asyncio.run(publish(on, few, many))
     started = time.perf_counter()
     asyncio.run(two_inboxes(on, few, many, arguments))
     filling = time.perf_counter() - started
 
-    def page(who: Citizen, query: str = "") -> bytes:
+    def page(who: LedgerPrincipal, query: str = "") -> bytes:
         return f"GET /inbox{query} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {who.key}\r\n\r\n".encode()
 
     [half] = asyncio.run(fetch(on, MIDDLE, many.tenant, arguments.open // 2))
@@ -347,7 +349,7 @@ def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[
     }
 
 
-def relay(on: setting.Base, writer: str, witness: Citizen, arguments: argparse.Namespace) -> dict[str, object]:
+def relay(on: setting.Base, writer: str, witness: LedgerPrincipal, arguments: argparse.Namespace) -> dict[str, object]:
     """Startups opened while nobody relays, and the time until the outbox is empty at full speed. Then bootstraps beside
     no relay, one at the pace it has by default, and one at full speed, by turns; new startups keep it busy.
     """
@@ -452,7 +454,7 @@ def main() -> None:
         asyncio.run(migrate_ledger(on.postgres.dsn(), passwords={WRITER: word}))
         before, _, after = on.postgres.dsn().partition("@")
         writer = f"{before.partition('://')[0]}://{WRITER}:{word}@{after}"
-        emitter, witness = citizen("bench", "principal"), citizen("metagate", "service", "witness")
+        emitter, witness = ledger_principal("bench", "principal"), ledger_principal("metagate", "service", "witness")
         asyncio.run(publish(on, emitter, witness))
         if arguments.only in {None, "posts"}:
             found["posts"] = posts(on, writer, emitter, arguments)

@@ -1,4 +1,4 @@
-"""One stage for the rows that can share one; what was found is written and told at the end of the run."""
+"""One harness for the rows that can share one; results are written and printed at the end of the run."""
 
 import platform
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 from tests.faults import results, table
-from tests.faults.stage import Stage, stage
+from tests.faults.fault_harness import FaultHarness, fault_harness
 
 HERE = "tests/faults/"
 
@@ -24,8 +24,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared() -> AsyncIterator[Stage]:
-    async with stage() as made:
+async def shared() -> AsyncIterator[FaultHarness]:
+    async with fault_harness() as made:
         yield made
 
 

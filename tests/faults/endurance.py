@@ -1,6 +1,6 @@
 """Faults at random for as long as one likes: `python -m tests.faults.endurance --seed 7 --minutes 10`.
 
-One stage under the load of all rows, one history, one check of I1…I11 at the end; after each turn the load must succeed
+One harness under the load of all rows, one history, one check of I1…I11 at the end; after each turn the load must succeed
 again (I5) before the next one. What the gate holds is read all the time and must not grow again and again. A run that failed says its seed and keeps its history.
 
 Its result, `build/faults/random-SEED.json` and a drawing beside it, becomes part of docs/faults.md with `--keep`.
@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.faults import fairness, page, plot, table
+from tests.faults.fault_harness import HISTORIES, FaultHarness, Trial, fault_harness
 from tests.faults.history import BROKEN, Call, History
 from tests.faults.holding import Growth, Reading, growth, read
 from tests.faults.load import backing_off
 from tests.faults.promises import Bounds, broken, figures, recovery
 from tests.faults.repertoire import GONE, REPERTOIRE, heal
 from tests.faults.schedule import Turn, turns
-from tests.faults.stage import HISTORIES, Stage, Trial, stage
 
 BOUNDS = Bounds(recovery=5.0, files=1_500, connections=40)
 CACHE = 1 << 20
@@ -59,29 +59,30 @@ class Run:
     readings: list[Reading] = field(default_factory=list)
 
     async def play(self) -> None:
-        on, trial = self.trial.stage, self.trial
+        harness, trial = self.trial.harness, self.trial
         async with trial.playing(publishing=True):
             watching = asyncio.create_task(self._watch())
             try:
                 await trial.warm()
                 drawn = turns(self.seed, {name: fault.holds for name, fault in REPERTOIRE.items()})
                 while trial.load.now < self.seconds:
-                    await self._turn(on, next(drawn))
+                    await self._turn(harness, next(drawn))
             finally:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
 
-    async def _turn(self, on: Stage, turn: Turn) -> None:
+    async def _turn(self, harness: FaultHarness, turn: Turn) -> None:
         trial = self.trial
         one = Played(turn, trial.load.now)
         self.played.append(one)
         print(f"{one.began:6.1f} s  turn {turn.number}: {', '.join(turn.faults)}", flush=True)
         try:
             found = await asyncio.gather(
-                *(REPERTOIRE[name].play(on, trial, turn.random(name)) for name in turn.faults), return_exceptions=True
+                *(REPERTOIRE[name].play(harness, trial, turn.random(name)) for name in turn.faults),
+                return_exceptions=True,
             )
         finally:
-            await heal(on, trial, backing_off)
+            await heal(harness, trial, backing_off)
         for error in found:
             if isinstance(error, BaseException) and not isinstance(error, GONE):
                 raise error
@@ -95,7 +96,7 @@ class Run:
         while True:
             calm = not self.played or self.played[-1].calm > 0
             workers = await asyncio.to_thread(lambda: trial.gates[0].workers)
-            if (one := read(trial.load.now, workers, trial.stage.proxy.connections, calm=calm)) is not None:
+            if (one := read(trial.load.now, workers, trial.harness.proxy.connections, calm=calm)) is not None:
                 self.readings.append(one)
             await asyncio.sleep(CALM / 2)
 
@@ -139,8 +140,8 @@ def judged(history: History, played: Sequence[Played], grown: Sequence[Growth]) 
 
 async def run(seed: int, minutes: float) -> dict[str, Any]:
     """Play, judge, and what is told of it."""
-    async with stage(METAGATE_CACHE_BYTES=str(CACHE)) as on:
-        trial = Trial(on, f"random-{seed}", BOUNDS, backing_off, (on.gate,))
+    async with fault_harness(METAGATE_CACHE_BYTES=str(CACHE)) as harness:
+        trial = Trial(harness, f"random-{seed}", BOUNDS, backing_off, (harness.gate,))
         made = Run(seed, minutes * 60, trial)
         began = time.monotonic()
         # Every turn is bounded; this is for what nobody thought of.

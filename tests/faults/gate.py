@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 from tests.faults.wire import Line
+from tests.integration.api.gate_fixture import SECRET
 from tests.integration.api.processes import CODE, free_port
-from tests.integration.api.town import SECRET
 
 
 def through(dsn: str, port: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.faults.history import BROKEN, HUNG, Call, Operation
 from tests.faults.wire import Line, Response
-from tests.integration.api.town import Citizen
+from tests.integration.api.gate_fixture import PrincipalFixture
 
 from legivellum.identity import api_keys
 from metagate_crds.canonical import canonical, digest
@@ -26,8 +26,8 @@ from metagate_crds.packet import SHARED
 MOST_LIVES = 600
 
 
-def client_of(citizen: Citizen) -> str:
-    return f"{citizen.tenant}/{citizen.name}"
+def client_of(principal: PrincipalFixture) -> str:
+    return f"{principal.tenant}/{principal.name}"
 
 
 def backing_off(attempt: int) -> float:
@@ -42,7 +42,7 @@ def at_once(attempt: int) -> float:
 
 @dataclass(slots=True)
 class Life:
-    citizen: Citizen
+    principal: PrincipalFixture
     key: str
     report: Operation
     startup: str | None = None
@@ -54,7 +54,7 @@ class Load:
     """Calls `made` are in the order of their ends."""
 
     line: Line
-    citizens: list[Citizen]
+    principals: list[PrincipalFixture]
     prefix: str
     pause: Callable[[int], float] = backing_off
     keep: bool = True
@@ -96,7 +96,7 @@ class Load:
     def life(self) -> Life:
         number = next(self._number)
         report: Operation = "failed" if number % 7 == 3 else "ready"
-        made = Life(self.citizens[number % len(self.citizens)], f"{self.prefix}-{number}", report)
+        made = Life(self.principals[number % len(self.principals)], f"{self.prefix}-{number}", report)
         self.lives.append(made)
         return made
 
@@ -139,9 +139,9 @@ class Load:
 
     async def _boot(self, life: Life, *, settling: bool) -> Call:
         body = json.dumps({"component_key": life.key}).encode()
-        headers = {**life.citizen.by_key, "Idempotency-Key": life.key}
+        headers = {**life.principal.by_key, "Idempotency-Key": life.key}
         return await self._call(
-            "bootstrap", life.citizen, life.key, "/v1/bootstrap", headers=headers, body=body, settling=settling
+            "bootstrap", life.principal, life.key, "/v1/bootstrap", headers=headers, body=body, settling=settling
         )
 
     async def _report(self, life: Life, *, settling: bool) -> Call:
@@ -150,21 +150,21 @@ class Load:
         path = f"/v1/startup/{life.report}"
         key = life.startup or ""
         return await self._call(
-            life.report, life.citizen, key, path, headers=life.citizen.by_key, body=body, settling=settling
+            life.report, life.principal, key, path, headers=life.principal.by_key, body=body, settling=settling
         )
 
     async def _reads(self) -> None:
-        for citizen in itertools.cycle(self.citizens):
+        for principal in itertools.cycle(self.principals):
             if self.stopping:
                 return
             while self.held:
                 await asyncio.sleep(0.02)
-            await self._call("list", citizen, "", "/v1/startups?limit=20", headers=citizen.by_key)
+            await self._call("list", principal, "", "/v1/startups?limit=20", headers=principal.by_key)
             await asyncio.sleep(0.5)
 
     async def _strangers(self) -> None:
         """A key of nobody, no key, somebody else's name, nonsense: never an answer that somebody may have."""
-        one, other = self.citizens[0], self.citizens[-1]
+        one, other = self.principals[0], self.principals[-1]
         good = b'{"component_key":"stranger"}'
         for key, headers, body in itertools.cycle(
             [
@@ -184,7 +184,7 @@ class Load:
     async def _call(
         self,
         operation: Operation,
-        citizen: Citizen,
+        principal: PrincipalFixture,
         key: str,
         path: str,
         *,
@@ -198,19 +198,19 @@ class Load:
         )
         call = Call(
             operation,
-            client_of(citizen),
+            client_of(principal),
             key,
             start,
             self.now,
             response.status,
-            understood(operation, citizen, response),
+            understood(operation, principal, response),
             settling=settling,
         )
         self.made.append(call)
         return call
 
 
-def understood(operation: Operation, citizen: Citizen, response: Response) -> dict[str, Any]:
+def understood(operation: Operation, principal: PrincipalFixture, response: Response) -> dict[str, Any]:
     """What the checker needs of an answer."""
     if response.status in {HUNG, BROKEN}:
         return dict(response.headers)
@@ -225,13 +225,13 @@ def understood(operation: Operation, citizen: Citizen, response: Response) -> di
             "startups": [item["startup_id"] for item in body["items"]],
         }
     if operation == "bootstrap":
-        return _packet(citizen, body, response)
+        return _packet(principal, body, response)
     return {key: body[key] for key in ("startup_id", "acknowledged_at", "late") if key in body}
 
 
-def _packet(citizen: Citizen, packet: dict[str, Any], response: Response) -> dict[str, Any]:
+def _packet(principal: PrincipalFixture, packet: dict[str, Any], response: Response) -> dict[str, Any]:
     snapshot = packet["snapshot"]
-    same = packet["principal_key"] == citizen.name
+    same = packet["principal_key"] == principal.name
     return {
         "startup_id": packet["startup"]["startup_id"],
         "deadline_at": packet["startup"]["deadline_at"],

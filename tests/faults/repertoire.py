@@ -14,14 +14,14 @@ from random import Random
 
 import asyncpg
 from tests.faults import signals
+from tests.faults.fault_harness import FaultHarness, Trial
 from tests.faults.load import at_once
-from tests.faults.stage import Stage, Trial
 from tests.faults.wire import Line
 
 GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What an injection meets when another one has taken its target away."""
 
-Play = Callable[[Stage, Trial, Random], Awaitable[None]]
+Play = Callable[[FaultHarness, Trial, Random], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,22 @@ class Fault:
     breaks: bool = False
 
 
-async def crash(on: Stage, _trial: Trial, random: Random) -> None:
-    pid = on.postgres.pid
+async def crash(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    pid = harness.postgres.pid
     signals.kill(signals.family(pid))
     await asyncio.to_thread(signals.gone, pid)
     await asyncio.sleep(random.uniform(0, 2))
-    await on.postgres.stop()
-    await on.postgres.start()
+    await harness.postgres.stop()
+    await harness.postgres.start()
 
 
-async def backend_killed(on: Stage, _trial: Trial, random: Random) -> None:
-    signals.kill((await on.backends())[: random.randint(1, 2)])
+async def backend_killed(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    signals.kill((await harness.backends())[: random.randint(1, 2)])
     await asyncio.sleep(1)
 
 
-async def terminated(on: Stage, _trial: Trial, random: Random) -> None:
-    async with on.superuser() as connection:
+async def terminated(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    async with harness.superuser() as connection:
         for _ in range(random.randint(1, 4)):
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'metagate_api'"
@@ -57,77 +57,77 @@ async def terminated(on: Stage, _trial: Trial, random: Random) -> None:
             await asyncio.sleep(random.uniform(0.1, 0.8))
 
 
-async def restart(on: Stage, _trial: Trial, random: Random) -> None:
-    await on.postgres.stop()
+async def restart(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    await harness.postgres.stop()
     await asyncio.sleep(random.uniform(0, 1))
-    await on.postgres.start()
+    await harness.postgres.start()
 
 
-async def frozen(on: Stage, _trial: Trial, random: Random) -> None:
-    with signals.stopped(signals.family(on.postgres.pid)):
+async def frozen(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    with signals.stopped(signals.family(harness.postgres.pid)):
         await asyncio.sleep(random.uniform(0.5, 4))
 
 
-async def backend_frozen(on: Stage, _trial: Trial, random: Random) -> None:
-    pids = (await on.backends())[:1]
+async def backend_frozen(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    pids = (await harness.backends())[:1]
     with signals.stopped(pids):
         await asyncio.sleep(random.uniform(0.5, 3))
     signals.kill(pids, signal.SIGTERM)
 
 
-async def blackhole(on: Stage, _trial: Trial, random: Random) -> None:
-    on.proxy.blackhole = True
+async def blackhole(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    harness.proxy.blackhole = True
     await asyncio.sleep(random.uniform(0.5, 4))
-    on.proxy.blackhole = False
+    harness.proxy.blackhole = False
 
 
-async def resets(on: Stage, _trial: Trial, random: Random) -> None:
+async def resets(harness: FaultHarness, _trial: Trial, random: Random) -> None:
     for _ in range(random.randint(3, 10)):
-        on.proxy.abort()
+        harness.proxy.abort()
         await asyncio.sleep(random.uniform(0.1, 0.4))
 
 
-async def refused(on: Stage, _trial: Trial, random: Random) -> None:
-    await on.proxy.refuse()
+async def refused(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    await harness.proxy.refuse()
     await asyncio.sleep(random.uniform(0.5, 3))
-    await on.proxy.start()
+    await harness.proxy.start()
 
 
-async def latency(on: Stage, _trial: Trial, random: Random) -> None:
+async def latency(harness: FaultHarness, _trial: Trial, random: Random) -> None:
     for _ in range(random.randint(1, 3)):
-        on.proxy.latency = random.choice((5, 25, 50, 100, 250)) / 1_000
+        harness.proxy.latency = random.choice((5, 25, 50, 100, 250)) / 1_000
         await asyncio.sleep(random.uniform(0.5, 1.5))
 
 
-async def unheard(on: Stage, _trial: Trial, random: Random) -> None:
-    on.proxy.cut = random.uniform(0.05, 0.4)
+async def unheard(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    harness.proxy.cut = random.uniform(0.05, 0.4)
     await asyncio.sleep(random.uniform(1, 4))
 
 
-async def drip(on: Stage, _trial: Trial, random: Random) -> None:
-    on.proxy.drip = 0.05
+async def drip(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    harness.proxy.drip = 0.05
     await asyncio.sleep(random.uniform(0.5, 3))
-    on.proxy.drip = 0.0
-    on.proxy.abort()
+    harness.proxy.drip = 0.0
+    harness.proxy.abort()
 
 
-async def read_only(on: Stage, _trial: Trial, random: Random) -> None:
-    async with on.superuser() as connection:
+async def read_only(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    async with harness.superuser() as connection:
         await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await connection.execute("SELECT pg_reload_conf()")
         await asyncio.sleep(random.uniform(0.5, 3))
 
 
-async def table_locked(on: Stage, _trial: Trial, random: Random) -> None:
+async def table_locked(harness: FaultHarness, _trial: Trial, random: Random) -> None:
     table = random.choice(("startup", "idempotency", "binding", "packet"))
-    async with on.superuser() as connection:
+    async with harness.superuser() as connection:
         await connection.execute(f"BEGIN; LOCK TABLE metagate.{table} IN ACCESS EXCLUSIVE MODE")
         await asyncio.sleep(random.uniform(0.5, 3))
         await connection.execute("ROLLBACK")
 
 
-async def rows_locked(on: Stage, _trial: Trial, random: Random) -> None:
-    async with on.superuser() as connection:
+async def rows_locked(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    async with harness.superuser() as connection:
         await connection.execute(
             "BEGIN; SELECT FROM metagate.startup WHERE status = 'OPEN' FOR UPDATE; SELECT FROM metagate.idempotency FOR UPDATE"
         )
@@ -135,8 +135,8 @@ async def rows_locked(on: Stage, _trial: Trial, random: Random) -> None:
         await connection.execute("ROLLBACK")
 
 
-async def slow_inserts(on: Stage, _trial: Trial, random: Random) -> None:
-    async with on.superuser() as connection:
+async def slow_inserts(harness: FaultHarness, _trial: Trial, random: Random) -> None:
+    async with harness.superuser() as connection:
         await connection.execute(
             "CREATE OR REPLACE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS "
             "'BEGIN PERFORM pg_catalog.pg_sleep(0.3); RETURN NEW; END'; "
@@ -146,13 +146,13 @@ async def slow_inserts(on: Stage, _trial: Trial, random: Random) -> None:
         await asyncio.sleep(random.uniform(0.5, 3))
 
 
-async def slots_taken(on: Stage, _trial: Trial, random: Random) -> None:
+async def slots_taken(harness: FaultHarness, _trial: Trial, random: Random) -> None:
     taken: list[asyncpg.Connection] = []
     try:
         with contextlib.suppress(asyncpg.TooManyConnectionsError):
             while True:
-                taken.append(await asyncpg.connect(on.database.publisher, timeout=5))
-        async with on.superuser() as connection:
+                taken.append(await asyncpg.connect(harness.database.publisher, timeout=5))
+        async with harness.superuser() as connection:
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'metagate_api'"
             )
@@ -162,7 +162,7 @@ async def slots_taken(on: Stage, _trial: Trial, random: Random) -> None:
             one.terminate()
 
 
-async def herd(_on: Stage, trial: Trial, random: Random) -> None:
+async def herd(_on: FaultHarness, trial: Trial, random: Random) -> None:
     """Everybody of a few nodes starts at once, each by a fresh connection."""
     side = replace(trial.load, line=Line(*trial.load.line.addresses), keep=False)
     lives = [trial.load.life() for _ in range(random.randint(100, 400))]
@@ -177,15 +177,15 @@ async def herd(_on: Stage, trial: Trial, random: Random) -> None:
     await asyncio.gather(*map(boots, range(len(lives))))
 
 
-async def retry_storm(_on: Stage, trial: Trial, random: Random) -> None:
+async def retry_storm(_on: FaultHarness, trial: Trial, random: Random) -> None:
     trial.load.pause = at_once
     await asyncio.sleep(random.uniform(0.5, 1.5))
 
 
-async def worker_killed(on: Stage, _trial: Trial, _random: Random) -> None:
+async def worker_killed(harness: FaultHarness, _trial: Trial, _random: Random) -> None:
     """The younger one: the older one's memory is what shows after ten minutes whether anything leaks."""
-    on.gate.look()
-    if len(workers := sorted(on.gate.workers, key=lambda one: one.create_time())) > 1:
+    harness.gate.look()
+    if len(workers := sorted(harness.gate.workers, key=lambda one: one.create_time())) > 1:
         signals.kill([workers[-1].pid])
     await asyncio.sleep(1)
 
@@ -214,15 +214,15 @@ REPERTOIRE: dict[str, Fault] = {
 }
 
 
-async def heal(on: Stage, trial: Trial, pause: Callable[[int], float]) -> None:
+async def heal(harness: FaultHarness, trial: Trial, pause: Callable[[int], float]) -> None:
     """As it was: the way is open, the server runs with its own settings, clients are patient."""
-    proxy = on.proxy
+    proxy = harness.proxy
     proxy.latency, proxy.cut, proxy.drip, proxy.blackhole = 0.0, 0.0, 0.0, False
     await proxy.listening()
     trial.load.pause = pause
     for attempt in range(3):
         try:
-            async with asyncio.timeout(10), on.superuser() as connection:
+            async with asyncio.timeout(10), harness.superuser() as connection:
                 await connection.execute("SET default_transaction_read_only = off")
                 await connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
                 await connection.execute("SELECT pg_reload_conf()")
@@ -231,7 +231,7 @@ async def heal(on: Stage, trial: Trial, pause: Callable[[int], float]) -> None:
         except GONE:
             if attempt == 2:
                 raise
-            if not on.postgres.running:
-                await on.postgres.stop()
-                await on.postgres.start()
+            if not harness.postgres.running:
+                await harness.postgres.stop()
+                await harness.postgres.start()
             await asyncio.sleep(0.5)

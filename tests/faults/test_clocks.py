@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import FaultHarness, Trial, fault_harness, known
 from tests.faults.gate import serving, through
-from tests.faults.stage import Stage, Trial, known, stage
 from tests.faults.wire import Line
 
 from metagate_postgres import EmbeddedPostgres
@@ -27,7 +27,7 @@ def faketime() -> str:
 
 @fairly
 @pytest.mark.parametrize("minutes", [10, -10])
-async def test_f25_the_gates_clock_is_wrong(shared: Stage, minutes: int) -> None:
+async def test_f25_the_gates_clock_is_wrong(shared: FaultHarness, minutes: int) -> None:
     """Deadlines and lateness are the database's; tokens that seem expired or not yet made are refused, with a code."""
     dsn = through(shared.database.api, shared.proxy.port)
     wrong = {"LD_PRELOAD": faketime(), "FAKETIME": f"{minutes * 60:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
@@ -38,7 +38,7 @@ async def test_f25_the_gates_clock_is_wrong(shared: Stage, minutes: int) -> None
         async def fault(_trial: Trial) -> None:
             line = Line(gate.address)
             for _ in range(5):
-                token = shared.citizens[0].token(lifetime=300)
+                token = shared.principals[0].token(lifetime=300)
                 headers = {"authorization": f"Bearer {token}"}
                 answer = await line.ask("POST", "/v1/bootstrap", headers=headers, body=b'{"component_key":"token"}')
                 answers.append((answer.status, answer.json().get("code", "")))
@@ -80,19 +80,19 @@ async def test_f26_the_databases_clock_jumps() -> None:
             ]
 
     try:
-        async with stage(kind=Skewed) as on:
+        async with fault_harness(kind=Skewed) as harness:
             seen = []
 
             async def fault(_trial: Trial) -> None:
                 for jump in ("+3600s", "-3600s", "+0s"):
                     clock.write_text(jump)
                     await asyncio.sleep(1)
-                    async with on.superuser() as connection:
+                    async with harness.superuser() as connection:
                         now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float")
                     seen.append(round((now - time.time()) / 3600))
                     await asyncio.sleep(0.5)
 
-            trial = await on.trial("F26", fault)
+            trial = await harness.trial("F26", fault)
             assert seen == [1, -1, 0]
             calls = trial.during()
             share = sum(call.acked for call in calls) / len(calls)

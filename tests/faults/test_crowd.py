@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
 from tests.faults.gate import serving, through
 from tests.faults.history import percentile
 from tests.faults.load import at_once
-from tests.faults.stage import Bounds, Stage, Trial, known
 from tests.faults.wire import Line
 
 pytestmark = [pytest.mark.timeout(170), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
 
 
 @fairly
-async def test_f21_pool_exhausted(shared: Stage) -> None:
+async def test_f21_pool_exhausted(shared: FaultHarness) -> None:
     """500 at once, 8 connections, 50 ms away: what the queue cannot hold is told so at once, all are served in the end."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, METAGATE_QUEUE="32") as gate:
@@ -42,7 +42,7 @@ async def test_f21_pool_exhausted(shared: Stage) -> None:
 
 @fairly
 @pytest.mark.parametrize("size", [2_000, pytest.param(5_000, marks=pytest.mark.slow)])
-async def test_f23_herd(shared: Stage, size: int) -> None:
+async def test_f23_herd(shared: FaultHarness, size: int) -> None:
     """A cluster restarts: everybody boots within 2 s by a fresh connection; all are served, once each, soon."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
@@ -74,7 +74,7 @@ async def test_f23_herd(shared: Stage, size: int) -> None:
 
 
 @fairly
-async def test_f24_retry_storm(shared: Stage) -> None:
+async def test_f24_retry_storm(shared: FaultHarness) -> None:
     """Clients that retry at once while the database is away: when it is back, so is success."""
 
     async def fault(_trial: Trial) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from tests.faults.fairness import fairly
-from tests.faults.stage import Stage, Trial, stage
+from tests.faults.fault_harness import FaultHarness, Trial, fault_harness
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025")]
 
 
 @fairly
-async def test_f18_fsync_fails(shared: Stage) -> None:
+async def test_f18_fsync_fails(shared: FaultHarness) -> None:
     """EIO from the first fdatasync of the gate's backends: the server ends itself and recovers, nothing acked is lost."""
     if (strace := shutil.which("strace")) is None:
         pytest.skip("there is no strace here")
@@ -45,11 +45,13 @@ async def test_f18_fsync_fails(shared: Stage) -> None:
 async def test_f19_disk_full() -> None:
     """Nothing can be written: bootstraps are 503, reads go on, and so does everything once there is room again."""
     with volume(320) as directory:
-        async with stage(directory=directory / "base", settings={"max_wal_size": "64MB", "min_wal_size": "32MB"}) as on:
+        async with fault_harness(
+            directory=directory / "base", settings={"max_wal_size": "64MB", "min_wal_size": "32MB"}
+        ) as harness:
             filling = directory / "filling"
 
             async def fault(_trial: Trial) -> None:
-                async with on.superuser() as connection:
+                async with harness.superuser() as connection:
                     await connection.execute("CHECKPOINT; SELECT pg_switch_wal()")
                     await connection.execute("SELECT txid_current()")
                 await asyncio.to_thread(fill, filling)
@@ -57,7 +59,7 @@ async def test_f19_disk_full() -> None:
                 filling.unlink()
 
             try:
-                trial = await on.trial("F19", fault)
+                trial = await harness.trial("F19", fault)
             finally:
                 filling.unlink(missing_ok=True)
             statuses = {call.status for call in trial.during("bootstrap")}

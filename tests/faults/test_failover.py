@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 from tests.faults import signals
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import SETTINGS, Bounds, FaultHarness, Trial, fault_harness
 from tests.faults.gate import through
 from tests.faults.proxy import Proxy
-from tests.faults.stage import SETTINGS, Bounds, Stage, Trial, stage
 from tests.integration.api.processes import free_port
 
 from metagate_postgres import EmbeddedPostgres
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(150), pytest.mark.invariant("INV-016", "INV-02
 
 
 @fairly
-async def test_f13_read_only(shared: Stage) -> None:
+async def test_f13_read_only(shared: FaultHarness) -> None:
     """What becomes a replica refuses to write for 3 s: 503, and no packet without its receipt."""
 
     async def fault(_trial: Trial) -> None:
@@ -45,22 +45,22 @@ async def test_f13_read_only(shared: Stage) -> None:
 @fairly
 async def test_f13_synchronous_standby_promoted() -> None:
     """The primary is killed under load, its synchronous standby promoted: nothing acknowledged is lost."""
-    async with stage() as on, standby(on, synchronous=True) as (other, _between):
-        trial = await on.trial("F13", lambda _trial: fail_over(on, other))
+    async with fault_harness() as harness, standby(harness, synchronous=True) as (other, _between):
+        trial = await harness.trial("F13", lambda _trial: fail_over(harness, other))
         assert trial.figures.lost == 0
 
 
 @fairly
 async def test_f14_asynchronous_standby_promoted() -> None:
     """A standby that lags is promoted: the tail it never got is lost, and counted; everything else holds."""
-    async with stage() as on, standby(on, synchronous=False) as (other, between):
+    async with fault_harness() as harness, standby(harness, synchronous=False) as (other, between):
 
         async def fault(_trial: Trial) -> None:
             between.blackhole = True
             await asyncio.sleep(1)
-            await fail_over(on, other)
+            await fail_over(harness, other)
 
-        trial = await on.trial("F14", fault, bounds=Bounds(lost=True), publishing=False)
+        trial = await harness.trial("F14", fault, bounds=Bounds(lost=True), publishing=False)
         trial.tell(lost=0, lost_tail=trial.figures.lost)
         began = trial.fault_began
         gone = {session.startup_id for session in trial.history.stored}
@@ -70,12 +70,12 @@ async def test_f14_asynchronous_standby_promoted() -> None:
 
 
 @asynccontextmanager
-async def standby(on: Stage, *, synchronous: bool) -> AsyncIterator[tuple[EmbeddedPostgres, Proxy]]:
-    """A streaming standby of the stage's server, and the proxy through which it streams."""
-    primary = on.postgres.embedded
+async def standby(harness: FaultHarness, *, synchronous: bool) -> AsyncIterator[tuple[EmbeddedPostgres, Proxy]]:
+    """A streaming standby of the harness's server, and the proxy through which it streams."""
+    primary = harness.postgres.embedded
     hba = primary.directory / "pgdata" / "pg_hba.conf"
     hba.write_text(hba.read_text() + "host replication all 127.0.0.1/32 scram-sha-256\n")
-    async with on.superuser() as connection:
+    async with harness.superuser() as connection:
         await connection.execute("SELECT pg_reload_conf()")
     directory = Path(tempfile.mkdtemp(prefix="metagate-standby-"))
     directory.chmod(0o755)
@@ -86,7 +86,7 @@ async def standby(on: Stage, *, synchronous: bool) -> AsyncIterator[tuple[Embedd
         other = EmbeddedPostgres(directory, port=free_port(), settings={**SETTINGS, "primary_conninfo": source})
         await asyncio.to_thread(other.start)
         try:
-            await _streaming(on, synchronous=synchronous)
+            await _streaming(harness, synchronous=synchronous)
             yield other, between
         finally:
             await asyncio.to_thread(other.stop)
@@ -106,8 +106,8 @@ def _copy(primary: EmbeddedPostgres, source: str, directory: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-async def _streaming(on: Stage, *, synchronous: bool) -> None:
-    async with on.superuser() as connection:
+async def _streaming(harness: FaultHarness, *, synchronous: bool) -> None:
+    async with harness.superuser() as connection:
         if synchronous:
             await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             await connection.execute("SELECT pg_reload_conf()")
@@ -119,9 +119,9 @@ async def _streaming(on: Stage, *, synchronous: bool) -> None:
     raise AssertionError("the standby does not stream")
 
 
-async def fail_over(on: Stage, other: EmbeddedPostgres) -> None:
+async def fail_over(harness: FaultHarness, other: EmbeddedPostgres) -> None:
     """kill -9 of the primary, promote, and lead everybody to the new one."""
-    pid = on.postgres.pid
+    pid = harness.postgres.pid
     signals.kill(signals.family(pid))
     await asyncio.to_thread(signals.gone, pid)
     connection = await asyncpg.connect(other.dsn("postgres", database="postgres", tcp=True))
@@ -130,10 +130,10 @@ async def fail_over(on: Stage, other: EmbeddedPostgres) -> None:
     finally:
         await connection.close()
     moved = {
-        field.name: through(getattr(on.database, field.name), other.port)
-        for field in fields(on.database)
+        field.name: through(getattr(harness.database, field.name), other.port)
+        for field in fields(harness.database)
         if field.name != "name"
     }
-    on.database = replace(on.database, **moved)
-    on.proxy.target = ("127.0.0.1", other.port)
-    on.proxy.abort()
+    harness.database = replace(harness.database, **moved)
+    harness.proxy.target = ("127.0.0.1", other.port)
+    harness.proxy.abort()

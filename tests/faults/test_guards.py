@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from tests.faults import results
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import FaultHarness, Trial
 from tests.faults.history import History
 from tests.faults.promises import mixed
-from tests.faults.stage import Stage, Trial
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016")]
 
@@ -24,7 +24,7 @@ def beside(row: str) -> Iterator[None]:
 
 
 @fairly
-async def test_a_commit_that_fails_is_not_acknowledged(shared: Stage) -> None:
+async def test_a_commit_that_fails_is_not_acknowledged(shared: FaultHarness) -> None:
     """The statement succeeds and its commit does not: who answers before the commit has promised what is not stored."""
 
     async def fault(_trial: Trial) -> None:
@@ -47,7 +47,7 @@ async def test_a_commit_that_fails_is_not_acknowledged(shared: Stage) -> None:
 
 @pytest.mark.slow
 @fairly
-async def test_many_editions_and_no_mix(shared: Stage) -> None:
+async def test_many_editions_and_no_mix(shared: FaultHarness) -> None:
     """Editions published as fast as they can be, over a slow line: each packet, its digest and its session are of one."""
 
     async def fault(_trial: Trial) -> None:

@@ -17,10 +17,17 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import HISTORIES, Bounds, FaultHarness, Trial, fault_harness
 from tests.faults.history import percentile
-from tests.faults.stage import HISTORIES, Bounds, Stage, Trial, stage
 from tests.integration.memorygate.conftest import LedgerDatabase, rows
-from tests.integration.memorygate.town import Citizen, Process, free_port, ledger_process, ready, relay_process
+from tests.integration.memorygate.ledger_fixture import (
+    LedgerPrincipal,
+    Process,
+    free_port,
+    ledger_process,
+    ready,
+    relay_process,
+)
 from tests.integration.store.worlds import Somebody, publish
 
 from memorygate.schema import AUDITOR, WRITER, migrate_ledger
@@ -38,9 +45,9 @@ Crowd = Callable[[int], Awaitable[None]]
 
 @dataclass(slots=True)
 class Mirroring:
-    """A stage whose gate mirrors, the ledger in the same PostgreSQL, and the two processes between them."""
+    """A harness whose gate mirrors, the ledger in the same PostgreSQL, and the two processes between them."""
 
-    stage: Stage
+    harness: FaultHarness
     database: LedgerDatabase
     url: str
     ledger: Process
@@ -89,20 +96,20 @@ async def mirroring(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = tmp_path_factory.mktemp("ledger")
-    async with stage(METAGATE_LEDGER_URL=url) as on:
-        await migrate_ledger(on.database.owner, passwords={WRITER: PASSWORD, AUDITOR: PASSWORD})
-        place = on.database.owner.partition("@")[2]
+    async with fault_harness(METAGATE_LEDGER_URL=url) as harness:
+        await migrate_ledger(harness.database.owner, passwords={WRITER: PASSWORD, AUDITOR: PASSWORD})
+        place = harness.database.owner.partition("@")[2]
         database = LedgerDatabase(
-            on.database,
+            harness.database,
             f"postgresql://{WRITER}:{PASSWORD}@{place}",
             f"postgresql://{AUDITOR}:{PASSWORD}@{place}",
         )
-        witness = Citizen(uuid4(), "metagate", "service", rights=("witness",))
-        await declare(on, witness)
+        witness = LedgerPrincipal(uuid4(), "metagate", "service", rights=("witness",))
+        await declare(harness, witness)
         key = folder / "key"
         key.write_text(witness.key)
         made = Mirroring(
-            on,
+            harness,
             database,
             url,
             ledger_process(database, port, folder / "ledger.log"),
@@ -116,8 +123,8 @@ async def mirroring(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[M
             await made.ledger.kill()
 
 
-async def declare(on: Stage, witness: Citizen) -> None:
-    publisher = await Publisher.open(on.database.publisher)
+async def declare(harness: FaultHarness, witness: LedgerPrincipal) -> None:
+    publisher = await Publisher.open(harness.database.publisher)
     try:
         await publisher.load()
         created = datetime.now(UTC) - timedelta(days=1)
@@ -176,7 +183,7 @@ async def test_l1_ledger_down(mirroring: Mirroring, say: Say, seconds: int) -> N
         waited = await mirroring.waiting()
         await mirroring.ledger.start()
 
-    trial = await mirroring.stage.trial("L1", fault, bounds=Bounds())
+    trial = await mirroring.harness.trial("L1", fault, bounds=Bounds())
     await ready(mirroring.url)
     took = await mirroring.caught_up()
     assert waited > 10 * seconds
@@ -210,7 +217,7 @@ async def test_l2_killed_at_random(mirroring: Mirroring, say: Say) -> None:
             for process in killed:
                 await process.start()
 
-    trial = await mirroring.stage.trial("L2", fault, bounds=Bounds())
+    trial = await mirroring.harness.trial("L2", fault, bounds=Bounds())
     await ready(mirroring.url)
     took = await mirroring.caught_up()
     figures = boots(trial)
@@ -225,8 +232,8 @@ async def test_l2_killed_at_random(mirroring: Mirroring, say: Say) -> None:
 async def crowd(mirroring: Mirroring) -> AsyncIterator[Crowd]:
     """Boots and reports many at once, the way the gate does, without the sockets."""
     who = Somebody(uuid4(), "crowd")
-    await publish(mirroring.stage.database.publisher, who)
-    reader = await Reader.connect(mirroring.stage.database.api, size=2, acquire_timeout=10, query_timeout=10)
+    await publish(mirroring.harness.database.publisher, who)
+    reader = await Reader.connect(mirroring.harness.database.api, size=2, acquire_timeout=10, query_timeout=10)
 
     async def boot(count: int) -> None:
         for at in range(0, count, 200):
@@ -260,7 +267,7 @@ async def test_l3_a_long_outbox(mirroring: Mirroring, crowd: Crowd, say: Say, re
         took = time.monotonic() - began
         await asyncio.sleep(max(0.0, 1.0 - took))
 
-    trial = await mirroring.stage.trial("L3", fault, bounds=Bounds())
+    trial = await mirroring.harness.trial("L3", fault, bounds=Bounds())
     await mirroring.caught_up()
     figures = boots(trial)
     say(

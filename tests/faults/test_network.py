@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from tests.faults import results
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import FaultHarness, Trial, known
 from tests.faults.gate import serving, through
 from tests.faults.history import percentile
-from tests.faults.stage import Stage, Trial, known
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
 
@@ -16,7 +16,7 @@ LONGER = [3, pytest.param(10, marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize("seconds", LONGER)
 @fairly
-async def test_f07_blackhole(shared: Stage, seconds: int) -> None:
+async def test_f07_blackhole(shared: FaultHarness, seconds: int) -> None:
     """Nothing passes and nothing is closed: every answer by the deadline, 503."""
 
     async def fault(_trial: Trial) -> None:
@@ -30,7 +30,7 @@ async def test_f07_blackhole(shared: Stage, seconds: int) -> None:
 
 
 @pytest.mark.slow
-async def test_f07_would_notice_late_answers(shared: Stage) -> None:
+async def test_f07_would_notice_late_answers(shared: FaultHarness) -> None:
     """The proof of the proof: a gate that may take four times as long breaks the promise about time in the black hole."""
     async with serving(through(shared.database.api, shared.proxy.port), METAGATE_DEADLINE_MS="2000") as gate:
         await known(shared, gate)
@@ -48,7 +48,7 @@ async def test_f07_would_notice_late_answers(shared: Stage) -> None:
 
 
 @fairly
-async def test_f08_reset_storm(shared: Stage) -> None:
+async def test_f08_reset_storm(shared: FaultHarness) -> None:
     """Every connection is reset every 300 ms: errors, no leak, and on."""
 
     async def fault(_trial: Trial) -> None:
@@ -60,7 +60,7 @@ async def test_f08_reset_storm(shared: Stage) -> None:
 
 
 @fairly
-async def test_f09_refused(shared: Stage) -> None:
+async def test_f09_refused(shared: FaultHarness) -> None:
     """Nobody listens: the refusal is as quick as the kernel's."""
 
     async def fault(_trial: Trial) -> None:
@@ -76,7 +76,7 @@ async def test_f09_refused(shared: Stage) -> None:
 
 @pytest.mark.parametrize("publishing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quiet", "publishing"])
 @fairly
-async def test_f10_latency_in_steps(shared: Stage, *, publishing: bool) -> None:
+async def test_f10_latency_in_steps(shared: FaultHarness, *, publishing: bool) -> None:
     """The way gets longer: all succeed while one round trip fits the query's time, none beyond, and on by itself.
 
     While everybody's packet changes twice a second, nearly every bootstrap is told a packet that it has to check before
@@ -106,7 +106,7 @@ async def test_f10_latency_in_steps(shared: Stage, *, publishing: bool) -> None:
 
 
 @fairly
-async def test_f11_committed_and_not_heard(shared: Stage) -> None:
+async def test_f11_committed_and_not_heard(shared: FaultHarness) -> None:
     """A fifth of the replies is lost after the commit: the retry is given the same session, and says so."""
 
     async def fault(_trial: Trial) -> None:
@@ -122,7 +122,7 @@ async def test_f11_committed_and_not_heard(shared: Stage) -> None:
 
 
 @fairly
-async def test_f12_slow_drip(shared: Stage) -> None:
+async def test_f12_slow_drip(shared: FaultHarness) -> None:
     """A byte every 50 ms: nothing waits for the end of it."""
 
     async def fault(_trial: Trial) -> None:

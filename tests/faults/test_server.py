@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from tests.faults import results, signals
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import FaultHarness, Trial, fault_harness
 from tests.faults.history import percentile
-from tests.faults.stage import Stage, Trial, stage
 
 from legivellum.postgres import migrations
 from legivellum.postgres.migrations import Migration
@@ -22,7 +22,7 @@ LONGER = [3, pytest.param(10, marks=pytest.mark.slow)]
 
 
 @fairly
-async def test_f01_database_crash(shared: Stage) -> None:
+async def test_f01_database_crash(shared: FaultHarness) -> None:
     """kill -9 of the server and all its children, back after 3 s: 503 meanwhile, nothing acknowledged is lost."""
 
     async def fault(_trial: Trial) -> None:
@@ -41,8 +41,8 @@ async def test_f01_database_crash(shared: Stage) -> None:
 @pytest.mark.slow
 async def test_f01_would_notice_a_commit_that_is_not_durable() -> None:
     """The proof of the proof: with `synchronous_commit` off for the gate's role the same crash loses what was acked."""
-    async with stage() as on:
-        async with on.superuser() as connection:
+    async with fault_harness() as harness:
+        async with harness.superuser() as connection:
             await connection.execute("ALTER ROLE metagate_api SET synchronous_commit = off")
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'metagate_api'"
@@ -51,20 +51,20 @@ async def test_f01_would_notice_a_commit_that_is_not_durable() -> None:
 
             async def fault(_trial: Trial) -> None:
                 await asyncio.sleep(1)
-                signals.kill(signals.family(on.postgres.pid))
-                await on.postgres.stop()
-                await on.postgres.start()
+                signals.kill(signals.family(harness.postgres.pid))
+                await harness.postgres.stop()
+                await harness.postgres.start()
 
             with pytest.raises(AssertionError, match="I1"):
-                await on.trial("F01-not-durable", fault, publishing=False)
+                await harness.trial("F01-not-durable", fault, publishing=False)
         finally:
             results.FOUND.pop("F01-not-durable", None)
-            async with on.superuser() as connection:
+            async with harness.superuser() as connection:
                 await connection.execute("ALTER ROLE metagate_api SET synchronous_commit = on")
 
 
 @fairly
-async def test_f02_one_backend_killed(shared: Stage) -> None:
+async def test_f02_one_backend_killed(shared: FaultHarness) -> None:
     """kill -9 of one backend makes the server restart all of them: a burst of 503, and on."""
 
     async def fault(_trial: Trial) -> None:
@@ -75,7 +75,7 @@ async def test_f02_one_backend_killed(shared: Stage) -> None:
 
 @pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
 @fairly
-async def test_f03_connections_terminated(shared: Stage, times: int) -> None:
+async def test_f03_connections_terminated(shared: FaultHarness, times: int) -> None:
     """All of the gate's connections are ended every second: at most one error for each of them."""
     ended = 0
 
@@ -95,7 +95,7 @@ async def test_f03_connections_terminated(shared: Stage, times: int) -> None:
 
 
 @fairly
-async def test_f04_planned_restart(shared: Stage) -> None:
+async def test_f04_planned_restart(shared: FaultHarness) -> None:
     """SIGINT and start: 503 while it is away."""
 
     async def fault(_trial: Trial) -> None:
@@ -107,7 +107,7 @@ async def test_f04_planned_restart(shared: Stage) -> None:
 
 @pytest.mark.parametrize("seconds", LONGER)
 @fairly
-async def test_f05_database_frozen(shared: Stage, seconds: int) -> None:
+async def test_f05_database_frozen(shared: FaultHarness, seconds: int) -> None:
     """The server and its backends are stopped dead: everything is answered in time, memory stays flat."""
 
     async def fault(_trial: Trial) -> None:
@@ -121,7 +121,7 @@ async def test_f05_database_frozen(shared: Stage, seconds: int) -> None:
 
 
 @fairly
-async def test_f06_one_backend_frozen(shared: Stage) -> None:
+async def test_f06_one_backend_frozen(shared: FaultHarness) -> None:
     """One idle backend is stopped: what it should have carried is late once, and its place in the pool is filled."""
 
     async def fault(_trial: Trial) -> None:
@@ -139,7 +139,7 @@ async def test_f06_one_backend_frozen(shared: Stage) -> None:
 
 
 @fairly
-async def test_f15_lock_on_the_sessions_table(shared: Stage) -> None:
+async def test_f15_lock_on_the_sessions_table(shared: FaultHarness) -> None:
     """Somebody holds the table for 3 s: bootstraps are 503 in time, and on."""
 
     async def fault(_trial: Trial) -> None:
@@ -154,7 +154,7 @@ async def test_f15_lock_on_the_sessions_table(shared: Stage) -> None:
 
 
 @fairly
-async def test_f16_lock_on_one_session(shared: Stage) -> None:
+async def test_f16_lock_on_one_session(shared: FaultHarness) -> None:
     """Somebody holds one session's row: only its report is refused, everybody else is answered as always."""
     held: list[int] = []
     others: set[str] = set()
@@ -183,7 +183,7 @@ async def test_f16_lock_on_one_session(shared: Stage) -> None:
 
 
 @fairly
-async def test_f17_slow_database(shared: Stage) -> None:
+async def test_f17_slow_database(shared: FaultHarness) -> None:
     """Each insert takes 300 ms longer: what does not fit is 503; sessions that nobody heard of are found by a retry."""
 
     async def fault(_trial: Trial) -> None:
@@ -202,7 +202,7 @@ async def test_f17_slow_database(shared: Stage) -> None:
 
 
 @fairly
-async def test_f20_no_connection_to_be_had(shared: Stage) -> None:
+async def test_f20_no_connection_to_be_had(shared: FaultHarness) -> None:
     """All slots are taken: the pool goes on with what it has; robbed of that it refuses quickly, and comes back."""
     taken: list[asyncpg.Connection] = []
     robbed = 0.0
@@ -239,7 +239,7 @@ async def test_f20_no_connection_to_be_had(shared: Stage) -> None:
 
 
 @fairly
-async def test_f22_migration_behind_an_open_transaction(shared: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f22_migration_behind_an_open_transaction(shared: FaultHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that must wait for somebody's transaction lets requests pass between its short tries."""
     columns = "ALTER TABLE metagate.startup ADD COLUMN f22 text; ALTER TABLE metagate.startup DROP COLUMN f22"
     later = Migration(9000, "9000_f22", columns)

@@ -7,11 +7,11 @@ import time
 import pytest
 from tests.faults import signals
 from tests.faults.fairness import fairly
+from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
 from tests.faults.gate import ready, serving, through
 from tests.faults.history import HUNG
-from tests.faults.stage import Bounds, Stage, Trial, known
 from tests.faults.wire import Line
-from tests.integration.api.town import SHARED_SECRET
+from tests.integration.api.gate_fixture import SHARED_SECRET
 
 pytestmark = [pytest.mark.timeout(170), pytest.mark.invariant("INV-016", "INV-025")]
 
@@ -19,7 +19,7 @@ LEEWAY = 30
 
 
 @fairly
-async def test_f35_worker_killed(shared: Stage) -> None:
+async def test_f35_worker_killed(shared: FaultHarness) -> None:
     """kill -9 of a worker: its connections break, the other one answers, nothing acknowledged is lost; it is replaced."""
 
     async def fault(_trial: Trial) -> None:
@@ -33,7 +33,7 @@ async def test_f35_worker_killed(shared: Stage) -> None:
 
 
 @fairly
-async def test_f35_every_worker_killed(shared: Stage) -> None:
+async def test_f35_every_worker_killed(shared: FaultHarness) -> None:
     """kill -9 of all workers at once: nobody answers until they are replaced, by themselves; nothing acknowledged is lost."""
 
     async def fault(_trial: Trial) -> None:
@@ -56,7 +56,7 @@ async def test_f35_every_worker_killed(shared: Stage) -> None:
 
 
 @fairly
-async def test_f35_rolling(shared: Stage) -> None:
+async def test_f35_rolling(shared: FaultHarness) -> None:
     """SIGTERM of one of two replicas: what it took it answers, the clients go on at the other."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
@@ -76,9 +76,9 @@ async def test_f35_rolling(shared: Stage) -> None:
 
 @fairly
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
-async def test_f36_everything_paused(shared: Stage, seconds: int) -> None:
+async def test_f36_everything_paused(shared: FaultHarness, seconds: int) -> None:
     """Gate, database and clients stand still and go on: no manual step, and a token that expired meanwhile is told so."""
-    who = shared.citizens[0]
+    who = shared.principals[0]
     lifetime = 300
     token = SHARED_SECRET.mint(who.subject, now=time.time() - lifetime - LEEWAY + 12, lifetime=lifetime)
     until = time.time() + 13

@@ -19,23 +19,23 @@ from metagate_operator.source import Event, Gone, NamespaceGone, NamespacePut, P
 hush()
 
 
-class Ear:
+class EventRecorder:
     """Hears the events of a source, and waits for those a test expects."""
 
     def __init__(self, source: ClusterSource) -> None:
         self.source = source
-        self.heard: list[Event] = []
+        self.events: list[Event] = []
         self._more = asyncio.Event()
 
-    async def listen(self) -> None:
+    async def record(self) -> None:
         async for event in self.source.events():
-            self.heard.append(event)
+            self.events.append(event)
             self._more.set()
 
     async def until(self, wanted, *, seconds: float = 10) -> Event:
         async with asyncio.timeout(seconds):
             while True:
-                for event in self.heard:
+                for event in self.events:
                     if wanted(event):
                         return event
                 self._more.clear()
@@ -44,21 +44,21 @@ class Ear:
     async def quiet(self) -> None:
         """kopf has told what it listed at first, and the source has compared it with its own listing."""
         await asyncio.sleep(2.5)
-        assert not self.heard
+        assert not self.events
 
 
 @asynccontextmanager
-async def listening(api: FakeApiServer, directory: Path, **options) -> AsyncIterator[Ear]:
+async def listening(api: FakeApiServer, directory: Path, **options) -> AsyncIterator[EventRecorder]:
     kubernetes = await Kubernetes.connect(api.kubeconfig(directory))
-    ear = Ear(ClusterSource(kubernetes, Sights(), **options))
-    task = asyncio.create_task(ear.listen())
-    await ear.source.listing()
+    recorder = EventRecorder(ClusterSource(kubernetes, Sights(), **options))
+    task = asyncio.create_task(recorder.record())
+    await recorder.source.listing()
     try:
         expected = 7 - (1 if options.get("namespaces") else 0) if not options.get("issuers") else 5
         async with asyncio.timeout(10):
             while api.watching < expected:
                 await asyncio.sleep(0.02)
-        yield ear
+        yield recorder
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -115,10 +115,10 @@ async def test_a_listing_that_fails_anywhere_is_no_listing(api: FakeApiServer, t
 
 async def test_a_change_is_told_once(api: FakeApiServer, tmp_path: Path) -> None:
     """A new object, a new generation and a deletion are each one event; a status write is none."""
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         api.put("Principal", "team-a", "indexer", {"type": "component"})
-        put = await ear.until(lambda event: isinstance(event, Put))
+        put = await recorder.until(lambda event: isinstance(event, Put))
         assert isinstance(put, Put)
         assert put.object.key == ObjectKey("Principal", "team-a", "indexer")
         assert put.object.spec == {"type": "component"}
@@ -131,23 +131,23 @@ async def test_a_change_is_told_once(api: FakeApiServer, tmp_path: Path) -> None
         }
         api.replay("Manifest", manifest)
         api.put("Principal", "team-a", "indexer", {"type": "worker"})
-        await ear.until(lambda event: isinstance(event, Put) and event.object.generation == 2)
+        await recorder.until(lambda event: isinstance(event, Put) and event.object.generation == 2)
         api.delete("Principal", "team-a", "indexer")
-        gone = await ear.until(lambda event: isinstance(event, Gone))
+        gone = await recorder.until(lambda event: isinstance(event, Gone))
         assert gone == Gone(put.object.key, put.object.uid)
-        assert len(ear.heard) == 3
+        assert len(recorder.events) == 3
 
 
 async def test_namespaces_come_and_go(api: FakeApiServer, tmp_path: Path) -> None:
     """A namespace that is created, deleted and created again is told with its uid each time."""
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         first = api.namespace("team-b")["metadata"]["uid"]
-        await ear.until(lambda event: isinstance(event, NamespacePut) and event.namespace.uid == first)
+        await recorder.until(lambda event: isinstance(event, NamespacePut) and event.namespace.uid == first)
         api.delete("Namespace", "", "team-b")
-        assert await ear.until(lambda event: isinstance(event, NamespaceGone)) == NamespaceGone("team-b", first)
+        assert await recorder.until(lambda event: isinstance(event, NamespaceGone)) == NamespaceGone("team-b", first)
         second = api.namespace("team-b")["metadata"]["uid"]
-        await ear.until(lambda event: isinstance(event, NamespacePut) and event.namespace.uid == second)
+        await recorder.until(lambda event: isinstance(event, NamespacePut) and event.namespace.uid == second)
 
 
 async def test_what_goes_between_the_listing_and_the_watch_is_missed_by_neither(
@@ -155,14 +155,14 @@ async def test_what_goes_between_the_listing_and_the_watch_is_missed_by_neither(
 ) -> None:
     """An object that the listing showed and kopf's first listing does not: the source asks to be listed again."""
     kubernetes = await Kubernetes.connect(api.kubeconfig(tmp_path))
-    ear = Ear(ClusterSource(kubernetes, Sights()))
-    await ear.source.listing()
+    recorder = EventRecorder(ClusterSource(kubernetes, Sights()))
+    await recorder.source.listing()
     api.put("Manifest", "team-a", "other", {"version": 1})
     api.delete("Manifest", "team-a", "prod")
-    task = asyncio.create_task(ear.listen())
+    task = asyncio.create_task(recorder.record())
     try:
-        await ear.until(lambda event: isinstance(event, Relist))
-        await ear.until(lambda event: isinstance(event, Put) and event.object.key.name == "other")
+        await recorder.until(lambda event: isinstance(event, Relist))
+        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "other")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -174,13 +174,13 @@ async def test_f30_gone_in_the_middle_of_a_watch_asks_for_a_listing(api: FakeApi
     tells no deletion.
     """
     api.put("Profile", "team-a", "worker", {})
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         api.delete("Profile", "team-a", "worker", quietly=True)
         api.gone()
-        await ear.until(lambda event: isinstance(event, Relist))
-        assert not [event for event in ear.heard if isinstance(event, Gone | Put)]
-        assert {each.key.kind for each in (await ear.source.listing()).objects} == {"Manifest"}
+        await recorder.until(lambda event: isinstance(event, Relist))
+        assert not [event for event in recorder.events if isinstance(event, Gone | Put)]
+        assert {each.key.kind for each in (await recorder.source.listing()).objects} == {"Manifest"}
 
 
 async def test_f32_old_news_is_no_news(api: FakeApiServer, tmp_path: Path) -> None:
@@ -189,64 +189,64 @@ async def test_f32_old_news_is_no_news(api: FakeApiServer, tmp_path: Path) -> No
     api.delete("Profile", "team-a", "worker")
     first = api.put("Profile", "team-a", "worker", {"capabilities": {"a": 1}})
     api.put("Profile", "team-a", "worker", {"capabilities": {"a": 2}})
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         api.replay("Profile", first)
         api.replay("Profile", first, "DELETED")
         api.replay(
             "Profile", {**old, "metadata": {**old["metadata"], "resourceVersion": str(api.version + 1)}}, "DELETED"
         )
         api.put("Profile", "team-a", "worker", {"capabilities": {"a": 3}})
-        put = await ear.until(lambda event: isinstance(event, Put))
+        put = await recorder.until(lambda event: isinstance(event, Put))
         assert isinstance(put, Put)
         assert put.object.spec == {"capabilities": {"a": 3}}
-        assert [event for event in ear.heard if not isinstance(event, Relist)] == [put]
+        assert [event for event in recorder.events if not isinstance(event, Relist)] == [put]
 
 
 async def test_f29_a_silent_watch_is_given_up(api: FakeApiServer, tmp_path: Path) -> None:
     """A watch that stays open and says nothing is closed after the inactivity timeout, and the next one tells what was
     missed.
     """
-    async with listening(api, tmp_path, inactivity_timeout=1.0) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path, inactivity_timeout=1.0) as recorder:
+        await recorder.quiet()
         api.silent = True
         api.put("Profile", "team-a", "unheard", {})
         await asyncio.sleep(0.3)
-        assert not ear.heard
+        assert not recorder.events
         api.silent = False
-        await ear.until(lambda event: isinstance(event, Put) and event.object.key.name == "unheard")
+        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "unheard")
 
 
 async def test_the_bell_rings_again_after_the_server_was_away(api: FakeApiServer, tmp_path: Path) -> None:
     """Connections refused for a while, then changes are told again without a restart of the process."""
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         api.down = True
         api.hang_up()
         with pytest.raises(SourceUnavailable):
-            await ear.source.listing()
+            await recorder.source.listing()
         await asyncio.sleep(1.0)
         api.down = False
-        await ear.source.listing()
+        await recorder.source.listing()
         api.put("Profile", "team-a", "later", {})
-        await ear.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
+        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
 
 
 async def test_a_kind_that_vanished_is_watched_again_when_it_is_back(api: FakeApiServer, tmp_path: Path) -> None:
     """Without its CRD a kind makes every listing unavailable; once it is back, so are its events."""
-    async with listening(api, tmp_path) as ear:
-        await ear.quiet()
+    async with listening(api, tmp_path) as recorder:
+        await recorder.quiet()
         api.vanished.add("profiles")
         api.hang_up()
         with pytest.raises(SourceUnavailable):
-            await ear.source.listing()
+            await recorder.source.listing()
         await asyncio.sleep(1.0)
         api.vanished.clear()
-        await ear.source.listing()
-        await ear.until(lambda event: isinstance(event, Relist), seconds=20)
+        await recorder.source.listing()
+        await recorder.until(lambda event: isinstance(event, Relist), seconds=20)
         await asyncio.sleep(1.0)
         api.put("Profile", "team-a", "later", {})
-        await ear.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
+        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
 
 
 async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: Path) -> None:
@@ -258,18 +258,18 @@ async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: 
     (issuers / "idp.yaml").write_text(
         "apiVersion: metagate.legivellum.io/v1alpha1\nkind: TokenIssuer\nmetadata: {name: idp}\nspec: {issuer: https://idp.example.com}\n"
     )
-    async with listening(api, tmp_path, namespaces=["team-a"], issuers=issuers) as ear:
-        listing = await ear.source.listing()
+    async with listening(api, tmp_path, namespaces=["team-a"], issuers=issuers) as recorder:
+        listing = await recorder.source.listing()
         assert [each.name for each in listing.namespaces] == ["team-a"]
         assert {each.key for each in listing.objects} == {
             ObjectKey("Manifest", "team-a", "prod"),
             ObjectKey("TokenIssuer", "", "idp"),
         }
-        await ear.quiet()
+        await recorder.quiet()
         api.put("Manifest", "team-b", "other", {"version": 2})
         api.put("Manifest", "team-a", "prod", {"version": 2})
-        await ear.until(lambda event: isinstance(event, Put))
-        assert [event.object.key.namespace for event in ear.heard if isinstance(event, Put)] == ["team-a"]
+        await recorder.until(lambda event: isinstance(event, Put))
+        assert [event.object.key.namespace for event in recorder.events if isinstance(event, Put)] == ["team-a"]
     assert "list tokenissuers" not in api.requests
     assert "list namespaces" not in api.requests
     assert set(KINDS) == {"TokenIssuer", "Principal", "Profile", "Manifest", "PrincipalBinding", "PolicyProfile"}

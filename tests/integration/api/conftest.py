@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from tests.databases import Database, Server
+from tests.integration.api.gate_fixture import GateFixture, gate_fixture, settings_for
 from tests.integration.api.processes import process
-from tests.integration.api.town import Town, settings_for, town_of
 
 from metagate_store.publisher import Publisher
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def town(database: Database) -> AsyncIterator[Town]:
-    async with town_of(database) as made:
+async def gate(database: Database) -> AsyncIterator[GateFixture]:
+    async with gate_fixture(database) as made:
         yield made
 
 
@@ -34,14 +34,14 @@ async def socket_guard() -> list[tuple[str, object]]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def town_sync(postgres: Server) -> AsyncIterator[tuple[str, int, dict[str, str], str]]:
+async def gate_process(postgres: Server) -> AsyncIterator[tuple[str, int, dict[str, str], str]]:
     """A gate in a process of its own, for tests that are not coroutines: host, port, a principal's headers, a session."""
     database = await postgres.make()
     publisher = await Publisher.open(database.publisher)
     await publisher.load()
     with process(database) as (host, port):
-        made = Town(f"http://{host}:{port}", database, publisher, settings_for(database))
-        who = await made.citizen("hostile", type="admin")
+        made = GateFixture(f"http://{host}:{port}", database, publisher, settings_for(database))
+        who = await made.principal("hostile", type="admin")
         session = (await made.boot(who)).json()["startup"]["startup_id"]
         yield host, port, who.by_key, session
         await made.close()

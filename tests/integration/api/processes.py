@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from tests.databases import Database
-from tests.integration.api.town import SECRET
+from tests.integration.api.gate_fixture import SECRET
 
 CODE = "import sys; from metagate_api.server import run; from metagate_api.settings import Settings; sys.exit(run(Settings()))"
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.integration.api.town import Town
+from tests.integration.api.gate_fixture import GateFixture
 
 from legivellum.http import access_log
 
@@ -18,17 +18,17 @@ class Lines:
     warning = error = info
 
 
-async def test_a_refusal_is_logged_with_its_code(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal_is_logged_with_its_code(gate: GateFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for each refusal, with its code and what was wrong with the credential, and nothing of the credential."""
     lines = Lines()
     monkeypatch.setattr(access_log, "_log", lines)
-    who = await town.citizen(components=("indexer_*",))
+    who = await gate.principal(components=("indexer_*",))
     junk = {"authorization": "Bearer canary.canary.canary"}
-    await town.boot(who, "other")
-    await town.client.get("/v1/topology", headers=junk)
-    await town.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=junk)
-    await town.client.get("/v1/startups", params={"limit": "many"}, headers=who.by_key)
-    await town.client.get("/nowhere")
+    await gate.boot(who, "other")
+    await gate.client.get("/v1/topology", headers=junk)
+    await gate.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=junk)
+    await gate.client.get("/v1/startups", params={"limit": "many"}, headers=who.by_key)
+    await gate.client.get("/nowhere")
     assert [(line["status"], line["code"], line["reason"]) for line in lines.said] == [
         (403, "COMPONENT_NOT_PERMITTED", None),
         (401, "CREDENTIAL_INVALID", "token_malformed"),

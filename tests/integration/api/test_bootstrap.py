@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import jsonschema
 import pytest
-from tests.integration.api.town import Town, shared_body
+from tests.integration.api.gate_fixture import GateFixture, shared_body
 
 from metagate_api.schemas import SCHEMAS, WELCOME_PACKET
 from metagate_crds.canonical import digest
@@ -26,10 +26,10 @@ def at(text: str) -> datetime:
 
 
 @pytest.mark.invariant("INV-013", "INV-014", "INV-006")
-async def test_the_welcome_packet(town: Town) -> None:
+async def test_the_welcome_packet(gate: GateFixture) -> None:
     """A 200 has exactly the seed's 15 keys and two more, of the types of the schema, with aware times."""
-    who = await town.citizen()
-    answer = await town.boot(who)
+    who = await gate.principal()
+    answer = await gate.boot(who)
     assert answer.status_code == 200
     packet = answer.json()
     assert set(packet) == SEED_KEYS | {"environment", "snapshot"}
@@ -47,20 +47,20 @@ async def test_the_welcome_packet(town: Town) -> None:
     assert answer.headers["cache-control"] == "no-store"
     for follow in packet["startup"]["followup"]:
         method, path = follow.split()
-        routed = await town.client.request(method, path, json={})
+        routed = await gate.client.request(method, path, json={})
         assert routed.status_code == 401, "routed, and asks who is there"
 
 
 @pytest.mark.invariant("INV-016", "INV-027")
-async def test_one_session_and_nothing_else(town: Town) -> None:
+async def test_one_session_and_nothing_else(gate: GateFixture) -> None:
     """A bootstrap adds one startup row; every other table stays as it was."""
-    who = await town.citizen()
-    tables = [row[0] for row in await town.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'metagate'")]
+    who = await gate.principal()
+    tables = [row[0] for row in await gate.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'metagate'")]
 
     async def contents() -> dict[str, Any]:
         return {
             table: (
-                await town.ask(
+                await gate.ask(
                     f"SELECT count(*), md5(string_agg(t::text, '|' ORDER BY t::text)) FROM metagate.{table} t"
                 )
             )[0]
@@ -68,19 +68,19 @@ async def test_one_session_and_nothing_else(town: Town) -> None:
             if not table.startswith("startup")
         }
 
-    before, sessions = await contents(), await town.sessions()
-    answer = await town.boot(who)
+    before, sessions = await contents(), await gate.sessions()
+    answer = await gate.boot(who)
     assert await contents() == before
-    assert await town.sessions() == sessions + 1
-    stored = await town.stored(answer.json()["startup"]["startup_id"])
+    assert await gate.sessions() == sessions + 1
+    stored = await gate.stored(answer.json()["startup"]["startup_id"])
     assert (stored["principal_key"], stored["component_key"], stored["digest"]) == ("indexer", "indexer_1", who.digest)
 
 
 @pytest.mark.invariant("INV-015")
 @pytest.mark.parametrize("sla", [5, 120, 86_400])
-async def test_deadline_is_open_time_plus_sla(town: Town, sla: int) -> None:
+async def test_deadline_is_open_time_plus_sla(gate: GateFixture, sla: int) -> None:
     """The deadline is the binding's SLA after the moment of opening, by one clock."""
-    packet = (await town.boot(await town.citizen(sla_seconds=sla))).json()
+    packet = (await gate.boot(await gate.principal(sla_seconds=sla))).json()
     assert at(packet["startup"]["deadline_at"]) - at(packet["issued_at"]) == timedelta(seconds=sla)
 
 
@@ -98,26 +98,26 @@ async def test_deadline_is_open_time_plus_sla(town: Town, sla: int) -> None:
     ids=["none", "garbage key", "bad checksum", "garbage token", "basic"],
 )
 async def test_nobody_gets_401_before_the_body_is_judged(
-    town: Town, path: str, headers: dict[str, str], code: str
+    gate: GateFixture, path: str, headers: dict[str, str], code: str
 ) -> None:
     """Without a good credential the answer is 401 whatever the body is, and nothing is stored."""
-    before = await town.sessions()
+    before = await gate.sessions()
     for content, media in [(b"{}", "application/json"), (b"not json", "application/json"), (b"x", "text/plain")]:
-        answer = await town.client.post(path, content=content, headers={**headers, "content-type": media})
+        answer = await gate.client.post(path, content=content, headers={**headers, "content-type": media})
         assert (answer.status_code, answer.json()["code"]) == (401, code)
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.headers["content-type"] == "application/problem+json"
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-002")
-async def test_expired_credentials_are_401(town: Town) -> None:
+async def test_expired_credentials_are_401(gate: GateFixture) -> None:
     """A key or token past its time says so, and stores nothing."""
-    who = await town.citizen(key_expires=datetime.now(UTC) - timedelta(seconds=1))
-    before = await town.sessions()
-    answer = await town.boot(who)
+    who = await gate.principal(key_expires=datetime.now(UTC) - timedelta(seconds=1))
+    before = await gate.sessions()
+    answer = await gate.boot(who)
     assert (answer.status_code, answer.json()["code"]) == (401, "CREDENTIAL_EXPIRED")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-005")
@@ -128,39 +128,39 @@ async def test_expired_credentials_are_401(town: Town) -> None:
      {"component_key": "x" * 254}, {"component_key": "a", "last_packet_etag": 7}, {"component_key": "a", "principal_key": []}],
     ids=str,
 )  # fmt: skip
-async def test_component_key_is_required(town: Town, body: dict[str, Any]) -> None:
+async def test_component_key_is_required(gate: GateFixture, body: dict[str, Any]) -> None:
     """Missing, null, empty, blank, of another type or out of bounds: 422, and nothing is stored."""
-    who = await town.citizen()
-    before = await town.sessions()
-    answer = await town.client.post("/v1/bootstrap", json=body, headers=who.by_key)
+    who = await gate.principal()
+    before = await gate.sessions()
+    answer = await gate.client.post("/v1/bootstrap", json=body, headers=who.by_key)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-006")
-async def test_a_caller_cannot_choose_who_it_is(town: Town) -> None:
+async def test_a_caller_cannot_choose_who_it_is(gate: GateFixture) -> None:
     """The right hint changes nothing; a wrong one is 409 and stores nothing, after permission was judged (D-42)."""
-    who = await town.citizen(components=("indexer_*",))
-    assert (await town.boot(who, principal_key="indexer")).status_code == 200
-    before = await town.sessions()
-    wrong = await town.boot(who, principal_key="admin")
+    who = await gate.principal(components=("indexer_*",))
+    assert (await gate.boot(who, principal_key="indexer")).status_code == 200
+    before = await gate.sessions()
+    wrong = await gate.boot(who, principal_key="admin")
     assert (wrong.status_code, wrong.json()["code"]) == (409, "PRINCIPAL_MISMATCH")
-    again = await town.boot(who, principal_key="admin", headers={"idempotency-key": "k"})
+    again = await gate.boot(who, principal_key="admin", headers={"idempotency-key": "k"})
     assert again.status_code == 409
-    forbidden = await town.boot(who, "other", principal_key="admin")
+    forbidden = await gate.boot(who, "other", principal_key="admin")
     assert forbidden.json()["code"] == "COMPONENT_NOT_PERMITTED"
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-008")
-async def test_components_are_permitted_explicitly(town: Town) -> None:
+async def test_components_are_permitted_explicitly(gate: GateFixture) -> None:
     """Inside the list 200, outside 403, and an empty list permits none; a refusal stores nothing."""
     tenant = uuid4()
-    some = await town.citizen("some", tenant=tenant, components=("indexer", "db_*"))
-    none = await town.citizen("none", tenant=tenant, components=())
+    some = await gate.principal("some", tenant=tenant, components=("indexer", "db_*"))
+    none = await gate.principal("none", tenant=tenant, components=())
     for component in ("indexer", "db_", "db_7"):
-        assert (await town.boot(some, component)).status_code == 200
-    before = await town.sessions()
+        assert (await gate.boot(some, component)).status_code == 200
+    before = await gate.sessions()
     for who, component in [
         (some, "Indexer"),
         (some, "indexer_1"),
@@ -169,36 +169,36 @@ async def test_components_are_permitted_explicitly(town: Town) -> None:
         (none, "indexer"),
         (none, "*"),
     ]:
-        answer = await town.boot(who, component)
+        answer = await gate.boot(who, component)
         assert (answer.status_code, answer.json()["code"]) == (403, "COMPONENT_NOT_PERMITTED")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-007", "INV-041")
-async def test_resolution_is_complete_or_nothing(town: Town) -> None:
+async def test_resolution_is_complete_or_nothing(gate: GateFixture) -> None:
     """Each missing link has its own answer; none gives a packet or a session."""
     tenant = uuid4()
-    unbound = await town.citizen("unbound", tenant=tenant, bound=False)
-    incomplete = await town.citizen("incomplete", tenant=tenant, body=None)
-    before = await town.sessions()
+    unbound = await gate.principal("unbound", tenant=tenant, bound=False)
+    incomplete = await gate.principal("incomplete", tenant=tenant, body=None)
+    before = await gate.sessions()
     for who, status, code in [(unbound, 403, "NO_BINDING"), (incomplete, 409, "BINDING_INCOMPLETE")]:
-        answer = await town.boot(who)
+        answer = await gate.boot(who)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert "profile" not in answer.json()
-    bound = await town.citizen("bound", tenant=tenant)
-    assert (await town.boot(bound)).status_code == 200
-    await town.publish(deletes={"binding": [(str(tenant), "bound")]})
-    assert (await town.boot(bound)).json()["code"] == "NO_BINDING"
-    assert await town.sessions() == before + 1
+    bound = await gate.principal("bound", tenant=tenant)
+    assert (await gate.boot(bound)).status_code == 200
+    await gate.publish(deletes={"binding": [(str(tenant), "bound")]})
+    assert (await gate.boot(bound)).json()["code"] == "NO_BINDING"
+    assert await gate.sessions() == before + 1
 
 
 @pytest.mark.invariant("INV-017", "INV-016")
-async def test_304_when_unchanged_and_a_session_all_the_same(town: Town) -> None:
+async def test_304_when_unchanged_and_a_session_all_the_same(gate: GateFixture) -> None:
     """A matching tag, in any form, in header or body, gives an empty 304 that names a new session."""
-    who = await town.citizen()
-    first = await town.boot(who)
+    who = await gate.principal()
+    first = await gate.boot(who)
     etag = first.json()["packet_etag"]
-    before = await town.sessions()
+    before = await gate.sessions()
     ids = set()
     forms = [
         ({"if-none-match": f'"{etag}"'}, {}),
@@ -209,29 +209,29 @@ async def test_304_when_unchanged_and_a_session_all_the_same(town: Town) -> None
         ({}, {"last_packet_etag": f'"{etag}"'}),
     ]
     for headers, body in forms:
-        answer = await town.boot(who, headers=headers, **body)
+        answer = await gate.boot(who, headers=headers, **body)
         assert answer.status_code == 304
         assert answer.content == b""
         assert answer.headers["etag"] == f'"{etag}"'
         assert at(answer.headers["metagate-startup-deadline"]) > datetime.now(UTC)
         ids.add(answer.headers["metagate-startup-id"])
-        assert (await town.ready(who, answer.headers["metagate-startup-id"])).status_code == 200
+        assert (await gate.ready(who, answer.headers["metagate-startup-id"])).status_code == 200
     assert len(ids) == len(forms)
-    assert await town.sessions() == before + len(forms)
+    assert await gate.sessions() == before + len(forms)
     for stale in ("0" * 64, "*", '""', etag[:-1]):
-        assert (await town.boot(who, headers={"if-none-match": stale})).status_code == 200
+        assert (await gate.boot(who, headers={"if-none-match": stale})).status_code == 200
 
 
 @pytest.mark.invariant("INV-017", "INV-018", "INV-010")
-async def test_etags_follow_what_is_served(town: Town) -> None:
+async def test_etags_follow_what_is_served(gate: GateFixture) -> None:
     """The tag changes with every input and with nothing else; after a change the old tag gives 200."""
     tenant = uuid4()
-    who = await town.citizen(tenant=tenant)
-    neighbour = await town.citizen("neighbour", tenant=tenant)
-    first = (await town.boot(who)).json()["packet_etag"]
-    assert (await town.boot(who)).json()["packet_etag"] == first
-    await town.citizen("stranger", tenant=tenant)
-    assert (await town.boot(who)).json()["packet_etag"] == first, "an irrelevant write changes nothing"
+    who = await gate.principal(tenant=tenant)
+    neighbour = await gate.principal("neighbour", tenant=tenant)
+    first = (await gate.boot(who)).json()["packet_etag"]
+    assert (await gate.boot(who)).json()["packet_etag"] == first
+    await gate.principal("stranger", tenant=tenant)
+    assert (await gate.boot(who)).json()["packet_etag"] == first, "an irrelevant write changes nothing"
     seen = {first}
     for sections in [
         {"capabilities": {"index": False}},
@@ -245,91 +245,91 @@ async def test_etags_follow_what_is_served(town: Town) -> None:
         {"profile": "other"},
         {"manifest": "other"},
     ]:
-        who = await town.change(who, body=shared_body(**sections))
-        answer = await town.boot(who, headers={"if-none-match": f'"{first}"'})
+        who = await gate.change(who, body=shared_body(**sections))
+        answer = await gate.boot(who, headers={"if-none-match": f'"{first}"'})
         assert answer.status_code == 200
         [(section, value)] = sections.items()
         assert answer.json()[section] == value
         seen.add(answer.json()["packet_etag"])
     assert len(seen) == 11
-    assert (await town.boot(neighbour)).json()["services"] != {}
+    assert (await gate.boot(neighbour)).json()["services"] != {}
 
 
 @pytest.mark.invariant("INV-016")
-async def test_every_bootstrap_is_one_session(town: Town) -> None:
+async def test_every_bootstrap_is_one_session(gate: GateFixture) -> None:
     """A mix of 200, 304 and refusals, all at once: as many new rows as answers that name one, all distinct."""
-    who = await town.citizen(components=("indexer_*",))
-    etag = (await town.boot(who)).json()["packet_etag"]
-    before = await town.sessions()
+    who = await gate.principal(components=("indexer_*",))
+    etag = (await gate.boot(who)).json()["packet_etag"]
+    before = await gate.sessions()
     answers = await asyncio.gather(
-        *[town.boot(who) for _ in range(40)],
-        *[town.boot(who, headers={"if-none-match": etag}) for _ in range(40)],
-        *[town.boot(who, "other") for _ in range(20)],
+        *[gate.boot(who) for _ in range(40)],
+        *[gate.boot(who, headers={"if-none-match": etag}) for _ in range(40)],
+        *[gate.boot(who, "other") for _ in range(20)],
     )
     ids = [answer.headers.get("metagate-startup-id") for answer in answers]
     assert [answer.status_code for answer in answers] == [200] * 40 + [304] * 40 + [403] * 20
     assert len(set(ids[:80])) == 80
     assert ids[80:] == [None] * 20
-    assert await town.sessions() == before + 80
+    assert await gate.sessions() == before + 80
 
 
-async def test_idempotency_key_replays_the_answer(town: Town) -> None:
+async def test_idempotency_key_replays_the_answer(gate: GateFixture) -> None:
     """The same key, principal and component give the same answer and no second session (D-03, D-41)."""
-    who = await town.citizen()
-    before = await town.sessions()
-    first = await town.boot(who, headers={"idempotency-key": "start-1"})
+    who = await gate.principal()
+    before = await gate.sessions()
+    first = await gate.boot(who, headers={"idempotency-key": "start-1"})
     assert "idempotency-replayed" not in first.headers
-    second = await town.boot(who, headers={"idempotency-key": "start-1"})
+    second = await gate.boot(who, headers={"idempotency-key": "start-1"})
     assert second.status_code == 200
     assert second.headers["idempotency-replayed"] == "true"
     assert second.json() == first.json()
-    assert await town.sessions() == before + 1
-    other = await town.boot(who, "indexer_2", headers={"idempotency-key": "start-1"})
+    assert await gate.sessions() == before + 1
+    other = await gate.boot(who, "indexer_2", headers={"idempotency-key": "start-1"})
     assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
-    unchanged = await town.boot(who, headers={"idempotency-key": "start-1", "if-none-match": first.headers["etag"]})
+    unchanged = await gate.boot(who, headers={"idempotency-key": "start-1", "if-none-match": first.headers["etag"]})
     assert unchanged.status_code == 304
     assert unchanged.headers["metagate-startup-id"] == first.json()["startup"]["startup_id"]
-    assert await town.sessions() == before + 1
+    assert await gate.sessions() == before + 1
 
 
-async def test_a_replay_is_the_answer_as_it_was(town: Town) -> None:
+async def test_a_replay_is_the_answer_as_it_was(gate: GateFixture) -> None:
     """After a publish the replay still carries the digest it booted with; suspension is checked again."""
-    who = await town.citizen()
-    first = await town.boot(who, headers={"idempotency-key": "k"})
-    who = await town.change(who, body=shared_body(services={}))
-    replay = await town.boot(who, headers={"idempotency-key": "k"})
+    who = await gate.principal()
+    first = await gate.boot(who, headers={"idempotency-key": "k"})
+    who = await gate.change(who, body=shared_body(services={}))
+    replay = await gate.boot(who, headers={"idempotency-key": "k"})
     assert replay.json() == first.json()
-    fresh = await town.boot(who)
+    fresh = await gate.boot(who)
     assert fresh.json()["services"] == {}
     assert fresh.json()["snapshot"]["revision"] > replay.json()["snapshot"]["revision"]
-    who = await town.change(who, suspended=True)
-    assert (await town.boot(who, headers={"idempotency-key": "k"})).json()["code"] == "PRINCIPAL_SUSPENDED"
+    who = await gate.change(who, suspended=True)
+    assert (await gate.boot(who, headers={"idempotency-key": "k"})).json()["code"] == "PRINCIPAL_SUSPENDED"
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "a\tb"])
-async def test_idempotency_keys_are_bounded(town: Town, key: str) -> None:
+async def test_idempotency_keys_are_bounded(gate: GateFixture, key: str) -> None:
     """What is no key is 422, never silently another key."""
-    answer = await town.boot(await town.citizen(), headers={"idempotency-key": key})
+    answer = await gate.boot(await gate.principal(), headers={"idempotency-key": key})
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
 
 
-async def test_two_idempotency_keys_are_refused(town: Town) -> None:
+async def test_two_idempotency_keys_are_refused(gate: GateFixture) -> None:
     """Several keys in one request: 400, none is picked."""
-    who = await town.citizen()
+    who = await gate.principal()
     headers = [*who.by_key.items(), ("idempotency-key", "a"), ("idempotency-key", "b")]
-    answer = await town.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
+    answer = await gate.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
     assert answer.status_code == 400
 
 
 @pytest.mark.invariant("INV-016")
-async def test_a_hundred_racers_with_one_key(town: Town) -> None:
+async def test_a_hundred_racers_with_one_key(gate: GateFixture) -> None:
     """100 concurrent bootstraps with one key leave one row and give 100 equal answers."""
-    who = await town.citizen()
-    before = await town.sessions()
+    who = await gate.principal()
+    before = await gate.sessions()
 
     async def racer() -> httpx.Response:
         for _ in range(20):
-            answer = await town.boot(who, headers={"idempotency-key": "race"})
+            answer = await gate.boot(who, headers={"idempotency-key": "race"})
             if answer.status_code != 503:  # the database had no time for it: ask again, as the client does
                 break
             await asyncio.sleep(0.1)
@@ -340,7 +340,7 @@ async def test_a_hundred_racers_with_one_key(town: Town) -> None:
     assert len({answer.text for answer in answers}) == 1
     # One has opened it, unless its answer came too late and it was given again.
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) <= 1
-    assert await town.sessions() == before + 1
+    assert await gate.sessions() == before + 1
 
 
 @pytest.mark.invariant("INV-032")
@@ -349,59 +349,59 @@ async def test_a_hundred_racers_with_one_key(town: Town) -> None:
     [{"services": {"a": {"tasks": []}}}, {"policy": {"x": [{"Work-Items": 1}]}}, {"capabilities": {"executE": True}}],
     ids=str,
 )
-async def test_offending_rows_are_never_served(town: Town, sections: dict[str, Any]) -> None:
+async def test_offending_rows_are_never_served(gate: GateFixture, sections: dict[str, Any]) -> None:
     """A forbidden key that got into the database: 503, an alert, no packet, no session."""
-    who = await town.citizen(body=shared_body(**sections))
-    before = await town.sessions()
+    who = await gate.principal(body=shared_body(**sections))
+    before = await gate.sessions()
     for _ in range(2):
-        answer = await town.boot(who)
+        answer = await gate.boot(who)
         assert (answer.status_code, answer.json()["code"]) == (503, "PACKET_REFUSED")
-    assert await town.sessions() == before
-    assert "metagate_packets_refused_total" in (await town.client.get("/metrics")).text
+    assert await gate.sessions() == before
+    assert "metagate_packets_refused_total" in (await gate.client.get("/metrics")).text
 
 
 @pytest.mark.invariant("INV-032")
-async def test_altered_bodies_are_never_served(town: Town) -> None:
+async def test_altered_bodies_are_never_served(gate: GateFixture) -> None:
     """A body that is not what its digest says: 503, no session (D-38)."""
     body = shared_body(environment={"canary": "altered"})
-    await town.ask(
+    await gate.ask(
         "INSERT INTO metagate.packet (digest, body) VALUES ($1, $2)", digest(body), body.replace(b"altered", b"ALTERED")
     )
-    who = await town.citizen(body=body)
-    before = await town.sessions()
-    answer = await town.boot(who)
+    who = await gate.principal(body=body)
+    before = await gate.sessions()
+    answer = await gate.boot(who)
     assert (answer.status_code, answer.json()["code"]) == (503, "PACKET_REFUSED")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-016")
-async def test_no_packet_without_its_row(town: Town) -> None:
+async def test_no_packet_without_its_row(gate: GateFixture) -> None:
     """When the insert fails, so does the bootstrap: 503, nobody gets a packet."""
-    who = await town.citizen()
-    await town.boot(who)
-    await town.ask(
+    who = await gate.principal()
+    await gate.boot(who)
+    await gate.ask(
         "DO $$ BEGIN CREATE FUNCTION metagate.broken() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN IF NEW.component_key = ''doomed'' THEN RAISE EXCEPTION ''no''; END IF; RETURN NEW; END'; "
         "CREATE TRIGGER broken BEFORE INSERT ON metagate.startup FOR EACH ROW EXECUTE FUNCTION metagate.broken(); END $$"
     )
     try:
-        before = await town.sessions()
-        doomed, *others = await asyncio.gather(town.boot(who, "doomed"), *[town.boot(who) for _ in range(20)])
+        before = await gate.sessions()
+        doomed, *others = await asyncio.gather(gate.boot(who, "doomed"), *[gate.boot(who) for _ in range(20)])
         assert (doomed.status_code, doomed.json()["code"]) == (503, "UNAVAILABLE")
         assert doomed.headers["retry-after"]
         assert {answer.status_code for answer in others} == {200}, "one row never spoils the others"
-        assert await town.sessions() == before + 20
+        assert await gate.sessions() == before + 20
     finally:
-        await town.ask("DO $$ BEGIN DROP FUNCTION metagate.broken() CASCADE; END $$")
+        await gate.ask("DO $$ BEGIN DROP FUNCTION metagate.broken() CASCADE; END $$")
 
 
-async def test_order_of_checks(town: Town) -> None:
+async def test_order_of_checks(gate: GateFixture) -> None:
     """Credential, then media type, syntax, bounds, validity, then permission, then conflict (D-42)."""
-    who = await town.citizen(components=("indexer_*",))
-    suspended = await town.citizen("suspended", suspended=True)
+    who = await gate.principal(components=("indexer_*",))
+    suspended = await gate.principal("suspended", suspended=True)
 
     async def code(content: bytes, media: str = "application/json", who: Any = who) -> tuple[int, str]:
-        answer = await town.client.post("/v1/bootstrap", content=content, headers={**who.by_key, "content-type": media})
+        answer = await gate.client.post("/v1/bootstrap", content=content, headers={**who.by_key, "content-type": media})
         return answer.status_code, answer.json()["code"]
 
     assert await code(b"x", "text/plain") == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -415,9 +415,9 @@ async def test_order_of_checks(town: Town) -> None:
 
 
 @pytest.mark.invariant("INV-009")
-async def test_a_hundred_calls_one_packet(town: Town) -> None:
+async def test_a_hundred_calls_one_packet(gate: GateFixture) -> None:
     """The packet of one binding is the same a hundred times, but for the fields of the request."""
-    who = await town.citizen()
-    answers = await asyncio.gather(*[town.boot(who) for _ in range(100)])
+    who = await gate.principal()
+    answers = await asyncio.gather(*[gate.boot(who) for _ in range(100)])
     own = {"packet_id", "issued_at", "startup"}
     assert len({str({k: v for k, v in sorted(a.json().items()) if k not in own}) for a in answers}) == 1

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.integration.api.town import Town
+from tests.integration.api.gate_fixture import GateFixture
 
 from legivellum.http.strict_json import MAX_DEPTH, MAX_KEYS
 
@@ -25,10 +25,10 @@ def padded(size: int) -> bytes:
 
 
 @pytest.mark.invariant("EXT-08")
-async def test_each_limit_and_one_beyond(town: Town) -> None:
+async def test_each_limit_and_one_beyond(gate: GateFixture) -> None:
     """Bytes (413), depth and members (422): the limit itself boots, one more is refused and opens nothing."""
-    who = await town.citizen()
-    limit = town.settings.body_bytes
+    who = await gate.principal()
+    limit = gate.settings.body_bytes
     cases = [
         (padded(limit), padded(limit + 1), 413, "BODY_TOO_LARGE"),
         (json.dumps(nested(MAX_DEPTH)).encode(), json.dumps(nested(MAX_DEPTH + 1)).encode(), 422, "JSON_TOO_DEEP"),
@@ -41,8 +41,8 @@ async def test_each_limit_and_one_beyond(town: Town) -> None:
     ]
     headers = {**who.by_key, "content-type": "application/json"}
     for within, beyond, status, code in cases:
-        before = await town.sessions()
-        assert (await town.client.post("/v1/bootstrap", content=within, headers=headers)).status_code == 200, code
-        refused = await town.client.post("/v1/bootstrap", content=beyond, headers=headers)
+        before = await gate.sessions()
+        assert (await gate.client.post("/v1/bootstrap", content=within, headers=headers)).status_code == 200, code
+        refused = await gate.client.post("/v1/bootstrap", content=beyond, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (status, code)
-        assert await town.sessions() == before + 1
+        assert await gate.sessions() == before + 1

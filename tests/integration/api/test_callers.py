@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from tests.databases import Database
-from tests.integration.api.town import ISSUER, Citizen, Town, settings_for
+from tests.integration.api.gate_fixture import ISSUER, GateFixture, PrincipalFixture, settings_for
 from tests.integration.store.worlds import row
 
 from legivellum.identity import api_keys
@@ -17,12 +17,12 @@ from metagate_api.server import serving
 
 
 @pytest.mark.invariant("INV-003", "INV-004")
-async def test_key_and_token_are_the_same_principal(town: Town) -> None:
+async def test_key_and_token_are_the_same_principal(gate: GateFixture) -> None:
     """By API key and by two tokens of one subject: one principal_key, one packet_etag."""
-    who = await town.citizen()
+    who = await gate.principal()
     body = {"component_key": "indexer_1"}
     answers = [
-        await town.client.post("/v1/bootstrap", json=body, headers=headers)
+        await gate.client.post("/v1/bootstrap", json=body, headers=headers)
         for headers in (who.by_key, who.by_token, {"Authorization": f"bearer {who.token(lifetime=60)}"})
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
@@ -31,10 +31,10 @@ async def test_key_and_token_are_the_same_principal(town: Town) -> None:
 
 
 @pytest.mark.invariant("INV-003")
-async def test_wrong_tokens_are_401(town: Town) -> None:
+async def test_wrong_tokens_are_401(gate: GateFixture) -> None:
     """Another issuer, algorithm, secret, or no expiry: 401 (EXT-11)."""
-    who = await town.citizen()
-    before = await town.sessions()
+    who = await gate.principal()
+    before = await gate.sessions()
     now = time.time()
     wrong = [
         SharedSecret(issuer="other", secret=b"a-secret-of-these-tests-and-nothing-else").mint(who.subject, now=now),
@@ -49,59 +49,59 @@ async def test_wrong_tokens_are_401(town: Town) -> None:
         who.token() + "=",
     ]
     for token in wrong:
-        answer = await town.client.post(
+        answer = await gate.client.post(
             "/v1/bootstrap", json={"component_key": "indexer_1"}, headers={"authorization": f"Bearer {token}"}
         )
         assert answer.status_code == 401, token
         assert token not in answer.text
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-004")
-async def test_genuine_tokens_of_nobody_are_403(town: Town) -> None:
+async def test_genuine_tokens_of_nobody_are_403(gate: GateFixture) -> None:
     """A good token whose subject no Principal names is refused with 403 after the body was judged, without a row."""
-    nobody = Citizen(uuid4(), "nobody")
-    before = await town.sessions()
-    good = await town.client.post("/v1/bootstrap", json={"component_key": "x"}, headers=nobody.by_token)
+    nobody = PrincipalFixture(uuid4(), "nobody")
+    before = await gate.sessions()
+    good = await gate.client.post("/v1/bootstrap", json={"component_key": "x"}, headers=nobody.by_token)
     assert (good.status_code, good.json()["code"]) == (403, "PRINCIPAL_UNKNOWN")
-    bad = await town.client.post("/v1/bootstrap", json={}, headers=nobody.by_token)
+    bad = await gate.client.post("/v1/bootstrap", json={}, headers=nobody.by_token)
     assert bad.status_code == 422
-    read = await town.client.get("/v1/topology", headers=nobody.by_token)
+    read = await gate.client.get("/v1/topology", headers=nobody.by_token)
     assert (read.status_code, read.json()["code"]) == (403, "PRINCIPAL_UNKNOWN")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-004")
-async def test_suspension_is_the_same_by_key_and_by_token(town: Town) -> None:
+async def test_suspension_is_the_same_by_key_and_by_token(gate: GateFixture) -> None:
     """A suspended principal gets the same code whatever it shows, at once (EXT-11)."""
-    who = await town.citizen()
-    assert (await town.boot(who)).status_code == 200
-    who = await town.change(who, suspended=True)
-    before = await town.sessions()
+    who = await gate.principal()
+    assert (await gate.boot(who)).status_code == 200
+    who = await gate.change(who, suspended=True)
+    before = await gate.sessions()
     for headers in (who.by_key, who.by_token):
-        boot = await town.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
+        boot = await gate.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
         assert (boot.status_code, boot.json()["code"]) == (403, "PRINCIPAL_SUSPENDED")
-        read = await town.client.get("/v1/startups", headers=headers)
+        read = await gate.client.get("/v1/startups", headers=headers)
         assert (read.status_code, read.json()["code"]) == (403, "PRINCIPAL_SUSPENDED")
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
-async def test_several_credentials_are_refused(town: Town) -> None:
+async def test_several_credentials_are_refused(gate: GateFixture) -> None:
     """D-32: more than one credential is 400, never picked from, on every kind of route."""
-    who = await town.citizen()
+    who = await gate.principal()
     both = {**who.by_key, **who.by_token}
     twice = [("x-api-key", who.key), ("x-api-key", who.key)]
     for headers in (both, twice):
         for answer in (
-            await town.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers),
-            await town.client.get("/v1/topology", headers=headers),
+            await gate.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers),
+            await gate.client.get("/v1/topology", headers=headers),
         ):
             assert (answer.status_code, answer.json()["code"]) == (400, "SEVERAL_CREDENTIALS")
 
 
-async def test_keys_rotate_and_are_revoked(town: Town) -> None:
+async def test_keys_rotate_and_are_revoked(gate: GateFixture) -> None:
     """EXT-10: two keys overlap; a removed one is 401 as soon as the removal is published; so is an expired one."""
-    who = await town.citizen()
+    who = await gate.principal()
     second = api_keys.mint().key
     extra = row(
         who.uid,
@@ -111,35 +111,35 @@ async def test_keys_rotate_and_are_revoked(town: Town) -> None:
         principal_key=who.name,
         expires_at=(datetime.now(UTC) + timedelta(seconds=1.0)).isoformat(),
     )
-    await town.publish(api_key=[extra])
+    await gate.publish(api_key=[extra])
     body = {"component_key": "indexer_1"}
 
     async def status(key: str) -> int:
-        return (await town.client.post("/v1/bootstrap", json=body, headers={"x-api-key": key})).status_code
+        return (await gate.client.post("/v1/bootstrap", json=body, headers={"x-api-key": key})).status_code
 
     assert [await status(who.key), await status(second)] == [200, 200]
-    await town.publish(deletes={"api_key": [(api_keys.digest_of(who.key),)]})
+    await gate.publish(deletes={"api_key": [(api_keys.digest_of(who.key),)]})
     assert await status(who.key) == 401
     await asyncio.sleep(1.0)
     assert await status(second) == 401
 
 
-async def test_the_statement_checks_again(town: Town) -> None:
+async def test_the_statement_checks_again(gate: GateFixture) -> None:
     """D-45: what is revoked between verification and statement is refused by the statement."""
-    who = await town.citizen()
-    await town.boot(who)
-    await town.ask("DELETE FROM metagate.api_key WHERE sha256 = $1 RETURNING 1", api_keys.digest_of(who.key))
-    before = await town.sessions()
-    answer = await town.boot(who)
+    who = await gate.principal()
+    await gate.boot(who)
+    await gate.ask("DELETE FROM metagate.api_key WHERE sha256 = $1 RETURNING 1", api_keys.digest_of(who.key))
+    before = await gate.sessions()
+    answer = await gate.boot(who)
     assert answer.status_code == 401
     assert answer.json()["code"] in {"CREDENTIAL_REVOKED", "CREDENTIAL_INVALID"}
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("INV-003", "INV-036")
-async def test_the_key_header_can_be_renamed(town: Town, database: Database) -> None:
+async def test_the_key_header_can_be_renamed(gate: GateFixture, database: Database) -> None:
     """Under another name the new header works and the old one does not."""
-    who = await town.citizen()
+    who = await gate.principal()
     async with (
         serving(settings_for(database, api_key_header="X-Boot-Key")) as url,
         httpx.AsyncClient(base_url=url) as client,
@@ -152,13 +152,13 @@ async def test_the_key_header_can_be_renamed(town: Town, database: Database) -> 
 
 
 @pytest.mark.invariant("EXT-07")
-async def test_rate_is_per_principal(town: Town, database: Database) -> None:
+async def test_rate_is_per_principal(gate: GateFixture, database: Database) -> None:
     """EXT-07: over its rate a principal gets 429 with Retry-After; fifty others from the same address do not."""
     settings = settings_for(database, rate_per_second=1.0, rate_burst=3.0)
     tenant = uuid4()
-    greedy = Citizen(tenant, "greedy")
-    others = [Citizen(tenant, f"pod-{n}") for n in range(50)]
-    await town.publish(greedy, *others)
+    greedy = PrincipalFixture(tenant, "greedy")
+    others = [PrincipalFixture(tenant, f"pod-{n}") for n in range(50)]
+    await gate.publish(greedy, *others)
     async with serving(settings) as url, httpx.AsyncClient(base_url=url) as client:
         body = {"component_key": "indexer_1"}
         answers = [await client.post("/v1/bootstrap", json=body, headers=greedy.by_key) for _ in range(6)]

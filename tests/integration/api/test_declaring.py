@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest_asyncio
 from tests.databases import Database
-from tests.integration.api.town import Citizen, Town, town_of
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, gate_fixture
 
 from metagate_api.declared_files import FileWritten, ResourceFinding
 
@@ -34,9 +34,9 @@ class Files:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def standalone(database: Database) -> AsyncIterator[tuple[Town, Files]]:
+async def standalone(database: Database) -> AsyncIterator[tuple[GateFixture, Files]]:
     files = Files()
-    async with town_of(database, declared=files) as made:
+    async with gate_fixture(database, declared=files) as made:
         yield made, files
 
 
@@ -44,35 +44,35 @@ def resource(kind: str = "Profile", name: str = "worker", **spec: Any) -> dict[s
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-async def test_declared_replaced_removed(standalone: tuple[Town, Files]) -> None:
+async def test_declared_replaced_removed(standalone: tuple[GateFixture, Files]) -> None:
     """201 when new, 200 when replaced, 204 when removed, 404 when there is none; in the caller's namespace."""
-    town, files = standalone
-    admin = await town.citizen("admin", type="admin")
+    gate, files = standalone
+    admin = await gate.principal("admin", type="admin")
     namespace = f"team-{admin.tenant.hex[:8]}"
 
-    async def post(view: str, body: Any, who: Citizen = admin) -> tuple[int, dict[str, Any]]:
-        answer = await town.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
+    async def post(view: str, body: Any, who: PrincipalFixture = admin) -> tuple[int, dict[str, Any]]:
+        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
         return answer.status_code, answer.json()
 
     assert (await post("profiles", resource(capabilities={})))[0] == 201
     assert files.held["Profile", namespace, "worker"]["spec"] == {"capabilities": {}}
     assert (await post("profiles", resource()))[0] == 200
     assert (await post("bindings", resource("PrincipalBinding")))[0] == 201
-    gone = await town.client.delete("/v1/admin/profiles/worker", headers=admin.by_key)
+    gone = await gate.client.delete("/v1/admin/profiles/worker", headers=admin.by_key)
     assert (gone.status_code, gone.content) == (204, b"")
-    again = await town.client.delete("/v1/admin/profiles/worker", headers=admin.by_key)
+    again = await gate.client.delete("/v1/admin/profiles/worker", headers=admin.by_key)
     assert (again.status_code, again.json()["code"]) == (404, "NOT_FOUND")
 
 
-async def test_what_may_not_be_written(standalone: tuple[Town, Files]) -> None:
+async def test_what_may_not_be_written(standalone: tuple[GateFixture, Files]) -> None:
     """Another namespace, wider rights, another kind, an issuer by who is not cluster-wide, whatever breaks a rule."""
-    town, files = standalone
-    admin = await town.citizen("admin", type="admin")
-    ruler = await town.citizen("ruler", type="admin", scope="Cluster")
+    gate, files = standalone
+    admin = await gate.principal("admin", type="admin")
+    ruler = await gate.principal("ruler", type="admin", scope="Cluster")
     before = dict(files.held)
 
-    async def post(view: str, body: Any, who: Citizen = admin) -> tuple[int, str]:
-        answer = await town.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
+    async def post(view: str, body: Any, who: PrincipalFixture = admin) -> tuple[int, str]:
+        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
         return answer.status_code, answer.json().get("code", "")
 
     foreign = resource()
@@ -91,5 +91,5 @@ async def test_what_may_not_be_written(standalone: tuple[Town, Files]) -> None:
     assert await post("token-issuers", resource("TokenIssuer"), ruler) == (201, "")
     assert ("TokenIssuer", "", "worker") in files.held
     for key in ("..", ".", "a%2Fb", "A", "%00"):
-        answer = await town.client.delete(f"/v1/admin/profiles/{key}", headers=admin.by_key)
+        answer = await gate.client.delete(f"/v1/admin/profiles/{key}", headers=admin.by_key)
         assert answer.status_code in {404, 405}

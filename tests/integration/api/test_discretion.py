@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from tests.databases import Database
-from tests.integration.api.town import Town
+from tests.integration.api.gate_fixture import GateFixture
 
 from legivellum.identity import api_keys
 from legivellum.identity.shared_secret import SharedSecret
@@ -20,22 +20,22 @@ FUNCTIONS = ("bootstrap", "report", "packet_now", "startup", "startups", "items"
 
 
 @pytest.mark.invariant("EXT-03")
-async def test_no_error_body_holds_sql(town: Town) -> None:
+async def test_no_error_body_holds_sql(gate: GateFixture) -> None:
     """A conflict is 409 and a database that refuses is 503; neither says a word of what the database said."""
-    who = await town.citizen("admin", type="admin")
-    session = (await town.boot(who, headers={"idempotency-key": "k"})).json()["startup"]["startup_id"]
-    twice = await town.boot(who, "another", headers={"idempotency-key": "k"})
+    who = await gate.principal("admin", type="admin")
+    session = (await gate.boot(who, headers={"idempotency-key": "k"})).json()["startup"]["startup_id"]
+    twice = await gate.boot(who, "another", headers={"idempotency-key": "k"})
     assert (twice.status_code, twice.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
     assert not SQL.search(twice.text)
     names = ", ".join(f"metagate.{name}" for name in FUNCTIONS)
-    await town.ask(f"DO $$ BEGIN REVOKE EXECUTE ON FUNCTION {names} FROM metagate_api; END $$")
+    await gate.ask(f"DO $$ BEGIN REVOKE EXECUTE ON FUNCTION {names} FROM metagate_api; END $$")
     try:
         answers = [
-            await town.boot(who),
-            await town.ready(who, session),
-            await town.failed(who, session),
+            await gate.boot(who),
+            await gate.ready(who, session),
+            await gate.failed(who, session),
             *[
-                await town.client.get(path, headers=who.by_key)
+                await gate.client.get(path, headers=who.by_key)
                 for path in (
                     f"/v1/startup/{session}",
                     f"/v1/startup/{session}/packet",
@@ -48,16 +48,16 @@ async def test_no_error_body_holds_sql(town: Town) -> None:
             ],
         ]
     finally:
-        await town.ask(f"DO $$ BEGIN GRANT EXECUTE ON FUNCTION {names} TO metagate_api; END $$")
+        await gate.ask(f"DO $$ BEGIN GRANT EXECUTE ON FUNCTION {names} TO metagate_api; END $$")
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE"), answer.url
         assert answer.headers["content-type"] == "application/problem+json"
         assert not SQL.search(answer.text), answer.text
-    assert (await town.boot(who)).status_code == 200
+    assert (await gate.boot(who)).status_code == 200
 
 
 @pytest.mark.invariant("EXT-29", "INV-002")
-async def test_nothing_is_believed_by_default(town: Town) -> None:
+async def test_nothing_is_believed_by_default(gate: GateFixture) -> None:
     """No key, secret, issuer or way to authenticate works that nobody declared; what is unknown is refused with 401."""
     published = SharedSecret(issuer="metagate", secret=PUBLISHED_JWT_SECRET.encode())
     strangers = [
@@ -73,13 +73,13 @@ async def test_nothing_is_believed_by_default(town: Town) -> None:
         {"x-forwarded-user": "admin", "x-remote-user": "admin"},
         {"x-tenant-id": str(uuid4())},
     ]
-    before = await town.sessions()
+    before = await gate.sessions()
     for headers in strangers:
         for path in ("/v1/bootstrap", "/v1/startup/ready", "/v1/introspect", "/v1/admin/profiles"):
-            answer = await town.client.post(path, json={"component_key": "a"}, headers=headers)
+            answer = await gate.client.post(path, json={"component_key": "a"}, headers=headers)
             assert answer.status_code == 401, (path, headers)
-        assert (await town.client.get("/v1/admin/principals", headers=headers)).status_code == 401
-    assert await town.sessions() == before
+        assert (await gate.client.get("/v1/admin/principals", headers=headers)).status_code == 401
+    assert await gate.sessions() == before
 
 
 @pytest.mark.invariant("EXT-29")

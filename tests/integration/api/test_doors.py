@@ -6,7 +6,7 @@ import re
 import httpx
 import pytest
 from tests.databases import Database
-from tests.integration.api.town import Town, settings_for
+from tests.integration.api.gate_fixture import GateFixture, settings_for
 
 from legivellum.http.problem_codes import Code
 from metagate_api.catalogue import ENDPOINTS
@@ -16,9 +16,9 @@ PLAIN = ("/", "/health", "/livez", "/readyz", "/.well-known/metagate.json", "/me
 
 
 @pytest.mark.invariant("INV-001")
-async def test_discovery(town: Town) -> None:
+async def test_discovery(gate: GateFixture) -> None:
     """Without credentials: version, bootstrap endpoint, ways to authenticate; the endpoint named there answers."""
-    answer = await town.client.get("/.well-known/metagate.json")
+    answer = await gate.client.get("/.well-known/metagate.json")
     assert answer.status_code == 200
     document = answer.json()
     assert document["metagate_version"] == "0.1"
@@ -26,15 +26,15 @@ async def test_discovery(town: Town) -> None:
     assert document["issuers"] == ["metagate"]
     assert set(document["startup_endpoints"]) == {"ready", "failed"}
     for path in (document["bootstrap_endpoint"], *document["startup_endpoints"].values()):
-        assert (await town.client.post(path)).status_code == 401
+        assert (await gate.client.post(path)).status_code == 401
 
 
 @pytest.mark.invariant("EXT-29")
-async def test_the_host_header_is_never_trusted(town: Town, database: Database) -> None:
+async def test_the_host_header_is_never_trusted(gate: GateFixture, database: Database) -> None:
     """EXT-29: nothing in the document comes from the request; a base URL comes from the settings."""
     hostile = {"host": "evil.example", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
     for path in PLAIN:
-        assert "evil" not in (await town.client.get(path, headers=hostile)).text
+        assert "evil" not in (await gate.client.get(path, headers=hostile)).text
     async with (
         serving(settings_for(database, public_url="https://metagate.example/")) as url,
         httpx.AsyncClient(base_url=url) as client,
@@ -44,30 +44,30 @@ async def test_the_host_header_is_never_trusted(town: Town, database: Database) 
 
 
 @pytest.mark.invariant("INV-035")
-async def test_health_needs_nobody(town: Town) -> None:
+async def test_health_needs_nobody(gate: GateFixture) -> None:
     """200 without credentials, and no row anywhere comes of it."""
-    before = await town.sessions()
+    before = await gate.sessions()
     for path in ("/", "/health", "/livez", "/readyz"):
-        answer = await town.client.get(path)
+        answer = await gate.client.get(path)
         assert answer.status_code == 200
-    assert (await town.client.get("/")).json()["doctrine"] == "MetaGate is truth, not control."
-    assert await town.sessions() == before
+    assert (await gate.client.get("/")).json()["doctrine"] == "MetaGate is truth, not control."
+    assert await gate.sessions() == before
 
 
 @pytest.mark.parametrize("path", PLAIN)
-async def test_head_and_options(town: Town, path: str) -> None:
+async def test_head_and_options(gate: GateFixture, path: str) -> None:
     """HEAD is GET without its body, OPTIONS says what the path takes."""
-    got = await town.client.get(path)
-    head = await town.client.head(path)
+    got = await gate.client.get(path)
+    head = await gate.client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == got.headers["content-type"]
-    options = await town.client.options(path)
+    options = await gate.client.options(path)
     assert options.status_code == 204
     assert {"GET", "HEAD", "OPTIONS"} <= set(options.headers["allow"].split(", "))
     assert "access-control-allow-origin" not in options.headers
 
 
-async def test_wrong_methods_and_paths_are_problems(town: Town) -> None:
+async def test_wrong_methods_and_paths_are_problems(gate: GateFixture) -> None:
     """405 names what is allowed, 404 nothing; both are problem+json on every path."""
     paths = sorted({endpoint.path for endpoint in ENDPOINTS})
     for path in paths:
@@ -76,7 +76,7 @@ async def test_wrong_methods_and_paths_are_problems(town: Town) -> None:
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - allowed:
             if method == "GET" and path in {"/v1/startup/ready", "/v1/startup/failed"}:
                 pass
-            answer = await town.client.request(method, concrete)
+            answer = await gate.client.request(method, concrete)
             assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED"), (method, path)
             assert allowed <= set(answer.headers["allow"].split(", "))
     for path in (
@@ -91,25 +91,25 @@ async def test_wrong_methods_and_paths_are_problems(town: Town) -> None:
         "/docs",
     ):
         for method in ("GET", "POST", "HEAD"):
-            answer = await town.client.request(method, path)
+            answer = await gate.client.request(method, path)
             assert answer.status_code == 404, path
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_every_answer_has_the_same_headers(town: Town) -> None:
+async def test_every_answer_has_the_same_headers(gate: GateFixture) -> None:
     """no-store, nosniff, a policy, an id; no CORS, no server banner; whatever the answer is."""
-    who = await town.citizen()
-    boot = await town.boot(who)
+    who = await gate.principal()
+    boot = await gate.boot(who)
     answers = [
         boot,
-        await town.boot(who, headers={"if-none-match": boot.headers["etag"]}),
-        await town.boot(who, ""),
-        await town.client.get("/nothing"),
-        await town.client.get("/v1/topology", headers=who.by_key),
-        await town.client.get("/v1/topology"),
-        await town.client.post("/livez"),
-        await town.client.options("/livez"),
-        *[await town.client.get(path) for path in PLAIN],
+        await gate.boot(who, headers={"if-none-match": boot.headers["etag"]}),
+        await gate.boot(who, ""),
+        await gate.client.get("/nothing"),
+        await gate.client.get("/v1/topology", headers=who.by_key),
+        await gate.client.get("/v1/topology"),
+        await gate.client.post("/livez"),
+        await gate.client.options("/livez"),
+        *[await gate.client.get(path) for path in PLAIN],
     ]
     for answer in answers:
         assert answer.headers["cache-control"] == "no-store", answer.url
@@ -120,24 +120,24 @@ async def test_every_answer_has_the_same_headers(town: Town) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-async def test_correlation_ids(town: Town) -> None:
+async def test_correlation_ids(gate: GateFixture) -> None:
     """A sane X-Request-Id is echoed; anything else is replaced by a new one."""
-    assert (await town.client.get("/livez", headers={"x-request-id": "abc-123.x"})).headers[
+    assert (await gate.client.get("/livez", headers={"x-request-id": "abc-123.x"})).headers[
         "x-request-id"
     ] == "abc-123.x"
     for insane in ("", "a b", "<script>", "x" * 200, "a\tb"):
-        echoed = (await town.client.get("/livez", headers={"x-request-id": insane})).headers["x-request-id"]
+        echoed = (await gate.client.get("/livez", headers={"x-request-id": insane})).headers["x-request-id"]
         assert re.fullmatch(r"[0-9a-f]{32}", echoed)
 
 
-async def test_metrics(town: Town) -> None:
+async def test_metrics(gate: GateFixture) -> None:
     """What happens is counted by route template and outcome; no name that somebody declared is in it."""
-    who = await town.citizen("canary-principal-name")
-    await town.boot(who, "canary-component")
-    await town.client.get("/v1/startup/01a1fddc-1f95-70fb-95ba-f3bf1240ecc9", headers=who.by_key)
-    await town.client.get("/canary-path")
-    await town.client.get("/livez", headers={"x-api-key": "junk"})
-    text = (await town.client.get("/metrics")).text
+    who = await gate.principal("canary-principal-name")
+    await gate.boot(who, "canary-component")
+    await gate.client.get("/v1/startup/01a1fddc-1f95-70fb-95ba-f3bf1240ecc9", headers=who.by_key)
+    await gate.client.get("/canary-path")
+    await gate.client.get("/livez", headers={"x-api-key": "junk"})
+    text = (await gate.client.get("/metrics")).text
     assert 'metagate_bootstraps_total{outcome="OPENED"}' in text
     assert 'route="/v1/bootstrap",status="200"' in text
     assert 'route="/v1/startup/{startup_id}",status="404"' in text
@@ -146,10 +146,10 @@ async def test_metrics(town: Town) -> None:
     assert str(who.tenant) not in text
 
 
-async def test_problems_are_problems(town: Town) -> None:
+async def test_problems_are_problems(gate: GateFixture) -> None:
     """Every refusal has the five members, a known code, and a status that agrees with its code."""
-    who = await town.citizen()
-    for answer in (await town.boot(who, ""), await town.client.get("/x"), await town.client.post("/v1/bootstrap")):
+    who = await gate.principal()
+    for answer in (await gate.boot(who, ""), await gate.client.get("/x"), await gate.client.post("/v1/bootstrap")):
         problem = answer.json()
         assert set(problem) == {"type", "title", "status", "detail", "code"}
         assert problem["status"] == answer.status_code
@@ -157,29 +157,31 @@ async def test_problems_are_problems(town: Town) -> None:
 
 
 @pytest.mark.invariant("INV-024", "INV-023")
-async def test_nothing_but_the_database_is_connected_to(town: Town, socket_guard: list[tuple[str, object]]) -> None:
+async def test_nothing_but_the_database_is_connected_to(
+    gate: GateFixture, socket_guard: list[tuple[str, object]]
+) -> None:
     """Every route is used while each connect() of the process is watched: only PostgreSQL is ever called."""
-    who = await town.citizen("admin", type="admin")
-    session = (await town.boot(who)).json()["startup"]["startup_id"]
+    who = await gate.principal("admin", type="admin")
+    session = (await gate.boot(who)).json()["startup"]["startup_id"]
     before = len(socket_guard)
-    async with httpx.AsyncClient(base_url=town.url) as client:
+    async with httpx.AsyncClient(base_url=gate.url) as client:
         for endpoint in ENDPOINTS:
             path = endpoint.path.format(startup_id=session, kind="profiles", key="x")
             body = {} if endpoint.method == "GET" else {"json": {"component_key": "a", "startup_id": session}}
             await client.request(endpoint.method, path, headers=who.by_key, **body)
     await asyncio.sleep(0.1)
     places = {str(address) for event, address in socket_guard[before:] if event == "socket.connect"}
-    database = town.settings.dsn
+    database = gate.settings.dsn
     for place in places:
-        ours = str(town.address[1]) in place
+        ours = str(gate.address[1]) in place
         assert ours or ".s.PGSQL" in place or any(part in place for part in re.findall(r":(\d+)/", database)), place
     assert not [event for event, _ in socket_guard[before:] if event == "socket.getaddrinfo" and "evil" in str(_)]
 
 
 @pytest.mark.invariant("INV-029")
-async def test_no_work_is_assigned_here(town: Town) -> None:
+async def test_no_work_is_assigned_here(gate: GateFixture) -> None:
     """Neither the API's paths nor the database's tables know tasks, leases, queues or jobs."""
-    document = (await town.client.get("/openapi.json")).json()
-    tables = [row[0] for row in await town.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'metagate'")]
+    document = (await gate.client.get("/openapi.json")).json()
+    tables = [row[0] for row in await gate.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'metagate'")]
     for name in (*document["paths"], *tables):
         assert not re.search(r"task|lease|queue|job|work_?item|assign|dispatch|schedul", name.lower()), name

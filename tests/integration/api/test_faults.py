@@ -14,8 +14,8 @@ import psutil
 import pytest
 import pytest_asyncio
 from tests.databases import Server
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for
 from tests.integration.api.processes import free_port, started, wait_for
-from tests.integration.api.town import Citizen, Town, settings_for
 
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.publisher import Publisher
@@ -30,10 +30,10 @@ class Faulty:
     """A gate in a process of its own over a PostgreSQL of its own."""
 
     def __init__(
-        self, server: Server, town: Town, who: Citizen, session: str, process: "subprocess.Popen[bytes]"
+        self, server: Server, gate: GateFixture, who: PrincipalFixture, session: str, process: "subprocess.Popen[bytes]"
     ) -> None:
         self.server = server
-        self.town = town
+        self.gate = gate
         self.who = who
         self.session = session
         self.process = process
@@ -45,12 +45,12 @@ class Faulty:
 
     async def everything(self, times: int = 4) -> list[tuple[int, float, httpx.Response]]:
         """Each kind of question that needs the database, many at once."""
-        town, who = self.town, self.who
+        gate, who = self.gate, self.who
         asks: list[Callable[[], Awaitable[httpx.Response]]] = [
-            lambda: town.boot(who),
-            lambda: town.ready(who, self.session),
-            lambda: town.client.get("/v1/topology", headers=who.by_key),
-            lambda: town.client.get("/v1/startups", headers=who.by_key),
+            lambda: gate.boot(who),
+            lambda: gate.ready(who, self.session),
+            lambda: gate.client.get("/v1/topology", headers=who.by_key),
+            lambda: gate.client.get("/v1/startups", headers=who.by_key),
         ]
         return await asyncio.gather(*[self.timed(ask) for ask in asks * times])
 
@@ -58,7 +58,7 @@ class Faulty:
         """Seconds until a bootstrap succeeds again."""
         began = time.perf_counter()
         while time.perf_counter() - began < RECOVERY:
-            if (await self.town.boot(self.who)).status_code == 200:
+            if (await self.gate.boot(self.who)).status_code == 200:
                 return time.perf_counter() - began
             await asyncio.sleep(0.05)
         raise AssertionError("no success within the time to recover")
@@ -76,7 +76,7 @@ class Faulty:
             slowest.append(max(seconds for _, seconds, _ in round_))
         assert min(slowest) < BOUND, slowest
         for path in ("/", "/health", "/livez", "/readyz", "/.well-known/metagate.json"):
-            status, seconds, _ = await self.timed(lambda path=path: self.town.client.get(path))
+            status, seconds, _ = await self.timed(lambda path=path: self.gate.client.get(path))
             assert (status, seconds < BOUND) == (200, True), path
 
 
@@ -91,14 +91,14 @@ async def faulty() -> AsyncIterator[Faulty]:
     publisher = await Publisher.open(database.publisher)
     await publisher.load()
     with started(database) as (process, port):
-        town = Town(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
-        town.client = httpx.AsyncClient(base_url=town.url, timeout=10, limits=httpx.Limits(max_connections=200))
+        gate = GateFixture(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
+        gate.client = httpx.AsyncClient(base_url=gate.url, timeout=10, limits=httpx.Limits(max_connections=200))
         wait_for(port, process, "/readyz")
-        who = await town.citizen("admin", type="admin")
-        session = (await town.boot(who)).json()["startup"]["startup_id"]
-        yield Faulty(server, town, who, session, process)
+        who = await gate.principal("admin", type="admin")
+        session = (await gate.boot(who)).json()["startup"]["startup_id"]
+        yield Faulty(server, gate, who, session, process)
         with contextlib.suppress(Exception):
-            await town.close()
+            await gate.close()
     server.stop()
 
 
@@ -129,15 +129,15 @@ async def test_a_frozen_database(faulty: Faulty) -> None:
 @pytest.mark.invariant("INV-026")
 async def test_a_lock_on_the_table(faulty: Faulty) -> None:
     """Somebody holds the sessions' table: bootstraps are answered 503 in time, reads of other tables go on."""
-    connection = await asyncpg.connect(faulty.town.database.superuser)
+    connection = await asyncpg.connect(faulty.gate.database.superuser)
     try:
         await connection.execute("BEGIN; LOCK TABLE metagate.startup IN ACCESS EXCLUSIVE MODE")
         for status, seconds, answer in await asyncio.gather(
-            *[faulty.timed(lambda: faulty.town.boot(faulty.who)) for _ in range(20)]
+            *[faulty.timed(lambda: faulty.gate.boot(faulty.who)) for _ in range(20)]
         ):
             assert status == 503, answer.text
             assert seconds < 2 * BOUND
-        listed = await faulty.town.client.get("/v1/admin/principals", headers=faulty.who.by_key)
+        listed = await faulty.gate.client.get("/v1/admin/principals", headers=faulty.who.by_key)
         assert listed.status_code == 200
     finally:
         await connection.close()
@@ -146,7 +146,7 @@ async def test_a_lock_on_the_table(faulty: Faulty) -> None:
 
 async def test_connections_terminated(faulty: Faulty) -> None:
     """All of the gate's connections are ended again and again: answers are 200 or 503, and it goes on by itself."""
-    connection = await asyncpg.connect(faulty.town.database.superuser)
+    connection = await asyncpg.connect(faulty.gate.database.superuser)
     try:
         for _ in range(5):
             await connection.execute(
@@ -165,15 +165,15 @@ async def test_the_database_down_and_back(faulty: Faulty) -> None:
     server = faulty.server
     assert server.embedded is not None
     directory, tcp = server.embedded.directory, server.embedded.port
-    before = await faulty.town.sessions()
+    before = await faulty.gate.sessions()
     server.embedded.stop()
     try:
         await faulty.refuses_in_time()
-        assert (await faulty.town.client.get("/readyz")).json()["database"] == "down"
+        assert (await faulty.gate.client.get("/readyz")).json()["database"] == "down"
     finally:
         server.embedded = EmbeddedPostgres(directory, port=tcp).start()
     assert await faulty.recovers() < RECOVERY
-    assert await faulty.town.sessions() == before + 1
+    assert await faulty.gate.sessions() == before + 1
 
 
 async def test_never_reached(faulty: Faulty) -> None:
@@ -192,7 +192,7 @@ async def test_never_reached(faulty: Faulty) -> None:
 @pytest.mark.invariant("INV-026")
 async def test_overload_is_refused_at_once(faulty: Faulty) -> None:
     """With a queue of two and a frozen database the excess is told at once, not at its deadline."""
-    with started(faulty.town.database, METAGATE_QUEUE="2", METAGATE_RATE_BURST="100000") as (process, port):
+    with started(faulty.gate.database, METAGATE_QUEUE="2", METAGATE_RATE_BURST="100000") as (process, port):
         wait_for(port, process, "/readyz")
         limits = httpx.Limits(max_connections=200)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, limits=limits) as client:
@@ -216,7 +216,7 @@ async def test_overload_is_refused_at_once(faulty: Faulty) -> None:
 async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
     """What workers last said of the database is forgotten with them: `metagate_database_up` is that of the living."""
     port = free_port()
-    with started(faulty.town.database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(port)) as (process, own):
+    with started(faulty.gate.database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(port)) as (process, own):
         wait_for(own, process, "/readyz")
         pid = faulty.server.embedded.server_pid if faulty.server.embedded else None
         assert pid is not None
@@ -243,7 +243,7 @@ async def _says(port: int, line: str, seconds: float = 20) -> None:
 
 async def test_sigterm_answers_what_is_in_flight(faulty: Faulty) -> None:
     """SIGTERM under load: no request that was taken is dropped without an answer, and every 200 has its row."""
-    with started(faulty.town.database, METAGATE_WORKERS="2") as (process, port):
+    with started(faulty.gate.database, METAGATE_WORKERS="2") as (process, port):
         wait_for(port, process, "/readyz")
         answered: list[httpx.Response] = []
         refused = 0
@@ -267,4 +267,4 @@ async def test_sigterm_answers_what_is_in_flight(faulty: Faulty) -> None:
         assert process.returncode == 0
         assert {answer.status_code for answer in answered} == {200}
         for answer in answered[-20:]:
-            assert await faulty.town.stored(answer.json()["startup"]["startup_id"])
+            assert await faulty.gate.stored(answer.json()["startup"]["startup_id"])

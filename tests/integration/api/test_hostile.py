@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import corpora
-from tests.integration.api.town import Town
+from tests.integration.api.gate_fixture import GateFixture
 from tests.unit.http.test_strict_json import HOSTILE
 
 DEEP = b'{"component_key":' * 200 + b"1" + b"}" * 200
@@ -24,36 +24,36 @@ EXTRA = [
 
 
 @pytest.mark.parametrize("raw", [*HOSTILE, *EXTRA], ids=range(len(HOSTILE) + len(EXTRA)))
-async def test_hostile_json(town: Town, hostile_session: tuple[Any, str], raw: bytes) -> None:
+async def test_hostile_json(gate: GateFixture, hostile_session: tuple[Any, str], raw: bytes) -> None:
     """Every body of the corpus on every route that takes one: 400, 413 or 422, and nothing is stored."""
     who, session = hostile_session
-    before = await town.sessions()
-    stored = await town.stored(session)
+    before = await gate.sessions()
+    stored = await gate.stored(session)
     for path in ("/v1/bootstrap", "/v1/startup/ready", "/v1/startup/failed", "/v1/introspect", "/v1/admin/profiles"):
-        answer = await town.client.post(path, content=raw, headers={**who.by_key, "content-type": "application/json"})
+        answer = await gate.client.post(path, content=raw, headers={**who.by_key, "content-type": "application/json"})
         assert answer.status_code in {400, 413, 422}, (path, answer.status_code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
         corpora.tell("JSON bodies at five routes", answer.status_code)
-    assert await town.sessions() == before
-    assert await town.stored(session) == stored
+    assert await gate.sessions() == before
+    assert await gate.stored(session) == stored
 
 
 @pytest.fixture
-async def hostile_session(town: Town) -> tuple[Any, str]:
-    if not hasattr(town, "hostile"):
-        who = await town.citizen("hostile", type="admin")
-        session = (await town.boot(who)).json()["startup"]["startup_id"]
-        town.hostile = who, session  # type: ignore[attr-defined]
-    return town.hostile  # type: ignore[attr-defined,no-any-return]
+async def hostile_session(gate: GateFixture) -> tuple[Any, str]:
+    if not hasattr(gate, "hostile"):
+        who = await gate.principal("hostile", type="admin")
+        session = (await gate.boot(who)).json()["startup"]["startup_id"]
+        gate.hostile = who, session  # type: ignore[attr-defined]
+    return gate.hostile  # type: ignore[attr-defined,no-any-return]
 
 
 @pytest.mark.parametrize("media", ["", "text/plain", "application/xml", "application/json; charset=utf-16", "application/jsonp",
                                    "application/json, text/plain", "multipart/form-data; boundary=x"])  # fmt: skip
-async def test_media_types(town: Town, hostile_session: tuple[Any, str], media: str) -> None:
+async def test_media_types(gate: GateFixture, hostile_session: tuple[Any, str], media: str) -> None:
     """Anything but JSON in UTF-8 is 415."""
     who, _ = hostile_session
-    answer = await town.client.post(
+    answer = await gate.client.post(
         "/v1/bootstrap", content=b'{"component_key":"a"}', headers={**who.by_key, "content-type": media}
     )
     assert (answer.status_code, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -65,10 +65,10 @@ TEXT = st.text(max_size=300)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(component=TEXT, hint=TEXT, tag=TEXT, error=TEXT, version=TEXT)
 def test_no_string_breaks_anything(
-    town_sync: tuple[str, int, dict[str, str], str], component: str, hint: str, tag: str, error: str, version: str
+    gate_process: tuple[str, int, dict[str, str], str], component: str, hint: str, tag: str, error: str, version: str
 ) -> None:
     """Any text in any field: an answer below 500 (or none because the text cannot be sent at all)."""
-    host, port, headers, session = town_sync
+    host, port, headers, session = gate_process
     for path, body in [
         ("/v1/bootstrap", {"component_key": component, "principal_key": hint, "last_packet_etag": tag}),
         ("/v1/bootstrap", {"component_key": component}),
@@ -99,13 +99,13 @@ def ask(host: str, port: int, path: str, headers: dict[str, str], body: bytes) -
 @pytest.mark.parametrize(
     "name", ["authorization", "x-api-key", "if-none-match", "idempotency-key", "x-request-id", "content-type"]
 )
-async def test_odd_header_values(town: Town, hostile_session: tuple[Any, str], name: str, value: str) -> None:
+async def test_odd_header_values(gate: GateFixture, hostile_session: tuple[Any, str], name: str, value: str) -> None:
     """Whatever stands in a header, the answer is a problem or a success, never a defect."""
     who, _ = hostile_session
     headers = {**who.by_key, "content-type": "application/json", name: value.encode("latin-1")}
     if name == "authorization":
         del headers["x-api-key"]
-    answer = await town.client.post("/v1/bootstrap", content=b'{"component_key":"a"}', headers=headers)
+    answer = await gate.client.post("/v1/bootstrap", content=b'{"component_key":"a"}', headers=headers)
     assert answer.status_code < 500
     assert not re.search(r"Traceback|SELECT |asyncpg|psycopg|sqlstate", answer.text)
 
@@ -114,8 +114,8 @@ async def test_odd_header_values(town: Town, hostile_session: tuple[Any, str], n
                                   "/v1/startups?limit=99999999999999999999", "/v1/startups?component_key=%00", "/v1/startups?cursor=%00", "/v1/startups?tenant=%ff",
                                   "/v1/policy-profiles/%F0%9F%98%80", "/v1/admin/profiles/a%2Fb", "/v1/startups?limit=1&limit=2", "/v1/startups?status=OPEN%00",
                                   "/v1/startup/01a1fddc-1f95-70fb-95ba-f3bf1240ecc9%0a"])  # fmt: skip
-async def test_odd_paths_and_queries(town: Town, hostile_session: tuple[Any, str], path: str) -> None:
+async def test_odd_paths_and_queries(gate: GateFixture, hostile_session: tuple[Any, str], path: str) -> None:
     """NUL, broken UTF-8, overflow and repetition in paths and queries are the caller's mistake, not ours."""
     who, _ = hostile_session
-    answer = await town.client.get(path, headers=who.by_key)
+    answer = await gate.client.get(path, headers=who.by_key)
     assert answer.status_code in {200, 404, 422}, answer.text

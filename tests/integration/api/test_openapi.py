@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.api.town import Town
+from tests.integration.api.gate_fixture import GateFixture
 
 from metagate_api.catalogue import ENDPOINTS
 
 HERE = Path(__file__).parent
 
 
-async def test_it_documents_every_route(town: Town) -> None:
+async def test_it_documents_every_route(gate: GateFixture) -> None:
     """Every endpoint of the specification is in it, hot routes included, with every status that it may answer."""
-    document = (await town.client.get("/openapi.json")).json()
+    document = (await gate.client.get("/openapi.json")).json()
     found = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert found == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
     boot = document["paths"]["/v1/bootstrap"]["post"]
@@ -28,13 +28,13 @@ async def test_it_documents_every_route(town: Town) -> None:
             assert "500" not in operation["responses"]
 
 
-async def test_the_catalogue_is_what_is_routed(town: Town) -> None:
+async def test_the_catalogue_is_what_is_routed(gate: GateFixture) -> None:
     """Each endpoint of the catalogue answers something else than 404 or 405 to somebody who may."""
-    admin = await town.citizen("admin", type="admin")
-    session = (await town.boot(admin)).json()["startup"]["startup_id"]
+    admin = await gate.principal("admin", type="admin")
+    session = (await gate.boot(admin)).json()["startup"]["startup_id"]
     for endpoint in ENDPOINTS:
         path = endpoint.path.format(startup_id=session, kind="principals", key="admin")
-        answer = await town.client.request(endpoint.method, path, headers=admin.by_key)
+        answer = await gate.client.request(endpoint.method, path, headers=admin.by_key)
         unrouted = answer.status_code == 405 and answer.json()["code"] == "METHOD_NOT_ALLOWED"
         assert not unrouted, endpoint
         if answer.status_code == 404:
@@ -43,9 +43,9 @@ async def test_the_catalogue_is_what_is_routed(town: Town) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_schemathesis(town_sync: tuple[str, int, dict[str, str], str]) -> None:
+def test_schemathesis(gate_process: tuple[str, int, dict[str, str], str]) -> None:
     """Generated and corner-case requests to every operation: no server error, no undocumented answer, no ignored rule."""
-    host, port, headers, _ = town_sync
+    host, port, headers, _ = gate_process
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         "--config-file", str(HERE / "schemathesis.toml"),
@@ -58,8 +58,8 @@ def test_schemathesis(town_sync: tuple[str, int, dict[str, str], str]) -> None:
     assert done.returncode == 0, done.stdout.partition("= FAILURES =")[2][:6_000] + done.stderr[-1_000:]
 
 
-async def test_nothing_answers_500(town: Town) -> None:
+async def test_nothing_answers_500(gate: GateFixture) -> None:
     """After everything above, the gate has not counted a single 500."""
     await asyncio.sleep(0)
-    text = (await town.client.get("/metrics")).text
+    text = (await gate.client.get("/metrics")).text
     assert 'status="500"' not in text

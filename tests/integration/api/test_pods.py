@@ -8,7 +8,7 @@ import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.store.worlds import row
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -35,11 +35,11 @@ def account(namespace: str, pod: str | None = "pod-1", **changes: Any) -> str:
     return jwt.encode({"alg": "RS256", "kid": "cluster-1"}, claims, KEY)
 
 
-async def settle(town: Town) -> tuple[Citizen, str]:
+async def settle(gate: GateFixture) -> tuple[PrincipalFixture, str]:
     """A principal whose subject is a service account of its namespace, and the cluster's issuer with its key."""
     tenant = uuid4()
     namespace = f"team-{tenant.hex[:8]}"
-    who = Citizen(tenant, "indexer")
+    who = PrincipalFixture(tenant, "indexer")
     subject = row(
         who.uid,
         issuer=ISSUER,
@@ -59,30 +59,30 @@ async def settle(town: Town) -> tuple[Citizen, str]:
         generation=1,
     )
     key = row(uuid4(), issuer=ISSUER, kid="cluster-1", jwk=KEY.as_dict(private=False), alg="RS256")
-    await town.publish(who, subject=[subject], issuer=[issuer], issuer_key=[key])
+    await gate.publish(who, subject=[subject], issuer=[issuer], issuer_key=[key])
     return who, namespace
 
 
-async def boot(town: Town, token: str, **headers: str) -> httpx.Response:
-    return await town.client.post(
+async def boot(gate: GateFixture, token: str, **headers: str) -> httpx.Response:
+    return await gate.client.post(
         "/v1/bootstrap", json={"component_key": "indexer_1"}, headers={"authorization": f"Bearer {token}", **headers}
     )
 
 
-async def ready(town: Town, session: str, headers: dict[str, str]) -> httpx.Response:
+async def ready(gate: GateFixture, session: str, headers: dict[str, str]) -> httpx.Response:
     body = {"startup_id": session, "build_version": "1"}
-    return await town.client.post("/v1/startup/ready", json=body, headers=headers)
+    return await gate.client.post("/v1/startup/ready", json=body, headers=headers)
 
 
 @pytest.mark.invariant("INV-021", "INV-003")
-async def test_only_the_same_pod_reports(town: Town) -> None:
+async def test_only_the_same_pod_reports(gate: GateFixture) -> None:
     """D-43: another pod, a token of no pod and the API key of the same principal are 403 NOT_THIS_POD; the pod is 200."""
-    who, namespace = await settle(town)
+    who, namespace = await settle(gate)
     mine = account(namespace)
-    booted = await boot(town, mine)
+    booted = await boot(gate, mine)
     assert booted.status_code == 200, booted.text
     session = booted.json()["startup"]["startup_id"]
-    stored = await town.stored(session)
+    stored = await gate.stored(session)
     assert (stored["pod_uid"], stored["pod_name"], stored["pod_node"]) == ("pod-1", "pod-1-name", "node-1")
     others = [
         {"authorization": f"Bearer {account(namespace, 'pod-2')}"},
@@ -90,32 +90,32 @@ async def test_only_the_same_pod_reports(town: Town) -> None:
         who.by_key,
     ]
     for headers in others:
-        answer = await ready(town, session, headers)
+        answer = await ready(gate, session, headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "NOT_THIS_POD")
-        again = await town.client.get(f"/v1/startup/{session}/packet", headers=headers)
+        again = await gate.client.get(f"/v1/startup/{session}/packet", headers=headers)
         assert (again.status_code, again.json()["code"]) == (403, "NOT_THIS_POD")
-    assert (await town.stored(session))["status"] == "OPEN"
+    assert (await gate.stored(session))["status"] == "OPEN"
     renewed = account(namespace)
-    assert (await ready(town, session, {"authorization": f"Bearer {renewed}"})).status_code == 200
+    assert (await ready(gate, session, {"authorization": f"Bearer {renewed}"})).status_code == 200
 
 
-async def test_a_replay_belongs_to_its_pod(town: Town) -> None:
+async def test_a_replay_belongs_to_its_pod(gate: GateFixture) -> None:
     """D-41: another pod with the same Idempotency-Key gets 403, not the first pod's session."""
-    _, namespace = await settle(town)
+    _, namespace = await settle(gate)
     key = {"idempotency-key": "same"}
-    first = await boot(town, account(namespace), **key)
-    again = await boot(town, account(namespace), **key)
+    first = await boot(gate, account(namespace), **key)
+    again = await boot(gate, account(namespace), **key)
     assert again.json() == first.json()
-    other = await boot(town, account(namespace, "pod-2"), **key)
+    other = await boot(gate, account(namespace, "pod-2"), **key)
     assert (other.status_code, other.json()["code"]) == (403, "NOT_THIS_POD")
 
 
 @pytest.mark.invariant("INV-002", "INV-003")
-async def test_tokens_that_do_not_hold(town: Town) -> None:
+async def test_tokens_that_do_not_hold(gate: GateFixture) -> None:
     """Another audience, expired, issued before the namespace was created (D-46), another namespace's account: no row."""
-    _, namespace = await settle(town)
+    _, namespace = await settle(gate)
     now = int(time.time())
-    before = await town.sessions()
+    before = await gate.sessions()
     for status, token in [
         (401, account(namespace, aud=["another"])),
         (401, account(namespace, iat=now - 7_000, nbf=now - 7_000, exp=now - 100)),
@@ -124,16 +124,16 @@ async def test_tokens_that_do_not_hold(town: Town) -> None:
         (401, account(namespace, exp=now + 100_000)),
         (403, account("elsewhere")),
     ]:
-        answer = await boot(town, token)
+        answer = await boot(gate, token)
         assert answer.status_code == status, answer.text
-    assert await town.sessions() == before
+    assert await gate.sessions() == before
 
 
-async def test_a_retired_key_takes_its_tokens_along(town: Town) -> None:
+async def test_a_retired_key_takes_its_tokens_along(gate: GateFixture) -> None:
     """A token that was verified a moment ago is refused once its key is gone (D-45)."""
-    _, namespace = await settle(town)
+    _, namespace = await settle(gate)
     token = account(namespace)
-    assert (await boot(town, token)).status_code == 200
-    await town.publish(deletes={"issuer_key": [(ISSUER, "cluster-1")]})
-    answer = await boot(town, token)
+    assert (await boot(gate, token)).status_code == 200
+    await gate.publish(deletes={"issuer_key": [(ISSUER, "cluster-1")]})
+    answer = await boot(gate, token)
     assert answer.status_code == 401

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from tests.integration.api.town import Citizen, Town, shared_body
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, shared_body
 from tests.integration.store.worlds import row
 from tests.unit.identity import issued
 
@@ -16,15 +16,15 @@ from metagate_api.catalogue import ENDPOINTS
 VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
 
-async def read(town: Town, who: Citizen | None, path: str, **params: Any) -> httpx.Response:
-    return await town.client.get(path, params=params, headers=who.by_key if who else {})
+async def read(gate: GateFixture, who: PrincipalFixture | None, path: str, **params: Any) -> httpx.Response:
+    return await gate.client.get(path, params=params, headers=who.by_key if who else {})
 
 
-async def furnish(town: Town, tenant: UUID, names: tuple[str, ...] = ("worker",)) -> None:
+async def furnish(gate: GateFixture, tenant: UUID, names: tuple[str, ...] = ("worker",)) -> None:
     """Profiles, manifests and policy profiles of a tenant."""
     base = {"tenant": str(tenant), "generation": 1}
     refs = [{"name": "db", "kind": "Env", "ref": "DB_PASSWORD", "required": True}]
-    await town.publish(
+    await gate.publish(
         profile=[
             row(uuid4(), **base, name=name, body={"capabilities": {"a": 1}, "secretRefs": refs}) for name in names
         ],
@@ -38,28 +38,28 @@ async def furnish(town: Town, tenant: UUID, names: tuple[str, ...] = ("worker",)
 
 @pytest.mark.invariant("INV-038")
 @pytest.mark.parametrize("view", VIEWS)
-async def test_admin_views_are_never_open(town: Town, view: str) -> None:
+async def test_admin_views_are_never_open(gate: GateFixture, view: str) -> None:
     """Anonymous 401, any other type 403, an admin 200 with its own tenant's objects only."""
     tenant = uuid4()
-    admin = await town.citizen("admin", tenant=tenant, type="admin")
-    await furnish(town, tenant)
-    stranger = await town.citizen("admin", type="admin")
-    await furnish(town, stranger.tenant)
+    admin = await gate.principal("admin", tenant=tenant, type="admin")
+    await furnish(gate, tenant)
+    stranger = await gate.principal("admin", type="admin")
+    await furnish(gate, stranger.tenant)
     for path in (f"/v1/admin/{view}", f"/v1/admin/{view}/worker"):
-        assert (await read(town, None, path)).status_code == 401
+        assert (await read(gate, None, path)).status_code == 401
         for kind in ("component", "observer", "service", "worker", "principal", "delegate"):
-            other = await town.citizen(f"a-{kind}", tenant=tenant, type=kind)
-            answer = await read(town, other, path)
+            other = await gate.principal(f"a-{kind}", tenant=tenant, type=kind)
+            answer = await read(gate, other, path)
             assert (answer.status_code, answer.json()["code"]) == (403, "ROLE_REQUIRED")
-    found = (await read(town, admin, f"/v1/admin/{view}")).json()
+    found = (await read(gate, admin, f"/v1/admin/{view}")).json()
     assert found["items"], view
     assert {item["tenant"] for item in found["items"]} == {str(tenant)}
     assert all(isinstance(item["revision"], int) for item in found["items"])
     for item in found["items"]:
-        one = await read(town, admin, f"/v1/admin/{view}/{item['key']}")
+        one = await read(gate, admin, f"/v1/admin/{view}/{item['key']}")
         assert one.status_code == 200
         assert one.json() == item
-    missing = await read(town, admin, f"/v1/admin/{view}/nothing")
+    missing = await read(gate, admin, f"/v1/admin/{view}/nothing")
     assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
     text = json.dumps(found)
     assert admin.key not in text
@@ -67,87 +67,87 @@ async def test_admin_views_are_never_open(town: Town, view: str) -> None:
 
 
 @pytest.mark.invariant("INV-038")
-async def test_admin_views_show_the_snapshot(town: Town) -> None:
+async def test_admin_views_show_the_snapshot(gate: GateFixture) -> None:
     """What is listed is what the database serves."""
     tenant = uuid4()
-    admin = await town.citizen("admin", tenant=tenant, type="admin")
-    await furnish(town, tenant)
-    profile = (await read(town, admin, "/v1/admin/profiles/worker")).json()
+    admin = await gate.principal("admin", tenant=tenant, type="admin")
+    await furnish(gate, tenant)
+    profile = (await read(gate, admin, "/v1/admin/profiles/worker")).json()
     assert '"capabilities": {"a": 1}' in json.dumps(profile)
-    secret = (await read(town, admin, "/v1/admin/secret-refs/worker:db")).json()
+    secret = (await read(gate, admin, "/v1/admin/secret-refs/worker:db")).json()
     assert "DB_PASSWORD" in json.dumps(secret), "a reference is shown; there is no value to show"
-    assert (await read(town, admin, "/v1/admin/bindings")).json()["items"][0]["key"]
+    assert (await read(gate, admin, "/v1/admin/bindings")).json()["items"][0]["key"]
 
 
-async def test_tenants_of_others(town: Town) -> None:
+async def test_tenants_of_others(gate: GateFixture) -> None:
     """`tenant` names one's own, or is refused; a cluster-wide admin or observer reads every tenant (D-51)."""
-    one = await town.citizen("one", type="admin")
-    two = await town.citizen("two", type="admin")
-    await town.boot(two)
+    one = await gate.principal("one", type="admin")
+    two = await gate.principal("two", type="admin")
+    await gate.boot(two)
     system = uuid4()
-    ruler = await town.citizen("ruler", tenant=system, type="admin", scope="Cluster")
-    watcher = await town.citizen("watcher", tenant=system, type="observer", scope="Cluster")
+    ruler = await gate.principal("ruler", tenant=system, type="admin", scope="Cluster")
+    watcher = await gate.principal("watcher", tenant=system, type="observer", scope="Cluster")
     for path in ("/v1/admin/principals", "/v1/startups"):
-        assert (await read(town, one, path, tenant=str(one.tenant))).status_code == 200
-        refused = await read(town, one, path, tenant=str(two.tenant))
+        assert (await read(gate, one, path, tenant=str(one.tenant))).status_code == 200
+        refused = await read(gate, one, path, tenant=str(two.tenant))
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
         for reader in (ruler, watcher):
             if reader is watcher and "admin" in path:
                 continue
-            everything = (await read(town, reader, path, limit=500)).json()["items"]
+            everything = (await read(gate, reader, path, limit=500)).json()["items"]
             assert str(two.tenant) in {item["tenant"] for item in everything}
-            some = (await read(town, reader, path, tenant=str(two.tenant))).json()["items"]
+            some = (await read(gate, reader, path, tenant=str(two.tenant))).json()["items"]
             assert {item["tenant"] for item in some} == {str(two.tenant)}
-    session = (await read(town, two, "/v1/startups")).json()["items"][0]["startup_id"]
-    assert (await read(town, watcher, f"/v1/startup/{session}", tenant=str(two.tenant))).status_code == 200
-    assert (await read(town, watcher, f"/v1/startup/{session}")).status_code == 404
-    assert (await read(town, ruler, "/v1/admin/principals/two", tenant=str(two.tenant))).status_code == 200
-    scoped = await town.citizen("scoped", tenant=system, type="component", scope="Cluster")
-    assert (await read(town, scoped, "/v1/startups", tenant=str(two.tenant))).status_code == 403
+    session = (await read(gate, two, "/v1/startups")).json()["items"][0]["startup_id"]
+    assert (await read(gate, watcher, f"/v1/startup/{session}", tenant=str(two.tenant))).status_code == 200
+    assert (await read(gate, watcher, f"/v1/startup/{session}")).status_code == 404
+    assert (await read(gate, ruler, "/v1/admin/principals/two", tenant=str(two.tenant))).status_code == 200
+    scoped = await gate.principal("scoped", tenant=system, type="component", scope="Cluster")
+    assert (await read(gate, scoped, "/v1/startups", tenant=str(two.tenant))).status_code == 403
 
 
-async def test_sessions_are_ones_own(town: Town) -> None:
+async def test_sessions_are_ones_own(gate: GateFixture) -> None:
     """A component sees its own sessions; admin and observer those of the tenant; nobody another tenant's."""
-    who = await town.citizen()
-    neighbour = await town.citizen("neighbour", tenant=who.tenant)
-    observer = await town.citizen("observer", tenant=who.tenant, type="observer")
-    stranger = await town.citizen("observer", type="observer")
-    mine = (await town.boot(who, "a")).json()["startup"]["startup_id"]
-    theirs = (await town.boot(neighbour, "b")).json()["startup"]["startup_id"]
-    assert [item["startup_id"] for item in (await read(town, who, "/v1/startups")).json()["items"]] == [mine]
-    assert {item["startup_id"] for item in (await read(town, observer, "/v1/startups")).json()["items"]} == {
+    who = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=who.tenant)
+    observer = await gate.principal("observer", tenant=who.tenant, type="observer")
+    stranger = await gate.principal("observer", type="observer")
+    mine = (await gate.boot(who, "a")).json()["startup"]["startup_id"]
+    theirs = (await gate.boot(neighbour, "b")).json()["startup"]["startup_id"]
+    assert [item["startup_id"] for item in (await read(gate, who, "/v1/startups")).json()["items"]] == [mine]
+    assert {item["startup_id"] for item in (await read(gate, observer, "/v1/startups")).json()["items"]} == {
         mine,
         theirs,
     }
-    assert (await read(town, stranger, "/v1/startups")).json() == {"items": [], "next_cursor": None}
-    one = await read(town, who, f"/v1/startup/{mine}")
+    assert (await read(gate, stranger, "/v1/startups")).json() == {"items": [], "next_cursor": None}
+    one = await read(gate, who, f"/v1/startup/{mine}")
     assert one.status_code == 200
     assert one.json()["status"] == "OPEN"
-    forbidden = await read(town, who, f"/v1/startup/{theirs}")
+    forbidden = await read(gate, who, f"/v1/startup/{theirs}")
     assert (forbidden.status_code, forbidden.json()["code"]) == (403, "NOT_YOURS")
-    assert (await read(town, observer, f"/v1/startup/{theirs}")).status_code == 200
+    assert (await read(gate, observer, f"/v1/startup/{theirs}")).status_code == 200
     foreign, unknown = (
-        await read(town, stranger, f"/v1/startup/{mine}"),
-        await read(town, stranger, f"/v1/startup/{uuid4()}"),
+        await read(gate, stranger, f"/v1/startup/{mine}"),
+        await read(gate, stranger, f"/v1/startup/{uuid4()}"),
     )
     assert foreign.status_code == 404
     assert foreign.json() == unknown.json()
-    assert (await read(town, who, "/v1/startup/nonsense")).status_code == 422
-    assert (await read(town, None, "/v1/startup/nonsense")).status_code == 401
+    assert (await read(gate, who, "/v1/startup/nonsense")).status_code == 422
+    assert (await read(gate, None, "/v1/startup/nonsense")).status_code == 401
 
 
-async def test_sessions_are_filtered_and_paged(town: Town) -> None:
+async def test_sessions_are_filtered_and_paged(gate: GateFixture) -> None:
     """Filters by status and component; pages in a stable order without loss or repetition."""
-    who = await town.citizen()
-    ids = [(await town.boot(who, f"c_{n % 2}")).json()["startup"]["startup_id"] for n in range(7)]
-    await town.ready(who, ids[0])
-    await town.failed(who, ids[1])
+    who = await gate.principal()
+    ids = [(await gate.boot(who, f"c_{n % 2}")).json()["startup"]["startup_id"] for n in range(7)]
+    await gate.ready(who, ids[0])
+    await gate.failed(who, ids[1])
 
     async def listed(**params: Any) -> list[str]:
         found, cursor = [], None
         while True:
             more = {"cursor": cursor} if cursor else {}
-            page = (await read(town, who, "/v1/startups", **params, **more)).json()
+            page = (await read(gate, who, "/v1/startups", **params, **more)).json()
             assert set(page) == {"items", "next_cursor"}
             assert len(page["items"]) <= params.get("limit", 100)
             found += [item["startup_id"] for item in page["items"]]
@@ -165,14 +165,14 @@ async def test_sessions_are_filtered_and_paged(town: Town) -> None:
     assert await listed(component_key="none") == []
 
 
-async def test_admin_lists_are_paged(town: Town) -> None:
+async def test_admin_lists_are_paged(gate: GateFixture) -> None:
     """Every view pages by key, also across tenants."""
     tenant = uuid4()
-    admin = await town.citizen("admin", tenant=tenant, type="admin")
-    await furnish(town, tenant, tuple(f"p{n}" for n in range(5)))
+    admin = await gate.principal("admin", tenant=tenant, type="admin")
+    await furnish(gate, tenant, tuple(f"p{n}" for n in range(5)))
     found, cursor = [], None
     while True:
-        page = (await read(town, admin, "/v1/admin/profiles", limit=2, **({"cursor": cursor} if cursor else {}))).json()
+        page = (await read(gate, admin, "/v1/admin/profiles", limit=2, **({"cursor": cursor} if cursor else {}))).json()
         found += [item["key"] for item in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -184,10 +184,10 @@ async def test_admin_lists_are_paged(town: Town) -> None:
     "cursor",
     ["x", "AAAA", "%00", "W10", "WyJzdGFydHVwcyJd", "WyJwcm9maWxlcyIsIngiLCJ5Il0", "e30", "a" * 1_000, "\u00e9"],
 )
-async def test_foreign_cursors_are_422(town: Town, cursor: str) -> None:
+async def test_foreign_cursors_are_422(gate: GateFixture, cursor: str) -> None:
     """What this list did not hand out is refused, never taken for a position."""
-    who = await town.citizen()
-    answer = await read(town, who, "/v1/startups", cursor=cursor)
+    who = await gate.principal()
+    answer = await read(gate, who, "/v1/startups", cursor=cursor)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_CURSOR")
 
 
@@ -196,55 +196,55 @@ async def test_foreign_cursors_are_422(town: Town, cursor: str) -> None:
     [{"limit": 0}, {"limit": 501}, {"limit": "x"}, {"status": "open"}, {"tenant": "x"}, {"component_key": ""}],
     ids=str,
 )
-async def test_parameters_are_judged(town: Town, params: dict[str, Any]) -> None:
+async def test_parameters_are_judged(gate: GateFixture, params: dict[str, Any]) -> None:
     """What is out of bounds is 422 and not repeated."""
-    who = await town.citizen()
-    answer = await read(town, who, "/v1/startups", **params)
+    who = await gate.principal()
+    answer = await read(gate, who, "/v1/startups", **params)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
 
 
-async def test_the_packet_again(town: Town) -> None:
+async def test_the_packet_again(gate: GateFixture) -> None:
     """D-47: the owner reads the packet as of now; no session comes of it; the tag is honoured."""
-    who = await town.citizen()
-    neighbour = await town.citizen("neighbour", tenant=who.tenant)
-    booted = (await town.boot(who)).json()
+    who = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=who.tenant)
+    booted = (await gate.boot(who)).json()
     session = booted["startup"]["startup_id"]
-    before = await town.sessions()
+    before = await gate.sessions()
     path = f"/v1/startup/{session}/packet"
-    again = await read(town, who, path)
+    again = await read(gate, who, path)
     assert again.status_code == 200
     assert again.json() == booted
-    same = await town.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
+    same = await gate.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", again.headers["etag"])
-    await town.change(who, body=shared_body(services={}))
-    now = await town.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
+    await gate.change(who, body=shared_body(services={}))
+    now = await gate.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
     assert now.status_code == 200
     assert now.json()["services"] == {}
     assert now.json()["startup"]["startup_id"] == session
-    assert (await read(town, neighbour, path)).json()["code"] == "NOT_YOURS"
-    assert (await read(town, who, f"/v1/startup/{uuid4()}/packet")).json()["code"] == "SESSION_NOT_FOUND"
-    assert await town.sessions() == before
+    assert (await read(gate, neighbour, path)).json()["code"] == "NOT_YOURS"
+    assert (await read(gate, who, f"/v1/startup/{uuid4()}/packet")).json()["code"] == "SESSION_NOT_FOUND"
+    assert await gate.sessions() == before
 
 
-async def test_policy_profiles(town: Town) -> None:
+async def test_policy_profiles(gate: GateFixture) -> None:
     """Any principal of the tenant reads the ruleset and its hash; another tenant's does not exist."""
-    who = await town.citizen()
-    await furnish(town, who.tenant, ("public",))
-    stranger = await town.citizen()
-    found = await read(town, who, "/v1/policy-profiles/public")
+    who = await gate.principal()
+    await furnish(gate, who.tenant, ("public",))
+    stranger = await gate.principal()
+    found = await read(gate, who, "/v1/policy-profiles/public")
     assert found.status_code == 200
     assert (found.json()["policy_hash"], found.json()["ruleset"]) == ("a" * 64, {"limits": {"maxSpawnDepth": 5}})
-    assert (await read(town, stranger, "/v1/policy-profiles/public")).json()["code"] == "NOT_FOUND"
+    assert (await read(gate, stranger, "/v1/policy-profiles/public")).json()["code"] == "NOT_FOUND"
 
 
 @pytest.mark.invariant("INV-041")
-async def test_topology(town: Town) -> None:
+async def test_topology(gate: GateFixture) -> None:
     """D-49: principals, permitted and seen components, services and who uses them, of the caller's tenant."""
-    who = await town.citizen(components=("indexer_*",))
-    other = await town.citizen("other", tenant=who.tenant, body=shared_body(services={}))
-    stranger = await town.citizen("stranger")
-    await town.boot(who)
-    answer = await read(town, other, "/v1/topology")
+    who = await gate.principal(components=("indexer_*",))
+    other = await gate.principal("other", tenant=who.tenant, body=shared_body(services={}))
+    stranger = await gate.principal("stranger")
+    await gate.boot(who)
+    answer = await read(gate, other, "/v1/topology")
     assert answer.status_code == 200
     seen = {one["principal_key"]: one for one in answer.json()["principals"]}
     assert set(seen) == {"indexer", "other"}
@@ -253,30 +253,30 @@ async def test_topology(town: Town) -> None:
     [service] = answer.json()["services"]
     assert (service["name"], service["used_by"]) == ("memorygate", ["indexer"])
     assert stranger.name not in answer.text
-    await town.publish(deletes={"binding": [(str(who.tenant), "indexer")]})
-    assert (await read(town, other, "/v1/topology")).json()["services"] == []
+    await gate.publish(deletes={"binding": [(str(who.tenant), "indexer")]})
+    assert (await read(gate, other, "/v1/topology")).json()["services"] == []
 
 
-async def test_a_cluster_wide_reader_names_the_tenant(town: Town) -> None:
+async def test_a_cluster_wide_reader_names_the_tenant(gate: GateFixture) -> None:
     """D-51: a cluster-wide admin or observer reads any tenant's topology and rulesets; nobody else does."""
-    who = await town.citizen()
-    await furnish(town, who.tenant, ("public",))
+    who = await gate.principal()
+    await furnish(gate, who.tenant, ("public",))
     for kind in ("admin", "observer"):
-        central = await town.citizen(f"central-{kind}", type=kind, scope="Cluster")
-        topology = (await read(town, central, "/v1/topology", tenant=who.tenant)).json()
+        central = await gate.principal(f"central-{kind}", type=kind, scope="Cluster")
+        topology = (await read(gate, central, "/v1/topology", tenant=who.tenant)).json()
         assert (topology["tenant"], topology["namespace"]) == (str(who.tenant), None)
         assert [one["principal_key"] for one in topology["principals"]] == ["indexer"]
-        ruleset = await read(town, central, "/v1/policy-profiles/public", tenant=who.tenant)
+        ruleset = await read(gate, central, "/v1/policy-profiles/public", tenant=who.tenant)
         assert ruleset.json()["key"] == "public"
-    local = await town.citizen("local", type="admin")
+    local = await gate.principal("local", type="admin")
     for path in ("/v1/topology", "/v1/policy-profiles/public"):
-        refused = await read(town, local, path, tenant=who.tenant)
+        refused = await read(gate, local, path, tenant=who.tenant)
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
 
 
-async def test_a_key_is_bounded_as_the_description_says(town: Town) -> None:
+async def test_a_key_is_bounded_as_the_description_says(gate: GateFixture) -> None:
     """Up to the described length a key that is nobody's is 404, the longest secret ref's too; beyond it 422."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     described = [one for one in ENDPOINTS if one.method == "GET" and "{key}" in one.path]
     assert len(described) >= 3
     for one in described:
@@ -285,24 +285,24 @@ async def test_a_key_is_bounded_as_the_description_says(town: Town) -> None:
         path = one.path.replace("{kind}", "secret-refs")
         assert longest >= 253 + 1 + 63
         for length, status in ((longest, 404), (longest + 1, 422)):
-            assert (await read(town, admin, path.replace("{key}", "k" * length))).status_code == status, path
+            assert (await read(gate, admin, path.replace("{key}", "k" * length))).status_code == status, path
 
 
-async def test_introspection(town: Town) -> None:
+async def test_introspection(gate: GateFixture) -> None:
     """D-48: a service learns who a credential of its tenant is; of anything else only that it is not active."""
-    who = await town.citizen()
-    gate = await town.citizen("gate", tenant=who.tenant, type="service")
-    suspended = await town.citizen("suspended", tenant=who.tenant, suspended=True)
-    stranger = await town.citizen("stranger")
-    central = await town.citizen("central", type="service", scope="Cluster")
+    who = await gate.principal()
+    service = await gate.principal("gate", tenant=who.tenant, type="service")
+    suspended = await gate.principal("suspended", tenant=who.tenant, suspended=True)
+    stranger = await gate.principal("stranger")
+    central = await gate.principal("central", type="service", scope="Cluster")
 
-    async def ask(by: Citizen, token: str, *, form: bool = True) -> httpx.Response:
+    async def ask(by: PrincipalFixture, token: str, *, form: bool = True) -> httpx.Response:
         kind = {"data": {"token": token}} if form else {"json": {"token": token}}
-        return await town.client.post("/v1/introspect", headers=by.by_key, **kind)
+        return await gate.client.post("/v1/introspect", headers=by.by_key, **kind)
 
     for token in (who.key, who.token()):
         for form in (True, False):
-            answer = await ask(gate, token, form=form)
+            answer = await ask(service, token, form=form)
             assert answer.status_code == 200
             said = answer.json()
             assert (said["active"], said["tenant"], said["principal_key"], said["type"]) == (
@@ -322,25 +322,25 @@ async def test_introspection(town: Town) -> None:
         "a\nb",
         "\u00fc",
     ):
-        assert (await ask(gate, token)).json() == {"active": False}
+        assert (await ask(service, token)).json() == {"active": False}
     assert (await ask(central, stranger.key)).json()["principal_key"] == "stranger"
     refused = await ask(who, who.key)
     assert (refused.status_code, refused.json()["code"]) == (403, "ROLE_REQUIRED")
     for kwargs in ({"data": {"x": "y"}}, {"data": {"token": ["a", "b"]}}, {"json": {}}, {"json": {"token": 7}}):
-        assert (await town.client.post("/v1/introspect", headers=gate.by_key, **kwargs)).status_code == 422
-    plain = await town.client.post(
-        "/v1/introspect", headers={**gate.by_key, "content-type": "text/plain"}, content=b"x"
+        assert (await gate.client.post("/v1/introspect", headers=service.by_key, **kwargs)).status_code == 422
+    plain = await gate.client.post(
+        "/v1/introspect", headers={**service.by_key, "content-type": "text/plain"}, content=b"x"
     )
     assert plain.status_code == 415
 
 
-async def test_introspection_answers_about_tokens_for_other_gates(town: Town) -> None:
+async def test_introspection_answers_about_tokens_for_other_gates(gate: GateFixture) -> None:
     """D-44, D-48: a token for any audience of its TokenIssuer is told with its `aud`, and boots only at its own gate."""
     issuer = f"https://{uuid4()}.example.com"
     key = issued.signers()["es"]
-    who = await town.citizen()
-    gate = await town.citizen("gate", tenant=who.tenant, type="service")
-    await town.publish(
+    who = await gate.principal()
+    service = await gate.principal("gate", tenant=who.tenant, type="service")
+    await gate.publish(
         issuer=[
             row(
                 who.uid,
@@ -367,13 +367,13 @@ async def test_introspection_answers_about_tokens_for_other_gates(town: Town) ->
         return issued.token(good, key).decode()
 
     async def asked(shown: str) -> dict[str, Any]:
-        answer = await town.client.post("/v1/introspect", headers=gate.by_key, json={"token": shown})
+        answer = await gate.client.post("/v1/introspect", headers=service.by_key, json={"token": shown})
         assert answer.status_code == 200
         return dict(answer.json())
 
     async def booted(shown: str) -> int:
         headers = {"authorization": f"Bearer {shown}"}
-        return (await town.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=headers)).status_code
+        return (await gate.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=headers)).status_code
 
     for audience in ("memorygate", "metagate"):
         shown = made_for(audience)
@@ -387,10 +387,10 @@ async def test_introspection_answers_about_tokens_for_other_gates(town: Town) ->
     assert (await asked(who.key))["aud"] is None
 
 
-async def test_writing_in_a_cluster_names_the_resource(town: Town) -> None:
+async def test_writing_in_a_cluster_names_the_resource(gate: GateFixture) -> None:
     """D-12: without declared files POST and DELETE are 405 and say which custom resource to apply."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("who", tenant=admin.tenant)
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("who", tenant=admin.tenant)
     resource = {
         "apiVersion": "metagate.legivellum.io/v1alpha1",
         "kind": "Profile",
@@ -400,13 +400,13 @@ async def test_writing_in_a_cluster_names_the_resource(town: Town) -> None:
     for view, plural in [("profiles", "profiles"), ("bindings", "principalbindings"), ("policy-profiles", "policyprofiles"),
                          ("secret-refs", "profiles"), ("token-issuers", "tokenissuers")]:  # fmt: skip
         for answer in (
-            await town.client.post(f"/v1/admin/{view}", json=resource, headers=admin.by_key),
-            await town.client.delete(f"/v1/admin/{view}/x", headers=admin.by_key),
+            await gate.client.post(f"/v1/admin/{view}", json=resource, headers=admin.by_key),
+            await gate.client.delete(f"/v1/admin/{view}/x", headers=admin.by_key),
         ):
             assert (answer.status_code, answer.json()["code"]) == (405, "DECLARED_BY_RESOURCE")
             assert f"{plural}.metagate.legivellum.io" in answer.json()["detail"]
             assert answer.headers["allow"]
-    assert (await town.client.post("/v1/admin/profiles", json=resource)).status_code == 401
-    assert (await town.client.post("/v1/admin/profiles", json=resource, headers=who.by_key)).status_code == 403
-    assert (await town.client.post("/v1/admin/profiles", content=b"x", headers=who.by_key)).status_code == 415
-    assert (await town.client.post("/v1/admin/nonsense", json=resource, headers=admin.by_key)).status_code == 404
+    assert (await gate.client.post("/v1/admin/profiles", json=resource)).status_code == 401
+    assert (await gate.client.post("/v1/admin/profiles", json=resource, headers=who.by_key)).status_code == 403
+    assert (await gate.client.post("/v1/admin/profiles", content=b"x", headers=who.by_key)).status_code == 415
+    assert (await gate.client.post("/v1/admin/nonsense", json=resource, headers=admin.by_key)).status_code == 404

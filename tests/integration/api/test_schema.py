@@ -8,7 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from tests.databases import Database, Server
-from tests.integration.api.town import settings_for
+from tests.integration.api.gate_fixture import settings_for
 
 from legivellum.identity import api_keys
 from metagate_api.server import serving

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.api.processes import free_port, started, wait_for
-from tests.integration.api.town import Town, settings_for
 from tests.unit.http.test_tls import issue, put
 
 from legivellum.identity.packet_signing import verifies
@@ -27,10 +27,10 @@ async def boots(client: httpx.AsyncClient, key: str, times: int = 1) -> list[htt
 
 
 @pytest.mark.invariant("INV-018")
-async def test_replicas_and_restarts_agree(town: Town, database: Database) -> None:
+async def test_replicas_and_restarts_agree(gate: GateFixture, database: Database) -> None:
     """Another replica, and the same one after a restart, give the same packet_etag."""
-    who = await town.citizen()
-    etags = {(await town.boot(who)).json()["packet_etag"]}
+    who = await gate.principal()
+    etags = {(await gate.boot(who)).json()["packet_etag"]}
     for _ in range(2):
         with started(database) as (process, port):
             wait_for(port, process, "/readyz")
@@ -40,9 +40,9 @@ async def test_replicas_and_restarts_agree(town: Town, database: Database) -> No
     assert len(etags) == 1
 
 
-async def test_workers_share_the_work_and_the_metrics(town: Town, database: Database) -> None:
+async def test_workers_share_the_work_and_the_metrics(gate: GateFixture, database: Database) -> None:
     """Two workers answer; what they counted is added up on a port of its own, and only there; SIGTERM ends with 0."""
-    who = await town.citizen()
+    who = await gate.principal()
     metrics = free_port()
     with started(database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(metrics)) as (process, port):
         wait_for(port, process, "/readyz")
@@ -58,18 +58,18 @@ async def test_workers_share_the_work_and_the_metrics(town: Town, database: Data
         assert await asyncio.to_thread(process.wait, 20) == 0
 
 
-async def test_a_taken_port_is_an_error(town: Town, database: Database) -> None:
+async def test_a_taken_port_is_an_error(gate: GateFixture, database: Database) -> None:
     """A second gate on the same port does not silently share it."""
     with pytest.raises(OSError, match="in use"):
-        async with serving(settings_for(database, port=town.address[1])):
+        async with serving(settings_for(database, port=gate.address[1])):
             pass
 
 
-async def test_signed_packets(town: Town, database: Database, tmp_path: Path) -> None:
+async def test_signed_packets(gate: GateFixture, database: Database, tmp_path: Path) -> None:
     """EXT-09: with a key configured each packet is signed over its canonical form; discovery names the public key."""
     key = tmp_path / "signing.pem"
     key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    who = await town.citizen()
+    who = await gate.principal()
     async with (
         serving(settings_for(database, signing_key_file=str(key))) as url,
         httpx.AsyncClient(base_url=url) as client,
@@ -83,7 +83,7 @@ async def test_signed_packets(town: Town, database: Database, tmp_path: Path) ->
             signature = answer.headers["metagate-packet-signature"]
             assert verifies(signature, canonical(answer.json()), public)
             assert not verifies(signature, canonical({**answer.json(), "profile": "other"}), public)
-    assert "metagate-packet-signature" not in (await town.boot(who)).headers
+    assert "metagate-packet-signature" not in (await gate.boot(who)).headers
 
 
 async def test_a_single_worker_ends_with_zero(database: Database) -> None:
@@ -97,10 +97,10 @@ async def test_a_single_worker_ends_with_zero(database: Database) -> None:
             pytest.fail("it did not end")
 
 
-async def test_over_tls(town: Town, database: Database, tmp_path: Path) -> None:
+async def test_over_tls(gate: GateFixture, database: Database, tmp_path: Path) -> None:
     """With certificate and key the gate speaks TLS and nothing else on its port."""
     cert, key = put(tmp_path, issue("localhost"))
-    who = await town.citizen()
+    who = await gate.principal()
     async with serving(settings_for(database, tls_cert=cert, tls_key=key)) as url:
         assert url.startswith("https://")
         async with httpx.AsyncClient(base_url=url, verify=False) as client:

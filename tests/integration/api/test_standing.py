@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.databases import Database
-from tests.integration.api.town import Citizen, Town, town_of
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, gate_fixture
 from uuid_utils.compat import uuid7
 
 from metagate_store.rows import Change
@@ -39,24 +39,24 @@ ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def slow(database: Database) -> AsyncIterator[Town]:
+async def slow(database: Database) -> AsyncIterator[GateFixture]:
     """A gate that looks for what was published every ten seconds: whatever is noticed earlier, the statement noticed."""
-    async with town_of(database, credentials_poll_ms=10_000) as made:
+    async with gate_fixture(database, credentials_poll_ms=10_000) as made:
         yield made
 
 
-async def known(slow: Town, who: Citizen) -> None:
+async def known(slow: GateFixture, who: PrincipalFixture) -> None:
     """Make the gate remember who this token is; HS256, because a key would first have to be published to it."""
     await slow.publisher.publish(_published(who))
     assert (await slow.client.get("/v1/startups", headers=who.by_token)).status_code == 200
 
 
-def _published(who: Citizen, **deletes: Any) -> Change:
+def _published(who: PrincipalFixture, **deletes: Any) -> Change:
     rows = {table: found for table, found in who.rows().items() if table not in deletes}
     return Change(upserts=rows, deletes=deletes, packets={who.digest or "": who.body or b""})
 
 
-async def answers(slow: Town, who: Citizen) -> dict[tuple[int, str], list[str]]:
+async def answers(slow: GateFixture, who: PrincipalFixture) -> dict[tuple[int, str], list[str]]:
     found: dict[tuple[int, str], list[str]] = {}
     for method, path, body in ASKED:
         answer = await slow.client.request(method, path, headers=who.by_token, **body)
@@ -65,9 +65,9 @@ async def answers(slow: Town, who: Citizen) -> dict[tuple[int, str], list[str]]:
 
 
 @pytest.mark.invariant("EXT-10", "EXT-11")
-async def test_a_withdrawn_subject_is_told_by_every_answer(slow: Town) -> None:
+async def test_a_withdrawn_subject_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 401 CREDENTIAL_REVOKED to the very next request, also those that list and those for admins."""
-    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
     await known(slow, who)
     await slow.publisher.publish(_published(who, subject=[("metagate", who.subject)]))
     found = await answers(slow, who)
@@ -75,18 +75,18 @@ async def test_a_withdrawn_subject_is_told_by_every_answer(slow: Town) -> None:
 
 
 @pytest.mark.invariant("EXT-11")
-async def test_a_suspended_principal_is_told_by_every_answer(slow: Town) -> None:
+async def test_a_suspended_principal_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 403 PRINCIPAL_SUSPENDED to the very next request."""
-    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
     await known(slow, who)
     await slow.publisher.publish(_published(replace(who, suspended=True)))
     found = await answers(slow, who)
     assert set(found) == {(403, "PRINCIPAL_SUSPENDED")}, found
 
 
-async def test_a_demoted_admin_is_an_admin_no_more(slow: Town) -> None:
+async def test_a_demoted_admin_is_an_admin_no_more(slow: GateFixture) -> None:
     """D-33: a demoted type takes effect with the very next request."""
-    who = Citizen(tenant=uuid7(), name="someone", type="admin")
+    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
     await known(slow, who)
     assert (await slow.client.get("/v1/admin/principals", headers=who.by_token)).status_code == 200
     await slow.publisher.publish(_published(replace(who, type="component")))

@@ -9,38 +9,38 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 
 
-async def summary(town: Town, who: Citizen | None, **params: Any) -> httpx.Response:
-    return await town.client.get("/v1/summary", params=params, headers=who.by_key if who else {})
+async def summary(gate: GateFixture, who: PrincipalFixture | None, **params: Any) -> httpx.Response:
+    return await gate.client.get("/v1/summary", params=params, headers=who.by_key if who else {})
 
 
-async def opened(town: Town, who: Citizen, component: str = "indexer_1") -> str:
-    answer = await town.boot(who, component)
+async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "indexer_1") -> str:
+    answer = await gate.boot(who, component)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["startup"]["startup_id"])
 
 
 @pytest.mark.invariant("INV-095", "INV-022")
-async def test_sessions_are_counted_by_state(town: Town) -> None:
+async def test_sessions_are_counted_by_state(gate: GateFixture) -> None:
     """Open, ready, failed, overdue by the database's clock, the oldest open one and the latest; an OPEN row stays as it was."""
-    who = await town.citizen()
-    hasty = await town.citizen("hasty", tenant=who.tenant, sla_seconds=1)
-    observer = await town.citizen("observer", tenant=who.tenant, type="observer")
-    ids = [await opened(town, who) for _ in range(5)]
-    late = await opened(town, hasty)
+    who = await gate.principal()
+    hasty = await gate.principal("hasty", tenant=who.tenant, sla_seconds=1)
+    observer = await gate.principal("observer", tenant=who.tenant, type="observer")
+    ids = [await opened(gate, who) for _ in range(5)]
+    late = await opened(gate, hasty)
     for startup_id in ids[:2]:
-        assert (await town.ready(who, startup_id)).status_code == 200
-    told = await town.client.post(
+        assert (await gate.ready(who, startup_id)).status_code == 200
+    told = await gate.client.post(
         "/v1/startup/failed", json={"startup_id": ids[2], "error": "no disk"}, headers=who.by_key
     )
     assert told.status_code == 200
     async with asyncio.timeout(5):
-        while (found := (await summary(town, observer)).json())["overdue"] == 0:
+        while (found := (await summary(gate, observer)).json())["overdue"] == 0:
             await asyncio.sleep(0.05)
     sessions = {
-        one: (await town.client.get(f"/v1/startup/{one}", headers=observer.by_key)).json() for one in [*ids, late]
+        one: (await gate.client.get(f"/v1/startup/{one}", headers=observer.by_key)).json() for one in [*ids, late]
     }
     assert found == {
         "tenant": str(who.tenant),
@@ -54,35 +54,35 @@ async def test_sessions_are_counted_by_state(town: Town) -> None:
     assert sessions[late]["status"] == "overdue"
 
 
-async def test_nobody_is_told_of_others(town: Town) -> None:
+async def test_nobody_is_told_of_others(gate: GateFixture) -> None:
     """A component's own sessions; the tenant's for admin and observer; any tenant's for a cluster-wide one; else refused."""
-    who = await town.citizen()
-    neighbour = await town.citizen("neighbour", tenant=who.tenant)
-    await opened(town, who)
-    await opened(town, neighbour)
-    mine = (await summary(town, who)).json()
+    who = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=who.tenant)
+    await opened(gate, who)
+    await opened(gate, neighbour)
+    mine = (await summary(gate, who)).json()
     assert (mine["principal_key"], mine["startups"]["open"]) == (who.name, 1)
     for kind in ("admin", "observer"):
-        reader = await town.citizen(f"a-{kind}", tenant=who.tenant, type=kind)
-        assert (await summary(town, reader)).json()["startups"]["open"] == 2
-        stranger = await town.citizen(f"a-{kind}", type=kind)
-        assert (await summary(town, stranger)).json()["startups"] == {"open": 0, "ready": 0, "failed": 0}
-        refused = await summary(town, stranger, tenant=str(who.tenant))
+        reader = await gate.principal(f"a-{kind}", tenant=who.tenant, type=kind)
+        assert (await summary(gate, reader)).json()["startups"]["open"] == 2
+        stranger = await gate.principal(f"a-{kind}", type=kind)
+        assert (await summary(gate, stranger)).json()["startups"] == {"open": 0, "ready": 0, "failed": 0}
+        refused = await summary(gate, stranger, tenant=str(who.tenant))
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
-        cluster = await town.citizen(f"c-{kind}", type=kind, scope="Cluster")
-        everything = (await summary(town, cluster, tenant=str(who.tenant))).json()
+        cluster = await gate.principal(f"c-{kind}", type=kind, scope="Cluster")
+        everything = (await summary(gate, cluster, tenant=str(who.tenant))).json()
         assert (everything["tenant"], everything["startups"]["open"]) == (str(who.tenant), 2)
-        unknown = (await summary(town, cluster, tenant=str(uuid4()))).json()
+        unknown = (await summary(gate, cluster, tenant=str(uuid4()))).json()
         assert unknown["startups"] == {"open": 0, "ready": 0, "failed": 0}
         assert unknown["oldest_open_at"] is None
-    scoped = await town.citizen("scoped", scope="Cluster")
-    assert (await summary(town, scoped, tenant=str(who.tenant))).status_code == 403
-    assert (await summary(town, None)).status_code == 401
-    assert (await summary(town, who, tenant="nonsense")).status_code == 422
+    scoped = await gate.principal("scoped", scope="Cluster")
+    assert (await summary(gate, scoped, tenant=str(who.tenant))).status_code == 403
+    assert (await summary(gate, None)).status_code == 401
+    assert (await summary(gate, who, tenant="nonsense")).status_code == 422
 
 
-async def contents(town: Town) -> dict[str, Any]:
-    connection = await asyncpg.connect(town.database.superuser)
+async def contents(gate: GateFixture) -> dict[str, Any]:
+    connection = await asyncpg.connect(gate.database.superuser)
     try:
         tables = await connection.fetch(
             "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = 'metagate'::regnamespace AND relkind = 'r'"
@@ -96,23 +96,23 @@ async def contents(town: Town) -> dict[str, Any]:
 
 
 @pytest.mark.invariant("INV-095")
-async def test_looking_on_writes_nothing_and_post_there_is_405(town: Town) -> None:
+async def test_looking_on_writes_nothing_and_post_there_is_405(gate: GateFixture) -> None:
     """Health, readiness, metrics and summary, hammered: every table as before; POST on each is 405."""
-    who = await town.citizen(type="observer")
-    await opened(town, who)
+    who = await gate.principal(type="observer")
+    await opened(gate, who)
     paths = ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/summary")
-    before = await contents(town)
-    answers = await asyncio.gather(*(town.client.get(path, headers=who.by_key) for path in paths for _ in range(30)))
+    before = await contents(gate)
+    answers = await asyncio.gather(*(gate.client.get(path, headers=who.by_key) for path in paths for _ in range(30)))
     assert Counter(answer.status_code for answer in answers) == {200: 30 * len(paths)}
-    posted = [await town.client.post(path, json={}, headers=who.by_key) for path in paths]
+    posted = [await gate.client.post(path, json={}, headers=who.by_key) for path in paths]
     assert {answer.status_code for answer in posted} == {405}
-    assert await contents(town) == before
+    assert await contents(gate) == before
 
 
-async def test_a_huge_tenant_costs_no_more_than_a_large_one(town: Town) -> None:
+async def test_a_huge_tenant_costs_no_more_than_a_large_one(gate: GateFixture) -> None:
     """The newest sessions are counted and since when is said; what lies before them is not even looked at."""
-    observer = await town.citizen(type="observer")
-    connection = await asyncpg.connect(town.database.superuser)
+    observer = await gate.principal(type="observer")
+    connection = await asyncpg.connect(gate.database.superuser)
     try:
         await connection.execute(
             "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
@@ -122,7 +122,7 @@ async def test_a_huge_tenant_costs_no_more_than_a_large_one(town: Town) -> None:
             "FROM generate_series(1, 400) AS n",
             observer.tenant,
         )
-        whole = (await summary(town, observer)).json()
+        whole = (await summary(gate, observer)).json()
         assert (whole["startups"], whole["counted_since"]) == ({"open": 150, "ready": 250, "failed": 0}, None)
         bounded = await connection.fetchrow("SELECT * FROM metagate.summary($1, NULL, 300)", observer.tenant)
         assert (bounded["opened"], bounded["ready"]) == (50, 250)

@@ -15,8 +15,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture
 from tests.integration.api.processes import started, wait_for
-from tests.integration.api.town import Town
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -79,15 +79,17 @@ def collector() -> Iterator[Collector]:
     made.server.server_close()
 
 
-async def test_a_request_is_a_span_of_its_callers_trace(town: Town, database: Database, collector: Collector) -> None:
+async def test_a_request_is_a_span_of_its_callers_trace(
+    gate: GateFixture, database: Database, collector: Collector
+) -> None:
     """Name, times, parent and attributes by OpenTelemetry's conventions; nothing of credential, body or packet."""
-    who = await town.citizen("traced-indexer")
+    who = await gate.principal("traced-indexer")
     carried = {**who.by_key, "traceparent": f"00-{TRACE}-{PARENT}-01"}
     with started(database, **collector.environment, OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test") as (
-        gate,
+        served,
         port,
     ):
-        wait_for(port, gate, "/readyz")
+        wait_for(port, served, "/readyz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             before = time.time_ns()
             body = {"component_key": "indexer_1"}
@@ -123,11 +125,13 @@ async def test_a_request_is_a_span_of_its_callers_trace(town: Town, database: Da
         assert secret.encode() not in sent
 
 
-async def test_a_caller_that_is_not_sampled_is_not_sent(town: Town, database: Database, collector: Collector) -> None:
+async def test_a_caller_that_is_not_sampled_is_not_sent(
+    gate: GateFixture, database: Database, collector: Collector
+) -> None:
     """The caller decides; a traceparent that is none, or was sent twice, begins a trace of its own."""
-    who = await town.citizen()
-    with started(database, **collector.environment) as (gate, port):
-        wait_for(port, gate, "/readyz")
+    who = await gate.principal()
+    with started(database, **collector.environment) as (served, port):
+        wait_for(port, served, "/readyz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for carried in (f"00-{TRACE}-{PARENT}-00", "00-zz-\xff-01", f"00-{TRACE}-{PARENT}-01"):
                 headers = [*who.by_key.items(), ("traceparent", carried.encode("latin-1"))]
@@ -153,23 +157,23 @@ async def test_a_5xx_is_an_error(database: Database, collector: Collector) -> No
     assert said(span.attributes)["error.type"] == "503"
 
 
-async def test_a_collector_that_is_away_costs_spans_only(town: Town, database: Database) -> None:
+async def test_a_collector_that_is_away_costs_spans_only(gate: GateFixture, database: Database) -> None:
     """Boots are answered as ever, and the process ends in time."""
-    who = await town.citizen()
+    who = await gate.principal()
     gone = {
         "METAGATE_TRACING": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
         "OTEL_BSP_SCHEDULE_DELAY": "10",
     }
-    with started(database, **gone) as (gate, port):
-        wait_for(port, gate, "/readyz")
+    with started(database, **gone) as (served, port):
+        wait_for(port, served, "/readyz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for _ in range(50):
                 answer = await client.post("/v1/bootstrap", json={"component_key": "a"}, headers=who.by_key)
                 assert answer.status_code == 200
         began = time.monotonic()
-        gate.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(gate.wait, 20) == 0
+        served.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(served.wait, 20) == 0
         assert time.monotonic() - began < 8
 
 

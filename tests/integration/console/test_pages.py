@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.console.visiting import Text, Visitor, said
 
 PAGES = ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a")
@@ -19,25 +19,25 @@ HOSTILE = "<img src=x onerror=alert(1)>'\"</script><svg onload=alert(2)>\x1b[31m
 COMPONENT = HOSTILE.replace("\x1b", "")  # no control character gets into a component's key
 
 
-async def opened(town: Town, who: Citizen, component: str = "indexer_1") -> str:
-    answer = await town.boot(who, component)
+async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "indexer_1") -> str:
+    answer = await gate.boot(who, component)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["startup"]["startup_id"])
 
 
 @pytest.mark.invariant("INV-022")
-async def test_overview(town: Town, visitor: Visitor) -> None:
+async def test_overview(gate: GateFixture, visitor: Visitor) -> None:
     """Who booted, who failed, who is overdue, who is up again; the time line; revision and snapshot."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("indexer", tenant=admin.tenant)
-    slow = await town.citizen("slow", tenant=admin.tenant, sla_seconds=1)
-    await town.ready(who, await opened(town, who, "good"))
-    await town.failed(who, await opened(town, who, "broken"))
-    await town.failed(who, await opened(town, who, "mended"))
-    await town.ready(who, await opened(town, who, "mended"))
-    await opened(town, who, "young")
-    await opened(town, slow, "stuck")
-    await town.ask("UPDATE metagate.startup SET deadline_at = now() - interval '1 s' WHERE principal_key = 'slow'")
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
+    slow = await gate.principal("slow", tenant=admin.tenant, sla_seconds=1)
+    await gate.ready(who, await opened(gate, who, "good"))
+    await gate.failed(who, await opened(gate, who, "broken"))
+    await gate.failed(who, await opened(gate, who, "mended"))
+    await gate.ready(who, await opened(gate, who, "mended"))
+    await opened(gate, who, "young")
+    await opened(gate, slow, "stuck")
+    await gate.ask("UPDATE metagate.startup SET deadline_at = now() - interval '1 s' WHERE principal_key = 'slow'")
     await visitor.inside(admin.key)
     page = await visitor.page()
     for words in (
@@ -55,16 +55,16 @@ async def test_overview(town: Town, visitor: Visitor) -> None:
     assert re.search(r"up again indexer mended 0 1", trouble[1])
     assert "good" not in trouble[1]
     assert "young" in page.partition("Who booted last")[2]
-    revision = (await town.client.get("/readyz")).json()["revision"]
+    revision = (await gate.client.get("/readyz")).json()["revision"]
     assert f"Revision {revision}" in page
 
 
-async def test_principal_and_startup(town: Town, visitor: Visitor) -> None:
+async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> None:
     """One page each: what is declared, the last startups, what was reported; a packet that cannot be made again says so."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("indexer", tenant=admin.tenant, components=("indexer_*",))
-    session = await opened(town, who)
-    await town.failed(who, session, details={"disk": "full"})
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant, components=("indexer_*",))
+    session = await opened(gate, who)
+    await gate.failed(who, session, details={"disk": "full"})
     await visitor.inside(admin.key)
     page = await visitor.page("/console/principals/indexer")
     for words in ("Type component", "Profile worker", "Manifest prod", "indexer_*", session, who.subject, "failed"):
@@ -82,11 +82,11 @@ async def test_principal_and_startup(town: Town, visitor: Visitor) -> None:
         assert "Signed in as" in said(answer)
 
 
-async def test_an_observer_sees_what_the_api_shows_it(town: Town, visitor: Visitor) -> None:
+async def test_an_observer_sees_what_the_api_shows_it(gate: GateFixture, visitor: Visitor) -> None:
     """Startups and topology of its tenant; no packet, history, keys, subjects, bindings, scopes, generations, issuers."""
-    watcher = await town.citizen("watcher", type="observer")
-    who = await town.citizen("indexer", tenant=watcher.tenant)
-    session = await opened(town, who)
+    watcher = await gate.principal("watcher", type="observer")
+    who = await gate.principal("indexer", tenant=watcher.tenant)
+    session = await opened(gate, who)
     await visitor.inside(watcher.key)
     assert session in await visitor.page()
     page = await visitor.page("/console/principals/indexer")
@@ -111,11 +111,11 @@ async def test_an_observer_sees_what_the_api_shows_it(town: Town, visitor: Visit
     assert (await visitor.see("/console/history")).status_code == 403
 
 
-async def test_nothing_of_another_tenant(town: Town, visitor: Visitor) -> None:
+async def test_nothing_of_another_tenant(gate: GateFixture, visitor: Visitor) -> None:
     """An admin of a namespace sees neither names nor numbers of another, whether or not it names the tenant."""
-    admin = await town.citizen("admin", type="admin")
-    stranger = await town.citizen("their-indexer")
-    session = await opened(town, stranger, "their-component")
+    admin = await gate.principal("admin", type="admin")
+    stranger = await gate.principal("their-indexer")
+    session = await opened(gate, stranger, "their-component")
     await visitor.inside(admin.key)
     for path in (*PAGES, "/console/history"):
         page = (await visitor.see(path)).text
@@ -132,11 +132,11 @@ async def test_nothing_of_another_tenant(town: Town, visitor: Visitor) -> None:
     assert refusals == {403}
 
 
-async def test_a_cluster_wide_reader_sees_every_tenant(town: Town, visitor: Visitor) -> None:
+async def test_a_cluster_wide_reader_sees_every_tenant(gate: GateFixture, visitor: Visitor) -> None:
     """D-51: all of them at once, by name, and one of them when it is chosen; links keep the choice."""
-    ruler = await town.citizen("ruler", type="observer", scope="Cluster")
-    people = [await town.citizen(f"far-{at}") for at in range(2)]
-    sessions = [await opened(town, who) for who in people]
+    ruler = await gate.principal("ruler", type="observer", scope="Cluster")
+    people = [await gate.principal(f"far-{at}") for at in range(2)]
+    sessions = [await opened(gate, who) for who in people]
     await visitor.inside(ruler.key)
     page = await visitor.page()
     for who, session in zip(people, sessions, strict=True):
@@ -157,13 +157,13 @@ async def test_a_cluster_wide_reader_sees_every_tenant(town: Town, visitor: Visi
     assert f"team-{one.tenant.hex[:8]}" in await visitor.page("/console/topology")
 
 
-async def test_pages_go_by_key(town: Town, visitor: Visitor) -> None:
+async def test_pages_go_by_key(gate: GateFixture, visitor: Visitor) -> None:
     """Every startup and principal stands on exactly one page, whoever boots meanwhile."""
-    admin = await town.citizen("admin", type="admin")
-    crowd = [Citizen(tenant=admin.tenant, name=f"p-{at:03}") for at in range(120)]
-    await town.publish(*crowd)
+    admin = await gate.principal("admin", type="admin")
+    crowd = [PrincipalFixture(tenant=admin.tenant, name=f"p-{at:03}") for at in range(120)]
+    await gate.publish(*crowd)
     who = crowd[0]
-    expected = await asyncio.gather(*(opened(town, who, f"c_{at}") for at in range(120)))
+    expected = await asyncio.gather(*(opened(gate, who, f"c_{at}") for at in range(120)))
     await visitor.inside(admin.key)
 
     async def walked(path: str, pattern: str) -> list[str]:
@@ -174,7 +174,7 @@ async def test_pages_go_by_key(town: Town, visitor: Visitor) -> None:
             seen += re.findall(pattern, page)
             match = re.search(r'rel="next" href="([^"]+)"', page)
             following = None if match is None else match[1].replace("&amp;", "&")
-            await opened(town, who, "late")
+            await opened(gate, who, "late")
         return seen
 
     seen = await walked("/console/startups", r'class="id" href="/console/startups/([0-9a-f-]{36})"')
@@ -187,11 +187,11 @@ async def test_pages_go_by_key(town: Town, visitor: Visitor) -> None:
     assert "c_77" not in filtered
 
 
-async def test_topology(town: Town, visitor: Visitor) -> None:
+async def test_topology(gate: GateFixture, visitor: Visitor) -> None:
     """Principals that are bound alike stand together; a wire for each service that they use; the tables say the same."""
-    admin = await town.citizen("admin", type="admin", bound=False)
+    admin = await gate.principal("admin", type="admin", bound=False)
     for at in range(3):
-        await town.citizen(f"p-{at}", tenant=admin.tenant)
+        await gate.principal(f"p-{at}", tenant=admin.tenant)
     await visitor.inside(admin.key)
     answer = await visitor.see("/console/topology")
     assert answer.text.count('class="wire"') == 1
@@ -207,18 +207,18 @@ async def test_topology(town: Town, visitor: Visitor) -> None:
      "/console/startups?status=OPEN&status=READY", "/console/search?q=" + "a" * 600, "/console/principals?after=a%00b",
      "/console/search?q=%ff", "/console/principals/%ff", "/console/search?q=%00"],
 )  # fmt: skip
-async def test_what_is_no_question(town: Town, visitor: Visitor, path: str) -> None:
+async def test_what_is_no_question(gate: GateFixture, visitor: Visitor, path: str) -> None:
     """A page that says what is wrong, in the frame of the others; never a 500."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     await visitor.inside(admin.key)
     answer = await visitor.see(path)
     assert answer.status_code in {404, 422}, said(answer)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
-async def test_every_answer_is_strict(town: Town, visitor: Visitor) -> None:
+async def test_every_answer_is_strict(gate: GateFixture, visitor: Visitor) -> None:
     """One policy everywhere: nothing inline, nothing from elsewhere, in no frame, kept by nobody."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     answers = [await visitor.see(path) for path in ("/console/sign-in", "/console", "/console/static/console.js")]
     await visitor.inside(admin.key)
     answers += [await visitor.see(path) for path in (*PAGES, "/console/history", "/console/none")]
@@ -239,16 +239,16 @@ async def test_every_answer_is_strict(town: Town, visitor: Visitor) -> None:
     assert (await visitor.client.head("/console/live")).status_code == 405
 
 
-async def test_hostile_words_are_only_words(town: Town, visitor: Visitor) -> None:
+async def test_hostile_words_are_only_words(gate: GateFixture, visitor: Visitor) -> None:
     """HTML, SVG, escape sequences, marks that turn text around, 256 KB: in names, reports, search boxes; all of it text."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     name = HOSTILE
-    who = await town.citizen(name, tenant=admin.tenant)
-    session = await opened(town, who, COMPONENT)
-    await town.failed(who, session, error=HOSTILE, details={HOSTILE: HOSTILE})
+    who = await gate.principal(name, tenant=admin.tenant)
+    session = await opened(gate, who, COMPONENT)
+    await gate.failed(who, session, error=HOSTILE, details={HOSTILE: HOSTILE})
     huge = '{"error": "' + "A" * 262_144 + '"}'
-    other = await opened(town, who, "big")
-    await town.ask("UPDATE metagate.startup SET report = $1::jsonb, status = 'FAILED', acknowledged_at = now() "
+    other = await opened(gate, who, "big")
+    await gate.ask("UPDATE metagate.startup SET report = $1::jsonb, status = 'FAILED', acknowledged_at = now() "
                    "WHERE startup_id = $2", huge, other)  # fmt: skip
     await visitor.inside(admin.key)
     pages = [
@@ -273,12 +273,12 @@ async def test_hostile_words_are_only_words(town: Town, visitor: Visitor) -> Non
     assert link is not None
 
 
-async def test_what_is_spelt_is_spelt_once_and_addresses_are_whole(town: Town, visitor: Visitor) -> None:
+async def test_what_is_spelt_is_spelt_once_and_addresses_are_whole(gate: GateFixture, visitor: Visitor) -> None:
     """A cut value says how long it was, not how long its spelling is; long names come back from links and fields as they were."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("indexer", tenant=admin.tenant)
-    session = await opened(town, who)
-    await town.failed(who, session, details={"turned": "\u202e" * 1_000})
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
+    session = await opened(gate, who)
+    await gate.failed(who, session, details={"turned": "\u202e" * 1_000})
     await visitor.inside(admin.key)
     page = await visitor.page(f"/console/startups/{session}")
     assert page.count("\\u202e") == 1_000

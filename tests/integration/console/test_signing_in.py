@@ -12,8 +12,8 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from pydantic import SecretStr
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.api.processes import process
-from tests.integration.api.town import Town, settings_for
 from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
 from tests.integration.store.worlds import row
@@ -36,11 +36,11 @@ def cookie_of(answer: httpx.Response, name: str) -> str:
     return found
 
 
-async def test_a_key_and_a_token_open_it(town: Town) -> None:
+async def test_a_key_and_a_token_open_it(gate: GateFixture) -> None:
     """Either leads to the page that was asked for; the cookie is for the console, for scripts never, for others never."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     for credential in (admin.key, f"  {admin.key}\n", admin.token()):
-        async with Visitor(town.url) as visitor:
+        async with Visitor(gate.url) as visitor:
             answer = await visitor.sign_in(credential, next="/console/startups?status=FAILED")
             assert (answer.status_code, answer.headers["location"]) == (303, "/console/startups?status=FAILED")
             cookie = cookie_of(answer, SESSION)
@@ -63,20 +63,20 @@ async def test_over_https_the_cookie_is_for_https_only(database: Database) -> No
 
 
 @pytest.mark.parametrize("role", ["component", "principal", "delegate", "worker", "service"])
-async def test_others_stay_outside(town: Town, visitor: Visitor, role: str) -> None:
+async def test_others_stay_outside(gate: GateFixture, visitor: Visitor, role: str) -> None:
     """A good credential of somebody who is neither admin nor observer opens nothing, and says why."""
-    somebody = await town.citizen(role, type=role)
+    somebody = await gate.principal(role, type=role)
     answer = await visitor.sign_in(somebody.key)
     assert answer.status_code == 403
     assert "Only a principal of type admin or observer" in said(answer)
     assert (await visitor.see()).status_code == 303
 
 
-async def test_what_is_no_credential(town: Town, visitor: Visitor) -> None:
+async def test_what_is_no_credential(gate: GateFixture, visitor: Visitor) -> None:
     """Unknown, malformed, expired, empty, suspended: the page again, never a session, never the credential in it."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    expired = await town.citizen("old", type="admin", key_expires=yesterday)
-    suspended = await town.citizen("out", type="admin", suspended=True)
+    expired = await gate.principal("old", type="admin", key_expires=yesterday)
+    suspended = await gate.principal("out", type="admin", suspended=True)
     unknown = mint().key
     for credential, status in (
         (unknown, 401), ("mgk_nonsense", 401), ("x.y.z", 401), ("", 401), ("\u202e\x1b[31m", 401), ("a" * 9_000, 401),
@@ -90,10 +90,10 @@ async def test_what_is_no_credential(town: Town, visitor: Visitor) -> None:
     assert (await visitor.see()).status_code == 303
 
 
-async def test_nobody_learns_anything(town: Town, visitor: Visitor) -> None:
+async def test_nobody_learns_anything(gate: GateFixture, visitor: Visitor) -> None:
     """Without a session every path of the console, there or not, answers the same but for the way back to it."""
-    who = await town.citizen("secretive-indexer")
-    session = (await town.boot(who)).json()["startup"]["startup_id"]
+    who = await gate.principal("secretive-indexer")
+    session = (await gate.boot(who)).json()["startup"]["startup_id"]
     seen = set()
     for path in PATHS:
         asked = path.format(name=who.name, session=session, tenant=who.tenant)
@@ -121,9 +121,9 @@ async def test_nobody_learns_anything(town: Town, visitor: Visitor) -> None:
     ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/console/../v1", "/consoles",
      "/console/sign-in?next=/console", '/console/"><script>', "/console\r\nx: y", ""],
 )  # fmt: skip
-async def test_the_way_back_leads_nowhere_else(town: Town, visitor: Visitor, elsewhere: str) -> None:
+async def test_the_way_back_leads_nowhere_else(gate: GateFixture, visitor: Visitor, elsewhere: str) -> None:
     """Whatever `next` says, it ends within the console."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     answer = await visitor.sign_in(admin.key, next=elsewhere)
     assert answer.status_code == 303
     location = answer.headers["location"]
@@ -131,10 +131,10 @@ async def test_the_way_back_leads_nowhere_else(town: Town, visitor: Visitor, els
     assert "evil" not in location
 
 
-async def test_only_our_own_form_signs_in_and_out(town: Town, visitor: Visitor) -> None:
+async def test_only_our_own_form_signs_in_and_out(gate: GateFixture, visitor: Visitor) -> None:
     """Without the token, with another browser's, or from another site nothing happens (CSRF), in either direction."""
-    admin = await town.citizen("admin", type="admin")
-    async with Visitor(town.url) as other:
+    admin = await gate.principal("admin", type="admin")
+    async with Visitor(gate.url) as other:
         stolen = hidden(await other.see("/console/sign-in"), "token")
     for token in ("", "x", stolen):
         answer = await visitor.sign_in(admin.key, token=token)
@@ -158,24 +158,24 @@ async def test_only_our_own_form_signs_in_and_out(town: Town, visitor: Visitor) 
 
 
 @pytest.mark.invariant("EXT-11")
-async def test_a_session_ends_with_what_it_rests_on(town: Town) -> None:
+async def test_a_session_ends_with_what_it_rests_on(gate: GateFixture) -> None:
     """Suspended, demoted, its key or subject withdrawn, moved to somebody else: the next page is the sign-in page."""
     for change in ({"suspended": True}, {"type": "component"}):
-        admin = await town.citizen("admin", type="admin")
-        async with Visitor(town.url) as visitor:
+        admin = await gate.principal("admin", type="admin")
+        async with Visitor(gate.url) as visitor:
             await visitor.inside(admin.key)
             await visitor.page()
-            await town.change(admin, **change)
+            await gate.change(admin, **change)
             answer = await visitor.see()
             assert answer.status_code == 303, change
             assert cookie_of(answer, SESSION).startswith(f"{SESSION}=; Max-Age=0")
     for table, credential in (("api_key", "key"), ("subject", "token")):
-        admin = await town.citizen("admin", type="admin")
-        async with Visitor(town.url) as visitor:
+        admin = await gate.principal("admin", type="admin")
+        async with Visitor(gate.url) as visitor:
             await visitor.inside(admin.key if credential == "key" else admin.token())
             [row] = admin.rows()[table]
             key = (row["sha256"],) if table == "api_key" else (row["issuer"], row["subject"])
-            await town.publish(deletes={table: [key]})
+            await gate.publish(deletes={table: [key]})
             assert (await visitor.see()).status_code == 303, table
 
 
@@ -206,9 +206,9 @@ async def test_a_session_is_short(database: Database) -> None:
         assert cookies.session([(b"cookie", f"{SESSION}={made}".encode())]) is None
 
 
-async def test_an_expired_cookie_leads_to_the_sign_in_page(town: Town) -> None:
+async def test_an_expired_cookie_leads_to_the_sign_in_page(gate: GateFixture) -> None:
     """The same cookie opens the page while it lasts, and not a second longer."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     caller = Caller(
         tenant=admin.tenant, namespace="team", principal_key=admin.name, type="admin", scope="Namespace",
         rights=frozenset(), suspended=False, credential=Credential("key", "", digest_of(admin.key), None), pod=None,
@@ -219,14 +219,14 @@ async def test_an_expired_cookie_leads_to_the_sign_in_page(town: Town) -> None:
             CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda ago=made_ago: time.time() - ago
         )
         word = cookies.opened(caller)[1].split(b";")[0].decode()
-        async with Visitor(town.url) as visitor:
+        async with Visitor(gate.url) as visitor:
             answer = await visitor.client.get("/console", headers={"cookie": word})
             assert answer.status_code == status
 
 
-async def test_workers_share_a_secret_that_nobody_chose(database: Database, town: Town) -> None:
+async def test_workers_share_a_secret_that_nobody_chose(database: Database, gate: GateFixture) -> None:
     """Whichever worker of one server is asked next knows who signed in at another."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     with process(database, METAGATE_CONSOLE="true", METAGATE_WORKERS="2", METAGATE_DEADLINE_MS="5000") as (host, port):
         async with Visitor(f"http://{host}:{port}") as visitor:
             for _ in range(100):
@@ -238,12 +238,12 @@ async def test_workers_share_a_secret_that_nobody_chose(database: Database, town
             assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
-async def test_processes_that_share_the_secret_share_the_session(town: Town, database: Database) -> None:
+async def test_processes_that_share_the_secret_share_the_session(gate: GateFixture, database: Database) -> None:
     """Two processes with one METAGATE_CONSOLE_SECRET; a third without knows nobody."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     shared = settings_for(database, console=True, console_secret=SecretStr(CONSOLE_SECRET))
     alone = settings_for(database, console=True)
-    async with serving(shared) as second, serving(alone) as third, Visitor(town.url) as visitor:
+    async with serving(shared) as second, serving(alone) as third, Visitor(gate.url) as visitor:
         await visitor.inside(admin.key)
         cookies = {SESSION: visitor.client.cookies[SESSION]}
         for url, status in ((second, 200), (third, 303)):
@@ -252,9 +252,9 @@ async def test_processes_that_share_the_secret_share_the_session(town: Town, dat
 
 
 @pytest.mark.invariant("EXT-11")
-async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(town: Town, database: Database) -> None:
+async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(gate: GateFixture, database: Database) -> None:
     """A token of the old secret, or of a secret that there is no more, opens nothing any longer; a key still does."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     chosen = {"console": True, "console_secret": SecretStr(CONSOLE_SECRET)}
     async with (
         serving(settings_for(database, **chosen)) as same,
@@ -264,7 +264,7 @@ async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(town: Town, da
         serving(settings_for(database, **chosen, jwt_secret=None)) as none,
     ):
         for credential, last in ((admin.token(), 303), (admin.key, 200)):
-            async with Visitor(town.url) as visitor:
+            async with Visitor(gate.url) as visitor:
                 await visitor.inside(credential)
                 cookies = {SESSION: visitor.client.cookies[SESSION]}
             for url, status in ((same, 200), (other, last), (none, last)):
@@ -274,24 +274,26 @@ async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(town: Town, da
 
 @pytest.mark.invariant("EXT-11")
 @pytest.mark.parametrize("change", [{"audiences": ["elsewhere"]}, {"algorithms": ["ES256"]}])
-async def test_a_session_ends_when_its_issuer_is_believed_otherwise(town: Town, change: dict[str, list[str]]) -> None:
+async def test_a_session_ends_when_its_issuer_is_believed_otherwise(
+    gate: GateFixture, change: dict[str, list[str]]
+) -> None:
     """The TokenIssuer no longer names the audience or the algorithm that the token had: the session is over."""
     name = f"https://{uuid4()}.test"
     key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     declared = {
         "issuer": name, "name": "theirs", "audiences": ["metagate"], "algorithms": ["RS256"], "generation": 1,
         "max_token_lifetime_seconds": 3_600, "source": "Inline", "url": None,
     }  # fmt: skip
     subject = row(admin.uid, issuer=name, subject="ada", tenant=str(admin.tenant), principal_key=admin.name)
     public = row(uuid4(), issuer=name, kid="one", jwk=key.as_dict(private=False), alg="RS256")
-    await town.publish(admin, subject=[subject], issuer=[row(uuid4(), **declared)], issuer_key=[public])
+    await gate.publish(admin, subject=[subject], issuer=[row(uuid4(), **declared)], issuer_key=[public])
     now = int(time.time())
     claims = {"iss": name, "sub": "ada", "aud": "metagate", "iat": now, "exp": now + 600}
-    async with Visitor(town.url) as visitor:
+    async with Visitor(gate.url) as visitor:
         await visitor.inside(jwt.encode({"alg": "RS256", "kid": "one"}, claims, key))
         await visitor.page()
-        await town.publish(issuer=[row(uuid4(), **{**declared, **change, "generation": 2})])
+        await gate.publish(issuer=[row(uuid4(), **{**declared, **change, "generation": 2})])
         assert (await visitor.see()).status_code == 303
 
 

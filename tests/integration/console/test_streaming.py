@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.api.processes import started, wait_for
-from tests.integration.api.town import Town, settings_for
 from tests.integration.console.visiting import Visitor
 
 from metagate_api.server import serving
@@ -33,25 +33,25 @@ async def following(events: AsyncIterator[str]) -> str:
     return await asyncio.wait_for(anext(events), 10)
 
 
-async def test_a_boot_is_told_and_a_suspension_ends_it(town: Town, visitor: Visitor) -> None:
+async def test_a_boot_is_told_and_a_suspension_ends_it(gate: GateFixture, visitor: Visitor) -> None:
     """One event when it begins, one when somebody boots in this tenant; who may not look any more is told that it is over."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("indexer", tenant=admin.tenant)
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
     await visitor.inside(admin.key)
     async with stream(visitor) as events:
         assert await following(events) == "changed"
-        await town.boot(who)
+        await gate.boot(who)
         assert await following(events) == "changed"
-        await town.change(admin, suspended=True)
+        await gate.change(admin, suspended=True)
         while (word := await following(events)) == "changed":
             pass
         assert word == "over"
         assert [one async for one in events] == []
 
 
-async def test_a_stream_keeps_nobody_from_stopping(database: Database, town: Town) -> None:
+async def test_a_stream_keeps_nobody_from_stopping(database: Database, gate: GateFixture) -> None:
     """A server that stops while somebody looks ends the stream, and does not wait out its drain."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     settings = settings_for(database, console=True, drain_seconds=60)
     async with AsyncExitStack() as server:
         url = await server.enter_async_context(serving(settings))
@@ -66,10 +66,10 @@ async def test_a_stream_keeps_nobody_from_stopping(database: Database, town: Tow
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_process_that_is_told_to_stop_does_not_wait_for_streams(
-    database: Database, town: Town, workers: str
+    database: Database, gate: GateFixture, workers: str
 ) -> None:
     """SIGTERM: streams end whole, and at once, however long requests in flight may take."""
-    admin = await town.citizen("admin", type="admin")
+    admin = await gate.principal("admin", type="admin")
     with started(database, METAGATE_CONSOLE="true", METAGATE_WORKERS=workers, METAGATE_DRAIN_SECONDS="60") as (
         process,
         port,
@@ -84,16 +84,16 @@ async def test_a_process_that_is_told_to_stop_does_not_wait_for_streams(
         assert await asyncio.to_thread(process.wait, 10) == 0
 
 
-async def test_nobody_takes_all_streams(town: Town, visitor: Visitor) -> None:
+async def test_nobody_takes_all_streams(gate: GateFixture, visitor: Visitor) -> None:
     """Of many that one principal opens at the same moment four are opened; one that ends makes room; others are not kept out."""
-    admin, other = [await town.citizen(name, type="admin") for name in ("admin", "other")]
+    admin, other = [await gate.principal(name, type="admin") for name in ("admin", "other")]
     await visitor.inside(admin.key)
 
     async def opened(stack: AsyncExitStack) -> int:
         answer = await stack.enter_async_context(visitor.client.stream("GET", "/console/live"))
         return int(answer.status_code)
 
-    async with AsyncExitStack() as one, AsyncExitStack() as rest, Visitor(town.url) as another:
+    async with AsyncExitStack() as one, AsyncExitStack() as rest, Visitor(gate.url) as another:
         assert await opened(one) == 200
         answers = await asyncio.gather(*(opened(rest) for _ in range(9)))
         assert sorted(answers) == [200] * 3 + [503] * 6

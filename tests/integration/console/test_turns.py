@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 from tests.databases import Database
-from tests.integration.api.town import Town, settings_for
+from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.console.visiting import Visitor, said
 
 from metagate_api.server import serving
@@ -12,10 +12,10 @@ from metagate_api.server import serving
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'metagate.change'::regclass"
 
 
-async def test_pages_leave_connections_to_those_who_boot(database: Database, town: Town) -> None:
+async def test_pages_leave_connections_to_those_who_boot(database: Database, gate: GateFixture) -> None:
     """Many pages that wait for the database have two of its connections; the rest is told 503, and boots go on."""
-    admin = await town.citizen("admin", type="admin")
-    who = await town.citizen("indexer", tenant=admin.tenant)
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
     lock = await asyncpg.connect(database.superuser)
     async with serving(settings_for(database, console=True, deadline_ms=1_000)) as url, Visitor(url) as visitor:
         await visitor.inside(admin.key)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202etxt.exe <img src=x onerror=alert(1)> ```"
 
 
-class Town:
+class DevFixture:
     """A running dev, its world, and its admin at the command line."""
 
     def __init__(self, dev: Dev, world: World, key_file: Path, dsn: str) -> None:
@@ -48,7 +48,7 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevFixture]:
     folder = tmp_path_factory.mktemp("past")
     world = World(folder / "resources")
     key_file = folder / "admin.key"
@@ -58,19 +58,19 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         dsn = server.dsn(tcp=True)
         dev = Dev(world.folder, folder / "data", "--database-url", dsn)
         try:
-            yield Town(dev.ready(), world, key_file, dsn)
+            yield DevFixture(dev.ready(), world, key_file, dsn)
         finally:
             if dev.process.poll() is None:
                 dev.stop()
 
 
-def test_explain_a_startup_after_the_world_moved_on(town: Town) -> None:
+def test_explain_a_startup_after_the_world_moved_on(deployment: DevFixture) -> None:
     """Each leaf of the packet it got then, from the generations of then; the packet of now says the new ones."""
-    answer = town.dev.bootstrap(town.world.key).json()
+    answer = deployment.dev.bootstrap(deployment.world.key).json()
     startup = answer["startup"]["startup_id"]
-    town.declare("manifest.yaml", manifest("north"))
-    town.declare("bindings.yaml", binding("ada", overrides={"capabilities": {"write": True}}))
-    then = town.api(f"/v1/admin/explain/startup/{startup}").json()
+    deployment.declare("manifest.yaml", manifest("north"))
+    deployment.declare("bindings.yaml", binding("ada", overrides={"capabilities": {"write": True}}))
+    then = deployment.api(f"/v1/admin/explain/startup/{startup}").json()
     assert then["digest"] == answer["snapshot"]["digest"]
     leaves = {leaf["path"]: leaf for leaf in then["leaves"]}
     assert leaves["/environment/region"]["value"] == "eu"
@@ -79,31 +79,31 @@ def test_explain_a_startup_after_the_world_moved_on(town: Town) -> None:
         "/spec/environment/region",
     )
     assert "/capabilities/write" not in leaves
-    now = town.api("/v1/admin/explain/principal/ada").json()
+    now = deployment.api("/v1/admin/explain/principal/ada").json()
     leaves = {leaf["path"]: leaf for leaf in now["leaves"]}
     assert leaves["/environment/region"]["value"] == "north"
     assert leaves["/capabilities/write"]["layer"] == "override"
     generations = {each["kind"]: each["generation"] for each in now["objects"]}
     assert generations["Manifest"] == {each["kind"]: each["generation"] for each in then["objects"]}["Manifest"] + 1
-    said = town.cli("explain", f"startup/{startup}")
+    said = deployment.cli("explain", f"startup/{startup}")
     assert said.returncode == 0, said.stderr
     assert "the same to the byte" in said.stdout
     [row] = [line.split() for line in said.stdout.splitlines() if line.startswith("/environment/region")]
     assert row == ["/environment/region", '"eu"', "manifest", "Manifest", "world", "/spec/environment/region"]
 
 
-def test_a_broken_update_is_explained_by_the_last_good_one(town: Town) -> None:
+def test_a_broken_update_is_explained_by_the_last_good_one(deployment: DevFixture) -> None:
     """A Manifest that is broken now: the leaf names the generation that is served (D-20)."""
-    town.declare("manifest.yaml", manifest("good"))
-    good = town.api("/v1/admin/explain/principal/ada").json()
-    town.world.write("manifest.yaml", resource("Manifest", "world", {"nonsense": 1}))
-    town.dev.until(lambda: any(not each["ready"] for each in town.dev.events("verdict")))
-    startup = town.dev.bootstrap(town.world.key).json()["startup"]["startup_id"]
-    assert town.api(f"/v1/admin/explain/startup/{startup}").json()["objects"] == good["objects"]
-    town.declare("manifest.yaml", manifest("better"))
+    deployment.declare("manifest.yaml", manifest("good"))
+    good = deployment.api("/v1/admin/explain/principal/ada").json()
+    deployment.world.write("manifest.yaml", resource("Manifest", "world", {"nonsense": 1}))
+    deployment.dev.until(lambda: any(not each["ready"] for each in deployment.dev.events("verdict")))
+    startup = deployment.dev.bootstrap(deployment.world.key).json()["startup"]["startup_id"]
+    assert deployment.api(f"/v1/admin/explain/startup/{startup}").json()["objects"] == good["objects"]
+    deployment.declare("manifest.yaml", manifest("better"))
 
 
-def test_what_was_planned_is_what_is_served(town: Town, tmp_path: Path) -> None:
+def test_what_was_planned_is_what_is_served(deployment: DevFixture, tmp_path: Path) -> None:
     """The digests that plan prints, by file and by API, are those of the packets after it was applied."""
     draft = tmp_path / "draft"
     draft.mkdir()
@@ -111,7 +111,7 @@ def test_what_was_planned_is_what_is_served(town: Town, tmp_path: Path) -> None:
     (draft / "all.yaml").write_text(
         "---\n".join([manifest("planned"), principal("eve", new), binding("eve", overrides={"policy": {"n": 1.5e300}})])
     )
-    planned = town.cli("plan", draft, "-o", "json")
+    planned = deployment.cli("plan", draft, "-o", "json")
     assert planned.returncode == 2, planned.stderr
     told = json.loads(planned.stdout)
     digests = {each["name"]: each["digest"] for effect in told["effects"] for each in effect["principals"]}
@@ -119,78 +119,80 @@ def test_what_was_planned_is_what_is_served(town: Town, tmp_path: Path) -> None:
     assert {each["packet"] for each in told["effects"]} == {"changed", "added"}
     resources = list(yaml.safe_load_all((draft / "all.yaml").read_text()))
     answer = httpx.post(
-        f"{town.dev.url}/v1/admin/plan", json={"resources": resources}, headers={"X-API-Key": town.world.admin.key}
+        f"{deployment.dev.url}/v1/admin/plan",
+        json={"resources": resources},
+        headers={"X-API-Key": deployment.world.admin.key},
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["effects"] == told["effects"]
-    town.world.write("manifest.yaml", manifest("planned"))
-    town.world.write("eve.yaml", (draft / "all.yaml").read_text().partition("---\n")[2])
-    town.dev.until(lambda: town.dev.bootstrap(new).status_code == 200, 10)
-    town.dev.until(lambda: town.dev.region(town.world.key) == "planned", 10)
-    served = {"ada": town.dev.bootstrap(town.world.key).json(), "eve": town.dev.bootstrap(new).json()}
+    deployment.world.write("manifest.yaml", manifest("planned"))
+    deployment.world.write("eve.yaml", (draft / "all.yaml").read_text().partition("---\n")[2])
+    deployment.dev.until(lambda: deployment.dev.bootstrap(new).status_code == 200, 10)
+    deployment.dev.until(lambda: deployment.dev.region(deployment.world.key) == "planned", 10)
+    served = {"ada": deployment.dev.bootstrap(deployment.world.key).json(), "eve": deployment.dev.bootstrap(new).json()}
     assert {name: packet["snapshot"]["digest"] for name, packet in served.items()} == digests
-    assert town.api(f"/v1/admin/explain/startup/{served['eve']['startup']['startup_id']}").status_code == 200
-    again = town.cli("plan", draft)
+    assert deployment.api(f"/v1/admin/explain/startup/{served['eve']['startup']['startup_id']}").status_code == 200
+    again = deployment.cli("plan", draft)
     assert (again.returncode, again.stdout.strip()) == (
         0,
         "No changes: what is declared is what would be.",
     )
 
 
-def test_history_diff_and_rollback(town: Town) -> None:
+def test_history_diff_and_rollback(deployment: DevFixture) -> None:
     """What changed in which revision, how the objects differ, and the objects as they were, ready to be applied."""
-    first = town.declare("manifest.yaml", manifest("first"))
-    second = town.declare("manifest.yaml", manifest("second"))
-    listed = town.api("/v1/admin/history", object="manifest/world").json()["items"]
+    first = deployment.declare("manifest.yaml", manifest("first"))
+    second = deployment.declare("manifest.yaml", manifest("second"))
+    listed = deployment.api("/v1/admin/history", object="manifest/world").json()["items"]
     assert [each["revision"] for each in listed][:2] == [second, first]
     assert (listed[0]["how"], listed[0]["generation"]) == ("changed", listed[1]["generation"] + 1)
     assert listed[0]["before_digest"] == listed[1]["after_digest"]
     pages, cursor = [], None
     while True:
-        page = town.api(
+        page = deployment.api(
             "/v1/admin/history", object="principal/ada", limit=1, **({"cursor": cursor} if cursor else {})
         ).json()
         pages += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    whole = town.api("/v1/admin/history", object="principal/ada").json()["items"]
+    whole = deployment.api("/v1/admin/history", object="principal/ada").json()["items"]
     assert pages == whole
     assert {each["kind"] for each in whole} == {"Principal", "PrincipalBinding"}
-    assert whole[0]["packet_digest"] == town.dev.bootstrap(town.world.key).json()["snapshot"]["digest"]
-    found = json.loads(town.cli("diff", str(first), str(second), "-o", "json").stdout)
+    assert whole[0]["packet_digest"] == deployment.dev.bootstrap(deployment.world.key).json()["snapshot"]["digest"]
+    found = json.loads(deployment.cli("diff", str(first), str(second), "-o", "json").stdout)
     assert [(each["kind"], each["differences"]) for each in found] == [
         ("Manifest", [{"path": "/spec/environment/region", "before": "first", "after": "second"}])
     ]
-    printed = town.cli("rollback", str(first))
+    printed = deployment.cli("rollback", str(first))
     assert printed.returncode == 0, printed.stderr
     [back] = yaml.safe_load_all(printed.stdout)
     assert back == yaml.safe_load(resource("Manifest", "world", back["spec"], "default"))
     assert back["spec"] == yaml.safe_load(manifest("first"))["spec"]
-    assert f"{second}" in town.cli("history").stdout
-    assert town.cli("rollback", "999999").returncode == 1
-    wrong = town.cli("history", "pod/x")
+    assert f"{second}" in deployment.cli("history").stdout
+    assert deployment.cli("rollback", "999999").returncode == 1
+    wrong = deployment.cli("history", "pod/x")
     assert (wrong.returncode, "KIND/NAME" in wrong.stderr) == (1, True)
 
 
-def test_what_cannot_be_rebuilt_is_said_loudly(town: Town) -> None:
+def test_what_cannot_be_rebuilt_is_said_loudly(deployment: DevFixture) -> None:
     """Somebody rewrote what was declared: 409 NOT_REBUILT, exit 1 in capitals, an error in the log; never a guess."""
-    startup = town.dev.bootstrap(town.world.key).json()["startup"]["startup_id"]
-    _forge(town, "north-by-forgery")
-    answer = town.api(f"/v1/admin/explain/startup/{startup}")
+    startup = deployment.dev.bootstrap(deployment.world.key).json()["startup"]["startup_id"]
+    _forge(deployment, "north-by-forgery")
+    answer = deployment.api(f"/v1/admin/explain/startup/{startup}")
     assert (answer.status_code, answer.json()["code"]) == (409, "NOT_REBUILT")
     assert "forgery" not in answer.text
-    said = town.cli("explain", f"startup/{startup}")
+    said = deployment.cli("explain", f"startup/{startup}")
     assert said.returncode == 1
     assert "THE ANSWER CANNOT BE REBUILT" in said.stderr
-    assert town.dev.events("not_rebuilt")
+    assert deployment.dev.events("not_rebuilt")
 
 
-def _forge(town: Town, region: str) -> None:
+def _forge(deployment: DevFixture, region: str) -> None:
     """Change the declared Manifest behind the objects' back, as its owner."""
 
     async def write() -> None:
-        connection = await asyncpg.connect(town.dsn)
+        connection = await asyncpg.connect(deployment.dsn)
         await connection.execute(
             "UPDATE metagate.declared SET spec = jsonb_set(spec, '{environment,region}', to_jsonb($1::text)) "
             "WHERE kind = 'Manifest'",
@@ -201,48 +203,48 @@ def _forge(town: Town, region: str) -> None:
     asyncio.run(write())
 
 
-def test_admins_of_this_tenant_only(town: Town) -> None:
+def test_admins_of_this_tenant_only(deployment: DevFixture) -> None:
     """Anonymous 401, a component 403, another tenant's id 403: on each of the endpoints, and nothing of it is told."""
     other = "00000000-0000-4000-8000-000000000000"
-    startup = town.dev.bootstrap(town.world.key).json()["startup"]["startup_id"]
+    startup = deployment.dev.bootstrap(deployment.world.key).json()["startup"]["startup_id"]
     for path in (
         "/v1/admin/explain/principal/ada",
         f"/v1/admin/explain/startup/{startup}",
         "/v1/admin/history",
         "/v1/admin/history/objects",
     ):
-        assert httpx.get(f"{town.dev.url}{path}").status_code == 401
-        assert town.api(path, key=town.world.key.key).json()["code"] == "ROLE_REQUIRED"
-        assert town.api(path, tenant=other).json()["code"] == "TENANT_MISMATCH"
-    assert town.api(f"/v1/admin/explain/startup/{other}").json()["code"] == "SESSION_NOT_FOUND"
-    assert town.api("/v1/admin/explain/principal/nobody").status_code == 404
+        assert httpx.get(f"{deployment.dev.url}{path}").status_code == 401
+        assert deployment.api(path, key=deployment.world.key.key).json()["code"] == "ROLE_REQUIRED"
+        assert deployment.api(path, tenant=other).json()["code"] == "TENANT_MISMATCH"
+    assert deployment.api(f"/v1/admin/explain/startup/{other}").json()["code"] == "SESSION_NOT_FOUND"
+    assert deployment.api("/v1/admin/explain/principal/nobody").status_code == 404
 
 
 @pytest.mark.invariant("EXT-10")
-def test_digests_of_keys_are_shown_only_when_asked_for(town: Town) -> None:
+def test_digests_of_keys_are_shown_only_when_asked_for(deployment: DevFixture) -> None:
     """A list of what is declared shows no material of API keys; who wants to apply a Principal again asks for it."""
 
     def keys(**query: str) -> list[dict[str, Any]]:
-        found = town.api("/v1/admin/history/objects", **query).json()["items"]
+        found = deployment.api("/v1/admin/history/objects", **query).json()["items"]
         return [key for one in found if one["kind"] == "Principal" for key in one["spec"].get("apiKeys", [])]
 
     assert {name for key in keys() for name in key} <= {"id", "expiresAt"}
-    assert town.world.key.id in {key["id"] for key in keys()}
-    assert town.world.key.sha256 in {key["sha256"] for key in keys(key_digests="true")}
-    assert town.world.key.sha256 not in town.api("/v1/admin/history/objects").text
+    assert deployment.world.key.id in {key["id"] for key in keys()}
+    assert deployment.world.key.sha256 in {key["sha256"] for key in keys(key_digests="true")}
+    assert deployment.world.key.sha256 not in deployment.api("/v1/admin/history/objects").text
 
 
-def test_hostile_values_are_text(town: Town, tmp_path: Path) -> None:
+def test_hostile_values_are_text(deployment: DevFixture, tmp_path: Path) -> None:
     """Escape sequences, marks that turn text around and Markdown: spelt out in every output."""
     file = tmp_path / "hostile.yaml"
     file.write_text(resource("Manifest", "world", {"environment": {HOSTILE: HOSTILE}}))
-    outputs = [town.cli("plan", file, "-o", each).stdout for each in ("wide", "markdown", "json", "yaml")]
-    town.declare("manifest.yaml", resource("Manifest", "world", {"environment": {"x": HOSTILE}}))
-    newest = town.revision
-    outputs.append(town.cli("explain", "principal/ada").stdout)
-    outputs.append(town.cli("diff", str(newest - 1), str(newest)).stdout)
-    town.declare("manifest.yaml", manifest("calm"))
-    outputs.append(town.cli("rollback", str(newest)).stdout)
+    outputs = [deployment.cli("plan", file, "-o", each).stdout for each in ("wide", "markdown", "json", "yaml")]
+    deployment.declare("manifest.yaml", resource("Manifest", "world", {"environment": {"x": HOSTILE}}))
+    newest = deployment.revision
+    outputs.append(deployment.cli("explain", "principal/ada").stdout)
+    outputs.append(deployment.cli("diff", str(newest - 1), str(newest)).stdout)
+    deployment.declare("manifest.yaml", manifest("calm"))
+    outputs.append(deployment.cli("rollback", str(newest)).stdout)
     for said in outputs:
         assert "red" in said
         assert not any(char in said for char in "\x1b\x07\u202e")
@@ -251,15 +253,15 @@ def test_hostile_values_are_text(town: Town, tmp_path: Path) -> None:
     assert len(fences) >= 2
 
 
-def test_doctor_says_what_is_wrong(town: Town, tmp_path: Path) -> None:
+def test_doctor_says_what_is_wrong(deployment: DevFixture, tmp_path: Path) -> None:
     """All well: exit 0. No server, a component's key, a broken file: exit 1, and what to do."""
-    well = town.cli("doctor", "--resources", town.world.folder)
+    well = deployment.cli("doctor", "--resources", deployment.world.folder)
     assert well.returncode == 0, well.stdout + well.stderr
-    away = metagate("doctor", "--url", "http://127.0.0.1:9", METAGATE_API_KEY_FILE=str(town.key_file))
+    away = metagate("doctor", "--url", "http://127.0.0.1:9", METAGATE_API_KEY_FILE=str(deployment.key_file))
     assert (away.returncode, "does not answer" in away.stdout) == (1, True)
     key = tmp_path / "ada.key"
-    key.write_text(town.world.key.key)
-    weak = metagate("doctor", "--url", town.dev.url, "--key-file", key)
+    key.write_text(deployment.world.key.key)
+    weak = metagate("doctor", "--url", deployment.dev.url, "--key-file", key)
     assert (weak.returncode, "admin is needed" in weak.stdout) == (1, True)
     broken = tmp_path / "broken.yaml"
     broken.write_text(resource("Manifest", "world", {"nonsense": 1}))

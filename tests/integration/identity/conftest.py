@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from tests.databases import Database
-from tests.integration.api.town import Citizen, Town, town_of
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, gate_fixture
 from tests.integration.store.worlds import row
 
 ROOT = Path(__file__).parents[3]
@@ -57,20 +57,20 @@ def issuer_rows(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def subject_rows(who: Citizen) -> list[dict[str, Any]]:
+def subject_rows(who: PrincipalFixture) -> list[dict[str, Any]]:
     named = {"tenant": str(who.tenant), "principal_key": who.name}
     return [row(who.uid, issuer=issuer, subject=subject, **named) for issuer, subject in SUBJECTS]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gate(database: Database, corpus: Corpus) -> AsyncIterator[Town]:
-    async with town_of(database, jwt_secret=SecretStr(corpus.secret)) as made:
+async def gate(database: Database, corpus: Corpus) -> AsyncIterator[GateFixture]:
+    async with gate_fixture(database, jwt_secret=SecretStr(corpus.secret)) as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def indexer(gate: Town, corpus: Corpus) -> Citizen:
-    who = Citizen(tenant=uuid4(), name="indexer")
+async def indexer(gate: GateFixture, corpus: Corpus) -> PrincipalFixture:
+    who = PrincipalFixture(tenant=uuid4(), name="indexer")
     await gate.publish(who, **issuer_rows(corpus))
     await gate.publish(subject=subject_rows(who))
     return who

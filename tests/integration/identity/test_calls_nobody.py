@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.api.processes import started, wait_for
-from tests.integration.api.town import Citizen, Town
 from tests.integration.identity.conftest import Corpus
 
 # Every connect() and name look-up of the process and of the workers it starts, as the interpreter announces them.
@@ -35,7 +35,7 @@ def watch(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return log, {"PYTHONPATH": str(tmp_path)}
 
 
-async def ask(port: int, indexer: Citizen, corpus: Corpus) -> dict[int, int]:
+async def ask(port: int, indexer: PrincipalFixture, corpus: Corpus) -> dict[int, int]:
     """Bootstraps by key, by each good token, by junk, and nobody: how often each status."""
     found: dict[int, int] = {}
     whole = [token for token in corpus.attacks.values() if token.isascii() and token == token.strip() != b""]
@@ -59,7 +59,7 @@ async def ask(port: int, indexer: Citizen, corpus: Corpus) -> dict[int, int]:
 
 @pytest.mark.invariant("INV-024", "INV-023")
 async def test_by_the_interpreters_word(
-    gate: Town, indexer: Citizen, corpus: Corpus, database: Database, watch: tuple[Path, dict[str, str]]
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus, database: Database, watch: tuple[Path, dict[str, str]]
 ) -> None:
     """Keys, tokens of four algorithms and junk, with two workers: no connect() and no look-up but of the database."""
     log, environment = watch
@@ -85,7 +85,7 @@ def database_places(database: Database) -> set[str]:
 @pytest.mark.invariant("INV-024")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here; the interpreter's word was taken above")
 async def test_by_the_kernels_word(
-    gate: Town, indexer: Citizen, corpus: Corpus, database: Database, tmp_path: Path
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus, database: Database, tmp_path: Path
 ) -> None:
     """The same seen by strace, for what does not go through the interpreter: uvloop's own connect() included."""
     log = tmp_path / "strace"

@@ -4,20 +4,20 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.identity.conftest import Corpus
 
 from metagate_client import Client, Packet, RefusedError, Settings
 
 
 @pytest.fixture
-def key_file(indexer: Citizen, tmp_path: Path) -> Path:
+def key_file(indexer: PrincipalFixture, tmp_path: Path) -> Path:
     path = tmp_path / "key"
     path.write_text(indexer.key + "\n")
     return path
 
 
-def settings(gate: Town, **credential: str) -> Settings:
+def settings(gate: GateFixture, **credential: str) -> Settings:
     return Settings(url=gate.url, component_key="indexer_1", environ={}, **credential)  # type: ignore[arg-type]
 
 
@@ -26,7 +26,7 @@ async def booted(client: Client) -> Packet:
 
 
 @pytest.mark.invariant("EXT-31", "INV-019")
-async def test_boot_and_report(gate: Town, indexer: Citizen, key_file: Path) -> None:
+async def test_boot_and_report(gate: GateFixture, indexer: PrincipalFixture, key_file: Path) -> None:
     """A packet arrives, READY is recorded on its startup, and a later FAILED is refused with its code."""
     client = Client(settings(gate, api_key_file=str(key_file)))
     packet = await booted(client)
@@ -41,7 +41,7 @@ async def test_boot_and_report(gate: Town, indexer: Citizen, key_file: Path) -> 
     assert (refused.value.status, refused.value.code) == (409, "INVALID_STATE")
 
 
-async def test_one_process_start_is_one_session(gate: Town, indexer: Citizen, key_file: Path) -> None:
+async def test_one_process_start_is_one_session(gate: GateFixture, indexer: PrincipalFixture, key_file: Path) -> None:
     """Asked twice, one client gets one session; another process start gets another (D-03)."""
     client = Client(settings(gate, api_key_file=str(key_file)))
     before = await gate.sessions()
@@ -51,7 +51,9 @@ async def test_one_process_start_is_one_session(gate: Town, indexer: Citizen, ke
     assert await gate.sessions() == before + 2
 
 
-async def test_a_token_file_speaks_too(gate: Town, indexer: Citizen, corpus: Corpus, tmp_path: Path) -> None:
+async def test_a_token_file_speaks_too(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus, tmp_path: Path
+) -> None:
     """The same principal by token; a wrong one is refused with a line that says what to look at."""
     path = tmp_path / "token"
     path.write_text(corpus.good["service account, ES256"])

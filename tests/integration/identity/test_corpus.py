@@ -5,13 +5,13 @@ import json
 
 import pytest
 from tests import corpora
-from tests.integration.api.town import Citizen, Town
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.identity.conftest import CLUSTER, OUTSIDE, Corpus, issuer_rows, subject_rows
 
 POD, OTHER_POD = "another pod", "service account, RS256"
 
 
-async def raw(gate: Town, path: str, authorization: bytes, body: bytes) -> int:
+async def raw(gate: GateFixture, path: str, authorization: bytes, body: bytes) -> int:
     """Send a header that no client library would, and return the status of the answer."""
     reader, writer = await asyncio.open_connection(*gate.address)
     try:
@@ -29,14 +29,14 @@ async def raw(gate: Town, path: str, authorization: bytes, body: bytes) -> int:
         writer.close()
 
 
-async def boot(gate: Town, token: str) -> tuple[int, dict[str, object]]:
+async def boot(gate: GateFixture, token: str) -> tuple[int, dict[str, object]]:
     headers = {"authorization": f"Bearer {token}"}
     answer = await gate.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
     return answer.status_code, answer.json()
 
 
 @pytest.mark.invariant("INV-003", "INV-004", "INV-016")
-async def test_every_good_token_boots(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_every_good_token_boots(gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus) -> None:
     """Each good token is 200 with one row, and all of them are one principal with one packet."""
     before = await gate.sessions()
     answers = {name: await boot(gate, token) for name, token in corpus.good.items()}
@@ -47,7 +47,9 @@ async def test_every_good_token_boots(gate: Town, indexer: Citizen, corpus: Corp
 
 @pytest.mark.invariant("INV-002", "INV-016")
 @pytest.mark.parametrize("path", ["bootstrap", "startup/ready", "startup/failed"])
-async def test_every_attack_is_401_and_leaves_no_row(gate: Town, indexer: Citizen, corpus: Corpus, path: str) -> None:
+async def test_every_attack_is_401_and_leaves_no_row(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus, path: str
+) -> None:
     """Every attack token is refused before the body is looked at: 401, or 400 and 431 where it is not even a header."""
     before = await gate.sessions()
     wrong = {}
@@ -63,7 +65,9 @@ async def test_every_attack_is_401_and_leaves_no_row(gate: Town, indexer: Citize
     assert await gate.sessions() == before
 
 
-async def test_refusals_say_nothing_of_the_credential(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_refusals_say_nothing_of_the_credential(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """A 401 is problem+json with a code, and no part of what was sent comes back."""
     for name in (
         "signed by a stranger with a known kid",
@@ -83,7 +87,7 @@ async def test_refusals_say_nothing_of_the_credential(gate: Town, indexer: Citiz
 
 
 @pytest.mark.invariant("INV-004")
-async def test_a_genuine_token_of_nobody_is_403(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_a_genuine_token_of_nobody_is_403(gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus) -> None:
     """A subject that no Principal declares is refused with its own code and leaves no row."""
     before = await gate.sessions()
     status, body = await boot(gate, corpus.later["stranger"])
@@ -91,7 +95,7 @@ async def test_a_genuine_token_of_nobody_is_403(gate: Town, indexer: Citizen, co
     assert await gate.sessions() == before
 
 
-async def test_several_credentials_are_400(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_several_credentials_are_400(gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus) -> None:
     """A good key and a good token together are refused, not picked from (D-32)."""
     before = await gate.sessions()
     token = {"authorization": f"Bearer {corpus.good['HS256']}"}
@@ -103,7 +107,7 @@ async def test_several_credentials_are_400(gate: Town, indexer: Citizen, corpus:
 
 
 async def test_a_startup_is_traced_to_its_pod_and_reported_from_there_only(
-    gate: Town, indexer: Citizen, corpus: Corpus
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
 ) -> None:
     """The row names pod and node of the token; another pod and the key of the same principal get 403 (D-43)."""
     status, body = await boot(gate, corpus.good[OTHER_POD])
@@ -125,7 +129,9 @@ async def test_a_startup_is_traced_to_its_pod_and_reported_from_there_only(
 
 
 @pytest.mark.invariant("EXT-11")
-async def test_a_suspended_principal_gets_one_code(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_a_suspended_principal_gets_one_code(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """By key, by service-account token and by shared token: 403 PRINCIPAL_SUSPENDED, no row, and back again."""
     await gate.change(indexer, suspended=True)
     await gate.publish(subject=subject_rows(indexer))
@@ -139,7 +145,9 @@ async def test_a_suspended_principal_gets_one_code(gate: Town, indexer: Citizen,
     assert (await boot(gate, corpus.good["HS256"]))[0] == 200
 
 
-async def test_a_key_that_is_taken_back_is_refused_at_once(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_a_key_that_is_taken_back_is_refused_at_once(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """A token that was believed a moment ago is refused when the key that signed it is gone, and only such tokens."""
     assert (await boot(gate, corpus.good["EdDSA"]))[0] == 200
     await gate.publish(deletes={"issuer_key": [(OUTSIDE, "ed-1")]})
@@ -150,7 +158,9 @@ async def test_a_key_that_is_taken_back_is_refused_at_once(gate: Town, indexer: 
     assert (await boot(gate, corpus.good["EdDSA"]))[0] == 200
 
 
-async def test_an_issuer_that_is_taken_back_is_refused_at_once(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_an_issuer_that_is_taken_back_is_refused_at_once(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """Deleting a TokenIssuer is a revocation of all its tokens, those already verified included (D-20, D-45)."""
     assert (await boot(gate, corpus.good["ES256"]))[0] == 200
     await gate.publish(deletes={"issuer": [(OUTSIDE,)]})
@@ -160,7 +170,9 @@ async def test_an_issuer_that_is_taken_back_is_refused_at_once(gate: Town, index
     await gate.publish(**issuer_rows(corpus))
 
 
-async def test_a_subject_that_is_taken_back_is_refused(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_a_subject_that_is_taken_back_is_refused(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """A Principal that no longer names the subject no longer answers for it, within the time of a publication."""
     subject = (CLUSTER, "system:serviceaccount:team-a:indexer")
     assert (await boot(gate, corpus.good[OTHER_POD]))[0] == 200
@@ -171,13 +183,15 @@ async def test_a_subject_that_is_taken_back_is_refused(gate: Town, indexer: Citi
     assert (await boot(gate, corpus.good[OTHER_POD]))[0] == 200
 
 
-async def test_a_token_older_than_its_namespace_is_refused(gate: Town, indexer: Citizen, corpus: Corpus) -> None:
+async def test_a_token_older_than_its_namespace_is_refused(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus
+) -> None:
     """A namespace recreated after the token was issued is another tenant, which inherits nothing (D-46)."""
     await gate.ask(
         "UPDATE metagate.tenant SET created_at = now() + interval '1 minute' WHERE tenant = $1", indexer.tenant
     )
     try:
-        await gate.publish(await gate.citizen("somebody-else"))  # anything published makes the gate ask again
+        await gate.publish(await gate.principal("somebody-else"))  # anything published makes the gate ask again
         for _ in range(100):
             status, body = await boot(gate, corpus.good[OTHER_POD])
             if status != 200:

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 from tests.integration.api.processes import CODE, free_port, started, wait_for
-from tests.integration.api.town import Citizen, Town
 from tests.integration.identity.conftest import Corpus
 from tests.unit.http.test_tls import put
 
@@ -96,7 +96,7 @@ async def handshake(port: int, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3)
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 @pytest.mark.invariant("EXT-09")
 async def test_the_client_believes_its_authority_and_its_signer(
-    gate: Town, indexer: Citizen, database: Database, tmp_path: Path
+    gate: GateFixture, indexer: PrincipalFixture, database: Database, tmp_path: Path
 ) -> None:
     """Over TLS with the CA bundle and with the published key a pod boots; another authority or signer is not believed;
     the certificate is renewed while connections go on; TLS 1.1 is not spoken.
@@ -169,7 +169,7 @@ async def dripping(port: int, first: bytes) -> tuple[int, float]:
 
 
 @pytest.mark.invariant("INV-026", "EXT-08")
-async def test_slow_and_many(gate: Town, indexer: Citizen, database: Database) -> None:
+async def test_slow_and_many(gate: GateFixture, indexer: PrincipalFixture, database: Database) -> None:
     """Who drips is told 408 at the limit, who comes when it is full 503; who behaves is answered meanwhile."""
     limits = {"METAGATE_HEADER_SECONDS": "0.5", "METAGATE_BODY_SECONDS": "0.7", "METAGATE_CONNECTIONS": "20"}
     with started(database, **limits) as (process, port):
@@ -196,7 +196,9 @@ async def test_slow_and_many(gate: Town, indexer: Citizen, database: Database) -
                 each.close()
 
 
-async def test_junk_waits_and_the_good_do_not(gate: Town, indexer: Citizen, corpus: Corpus, database: Database) -> None:
+async def test_junk_waits_and_the_good_do_not(
+    gate: GateFixture, indexer: PrincipalFixture, corpus: Corpus, database: Database
+) -> None:
     """A flood of wrong tokens is answered late and all of it with 401; a good caller beside it is not slowed."""
     junk = {"authorization": "Bearer " + corpus.attacks["signed by a stranger with a known kid"].decode()}
     with started(database, JWT_SECRET=corpus.secret) as (process, port):

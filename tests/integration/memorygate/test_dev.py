@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.integration.dev.running import Dev, World, principal
-from tests.integration.memorygate.town import free_port
+from tests.integration.memorygate.ledger_fixture import free_port
 
 from legivellum.identity.api_keys import mint
 

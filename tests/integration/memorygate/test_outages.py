@@ -11,7 +11,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from tests.databases import Server
 from tests.integration.memorygate.conftest import LedgerDatabase, accepted, complete, make_ledger
-from tests.integration.memorygate.town import Citizen, Town, free_port, ready, town
+from tests.integration.memorygate.ledger_fixture import LedgerFixture, LedgerPrincipal, free_port, ledger_fixture, ready
 
 from memorygate.schema import WRITER
 from memorygate.server import serving
@@ -27,18 +27,18 @@ async def away(postgres: Server) -> AsyncIterator[LedgerDatabase]:
     await postgres.drop(made.database)
 
 
-ALICE = Citizen(uuid4(), "alice")
-EVE = Citizen(ALICE.tenant, "eve", suspended=True)
+ALICE = LedgerPrincipal(uuid4(), "alice")
+EVE = LedgerPrincipal(ALICE.tenant, "eve", suspended=True)
 
 
 @pytest_asyncio.fixture
-async def place(fresh_ledger: LedgerDatabase) -> AsyncIterator[Town]:
-    async with town(fresh_ledger, ALICE, EVE) as made:
+async def place(fresh_ledger: LedgerDatabase) -> AsyncIterator[LedgerFixture]:
+    async with ledger_fixture(fresh_ledger, ALICE, EVE) as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def client(place: Town, away: LedgerDatabase) -> AsyncIterator[httpx.AsyncClient]:
+async def client(place: LedgerFixture, away: LedgerDatabase) -> AsyncIterator[httpx.AsyncClient]:
     """Identity in one database, receipts in another."""
     settings = Settings(
         database_url=SecretStr(away.writer),
@@ -73,7 +73,7 @@ class Locked:
             await connection.close()
 
 
-async def test_identity_is_not_asked_while_a_request_is_answered(client: httpx.AsyncClient, place: Town):
+async def test_identity_is_not_asked_while_a_request_is_answered(client: httpx.AsyncClient, place: LedgerFixture):
     """MetaGate's database away: who was known goes on, a stranger stays one, readiness stays, health says what is down."""
     async with Locked(place.database.superuser, IDENTITY):
         for n in range(5):
@@ -81,7 +81,7 @@ async def test_identity_is_not_asked_while_a_request_is_answered(client: httpx.A
                 "/receipts", json=accepted(task_id=f"t{n}", principal_ai="alice"), headers=ALICE.headers
             )
             assert answer.status_code == 201, answer.text
-        assert (await client.get("/inbox", headers=Citizen(uuid4(), "x").headers)).status_code == 401
+        assert (await client.get("/inbox", headers=LedgerPrincipal(uuid4(), "x").headers)).status_code == 401
         refused = await client.get("/inbox", headers=EVE.headers)
         assert (refused.status_code, refused.json()["code"]) == (403, "PRINCIPAL_SUSPENDED")
         async with asyncio.timeout(10):
@@ -117,7 +117,7 @@ async def test_without_its_database_nothing_is_accepted_and_it_recovers_alone(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-async def test_what_is_published_is_known_within_a_poll(client: httpx.AsyncClient, place: Town):
+async def test_what_is_published_is_known_within_a_poll(client: httpx.AsyncClient, place: LedgerFixture):
     """A suspended principal is refused and a key taken back is 401, while everything else goes on."""
     from tests.integration.store.worlds import Change
 

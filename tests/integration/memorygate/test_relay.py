@@ -11,7 +11,15 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from tests.integration.memorygate.conftest import LedgerDatabase, rows
-from tests.integration.memorygate.town import Citizen, Town, free_port, ledger_process, ready, relay_process, town
+from tests.integration.memorygate.ledger_fixture import (
+    LedgerFixture,
+    LedgerPrincipal,
+    free_port,
+    ledger_fixture,
+    ledger_process,
+    ready,
+    relay_process,
+)
 
 from memorygate.server import serving
 from memorygate.settings import Settings
@@ -25,12 +33,12 @@ QUICK = Pace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_second
 
 
 @pytest_asyncio.fixture
-async def place(fresh_ledger: LedgerDatabase) -> AsyncIterator[Town]:
-    async with town(fresh_ledger) as made:
+async def place(fresh_ledger: LedgerDatabase) -> AsyncIterator[LedgerFixture]:
+    async with ledger_fixture(fresh_ledger) as made:
         yield made
 
 
-def settings_of(place: Town, **more: object) -> Settings:
+def settings_of(place: LedgerFixture, **more: object) -> Settings:
     return Settings(
         database_url=SecretStr(place.database.writer),
         identity_database_url=SecretStr(place.database.database.identity),
@@ -40,21 +48,23 @@ def settings_of(place: Town, **more: object) -> Settings:
 
 
 @pytest_asyncio.fixture
-async def url(place: Town) -> AsyncIterator[str]:
+async def url(place: LedgerFixture) -> AsyncIterator[str]:
     """The ledger with its real identity, on a socket."""
     async with serving(settings_of(place)) as url:
         await ready(url)
         yield url
 
 
-def key_file(tmp_path: Path, who: Citizen) -> Path:
+def key_file(tmp_path: Path, who: LedgerPrincipal) -> Path:
     path = tmp_path / "key"
     path.write_text(who.key + "\n")
     return path
 
 
 class RelayAtWork:
-    def __init__(self, place: Town, access: Access | None = None, door: object = None, outboxes: int = 2) -> None:
+    def __init__(
+        self, place: LedgerFixture, access: Access | None = None, door: object = None, outboxes: int = 2
+    ) -> None:
         self.outboxes = [Witness(place.database.database.publisher) for _ in range(outboxes)]
         self.relay = Relay(self.outboxes, door or HttpLedgerDoor(access), pace=QUICK)
 
@@ -70,13 +80,15 @@ class RelayAtWork:
 
 
 @pytest.mark.invariant("INV-039", "INV-121")
-async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(place: Town, url: str, tmp_path: Path):
+async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(
+    place: LedgerFixture, url: str, tmp_path: Path
+):
     """OPEN is accepted, READY is complete/success, FAILED complete/failure; the second is caused by the first (D-04)."""
     who = place.components[0]
     good, bad = await place.boot(who, 2)
     async with RelayAtWork(place, Access(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
-    reader = Citizen(who.tenant, "reader", "observer")
+    reader = LedgerPrincipal(who.tenant, "reader", "observer")
     found = {}
     for startup_id in (good, bad):
         found[startup_id] = [
@@ -103,7 +115,9 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(place: 
 
 
 @pytest.mark.invariant("INV-120")
-async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(place: Town, url: str, tmp_path: Path):
+async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(
+    place: LedgerFixture, url: str, tmp_path: Path
+):
     """D-50: phase published, task revision-<n>, the counts, no custody."""
     async with RelayAtWork(place, Access(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
@@ -116,7 +130,7 @@ async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(pl
 
 
 @pytest.mark.invariant("INV-040")
-async def test_the_ledger_knows_who_speaks_by_metagates_own_keys(place: Town, url: str):
+async def test_the_ledger_knows_who_speaks_by_metagates_own_keys(place: LedgerFixture, url: str):
     """The witness may witness and nothing else; a component's inbox shows its startup; a stranger is 401."""
     async with httpx.AsyncClient(base_url=url, headers=place.witness.headers) as client:
         body = {
@@ -131,7 +145,7 @@ async def test_the_ledger_knows_who_speaks_by_metagates_own_keys(place: Town, ur
         ).status_code == 403
         assert (await client.post("/receipts", json={**body, "kind": "startup"})).status_code == 201
         assert (await client.get("/inbox", params={"kind": "startup"})).json()["items"] != []
-    stranger = Citizen(place.witness.tenant, "nobody")
+    stranger = LedgerPrincipal(place.witness.tenant, "nobody")
     async with httpx.AsyncClient(base_url=url, headers=stranger.headers) as client:
         assert (await client.get("/inbox")).status_code == 401
 
@@ -154,7 +168,7 @@ class Scripted:
 
 
 @pytest.mark.invariant("EXT-20")
-async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: Town):
+async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: LedgerFixture):
     """After two outages all receipts are still there; a refused one goes to the dead letters and is never sent again."""
     [startup] = await place.boot(place.components[0], ready=False)
 
@@ -171,7 +185,7 @@ async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: Town):
     assert dead == [(startup, "OPEN", "MAY_NOT_EMIT")]
 
 
-async def test_a_startups_receipts_never_overtake_each_other(place: Town):
+async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixture):
     """Over two drainers and interrupted batches, accepted is always sent before complete."""
     for who in place.components:
         await place.boot(who, 60)
@@ -187,7 +201,7 @@ async def test_a_startups_receipts_never_overtake_each_other(place: Town):
     assert len(seen) == 120
 
 
-async def test_two_relays_share_the_outbox(place: Town, url: str, tmp_path: Path):
+async def test_two_relays_share_the_outbox(place: LedgerFixture, url: str, tmp_path: Path):
     """Both drain at once; every receipt arrives once and none is refused."""
     access = Access(url, api_key_file=key_file(tmp_path, place.witness))
     for who in place.components:
@@ -208,7 +222,7 @@ def test_requests_are_cut_where_they_grow_too_large():
 
 
 @pytest.mark.invariant("INV-028", "INV-061", "INV-121")
-async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: Town, tmp_path: Path):
+async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: LedgerFixture, tmp_path: Path):
     """Startups go on while nobody listens; then the ledger comes up and everything arrives exactly once."""
     port = free_port()
     who = place.components[0]
@@ -227,7 +241,9 @@ async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: Town
 
 @pytest.mark.slow
 @pytest.mark.invariant("INV-061", "INV-028", "INV-058")
-async def test_kill_9_of_relay_and_ledger_leaves_one_receipt_per_startup_and_phase(place: Town, tmp_path: Path):
+async def test_kill_9_of_relay_and_ledger_leaves_one_receipt_per_startup_and_phase(
+    place: LedgerFixture, tmp_path: Path
+):
     """Both are killed again and again while startups come in; then exactly one receipt of each startup and phase is there."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -258,7 +274,7 @@ async def test_kill_9_of_relay_and_ledger_leaves_one_receipt_per_startup_and_pha
 
 
 @pytest.mark.invariant("INV-061")
-async def test_what_was_answered_with_201_survives_a_kill_of_the_ledger(place: Town, tmp_path: Path):
+async def test_what_was_answered_with_201_survives_a_kill_of_the_ledger(place: LedgerFixture, tmp_path: Path):
     """Every receipt acknowledged before a kill -9 is there after the restart, and none that was never sent."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"

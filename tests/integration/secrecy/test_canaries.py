@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.canaries import canary, dump, found
 from tests.databases import Database, Server
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for
 from tests.integration.api.processes import free_port, wait_for
-from tests.integration.api.town import Citizen, Town, settings_for
 from tests.integration.dev.running import Dev, World, manifest, resource
 
 from legivellum.identity import api_keys
@@ -85,10 +85,10 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         served = subprocess.Popen([*METAGATE, "serve"], env={**QUIET, **environment}, stderr=stream, stdout=stream)
     publisher = await Publisher.open(database.publisher)
     await publisher.load()
-    town = Town(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
+    gate = GateFixture(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
     try:
         wait_for(port, served, "/readyz")
-        who = await town.citizen("admin", type="admin")
+        who = await gate.principal("admin", type="admin")
         token = SharedSecret(issuer="metagate", secret=secret.encode()).mint(who.subject, now=time.time())
         values = {
             "the database's password": database.api.split(":")[2].split("@")[0],
@@ -111,16 +111,16 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
             "answers to two credentials": {"authorization": f"Bearer {token}", "x-api-key": who.key},
             "answers to a password": {"authorization": "Basic " + values["somebody's password"]},
         }.items():
-            session = (await settled_boot(town, who)).json()["startup"]["startup_id"]
-            places[name] = await everything(town.client, headers, session, sent if name == "answers by key" else {})
-        session = (await settled_boot(town, who)).json()["startup"]["startup_id"]
+            session = (await settled_boot(gate, who)).json()["startup"]["startup_id"]
+            places[name] = await everything(gate.client, headers, session, sent if name == "answers by key" else {})
+        session = (await settled_boot(gate, who)).json()["startup"]["startup_id"]
         report = {"startup_id": session, "error": f"cannot log in with {who.key} nor {token}"}
         details = {"details": {"password": values["somebody's password"]}}
-        answer = await town.client.post("/v1/startup/failed", json={**report, **details}, headers=who.by_key)
+        answer = await gate.client.post("/v1/startup/failed", json={**report, **details}, headers=who.by_key)
         assert answer.status_code == 200, answer.text
-        assert "redacted" in str(dict(await town.stored(session)))
-        places["metrics"] = (await town.client.get(f"http://127.0.0.1:{metrics}/metrics")).text
-        await kicked(town, database)
+        assert "redacted" in str(dict(await gate.stored(session)))
+        places["metrics"] = (await gate.client.get(f"http://127.0.0.1:{metrics}/metrics")).text
+        await kicked(gate, database)
         served.send_signal(signal.SIGTERM)
         served.wait(20)
         places["the gate's log"] = log.read_text()
@@ -133,28 +133,28 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         if served.poll() is None:
             served.kill()
             served.wait()
-        await town.close()
+        await gate.close()
         await postgres.drop(database)
 
 
-async def settled_boot(town: Town, who: Citizen) -> httpx.Response:
+async def settled_boot(gate: GateFixture, who: PrincipalFixture) -> httpx.Response:
     """A bootstrap by whichever worker; one of them may not have seen the principal yet."""
     for _ in range(100):
-        answer = await town.boot(who)
+        answer = await gate.boot(who)
         if answer.status_code == 200:
             return answer
         time.sleep(0.05)
     raise AssertionError(answer.text)
 
 
-async def kicked(town: Town, database: Database) -> None:
+async def kicked(gate: GateFixture, database: Database) -> None:
     """The database goes away under the gate, so that it has something to complain about."""
-    await town.ask(
+    await gate.ask(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND usename = 'metagate_api'",
         database.name,
     )
-    await town.ask(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
-    await town.client.get("/v1/topology", headers={"x-api-key": api_keys.mint().key})
+    await gate.ask(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
+    await gate.client.get("/v1/topology", headers={"x-api-key": api_keys.mint().key})
     time.sleep(0.5)
 
 

@@ -234,7 +234,7 @@ async def _quiet(sessions: Sequence[Session], monitor: asyncpg.Connection) -> No
 # ── playing all ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Scene = Callable[[Sequence[int]], Awaitable[tuple[Run, list[str]]]]
-"""Sets a fresh stage, plays the order that begins with these choices, and says what was wrong with what came of it."""
+"""Makes a fresh harness, plays the order that begins with these choices, and says what was wrong with what came of it."""
 
 
 @dataclass(slots=True)

@@ -45,8 +45,8 @@ COARSE = only("publish.lock", "commit")
 """A publish in three parts: until it has the lock, until it commits, the commit."""
 
 
-class Theatre:
-    """A database of one's own, three connections for sessions, and a writer that sets the stage."""
+class InterleavingHarness:
+    """A database of one's own, three connections for sessions, and a writer that prepares them."""
 
     def __init__(self, database: Database, monitor: asyncpg.Connection, writer: Publisher) -> None:
         self.database = database
@@ -97,12 +97,12 @@ class Theatre:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def theatre(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
+async def harness(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[InterleavingHarness]:
     monkeypatch.setattr("metagate_store.reader.CONTENDED_PAUSES", (0.0,))
     monitor = await asyncpg.connect(fresh_database.superuser)
     writer = await Publisher.open(fresh_database.publisher)
     await writer.load()
-    made = Theatre(fresh_database, monitor, writer)
+    made = InterleavingHarness(fresh_database, monitor, writer)
     try:
         yield made
     finally:
@@ -148,18 +148,18 @@ def committed(session: Session, nth: int = -1) -> int | None:
 
 
 def scene(
-    theatre: Theatre,
+    harness: InterleavingHarness,
     begin: Callable[[], Awaitable[tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]]],
 ) -> Callable[[Sequence[int]], Awaitable[tuple[Run, list[str]]]]:
-    """A scene for `explore`: `begin` sets the stage, starts the sessions and gives what judges the end."""
+    """A scene for `explore`: `begin` prepares the database, starts the sessions and gives what judges the end."""
 
     async def played(prefix: Sequence[int]) -> tuple[Run, list[str]]:
         sessions, judge = await begin()
         try:
-            run = await play(sessions, prefix, theatre.monitor)
+            run = await play(sessions, prefix, harness.monitor)
             return run, [] if run.stuck else await judge(run)
         finally:
-            await theatre.over(sessions)
+            await harness.over(sessions)
 
     return played
 
@@ -169,12 +169,12 @@ def told(found: Explored, at_least: int) -> None:
     assert found.orders >= at_least, f"only {found.orders} orders: the sessions did not meet"
 
 
-async def test_every_order_is_played_once(theatre: Theatre) -> None:
+async def test_every_order_is_played_once(harness: InterleavingHarness) -> None:
     """Two sessions of two steps have six orders; where one waits for a lock of the other, those that cannot be are left out."""
     seen: list[str] = []
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        sessions = [await theatre.session(name) for name in ("a", "b")]
+        sessions = [await harness.session(name) for name in ("a", "b")]
 
         async def walks(session: Session) -> None:
             await session.step("first")
@@ -189,9 +189,9 @@ async def test_every_order_is_played_once(theatre: Theatre) -> None:
 
         return sessions, judge
 
-    told(await explore(scene(theatre, begin)), 6)
+    told(await explore(scene(harness, begin)), 6)
     assert sorted(seen) == ["aabb", "abab", "abba", "baab", "baba", "bbaa"]
-    exclusive = await two_writers(theatre, only("publish.lock", "commit"))
+    exclusive = await two_writers(harness, only("publish.lock", "commit"))
     assert exclusive.orders < 8 * 7 * 6 * 5 // 24, "nobody waited"
 
 
@@ -199,7 +199,7 @@ async def test_every_order_is_played_once(theatre: Theatre) -> None:
 
 
 async def one_key(
-    theatre: Theatre,
+    harness: InterleavingHarness,
     *,
     boots_: int = 2,
     pauses: Callable[[str], bool] | None = COARSE,
@@ -210,23 +210,23 @@ async def one_key(
     """Bootstraps of one Idempotency-Key, and the next edition published meanwhile (`pauses` None: it is not)."""
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        who = await theatre.edition(1)
-        first = theatre.revision
-        sessions = [await theatre.session(f"boot {at}") for at in range(boots_)]
+        who = await harness.edition(1)
+        first = harness.revision
+        sessions = [await harness.session(f"boot {at}") for at in range(boots_)]
         for at, session in enumerate(sessions):
             session.start(boots(session, who, "key", instead or {}, **(ending if at == 0 else {})))
         writing = None
         if pauses is not None:
-            writing = await theatre.session("publish", "publisher", pauses)
-            writing.start(publishes(writing, theatre.writer, who, 2))
+            writing = await harness.session("publish", "publisher", pauses)
+            writing.start(publishes(writing, harness.writer, who, 2))
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await theatre.rows("startup", who), await theatre.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
             return list(wrong_with_one_key(sessions, writing, first, stored, keys))
 
         return [*sessions, *([writing] if writing else [])], judge
 
-    return await explore(scene(theatre, begin), until_wrong=until_wrong)
+    return await explore(scene(harness, begin), until_wrong=until_wrong)
 
 
 def wrong_with_one_key(
@@ -273,48 +273,48 @@ def wrong_with_one_key(
 
 
 @pytest.mark.invariant("INV-016")
-async def test_two_boots_of_one_key_and_a_publish(theatre: Theatre) -> None:
+async def test_two_boots_of_one_key_and_a_publish(harness: InterleavingHarness) -> None:
     """However two bootstraps of one key and a publish interleave: one session, one answer, of one edition."""
-    told(await one_key(theatre), 90)
+    told(await one_key(harness), 90)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
-async def test_two_boots_and_every_statement_of_a_publish(theatre: Theatre) -> None:
+async def test_two_boots_and_every_statement_of_a_publish(harness: InterleavingHarness) -> None:
     """The same with each statement of the publish as a step."""
-    told(await one_key(theatre, pauses=every_step), 2_000)
+    told(await one_key(harness, pauses=every_step), 2_000)
 
 
 @pytest.mark.invariant("INV-016")
 @pytest.mark.parametrize("ending", ["unheard", "lost"])
-async def test_a_boot_that_is_asked_again(theatre: Theatre, ending: str) -> None:
+async def test_a_boot_that_is_asked_again(harness: InterleavingHarness, ending: str) -> None:
     """A commit that nobody heard of, or that never happened, and its retry beside another boot: still one session."""
-    told(await one_key(theatre, pauses=None, **{ending: 1}), 8)
+    told(await one_key(harness, pauses=None, **{ending: 1}), 8)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
 @pytest.mark.parametrize("ending", ["unheard", "lost"])
-async def test_a_boot_that_is_asked_again_while_publishing(theatre: Theatre, ending: str) -> None:
+async def test_a_boot_that_is_asked_again_while_publishing(harness: InterleavingHarness, ending: str) -> None:
     """The same with a publish in between."""
-    told(await one_key(theatre, **{ending: 1}), 450)
+    told(await one_key(harness, **{ending: 1}), 450)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
-async def test_three_boots_of_one_key(theatre: Theatre) -> None:
+async def test_three_boots_of_one_key(harness: InterleavingHarness) -> None:
     """Three at once: which of two that wait for the same key PostgreSQL wakes first is its own choice, not enumerated."""
-    told(await one_key(theatre, boots_=3, pauses=None), 40)
+    told(await one_key(harness, boots_=3, pauses=None), 40)
 
 
-async def test_it_would_notice_a_second_session(theatre: Theatre) -> None:
+async def test_it_would_notice_a_second_session(harness: InterleavingHarness) -> None:
     """The proof of the proof: a bootstrap that inserts without having won the key is found out."""
-    broken = await other_function(theatre, "bootstrap", ("WHERE w.key IS NULL OR EXISTS (", "WHERE true OR EXISTS ("))
-    found = await one_key(theatre, pauses=None, instead=broken, until_wrong=True)
+    broken = await other_function(harness, "bootstrap", ("WHERE w.key IS NULL OR EXISTS (", "WHERE true OR EXISTS ("))
+    found = await one_key(harness, pauses=None, instead=broken, until_wrong=True)
     assert any("2 sessions and 1 keys" in says for says in found.wrong)
 
 
-async def test_it_would_notice_a_statement_split_in_two(theatre: Theatre) -> None:
+async def test_it_would_notice_a_statement_split_in_two(harness: InterleavingHarness) -> None:
     """The proof of the proof: what was resolved by one statement and recorded by another mixes two editions."""
 
     class Split(SteppedPool):
@@ -330,35 +330,35 @@ async def test_it_would_notice_a_statement_split_in_two(theatre: Theatre) -> Non
             return [tuple(told.values())]  # type: ignore[list-item]
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        who = await theatre.edition(1)
-        first = theatre.revision
-        booting = await theatre.session("boot")
-        writing = await theatre.session("publish", "publisher", COARSE)
+        who = await harness.edition(1)
+        first = harness.revision
+        booting = await harness.session("boot")
+        writing = await harness.session("publish", "publisher", COARSE)
 
         async def split() -> BootstrapResult:
             [answer] = await Reader(Split(booting)).bootstrap([who.ask(idempotency_key="key")])  # type: ignore[arg-type]
             return answer
 
         booting.start(split())
-        writing.start(publishes(writing, theatre.writer, replace(who), 2))
+        writing.start(publishes(writing, harness.writer, replace(who), 2))
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await theatre.rows("startup", who), await theatre.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
             return list(wrong_with_one_key([booting], writing, first, stored, keys))
 
         return [booting, writing], judge
 
-    found = await explore(scene(theatre, begin), until_wrong=True)
+    found = await explore(scene(harness, begin), until_wrong=True)
     assert any("what was answered is not what is stored" in says for says in found.wrong)
 
 
-async def other_function(theatre: Theatre, name: str, *changes: tuple[str, str]) -> dict[str, str]:
+async def other_function(harness: InterleavingHarness, name: str, *changes: tuple[str, str]) -> dict[str, str]:
     """A copy of one of the API's functions with something else in it, and the statement that calls it instead."""
-    text: str = await theatre.monitor.fetchval(f"SELECT pg_get_functiondef('metagate.{name}'::regproc)")
+    text: str = await harness.monitor.fetchval(f"SELECT pg_get_functiondef('metagate.{name}'::regproc)")
     for one, other in changes:
         assert one in text
         text = text.replace(one, other)
-    await theatre.monitor.execute(text.replace(f"FUNCTION metagate.{name}(", f"FUNCTION metagate.{name}_changed("))
+    await harness.monitor.execute(text.replace(f"FUNCTION metagate.{name}(", f"FUNCTION metagate.{name}_changed("))
     statement = sql(f"read.{name}")
     return {statement: statement.replace(f"metagate.{name}(", f"metagate.{name}_changed(")}
 
@@ -367,15 +367,15 @@ async def other_function(theatre: Theatre, name: str, *changes: tuple[str, str])
 
 
 async def reports(
-    theatre: Theatre, *statuses: str, instead: dict[str, str] | None = None, until_wrong: bool = False
+    harness: InterleavingHarness, *statuses: str, instead: dict[str, str] | None = None, until_wrong: bool = False
 ) -> Explored:
     """Reports of one session, each by a session of its own."""
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        who = await theatre.edition(1)
-        opening = await theatre.session("boot", pauses=only())
+        who = await harness.edition(1)
+        opening = await harness.session("boot", pauses=only())
         opened = await boots(opening, who, None, {})
-        sessions = [await theatre.session(f"{status} {at}") for at, status in enumerate(statuses)]
+        sessions = [await harness.session(f"{status} {at}") for at, status in enumerate(statuses)]
 
         async def tells(session: Session, status: str) -> Any:
             reader = Reader(SteppedPool(session, instead=instead))  # type: ignore[arg-type]
@@ -386,13 +386,13 @@ async def reports(
             session.start(tells(session, status))
 
         async def judge(_run: Run) -> list[str]:
-            [row] = await theatre.rows("startup", who)
-            sent = await theatre.rows("outbox", who)
+            [row] = await harness.rows("startup", who)
+            sent = await harness.rows("outbox", who)
             return list(wrong_with_reports(sessions, statuses, row, [one["event"] for one in sent]))
 
         return sessions, judge
 
-    return await explore(scene(theatre, begin), until_wrong=until_wrong)
+    return await explore(scene(harness, begin), until_wrong=until_wrong)
 
 
 def wrong_with_reports(
@@ -423,41 +423,41 @@ def wrong_with_reports(
 
 @pytest.mark.invariant("INV-026")
 @pytest.mark.parametrize("statuses", [("READY", "FAILED"), ("READY", "READY")], ids="-".join)
-async def test_two_reports_of_one_session(theatre: Theatre, statuses: tuple[str, ...]) -> None:
+async def test_two_reports_of_one_session(harness: InterleavingHarness, statuses: tuple[str, ...]) -> None:
     """However two reports interleave: one is recorded, once, and the other is told which."""
-    told(await reports(theatre, *statuses), 6)
+    told(await reports(harness, *statuses), 6)
 
 
 @larger
 @pytest.mark.invariant("INV-026")
-async def test_three_reports_of_one_session(theatre: Theatre) -> None:
+async def test_three_reports_of_one_session(harness: InterleavingHarness) -> None:
     """The same with three."""
-    told(await reports(theatre, "READY", "FAILED", "READY"), 90)
+    told(await reports(harness, "READY", "FAILED", "READY"), 90)
 
 
-async def test_it_would_notice_a_state_written_twice(theatre: Theatre) -> None:
+async def test_it_would_notice_a_state_written_twice(harness: InterleavingHarness) -> None:
     """The proof of the proof: an update that does not look whether the session is still open is found out."""
     broken = await other_function(
-        theatre,
+        harness,
         "report",
         ("    WHERE s.status = 'OPEN'\n    FOR UPDATE OF s SKIP LOCKED\n", ""),
         ("AND s.startup_id = l.startup_id AND s.status = 'OPEN'", "AND s.startup_id = l.startup_id"),
     )
-    found = await reports(theatre, "READY", "FAILED", instead=broken, until_wrong=True)
+    found = await reports(harness, "READY", "FAILED", instead=broken, until_wrong=True)
     assert any("recorded ['READY', 'FAILED']" in says for says in found.wrong)
 
 
 # ── a boot, its report, and a suspension ─────────────────────────────────────────────────────────────────────────────
 
 
-async def suspended(theatre: Theatre, pauses: Callable[[str], bool]) -> Explored:
+async def suspended(harness: InterleavingHarness, pauses: Callable[[str], bool]) -> Explored:
     """A component boots and reports READY while somebody suspends its principal."""
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        who = await theatre.edition(1)
-        booting = await theatre.session("boot")
-        writing = await theatre.session("suspend", "publisher", pauses)
-        writer = theatre.writer
+        who = await harness.edition(1)
+        booting = await harness.session("boot")
+        writing = await harness.session("suspend", "publisher", pauses)
+        writer = harness.writer
 
         async def lives() -> tuple[BootstrapOutcome, ReportOutcome | None]:
             opened = await boots(booting, who, None, {})
@@ -477,12 +477,12 @@ async def suspended(theatre: Theatre, pauses: Callable[[str], bool]) -> Explored
         writing.start(suspends())
 
         async def judge(_run: Run) -> list[str]:
-            stored = [row["status"] for row in await theatre.rows("startup", who)]
+            stored = [row["status"] for row in await harness.rows("startup", who)]
             return list(wrong_with_suspension(booting, writing, stored))
 
         return [booting, writing], judge
 
-    return await explore(scene(theatre, begin))
+    return await explore(scene(harness, begin))
 
 
 def wrong_with_suspension(booting: Session, writing: Session, stored: Sequence[str]) -> Iterator[str]:
@@ -506,30 +506,30 @@ def wrong_with_suspension(booting: Session, writing: Session, stored: Sequence[s
         yield f"stored {stored} after {expected}"
 
 
-async def test_a_suspension_holds_from_its_commit_on(theatre: Theatre) -> None:
+async def test_a_suspension_holds_from_its_commit_on(harness: InterleavingHarness) -> None:
     """A boot and its report see a suspension exactly when it was committed before they were asked."""
-    told(await suspended(theatre, COARSE), 15)
+    told(await suspended(harness, COARSE), 15)
 
 
 @larger
-async def test_a_suspension_holds_from_its_commit_on_by_every_statement(theatre: Theatre) -> None:
+async def test_a_suspension_holds_from_its_commit_on_by_every_statement(harness: InterleavingHarness) -> None:
     """The same with each statement of the publish as a step."""
-    told(await suspended(theatre, every_step), 300)
+    told(await suspended(harness, every_step), 300)
 
 
 # ── a writer that is killed ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def killed(theatre: Theatre, writes: Callable[[str], bool], asks: Callable[[str], bool]) -> Explored:
+async def killed(harness: InterleavingHarness, writes: Callable[[str], bool], asks: Callable[[str], bool]) -> Explored:
     """The writer's backend is ended at any step of its publish, beside a boot."""
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        await theatre.writer.load()
-        who = await theatre.edition(1)
-        first = theatre.revision
-        booting = await theatre.session("boot", pauses=asks)
-        writing = await theatre.session("publish", "publisher", writes)
-        killing = await theatre.session("kill", "superuser")
+        await harness.writer.load()
+        who = await harness.edition(1)
+        first = harness.revision
+        booting = await harness.session("boot", pauses=asks)
+        writing = await harness.session("publish", "publisher", writes)
+        killing = await harness.session("kill", "superuser")
 
         async def kills() -> None:
             await killing.step("kill")
@@ -538,13 +538,13 @@ async def killed(theatre: Theatre, writes: Callable[[str], bool], asks: Callable
             )
 
         booting.start(boots(booting, who, "key", {}))
-        writing.start(publishes(writing, theatre.writer, replace(who), 2))
+        writing.start(publishes(writing, harness.writer, replace(who), 2))
         killing.start(kills())
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await theatre.rows("startup", who), await theatre.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
             wrong = list(wrong_with_one_key([booting], None, first, stored, keys))
-            served = await theatre.monitor.fetchrow(
+            served = await harness.monitor.fetchrow(
                 "SELECT b.digest, b.sla_seconds, b.revision, (SELECT max(revision) FROM metagate.revision) AS newest "
                 "FROM metagate.binding AS b WHERE b.tenant = $1", who.tenant,
             )  # fmt: skip
@@ -558,33 +558,33 @@ async def killed(theatre: Theatre, writes: Callable[[str], bool], asks: Callable
             if isinstance(result, BaseException) and edition == 2:
                 wrong.append(f"published, and {result!r} was said before its commit was asked for")
             # The next writer takes over where this one ended.
-            if (await theatre.writer.load()).revision != served["newest"]:
+            if (await harness.writer.load()).revision != served["newest"]:
                 wrong.append("the next writer begins elsewhere")
             return wrong
 
         return [booting, writing, killing], judge
 
-    return await explore(scene(theatre, begin))
+    return await explore(scene(harness, begin))
 
 
 @pytest.mark.invariant("INV-016")
-async def test_a_writer_killed_at_any_step(theatre: Theatre) -> None:
+async def test_a_writer_killed_at_any_step(harness: InterleavingHarness) -> None:
     """Whole or not at all, for the boot that comes in between and for the writer that comes after."""
-    told(await killed(theatre, only("publish.lock", "upsert.binding", "commit"), only("read.bootstrap")), 18)
+    told(await killed(harness, only("publish.lock", "upsert.binding", "commit"), only("read.bootstrap")), 18)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
-async def test_a_writer_killed_at_any_statement(theatre: Theatre) -> None:
+async def test_a_writer_killed_at_any_statement(harness: InterleavingHarness) -> None:
     """The same at each statement of the publish, and with the boot's commit as a step."""
-    told(await killed(theatre, every_step, every_step), 400)
+    told(await killed(harness, every_step, every_step), 400)
 
 
 # ── two writers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def two_writers(
-    theatre: Theatre,
+    harness: InterleavingHarness,
     pauses: Callable[[str], bool],
     *,
     instead: dict[str, str] | None = None,
@@ -593,10 +593,10 @@ async def two_writers(
     """Two writers take over and publish, each its own edition of the same principal."""
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
-        await theatre.writer.load()
-        who = await theatre.edition(1)
-        before = theatre.revision
-        sessions = [await theatre.session(f"writer {at}", "publisher", pauses) for at in (1, 2)]
+        await harness.writer.load()
+        who = await harness.edition(1)
+        before = harness.revision
+        sessions = [await harness.session(f"writer {at}", "publisher", pauses) for at in (1, 2)]
 
         async def writes(session: Session, number: int) -> tuple[int, int | BaseException]:
             writer = Publisher("", cluster_uid=STANDALONE, failpoint=lambda _name: None)
@@ -612,15 +612,15 @@ async def two_writers(
             session.start(writes(session, number))
 
         async def judge(_run: Run) -> list[str]:
-            minted = await theatre.monitor.fetch(
+            minted = await harness.monitor.fetch(
                 "SELECT revision, epoch FROM metagate.revision WHERE revision > $1 ORDER BY revision", before
             )
-            [bound] = await theatre.rows("binding", who)
+            [bound] = await harness.rows("binding", who)
             return list(wrong_with_writers(sessions, before, minted, bound))
 
         return sessions, judge
 
-    return await explore(scene(theatre, begin), until_wrong=until_wrong)
+    return await explore(scene(harness, begin), until_wrong=until_wrong)
 
 
 def wrong_with_writers(
@@ -652,19 +652,19 @@ def wrong_with_writers(
 
 
 @pytest.mark.invariant("INV-016")
-async def test_two_writers_never_both(theatre: Theatre) -> None:
+async def test_two_writers_never_both(harness: InterleavingHarness) -> None:
     """However two writers take over and publish: who was taken over writes nothing, revisions have no gap."""
-    told(await two_writers(theatre, COARSE), 10)
+    told(await two_writers(harness, COARSE), 10)
 
 
 @larger
-async def test_two_writers_never_both_by_every_statement(theatre: Theatre) -> None:
+async def test_two_writers_never_both_by_every_statement(harness: InterleavingHarness) -> None:
     """The same with each statement as a step."""
-    told(await two_writers(theatre, every_step), 100)
+    told(await two_writers(harness, every_step), 100)
 
 
-async def test_it_would_notice_writers_without_their_lock(theatre: Theatre) -> None:
+async def test_it_would_notice_writers_without_their_lock(harness: InterleavingHarness) -> None:
     """The proof of the proof: without the advisory lock a writer that was taken over still writes."""
     unlocked = {sql("publish.lock"): "SELECT 1"}
     steps = only("publish.lock", "publish.position", "upsert.binding", "commit")
-    assert (await two_writers(theatre, steps, instead=unlocked, until_wrong=True)).wrong
+    assert (await two_writers(harness, steps, instead=unlocked, until_wrong=True)).wrong

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import pytest_asyncio
 from tests.cluster.control_plane import Cluster, eventually
+from tests.integration.api.gate_fixture import settings_for
 from tests.integration.api.processes import started, wait_for
-from tests.integration.api.town import settings_for
 from tests.operator.machinery import Operator, Tenancy
 
 from legivellum.identity.caller import AuthFailure, FailureReason

@@ -1,4 +1,4 @@
-"""A small published world for the gate's tests: citizens with real keys, tokens and checked packets, written as rows."""
+"""Principals for the tests of the gate, with real keys, tokens and checked packets, published as rows."""
 
 import asyncio
 import time
@@ -49,7 +49,7 @@ def shared_body(**sections: Any) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Citizen:
+class PrincipalFixture:
     """One principal, and everything that is declared about it."""
 
     tenant: UUID
@@ -141,7 +141,7 @@ def settings_for(database: Database, **changes: object) -> Settings:
     return Settings(**values)
 
 
-class Town:
+class GateFixture:
     """The gate at `url`, the database behind it, and the means to publish and to look."""
 
     def __init__(self, url: str, database: Database, publisher: Publisher, settings: Settings) -> None:
@@ -163,9 +163,9 @@ class Town:
     # ── declaring ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def publish(
-        self, *people: Citizen, deletes: dict[str, list[tuple[str, ...]]] | None = None, **more: Any
+        self, *people: PrincipalFixture, deletes: dict[str, list[tuple[str, ...]]] | None = None, **more: Any
     ) -> int:
-        """Publish citizens (and `more` rows by table) and wait until the gate has seen it."""
+        """Publish principals (and `more` rows by table) and wait until the gate has seen it."""
         upserts: dict[str, list[dict[str, Any]]] = {}
         for one in people:
             for table, rows in one.rows().items():
@@ -195,28 +195,28 @@ class Town:
             await asyncio.sleep(0.01)
         raise AssertionError(f"revision {revision} was not seen")
 
-    async def citizen(self, name: str = "indexer", **kwargs: Any) -> Citizen:
+    async def principal(self, name: str = "indexer", **kwargs: Any) -> PrincipalFixture:
         kwargs.setdefault("tenant", uuid4())
-        made = Citizen(name=name, **kwargs)
+        made = PrincipalFixture(name=name, **kwargs)
         await self.publish(made)
         return made
 
-    async def change(self, who: Citizen, **changes: Any) -> Citizen:
+    async def change(self, who: PrincipalFixture, **changes: Any) -> PrincipalFixture:
         changed = replace(who, **changes)
         await self.publish(changed)
         return changed
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def boot(self, who: Citizen, component: str = "indexer_1", **kwargs: Any) -> httpx.Response:
+    async def boot(self, who: PrincipalFixture, component: str = "indexer_1", **kwargs: Any) -> httpx.Response:
         headers = {**who.by_key, **kwargs.pop("headers", {})}
         return await self.client.post("/v1/bootstrap", json={"component_key": component, **kwargs}, headers=headers)
 
-    async def ready(self, who: Citizen, startup_id: str, **kwargs: Any) -> httpx.Response:
+    async def ready(self, who: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
         body = {"startup_id": startup_id, "build_version": "1.2.3", **kwargs}
         return await self.client.post("/v1/startup/ready", json=body, headers=who.by_key)
 
-    async def failed(self, who: Citizen, startup_id: str, **kwargs: Any) -> httpx.Response:
+    async def failed(self, who: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
         body = {"startup_id": startup_id, "error": "no disk", **kwargs}
         return await self.client.post("/v1/startup/failed", json=body, headers=who.by_key)
 
@@ -239,15 +239,15 @@ class Town:
 
 
 @asynccontextmanager
-async def town_of(
+async def gate_fixture(
     database: Database, *, declared: DeclaredFiles | None = None, **changes: object
-) -> AsyncIterator[Town]:
+) -> AsyncIterator[GateFixture]:
     """A gate on a socket of its own in this loop, over the database; `changes` to its settings."""
     publisher = await Publisher.open(database.publisher)
     await publisher.load()
     settings = settings_for(database, **changes)
     async with serving(settings, declared=declared) as url:
-        made = Town(url, database, publisher, settings)
+        made = GateFixture(url, database, publisher, settings)
         try:
             yield made
         finally:

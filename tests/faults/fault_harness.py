@@ -28,8 +28,8 @@ from tests.faults.promises import Bounds, Figures, broken, figures, recovery
 from tests.faults.proxy import Proxy
 from tests.faults.stalls import Stalls
 from tests.faults.wire import Line
+from tests.integration.api.gate_fixture import SECRET, PrincipalFixture, shared_body
 from tests.integration.api.processes import free_port
-from tests.integration.api.town import SECRET, Citizen, shared_body
 
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.errors import StoreError
@@ -47,14 +47,14 @@ SETTINGS = {
 }
 
 
-def edition(citizen: Citizen, number: int) -> Citizen:
-    """The citizen's world in its `number`-th edition: each section says which it is."""
+def edition(principal: PrincipalFixture, number: int) -> PrincipalFixture:
+    """The principal's world in its `number`-th edition: each section says which it is."""
     body = shared_body(
-        environment={"edition": number, "tenant": str(citizen.tenant)},
+        environment={"edition": number, "tenant": str(principal.tenant)},
         capabilities={"edition": number},
         services={"memorygate": {"type": "memorygate", "endpoint": f"http://memorygate-{number}"}},
     )
-    return replace(citizen, body=body)
+    return replace(principal, body=body)
 
 
 @dataclass(slots=True)
@@ -97,12 +97,12 @@ class Postgres:
 
 
 @dataclass(slots=True)
-class Stage:
+class FaultHarness:
     postgres: Postgres
     database: Database
     proxy: Proxy
     gate: Gate
-    citizens: list[Citizen]
+    principals: list[PrincipalFixture]
     editions: int = 0
 
     # ── the world ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -110,7 +110,7 @@ class Stage:
     async def publish(self, publisher: Publisher) -> None:
         """The next edition for everybody, in one publish."""
         self.editions += 1
-        people = [edition(citizen, self.editions) for citizen in self.citizens]
+        people = [edition(principal, self.editions) for principal in self.principals]
         upserts: dict[str, list[dict[str, Any]]] = {}
         for one in people:
             for table, rows in one.rows().items():
@@ -205,7 +205,7 @@ class Stage:
 
 @dataclass(slots=True)
 class Trial:
-    stage: Stage
+    harness: FaultHarness
     row: str
     bounds: Bounds
     pause: Callable[[int], float]
@@ -222,7 +222,7 @@ class Trial:
     def __post_init__(self) -> None:
         prefix = f"{self.row.lower()}-{uuid4().hex[:6]}"
         line = Line(*(gate.address for gate in self.gates))
-        self.load = Load(line, self.stage.citizens, prefix, self.pause)
+        self.load = Load(line, self.harness.principals, prefix, self.pause)
         self.stalls = Stalls(self._watched)
 
     def _watched(self) -> list[int]:
@@ -232,7 +232,7 @@ class Trial:
     async def playing(self, *, publishing: bool) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._look())]
         if publishing:
-            tasks.append(asyncio.create_task(self.stage.keep_publishing()))
+            tasks.append(asyncio.create_task(self.harness.keep_publishing()))
         self.stalls.start()
         self.load.start()
         try:
@@ -252,7 +252,7 @@ class Trial:
                 gate.look()
             held = [gate.held() for gate in self.gates]
             rss, files = sum(one[0] for one in held), max(one[1] for one in held)
-            self.samples.append(Sample(self.load.now, rss, self.stage.proxy.connections, files))
+            self.samples.append(Sample(self.load.now, rss, self.harness.proxy.connections, files))
             await asyncio.sleep(0.25)
 
     async def warm(self, calls: int = 30) -> None:
@@ -294,7 +294,7 @@ class Trial:
     async def told(self) -> History:
         """Everything that happened, with what is stored in the end and what was said meanwhile."""
         load = self.load
-        stored, text = await self.stage.stored(load.prefix)
+        stored, text = await self.harness.stored(load.prefix)
         calls = [
             replace(call, stall=self.stalls.between(load.began + call.start, load.began + call.end))
             for call in load.made
@@ -306,7 +306,7 @@ class Trial:
             self.samples,
             {"the log": "\n".join(gate.log.read_text(errors="replace") for gate in self.gates), "the database": text}
             | {f"metrics of {gate.port}": await _metrics(gate) for gate in self.gates if gate.process.poll() is None},
-            [SECRET, *(citizen.key for citizen in self.stage.citizens)],
+            [SECRET, *(principal.key for principal in self.harness.principals)],
         )
 
     async def judge(self) -> None:
@@ -342,7 +342,7 @@ async def _metrics(gate: Gate) -> str:
 
 
 @asynccontextmanager
-async def database(postgres: Postgres) -> AsyncIterator[tuple[Database, list[Citizen]]]:
+async def database(postgres: Postgres) -> AsyncIterator[tuple[Database, list[PrincipalFixture]]]:
     """A migrated database on a started server, with six principals of three tenants in their first edition."""
     embedded = postgres.embedded
     passwords = {role: embedded.password(role) for role in ROLES}
@@ -350,31 +350,31 @@ async def database(postgres: Postgres) -> AsyncIterator[tuple[Database, list[Cit
     await server.make_template()
     made = await server.make()
     tenants = [uuid4() for _ in range(3)]
-    citizens = [Citizen(tenant=tenants[at % 3], name=f"worker-{at}") for at in range(6)]
-    yield made, citizens
+    principals = [PrincipalFixture(tenant=tenants[at % 3], name=f"worker-{at}") for at in range(6)]
+    yield made, principals
 
 
 @asynccontextmanager
-async def stage(
+async def fault_harness(
     *,
     kind: type[EmbeddedPostgres] = EmbeddedPostgres,
     settings: Mapping[str, str] | None = None,
     directory: Path | None = None,
     workers: int = 2,
     **environment: str,
-) -> AsyncIterator[Stage]:
-    """A stage with everything running and the first edition served."""
+) -> AsyncIterator[FaultHarness]:
+    """A harness with everything running and the first edition served."""
     own = directory or Path(tempfile.mkdtemp(prefix="metagate-faults-"))
     postgres = Postgres.launcher(own, kind, settings)
     await postgres.start()
     try:
-        async with database(postgres) as (made, citizens):
+        async with database(postgres) as (made, principals):
             proxy = await Proxy(("127.0.0.1", postgres.embedded.port)).start()
             try:
                 async with serving(through(made.api, proxy.port), workers=workers, **environment) as gate:
-                    set_ = Stage(postgres, made, proxy, gate, citizens)
-                    await first_edition(set_)
-                    yield set_
+                    harness = FaultHarness(postgres, made, proxy, gate, principals)
+                    await first_edition(harness)
+                    yield harness
             finally:
                 await proxy.close()
     finally:
@@ -382,26 +382,28 @@ async def stage(
         shutil.rmtree(own, ignore_errors=True)
 
 
-async def first_edition(on: Stage) -> None:
+async def first_edition(harness: FaultHarness) -> None:
     """Publish, and wait until every worker knows the keys."""
-    publisher = await Publisher.open(on.database.publisher)
+    publisher = await Publisher.open(harness.database.publisher)
     try:
         await publisher.load()
-        await on.publish(publisher)
+        await harness.publish(publisher)
     finally:
         await publisher.close()
-    await known(on, on.gate)
+    await known(harness, harness.gate)
 
 
-async def known(on: Stage, gate: Gate) -> None:
+async def known(harness: FaultHarness, gate: Gate) -> None:
     """Wait until each worker of `gate` lets everybody in: a dozen fresh connections reach all of them."""
     good, deadline = 0, time.monotonic() + 20
     while good < 12:
-        answer = await Line(gate.address).ask("GET", "/v1/startups?limit=1", headers=on.citizens[-1].by_key, keep=False)
+        answer = await Line(gate.address).ask(
+            "GET", "/v1/startups?limit=1", headers=harness.principals[-1].by_key, keep=False
+        )
         good = good + 1 if answer.status == 200 else 0
         if time.monotonic() > deadline:
             raise AssertionError(f"the gate does not know its principals: {answer}")
         await asyncio.sleep(0.02)
 
 
-__all__ = ["Bounds", "Postgres", "Stage", "Trial", "client_of", "first_edition", "known", "stage"]
+__all__ = ["Bounds", "FaultHarness", "Postgres", "Trial", "client_of", "fault_harness", "first_edition", "known"]

@@ -22,7 +22,7 @@ from metagate_store.rows import BootstrapResult, ReportResult
 
 
 @dataclass(slots=True)
-class Citizen:
+class LedgerPrincipal:
     """A principal with one real API key."""
 
     tenant: UUID
@@ -53,10 +53,10 @@ class Citizen:
 
 
 @dataclass(slots=True)
-class Town:
+class LedgerFixture:
     database: LedgerDatabase
     reader: Reader
-    witness: Citizen
+    witness: LedgerPrincipal
     components: list[Somebody]
 
     async def boot(self, who: Somebody, count: int = 1, *, ready: bool = True) -> list[UUID]:
@@ -96,13 +96,15 @@ class Town:
 
 
 @asynccontextmanager
-async def town(database: LedgerDatabase, *more: Citizen, components: int = 2) -> AsyncIterator[Town]:
-    witness = Citizen(uuid4(), "metagate", "service", rights=("witness",))
+async def ledger_fixture(
+    database: LedgerDatabase, *more: LedgerPrincipal, components: int = 2
+) -> AsyncIterator[LedgerFixture]:
+    witness = LedgerPrincipal(uuid4(), "metagate", "service", rights=("witness",))
     somebodies = [Somebody(uuid4(), f"indexer{n}") for n in range(components)]
     publisher = await Publisher.open(database.database.publisher)
     extra: dict[str, list[dict[str, object]]] = {}
-    for citizen in (witness, *more):
-        for table, found in citizen.rows().items():
+    for principal in (witness, *more):
+        for table, found in principal.rows().items():
             extra.setdefault(table, []).extend(found)
     try:
         await publisher.load()
@@ -111,7 +113,7 @@ async def town(database: LedgerDatabase, *more: Citizen, components: int = 2) ->
         await publisher.close()
     reader = await Reader.connect(database.database.api, size=2, acquire_timeout=10, query_timeout=10)
     try:
-        yield Town(database, reader, witness, somebodies)
+        yield LedgerFixture(database, reader, witness, somebodies)
     finally:
         await reader.close()
 
