@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROW = re.compile(r"^\| ((?:INV|EXT)-\d+) \| (.*?) \| ")
+ROW = re.compile(r"^\| ((?:INV|EXT)-\d+) \| (.*?) \|$")
 
 
 class Marks:

@@ -1,6 +1,6 @@
-"""POST /v1/bootstrap: one statement resolves, permits, inserts the OPEN receipt and answers (DESIGN §2, D-42).
+"""POST /v1/bootstrap: one statement resolves, permits, inserts the OPEN receipt and answers (D-42).
 
-A plain ASGI route: framework, models and dependency injection would cost more than the work (DESIGN §5).
+A plain ASGI route: framework, models and dependency injection would cost more than the work (docs/performance.md).
 """
 
 import re

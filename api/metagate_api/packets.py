@@ -97,7 +97,7 @@ def render_packet(
     revision: int,
     compiled_at: datetime,
 ) -> bytes:
-    """A Welcome Packet (001:130-155): 17 keys."""
+    """A Welcome Packet (INV-013): 17 keys."""
     return packet.splice(
         body,
         PerRequest(

@@ -79,7 +79,7 @@ WELCOME_PACKET: Final = exactly(
         "snapshot": exactly({"revision": INTEGER, "digest": DIGEST, "compiled_at": TIME}),
     }
 )
-"""001:130-155, and `environment` and `snapshot` (SPEC §1.1)."""
+"""The fifteen keys of INV-013, with `environment` and `snapshot`."""
 
 _STARTUP = exactly(
     {

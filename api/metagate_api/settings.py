@@ -1,7 +1,7 @@
 """Everything an installation can choose, read once from the environment into one frozen object.
 
-The names of 001:97-109 work as they are and with a `METAGATE_` prefix, which wins. A Service named `metagate` makes
-Kubernetes inject variables such as `METAGATE_PORT=tcp://10.0.0.1:8000` into every pod: `tcp://` values are ignored.
+The names without a prefix (INV-036) work as they are; with a `METAGATE_` prefix they win. A Service named `metagate`
+makes Kubernetes inject variables such as `METAGATE_PORT=tcp://10.0.0.1:8000` into pods: `tcp://` values are ignored.
 """
 
 from collections.abc import Mapping

@@ -80,7 +80,7 @@ def create_token(
     subject: Annotated[str, typer.Argument(help="What the Principal names as subject.")],
     expires: Annotated[str, typer.Option(help="Lifetime, like 1h.")] = "1h",
 ) -> None:
-    """Make an HS256 token signed with JWT_SECRET (D-37). Declare it as `{issuer: metagate, subject: …}`."""
+    """Make an HS256 token signed with JWT_SECRET. Declare it as `{issuer: metagate, subject: …}`."""
     from legivellum.identity.shared_secret import SharedSecret
     from metagate_api.settings import Settings
 

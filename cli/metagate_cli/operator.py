@@ -23,7 +23,7 @@ Kubeconfig = Annotated[
 ]
 Home = Annotated[
     str,
-    typer.Option("--system-namespace", help="The operator's own namespace (D-51).", envvar="METAGATE_SYSTEM_NAMESPACE"),
+    typer.Option("--system-namespace", help="The operator's own namespace.", envvar="METAGATE_SYSTEM_NAMESPACE"),
 ]
 Namespaces = Annotated[
     list[str] | None, typer.Option("--namespace", help="Watch only this namespace; repeatable. Default: all of them.")

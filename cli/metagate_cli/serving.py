@@ -41,9 +41,7 @@ def serve(
 def migrate(
     adopt: Annotated[
         bool,
-        typer.Option(
-            help="Take over another cluster's database: for --cluster-uid, or for whoever writes next (D-46)."
-        ),
+        typer.Option(help="Take over another cluster's database: for --cluster-uid, or for whoever writes next."),
     ] = False,
     restored: Annotated[
         bool,

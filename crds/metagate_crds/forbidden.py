@@ -1,4 +1,4 @@
-"""Keys that no declaration and no packet may have, at any depth (D-17; 001:166, INV-031, INV-032)."""
+"""Keys that no declaration and no packet may have, at any depth (D-17, INV-031, INV-032)."""
 
 import re
 import unicodedata

@@ -93,7 +93,7 @@ def create_app(
 
 
 def unavailable(error: Exception) -> Problem | None:
-    """Driver errors in the gate's words (FAULTS): whatever goes wrong with the database is a 503."""
+    """Driver errors in the gate's words (docs/database.md): whatever goes wrong with the database is a 503."""
     if isinstance(error, DatabaseError | OSError | TimeoutError):
         return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
     return None

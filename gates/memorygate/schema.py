@@ -8,7 +8,7 @@ OWNER = "memorygate_owner"
 WRITER = "memorygate_writer"
 AUDITOR = "memorygate_auditor"
 
-# Below the request's deadline, in the order lock < statement < query < deadline (DESIGN §3 rule 6). A writer may wait
+# Below the request's deadline, in the order lock < statement < query < deadline (docs/database.md). A writer may wait
 # longer for a lock than MetaGate's does: two batches of one root task follow each other, they do not fail.
 _WRITING = {
     "lock_timeout": "300ms",

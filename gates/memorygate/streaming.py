@@ -1,4 +1,4 @@
-"""GET /receipts/stream: what is stored, as it is stored, as server-sent events (SPEC §1.2).
+"""GET /receipts/stream: what is stored, as it is stored, as server-sent events (docs/memorygate/reading.md).
 
 A stream is a position and a question asked again and again; nothing is queued for a reader, so a slow one costs no
 memory: it is asked for more only when its socket took what it was given, and the edge guard cuts it off when it takes

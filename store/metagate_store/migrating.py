@@ -31,7 +31,7 @@ IDENTITY = "metagate_identity"
 PROCESS_ROLES = (PUBLISHER, API, IDENTITY)
 
 ROLE_SETTINGS: Mapping[str, Mapping[str, str]] = {
-    # Below the request's deadline of 500 ms, in the order lock < statement < query < deadline (DESIGN §3.6).
+    # Below the request's deadline of 500 ms, in the order lock < statement < query < deadline (docs/database.md).
     API: {
         "lock_timeout": "100ms",
         "statement_timeout": "400ms",

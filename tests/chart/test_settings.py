@@ -74,7 +74,7 @@ def test_the_shared_secret_is_the_apis_alone(chart: Chart):
 
 
 def test_the_retention_is_a_value(chart: Chart):
-    """RECEIPT_RETENTION_HOURS reaches the process that purges, 72 unless said otherwise (001:109)."""
+    """RECEIPT_RETENTION_HOURS reaches the process that purges, 72 unless said otherwise (INV-037)."""
     for values, hours in (({}, "72"), ({"operator": {"receiptRetentionHours": 24}}, "24")):
         assert _environments(chart.render(values))["operator"]["METAGATE_RECEIPT_RETENTION_HOURS"] == hours
 

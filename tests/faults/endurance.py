@@ -180,7 +180,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     numbers = told["figures"]
     yield (
         f"seed {told['seed']}: {len(told['turns'])} turns, {sum(told['faults'].values())} faults in {told['seconds']} s; "
-        + " ".join(f"{name} {numbers[name]}" for name in ("calls", *table.COMMON))
+        + " ".join(f"{name} {numbers[name]}" for name in ("calls", *table.EVERY_ROW))
         + f"  worst {numbers['worst'] * 1_000:.0f} ms  recovery {numbers['recovery']:.2f} s"
         + f"  machine kept away {told['machine_kept_away']}"
     )

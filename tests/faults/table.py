@@ -94,7 +94,7 @@ def outcome(found: Found) -> str:
     return "passed" if "passed" in outcomes else "skipped"
 
 
-COMMON = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "replayed")
+EVERY_ROW = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "replayed")
 
 
 def lines(all_found: Mapping[str, Found]) -> list[str]:
@@ -105,7 +105,7 @@ def lines(all_found: Mapping[str, Found]) -> list[str]:
         figures = found.figures
         text = f"{row.name}  {row.fault:<38}{outcome(found):<8}"
         if "worst" in figures:
-            text += " ".join(f"{name} {figures[name]}" for name in COMMON)
+            text += " ".join(f"{name} {figures[name]}" for name in EVERY_ROW)
             text += f"  worst {figures['worst'] * 1_000:.0f} ms  recovery {figures['recovery']:.2f} s"
         told.append(
             text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in found.reasons)
@@ -121,7 +121,7 @@ def lines(all_found: Mapping[str, Found]) -> list[str]:
 
 
 def extra(figures: Mapping[str, Any]) -> str:
-    known = {*COMMON, "calls", "worst", "worst_wall", "recovery", "broken"}
+    known = {*EVERY_ROW, "calls", "worst", "worst_wall", "recovery", "broken"}
     return ", ".join(f"{name.replace('_', ' ')} {_said(value)}" for name, value in figures.items() if name not in known)
 
 

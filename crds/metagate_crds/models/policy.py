@@ -1,4 +1,4 @@
-"""PolicyProfile: the ruleset of an admission boundary (004:124-160)."""
+"""PolicyProfile: the ruleset of an admission boundary (INV-100, INV-101, INV-103)."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -22,7 +22,7 @@ class AncestorWindow(Spec):
 
 
 class Limits(Spec):
-    """Hard limits. Only the depth is mandatory (INV-100)."""
+    """Hard limits. Only the depth is mandatory."""
 
     max_spawn_depth: Annotated[int, Field(ge=0, le=1024)] = Field(description="The root has depth 0.")
     max_total_descendants: Count | None = Field(default=None, description="Per root; not applied when absent.")
@@ -46,7 +46,7 @@ class Rule(Spec):
 
 
 class Invariants(Spec):
-    """Further checks; each binds only when set (INV-103)."""
+    """Further checks; each binds only when set."""
 
     can_spawn: bool | None = Field(default=None, description="Whether spawning is allowed at all.")
     allowed_targets: Globs | None = Field(default=None, description="Targets that may be named.")
@@ -77,7 +77,7 @@ class RateLimit(Spec):
 
 
 class Target(Spec):
-    """A place to forward to: static configuration, never from a request (INV-111)."""
+    """A place to forward to: static configuration, never from a request."""
 
     name: Word = Field(description="What rules and receipts call it.")
     url: Endpoint = Field(description="Where it is.")

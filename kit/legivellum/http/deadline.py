@@ -1,4 +1,4 @@
-"""The outer deadline: whatever the driver does, every request is answered in time (DESIGN §3 rule 6).
+"""The outer deadline: whatever the driver does, every request is answered in time (docs/database.md).
 
 A driver that waits for a frozen server can swallow cancellation for seconds. So the waiting is never done in the
 task that answers: work runs in a task of its own, the answer waits for it until the deadline and then goes without it.

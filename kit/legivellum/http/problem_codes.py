@@ -1,4 +1,4 @@
-"""The closed list of error codes (SPEC §1.1, D-56).
+"""The closed list of error codes (docs/errors.md, D-56).
 
 Every refusal that leaves a gate carries exactly one of these. A code belongs to one status and one title, so that
 a caller can switch on the code alone; `docs/errors.md` shows the same table and a test compares the two.

@@ -1,4 +1,4 @@
-"""The one place where the driver's errors become ours (FAULTS.md).
+"""The one place where the driver's errors become ours (docs/database.md).
 
 Everything that says "not now" becomes Unavailable, and so does anything unknown from the driver: nothing from the
 database may turn into a 500. What says "never" (a function is missing, a right is missing) becomes SchemaMismatch.

@@ -1,4 +1,4 @@
-"""A pool of a fixed size whose connections carry no state (DESIGN §3 rule 5)."""
+"""A pool of a fixed size whose connections carry no state (docs/database.md)."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What a phase asks of a receipt's fields (SPEC §1.2). Pure; each rule names the field that breaks it."""
+"""What a phase asks of a receipt (docs/memorygate/receipts.md). Pure; a rule names the field that breaks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A receipt: evidence of custody, as its emitter sends it (SPEC §1.2).
+"""A receipt: evidence of custody, as its emitter sends it (docs/memorygate/receipts.md).
 
 `Draft` is the field table: names, types, sizes, defaults. `examine` adds what no single field can know (the rules of
 its phase) and names every bad field at once, so that nobody repairs a receipt one refusal at a time. What it returns
@@ -194,7 +194,7 @@ def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
-    """The defaults that depend on other fields (SPEC §1.2), filled in where they are missing."""
+    """The defaults that depend on other fields (docs/memorygate/receipts.md), filled in where they are missing."""
     if values.get("obligation_id") is None:
         values["obligation_id"] = values.get("task_id")
     if values.get("for_principal") is None:

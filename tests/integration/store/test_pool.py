@@ -274,7 +274,7 @@ async def test_no_server() -> None:
     ],
 )  # fmt: skip
 def test_translation(code: str, kind: type) -> None:
-    """Each SQLSTATE of FAULTS.md has one meaning, and the driver's text stays behind."""
+    """Each SQLSTATE of docs/database.md has one meaning, and the driver's text stays behind."""
     error = asyncpg.PostgresError.new({"C": code, "M": "secret text", "S": "ERROR"})
     ours = translate(error)
     assert type(ours) is kind

@@ -111,7 +111,7 @@ async def test_who_may_execute_what(database: Database) -> None:
 
 
 async def test_tenant_comes_first(database: Database) -> None:
-    """Each function the API may call takes the tenant first, but for the named exceptions (DESIGN §3.9)."""
+    """Each function the API may call takes the tenant first, but for the named exceptions (docs/database.md)."""
     connection = await asyncpg.connect(database.superuser)
     rows = await connection.fetch(
         "SELECT p.proname, format_type(p.proargtypes[0], NULL) AS first FROM pg_proc AS p "
@@ -206,7 +206,7 @@ async def test_settings_are_the_roles(database: Database) -> None:
 
 
 async def test_no_session_state(database: Database) -> None:
-    """After every method was used, no connection of the pool differs from a new one: a no-op reset is legal (DESIGN §3.5)."""
+    """After every method was used, no connection of the pool differs from a new one: a no-op reset is legal (docs/database.md)."""
     who = somebody()
     await publish(database.publisher, who)
     reader = await Reader.connect(database.api, size=1, acquire_timeout=5, query_timeout=5)

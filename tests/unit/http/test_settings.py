@@ -32,7 +32,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.invariant("INV-036")
 @pytest.mark.parametrize("name", SEEDS)
 def test_the_seeds_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each variable of 001:97-109 has its default, is read under its name, and loses to the METAGATE_ one."""
+    """Each variable of INV-036 has its default, is read under its name, and loses to the METAGATE_ one."""
     field, default, other = SEEDS[name]
     assert plain(getattr(Settings(), field)) == default
     monkeypatch.setenv(name, str(other))

@@ -123,7 +123,7 @@ def test_an_escalation_goes_to_whom_it_names():
     ],
 )
 def test_a_phase_names_every_field_that_breaks_it(body: dict[str, Any], named: set[str]):
-    """SPEC §1.2's phase rules."""
+    """The phase rules of docs/memorygate/receipts.md."""
     assert look(body) == named
 
 
