@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from metagate_postgres.binaries import bundled
+from metagate_postgres.binaries import bundled_installation
 
 
 def canary() -> str:
@@ -37,5 +37,5 @@ def found(values: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
 
 def dump(dsn: str) -> str:
     """Everything that a database holds, in every schema."""
-    binary = Path(bundled()) / "bin" / "pg_dump"
+    binary = Path(bundled_installation()) / "bin" / "pg_dump"
     return subprocess.run([binary, "--dbname", dsn], check=True, capture_output=True, text=True, timeout=60).stdout

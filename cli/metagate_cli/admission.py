@@ -54,7 +54,7 @@ def admission(
         return
     from legivellum.base import logging_setup
     from metagate_api.settings import Settings
-    from metagate_cli.choices import compile_settings
+    from metagate_cli.compile_options import compile_settings
     from metagate_operator.cluster.admission.process import Options, run
     from metagate_operator.cluster.connection import KubernetesError
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from metagate_cli.terminal import FOUND, Stop
+from metagate_cli.terminal import FAILURE, Stop
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -36,20 +36,20 @@ def create_key(
     """
     from legivellum.identity.api_keys import mint
 
-    until = datetime.now(UTC) + timedelta(seconds=seconds(expires)) if expires else None
+    expires_at = datetime.now(UTC) + timedelta(seconds=seconds(expires)) if expires else None
     key = mint()
     if key_file is None:
         print(key.key)
     else:
-        keep_secret(key_file, key.key)
-    expiry = f', expiresAt: "{until:%Y-%m-%dT%H:%M:%SZ}"' if until else ""
+        write_secret(key_file, key.key)
+    expiry_text = f', expiresAt: "{expires_at:%Y-%m-%dT%H:%M:%SZ}"' if expires_at else ""
     print(f"# In Principal {namespace}/{principal}; the key itself is kept by nobody.")
     print("spec:")
     print("  apiKeys:")
-    print(f'  - {{id: {key.id}, sha256: "{key.sha256}"{expiry}}}')
+    print(f'  - {{id: {key.id}, sha256: "{key.sha256}"{expiry_text}}}')
 
 
-def keep_secret(file: Path, text: str) -> None:
+def write_secret(file: Path, text: str) -> None:
     """A new file that only its owner reads.
 
     Raises:
@@ -72,7 +72,7 @@ def verify_key(
 
     raw = (file.read_bytes() if file is not None else sys.stdin.buffer.read(4096)).strip()
     if not well_formed(raw):
-        raise Stop("not an API key: it is cut off, mistyped, or something else", code=FOUND)
+        raise Stop("not an API key: it is cut off, mistyped, or something else", code=FAILURE)
     print(f'{{id: {id_of(raw)}, sha256: "{digest_of(raw)}"}}')
 
 

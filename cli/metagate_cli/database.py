@@ -49,7 +49,7 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
             identity=as_role(owner, IDENTITY, passwords[IDENTITY]),
         )
         return
-    from metagate_postgres.launching import EmbeddedPostgres
+    from metagate_postgres.server import EmbeddedPostgres
 
     server = EmbeddedPostgres(directory)
     await asyncio.to_thread(server.start)
@@ -68,18 +68,18 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
 
 def as_role(url: str, role: str, password: str) -> str:
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{place}"))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{quote(password, safe='')}@{host}"))
 
 
 def _passwords(directory: Path) -> dict[str, str]:
-    """Those of the process roles: made once, kept 0600."""
+    """Those of the process roles: made once, kept in a file with mode 0600."""
     directory.mkdir(parents=True, exist_ok=True)
-    kept = directory / "roles.json"
+    file_path = directory / "roles.json"
     try:
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
+        return dict(json.loads(file_path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        made = {role: secrets.token_urlsafe(24) for role in PROCESS_ROLES}
-        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(made, file)
-        return made
+        passwords = {role: secrets.token_urlsafe(24) for role in PROCESS_ROLES}
+        with os.fdopen(os.open(file_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(passwords, file)
+        return passwords

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from metagate_cli.terminal import FOUND, UNABLE
+from metagate_cli.terminal import FAILURE, UNABLE
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from legivellum.postgres.errors import DatabaseError
 
 
-def explained(error: BaseException) -> tuple[str, int]:
+def error_line(error: BaseException) -> tuple[str, int]:
     """The line and the exit code for an exception nobody on the way understood."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    line = _understood(error)
+    line = _known_error(error)
     if line is not None:
         return line, UNABLE
     name = type(error).__name__
-    return f"unexpected {name} (`METAGATE_TRACEBACK=1` shows where): this is a bug, please report it", FOUND
+    return f"unexpected {name} (`METAGATE_TRACEBACK=1` shows where): this is a bug, please report it", FAILURE
 
 
-def _understood(error: BaseException) -> str | None:
+def _known_error(error: BaseException) -> str | None:
     from pydantic import ValidationError
 
     from legivellum.postgres.errors import DatabaseError, UnusableAddress
@@ -75,8 +75,8 @@ def wants_traceback() -> bool:
 
 def _settings(error: ValidationError) -> str:
     """Pydantic's findings without the values it saw."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
+    errors = error.errors(include_input=False, include_url=False, include_context=False)
     return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in found
+        f"{'.'.join(map(str, error_item['loc'])) or 'settings'}: {error_item['msg'].removeprefix('Value error, ')}"
+        for error_item in errors
     )

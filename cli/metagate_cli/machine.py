@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
-from metagate_cli.choices import compile_settings
+from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import Database, database
 from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop

@@ -35,27 +35,27 @@ def main() -> None:
 
         sys.exit(client())
     try:
-        from metagate_cli.terminal import INTERRUPTED, Stop, say
+        from metagate_cli.terminal import INTERRUPTED, Stop, print_note
     except ImportError:  # pragma: no cover - the bare client
         sys.exit("metagate: only bootstrap, ready, failed and run work here; pip install 'metagate[api]' for the rest")
     _forget_injected()
     try:
         _app()(prog_name="metagate")
     except Stop as stop:
-        say(f"metagate: {stop}")
+        print_note(f"metagate: {stop}")
         sys.exit(stop.code)
     except ModuleNotFoundError as error:
-        say(f"metagate: this command needs {error.name}: {_extra(error.name or '')}")
+        print_note(f"metagate: this command needs {error.name}: {_extra(error.name or '')}")
         sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        from metagate_cli.failures import explained, wants_traceback
+        from metagate_cli.failures import error_line, wants_traceback
 
         if wants_traceback():
             raise
-        line, code = explained(error)
-        say(f"metagate: {line}")
+        line, code = error_line(error)
+        print_note(f"metagate: {line}")
         sys.exit(code)
 
 
@@ -83,18 +83,18 @@ def _app() -> typer.Typer:
 
     from metagate_cli import (
         admission,
-        checking,
-        completing,
+        completion,
+        crds,
         credentials,
-        definitions,
         developing,
-        doctoring,
-        explaining,
+        doctor,
+        explain,
+        history,
         operator,
-        past,
-        planning,
+        plan,
         quickstart,
-        serving,
+        serve,
+        validation,
         version,
     )
     from metagate_cli.examples import Command, Group
@@ -114,13 +114,13 @@ def _app() -> typer.Typer:
 
     add(quickstart.quickstart)
     add(developing.dev)
-    add(checking.validate)
-    add(checking.compile_, "compile")
-    add(planning.plan, kind=planning.Planning)
-    add(explaining.explain)
-    for of_the_past in (past.history, past.diff, past.rollback):
+    add(validation.validate)
+    add(validation.compile_, "compile")
+    add(plan.plan, kind=plan.PlanCommand)
+    add(explain.explain)
+    for of_the_past in (history.history, history.diff, history.rollback):
         add(of_the_past)
-    add(doctoring.doctor)
+    add(doctor.doctor)
     keys = typer.Typer(cls=Group, no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
     keys.command("create", cls=Command)(credentials.create_key)
     keys.command("verify", cls=Command)(credentials.verify_key)
@@ -131,14 +131,14 @@ def _app() -> typer.Typer:
     token.command("create", cls=Command)(credentials.create_token)
     token.callback()(lambda: None)
     app.add_typer(token, name="token")
-    app.add_typer(definitions.app, name="crds")
-    add(serving.serve)
-    add(serving.migrate)
+    app.add_typer(crds.app, name="crds")
+    add(serve.serve)
+    add(serve.migrate)
     app.add_typer(operator.app, name="operator")
     app.add_typer(admission.app, name="admission")
     for name, about in CLIENT.items():
-        app.command(name, cls=Command, help=f"In a pod: {about}.")(completing.in_a_pod)
-    add(completing.completion)
+        app.command(name, cls=Command, help=f"In a pod: {about}.")(completion.client_command)
+    add(completion.completion)
     add(version.version)
     return app
 

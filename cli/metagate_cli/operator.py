@@ -88,7 +88,7 @@ def operator(
     from legivellum.base import logging_setup
     from legivellum.postgres.dsn import address
     from metagate_api.settings import Settings
-    from metagate_cli.choices import compile_settings
+    from metagate_cli.compile_options import compile_settings
     from metagate_operator.cluster.connection import KubernetesError
     from metagate_operator.cluster.leadership import LeadershipLost
     from metagate_operator.cluster.preflight import NotReady
@@ -139,10 +139,10 @@ _LABEL = re.compile(
 
 def _labels(selector: str) -> dict[str, str]:
     """`matchLabels`, as a selector of equalities writes them."""
-    found = [_LABEL.fullmatch(part.strip()) for part in selector.split(",") if part.strip()]
-    if not all(found):
+    matches = [_LABEL.fullmatch(part.strip()) for part in selector.split(",") if part.strip()]
+    if not all(matches):
         raise Stop("--namespace-selector: labels and their values, like cell=a,env=prod")
-    return {each["name"]: each["value"] for each in found if each}
+    return {match["name"]: match["value"] for match in matches if match}
 
 
 @app.command(cls=Command)
@@ -156,10 +156,10 @@ def rbac(
     from metagate_operator.cluster.rbac import ADMISSION, OPERATOR, admission_rights, manifests, operator_rights
 
     rights = operator_rights(namespace or (), cluster_issuers=issuers is None)
-    found = manifests(OPERATOR, rights, namespace=system_namespace, namespaces=namespace or ())
+    documents = manifests(OPERATOR, rights, namespace=system_namespace, namespaces=namespace or ())
     if admission:
-        found += manifests(ADMISSION, admission_rights(), namespace=system_namespace)
-    print_documents(found)
+        documents += manifests(ADMISSION, admission_rights(), namespace=system_namespace)
+    print_documents(documents)
 
 
 def print_documents(documents: list[dict[str, Any]]) -> None:

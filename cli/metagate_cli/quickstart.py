@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from metagate_cli.terminal import FOUND, Stop, emphasised, pretty
+from metagate_cli.terminal import FAILURE, Stop, pretty, styled
 
 if TYPE_CHECKING:
     from metagate_api.settings import Settings
@@ -34,82 +34,82 @@ def quickstart(
 ) -> None:
     """Copy the examples once, serve them, boot a component, print its Welcome Packet, report READY, and stay."""
     from metagate_cli.developing import local_settings, run
-    from metagate_cli.world import World
+    from metagate_cli.quickstart_files import QuickstartFiles
 
     settings = local_settings(host, port)
-    if port is None and "port" not in settings.model_fields_set and _taken(settings.host, PORT):
-        tell(f"Port {PORT} is in use; taking a free one.")
+    if port is None and "port" not in settings.model_fields_set and _port_taken(settings.host, PORT):
+        print_line(f"Port {PORT} is in use; taking a free one.")
         settings = settings.model_copy(update={"port": 0})
-    world = World(directory)
-    tell(
-        f"{'Copied the examples to' if world.prepare() else 'Using'} {world.resources} "
+    files = QuickstartFiles(directory)
+    print_line(
+        f"{'Copied the examples to' if files.prepare() else 'Using'} {files.resources} "
         "(yours to edit: what you save is served at once)"
     )
-    tell("Starting PostgreSQL, the reconciler and the API …")
-    run(_quickstart(world.resources, world.data, settings, once=once))
+    print_line("Starting PostgreSQL, the reconciler and the API …")
+    run(_quickstart(files.resources, files.data, settings, once=once))
 
 
 async def _quickstart(resources: Path, data: Path, settings: Settings, *, once: bool) -> None:
     from metagate_cli.machine import machine
 
     async with machine(resources, data, settings) as running:
-        tell(f"Serving on {running.url}\n\nBooting {COMPONENT} through the client:")
+        print_line(f"Serving on {running.url}\n\nBooting {COMPONENT} through the client:")
         try:
             await _boot(running.url, data)
         except Stop as stop:
             if once:
                 raise
-            tell(f"metagate: {stop}")
+            print_line(f"metagate: {stop}")
         if once:
             return
-        _suggest(running.url, resources, data)
+        _print_next_steps(running.url, resources, data)
         await running.ended
 
 
 async def _boot(url: str, data: Path) -> None:
     """What a pod does: bootstrap, start, report."""
-    surroundings = {
+    environ = {
         "METAGATE_URL": url,
         "METAGATE_API_KEY_FILE": str(data / "keys" / "indexer.key"),
         "METAGATE_COMPONENT_KEY": COMPONENT,
     }
-    packet = await _client("bootstrap", surroundings)
-    tell(pretty(packet))
+    packet = await _run_client("bootstrap", environ)
+    print_line(pretty(packet))
     startup_id = packet["startup"]["startup_id"]
-    answer = await _client("ready", {**surroundings, "METAGATE_STARTUP_ID": startup_id})
-    tell(f"\n{emphasised(answer['status'], 'bold green')}  {COMPONENT} reported at {answer['acknowledged_at']}\n")
+    answer = await _run_client("ready", {**environ, "METAGATE_STARTUP_ID": startup_id})
+    print_line(f"\n{styled(answer['status'], 'bold green')}  {COMPONENT} reported at {answer['acknowledged_at']}\n")
 
 
-async def _client(command: str, surroundings: dict[str, str]) -> dict[str, Any]:
+async def _run_client(command: str, environ: dict[str, str]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "metagate_client",
         command,
-        env=_environment(surroundings),
+        env=_environment(environ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, complaint = await process.communicate()
+    out, errors = await process.communicate()
     if process.returncode:
-        raise Stop(complaint.decode(errors="replace").strip().removeprefix("metagate: "), code=FOUND)
+        raise Stop(errors.decode(errors="replace").strip().removeprefix("metagate: "), code=FAILURE)
     return dict(json.loads(out))
 
 
-def _environment(more: dict[str, str]) -> dict[str, str]:
+def _environment(variables: dict[str, str]) -> dict[str, str]:
     """Our own variables but for those that would tell the client of another MetaGate."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("METAGATE_")}  # noqa: TID251
-    return {**kept, **more}
+    return {**kept, **variables}
 
 
-def _suggest(url: str, resources: Path, data: Path) -> None:
+def _print_next_steps(url: str, resources: Path, data: Path) -> None:
     key = shlex.quote(str(data / "keys" / "admin.key"))
     manifest = shlex.quote(str(resources / "manifest.yaml"))
     boot = (
         f"METAGATE_URL={url} METAGATE_API_KEY_FILE={shlex.quote(str(data / 'keys' / 'indexer.key'))} "
         f"{shlex.quote(sys.argv[0])} bootstrap --component-key {COMPONENT}"
     )
-    tell(f"""Who booted, and why each was told what it was told: {url}/console (sign in with the key in {key})
+    print_line(f"""Who booted, and why each was told what it was told: {url}/console (sign in with the key in {key})
 
 Two things to try, in another terminal:
 
@@ -123,11 +123,11 @@ Two things to try, in another terminal:
 Ctrl-C stops everything. The data stays in {data}.""")
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     print(text, flush=True)
 
 
-def _taken(host: str, port: int) -> bool:
+def _port_taken(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

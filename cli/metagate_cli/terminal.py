@@ -14,21 +14,21 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-FOUND: Final = 1
+FAILURE: Final = 1
 """Something is wrong with what was asked about."""
-NOT_UNDERSTOOD: Final = 2
+USAGE: Final = 2
 """The command line's own."""
 UNABLE: Final = 3
 """It could not be done here and now; the message says what to do next."""
 INTERRUPTED: Final = 130
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "done",
-    FOUND: "something is wrong with what was asked about",
-    NOT_UNDERSTOOD: "the command was not understood",
+    FAILURE: "something is wrong with what was asked about",
+    USAGE: "the command was not understood",
     UNABLE: "it could not be done here and now",
     INTERRUPTED: "interrupted",
 }
-PATIENCE: Final = 1.0
+PROGRESS_AFTER: Final = 1.0
 """Seconds after which somebody at a terminal wants to know that work goes on."""
 _STYLES: Final = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
@@ -41,25 +41,25 @@ class Stop(Exception):  # noqa: N818 - it ends a command, and need not be an err
         self.code = code
 
 
-def coloured(stream: Any = None) -> bool:
+def uses_color(stream: Any = None) -> bool:
     """Whether to decorate: a terminal, and nobody asked for plain text (NO_COLOR, TERM=dumb)."""
     stream = stream or sys.stdout
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"  # noqa: TID251 - a terminal's convention, not a setting
-    return not plain and stream.isatty()
+    no_color = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"  # noqa: TID251 - a terminal's convention, not a setting
+    return not no_color and stream.isatty()
 
 
-def say(text: str = "") -> None:
+def print_note(text: str = "") -> None:
     """A line for a person, on standard error: what a pipe carries stays clean."""
     print(text, file=sys.stderr, flush=True)
 
 
-def painted(text: str, style: str) -> str:
+def colored(text: str, style: str) -> str:
     """`text` for standard output in bold, red, green or yellow, or as it is ("", or where nobody sees colours)."""
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if text and style and coloured() else text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if text and style and uses_color() else text
 
 
 @contextmanager
-def working(text: str) -> Iterator[None]:
+def progress(text: str) -> Iterator[None]:
     """Say on a terminal what goes on when it takes longer than a second; nothing in a pipe, and nothing stays."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":  # noqa: TID251 - a terminal's convention
         yield
@@ -67,7 +67,7 @@ def working(text: str) -> Iterator[None]:
     from rich.console import Console
 
     status = Console(file=sys.stderr).status(f"{text} …")
-    waiting = threading.Timer(PATIENCE, status.start)
+    waiting = threading.Timer(PROGRESS_AFTER, status.start)
     waiting.daemon = True
     waiting.start()
     try:
@@ -78,35 +78,35 @@ def working(text: str) -> Iterator[None]:
         status.stop()
 
 
-def meanwhile(work: Callable[[], T]) -> Callable[[], T]:
-    """Begin to wait for something; what is returned waits for its end, and gives or raises what became of it.
+def start_in_thread(work: Callable[[], T]) -> Callable[[], T]:
+    """Run `work` in a thread. The returned function waits for its end, and returns or raises what it did.
 
     The thread ends with the process: whoever stops before does not wait.
     """
-    became: list[T | BaseException] = []
+    outcome: list[T | BaseException] = []
 
-    def go() -> None:
+    def run() -> None:
         try:
-            became.append(work())
+            outcome.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again where somebody waits
-            became.append(error)
+            outcome.append(error)
 
-    thread = threading.Thread(target=go, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
-    def end() -> T:
+    def wait() -> T:
         thread.join()
-        [found] = became
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        [result] = outcome
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    return end
+    return wait
 
 
-def emphasised(text: str, style: str = "bold") -> str:
+def styled(text: str, style: str = "bold") -> str:
     """`text` in a style of rich, on a terminal."""
-    if not coloured(sys.stderr):
+    if not uses_color(sys.stderr):
         return text
     from rich.console import Console
 
@@ -119,7 +119,7 @@ def emphasised(text: str, style: str = "bold") -> str:
 def pretty(value: Any) -> str:
     """JSON for reading: indented, in colour on a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    if not coloured():
+    if not uses_color():
         return text
     from rich.console import Console
     from rich.json import JSON

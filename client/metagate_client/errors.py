@@ -9,8 +9,10 @@ ClientError
 
 from __future__ import annotations
 
+import sys
+
 # What a person can do about a refusal, by its code; what MetaGate says of itself comes before it.
-NEXT = {
+ADVICE = {
     "CREDENTIAL_MISSING": "Set METAGATE_TOKEN_FILE or METAGATE_API_KEY_FILE.",
     "CREDENTIAL_INVALID": "Check the token's audience and issuer, or the API key.",
     "CREDENTIAL_EXPIRED": "Mount the token as a projected volume, so that it is renewed; or declare a new API key.",
@@ -47,7 +49,7 @@ class RefusedError(ClientError):
     exit_code = 1
 
     def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(" ".join(part for part in (f"refused ({status} {code}): {detail}", NEXT.get(code)) if part))
+        super().__init__(" ".join(part for part in (f"refused ({status} {code}): {detail}", ADVICE.get(code)) if part))
         self.status = status
         self.code = code
 
@@ -62,3 +64,8 @@ class UnavailableError(ClientError):
     """No answer, or none that counts, within the time there was."""
 
     exit_code = 3
+
+
+def print_error(line: str) -> None:
+    """One line on standard error, for whoever reads the log; standard output belongs to the command."""
+    print(f"metagate: {line}", file=sys.stderr, flush=True)

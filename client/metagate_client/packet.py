@@ -25,7 +25,7 @@ class Packet:
         self.body, self.content, self.stale = body, content, stale
 
     @classmethod
-    def parsed(cls, body: bytes, *, stale: bool = False) -> Packet:
+    def from_body(cls, body: bytes, *, stale: bool = False) -> Packet:
         """Raises UnavailableError for anything that is not a packet."""
         try:
             content = json.loads(body)
@@ -50,15 +50,15 @@ class Packet:
 
     def services(self, kind: str | None = None) -> dict[str, dict[str, Any]]:
         """The services by name, all or those of one type."""
-        found: Mapping[str, dict[str, Any]] = self.content.get("services") or {}
-        return {name: each for name, each in found.items() if kind is None or each.get("type") == kind}
+        services: Mapping[str, dict[str, Any]] = self.content.get("services") or {}
+        return {name: service for name, service in services.items() if kind is None or service.get("type") == kind}
 
     def service(self, kind: str) -> dict[str, Any]:
         """The one service of a type. Raises LookupError when there is none, or more than one."""
-        found = self.services(kind)
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} services of type {kind!r} in the packet, not one")
-        return next(iter(found.values()))
+        services = self.services(kind)
+        if len(services) != 1:
+            raise LookupError(f"{len(services)} services of type {kind!r} in the packet, not one")
+        return next(iter(services.values()))
 
     def find(self, path: str) -> Any:
         """What stands at `services.mail.endpoint`, or at `/services/mail.internal/endpoint` where names have dots.
@@ -79,14 +79,15 @@ class Packet:
     def missing_secrets(self, environ: Mapping[str, str], exists: Any) -> list[str]:
         """Names of required secrets that are neither in the environment nor mounted where the packet says."""
         missing = []
-        for each in self.content.get("required_env") or []:
-            there = exists(each["ref_name"]) if str(each["ref_kind"]).lower() == "file" else each["ref_name"] in environ
-            if each.get("required") and not there:
-                missing.append(f"{each['ref_kind']} {each['ref_name']}")
+        for secret in self.content.get("required_env") or []:
+            kind, name = str(secret["ref_kind"]).lower(), secret["ref_name"]
+            present = exists(name) if kind == "file" else name in environ
+            if secret.get("required") and not present:
+                missing.append(f"{secret['ref_kind']} {secret['ref_name']}")
         return missing
 
 
-def as_variable(value: object) -> str:
+def to_environment_value(value: object) -> str:
     """A value of the packet as an environment variable: texts as they are, everything else as JSON."""
     if isinstance(value, str):
         if "\x00" in value:

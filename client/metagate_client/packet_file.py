@@ -22,7 +22,7 @@ def write(path: str, packet: Packet, mode: int = 0o600) -> None:
         if packet.stale:
             _replace(_marker(path), f"issued at {packet.issued_at}\n".encode(), mode)
         else:
-            _gone(_marker(path))
+            _unlink_if_exists(_marker(path))
     except OSError as error:
         raise MisconfiguredError(f"cannot write the packet file {path}: {error.strerror}") from error
 
@@ -31,7 +31,7 @@ def read(path: str) -> Packet:
     """The packet in the file, as a stale one. Raises MisconfiguredError without a file, UnavailableError for junk."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not cheap
-            return Packet.parsed(file.read(_LARGEST), stale=True)
+            return Packet.from_body(file.read(_LARGEST), stale=True)
     except OSError as error:
         raise MisconfiguredError(f"there is no packet from an earlier start at {path}: {error.strerror}") from error
 
@@ -44,8 +44,8 @@ def is_stale(path: str) -> bool:
 def remove(path: str) -> None:
     """Leave no packet behind that could be taken for one of this start."""
     try:
-        _gone(path)
-        _gone(_marker(path))
+        _unlink_if_exists(path)
+        _unlink_if_exists(_marker(path))
     except OSError as error:
         raise MisconfiguredError(f"cannot remove the old packet file {path}: {error.strerror}") from error
 
@@ -66,10 +66,10 @@ def _replace(path: str, content: bytes, mode: int) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - pathlib is not cheap
     except BaseException:
-        _gone(temporary)
+        _unlink_if_exists(temporary)
         raise
 
 
-def _gone(path: str) -> None:
+def _unlink_if_exists(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108 - pathlib is not cheap

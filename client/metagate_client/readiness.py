@@ -10,15 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK_EVERY = 0.1
-"""Seconds between two looks at a file or a port."""
+POLL_SECONDS = 0.1
+"""Seconds between two checks of a file or a port."""
 
 
 class Readiness:
-    """Asked again and again until it says yes. `patience`: seconds until asking again makes sense."""
+    """Asked again and again until it says yes. `seconds_to_next_check`: how long to wait before the next call."""
 
-    patience = LOOK_EVERY
-    by_itself = False
+    seconds_to_next_check = POLL_SECONDS
+    ready_when_finished = False
     """Whether having ended well counts as having been ready: a job that needs no sign is done, not broken."""
 
     def __call__(self) -> bool:
@@ -38,10 +38,10 @@ class ReadyFile(Readiness):
 
     def _state(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._path)  # noqa: PTH116 - pathlib is not cheap
+            status = os.stat(self._path)  # noqa: PTH116 - pathlib is not cheap
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns
 
 
 class ReadyPort(Readiness):
@@ -54,7 +54,7 @@ class ReadyPort(Readiness):
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             try:
                 with socket.socket(family, socket.SOCK_STREAM) as probe:
-                    probe.settimeout(LOOK_EVERY)
+                    probe.settimeout(POLL_SECONDS)
                     probe.connect((host, self._port))
             except OSError:
                 continue
@@ -65,25 +65,25 @@ class ReadyPort(Readiness):
 class ReadyAfter(Readiness):
     """Ready when the command has lived for so many seconds."""
 
-    by_itself = True
+    ready_when_finished = True
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._at = clock() + seconds
+        self._ready_at = clock() + seconds
 
     @property
-    def patience(self) -> float:  # type: ignore[override]
-        return max(0.0, self._at - self._clock())
+    def seconds_to_next_check(self) -> float:  # type: ignore[override]
+        return max(0.0, self._ready_at - self._clock())
 
     def __call__(self) -> bool:
-        return self._clock() >= self._at
+        return self._clock() >= self._ready_at
 
 
 class ReadyByCommand(Readiness):
     """The command reports READY itself; nobody else does."""
 
-    patience = 3600.0
-    by_itself = True
+    seconds_to_next_check = 3600.0
+    ready_when_finished = True
 
     def __call__(self) -> bool:
         return False

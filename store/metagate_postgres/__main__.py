@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metagate_postgres.cluster import ROLES
 from metagate_postgres.errors import PostgresError
-from metagate_postgres.launching import EmbeddedPostgres
+from metagate_postgres.server import EmbeddedPostgres
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,15 +22,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--listen", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5432)
     parser.add_argument("--passwords", type=Path)
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     server = EmbeddedPostgres(
-        told.directory,
-        listen=told.listen,
-        port=told.port,
-        role_passwords=_passwords(told.passwords),
+        options.directory,
+        listen=options.listen,
+        port=options.port,
+        role_passwords=_passwords(options.passwords),
         log_to_stderr=True,
     )
     try:
@@ -52,8 +52,8 @@ def _passwords(directory: Path | None) -> dict[str, str]:
     """The roles that have a file there."""
     if directory is None:
         return {}
-    found = {role: directory / role for role in ROLES}
-    return {role: path.read_text(encoding="utf-8").rstrip("\n") for role, path in found.items() if path.exists()}
+    files = {role: directory / role for role in ROLES}
+    return {role: path.read_text(encoding="utf-8").rstrip("\n") for role, path in files.items() if path.exists()}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ class Account:
         """Whose server may run on `directory`: its owner's when there is one, else an unprivileged account."""
         if os.geteuid() != 0:
             return cls.of_this_process()
-        if directory.exists() and (found := directory.stat()).st_uid != 0:
-            return cls(found.st_uid, found.st_gid, foreign=True)
+        if directory.exists() and (stat := directory.stat()).st_uid != 0:
+            return cls(stat.st_uid, stat.st_gid, foreign=True)
         for name in ("postgres", "nobody"):
             try:
                 entry = pwd.getpwnam(name)
@@ -44,13 +44,13 @@ class Account:
         return cls(OVERFLOW_ID, OVERFLOW_ID, foreign=True)
 
     @property
-    def spawning(self) -> dict[str, Any]:
+    def popen_arguments(self) -> dict[str, Any]:
         """Keyword arguments that make `subprocess` run as this account."""
         if not self.foreign:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def own(self, path: Path) -> None:
+    def take_ownership(self, path: Path) -> None:
         if self.foreign:
             os.chown(path, self.uid, self.gid)
 
@@ -64,7 +64,7 @@ class Account:
     def _succeeds(self, command: Sequence[str]) -> bool:
         try:
             done = subprocess.run(  # noqa: S603 - our own commands
-                command, cwd="/", check=False, capture_output=True, timeout=20, **self.spawning
+                command, cwd="/", check=False, capture_output=True, timeout=20, **self.popen_arguments
             )
         except (OSError, subprocess.SubprocessError):
             return False

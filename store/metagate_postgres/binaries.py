@@ -18,7 +18,7 @@ INSTALL = "pginstall18"
 NEEDED = ("initdb", "postgres")
 
 
-def bundled() -> Path:
+def bundled_installation() -> Path:
     """The installation directory (with bin/, lib/, share/) inside the wheel."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -29,22 +29,22 @@ def bundled() -> Path:
     return install
 
 
-def runnable(account: Account, shelf: Path) -> Path:
-    """An installation that `account` may run: the wheel's, or a copy of what is needed on `shelf`.
+def usable_installation(account: Account, copies: Path) -> Path:
+    """An installation that `account` may run: the wheel's, or a copy of what is needed in the directory `copies`.
 
     A virtual environment below a private home directory is out of reach for an unprivileged account.
     """
-    install = bundled()
+    install = bundled_installation()
     if not account.foreign or account.can_run(install / "bin" / "postgres"):
         return install
-    copy = shelf / f"postgresql-{_fingerprint(install)}"
+    copy = copies / f"postgresql-{_fingerprint(install)}"
     if not copy.exists():
         try:
-            shelf.mkdir(mode=0o755, parents=True, exist_ok=True)
+            copies.mkdir(mode=0o755, parents=True, exist_ok=True)
             _copy(install, copy)
         except OSError as error:
             raise BinariesMissing(
-                f"uid {account.uid} cannot run {install}, and it could not be copied to {shelf} ({error.strerror})"
+                f"uid {account.uid} cannot run {install}, and it could not be copied to {copies} ({error.strerror})"
             ) from error
     return copy / PACKAGE / INSTALL
 

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from metagate_postgres.data_layout import DataLayout
 from metagate_postgres.errors import StartFailed
-from metagate_postgres.places import Places
 
 SUPERUSER = "postgres"
 OWNER = "metagate_owner"
@@ -24,29 +24,29 @@ host all all ::1/128 scram-sha-256
 HBA_OPEN = "host all all all scram-sha-256\n"
 
 
-def passwords(places: Places, given: Mapping[str, str]) -> dict[str, str]:
+def passwords(layout: DataLayout, given: Mapping[str, str]) -> dict[str, str]:
     """One password per role: kept ones, made ones, and `given` ones, which win."""
     kept: dict[str, str] = {}
-    if places.passwords.exists():
-        kept = json.loads(places.passwords.read_text(encoding="utf-8"))
+    if layout.passwords.exists():
+        kept = json.loads(layout.passwords.read_text(encoding="utf-8"))
     known = {role: given.get(role) or kept.get(role) or secrets.token_urlsafe(24) for role in ROLES}
     if known != kept:
-        _write_private(places.passwords, json.dumps(known, indent=1) + "\n")
+        _write_private(layout.passwords, json.dumps(known, indent=1) + "\n")
     return known
 
 
-def create(places: Places, install: Path, known: Mapping[str, str]) -> None:
+def create(layout: DataLayout, install: Path, known: Mapping[str, str]) -> None:
     """Run initdb beside the final place and rename: a start killed here leaves nothing half made.
 
     Nobody can log in before the passwords are set: until then every login is rejected, and nothing listens.
     """
-    unfinished = places.directory / "pgdata.unfinished"
+    unfinished = layout.directory / "pgdata.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    places.account.own(unfinished)
+    layout.account.take_ownership(unfinished)
     command = [
         str(install / "bin" / "initdb"),
-        f"--pgdata={places.told(unfinished)}",
+        f"--pgdata={layout.server_path(unfinished)}",
         f"--username={SUPERUSER}",
         "--auth=reject",
         "--encoding=UTF8",
@@ -54,32 +54,32 @@ def create(places: Places, install: Path, known: Mapping[str, str]) -> None:
         "--locale=C.UTF-8",
         "--no-instructions",
     ]
-    _run(places, command, unfinished)
+    _run(layout, command, unfinished)
     statements = (
         f"ALTER ROLE {SUPERUSER} PASSWORD {_quoted(known[SUPERUSER])};",
         f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD {_quoted(known[OWNER])};",
         f"CREATE DATABASE {DATABASE} OWNER {OWNER};",
         f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC;",
     )
-    alone(places, install, unfinished, statements)
-    unfinished.rename(places.cluster)
+    run_single_user(layout, install, unfinished, statements)
+    unfinished.rename(layout.cluster)
 
 
-def change_passwords(places: Places, install: Path, known: Mapping[str, str]) -> None:
+def change_passwords(layout: DataLayout, install: Path, known: Mapping[str, str]) -> None:
     """Those of the roles that are ours; the others are `metagate migrate`'s."""
     statements = [f"ALTER ROLE {role} PASSWORD {_quoted(known[role])};" for role in (SUPERUSER, OWNER)]
-    alone(places, install, places.cluster, statements)
+    run_single_user(layout, install, layout.cluster, statements)
 
 
-def write_hba(places: Places, *, everywhere: bool) -> None:
-    path = places.cluster / "pg_hba.conf"
+def write_hba(layout: DataLayout, *, everywhere: bool) -> None:
+    path = layout.cluster / "pg_hba.conf"
     path.write_text(HBA + (HBA_OPEN if everywhere else ""), encoding="utf-8")
 
 
-def alone(places: Places, install: Path, cluster: Path, statements: Sequence[str]) -> None:
+def run_single_user(layout: DataLayout, install: Path, cluster: Path, statements: Sequence[str]) -> None:
     """Run statements with nobody else there: single-user mode reads them from a pipe, no command line."""
-    command = [str(install / "bin" / "postgres"), "--single", "-D", str(places.told(cluster))]
-    _run(places, [*command, "-c", "log_min_messages=error", "postgres"], cluster, feed="\n".join(statements) + "\n")
+    command = [str(install / "bin" / "postgres"), "--single", "-D", str(layout.server_path(cluster))]
+    _run(layout, [*command, "-c", "log_min_messages=error", "postgres"], cluster, feed="\n".join(statements) + "\n")
 
 
 def _quoted(text: str) -> str:
@@ -89,7 +89,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _run(places: Places, command: Sequence[str], cluster: Path, feed: str = "") -> None:
+def _run(layout: DataLayout, command: Sequence[str], cluster: Path, feed: str = "") -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         command,
         input=feed,
@@ -99,12 +99,12 @@ def _run(places: Places, command: Sequence[str], cluster: Path, feed: str = "") 
         capture_output=True,
         umask=0o077,
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        **places.account.spawning,
+        **layout.account.popen_arguments,
     )
     # Single-user mode ends with 0 even when a statement failed.
     if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
-        said = "\n".join(line for line in done.stderr.splitlines() if "PASSWORD" not in line)[-2000:]
-        raise StartFailed(f"{Path(command[0]).name} failed: {said}")
+        output = "\n".join(line for line in done.stderr.splitlines() if "PASSWORD" not in line)[-2000:]
+        raise StartFailed(f"{Path(command[0]).name} failed: {output}")
 
 
 def _write_private(path: Path, text: str) -> None:

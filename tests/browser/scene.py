@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey
 from tests.integration.dev.running import Dev, resource
 
 from legivellum.identity.api_keys import MintedKey, mint
-from metagate_postgres.launching import EmbeddedPostgres
+from metagate_postgres.server import EmbeddedPostgres
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "quickstart"
 HOSTILE = "<img src=x onerror=alert(1)><svg onload=alert(2)>'\"</script> \u202etxt.exe\x1b[31m"

@@ -18,7 +18,7 @@ from tests.integration.dev.running import Dev, World, binding, manifest, princip
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
-from metagate_postgres.launching import EmbeddedPostgres
+from metagate_postgres.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(120)
 Living = tuple[Dev, World]

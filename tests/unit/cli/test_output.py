@@ -78,8 +78,8 @@ def test_colour_is_for_terminals(draft: Path) -> None:
 def test_somebody_who_waits_is_told() -> None:
     """On a terminal, what takes longer than the patience says what goes on; in a pipe nothing is said."""
     code = (
-        "import time; from metagate_cli import terminal; terminal.PATIENCE = 0.05\n"
-        "with terminal.working('reading the files'): time.sleep(0.5)\n"
+        "import time; from metagate_cli import terminal; terminal.PROGRESS_AFTER = 0.05\n"
+        "with terminal.progress('reading the files'): time.sleep(0.5)\n"
         "print('done')"
     )
     pid, terminal = pty.fork()

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.unit.client.double import PACKET, STARTUP, Double, double, problem, recorded, reply
 
 import metagate_client
-from metagate_client import wire
+from metagate_client import http_request
 from metagate_client.client import Client
 from metagate_client.errors import MisconfiguredError, RefusedError, UnavailableError, UntrustedError
 from metagate_client.settings import Settings
@@ -233,7 +233,7 @@ def test_a_resolver_that_hangs_does_not_break_the_bound(token: Path, monkeypatch
         time.sleep(2)
         raise socket.gaierror("late")
 
-    monkeypatch.setattr(wire.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(http_request.socket, "getaddrinfo", slow)
     settings = Settings(url="http://metagate", component_key="c", token_file=str(token), timeout=0.3, environ={})
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="not resolved in time"):
@@ -267,14 +267,14 @@ def test_every_shape_of_an_answer(gate: Double, token: Path, raw: bytes, trouble
     elif b"%b" in raw:
         raw = raw % body
     gate.script = [raw]
-    address = wire.Address("127.0.0.1", gate.port, tls=False, ca_file=None)
+    address = http_request.ServerAddress("127.0.0.1", gate.port, tls=False, ca_file=None)
     deadline = time.monotonic() + 2
     if trouble is None:
-        answer = wire.exchange(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
+        answer = http_request.post(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
         assert (answer.status, answer.body) == (200, body)
     else:
-        with pytest.raises(wire.UnreachableError, match=trouble):
-            wire.exchange(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
+        with pytest.raises(http_request.UnreachableError, match=trouble):
+            http_request.post(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metagate_cli.terminal import NOT_UNDERSTOOD, Stop, say, working
+from metagate_cli.terminal import USAGE, Stop, print_note, progress
 
 
 def serve(
@@ -61,27 +61,27 @@ def migrate(
     from metagate_api.settings import Settings
 
     if wait and (restored or adopt):
-        raise Stop("--wait changes nothing: give --restored and --adopt to whoever migrates", code=NOT_UNDERSTOOD)
+        raise Stop("--wait changes nothing: give --restored and --adopt to whoever migrates", code=USAGE)
     changes = {"cluster_uid": cluster_uid, "adopt": adopt, "restored": restored}
     asyncio.run(_migrate(Settings().dsn, wait=wait, seconds=timeout, changes=changes))
 
 
 async def _migrate(dsn: str, *, wait: bool, seconds: float, changes: Mapping[str, Any]) -> None:
-    from metagate_cli.choices import role_passwords
+    from metagate_cli.compile_options import role_passwords
     from metagate_store import migrating
 
     if wait:
-        with working("waiting for whoever migrates"):
+        with progress("waiting for whoever migrates"):
             version = await migrating.wait_until_migrated(dsn, seconds=seconds)
-        say(f"the schema is at version {version}")
+        print_note(f"the schema is at version {version}")
         return
-    with working("migrating"):
+    with progress("migrating"):
         done = await migrating.migrate(dsn, passwords=role_passwords(), **changes)
     if changes["restored"]:
-        say("revisions go on beyond any that was served since the backup")
+        print_note("revisions go on beyond any that was served since the backup")
     for warning in done.warnings:
-        say(f"warning: {warning}")
-    say(
+        print_note(f"warning: {warning}")
+    print_note(
         f"applied {', '.join(done.applied)}"
         if done.applied
         else f"nothing to do: the schema is at version {done.version}"

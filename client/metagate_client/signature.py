@@ -13,7 +13,7 @@ from metagate_client.errors import MisconfiguredError, UntrustedError
 HEADER = "metagate-packet-signature"
 
 
-def verify(body: bytes, headers: dict[str, str], key_file: str) -> None:
+def verify_signature(body: bytes, headers: dict[str, str], key_file: str) -> None:
     """Raises UntrustedError unless the packet is signed with this key, MisconfiguredError if that cannot be checked."""
     try:
         import rfc8785

@@ -17,7 +17,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from metagate_postgres import AlreadyRunning, BinariesMissing, DirectoryUnusable, EmbeddedPostgres, StartFailed, places
+from metagate_postgres import (
+    AlreadyRunning,
+    BinariesMissing,
+    DirectoryUnusable,
+    EmbeddedPostgres,
+    StartFailed,
+    data_layout,
+)
 from metagate_postgres.account import Account
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which PostgreSQL refuses")
@@ -26,7 +33,7 @@ PARENT = """
 import sys, time
 from metagate_postgres import EmbeddedPostgres
 server = EmbeddedPostgres(sys.argv[1]).start()
-print(server.server_pid, server._keeper.pid, server.port, flush=True)
+print(server.server_pid, server._supervisor.pid, server.port, flush=True)
 time.sleep(600)
 """
 
@@ -75,8 +82,8 @@ def start_parent(directory: Path) -> tuple["subprocess.Popen[str]", int, int]:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(directory)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
-        server, keeper, _ = map(int, parent.stdout.readline().split())
-    return parent, server, keeper
+        server, supervisor, _ = map(int, parent.stdout.readline().split())
+    return parent, server, supervisor
 
 
 async def ask(server: EmbeddedPostgres, query: str, *, role: str = "postgres", tcp: bool = False):
@@ -165,8 +172,8 @@ async def test_private_parent(directory: Path, mode: int) -> None:
 async def test_private_parent_killed(directory: Path) -> None:
     """There too nothing outlives a kill -9, and a stale pid file stops nobody."""
     directory.parent.chmod(0o700)
-    parent, server, keeper = start_parent(directory)
-    for pid in (keeper, server, parent.pid):
+    parent, server, supervisor = start_parent(directory)
+    for pid in (supervisor, server, parent.pid):
         os.kill(pid, signal.SIGKILL)
     parent.wait()
     until(lambda: not alive(server))
@@ -178,14 +185,14 @@ async def test_private_parent_killed(directory: Path) -> None:
 async def test_binaries_out_of_reach(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the account cannot run the wheel's binaries, a copy that it can run is used."""
     directory.parent.chmod(0o700)
-    shelf = Path(tempfile.mkdtemp(prefix="metagate-shelf-"))
-    shelf.chmod(0o755)
-    monkeypatch.setattr(places, "SHELF", shelf)
+    copies = Path(tempfile.mkdtemp(prefix="metagate-copies-"))
+    copies.chmod(0o755)
+    monkeypatch.setattr(data_layout, "BINARY_COPY_DIR", copies)
     monkeypatch.setattr(Account, "can_run", lambda _self, _binary: False)
     with EmbeddedPostgres(directory) as server:
         assert await ask(server, "SELECT 1") == 1
-        assert Path(f"/proc/{server.server_pid}/exe").resolve().is_relative_to(shelf)
-    shutil.rmtree(shelf)
+        assert Path(f"/proc/{server.server_pid}/exe").resolve().is_relative_to(copies)
+    shutil.rmtree(copies)
 
 
 @root_only
@@ -193,10 +200,10 @@ def test_nowhere_to_go(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Without /proc the error says which directory and why; without a place for the binaries, which binaries."""
     directory.parent.chmod(0o700)
     with monkeypatch.context() as patched:
-        patched.setattr(places, "HERE", Path("/nothing"))
+        patched.setattr(data_layout, "WORKING_DIRECTORY", Path("/nothing"))
         with pytest.raises(DirectoryUnusable, match=str(directory)):
             EmbeddedPostgres(directory).start()
-    monkeypatch.setattr(places, "SHELF", Path("/proc/nothing/metagate"))
+    monkeypatch.setattr(data_layout, "BINARY_COPY_DIR", Path("/proc/nothing/metagate"))
     monkeypatch.setattr(Account, "can_run", lambda _self, _binary: False)
     with pytest.raises(BinariesMissing, match="/proc/nothing"):
         EmbeddedPostgres(directory).start()
@@ -214,20 +221,20 @@ async def test_long_path(directory: Path) -> None:
 
 
 async def test_parent_killed(used: Path) -> None:
-    """kill -9 of the parent leaves neither server nor keeper, and the next start recovers at once."""
-    parent, server, keeper = start_parent(used)
+    """kill -9 of the parent leaves neither server nor supervisor, and the next start recovers at once."""
+    parent, server, supervisor = start_parent(used)
     parent.kill()
     parent.wait()
-    with EmbeddedPostgres(used) as again:  # while the keeper is still stopping the old one
+    with EmbeddedPostgres(used) as again:  # while the supervisor is still stopping the old one
         assert await ask(again, "SELECT 1") == 1
         assert again.server_pid != server
-        until(lambda: not alive(server) and not alive(keeper))
+        until(lambda: not alive(server) and not alive(supervisor))
 
 
-async def test_parent_and_keeper_killed(used: Path) -> None:
-    """kill -9 of parent and keeper leaves no server either."""
-    parent, server, keeper = start_parent(used)
-    os.kill(keeper, signal.SIGKILL)
+async def test_parent_and_supervisor_killed(used: Path) -> None:
+    """kill -9 of parent and supervisor leaves no server either."""
+    parent, server, supervisor = start_parent(used)
+    os.kill(supervisor, signal.SIGKILL)
     parent.kill()
     parent.wait()
     until(lambda: not alive(server))
@@ -236,9 +243,9 @@ async def test_parent_and_keeper_killed(used: Path) -> None:
 
 
 async def test_everything_killed(used: Path) -> None:
-    """kill -9 of parent, keeper and server: the stale pid file stops nobody, and what was committed is there."""
-    parent, server, keeper = start_parent(used)
-    for pid in (keeper, server, parent.pid):
+    """kill -9 of parent, supervisor and server: the stale pid file stops nobody, and what was committed is there."""
+    parent, server, supervisor = start_parent(used)
+    for pid in (supervisor, server, parent.pid):
         os.kill(pid, signal.SIGKILL)
     parent.wait()
     until(lambda: not alive(server))
@@ -252,7 +259,7 @@ async def test_recycled_pid(used: Path) -> None:
     with EmbeddedPostgres(used):
         pid_file = used / "pgdata" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
-    other = subprocess.Popen(["/bin/sleep", "60"], **Account.for_directory(used / "pgdata").spawning)
+    other = subprocess.Popen(["/bin/sleep", "60"], **Account.for_directory(used / "pgdata").popen_arguments)
     try:
         pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
         with EmbeddedPostgres(used) as again:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT", "SIGALRM")
+FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT", "SIGALRM")
 # Python ignores these in itself; a command expects them as they are everywhere else.
 _RESTORED = tuple(getattr(signal, name) for name in ("SIGPIPE", "SIGXFSZ", "SIGTTOU") if hasattr(signal, name))
 
@@ -40,7 +40,7 @@ class NotStartedError(ClientError):
         self.exit_code = 127 if isinstance(error, FileNotFoundError) else 126
 
 
-class Signals:
+class SignalQueue:
     """From now on no signal is lost: before there is a child it stops us, afterwards it waits to be passed on.
 
     Process 1 gets no default actions from the kernel: without this a container could not be stopped while it boots.
@@ -51,50 +51,51 @@ class Signals:
         for end in (self._reading, writing):
             os.set_blocking(end, False)
         self._child = False
-        for name in PASSED_ON:
+        for name in FORWARDED_SIGNALS:
             number = getattr(signal, name)
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup means the command too
-                signal.signal(number, self._arrived)
-        signal.signal(signal.SIGCHLD, self._arrived)
+                signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, self._on_signal)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def child_starts(self) -> None:
-        """From here on signals wait in `arrived` instead of stopping us."""
+        """From here on signals are kept for `receive` instead of stopping us."""
         self._child = True
 
-    def arrived(self, seconds: float | None) -> list[int]:
+    def receive(self, seconds: float | None) -> list[int]:
         """The signals that came, in order; waits for the first one up to so many seconds."""
         readable, _, _ = select.select([self._reading], [], [], seconds)
         return list(os.read(self._reading, 4096)) if readable else []
 
-    def _arrived(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         if not self._child and number not in {signal.SIGCHLD, signal.SIGWINCH, signal.SIGCONT}:
             raise StoppedError(number)
 
 
-class Child:
-    """A running command. `look` is called when `patience` says that it is time, and whenever a signal came."""
+class ChildProcess:
+    """A running command. `wait` calls its argument again and again: see there."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], signals: Signals) -> None:
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], signals: SignalQueue) -> None:
         self._signals = signals
         signals.child_starts()
         try:
             self.pid = os.posix_spawnp(command[0], list(command), environ, setpgroup=0, setsigdef=_RESTORED)
         except OSError as error:
             raise NotStartedError(command[0], error) from error
-        self._terminal(self.pid)
+        self._set_foreground(self.pid)
 
-    def wait(self, look: Callable[[], float | None]) -> int:
-        """Look after the command until it ends. `look` returns the seconds until it wants to be called again.
+    def wait(self, check: Callable[[], float | None]) -> int:
+        """Wait until the command ends, and pass signals on. `check` is called first and after every signal or pause; it
+        returns the seconds until it wants to be called again, or None: only after the next signal.
 
         Returns the wait status of the command.
         """
         while True:
             status = self._reap()
             if status is not None:
-                self._terminal(os.getpgrp())
+                self._set_foreground(os.getpgrp())
                 return status
-            for number in self._signals.arrived(look()):
+            for number in self._signals.receive(check()):
                 if number != signal.SIGCHLD:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self.pid, number)
@@ -112,7 +113,7 @@ class Child:
                 ours = status
 
     @staticmethod
-    def _terminal(group: int) -> None:
+    def _set_foreground(group: int) -> None:
         """Make this process group the one that the terminal, if there is one, talks to."""
         with contextlib.suppress(OSError):
             if os.isatty(0):
@@ -129,7 +130,7 @@ def exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def ending(status: int) -> str:
+def describe_end(status: int) -> str:
     """How a command ended, in words."""
     code = os.waitstatus_to_exitcode(status)
     return f"exited with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
-from metagate_cli.asking import Gate
-from metagate_cli.offline import contents, files
-from metagate_cli.terminal import FOUND, Stop
+from metagate_cli.api_client import ApiClient
+from metagate_cli.local_files import contents, files
+from metagate_cli.terminal import FAILURE, Stop
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
 from metagate_crds.world import World
 from metagate_operator.documents import Contents, Problem
@@ -21,11 +21,11 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _EXACT: Final = 2**53 - 1
 
 
-Known = dict[bytes, Contents]
+ParsedFiles = dict[bytes, Contents]
 """Files that were read already, by content."""
 
 
-def declared_in(paths: Sequence[Path], known: Known | None = None) -> dict[ObjectKey, Any]:
+def declared_in(paths: Sequence[Path], parsed: ParsedFiles | None = None) -> dict[ObjectKey, Any]:
     """The specs in these files, by object.
 
     Raises:
@@ -35,35 +35,35 @@ def declared_in(paths: Sequence[Path], known: Known | None = None) -> dict[Objec
     problems: list[Problem] = []
     specs: dict[ObjectKey, Any] = {}
     for file in files(paths):
-        found = contents(file, known)
-        problems.extend(found.problems)
-        for document in found.documents:
+        documents = contents(file, parsed)
+        problems.extend(documents.problems)
+        for document in documents.documents:
             if document.key in specs:
                 problems.append(
                     Problem(document.file, document.line, "metadata.name", "DuplicateObject", "is declared twice")
                 )
             specs[document.key] = document.spec
     if problems:
-        raise Stop("\n".join(map(str, problems)), code=FOUND)
+        raise Stop("\n".join(map(str, problems)), code=FAILURE)
     return specs
 
 
-def of_files(paths: Sequence[Path], settings: CompileSettings, known: Known | None = None) -> World:
+def world_from_files(paths: Sequence[Path], settings: CompileSettings, parsed: ParsedFiles | None = None) -> World:
     """As if these files had been applied, in the order of their names."""
     objects = [
         Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), spec)
-        for place, (key, spec) in enumerate(sorted(declared_in(paths, known).items(), key=lambda item: item[0]))
+        for place, (key, spec) in enumerate(sorted(declared_in(paths, parsed).items(), key=lambda item: item[0]))
     ]
-    return World(settings, _spaces(objects), objects)
+    return World(settings, _namespaces(objects), objects)
 
 
-def of_gate(gate: Gate, settings: CompileSettings) -> World:
+def world_from_api(api: ApiClient, settings: CompileSettings) -> World:
     """The valid objects of one tenant. TokenIssuers are nobody's, and other tenants' claims are not seen."""
-    objects = [declaration(one) for one in gate.items("/v1/admin/history/objects", key_digests="true")]
-    return World(settings, _spaces(objects), objects)
+    objects = [declared_from_item(item) for item in api.items("/v1/admin/history/objects", key_digests="true")]
+    return World(settings, _namespaces(objects), objects)
 
 
-def of_cluster(
+def world_from_cluster(
     kubeconfig: Path | None, context: str | None, namespaces: Sequence[str], settings: CompileSettings
 ) -> World:
     """What the API server lists. The last good version of an object that is broken there is not known."""
@@ -73,7 +73,7 @@ def of_cluster(
     from metagate_operator.source import Listing, SourceUnavailable
 
     if kubeconfig is not None and not kubeconfig.is_file():
-        raise Stop(f"{kubeconfig}: there is no such kubeconfig", code=FOUND)
+        raise Stop(f"{kubeconfig}: there is no such kubeconfig", code=FAILURE)
 
     async def listed() -> tuple[Listing, str | None]:
         kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig), context)
@@ -90,31 +90,31 @@ def of_cluster(
     try:
         listing, issuer = asyncio.run(listed())
     except (KubernetesError, SourceUnavailable) as error:
-        raise Stop(f"the cluster cannot be listed: {error}", code=FOUND) from error
-    chosen = replace(settings, cluster_issuer=None if issuer is None else str(issuer))
-    return World(chosen, listing.namespaces, listing.objects)
+        raise Stop(f"the cluster cannot be listed: {error}", code=FAILURE) from error
+    cluster_settings = replace(settings, cluster_issuer=None if issuer is None else str(issuer))
+    return World(cluster_settings, listing.namespaces, listing.objects)
 
 
-def declaration(one: dict[str, Any]) -> Declared:
+def declared_from_item(item: dict[str, Any]) -> Declared:
     """An item of `/v1/admin/history/objects`."""
-    key = ObjectKey(one["kind"], one["namespace"], one["name"])
-    created = datetime.fromisoformat(one["created_at"])
-    return Declared(key, one["uid"], one["generation"], created, _floats(one["spec"]), one["manager"])
+    key = ObjectKey(item["kind"], item["namespace"], item["name"])
+    created = datetime.fromisoformat(item["created_at"])
+    return Declared(key, item["uid"], item["generation"], created, _floats(item["spec"]), item["manager"])
 
 
 def _floats(spec: Any) -> Any:
     """JSON's integers that are none: 1e300 travels with all its zeros."""
     match spec:
         case dict():
-            return {name: _floats(each) for name, each in spec.items()}
+            return {name: _floats(value) for name, value in spec.items()}
         case list():
-            return [_floats(each) for each in spec]
+            return [_floats(value) for value in spec]
         case int() if not -_EXACT <= spec <= _EXACT:
             return float(spec)
         case _:
             return spec
 
 
-def _spaces(objects: Sequence[Declared]) -> list[Namespace]:
-    names = sorted({each.key.namespace for each in objects if each.key.namespace})
+def _namespaces(objects: Sequence[Declared]) -> list[Namespace]:
+    names = sorted({declared.key.namespace for declared in objects if declared.key.namespace})
     return [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in names]

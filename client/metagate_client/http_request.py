@@ -28,14 +28,14 @@ class UnreachableError(Exception):
     """No usable answer. The text says why, in words for a person."""
 
 
-class Answer:
+class HttpResponse:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
-class Address:
+class ServerAddress:
     """Where to connect to. With `tls` the authorities in `ca_file`, or else the system's, must vouch for it."""
 
     __slots__ = ("ca_file", "host", "port", "tls")
@@ -44,14 +44,14 @@ class Address:
         self.host, self.port, self.tls, self.ca_file = host, port, tls, ca_file
 
 
-def exchange(address: Address, target: str, *, headers: dict[str, str], body: bytes, deadline: float) -> Answer:
+def post(address: ServerAddress, target: str, *, headers: dict[str, str], body: bytes, deadline: float) -> HttpResponse:
     """Post one request and return the answer. `deadline` in seconds of `time.monotonic`. Raises UnreachableError."""
     try:
         connection = _connected(address, deadline)
         try:
-            connection.settimeout(_left(deadline))
+            connection.settimeout(_seconds_left(deadline))
             connection.sendall(_request(address, target, headers, body))
-            return _Reader(connection, deadline).answer()
+            return _ResponseReader(connection, deadline).response()
         finally:
             connection.close()
     except TimeoutError as error:
@@ -60,7 +60,7 @@ def exchange(address: Address, target: str, *, headers: dict[str, str], body: by
         raise UnreachableError(_reason(error)) from error
 
 
-def _request(address: Address, target: str, headers: dict[str, str], body: bytes) -> bytes:
+def _request(address: ServerAddress, target: str, headers: dict[str, str], body: bytes) -> bytes:
     host = f"[{address.host}]" if ":" in address.host else address.host
     usual = 443 if address.tls else 80
     lines = [
@@ -75,13 +75,13 @@ def _request(address: Address, target: str, headers: dict[str, str], body: bytes
     return "\r\n".join(lines).encode("latin-1") + body
 
 
-def _connected(address: Address, deadline: float) -> socket.socket:
+def _connected(address: ServerAddress, deadline: float) -> socket.socket:
     context = _context(address.ca_file) if address.tls else None
-    trouble: OSError = OSError("its name has no address")
+    last_error: OSError = OSError("its name has no address")
     for family, kind, protocol, _, where in _resolved(address, deadline):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_left(deadline))
+            connection.settimeout(_seconds_left(deadline))
             connection.connect(where)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is None:
@@ -89,8 +89,8 @@ def _connected(address: Address, deadline: float) -> socket.socket:
             return context.wrap_socket(connection, server_hostname=address.host)
         except OSError as error:
             connection.close()
-            trouble = error
-    raise trouble
+            last_error = error
+    raise last_error
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:
@@ -102,7 +102,7 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
         raise MisconfiguredError(f"the CA file {ca_file} cannot be used: {error.strerror or error}") from error
 
 
-def _resolved(address: Address, deadline: float) -> list[Any]:
+def _resolved(address: ServerAddress, deadline: float) -> list[Any]:
     try:
         return socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -111,26 +111,26 @@ def _resolved(address: Address, deadline: float) -> list[Any]:
     # is left behind when it takes too long.
     import threading
 
-    found: list[Any] = []
+    result: list[Any] = []
 
     def resolve() -> None:
         try:
-            found.append(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+            result.append(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
         except OSError as error:
-            found.append(error)
+            result.append(error)
 
     thread = threading.Thread(target=resolve, name="resolve", daemon=True)
     thread.start()
-    thread.join(_left(deadline))
-    if not found:
+    thread.join(_seconds_left(deadline))
+    if not result:
         raise UnreachableError(f"the name {address.host} was not resolved in time")
-    if isinstance(found[0], OSError):
-        raise UnreachableError(f"the name {address.host} cannot be resolved") from found[0]
-    addresses: list[Any] = found[0]
+    if isinstance(result[0], OSError):
+        raise UnreachableError(f"the name {address.host} cannot be resolved") from result[0]
+    addresses: list[Any] = result[0]
     return addresses
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -147,7 +147,7 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
-class _Reader:
+class _ResponseReader:
     """Reads an answer, never past the deadline and never more than the bounds."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
@@ -155,14 +155,14 @@ class _Reader:
         self._deadline = deadline
         self._buffer = b""
 
-    def answer(self) -> Answer:
+    def response(self) -> HttpResponse:
         while True:
             status, headers = self._head()
             if status >= 200:
                 break
         if status in {204, 304}:
-            return Answer(status, headers, b"")
-        return Answer(status, headers, self._body(headers))
+            return HttpResponse(status, headers, b"")
+        return HttpResponse(status, headers, self._body(headers))
 
     def _head(self) -> tuple[int, dict[str, str]]:
         raw = self._until(b"\r\n\r\n", LARGEST_HEAD)
@@ -209,18 +209,18 @@ class _Reader:
         while (at := self._buffer.find(mark)) < 0:
             if len(self._buffer) > largest or not self._more():
                 raise UnreachableError("the answer broke off")
-        found, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
-        return found
+        part, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
+        return part
 
     def _exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
             if not self._more():
                 raise UnreachableError("the answer broke off")
-        found, self._buffer = self._buffer[:size], self._buffer[size:]
-        return found
+        part, self._buffer = self._buffer[:size], self._buffer[size:]
+        return part
 
     def _more(self) -> bool:
-        self._connection.settimeout(_left(self._deadline))
+        self._connection.settimeout(_seconds_left(self._deadline))
         chunk = self._connection.recv(65_536)
         self._buffer += chunk
         return bool(chunk)

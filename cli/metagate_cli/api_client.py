@@ -1,4 +1,4 @@
-"""Asking a running MetaGate as an admin: where it is, whose credential, whose tenant."""
+"""A client of the API of a running MetaGate: its address, a credential, a tenant."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Pr
 
 import typer
 
-from metagate_cli.plain import plain
-from metagate_cli.terminal import FOUND, UNABLE, Stop
+from metagate_cli.output import safe_text
+from metagate_cli.terminal import FAILURE, UNABLE, Stop
 
 Url = Annotated[
     str | None, typer.Option("--url", help="A running MetaGate, like http://127.0.0.1:8000.", envvar="METAGATE_URL")
@@ -34,8 +34,8 @@ SECONDS: Final = 10.0
 _LARGEST: Final = 256 * 1024 * 1024
 
 
-class Refused(Exception):  # noqa: N818 - it names what became of the question
-    """The gate said no. `status` and `code` are the problem's."""
+class ApiError(Exception):
+    """The API refused. `status` and `code` are those of the problem document."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{code} ({status}): {detail}")
@@ -44,8 +44,8 @@ class Refused(Exception):  # noqa: N818 - it names what became of the question
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """A running MetaGate, as one caller. Every method may raise Refused, and Stop when there is no answer."""
+class ApiClient:
+    """A running MetaGate, as one caller sees it. Every method may raise ApiError, and Stop when there is no answer."""
 
     url: str
     headers: Mapping[str, str]
@@ -53,7 +53,7 @@ class Gate:
     ca_file: Path | None = None
 
     def get(self, path: str, **query: object) -> Any:
-        return self._ask("GET", path, query, None)
+        return self._request("GET", path, query, None)
 
     def items(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page."""
@@ -65,24 +65,24 @@ class Gate:
             if cursor is None:
                 return
 
-    def _ask(self, method: str, path: str, query: Mapping[str, object], body: bytes | None) -> Any:
-        asked = {name: value for name, value in {"tenant": self.tenant, **query}.items() if value is not None}
-        url = f"{self.url.rstrip('/')}{quote(path)}{'?' + urlencode(asked) if asked else ''}"
+    def _request(self, method: str, path: str, query: Mapping[str, object], body: bytes | None) -> Any:
+        parameters = {name: value for name, value in {"tenant": self.tenant, **query}.items() if value is not None}
+        url = f"{self.url.rstrip('/')}{quote(path)}{'?' + urlencode(parameters) if parameters else ''}"
         request = Request(url, data=body, method=method, headers=dict(self.headers))  # noqa: S310 - the scheme was judged
         opener = _opener(self.ca_file)
         try:
-            with opener.open(request, timeout=SECONDS) as answer:
-                return json.loads(answer.read(_LARGEST))
+            with opener.open(request, timeout=SECONDS) as response:
+                return json.loads(response.read(_LARGEST))
         except HTTPError as error:
-            raise _refusal(error) from error
+            raise _error_of(error) from error
         except (URLError, OSError) as error:
             reason = getattr(error, "reason", error)
-            raise Stop(f"{plain(self.url)} does not answer: {plain(reason)}", code=UNABLE) from error
+            raise Stop(f"{safe_text(self.url)} does not answer: {safe_text(reason)}", code=UNABLE) from error
         except ValueError as error:
-            raise Stop(f"{plain(self.url)} does not answer in JSON: is it a MetaGate?", code=UNABLE) from error
+            raise Stop(f"{safe_text(self.url)} does not answer in JSON: is it a MetaGate?", code=UNABLE) from error
 
 
-class _Nowhere(HTTPRedirectHandler):
+class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
         return None
 
@@ -91,13 +91,13 @@ class _Nowhere(HTTPRedirectHandler):
 def _opener(ca_file: Path | None) -> OpenerDirector:
     """No proxy of the surroundings, and no redirect: a credential goes where it was sent and nowhere else."""
     context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-    return build_opener(ProxyHandler({}), HTTPSHandler(context=context), _Nowhere())
+    return build_opener(ProxyHandler({}), HTTPSHandler(context=context), _NoRedirects())
 
 
-def gate(
+def connect(
     url: str | None, key_file: Path | None, token_file: Path | None, ca_file: Path | None, tenant: str | None
-) -> Gate:
-    """Whom to ask, and as whom.
+) -> ApiClient:
+    """The client for what the options of a command name.
 
     Raises:
         Stop: no URL, no credential, or a file that cannot be read.
@@ -106,30 +106,30 @@ def gate(
     if not url:
         raise Stop("which MetaGate? Give --url or set METAGATE_URL")
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise Stop(f"--url: {plain(url)} is not an http or https address")
+        raise Stop(f"--url: {safe_text(url)} is not an http or https address")
     if token_file is None and key_file is None:
         raise Stop("as whom? Give an admin's --key-file (or METAGATE_API_KEY_FILE), or a --token-file")
     if token_file is not None:
-        return Gate(url, {"authorization": f"Bearer {_secret(token_file)}"}, tenant, ca_file)
-    return Gate(url, {"x-api-key": _secret(key_file)}, tenant, ca_file)
+        return ApiClient(url, {"authorization": f"Bearer {_secret(token_file)}"}, tenant, ca_file)
+    return ApiClient(url, {"x-api-key": _secret(key_file)}, tenant, ca_file)
 
 
-def told(error: Refused) -> Stop:
-    """What a person reads of a refusal."""
-    return Stop(plain(error), code=FOUND)
+def stop_for(error: ApiError) -> Stop:
+    """The refusal as what ends a command."""
+    return Stop(safe_text(error), code=FAILURE)
 
 
 def _secret(file: Path | None) -> str:
     assert file is not None
-    found = file.read_text(encoding="utf-8").strip()
-    if not found or not found.isascii() or not found.isprintable():
+    credential = file.read_text(encoding="utf-8").strip()
+    if not credential or not credential.isascii() or not credential.isprintable():
         raise Stop(f"{file}: holds no credential")
-    return found
+    return credential
 
 
-def _refusal(error: HTTPError) -> Refused:
+def _error_of(error: HTTPError) -> ApiError:
     try:
         problem = json.loads(error.read(65_536))
-        return Refused(error.code, str(problem["code"]), str(problem["detail"]))
+        return ApiError(error.code, str(problem["code"]), str(problem["detail"]))
     except (ValueError, KeyError, TypeError, OSError):
-        return Refused(error.code, "UNKNOWN", "no answer of a MetaGate")
+        return ApiError(error.code, "UNKNOWN", "no answer of a MetaGate")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from metagate_cli.examples import Command, Group
-from metagate_cli.terminal import Stop, say, working
+from metagate_cli.terminal import Stop, print_note, progress
 
 app = typer.Typer(cls=Group, rich_markup_mode=None, help="Print the CRDs, or apply them to a cluster.")
 
@@ -23,14 +23,14 @@ def crds(
         return
     from metagate_crds.crd_yaml import documents, render
 
-    found = documents()
+    definitions = documents()
     if directory is None:
         print(render(), end="")
         return
     directory.mkdir(parents=True, exist_ok=True)
-    for name, text in found.items():
+    for name, text in definitions.items():
         (directory / name).write_text(text, encoding="utf-8")
-    say(f"{len(found)} files in {directory}")
+    print_note(f"{len(definitions)} files in {directory}")
 
 
 @app.command("apply", cls=Command)
@@ -50,7 +50,7 @@ def apply_crds(
     from metagate_operator.cluster.connection import Kubernetes, KubernetesError
     from metagate_operator.cluster.installing import apply_definitions
 
-    async def applied() -> tuple[str, ...]:
+    async def apply() -> tuple[str, ...]:
         kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig))
         try:
             return await apply_definitions(kubernetes, within=within, manager=field_manager)
@@ -58,8 +58,8 @@ def apply_crds(
             await kubernetes.close()
 
     try:
-        with working("applying them and waiting until they are served"):
-            changed = asyncio.run(applied())
+        with progress("applying them and waiting until they are served"):
+            changed = asyncio.run(apply())
     except KubernetesError as error:
         raise Stop(str(error)) from error
-    say(f"changed {', '.join(changed)}" if changed else "nothing to do: the cluster serves these CRDs")
+    print_note(f"changed {', '.join(changed)}" if changed else "nothing to do: the cluster serves these CRDs")

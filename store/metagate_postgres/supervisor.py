@@ -8,8 +8,8 @@ as the first line of stdin: {"parent", "uid", "gid", "cluster"}. Then it waits f
 - SIGTERM or SIGINT;
 - the server ends by itself.
 
-and stops the server fast (SIGINT), then at once (SIGQUIT), then hard (SIGKILL). Should the keeper itself be killed, the
-kernel sends the server SIGINT: it was forked by the keeper's only thread, so PR_SET_PDEATHSIG means the process.
+and stops the server fast (SIGINT), then at once (SIGQUIT), then hard (SIGKILL). Should the supervisor itself be killed,
+the kernel sends the server SIGINT: the supervisor's only thread forked it, so PR_SET_PDEATHSIG is about the process.
 """
 
 import contextlib

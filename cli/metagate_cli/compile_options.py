@@ -26,14 +26,14 @@ def compile_settings(
     in a cluster, everybody elsewhere.
     """
     settings = settings or Settings()
-    told = settings.jwt_secret is not None or (place != "standalone" and "jwt_issuer" in settings.model_fields_set)
+    hs256_on = settings.jwt_secret is not None or (place != "standalone" and "jwt_issuer" in settings.model_fields_set)
     names = settings.jwt_namespaces
-    unsaid = () if place == "cluster" else _EVERYWHERE
+    default_namespaces = () if place == "cluster" else _EVERYWHERE
     return CompileSettings(
         system_namespace=system_namespace,
         default_sla_seconds=settings.default_startup_sla_seconds,
-        jwt_issuer=settings.jwt_issuer if told else None,
-        jwt_namespaces=unsaid if names is None else tuple(names.replace(",", " ").split()),
+        jwt_issuer=settings.jwt_issuer if hs256_on else None,
+        jwt_namespaces=default_namespaces if names is None else tuple(names.replace(",", " ").split()),
     )
 
 
@@ -49,6 +49,10 @@ class _RolePasswords(BaseSettings):
 
 def role_passwords() -> dict[str, str]:
     """The passwords that `metagate migrate` gives to the roles, by role; a role without one keeps its own."""
-    found = _RolePasswords()
-    named = {"publisher": found.publisher_password, "api": found.api_password, "identity": found.identity_password}
-    return {f"metagate_{role}": secret.get_secret_value() for role, secret in named.items() if secret is not None}
+    passwords = _RolePasswords()
+    by_role = {
+        "publisher": passwords.publisher_password,
+        "api": passwords.api_password,
+        "identity": passwords.identity_password,
+    }
+    return {f"metagate_{role}": secret.get_secret_value() for role, secret in by_role.items() if secret is not None}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
-from metagate_cli.terminal import FOUND, Stop
+from metagate_cli.terminal import FAILURE, Stop
 from metagate_crds import packet as packets
 from metagate_crds import reasons
 from metagate_crds.compiling import compile_world
@@ -28,7 +28,7 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Examination:
     """What the files hold. `findings` make them invalid, `notes` depend on where they are applied."""
 
     findings: tuple[Problem, ...]
@@ -39,24 +39,24 @@ class Examined:
     compiled: Compiled
 
 
-def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
+def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
     """Read and judge everything below `paths`.
 
     Raises:
         Stop: a path does not exist or cannot be listed.
 
     """
-    from metagate_cli.choices import compile_settings
+    from metagate_cli.compile_options import compile_settings
 
     settings = compile_settings(system_namespace)
     findings: list[Problem] = []
     documents: dict[ObjectKey, Document] = {}
     skipped = 0
     for file in files(paths):
-        found = contents(file)
-        findings.extend(found.problems)
-        skipped += found.skipped
-        for document in found.documents:
+        file_contents = contents(file)
+        findings.extend(file_contents.problems)
+        skipped += file_contents.skipped
+        for document in file_contents.documents:
             key = document.key
             first = documents.setdefault(key, document)
             if first is not document:
@@ -65,8 +65,8 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
     notes: list[Problem] = []
     for key, document in documents.items():
         findings.extend(
-            Problem(document.file, document.line_of(each.path), each.path, each.reason, each.message)
-            for each in validate(
+            Problem(document.file, document.line_of(error.path), error.path, error.reason, error.message)
+            for error in validate(
                 key.kind,
                 document.spec,
                 namespace=key.namespace,
@@ -78,7 +78,7 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examined:
     _, backwards = _compiled(documents, settings, oldest_first=False)
     for key, document in documents.items():
         _judge(compiled, backwards, key, document, findings, notes)
-    return Examined(_sorted(findings), _sorted(notes), len(documents), skipped, world, compiled)
+    return Examination(_sorted(findings), _sorted(notes), len(documents), skipped, world, compiled)
 
 
 def _judge(
@@ -91,7 +91,9 @@ def _judge(
 ) -> None:
     """What only the whole world shows. Whoever loses under either order of ages takes part in a conflict."""
     conflicts = {
-        condition.reason for each in (compiled, backwards) if (condition := _condition(each, key, reasons.CONFLICTED))
+        condition.reason
+        for outcome in (compiled, backwards)
+        if (condition := _condition(outcome, key, reasons.CONFLICTED))
     }
     findings.extend(
         Problem(
@@ -141,7 +143,7 @@ def _compiled(
     return world, compile_world(world, {})
 
 
-def packet(examined: Examined, *, namespace: str, principal: str, component: str) -> dict[str, Any] | str:
+def packet(examined: Examination, *, namespace: str, principal: str, component: str) -> dict[str, Any] | str:
     """The packet as it would be served, or why there is none."""
     key = ObjectKey("Principal", namespace, principal)
     if key not in examined.world.objects:
@@ -173,7 +175,7 @@ def packet(examined: Examined, *, namespace: str, principal: str, component: str
     return dict(json.loads(served))
 
 
-def _binding(examined: Examined, namespace: str, principal: str) -> Row | None:
+def _binding(examined: Examination, namespace: str, principal: str) -> Row | None:
     tenant = examined.world.namespaces[namespace].uid
     for rows in examined.compiled.rows.values():
         for row in rows:
@@ -189,33 +191,35 @@ def _rfc3339(moment: datetime) -> str:
 def files(paths: Sequence[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
-            found = sorted(
-                each for each in path.rglob("*") if each.suffix in SUFFIXES and not _hidden(each.relative_to(path))
-            )
-            yield from (each for each in found if each.is_file())
+            below = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+            yield from (file for file in below if file.is_file() and not _hidden(file.relative_to(path)))
         elif path.exists():
             yield path
         else:
-            raise Stop(f"{path}: there is no such file or directory", code=FOUND)
+            raise Stop(f"{path}: there is no such file or directory", code=FAILURE)
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def contents(file: Path, known: dict[bytes, Contents] | None = None) -> Contents:
-    """What a file holds. `known` remembers by content: most files of two worlds that are compared are the same."""
+def contents(file: Path, parsed: dict[bytes, Contents] | None = None) -> Contents:
+    """What a file holds. `parsed` remembers by content: most files of two worlds that are compared are the same."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(MAX_BYTES + 1)
     except OSError as error:
         return Contents(problems=(Problem(str(file), 0, "", UNREADABLE, f"cannot be read: {error.strerror}"),))
-    if known is None:
+    if parsed is None:
         return read_documents(raw, str(file))
-    if (found := known.get(raw)) is None:
-        found = known[raw] = read_documents(raw, str(file))
-    return found
+    if (file_contents := parsed.get(raw)) is None:
+        file_contents = parsed[raw] = read_documents(raw, str(file))
+    return file_contents
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(problems, key=lambda each: (each.file, each.line, each.path, each.reason, each.message)))
+    return tuple(
+        sorted(
+            problems, key=lambda problem: (problem.file, problem.line, problem.path, problem.reason, problem.message)
+        )
+    )

@@ -49,7 +49,7 @@ def _alive(pid: str) -> bool:
 
 
 def clear_pid_file(cluster: Path, *, patience: float = 15.0) -> None:
-    """Stop a server that outlived its keeper, or remove the pid file of one that is gone."""
+    """Stop a server that outlived its supervisor, or remove the pid file of one that is gone."""
     pid_file = cluster / "postmaster.pid"
     try:
         first, *rest = pid_file.read_text(encoding="utf-8").splitlines()

@@ -20,18 +20,18 @@ from pathlib import Path
 from metagate_postgres.account import Account
 from metagate_postgres.errors import DirectoryUnusable
 
-SHELF = Path("/var/lib/metagate")
+BINARY_COPY_DIR = Path("/var/lib/metagate")
 """For a copy of the binaries, should the account be unable to reach those of the wheel."""
-HERE = Path("/proc/self/cwd")
+WORKING_DIRECTORY = Path("/proc/self/cwd")
 SOCKET_PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path without the terminator."""
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class DataLayout:
     directory: Path
     account: Account
-    hidden: bool
+    unreachable: bool
     """The server's account cannot walk to the directory."""
 
     @property
@@ -50,9 +50,9 @@ class Places:
     def log(self) -> Path:
         return self.directory / "postgres.log"
 
-    def told(self, path: Path) -> Path:
+    def server_path(self, path: Path) -> Path:
         """What the server, whose working directory is `path`, is told about it."""
-        return HERE if self.hidden else path
+        return WORKING_DIRECTORY if self.unreachable else path
 
     def tighten(self) -> None:
         """Take back what others were given meanwhile: a volume's group (fsGroup) is let into everything on it."""
@@ -61,29 +61,29 @@ class Places:
                 path.chmod(mode)
 
 
-def settle(directory: Path) -> Places:
+def prepare_layout(directory: Path) -> DataLayout:
     """Make `directory`; find the account, and whether it can walk there."""
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
     account = Account.for_directory(directory / "pgdata")
     hidden = account.foreign and not account.can_enter(directory)
-    if hidden and not HERE.exists():
+    if hidden and not WORKING_DIRECTORY.exists():
         raise DirectoryUnusable(
             f"{directory} cannot be entered by uid {account.uid}, under which PostgreSQL runs because it refuses root; "
             "use a data directory below directories that everybody may enter"
         )
-    return Places(directory, account, hidden)
+    return DataLayout(directory, account, hidden)
 
 
-def socket_directory(places: Places, port: int) -> Path:
+def socket_directory(layout: DataLayout, port: int) -> Path:
     """The cluster, or a short private directory where its path would not fit into a socket address."""
-    if len(os.fsencode(places.cluster / f".s.PGSQL.{port}")) <= SOCKET_PATH_LIMIT:
-        return places.cluster
+    if len(os.fsencode(layout.cluster / f".s.PGSQL.{port}")) <= SOCKET_PATH_LIMIT:
+        return layout.cluster
     chosen = Path(tempfile.mkdtemp(prefix="metagate-", dir="/tmp"))
-    places.account.own(chosen)
+    layout.account.take_ownership(chosen)
     return chosen
 
 
-def forget_socket_directory(places: Places, chosen: Path) -> None:
-    if chosen != places.cluster:
+def remove_socket_directory(layout: DataLayout, chosen: Path) -> None:
+    if chosen != layout.cluster:
         shutil.rmtree(chosen, ignore_errors=True)

@@ -25,6 +25,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose.")]) -> None:
     print(get_completion_script(prog_name="metagate", complete_var="_METAGATE_COMPLETE", shell=shell.value))
 
 
-def in_a_pod() -> None:
+def client_command() -> None:
     """What a pod runs: see its --help."""
     raise AssertionError("main() hands it to the client")  # pragma: no cover

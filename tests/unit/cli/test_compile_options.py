@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from tests.unit.cli.running import metagate
 
 from metagate_api.settings import Settings
-from metagate_cli.choices import Place, compile_settings
+from metagate_cli.compile_options import Place, compile_settings
 
 SECRET = SecretStr("a-secret-of-more-than-thirty-two-bytes")
 ISSUER = """

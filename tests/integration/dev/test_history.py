@@ -17,7 +17,7 @@ from tests.integration.dev.running import Dev, World, binding, manifest, princip
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
-from metagate_postgres.launching import EmbeddedPostgres
+from metagate_postgres.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(180)
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202etxt.exe <img src=x onerror=alert(1)> ```"

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from metagate_cli.asking import CaFile, KeyFile, Refused, Tenant, TokenFile, Url, gate
-from metagate_cli.checking import Paths, SystemNamespace
+from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect
 from metagate_cli.examples import Command
-from metagate_cli.output import Output, structured
-from metagate_cli.plain import plain
-from metagate_cli.terminal import FOUND, NOT_UNDERSTOOD, Stop, meanwhile, working
+from metagate_cli.output import Output, safe_text, structured
+from metagate_cli.terminal import FAILURE, USAGE, Stop, progress, start_in_thread
+from metagate_cli.validation import Paths, SystemNamespace
 
 if TYPE_CHECKING:
     from metagate_operator.documents import Contents
@@ -23,7 +22,7 @@ CHANGES: Final = 2
 """The exit code that says: it was understood, and there is something to do."""
 
 
-class Form(StrEnum):
+class PlanOutput(StrEnum):
     """Those of every command, and one for pull requests."""
 
     TABLE = "table"
@@ -33,15 +32,15 @@ class Form(StrEnum):
     MARKDOWN = "markdown"
 
 
-class Planning(Command):
+class PlanCommand(Command):
     """A command whose 2 means changes: one that was not understood exits with 1."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         try:
             return super().make_context(*arguments, **more)
         except Exception as error:
-            if getattr(error, "exit_code", None) == NOT_UNDERSTOOD:
-                error.exit_code = FOUND  # type: ignore[attr-defined]  # click's own, on every usage error
+            if getattr(error, "exit_code", None) == USAGE:
+                error.exit_code = FAILURE  # type: ignore[attr-defined]  # click's own, on every usage error
             raise
 
 
@@ -71,9 +70,9 @@ def plan(
         ),
     ] = None,
     output: Annotated[
-        Form,
+        PlanOutput,
         typer.Option("--output", "-o", help="wide leaves nothing out; markdown is for a comment on a pull request."),
-    ] = Form.TABLE,
+    ] = PlanOutput.TABLE,
     system_namespace: SystemNamespace = "metagate-system",
 ) -> None:
     """Print what becomes of every principal when these files are applied. Nothing is written anywhere.
@@ -82,45 +81,45 @@ def plan(
     """
     from functools import partial
 
-    from metagate_cli.choices import compile_settings
-    from metagate_cli.current import declared_in, of_cluster, of_files, of_gate
+    from metagate_cli.compile_options import compile_settings
+    from metagate_cli.current_state import declared_in, world_from_api, world_from_cluster, world_from_files
     from metagate_crds.planning import plan as planned
     from metagate_crds.planning import proposed
     from metagate_crds.telling import plan_told
 
     gc.disable()  # a short life, full of objects that all stay: collecting would take half of it
-    known: dict[bytes, Contents] = {}
+    parsed: dict[bytes, Contents] = {}
     settings = compile_settings(system_namespace)
     try:
         listed = not against and not cluster and kubeconfig is None and context is None
-        asked = gate(url, key_file, token_file, ca_file, tenant) if url and listed else None
+        api = connect(url, key_file, token_file, ca_file, tenant) if url and listed else None
         # while the server is waited for, the files are read
-        answered = None if asked is None else meanwhile(partial(of_gate, asked, settings))
-        with working("reading the files"):
-            specs = declared_in(paths, known)
-        with working("looking at what is declared now"):
+        pending = None if api is None else start_in_thread(partial(world_from_api, api, settings))
+        with progress("reading the files"):
+            proposed_specs = declared_in(paths, parsed)
+        with progress("looking at what is declared now"):
             if against:
-                current = of_files(against, settings, known)
+                current = world_from_files(against, settings, parsed)
             elif cluster or kubeconfig is not None or context is not None:
-                current = of_cluster(kubeconfig, context, namespace or (), settings)
-            elif answered is not None:
-                current = answered()
+                current = world_from_cluster(kubeconfig, context, namespace or (), settings)
+            elif pending is not None:
+                current = pending()
             else:
                 raise Stop("compared with what? Give --against FILES, --url of a running MetaGate, or --cluster")  # noqa: TRY301
-    except (Stop, Refused) as error:
-        raise Stop(plain(error) if isinstance(error, Refused) else str(error), code=FOUND) from error
+    except (Stop, ApiError) as error:
+        raise Stop(safe_text(error) if isinstance(error, ApiError) else str(error), code=FAILURE) from error
     removing = bool(against) if prune is None else prune
-    with working("comparing"):
-        told = plan_told(planned(current, proposed(current, specs, prune=removing)))
-    _print(told, output)
-    if told["changes"]:
+    with progress("comparing"):
+        report = plan_told(planned(current, proposed(current, proposed_specs, prune=removing)))
+    _print(report, output)
+    if report["changes"]:
         raise typer.Exit(CHANGES)
 
 
-def _print(told: dict[str, Any], form: Form) -> None:
+def _print(report: dict[str, Any], form: PlanOutput) -> None:
     from metagate_cli.plan_text import markdown, text
 
-    if form in {Form.JSON, Form.YAML}:
-        print(structured(told, Output(form.value)))
+    if form in {PlanOutput.JSON, PlanOutput.YAML}:
+        print(structured(report, Output(form.value)))
     else:
-        print(markdown(told) if form is Form.MARKDOWN else text(told, wide=form is Form.WIDE))
+        print(markdown(report) if form is PlanOutput.MARKDOWN else text(report, wide=form is PlanOutput.WIDE))

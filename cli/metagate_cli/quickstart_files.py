@@ -14,7 +14,7 @@ from metagate_cli.terminal import UNABLE, Stop
 KEYED: Final = ("indexer", "admin")
 
 
-class World:
+class QuickstartFiles:
     """`<folder>/resources` is the person's, `<folder>/data` is ours; keys are in `<folder>/data/keys`, 0600."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,35 +28,35 @@ class World:
             Stop: the examples are not installed, or a Principal can be given no key.
 
         """
-        fresh = not self.resources.exists()
+        created = not self.resources.exists()
         keys = self.data / "keys"
         keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if fresh:
-            draft = Path(tempfile.mkdtemp(prefix=".resources-", dir=self.resources.parent))
+        if created:
+            temporary = Path(tempfile.mkdtemp(prefix=".resources-", dir=self.resources.parent))
             try:
-                shutil.copytree(examples(), draft, dirs_exist_ok=True)
-                draft.chmod(0o755)
+                shutil.copytree(examples(), temporary, dirs_exist_ok=True)
+                temporary.chmod(0o755)
                 for name in KEYED:
                     (keys / f"{name}.key").unlink(missing_ok=True)  # belongs to declarations that are gone
-                    self._key(draft, name)
-                draft.replace(self.resources)
+                    self._mint_key(temporary, name)
+                temporary.replace(self.resources)
             except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
                 raise
         else:
             for name in KEYED:
                 if not (keys / f"{name}.key").exists():
-                    self._key(self.resources, name)
-        return fresh
+                    self._mint_key(self.resources, name)
+        return created
 
-    def _key(self, resources: Path, name: str) -> None:
+    def _mint_key(self, resources: Path, name: str) -> None:
         """Mint a key, declare its digest, then keep the key."""
         from legivellum.identity.api_keys import mint
 
         file = resources / "principals" / f"{name}.yaml"
         text = file.read_text(encoding="utf-8") if file.exists() else ""
-        place = "  apiKeys: []\n" if "  apiKeys: []\n" in text else "  apiKeys:\n"
-        if place not in text:
+        declaration_line = "  apiKeys: []\n" if "  apiKeys: []\n" in text else "  apiKeys:\n"
+        if declaration_line not in text:
             raise Stop(
                 f"no key for {name} in {self.data}/keys and no `apiKeys:` in {file} to declare one: "
                 f"move {self.resources.parent} away to start anew",
@@ -64,21 +64,21 @@ class World:
             )
         key = mint()
         declared = f'  apiKeys:\n  - {{id: {key.id}, sha256: "{key.sha256}"}}\n'
-        draft = file.with_name(f".{file.name}.new")
-        draft.write_text(text.replace(place, declared, 1), encoding="utf-8")
-        kept = self.data / "keys" / f"{name}.key"
-        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        temporary = file.with_name(f".{file.name}.new")
+        temporary.write_text(text.replace(declaration_line, declared, 1), encoding="utf-8")
+        key_file = self.data / "keys" / f"{name}.key"
+        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
             opened.write(key.key + "\n")
-        draft.replace(file)
+        temporary.replace(file)
 
 
 def examples() -> Path:
     """The quickstart's examples, in a source checkout or beside an installed wheel."""
-    places = (
+    candidates = (
         Path(__file__).resolve().parents[2] / "examples" / "quickstart",
         Path(sysconfig.get_path("data")) / "share" / "metagate" / "examples" / "quickstart",
     )
-    for place in places:
-        if place.is_dir():
-            return place
+    for declaration_line in candidates:
+        if declaration_line.is_dir():
+            return declaration_line
     raise Stop("the examples are not installed: run this from a source checkout", code=UNABLE)
