@@ -15,8 +15,8 @@ from legivellum.identity.tokens import TokenVerifier
 from metagate_api.app import Application, create_app
 from metagate_api.callers import Directory
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.following import Follower, following
 from metagate_api.gate import Gate
+from metagate_api.published_state import PublishedState, following
 from metagate_api.settings import Settings, UnusableSettingError
 from metagate_store.migrating import needed_version
 from metagate_store.reader import Reader
@@ -72,8 +72,8 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
 
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:
-        follower = Follower(gate, authenticator, directory, connect, needed=needed_version())
-        async with following(follower, gate), spans.sending() if spans else nullcontext():
+        state = PublishedState(gate, authenticator, directory, connect, needed=needed_version())
+        async with following(state, gate), spans.sending() if spans else nullcontext():
             yield
 
     def issuers() -> list[str]:

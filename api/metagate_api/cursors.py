@@ -1,12 +1,10 @@
-"""Where a page ended, as one opaque word. It says which list it belongs to, so that it is not used on another."""
+"""The cursors of MetaGate's lists: which positions each of them hands out."""
 
-import base64
-import json
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from legivellum.http.problem_codes import Code
-from legivellum.http.problems import refuse
+from legivellum.gate.cursors import decode_cursor, encode_cursor
 from metagate_store.rows import Cursor
 
 STARTUPS: Final = "startups"
@@ -16,26 +14,19 @@ HISTORY: Final = "history"
 OBJECTS: Final = "objects"
 """Its positions are (kind, name)."""
 
-_LONGEST: Final = 1_024
-
 
 def written(listing: str, cursor: Cursor | None) -> str | None:
-    if cursor is None:
-        return None
-    return base64.urlsafe_b64encode(json.dumps([listing, *cursor]).encode()).decode().rstrip("=")
+    return None if cursor is None else encode_cursor(listing, cursor)
 
 
 def read(listing: str, word: str | None) -> Cursor | None:
     """The position. Raises INVALID_CURSOR (422) for what this list did not hand out."""
     if word is None:
         return None
-    parts = _parts(word)
-    if len(parts) != 3 or parts[0] != listing or not _fits(listing, parts[1:]):
-        raise invalid()
-    return tuple(parts[1:])
+    return decode_cursor(listing, word, valid=lambda position: len(position) == 2 and _fits(listing, position))
 
 
-def _fits(listing: str, position: list[str]) -> bool:
+def _fits(listing: str, position: Sequence[str]) -> bool:
     match listing:
         case "startups":
             return all(map(_is_id, position))
@@ -47,25 +38,9 @@ def _fits(listing: str, position: list[str]) -> bool:
             return _is_id(position[0])
 
 
-def _parts(word: str) -> list[str]:
-    try:
-        parts = json.loads(base64.b64decode(word[:_LONGEST] + "=" * (-len(word) % 4), altchars=b"-_", validate=True))
-    except (ValueError, RecursionError):
-        return []
-    return parts if isinstance(parts, list) and all(map(_is_text, parts)) else []
-
-
 def _is_id(part: str) -> bool:
     try:
         UUID(part)
     except ValueError:
         return False
     return True
-
-
-def _is_text(part: object) -> bool:
-    return isinstance(part, str) and part.isprintable()
-
-
-def invalid() -> Exception:
-    return refuse(Code.INVALID_CURSOR, "cursor: send back the next_cursor of this list, unchanged.")

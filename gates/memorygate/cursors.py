@@ -1,32 +1,26 @@
-"""Where a page ended, as one opaque word. It says which list it belongs to, so that it is not used on another."""
+"""The cursors of the ledger's lists: a time of the ledger and an id."""
 
-import base64
-import json
+from collections.abc import Sequence
 from datetime import datetime
 
-from legivellum.http.problem_codes import Code
-from legivellum.http.problems import refuse
+from legivellum.gate.cursors import decode_cursor, encode_cursor
 from memorygate.ledger import START, Position
-
-_LONGEST = 1_024
 
 
 def written(listing: str, position: Position) -> str:
-    word = json.dumps([listing, position[0].isoformat(), position[1]]).encode()
-    return base64.urlsafe_b64encode(word).decode().rstrip("=")
+    return encode_cursor(listing, (position[0].isoformat(), position[1]))
 
 
 def read(listing: str, word: str | None) -> Position:
     """The position. Raises INVALID_CURSOR (422) for what this list did not hand out."""
     if word is None:
         return START
+    moment, key = decode_cursor(listing, word, valid=_is_position)
+    return datetime.fromisoformat(moment), key
+
+
+def _is_position(position: Sequence[str]) -> bool:
     try:
-        padded = word[:_LONGEST] + "=" * (-len(word) % 4)
-        parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        name, moment, key = parts
-        at = datetime.fromisoformat(moment)
-    except (ValueError, TypeError, RecursionError):
-        name = None
-    if name != listing or at.tzinfo is None or not isinstance(key, str) or not key.isprintable():
-        raise refuse(Code.INVALID_CURSOR, "cursor: send back the next_cursor of this list, unchanged.")
-    return at, key
+        return len(position) == 2 and datetime.fromisoformat(position[0]).tzinfo is not None
+    except ValueError:
+        return False

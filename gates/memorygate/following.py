@@ -1,162 +1,70 @@
-"""Following the two databases: the ledger's own, and the one that says who may speak.
-
-Nothing here ends the process. A ledger that is away is a 503 per request and another try; identity that is away means
-that what was read last is believed for a while longer.
-"""
+"""Following the two databases: the ledger's own, and the one that holds principals and credentials."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
 
-import structlog
-
-from legivellum.postgres.errors import DatabaseError, SchemaMismatch
+from legivellum.gate.identity_poller import IdentityReplica
+from legivellum.gate.snapshot_poller import SnapshotPoller, close_quietly, polling, read_connected, require_version
+from legivellum.postgres.errors import SchemaMismatch
 from memorygate import metrics
 from memorygate.gate import Gate
-from memorygate.identity import Beliefs, Directory, IdentityReader
 from memorygate.ledger import Ledger
 
-_log = structlog.get_logger("memorygate.database")
-
-_LOST = (DatabaseError, OSError, TimeoutError)
-_RETRY_SECONDS = 1.0
+_LOGGER = "memorygate.database"
+_FIRST_LOOK_SECONDS = 3.0
 
 
-class Believes(Protocol):
-    """`legivellum.identity.authenticator.Authenticator`."""
-
-    def apply(self, changes: Beliefs) -> None: ...
-
-
-class LedgerFollower:
+def ledger_poller(gate: Gate, connect: Callable[[], Awaitable[Ledger]], *, needed: int) -> SnapshotPoller:
     """Connects to the ledger's database, and says whether it still answers."""
+    status = gate.seen
 
-    def __init__(self, gate: Gate, connect: Callable[[], Awaitable[Ledger]], *, needed: int) -> None:
-        self._gate = gate
-        self._connect = connect
-        self._needed = needed
-        self._told: type[BaseException] | None = None
-
-    async def step(self) -> None:
-        seen = self._gate.seen
-        try:
-            await self._look()
-        except _LOST as error:
-            fits = not isinstance(error, SchemaMismatch)
-            if type(error) is not self._told:  # also the first time: nobody else says why it is not ready
-                _log.warning("ledger_lost", error=type(error).__qualname__, reason=str(error))
-            self._told, seen.up, seen.fits = type(error), False, fits
-            metrics.DATABASE_UP.set(0)
-            return
-        if not seen.up:
-            _log.info("ledger_reached", schema_version=seen.schema_version)
-        seen.up = seen.fits = True
-        self._told = None
+    async def look() -> Mapping[str, object]:
+        status.schema_version = await read_connected(gate, connect, Ledger.schema_version)
+        require_version(status.schema_version, needed)
+        status.up = status.fits = True
+        status.ready = status.ready or status.identity
         metrics.DATABASE_UP.set(1)
+        return {"schema_version": status.schema_version}
 
-    async def _look(self) -> None:
-        gate = self._gate
-        ledger = gate.connected or await self._connect()
-        try:
-            version = await ledger.schema_version()
-            if version < self._needed:
-                raise SchemaMismatch(f"schema version {version}, this release needs {self._needed}")  # noqa: TRY301
-        except BaseException:
-            if gate.connected is None:
-                await ledger.close()
-            raise
-        gate.connected, gate.seen.schema_version = ledger, version
+    def on_lost(error: Exception) -> None:
+        status.up, status.fits = False, not isinstance(error, SchemaMismatch)
+        metrics.DATABASE_UP.set(0)
+
+    return SnapshotPoller("ledger", look, logger=_LOGGER, seconds=1.0, on_lost=on_lost)
 
 
-class IdentityFollower:
+def identity_poller(gate: Gate, replica: IdentityReplica) -> SnapshotPoller:
     """Takes over keys, issuers and principals as they are published."""
+    status = gate.seen
 
-    def __init__(
-        self, gate: Gate, believer: Believes, directory: Directory, connect: Callable[[], Awaitable[IdentityReader]]
-    ) -> None:
-        self._gate = gate
-        self._believer = believer
-        self._directory = directory
-        self._connect = connect
-        self._reader: IdentityReader | None = None
-        self._mark = 0
-        self._revision = -1
-        self._told: type[BaseException] | None = None
+    def measure(*, reached: bool) -> None:
+        status.identity = reached
+        metrics.IDENTITY_AGE.set(-1 if replica.age is None else replica.age)
 
-    async def step(self) -> None:
-        seen = self._gate.seen
-        try:
-            await self._look()
-        except _LOST as error:
-            if type(error) is not self._told:
-                _log.warning("identity_lost", error=type(error).__qualname__, reason=str(error))
-            self._told, seen.identity = type(error), False
-        else:
-            if not seen.identity:
-                _log.info("identity_reached", revision=self._revision)
-            self._told, seen.identity = None, True
-        metrics.IDENTITY_AGE.set(-1 if self._directory.age is None else self._directory.age)
+    async def look() -> Mapping[str, object]:
+        facts = await replica.look()
+        measure(reached=True)
+        status.ready = status.ready or (status.up and status.fits)
+        return facts
 
-    async def _look(self) -> None:
-        if self._reader is None:
-            self._reader = await self._connect()
-        revision = await self._reader.revision()
-        changes = await self._reader.beliefs(self._mark)
-        if revision != self._revision or changes.mark != self._mark:
-            everybody = await self._reader.everybody()
-            # Principals before keys: a key that is believed must already stand for somebody.
-            self._directory.replace(everybody)
-            self._believer.apply(changes)
-            self._revision, self._mark = revision, changes.mark
-        self._directory.confirm()
+    def on_lost(_error: Exception) -> None:
+        measure(reached=False)
 
-    async def close(self) -> None:
-        if self._reader is not None:
-            await self._reader.close()
-
-
-async def _again_and_again(step: Callable[[], Awaitable[None]], pause: Callable[[], float]) -> None:
-    while True:
-        await asyncio.sleep(pause())
-        await step()
+    seconds = gate.settings.identity_poll_ms / 1_000
+    return SnapshotPoller("identity", look, logger=_LOGGER, seconds=seconds, on_lost=on_lost)
 
 
 @asynccontextmanager
-async def following(ledger: LedgerFollower, identity: IdentityFollower, gate: Gate) -> AsyncIterator[None]:
+async def following(
+    gate: Gate, connect: Callable[[], Awaitable[Ledger]], replica: IdentityReplica, *, needed: int
+) -> AsyncIterator[None]:
     """Follow while serving; the first look happens before the first request, if the databases are quick."""
-    poll = gate.settings.identity_poll_ms / 1_000
-
-    async def look() -> None:
-        await ledger.step()
-        _settle(gate)
-
-    async def know() -> None:
-        await identity.step()
-        _settle(gate)
-
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(look(), know()), timeout=3)
-    tasks = [
-        asyncio.create_task(_again_and_again(look, lambda: _RETRY_SECONDS), name="follow the ledger"),
-        asyncio.create_task(
-            _again_and_again(know, lambda: poll if gate.seen.identity else 1.0), name="follow identity"
-        ),
-    ]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await identity.close()
-        if gate.connected is not None:
-            await gate.connected.close()
-
-
-def _settle(gate: Gate) -> None:
-    seen = gate.seen
-    seen.ready = seen.ready or (seen.up and seen.fits and seen.identity)
+    pollers = (ledger_poller(gate, connect, needed=needed), identity_poller(gate, replica))
+    async with polling(*pollers, first_look_seconds=_FIRST_LOOK_SECONDS):
+        try:
+            yield
+        finally:
+            await replica.close()
+            await close_quietly(gate.connected)

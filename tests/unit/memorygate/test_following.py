@@ -1,22 +1,18 @@
 """What the log says of a database that cannot be used, from the first attempt on."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from legivellum.gate.identity_poller import IdentityReplica
+from legivellum.gate.snapshot_poller import SnapshotPoller
+from legivellum.identity.replica import ReplicatedDirectory
 from legivellum.postgres.errors import SchemaMismatch, Unavailable
-from memorygate import following
-from memorygate.following import IdentityFollower, LedgerFollower
+from memorygate.following import identity_poller, ledger_poller
 from memorygate.gate import Gate
-from memorygate.identity import Directory
 from memorygate.settings import Settings
-
-
-def gate() -> Gate:
-    return Gate(Settings(database_url=SecretStr("postgresql://unused")))
 
 
 class Unreachable:
@@ -29,26 +25,22 @@ class Unreachable:
         raise self.errors.pop(0)
 
 
-def ledger(connect: Unreachable) -> LedgerFollower:
-    return LedgerFollower(gate(), connect, needed=1)
+def poller(name: str, connect: Unreachable) -> SnapshotPoller:
+    gate = Gate(Settings(database_url=SecretStr("postgresql://unused")))
+    if name == "ledger":
+        return ledger_poller(gate, connect, needed=1)
+    credentials: Any = None
+    directory = ReplicatedDirectory(stale_seconds=60, clock=lambda: 0.0)
+    return identity_poller(gate, IdentityReplica(credentials, directory, connect))
 
 
-def identity(connect: Unreachable) -> IdentityFollower:
-    directory = Directory(stale_seconds=60, clock=lambda: 0.0)
-    believer: Any = None
-    return IdentityFollower(gate(), believer, directory, connect)
-
-
-@pytest.mark.parametrize(("follower", "event"), [(ledger, "ledger_lost"), (identity, "identity_lost")])
-async def test_a_gate_that_is_never_ready_says_why(
-    follower: Callable[[Unreachable], LedgerFollower | IdentityFollower], event: str, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.parametrize("name", ["ledger", "identity"])
+async def test_a_gate_that_is_never_ready_says_why(name: str):
     """The first failure is one line with its reason, the same again is none, another one is a line again."""
-    made = follower(Unreachable(Unavailable("no login"), Unavailable("no login"), SchemaMismatch("too old")))
     with capture_logs() as logs:
-        monkeypatch.setattr(following, "_log", following.structlog.get_logger("test"))
+        unready = poller(name, Unreachable(Unavailable("no login"), Unavailable("no login"), SchemaMismatch("too old")))
         for _ in range(3):
-            await made.step()
-    assert [(one["event"], one["error"], one["reason"]) for one in logs] == [
-        (event, "Unavailable", "no login"), (event, "SchemaMismatch", "too old"),
+            await unready.step()
+    assert [(line["event"], line["error"], line["reason"]) for line in logs] == [
+        (f"{name}_lost", "Unavailable", "no login"), (f"{name}_lost", "SchemaMismatch", "too old"),
     ]  # fmt: skip

@@ -4,16 +4,16 @@ from uuid import uuid4
 
 import pytest
 
+from legivellum.identity.replica import KnownPrincipal, ReplicatedDirectory, credential_changes
 from legivellum.postgres.errors import Unavailable
-from memorygate.identity import Directory, Known, _beliefs
 
-ALICE = Known(uuid4(), "team", None, "alice", "principal", "Namespace", frozenset(), suspended=False)
+ALICE = KnownPrincipal(uuid4(), "team", None, "alice", "principal", "Namespace", frozenset(), suspended=False)
 
 
 async def test_the_directory_answers_from_memory_until_it_is_too_old():
     """Before anything was read it refuses to guess; then it answers without asking; stale beyond the bound it refuses again."""
     now = [0.0]
-    directory = Directory(stale_seconds=60, clock=lambda: now[0])
+    directory = ReplicatedDirectory(stale_seconds=60, clock=lambda: now[0])
     with pytest.raises(Unavailable):
         await directory.resolve("", "digest")
     directory.replace({("", "digest"): ALICE})
@@ -37,7 +37,7 @@ def test_changes_are_told_apart_from_withdrawals():
         (6, "issuer_key", "https://i", "kid", '{"jwk": {"kty": "RSA"}, "alg": null, "first_seen": null}'),
         (7, "issuer_key", "https://i", "old", None),
     ]  # fmt: skip
-    found = _beliefs(rows, 2)
+    found = credential_changes(rows, 2)
     assert found.mark == 7
     assert [key.sha256 for key in found.api_keys] == ["ab"]
     assert found.api_keys[0].expires_at is not None
@@ -45,4 +45,4 @@ def test_changes_are_told_apart_from_withdrawals():
     assert [issuer.issuer for issuer in found.issuers] == ["https://i"]
     assert [(key.issuer, key.kid) for key in found.issuer_keys] == [("https://i", "kid")]
     assert found.gone_issuer_keys == (("https://i", "old"),)
-    assert _beliefs([], 9).mark == 9
+    assert credential_changes([], 9).mark == 9

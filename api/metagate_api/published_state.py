@@ -1,0 +1,97 @@
+"""Following MetaGate's own database: take over what was published, again and again.
+
+API keys and issuers are held in memory and refreshed by what changed; a poll every 200 ms is how fast a revocation
+reaches a process that has just verified something (the statement checks it in any case, D-45).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from legivellum.gate.snapshot_poller import SnapshotPoller, close_quietly, polling, read_connected, require_version
+from metagate_api import metrics
+from metagate_api.gate import Gate
+from metagate_store.errors import SchemaMismatch
+from metagate_store.reader import Reader
+from metagate_store.rows import CredentialChanges, State
+
+_FIRST_LOOK_SECONDS = 2.0
+
+
+class CredentialStore(Protocol):
+    """What is refreshed: the key ring and the issuers (`Authenticator`)."""
+
+    def apply(self, changes: CredentialChanges) -> None: ...
+
+
+class IdentityCache(Protocol):
+    """What is forgotten when anything may have changed (`Directory`)."""
+
+    def forget(self) -> None: ...
+
+
+Connect = Callable[[], Awaitable[Reader]]
+
+
+class PublishedState:
+    """What this process holds of the database. `look` is what a SnapshotPoller repeats."""
+
+    def __init__(
+        self, gate: Gate, credentials: CredentialStore, cache: IdentityCache, connect: Connect, *, needed: int
+    ) -> None:
+        self._gate = gate
+        self._credentials = credentials
+        self._cache = cache
+        self._connect = connect
+        self._needed = needed
+        self._mark = 0
+
+    async def look(self) -> Mapping[str, object]:
+        """Raises what the store raises."""
+        state, changes = await read_connected(self._gate, self._connect, self._read)
+        self._credentials.apply(changes)
+        self._mark = changes.mark
+        if state.revision != self._gate.seen.revision:
+            self._cache.forget()
+        self._take_over(state)
+        return {"revision": state.revision, "schema_version": state.schema_version}
+
+    async def _read(self, reader: Reader) -> tuple[State, CredentialChanges]:
+        state = await reader.state()
+        require_version(state.schema_version, self._needed)
+        return state, await reader.credentials(self._mark)
+
+    def _take_over(self, state: State) -> None:
+        seen = self._gate.seen
+        seen.ready = seen.up = seen.fits = True
+        seen.revision, seen.compiled_at, seen.schema_version = state.revision, state.compiled_at, state.schema_version
+        metrics.DATABASE_UP.set(1)
+        metrics.REVISION.set(state.revision)
+        if state.compiled_at is not None:
+            metrics.COMPILED_AT.set(state.compiled_at.timestamp())
+
+    def on_lost(self, error: Exception) -> None:
+        # Whether what is cached still holds cannot be known while nobody answers.
+        self._cache.forget()
+        self._gate.seen.up = False
+        self._gate.seen.fits = not isinstance(error, SchemaMismatch)
+        metrics.DATABASE_UP.set(0)
+
+
+@asynccontextmanager
+async def following(state: PublishedState, gate: Gate) -> AsyncIterator[None]:
+    """Follow while serving; the first look happens before the first request, if the database is quick."""
+    seconds = gate.settings.credentials_poll_ms / 1_000
+    poller = SnapshotPoller(
+        "database",
+        state.look,
+        logger="metagate.database",
+        seconds=seconds,
+        retry_seconds=seconds,
+        on_lost=state.on_lost,
+    )
+    async with polling(poller, first_look_seconds=_FIRST_LOOK_SECONDS):
+        try:
+            yield
+        finally:
+            await close_quietly(gate.connected)

@@ -1,0 +1,38 @@
+"""Where a page ended, as one opaque text. It names its list, so that it cannot be used with another one."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import RequestRefused, refuse
+
+_LONGEST: Final = 1_024
+
+
+def encode_cursor(listing: str, position: Sequence[str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps([listing, *position]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(listing: str, cursor: str, *, valid: Callable[[Sequence[str]], bool]) -> tuple[str, ...]:
+    """The position. Raises INVALID_CURSOR (422) for what this list did not hand out: `valid` says so of a position."""
+    parts = _parts(cursor)
+    if not parts or parts[0] != listing or not valid(parts[1:]):
+        raise invalid_cursor()
+    return tuple(parts[1:])
+
+
+def invalid_cursor() -> RequestRefused:
+    return refuse(Code.INVALID_CURSOR, "cursor: send back the next_cursor of this list, unchanged.")
+
+
+def _parts(cursor: str) -> list[str]:
+    try:
+        padded = cursor[:_LONGEST] + "=" * (-len(cursor) % 4)
+        parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, RecursionError):
+        return []
+    # A control character in a cursor would reach the database as a parameter.
+    texts = isinstance(parts, list) and all(isinstance(part, str) and part.isprintable() for part in parts)
+    return parts if texts else []
