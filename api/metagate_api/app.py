@@ -21,12 +21,14 @@ from legivellum.http.metrics import RouteMetrics
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused
 from metagate_api import admin, catalogue, doors, history, introspection, startups, views
-from metagate_api.bootstrap import BootstrapHandler, renewed
+from metagate_api.bootstrap import BootstrapHandler
 from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate, Seen, exchange_of
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
-from metagate_api.packets import PacketCache, Signs
+from metagate_api.packet_cache import PacketCache
+from metagate_api.packet_rendering import Signer
+from metagate_api.session_opener import with_new_ids
 from metagate_api.settings import Settings
 from metagate_api.startup_reports import ReportHandler
 from metagate_store.errors import StoreError, StoreUnavailable
@@ -56,7 +58,7 @@ def create_app(
     *,
     issuers: Callable[[], Sequence[str]] = tuple,
     declared: DeclaredFiles | None = None,
-    signer: Signs | None = None,
+    signer: Signer | None = None,
     lifespan: Lifespan | None = None,
     traces: Observer | None = None,
 ) -> Application:
@@ -129,7 +131,7 @@ def _hot(gate: Gate) -> dict[str, dict[str, Handler]]:
         BOOTSTRAP: {
             "POST": BootstrapHandler(
                 door=gate.door,
-                batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=renewed),
+                batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=with_new_ids),
                 packet_cache=gate.packet_cache,
                 body_bytes=settings.body_bytes,
                 mirror=settings.mirror,

@@ -21,7 +21,7 @@ def discovery_document(gate: Gate) -> dict[str, object]:
         "metagate_version": settings.version,
         "bootstrap_endpoint": f"{base}/v1/bootstrap",
         "startup_endpoints": {"ready": f"{base}/v1/startup/ready", "failed": f"{base}/v1/startup/failed"},
-        "supported_auth": ["api_key", "bearer"],
+        "supported_auth": ["api_key", "jwt"],
         "api_key_header": settings.api_key_header,
         "audience": settings.audience,
         "issuers": list(gate.issuers()),

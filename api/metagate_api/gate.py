@@ -22,7 +22,8 @@ from metagate_api.callers import (
     require_caller,
 )
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.packets import PacketCache, Signs
+from metagate_api.packet_cache import PacketCache
+from metagate_api.packet_rendering import Signer
 from metagate_api.rendering import rendered
 from metagate_api.schemas import LONGEST_KEY
 from metagate_api.settings import Settings
@@ -61,7 +62,7 @@ class Gate:
     packet_cache: PacketCache
     issuers: Callable[[], Sequence[str]]
     declared: DeclaredFiles | None = None
-    signer: Signs | None = None
+    signer: Signer | None = None
     seen: Seen = field(default_factory=Seen)
     connected: Reader | None = None
 

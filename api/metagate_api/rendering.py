@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from metagate_api.packets import rfc3339
+from legivellum.base.timestamps import rfc3339
 
 
 def shallow(value: Any) -> dict[str, Any]:

@@ -15,8 +15,8 @@ BOOLEAN: Final[Schema] = {"type": "boolean"}
 DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
-# The key a component boots under (INV-005): something to read, no blank at either end, no control characters.
-COMPONENT_PATTERN: Final = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,251}[^\s\x00-\x1f\x7f])?$"
+# The key a component boots under (INV-005, D-65). It becomes a file name and a label, so it holds nothing else.
+COMPONENT_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?$"
 COMPONENT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": COMPONENT_PATTERN}
 
 
@@ -163,7 +163,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "startup_id": UUID,
             "build_version": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"\S"},
-            "health": maybe(OBJECT),
+            "health": {"anyOf": [{"type": "string"}, OBJECT, {"type": "null"}]},
         },
         "startup_id",
         "build_version",

@@ -3,6 +3,7 @@
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from legivellum.base.timestamps import rfc3339
 from legivellum.base.uuids import uuid_of
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
@@ -11,7 +12,6 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, principal_suspended
-from metagate_api.packets import rfc3339
 from metagate_api.rendering import rendered
 from metagate_crds.secrets import redacted
 from metagate_store.rows import ReportOutcome, ReportQuery, ReportResult
@@ -101,7 +101,7 @@ def _startup_id(body: dict[str, Any]) -> UUID:
 
 
 def _ready(body: dict[str, Any]) -> bytes:
-    return _bounded({"build_version": _text(body, "build_version", 256), "health": _object(body, "health")})
+    return _bounded({"build_version": _text(body, "build_version", 256), "health": _health(body)})
 
 
 def _failed(body: dict[str, Any]) -> bytes:
@@ -120,6 +120,14 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
     if value is None or isinstance(value, dict):
         return value
     raise refuse(Code.INVALID_REQUEST, f"{name}: an object, or left out.")
+
+
+def _health(body: dict[str, Any]) -> str | dict[str, Any] | None:
+    """D-65: a word for a person, or an object for a program."""
+    value = body.get("health")
+    if value is None or isinstance(value, str | dict):
+        return value
+    raise refuse(Code.INVALID_REQUEST, "health: a string or an object, or left out.")
 
 
 def _bounded(report: dict[str, Any]) -> bytes:

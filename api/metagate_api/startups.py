@@ -1,10 +1,10 @@
 """Reading startup sessions and their packets again: GET only, own sessions unless admin or observer."""
 
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from legivellum.http.etag import etag_matches
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import may_read_others
@@ -12,9 +12,9 @@ from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
-from metagate_api.packets import etag_matches, render_packet, require, signature_headers
+from metagate_api.packet_rendering import render_packet, signature_headers
 from metagate_crds.packet import etag as packet_etag
-from metagate_store.rows import PacketOutcome, PacketQuery, PacketResult, StartupRow
+from metagate_store.rows import PacketOutcome, PacketQuery, StartupRow, require
 
 router = APIRouter()
 
@@ -121,8 +121,8 @@ async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | No
 async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     packet_cache = gate_of(request).packet_cache
-    expected, held = packet_cache.expected(caller.tenant, caller.principal_key)
-    answer = await gate_of(request).reader.packet(
+    expected, checked = packet_cache.expected(caller.tenant, caller.principal_key)
+    result = await gate_of(request).reader.packet(
         PacketQuery(
             tenant=caller.tenant,
             principal_key=caller.principal_key,
@@ -132,30 +132,19 @@ async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Respon
             pod=pod_row(caller),
         )
     )
-    if answer.outcome in _REFUSALS:
-        raise refuse(*_REFUSALS[answer.outcome])
-    component_key, digest = require(answer.component_key), require(answer.digest)
+    if result.outcome in _REFUSALS:
+        raise refuse(*_REFUSALS[result.outcome])
+    component_key, digest = require(result.component_key), require(result.digest)
     etag = packet_etag(digest, caller.principal_key, component_key)
     tags = b",".join(value for name, value in request.scope["headers"] if name == b"if-none-match")
     headers = {"etag": f'"{etag}"'}
     if etag_matches(tags or None, etag):
         return empty(304, headers)
-    body = packet_cache.keep(caller.tenant, caller.principal_key, digest, held if digest == expected else answer.body)
-    packet = _packet(answer, body, caller.principal_key, startup_id)
+    body = packet_cache.keep(
+        caller.tenant, caller.principal_key, digest, checked if digest == expected else result.body
+    )
+    packet = render_packet(
+        body, result, principal_key=caller.principal_key, component_key=component_key, startup_id=startup_id
+    )
     headers |= {name.decode(): value.decode() for name, value in signature_headers(gate_of(request).signer, packet)}
     return sent(packet, headers=headers)
-
-
-def _packet(answer: PacketResult, body: bytes, principal_key: str, startup_id: UUID) -> bytes:
-    return render_packet(
-        body,
-        principal_key=principal_key,
-        component_key=require(answer.component_key),
-        packet_id=require(answer.packet_id),
-        startup_id=startup_id,
-        issued_at=require(answer.issued_at),
-        deadline_at=require(answer.deadline_at),
-        digest=require(answer.digest),
-        revision=require(answer.revision),
-        compiled_at=require(answer.compiled_at),
-    )

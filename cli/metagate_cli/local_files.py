@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
+from legivellum.base.timestamps import rfc3339
 from metagate_cli.terminal import FAILURE, Stop
 from metagate_crds import packet as packets
 from metagate_crds import reasons
@@ -162,14 +163,14 @@ def packet(examined: Examination, *, namespace: str, principal: str, component: 
         examined.compiled.packets[digest],
         packets.PerRequest(
             packet_id=str(uuid4()),
-            issued_at=_rfc3339(now),
+            issued_at=rfc3339(now),
             principal_key=principal,
             component_key=component,
             startup_id=str(UUID(int=0)),
-            deadline_at=_rfc3339(now + timedelta(seconds=int(binding.values["sla_seconds"] or 0))),
+            deadline_at=rfc3339(now + timedelta(seconds=int(binding.values["sla_seconds"] or 0))),
             revision=0,
             digest=digest,
-            compiled_at=_rfc3339(now),
+            compiled_at=rfc3339(now),
         ),
     )
     return dict(json.loads(served))
@@ -182,10 +183,6 @@ def _binding(examined: Examination, namespace: str, principal: str) -> Row | Non
             if row.table == "binding" and row.key == (tenant, principal):
                 return row
     return None
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def files(paths: Sequence[Path]) -> Iterable[Path]:

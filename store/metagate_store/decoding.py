@@ -79,7 +79,16 @@ def startup_page(rows: Sequence[Record], limit: int) -> StartupPage:
 
 
 def item(row: Record) -> Item:
-    return Item(row["tenant"], row["namespace"], row["name"], row["revision"], json.loads(row["body"]))
+    return Item(row["tenant"], row["namespace"], row["name"], row["revision"], _with_times(json.loads(row["body"])))
+
+
+def _with_times(body: dict[str, Any]) -> dict[str, Any]:
+    """Times of the columns, which jsonb writes in the session's time zone; what somebody declared stays as it is."""
+    if "compiled_at" in body:
+        body["compiled_at"] = _moment(body["compiled_at"])
+    for key in body.get("api_keys", ()):
+        key["expires_at"] = _moment(key["expires_at"])
+    return body
 
 
 def state(row: Record) -> State:

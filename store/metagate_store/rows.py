@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
+
+from metagate_store.errors import StoreUnavailable
+
+T = TypeVar("T")
 
 Cursor = tuple[str, ...]
 """Where a page ended; opaque to the caller, who hands it back as `after`."""
@@ -102,6 +106,13 @@ class BootstrapResult:
     body: bytes | None = None
     revision: int | None = None
     compiled_at: datetime | None = None
+
+
+def require(value: T | None) -> T:
+    """A field that this outcome promises. Raises StoreUnavailable: a function of another release answered."""
+    if value is None:
+        raise StoreUnavailable("the database answered incompletely")
+    return value
 
 
 # ── ready, failed ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +222,7 @@ class StartupRow:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One served object of the admin views. `body` holds the kind's own fields, JSON-able, never key material."""
+    """One served object of the admin views. `body` holds the kind's own fields, times as datetimes, no key material."""
 
     tenant: UUID
     namespace: str

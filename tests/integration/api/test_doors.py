@@ -22,7 +22,7 @@ async def test_discovery(gate: GateFixture) -> None:
     assert answer.status_code == 200
     document = answer.json()
     assert document["metagate_version"] == "0.1"
-    assert document["supported_auth"] == ["api_key", "bearer"]
+    assert document["supported_auth"] == ["api_key", "jwt"]
     assert document["issuers"] == ["metagate"]
     assert set(document["startup_endpoints"]) == {"ready", "failed"}
     for path in (document["bootstrap_endpoint"], *document["startup_endpoints"].values()):

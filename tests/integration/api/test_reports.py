@@ -31,6 +31,10 @@ async def test_ready_and_failed_are_recorded(gate: GateFixture) -> None:
     assert (ready.json()["status"], ready.json()["late"]) == ("READY", False)
     failed = await gate.failed(who, second, error="no disk", details={"code": 28})
     assert (failed.status_code, failed.json()["status"]) == (200, "FAILED")
+    in_words = await opened(gate, who)
+    assert (await gate.ready(who, in_words, health="ok")).json()["status"] == "READY"
+    stored = (await gate.client.get(f"/v1/startup/{in_words}", headers=who.by_key)).json()
+    assert stored["report"]["health"] == "ok", "D-65: health is text or an object"
     shown = (await gate.client.get(f"/v1/startup/{second}", headers=who.by_key)).json()
     assert shown["report"] == {"error": "no disk", "details": {"code": 28}}
     assert (await gate.stored(first))["status"] == "READY"
@@ -45,8 +49,10 @@ async def test_ready_and_failed_are_recorded(gate: GateFixture) -> None:
      {"startup_id": str(uuid4()), "build_version": " ", "error": " "},
      {"startup_id": str(uuid4()), "build_version": "1", "health": [], "error": "e", "details": "x"},
      {"startup_id": str(uuid4()), "build_version": "1" * 257, "error": "e" * 8_193},
-     {"startup_id": str(uuid4()), "build_version": "1", "health": {"a": "x" * 9_000}, "error": "e", "details": {"a": "x" * 9_000}}],
-    ids=range(11),
+     {"startup_id": str(uuid4()), "build_version": "1", "health": {"a": "x" * 9_000}, "error": "e", "details": {"a": "x" * 9_000}},
+     {"startup_id": str(uuid4()), "build_version": "1", "health": "x" * 9_000, "error": "e", "details": 7},
+     {"startup_id": str(uuid4()), "build_version": "1", "health": 7, "error": "e", "details": True}],
+    ids=range(13),
 )  # fmt: skip
 async def test_malformed_reports_are_422(gate: GateFixture, body: dict[str, Any]) -> None:
     """What is missing, of the wrong type or out of bounds is named and refused."""

@@ -4,23 +4,15 @@ A digest is checked once, before a receipt is written for it. In the steady stat
 digest that is expected and sends no body; what is served is what was checked, with the request's fields spliced in.
 """
 
-import json
 from collections import OrderedDict
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 
 from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Headers, refuse
+from legivellum.http.problems import refuse
 from metagate_api import metrics
 from metagate_crds import packet
-from metagate_crds.canonical import canonical
-from metagate_crds.packet import PerRequest
-
-T = TypeVar("T")
 
 _log = structlog.get_logger("metagate.packets")
 
@@ -55,7 +47,7 @@ class PacketCache:
         require = self.body(digest)
         if require is None:
             require = self.checked(digest, body)
-            self._shelve(digest, require)
+            self._insert(digest, require)
         self._expected[tenant, principal_key] = digest
         if len(self._expected) > self._principals:
             self._expected.popitem(last=False)
@@ -71,79 +63,9 @@ class PacketCache:
             raise refuse(Code.PACKET_REFUSED, "The stored packet failed its check and is not served.")
         return body
 
-    def _shelve(self, digest: str, body: bytes) -> None:
+    def _insert(self, digest: str, body: bytes) -> None:
         self._bodies[digest] = body
         self._bytes += len(body)
         while self._bytes > self._limit and len(self._bodies) > 1:
             _, oldest = self._bodies.popitem(last=False)
             self._bytes -= len(oldest)
-
-
-def rfc3339(moment: datetime) -> str:
-    """UTC as everybody else writes it. The store's times are UTC."""
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-def render_packet(
-    body: bytes,
-    *,
-    principal_key: str,
-    component_key: str,
-    packet_id: UUID,
-    startup_id: UUID,
-    issued_at: datetime,
-    deadline_at: datetime,
-    digest: str,
-    revision: int,
-    compiled_at: datetime,
-) -> bytes:
-    """A Welcome Packet (INV-013): 17 keys."""
-    return packet.splice(
-        body,
-        PerRequest(
-            packet_id=str(packet_id),
-            issued_at=rfc3339(issued_at),
-            principal_key=principal_key,
-            component_key=component_key,
-            startup_id=str(startup_id),
-            deadline_at=rfc3339(deadline_at),
-            revision=revision,
-            digest=digest,
-            compiled_at=rfc3339(compiled_at),
-        ),
-    )
-
-
-SIGNATURE = b"metagate-packet-signature"
-
-
-class Signs(Protocol):
-    """`legivellum.identity.packet_signing.PacketSigner`."""
-
-    @property
-    def public_jwk(self) -> Mapping[str, str]: ...
-
-    def sign(self, canonical: bytes) -> str: ...
-
-
-def signature_headers(signer: Signs | None, sent: bytes) -> Headers:
-    """The header that signs a packet's canonical form, or none where no key is configured (EXT-09)."""
-    return () if signer is None else ((SIGNATURE, signer.sign(canonical(json.loads(sent))).encode()),)
-
-
-def etag_matches(tags: bytes | None, etag: str) -> bool:
-    """Whether an If-None-Match list names this tag: strong, weak or bare (D-02). `*` names nothing in particular."""
-    if tags is None:
-        return False
-    return any(_bare(tag) == etag.encode() for tag in tags.split(b","))
-
-
-def _bare(tag: bytes) -> bytes:
-    return tag.strip().removeprefix(b"W/").strip(b'"')
-
-
-def require(value: T | None) -> T:
-    """A field that the store promises for this outcome."""
-    if value is None:
-        raise refuse(Code.UNAVAILABLE, "The database answered incompletely.")
-    return value
