@@ -37,8 +37,8 @@ from ulid import ULID
 from legivellum.identity import api_keys
 from memorygate import cursors
 from memorygate.schema import WRITER, migrate_ledger
-from metagate_operator.ledger_door import Access, HttpLedgerDoor
-from metagate_operator.relay import DRAINERS, Pace, Relay
+from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
+from metagate_operator.ledger.relay import DRAINERS, Relay, RelayPace
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 from metagate_store.witnessing import Witness
@@ -357,14 +357,14 @@ def relay(on: setting.Base, writer: str, witness: LedgerPrincipal, arguments: ar
     requests = [booter.request() for booter in booters]
     key = Path(tempfile.mkdtemp(prefix="ledger-bench-")) / "key"
     key.write_text(witness.key)
-    paces: dict[str, float | None] = {"alone": None, "gentle": Pace().rest, "full": 0.0}
+    paces: dict[str, float | None] = {"alone": None, "gentle": RelayPace().rest, "full": 0.0}
     p99: dict[str, list[float]] = {name: [] for name in paces}
     delivered: dict[str, list[float]] = {name: [] for name in paces}
     with setting.served(on, workers=1, METAGATE_LEDGER_URL="http://mirrored") as api:
         load.drive("127.0.0.1", api, requests, connections=64, seconds=arguments.seconds * 2)
         waiting = asyncio.run(fetch(on, WAITING))[0][0]
         with served(on, writer, workers=arguments.workers) as port:
-            access = Access(f"http://127.0.0.1:{port}", api_key_file=key)
+            access = LedgerAccess(f"http://127.0.0.1:{port}", api_key_file=key)
             took = asyncio.run(_drain(on, access, time.perf_counter()))
             load.drive("127.0.0.1", api, requests, connections=64, seconds=arguments.seconds * 2)
             for _ in range(arguments.rounds):
@@ -411,10 +411,10 @@ def relaying(on: setting.Base, url: str, key: Path, rest: float | None) -> Itera
         process.wait()
 
 
-async def _drain(on: setting.Base, access: Access, started: float) -> float:
+async def _drain(on: setting.Base, access: LedgerAccess, started: float) -> float:
     outboxes = [Witness(on.publisher) for _ in range(DRAINERS)]
-    pace = Pace(rows=256, rest=0, idle_seconds=0.01)
-    work = asyncio.create_task(Relay(outboxes, HttpLedgerDoor(access), pace=pace).run())
+    pace = RelayPace(rows=256, rest=0, idle_seconds=0.01)
+    work = asyncio.create_task(Relay(outboxes, HttpLedgerClient(access), pace=pace).run())
     counting = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
     try:
         while await counting.fetchval("SELECT EXISTS (SELECT FROM metagate.outbox)"):
@@ -429,10 +429,10 @@ async def _drain(on: setting.Base, access: Access, started: float) -> float:
 
 
 async def _relay_for_ever(publisher: str, url: str, key: str, rest: str) -> None:
-    access = Access(url, api_key_file=Path(key))
+    access = LedgerAccess(url, api_key_file=Path(key))
     outboxes = [Witness(publisher) for _ in range(DRAINERS)]
-    pace = Pace(rest=float(rest)) if float(rest) else Pace(rows=256, rest=0)
-    await Relay(outboxes, HttpLedgerDoor(access), pace=pace).run()
+    pace = RelayPace(rest=float(rest)) if float(rest) else RelayPace(rows=256, rest=0)
+    await Relay(outboxes, HttpLedgerClient(access), pace=pace).run()
 
 
 def main() -> None:

@@ -30,8 +30,12 @@ from tests.operator.conftest import prepare
 from tests.operator.machinery import Operator, Tenancy, resource
 
 from metagate_crds.kinds import API_VERSION, KINDS
-from metagate_operator.cluster.connection import Kubernetes, Refused
-from metagate_operator.cluster.resources import collection, item
+from metagate_operator.cluster.kubernetes_client import (
+    KubernetesClient,
+    KubernetesRefused,
+    collection_path,
+    object_path,
+)
 
 NAMESPACE = "bench"
 
@@ -40,7 +44,7 @@ class Bench:
     """One cluster, one database, one operator, and what was measured."""
 
     def __init__(
-        self, kubernetes: Kubernetes, tenancy: Tenancy, database: asyncpg.Connection, sizes: argparse.Namespace
+        self, kubernetes: KubernetesClient, tenancy: Tenancy, database: asyncpg.Connection, sizes: argparse.Namespace
     ) -> None:
         self.kubernetes = kubernetes
         self.tenancy = tenancy
@@ -58,14 +62,17 @@ class Bench:
 
         async def one(body: dict[str, Any]) -> None:
             async with gate:
-                await self.kubernetes.call("POST", collection(KINDS[body["kind"]], NAMESPACE), body=body)
+                await self.kubernetes.call("POST", collection_path(KINDS[body["kind"]], NAMESPACE), body=body)
 
         await asyncio.gather(*(one(body) for body in objects))
 
     async def change(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         """What `kubectl apply` does to an object that is there: one patch."""
         await self.kubernetes.call(
-            "PATCH", item(kind, NAMESPACE, name), body={"spec": spec}, content_type="application/merge-patch+json"
+            "PATCH",
+            object_path(kind, NAMESPACE, name),
+            body={"spec": spec},
+            content_type="application/merge-patch+json",
         )
 
     async def scalar(self, query: str, *arguments: object) -> Any:
@@ -136,7 +143,7 @@ class Bench:
         token, behind = "", 0
         while True:
             query = {"limit": 500, **({"continue": token} if token else {})}
-            page = await self.kubernetes.call("GET", collection(KINDS["PrincipalBinding"], NAMESPACE), query=query)
+            page = await self.kubernetes.call("GET", collection_path(KINDS["PrincipalBinding"], NAMESPACE), query=query)
             behind += sum(
                 each["status"].get("observedGeneration", -1) < each["metadata"]["generation"] for each in page["items"]
             )
@@ -177,7 +184,7 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
         await server.make_template()
         made: Database = await server.make()
         cluster.kubectl.run("create", "namespace", NAMESPACE)
-        kubernetes = await Kubernetes.connect(str(cluster.kubectl.kubeconfig))
+        kubernetes = await KubernetesClient.connect(str(cluster.kubectl.kubeconfig))
         database = await asyncpg.connect(made.superuser)
         bench = Bench(kubernetes, Tenancy(cluster, made, NAMESPACE), database, sizes)
         began = time.perf_counter()
@@ -322,4 +329,4 @@ if __name__ == "__main__":
     main()
 
 
-__all__ = ["API_VERSION", "Refused"]
+__all__ = ["API_VERSION", "KubernetesRefused"]

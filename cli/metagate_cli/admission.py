@@ -1,4 +1,4 @@
-"""`metagate admission`: the validating webhook, and the configuration that calls it."""
+"""`metagate admission`: the validating webhook, and the webhook_configuration that calls it."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def admission(
     from legivellum.base import logging_setup
     from metagate_api.settings import Settings
     from metagate_cli.compile_options import compile_settings
-    from metagate_operator.cluster.admission.process import Options, run
-    from metagate_operator.cluster.connection import KubernetesError
+    from metagate_operator.cluster.admission.process import AdmissionOptions, run
+    from metagate_operator.cluster.kubernetes_client import KubernetesError
 
     if (tls_certificate is None) != (tls_key is None):
         raise Stop("--tls-certificate and --tls-key go together", code=2)
     settings = Settings()
-    options = Options(
+    options = AdmissionOptions(
         kubeconfig=None if kubeconfig is None else str(kubeconfig),
         namespace=system_namespace,
         host=host,
@@ -89,7 +89,7 @@ def admission(
 
 
 @app.command(cls=Command)
-def configuration(
+def webhook_configuration(
     system_namespace: Annotated[str, typer.Option(envvar="METAGATE_SYSTEM_NAMESPACE")] = "metagate-system",
     service: Annotated[str, typer.Option(help="The Service to call.")] = "metagate-admission",
     port: Annotated[int, typer.Option()] = 443,
@@ -102,7 +102,7 @@ def configuration(
 ) -> None:
     """Print the ValidatingWebhookConfiguration."""
     from metagate_cli.operator import print_documents
-    from metagate_operator.cluster.admission.webhook import configuration as webhook_configuration
+    from metagate_operator.cluster.admission.webhook import webhook_configuration
 
     print_documents(
         [

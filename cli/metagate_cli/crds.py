@@ -1,4 +1,4 @@
-"""`metagate crds`: the language, as Kubernetes is told of it."""
+"""`metagate crds`: the language, as KubernetesClient is told of it."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def apply_crds(
     """Apply them server-side and wait until they are served. Harmless when nothing changed; nothing is ever removed."""
     import asyncio
 
-    from metagate_operator.cluster.connection import Kubernetes, KubernetesError
-    from metagate_operator.cluster.installing import apply_definitions
+    from metagate_operator.cluster.crd_installer import apply_crds
+    from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError
 
     async def apply() -> tuple[str, ...]:
-        kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig))
+        kubernetes = await KubernetesClient.connect(None if kubeconfig is None else str(kubeconfig))
         try:
-            return await apply_definitions(kubernetes, within=within, manager=field_manager)
+            return await apply_crds(kubernetes, within=within, manager=field_manager)
         finally:
             await kubernetes.close()
 

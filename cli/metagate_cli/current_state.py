@@ -15,13 +15,13 @@ from metagate_cli.local_files import contents, files
 from metagate_cli.terminal import FAILURE, Stop
 from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
 from metagate_crds.world import World
-from metagate_operator.documents import Contents, Problem
+from metagate_operator.sources.documents import FileContents, FileProblem
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _EXACT: Final = 2**53 - 1
 
 
-ParsedFiles = dict[bytes, Contents]
+ParsedFiles = dict[bytes, FileContents]
 """Files that were read already, by content."""
 
 
@@ -32,7 +32,7 @@ def declared_in(paths: Sequence[Path], parsed: ParsedFiles | None = None) -> dic
         Stop: a file cannot be read whole, or two declare the same.
 
     """
-    problems: list[Problem] = []
+    problems: list[FileProblem] = []
     specs: dict[ObjectKey, Any] = {}
     for file in files(paths):
         documents = contents(file, parsed)
@@ -40,7 +40,7 @@ def declared_in(paths: Sequence[Path], parsed: ParsedFiles | None = None) -> dic
         for document in documents.documents:
             if document.key in specs:
                 problems.append(
-                    Problem(document.file, document.line, "metadata.name", "DuplicateObject", "is declared twice")
+                    FileProblem(document.file, document.line, "metadata.name", "DuplicateObject", "is declared twice")
                 )
             specs[document.key] = document.spec
     if problems:
@@ -67,18 +67,18 @@ def world_from_cluster(
     kubeconfig: Path | None, context: str | None, namespaces: Sequence[str], settings: CompileSettings
 ) -> World:
     """What the API server lists. The last good version of an object that is broken there is not known."""
-    from metagate_operator.cluster.connection import Kubernetes, KubernetesError
-    from metagate_operator.cluster.sight import Sights
-    from metagate_operator.cluster.source import ClusterSource
-    from metagate_operator.source import Listing, SourceUnavailable
+    from metagate_operator.cluster.cluster_source import ClusterSource
+    from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError
+    from metagate_operator.cluster.object_cache import ObjectCache
+    from metagate_operator.sources.source import Listing, SourceUnavailable
 
     if kubeconfig is not None and not kubeconfig.is_file():
         raise Stop(f"{kubeconfig}: there is no such kubeconfig", code=FAILURE)
 
     async def listed() -> tuple[Listing, str | None]:
-        kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig), context)
+        kubernetes = await KubernetesClient.connect(None if kubeconfig is None else str(kubeconfig), context)
         try:
-            listing = await ClusterSource(kubernetes, Sights(), namespaces=namespaces).listing()
+            listing = await ClusterSource(kubernetes, ObjectCache(), namespaces=namespaces).listing()
             try:
                 issuer = (await kubernetes.get("/.well-known/openid-configuration"))["issuer"]
             except (KubernetesError, KeyError, TypeError):

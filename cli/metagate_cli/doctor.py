@@ -192,20 +192,19 @@ def _check_files(resources: Path) -> Iterator[Observation]:
 
 def _check_cluster(kubeconfig: Path | None) -> Iterator[Observation]:
     from metagate_crds.kinds import KINDS
-    from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+    from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path
     from metagate_operator.cluster.preflight import NotReady, check_kinds
-    from metagate_operator.cluster.resources import collection
 
     async def check() -> list[Observation]:
         try:
-            kubernetes = await Kubernetes.connect(None if kubeconfig is None else str(kubeconfig))
+            kubernetes = await KubernetesClient.connect(None if kubeconfig is None else str(kubeconfig))
         except KubernetesError as error:
             return [Observation("wrong", "cluster", safe_text(error), "is there a kubeconfig?")]
         try:
             await check_kinds(kubernetes)
             observations = [Observation("ok", "cluster", "answers, and serves every kind")]
             for kind in KINDS.values():
-                items = (await kubernetes.get(collection(kind, None), limit=500))["items"]
+                items = (await kubernetes.get(collection_path(kind, None), limit=500))["items"]
                 observations.extend(_check_conditions(kind.name, items))
         except NotReady as error:
             return [Observation("wrong", "cluster", safe_text(error))]

@@ -22,10 +22,10 @@ from memorygate.settings import Settings
 from metagate_cli.database import Database, as_role
 from metagate_cli.terminal import Stop
 from metagate_crds.world import ObjectKey
-from metagate_operator.directory_writing import DirectoryWriter
-from metagate_operator.ledger_door import Access, HttpLedgerDoor
-from metagate_operator.ledger_settings import LedgerSettings
-from metagate_operator.relay import relay
+from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
+from metagate_operator.ledger.relay import run_relay
+from metagate_operator.settings import LedgerSettings
+from metagate_operator.sources.directory_writer import DirectoryWriter
 
 WITNESS = "ledger-witness"
 
@@ -59,11 +59,11 @@ async def mirroring(found: Database, witness: Path | None) -> AsyncIterator[str 
 
     """
     async with _ledger(found) if witness is not None else nullcontext() as url:
-        access = LedgerSettings().access if url is None else Access(url, api_key_file=witness)
+        access = LedgerSettings().access if url is None else LedgerAccess(url, api_key_file=witness)
         if access is None:
             yield None
             return
-        relaying = asyncio.create_task(relay(found.publisher, HttpLedgerDoor(access)), name="relay")
+        relaying = asyncio.create_task(run_relay(found.publisher, HttpLedgerClient(access)), name="relay")
         try:
             yield access.url
         finally:

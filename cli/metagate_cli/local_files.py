@@ -21,9 +21,9 @@ from metagate_crds.snapshot import Compiled, Row
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
 from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
-from metagate_operator.directory_source import DUPLICATE_OBJECT
-from metagate_operator.documents import MAX_BYTES, Contents, Document, Problem, read_documents
-from metagate_operator.tree import SUFFIXES, UNREADABLE
+from metagate_operator.sources.directory_scanner import SUFFIXES, UNREADABLE
+from metagate_operator.sources.directory_source import DUPLICATE_OBJECT
+from metagate_operator.sources.documents import MAX_BYTES, Document, FileContents, FileProblem, read_documents
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,8 +32,8 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 class Examination:
     """What the files hold. `findings` make them invalid, `notes` depend on where they are applied."""
 
-    findings: tuple[Problem, ...]
-    notes: tuple[Problem, ...]
+    findings: tuple[FileProblem, ...]
+    notes: tuple[FileProblem, ...]
     objects: int
     skipped: int
     world: World
@@ -50,7 +50,7 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
     from metagate_cli.compile_options import compile_settings
 
     settings = compile_settings(system_namespace)
-    findings: list[Problem] = []
+    findings: list[FileProblem] = []
     documents: dict[ObjectKey, Document] = {}
     skipped = 0
     for file in files(paths):
@@ -62,11 +62,11 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
             first = documents.setdefault(key, document)
             if first is not document:
                 where = f"also declared in {first.file}:{first.line}"
-                findings.append(Problem(document.file, document.line, "metadata.name", DUPLICATE_OBJECT, where))
-    notes: list[Problem] = []
+                findings.append(FileProblem(document.file, document.line, "metadata.name", DUPLICATE_OBJECT, where))
+    notes: list[FileProblem] = []
     for key, document in documents.items():
         findings.extend(
-            Problem(document.file, document.line_of(error.path), error.path, error.reason, error.message)
+            FileProblem(document.file, document.line_of(error.path), error.path, error.reason, error.message)
             for error in validate(
                 key.kind,
                 document.spec,
@@ -87,8 +87,8 @@ def _judge(
     backwards: Compiled,
     key: ObjectKey,
     document: Document,
-    findings: list[Problem],
-    notes: list[Problem],
+    findings: list[FileProblem],
+    notes: list[FileProblem],
 ) -> None:
     """What only the whole world shows. Whoever loses under either order of ages takes part in a conflict."""
     conflicts = {
@@ -97,7 +97,7 @@ def _judge(
         if (condition := _condition(outcome, key, reasons.CONFLICTED))
     }
     findings.extend(
-        Problem(
+        FileProblem(
             document.file, document.line, "spec", reason, _CONFLICTS.get(reason, "claims what another object claims")
         )
         for reason in conflicts
@@ -106,11 +106,11 @@ def _judge(
         return
     references = compiled.verdicts[key].condition(reasons.RESOLVED_REFS)
     if references is not None and references.status == "False":
-        notes.append(Problem(document.file, document.line, "spec", references.reason, references.message))
+        notes.append(FileProblem(document.file, document.line, "spec", references.reason, references.message))
         return
     done = compiled.verdicts[key].condition(reasons.COMPILED)
     if done is not None and done.status == "False":
-        findings.append(Problem(document.file, document.line, "spec", done.reason, done.message))
+        findings.append(FileProblem(document.file, document.line, "spec", done.reason, done.message))
 
 
 _CONFLICTS: Final = {
@@ -200,13 +200,13 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def contents(file: Path, parsed: dict[bytes, Contents] | None = None) -> Contents:
+def contents(file: Path, parsed: dict[bytes, FileContents] | None = None) -> FileContents:
     """What a file holds. `parsed` remembers by content: most files of two worlds that are compared are the same."""
     try:
         with file.open("rb") as opened:
             raw = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        return Contents(problems=(Problem(str(file), 0, "", UNREADABLE, f"cannot be read: {error.strerror}"),))
+        return FileContents(problems=(FileProblem(str(file), 0, "", UNREADABLE, f"cannot be read: {error.strerror}"),))
     if parsed is None:
         return read_documents(raw, str(file))
     if (file_contents := parsed.get(raw)) is None:
@@ -214,7 +214,7 @@ def contents(file: Path, parsed: dict[bytes, Contents] | None = None) -> Content
     return file_contents
 
 
-def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+def _sorted(problems: Iterable[FileProblem]) -> tuple[FileProblem, ...]:
     return tuple(
         sorted(
             problems, key=lambda problem: (problem.file, problem.line, problem.path, problem.reason, problem.message)

@@ -22,18 +22,17 @@ from metagate_cli.database import Database, database
 from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.world import ObjectKey
-from metagate_operator.directory_source import DirectorySource
-from metagate_operator.directory_writing import DirectoryWriter
-from metagate_operator.failpoints import killing_at
-from metagate_operator.housekeeping import Housekeeper
-from metagate_operator.issuers import IssuerRefresher
-from metagate_operator.key_sources import WebFetch
-from metagate_operator.reconcile import Reconciler
-from metagate_operator.settings import WriterSettings
-from metagate_operator.sightings import SightingBook
-from metagate_operator.source import SourceUnavailable
+from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher
+from metagate_operator.issuers.key_refresher import KeyRefresher
+from metagate_operator.reconcile.reconciler import Reconciler
+from metagate_operator.reconcile.verdict_log import VerdictLog
+from metagate_operator.retention import RetentionTask
+from metagate_operator.settings import WriterSettings, kill_at
+from metagate_operator.sources.directory_source import DirectorySource
+from metagate_operator.sources.directory_writer import DirectoryWriter
+from metagate_operator.sources.file_identities import FileIdentities
+from metagate_operator.sources.source import SourceUnavailable
 from metagate_operator.taking_turns import TakingTurns
-from metagate_operator.verdict_log import VerdictLog
 from metagate_store.publisher import Publisher
 from metagate_store.witnessing import Witness
 
@@ -97,9 +96,9 @@ async def machine(
     """
     async with database(data, database_url) as found:
         writing, mirror = WriterSettings(), with_ledger or settings.mirror
-        publisher = await Publisher.open(found.publisher, failpoint=killing_at(writing.fail.split(",")))
-        book = SightingBook()
-        source = DirectorySource(resources, book, system_namespace=SYSTEM_NAMESPACE)
+        publisher = await Publisher.open(found.publisher, failpoint=kill_at(writing.fail.split(",")))
+        identities = FileIdentities()
+        source = DirectorySource(resources, identities, system_namespace=SYSTEM_NAMESPACE)
         shared = TakingTurns(publisher)
         compiling = compile_settings(SYSTEM_NAMESPACE, settings, place="standalone")
         reconciler = Reconciler(
@@ -108,15 +107,15 @@ async def machine(
             reporter=VerdictLog(source.origin),
             compile_settings=compiling,
             settings=writing,
-            book=book,
+            identities=identities,
             mirror=mirror,
         )
         witness = Witness(found.publisher)
         retention = timedelta(hours=settings.receipt_retention_hours)
-        housekeeper = Housekeeper(witness, retention=retention, mirroring=mirror)
+        housekeeper = RetentionTask(witness, retention=retention, mirroring=mirror)
         tasks = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
-            asyncio.create_task(IssuerRefresher(store=shared, web=WebFetch()).run(), name="issuers"),
+            asyncio.create_task(KeyRefresher(store=shared, web=HttpsKeyFetcher()).run(), name="issuers"),
             asyncio.create_task(housekeeper.run(), name="housekeeping"),
             asyncio.create_task(_watch(found, data), name="database"),
         ]

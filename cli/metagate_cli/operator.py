@@ -89,12 +89,11 @@ def operator(
     from legivellum.postgres.dsn import address
     from metagate_api.settings import Settings
     from metagate_cli.compile_options import compile_settings
-    from metagate_operator.cluster.connection import KubernetesError
-    from metagate_operator.cluster.leadership import LeadershipLost
+    from metagate_operator.cluster.kubernetes_client import KubernetesError
+    from metagate_operator.cluster.leader_election import LeadershipLost
     from metagate_operator.cluster.preflight import NotReady
-    from metagate_operator.cluster.process import Options, run
-    from metagate_operator.ledger_settings import LedgerSettings
-    from metagate_operator.settings import WriterSettings
+    from metagate_operator.cluster.process import OperatorOptions, run
+    from metagate_operator.settings import LedgerSettings, WriterSettings
 
     if not database_url:
         raise Stop("no database: set METAGATE_DATABASE_URL")
@@ -102,7 +101,7 @@ def operator(
         raise Stop("--namespace and --namespace-selector: one of them")
     dsn = address(database_url, "METAGATE_DATABASE_URL")
     settings = Settings()
-    options = Options(
+    options = OperatorOptions(
         dsn=dsn,
         identity=f"{identity or 'metagate-operator'}_{uuid.uuid4().hex[:8]}",
         kubeconfig=None if kubeconfig is None else str(kubeconfig),

@@ -16,7 +16,7 @@ from metagate_cli.terminal import FAILURE, USAGE, Stop, progress, start_in_threa
 from metagate_cli.validation import Paths, SystemNamespace
 
 if TYPE_CHECKING:
-    from metagate_operator.documents import Contents
+    from metagate_operator.sources.documents import FileContents
 
 CHANGES: Final = 2
 """The exit code that says: it was understood, and there is something to do."""
@@ -88,7 +88,7 @@ def plan(
     from metagate_crds.telling import plan_told
 
     gc.disable()  # a short life, full of objects that all stay: collecting would take half of it
-    parsed: dict[bytes, Contents] = {}
+    parsed: dict[bytes, FileContents] = {}
     settings = compile_settings(system_namespace)
     try:
         listed = not against and not cluster and kubeconfig is None and context is None

@@ -11,7 +11,7 @@ from metagate_cli.output import Output, OutputOption, json_line, safe_text, stru
 from metagate_cli.terminal import FAILURE, Stop, colored, pretty, print_note, progress
 
 if TYPE_CHECKING:
-    from metagate_operator.documents import Problem
+    from metagate_operator.sources.documents import FileProblem
 
 Paths = Annotated[list[Path], typer.Argument(help="Files, or directories that are searched for *.yaml, *.yml, *.json.")]
 _VALUE_LIMIT: Final = 80
@@ -50,7 +50,7 @@ def validate(
         raise typer.Exit(FAILURE)
 
 
-def _problem_row(problem: Problem) -> dict[str, Any]:
+def _problem_row(problem: FileProblem) -> dict[str, Any]:
     return {
         "file": problem.file,
         "line": problem.line,

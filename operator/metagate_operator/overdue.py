@@ -23,16 +23,16 @@ SESSIONS: Final = 2_000
 """So many of the newest sessions of each tenant are looked at."""
 
 
-class Sessions(Protocol):
+class OverdueStore(Protocol):
     """What `metagate_store.witnessing.Witness` offers for this."""
 
     async def overdue(self, sessions: int) -> int: ...
 
 
-class OverdueWatch:
+class OverdueCounter:
     """Counts now and then, for ever; ends only with its task. A database that is away leaves the last number."""
 
-    def __init__(self, store: Sessions, *, every: float = 30.0) -> None:
+    def __init__(self, store: OverdueStore, *, every: float = 30.0) -> None:
         self._store, self._every = store, every
 
     async def run(self) -> None:

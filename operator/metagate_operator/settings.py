@@ -1,11 +1,17 @@
-"""How the writer behaves: one frozen object, read once from the environment (`METAGATE_…`)."""
+"""How the writer behaves and how it reaches the ledger: read once from the environment (`METAGATE_…`)."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from metagate_operator.ledger.ledger_client import LedgerAccess
 
 
 class WriterSettings(BaseSettings):
@@ -26,3 +32,37 @@ class WriterSettings(BaseSettings):
     brake_seconds: Annotated[float, Field(gt=0)] = 2.0
     fail: str = ""
     """Names of steps at which the process kills itself, for fault tests only: `after_packets,before_commit`."""
+
+
+class LedgerSettings(BaseSettings):
+    """How the relay reaches the ledger (D-56). Without `ledger_url` nothing is mirrored."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="METAGATE_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    ledger_url: str | None = None
+    token_file: Path | None = Field(None, description="A token for the ledger's audience; read again for each request.")
+    api_key_file: Path | None = Field(None, description="An API key instead.")
+    ca_file: Path | None = Field(None, description="Whom the ledger's certificate is signed by.")
+
+    @property
+    def access(self) -> LedgerAccess | None:
+        if self.ledger_url is None:
+            return None
+        return LedgerAccess(
+            self.ledger_url, token_file=self.token_file, api_key_file=self.api_key_file, ca_file=self.ca_file
+        )
+
+
+def kill_at(names: Iterable[str]) -> Callable[[str], None]:
+    """A hook for fault tests (F27): called with a step's name, it sends SIGKILL to this process when the step is one of
+    `names`. Nothing is armed by default.
+    """
+    armed = frozenset(name.strip() for name in names if name.strip())
+
+    def reach(name: str) -> None:
+        if name in armed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach

@@ -15,11 +15,13 @@ from prometheus_client.metrics import MetricWrapperBase
 from tests.chart.rendering import CHART, ENVIRONMENT, MATRIX, Chart, find_tool, of_kind
 
 from metagate_api.metrics import REGISTRY
-from metagate_operator import issuers, overdue, relay
+from metagate_operator import overdue
 from metagate_operator.cluster import reporter
-from metagate_operator.cluster.admission import custody, webhook
-from metagate_operator.cluster.measures import Measures
-from metagate_operator.health import Health
+from metagate_operator.cluster.admission import certificate_source, webhook
+from metagate_operator.cluster.metrics import OperatorMetrics
+from metagate_operator.issuers import key_refresher
+from metagate_operator.ledger import relay
+from metagate_operator.reconcile.health import WriterHealth
 
 ADDED = {"Counter": ("_total", "_created"), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
 SCRAPED = {"le", "pod", "job", "instance"}
@@ -32,9 +34,9 @@ def exported() -> dict[str, set[str]]:
     """Label names by series, as a scrape shows them."""
     registered: CollectorRegistry = REGISTRY
     metrics = {each for each in registered._collector_to_names if isinstance(each, MetricWrapperBase)}
-    for module in (reporter, webhook, custody, issuers, overdue, relay):
+    for module in (reporter, webhook, certificate_source, key_refresher, overdue, relay):
         metrics |= {each for each in vars(module).values() if isinstance(each, MetricWrapperBase)}
-    passes = Measures(Health().facts, registry=CollectorRegistry()).collect()
+    passes = OperatorMetrics(WriterHealth().facts, registry=CollectorRegistry()).collect()
     return {sample.name: set(sample.labels) for metric in passes for sample in metric.samples} | {
         f"{each._name}{suffix}": set(each._labelnames) for each in metrics for suffix in ADDED[type(each).__name__]
     }

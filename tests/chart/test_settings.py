@@ -9,8 +9,7 @@ from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_ENDPOINT
 from tests.chart.rendering import ENVIRONMENT, MATRIX, ROOT, Chart, Object, containers, environment, of_kind, pods
 
 from metagate_api.settings import Settings, names
-from metagate_operator.ledger_settings import LedgerSettings
-from metagate_operator.settings import WriterSettings
+from metagate_operator.settings import LedgerSettings, WriterSettings
 
 CLIENT = {"METAGATE_URL", "METAGATE_TOKEN_FILE", "METAGATE_COMPONENT_KEY"}
 LIBPQ = {"PGUSER", "PGPASSWORD"}

@@ -9,7 +9,7 @@ from tests.e2e.kubernetes import Cluster, Object, eventually
 from tests.e2e.release import CHART, Release, account, declared, namespace, pod
 
 from legivellum.identity.api_keys import mint
-from metagate_operator.cluster.admission.certificates import Material, issue
+from metagate_operator.cluster.admission.certificates import CertificateBundle, issue_certificates
 
 SPARE = "spare"
 PASSWORDS = {
@@ -133,7 +133,7 @@ client_tls_key_file = /pooler/tls.key
 """
 
 
-def pooler(cluster: Cluster, name: str, tls: Material, *, mode: str, statements: int = 0) -> None:
+def pooler(cluster: Cluster, name: str, tls: CertificateBundle, *, mode: str, statements: int = 0) -> None:
     """A PgBouncer in a pod, found as `name`, that speaks TLS only."""
     files = {
         "pgbouncer.ini": POOLER.format(mode=mode, statements=statements),
@@ -182,7 +182,7 @@ def boots(cluster: Cluster, name: str) -> None:
 def test_tls_and_poolers(spare: Cluster, say: Callable[[str], None]):
     """verify-full everywhere, the API through PgBouncer in transaction mode: with tracked named statements, and without."""
     key = mint()
-    tls = issue(["straight", "pooled"], datetime.now(UTC))
+    tls = issue_certificates(["straight", "pooled"], datetime.now(UTC))
     spare.apply(
         secret("pg-ca", {"ca.crt": tls.authorities.decode()}),
         secret("courier-key", {"key": key.key}),

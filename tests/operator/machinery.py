@@ -27,7 +27,7 @@ from tests.cluster.control_plane import ROOT, Cluster, Kubectl, eventually
 from tests.databases import Database
 
 from metagate_crds.kinds import API_VERSION, KINDS
-from metagate_operator.cluster.admission.webhook import configuration
+from metagate_operator.cluster.admission.webhook import webhook_configuration
 from metagate_operator.cluster.rbac import ADMISSION, OPERATOR, WEBHOOK
 
 SYSTEM = "metagate-system"
@@ -279,7 +279,9 @@ class Admission(Process):
         cls, cluster: Cluster, *arguments: str, failure_policy: str = "Fail", **environment: str
     ) -> Iterator[Admission]:
         process = cls(cluster, *arguments, **environment)
-        webhook = configuration(name=WEBHOOK, failure_policy=failure_policy, url=f"https://127.0.0.1:{process.port}")
+        webhook = webhook_configuration(
+            name=WEBHOOK, failure_policy=failure_policy, url=f"https://127.0.0.1:{process.port}"
+        )
         try:
             cluster.kubectl.apply(webhook)
             eventually(lambda: answers(process.port) and trusted(cluster), timeout=20)

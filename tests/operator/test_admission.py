@@ -18,7 +18,7 @@ from cryptography import x509
 from tests.cluster.control_plane import Cluster, eventually
 from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, answers
 
-from metagate_operator.cluster.admission.certificates import LEAF_LIFETIME, issue, renewed
+from metagate_operator.cluster.admission.certificates import LEAF_LIFETIME, issue_certificates, renew_certificates
 from metagate_operator.cluster.rbac import CERTIFICATES, WEBHOOK
 
 KEYS = ("tasks", "jobs", "work_items", "payloads", "deploy", "scale", "provision", "execute")
@@ -217,7 +217,7 @@ def test_a_certificate_is_renewed_before_it_ends_and_loaded_without_a_restart(
 ) -> None:
     """A leaf with little time left is replaced in the Secret and shown on new connections; applies go on working."""
     kubectl = tenancy.kubectl
-    old = issue(["127.0.0.1"], datetime.now(UTC) - LEAF_LIFETIME + timedelta(days=1))
+    old = issue_certificates(["127.0.0.1"], datetime.now(UTC) - LEAF_LIFETIME + timedelta(days=1))
     data = {name: base64.b64encode(value).decode() for name, value in old.secret().items()}
     kubectl.run("patch", "secret", "-n", SYSTEM, CERTIFICATES, "--type=merge", "-p", json.dumps({"data": data}))
 
@@ -240,7 +240,7 @@ def apply_invalid(tenancy: Tenancy) -> subprocess.CompletedProcess[str] | None:
 
 def test_a_mounted_certificate_is_reloaded_when_it_changes(cluster: Cluster, tmp_path: Path) -> None:
     """cert-manager's way: files that are replaced while the process runs; connections see the new one, and no process is started."""
-    first, second = (issue(["127.0.0.1"], datetime.now(UTC)) for _ in range(2))
+    first, second = (issue_certificates(["127.0.0.1"], datetime.now(UTC)) for _ in range(2))
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     certificate.write_bytes(first.leaf)
     key.write_bytes(first.leaf_key)
@@ -290,33 +290,33 @@ class TestRenewing:
 
     def test_nothing_is_due_at_first(self) -> None:
         """Young material is the very same object."""
-        material = issue(["a.example"], self.START)
-        assert renewed(material, ["a.example"], self.START + timedelta(days=39)) is material
+        material = issue_certificates(["a.example"], self.START)
+        assert renew_certificates(material, ["a.example"], self.START + timedelta(days=39)) is material
 
     def test_a_leaf_is_renewed_with_a_third_of_its_life_left(self) -> None:
         """The CA stays, so nobody needs to learn a new one."""
-        material = issue(["a.example"], self.START)
-        later = renewed(material, ["a.example"], self.START + timedelta(days=41))
+        material = issue_certificates(["a.example"], self.START)
+        later = renew_certificates(material, ["a.example"], self.START + timedelta(days=41))
         assert later.authorities == material.authorities
         assert later.leaf != material.leaf
 
     def test_other_names_are_another_leaf(self) -> None:
         """A Service that is called otherwise gets a certificate for its name."""
-        material = issue(["a.example"], self.START)
-        assert renewed(material, ["b.example"], self.START).leaf != material.leaf
+        material = issue_certificates(["a.example"], self.START)
+        assert renew_certificates(material, ["b.example"], self.START).leaf != material.leaf
 
     def test_a_new_authority_is_announced_before_it_signs(self) -> None:
         """First it joins the bundle while the leaf stays, then it signs; the old one stays trusted until it ends."""
-        material = issue(["a.example"], self.START)
+        material = issue_certificates(["a.example"], self.START)
         now = self.START + timedelta(days=731)
-        fresh = renewed(material, ["a.example"], now - timedelta(days=2))
-        announced = renewed(fresh, ["a.example"], now)
+        fresh = renew_certificates(material, ["a.example"], now - timedelta(days=2))
+        announced = renew_certificates(fresh, ["a.example"], now)
         assert announced.leaf == fresh.leaf
         assert len(x509.load_pem_x509_certificates(announced.authorities)) == 2
-        signed = renewed(announced, ["a.example"], now + timedelta(minutes=10))
+        signed = renew_certificates(announced, ["a.example"], now + timedelta(minutes=10))
         leaf = x509.load_pem_x509_certificate(signed.leaf)
         assert leaf.issuer == x509.load_pem_x509_certificates(signed.authorities)[0].subject
-        ended = renewed(signed, ["a.example"], self.START + timedelta(days=3 * 365 + 1))
+        ended = renew_certificates(signed, ["a.example"], self.START + timedelta(days=3 * 365 + 1))
         assert len(x509.load_pem_x509_certificates(ended.authorities)) == 1
 
 
@@ -335,9 +335,9 @@ def _metrics(port: int) -> str:
 
 def test_the_configuration_covers_our_group_and_nothing_else() -> None:
     """Every kind, no subresource, no deletion, and the policy that was asked for."""
-    from metagate_operator.cluster.admission.webhook import configuration
+    from metagate_operator.cluster.admission.webhook import webhook_configuration
 
-    found = configuration(name="x", failure_policy="Ignore", service=("ns", "svc", 443))
+    found = webhook_configuration(name="x", failure_policy="Ignore", service=("ns", "svc", 443))
     [hook] = found["webhooks"]
     [rule] = hook["rules"]
     assert rule["apiGroups"] == ["metagate.legivellum.io"]

@@ -10,13 +10,21 @@ from tests.operator.fake_api_server import FakeApiServer
 
 from metagate_crds.kinds import KINDS
 from metagate_crds.world import ObjectKey
-from metagate_operator.cluster.bell import hush
-from metagate_operator.cluster.connection import Kubernetes
-from metagate_operator.cluster.sight import Sights
-from metagate_operator.cluster.source import ClusterSource
-from metagate_operator.source import Event, Gone, NamespaceGone, NamespacePut, Put, Relist, SourceUnavailable
+from metagate_operator.cluster.cluster_source import ClusterSource
+from metagate_operator.cluster.kubernetes_client import KubernetesClient
+from metagate_operator.cluster.object_cache import ObjectCache
+from metagate_operator.cluster.watcher import silence_kopf_loggers
+from metagate_operator.sources.source import (
+    Event,
+    NamespaceGone,
+    NamespacePut,
+    ObjectGone,
+    ObjectPut,
+    Relist,
+    SourceUnavailable,
+)
 
-hush()
+silence_kopf_loggers()
 
 
 class EventRecorder:
@@ -49,8 +57,8 @@ class EventRecorder:
 
 @asynccontextmanager
 async def listening(api: FakeApiServer, directory: Path, **options) -> AsyncIterator[EventRecorder]:
-    kubernetes = await Kubernetes.connect(api.kubeconfig(directory))
-    recorder = EventRecorder(ClusterSource(kubernetes, Sights(), **options))
+    kubernetes = await KubernetesClient.connect(api.kubeconfig(directory))
+    recorder = EventRecorder(ClusterSource(kubernetes, ObjectCache(), **options))
     task = asyncio.create_task(recorder.record())
     await recorder.source.listing()
     try:
@@ -78,8 +86,8 @@ async def test_a_listing_holds_every_object_of_every_kind(api: FakeApiServer, tm
     for number in range(1201):
         api.put("Profile", "team-a", f"p{number}", {"capabilities": {"n": number}})
     api.put("TokenIssuer", "", "cluster", {"issuer": "x"})
-    kubernetes = await Kubernetes.connect(api.kubeconfig(tmp_path))
-    listing = await ClusterSource(kubernetes, Sights()).listing()
+    kubernetes = await KubernetesClient.connect(api.kubeconfig(tmp_path))
+    listing = await ClusterSource(kubernetes, ObjectCache()).listing()
     await kubernetes.close()
     assert {each.name for each in listing.namespaces} == {"team-a"}
     profiles = {each.key.name: each.spec["capabilities"]["n"] for each in listing.objects if each.key.kind == "Profile"}
@@ -97,8 +105,8 @@ async def test_a_listing_that_fails_anywhere_is_no_listing(api: FakeApiServer, t
     """
     for number in range(600):
         api.put("Profile", "team-a", f"p{number}", {})
-    kubernetes = await Kubernetes.connect(api.kubeconfig(tmp_path))
-    source = ClusterSource(kubernetes, Sights())
+    kubernetes = await KubernetesClient.connect(api.kubeconfig(tmp_path))
+    source = ClusterSource(kubernetes, ObjectCache())
     match fault:
         case "second page":
             api.fail_page["profiles"] = 2
@@ -118,8 +126,8 @@ async def test_a_change_is_told_once(api: FakeApiServer, tmp_path: Path) -> None
     async with listening(api, tmp_path) as recorder:
         await recorder.quiet()
         api.put("Principal", "team-a", "indexer", {"type": "component"})
-        put = await recorder.until(lambda event: isinstance(event, Put))
-        assert isinstance(put, Put)
+        put = await recorder.until(lambda event: isinstance(event, ObjectPut))
+        assert isinstance(put, ObjectPut)
         assert put.object.key == ObjectKey("Principal", "team-a", "indexer")
         assert put.object.spec == {"type": "component"}
         manifest = api.objects[("manifests", "team-a", "prod")]
@@ -131,10 +139,10 @@ async def test_a_change_is_told_once(api: FakeApiServer, tmp_path: Path) -> None
         }
         api.replay("Manifest", manifest)
         api.put("Principal", "team-a", "indexer", {"type": "worker"})
-        await recorder.until(lambda event: isinstance(event, Put) and event.object.generation == 2)
+        await recorder.until(lambda event: isinstance(event, ObjectPut) and event.object.generation == 2)
         api.delete("Principal", "team-a", "indexer")
-        gone = await recorder.until(lambda event: isinstance(event, Gone))
-        assert gone == Gone(put.object.key, put.object.uid)
+        gone = await recorder.until(lambda event: isinstance(event, ObjectGone))
+        assert gone == ObjectGone(put.object.key, put.object.uid)
         assert len(recorder.events) == 3
 
 
@@ -154,15 +162,15 @@ async def test_what_goes_between_the_listing_and_the_watch_is_missed_by_neither(
     api: FakeApiServer, tmp_path: Path
 ) -> None:
     """An object that the listing showed and kopf's first listing does not: the source asks to be listed again."""
-    kubernetes = await Kubernetes.connect(api.kubeconfig(tmp_path))
-    recorder = EventRecorder(ClusterSource(kubernetes, Sights()))
+    kubernetes = await KubernetesClient.connect(api.kubeconfig(tmp_path))
+    recorder = EventRecorder(ClusterSource(kubernetes, ObjectCache()))
     await recorder.source.listing()
     api.put("Manifest", "team-a", "other", {"version": 1})
     api.delete("Manifest", "team-a", "prod")
     task = asyncio.create_task(recorder.record())
     try:
         await recorder.until(lambda event: isinstance(event, Relist))
-        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "other")
+        await recorder.until(lambda event: isinstance(event, ObjectPut) and event.object.key.name == "other")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -179,7 +187,7 @@ async def test_f30_gone_in_the_middle_of_a_watch_asks_for_a_listing(api: FakeApi
         api.delete("Profile", "team-a", "worker", quietly=True)
         api.gone()
         await recorder.until(lambda event: isinstance(event, Relist))
-        assert not [event for event in recorder.events if isinstance(event, Gone | Put)]
+        assert not [event for event in recorder.events if isinstance(event, ObjectGone | ObjectPut)]
         assert {each.key.kind for each in (await recorder.source.listing()).objects} == {"Manifest"}
 
 
@@ -197,8 +205,8 @@ async def test_f32_old_news_is_no_news(api: FakeApiServer, tmp_path: Path) -> No
             "Profile", {**old, "metadata": {**old["metadata"], "resourceVersion": str(api.version + 1)}}, "DELETED"
         )
         api.put("Profile", "team-a", "worker", {"capabilities": {"a": 3}})
-        put = await recorder.until(lambda event: isinstance(event, Put))
-        assert isinstance(put, Put)
+        put = await recorder.until(lambda event: isinstance(event, ObjectPut))
+        assert isinstance(put, ObjectPut)
         assert put.object.spec == {"capabilities": {"a": 3}}
         assert [event for event in recorder.events if not isinstance(event, Relist)] == [put]
 
@@ -214,7 +222,7 @@ async def test_f29_a_silent_watch_is_given_up(api: FakeApiServer, tmp_path: Path
         await asyncio.sleep(0.3)
         assert not recorder.events
         api.silent = False
-        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "unheard")
+        await recorder.until(lambda event: isinstance(event, ObjectPut) and event.object.key.name == "unheard")
 
 
 async def test_the_bell_rings_again_after_the_server_was_away(api: FakeApiServer, tmp_path: Path) -> None:
@@ -229,7 +237,9 @@ async def test_the_bell_rings_again_after_the_server_was_away(api: FakeApiServer
         api.down = False
         await recorder.source.listing()
         api.put("Profile", "team-a", "later", {})
-        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
+        await recorder.until(
+            lambda event: isinstance(event, ObjectPut) and event.object.key.name == "later", seconds=20
+        )
 
 
 async def test_a_kind_that_vanished_is_watched_again_when_it_is_back(api: FakeApiServer, tmp_path: Path) -> None:
@@ -246,7 +256,9 @@ async def test_a_kind_that_vanished_is_watched_again_when_it_is_back(api: FakeAp
         await recorder.until(lambda event: isinstance(event, Relist), seconds=20)
         await asyncio.sleep(1.0)
         api.put("Profile", "team-a", "later", {})
-        await recorder.until(lambda event: isinstance(event, Put) and event.object.key.name == "later", seconds=20)
+        await recorder.until(
+            lambda event: isinstance(event, ObjectPut) and event.object.key.name == "later", seconds=20
+        )
 
 
 async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: Path) -> None:
@@ -268,8 +280,8 @@ async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: 
         await recorder.quiet()
         api.put("Manifest", "team-b", "other", {"version": 2})
         api.put("Manifest", "team-a", "prod", {"version": 2})
-        await recorder.until(lambda event: isinstance(event, Put))
-        assert [event.object.key.namespace for event in recorder.events if isinstance(event, Put)] == ["team-a"]
+        await recorder.until(lambda event: isinstance(event, ObjectPut))
+        assert [event.object.key.namespace for event in recorder.events if isinstance(event, ObjectPut)] == ["team-a"]
     assert "list tokenissuers" not in api.requests
     assert "list namespaces" not in api.requests
     assert set(KINDS) == {"TokenIssuer", "Principal", "Profile", "Manifest", "PrincipalBinding", "PolicyProfile"}

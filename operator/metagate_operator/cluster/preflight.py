@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metagate_crds.kinds import API_VERSION, KINDS
-from metagate_operator.cluster.connection import Kubernetes, Refused
+from metagate_operator.cluster.kubernetes_client import API_PATH, KubernetesClient, KubernetesRefused
 from metagate_operator.cluster.rbac import Right, Where
-from metagate_operator.cluster.resources import BASE
 
 CRDS_COMMAND = "metagate crds | kubectl apply --server-side -f -"
 RBAC_COMMAND = "metagate operator rbac | kubectl apply -f -"
@@ -21,7 +20,7 @@ class NotReady(Exception):  # noqa: N818 - it names a state
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AccessReview:
     """May I do this? `inside` is a namespace, or "" for all of them."""
 
     verb: str
@@ -46,7 +45,7 @@ class Question:
         return f"{self.verb} {what}{named}{f' in {self.inside}' if self.inside else ''}"
 
 
-async def check_kinds(kubernetes: Kubernetes) -> None:
+async def check_kinds(kubernetes: KubernetesClient) -> None:
     """Every kind is served, with its status subresource.
 
     Raises:
@@ -54,8 +53,8 @@ async def check_kinds(kubernetes: Kubernetes) -> None:
 
     """
     try:
-        found = {each["name"] for each in (await kubernetes.get(BASE))["resources"]}
-    except Refused as error:
+        found = {each["name"] for each in (await kubernetes.get(API_PATH))["resources"]}
+    except KubernetesRefused as error:
         if error.status != 404:
             raise
         found = set()
@@ -67,7 +66,7 @@ async def check_kinds(kubernetes: Kubernetes) -> None:
 
 
 async def check_rights(
-    kubernetes: Kubernetes,
+    kubernetes: KubernetesClient,
     rights: Sequence[Right],
     *,
     namespace: str,
@@ -81,14 +80,14 @@ async def check_rights(
 
     """
     questions = [
-        Question(verb, group, resource, name, inside, url=bool(right.urls))
+        AccessReview(verb, group, resource, name, inside, url=bool(right.urls))
         for right in rights
         for verb, group, resource, name in right.each()
         for inside in _namespaces(right.where, namespace, namespaces)
     ]
     gate = asyncio.Semaphore(8)
 
-    async def held(question: Question) -> bool:
+    async def held(question: AccessReview) -> bool:
         async with gate:
             return await _held(kubernetes, question)
 
@@ -104,7 +103,7 @@ def _namespaces(where: Where, own: str, watched: Sequence[str]) -> Sequence[str]
     return watched if where is Where.WATCHED and watched else ("",)
 
 
-async def _held(kubernetes: Kubernetes, question: Question) -> bool:
+async def _held(kubernetes: KubernetesClient, question: AccessReview) -> bool:
     answer = await kubernetes.call(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

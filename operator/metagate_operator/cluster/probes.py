@@ -14,17 +14,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
 @dataclass(frozen=True, slots=True)
-class Checks:
+class ProbeChecks:
     """`alive` and `ready` say why not, or nothing."""
 
     alive: Callable[[], str | None]
     ready: Callable[[], str | None]
 
 
-class Probes:
+class ProbeServer:
     """`/livez`, `/readyz` and `/metrics`; `start` and `stop` it. Port 0 takes a free one; `port` says which."""
 
-    def __init__(self, checks: Checks, *, host: str, port: int) -> None:
+    def __init__(self, checks: ProbeChecks, *, host: str, port: int) -> None:
         self._checks = checks
         self._host = host
         self._asked = port

@@ -15,28 +15,27 @@ from pathlib import Path
 import structlog
 
 from metagate_crds.world import CompileSettings
-from metagate_operator.cluster.bell import hush
-from metagate_operator.cluster.connection import Kubernetes
-from metagate_operator.cluster.delay import Delay
-from metagate_operator.cluster.leadership import Leadership
-from metagate_operator.cluster.measures import Measures
+from metagate_operator.cluster.cluster_issuer import discover_cluster_issuer, key_refresher, with_cluster_issuer
+from metagate_operator.cluster.cluster_source import ClusterSource
+from metagate_operator.cluster.database_outage import DatabaseOutageReporter
+from metagate_operator.cluster.kubernetes_client import KubernetesClient
+from metagate_operator.cluster.leader_election import LeaderElection
+from metagate_operator.cluster.memory_trim import MemoryTrimmer
+from metagate_operator.cluster.metrics import OperatorMetrics
+from metagate_operator.cluster.object_cache import ObjectCache
 from metagate_operator.cluster.preflight import check_kinds, check_rights
-from metagate_operator.cluster.probes import Checks, Probes
+from metagate_operator.cluster.probes import ProbeChecks, ProbeServer
 from metagate_operator.cluster.rbac import operator_rights
 from metagate_operator.cluster.reporter import ClusterReporter
-from metagate_operator.cluster.sight import Sights
-from metagate_operator.cluster.source import ClusterSource
-from metagate_operator.cluster.thrift import Thrift
-from metagate_operator.cluster.trust import discover, discovered, refresher
-from metagate_operator.failpoints import killing_at
-from metagate_operator.health import Facts, Health
-from metagate_operator.housekeeping import Housekeeper
-from metagate_operator.key_sources import WebFetch, networks
-from metagate_operator.ledger_door import Access, HttpLedgerDoor
-from metagate_operator.overdue import OverdueWatch
-from metagate_operator.reconcile import Reconciler
-from metagate_operator.relay import relay
-from metagate_operator.settings import WriterSettings
+from metagate_operator.cluster.watcher import silence_kopf_loggers
+from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher, parse_networks
+from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
+from metagate_operator.ledger.relay import run_relay
+from metagate_operator.overdue import OverdueCounter
+from metagate_operator.reconcile.health import HealthFacts, WriterHealth
+from metagate_operator.reconcile.reconciler import Reconciler
+from metagate_operator.retention import RetentionTask
+from metagate_operator.settings import WriterSettings, kill_at
 from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
 from metagate_store.publisher import Publisher
@@ -51,7 +50,7 @@ STORE_RETRY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OperatorOptions:
     """What the operator is told. `namespaces` and `selector` empty: the whole cluster."""
 
     dsn: str
@@ -66,7 +65,7 @@ class Options:
     host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod
     port: int = 9090
     mirror: bool = False
-    ledger: Access | None = None
+    ledger: LedgerAccess | None = None
     inactivity_seconds: float = 70.0
     retention: timedelta = timedelta(hours=72)
     issuer_ca: Path | None = None
@@ -75,7 +74,7 @@ class Options:
     writer: WriterSettings = field(default_factory=WriterSettings)
 
 
-def run(options: Options) -> None:
+def run(options: OperatorOptions) -> None:
     """Operate until a signal; on a thread whose stack is deep enough for whatever people nest.
 
     Raises:
@@ -85,7 +84,7 @@ def run(options: Options) -> None:
     """
     sys.setrecursionlimit(RECURSION_LIMIT)
     threading.stack_size(STACK_BYTES)  # reserved, not used: pages come with depth
-    hush()
+    silence_kopf_loggers()
     outcome: list[BaseException] = []
     stop = _Stop()
 
@@ -139,14 +138,14 @@ async def _until(stop: _Stop, work: Awaitable[None]) -> None:
         log.info("stopped")
 
 
-async def operate(options: Options) -> None:
+async def operate(options: OperatorOptions) -> None:
     """Check what is needed, wait for the leadership, reconcile until cancelled."""
-    kubernetes = await Kubernetes.connect(options.kubeconfig, options.context)
-    health = Health()
+    kubernetes = await KubernetesClient.connect(options.kubeconfig, options.context)
+    health = WriterHealth()
     state = _State(options, health)
-    Measures(state.facts)
-    probes = Probes(Checks(state.alive, state.ready), host=options.host, port=options.port)
-    leadership = Leadership(kubernetes, options.namespace, options.identity, clock=time.monotonic)
+    OperatorMetrics(state.facts)
+    probes = ProbeServer(ProbeChecks(state.alive, state.ready), host=options.host, port=options.port)
+    leadership = LeaderElection(kubernetes, options.namespace, options.identity, clock=time.monotonic)
     publisher: Publisher | None = None
     try:
         await probes.start()
@@ -166,7 +165,7 @@ async def operate(options: Options) -> None:
         await kubernetes.close()
 
 
-async def _store(kubernetes: Kubernetes, options: Options) -> Publisher:
+async def _store(kubernetes: KubernetesClient, options: OperatorOptions) -> Publisher:
     """The database, once it is there. One that is away is waited for; one that is foreign or not migrated
     is an error.
     """
@@ -174,7 +173,7 @@ async def _store(kubernetes: Kubernetes, options: Options) -> Publisher:
     while True:
         try:
             return await Publisher.open(
-                options.dsn, cluster_uid=cluster, failpoint=killing_at(options.writer.fail.split(","))
+                options.dsn, cluster_uid=cluster, failpoint=kill_at(options.writer.fail.split(","))
             )
         except StoreUnavailable as error:
             log.warning("database_awaited", error=str(error))
@@ -182,22 +181,26 @@ async def _store(kubernetes: Kubernetes, options: Options) -> Publisher:
 
 
 async def _reconcile(
-    kubernetes: Kubernetes, publisher: Publisher, leadership: Leadership, options: Options, state: _State
+    kubernetes: KubernetesClient,
+    publisher: Publisher,
+    leadership: LeaderElection,
+    options: OperatorOptions,
+    state: _State,
 ) -> None:
-    sights = Sights()
+    cache = ObjectCache()
     source = ClusterSource(
         kubernetes,
-        sights,
+        cache,
         namespaces=options.namespaces,
         selector=options.selector,
         issuers=options.issuers,
         inactivity_timeout=options.inactivity_seconds,
     )
-    reporter = ClusterReporter(kubernetes, sights, instance=options.identity, everywhere=not options.namespaces)
-    settings = await discovered(kubernetes, options.compile)
+    reporter = ClusterReporter(kubernetes, cache, instance=options.identity, everywhere=not options.namespaces)
+    settings = await with_cluster_issuer(kubernetes, options.compile)
     shared = TakingTurns(publisher)
-    web = WebFetch(ca_file=options.issuer_ca, allow=networks(options.issuer_networks))
-    keys = refresher(kubernetes, shared, reporter, web)
+    web = HttpsKeyFetcher(ca_file=options.issuer_ca, allow=parse_networks(options.issuer_networks))
+    keys = key_refresher(kubernetes, shared, reporter, web)
     reconciler = Reconciler(
         source=source,
         publisher=shared,
@@ -212,18 +215,18 @@ async def _reconcile(
         reconciler.run,
         reporter.run,
         keys.run,
-        Delay(sights, reporter, reconciler.health).run,
-        Thrift(reconciler.health).run,
+        DatabaseOutageReporter(cache, reporter, reconciler.health).run,
+        MemoryTrimmer(reconciler.health).run,
     ]
     witness = Witness(options.dsn)
     mirroring = options.mirror or options.ledger is not None
-    tasks.append(Housekeeper(witness, retention=options.retention, mirroring=mirroring).run)
-    tasks.append(OverdueWatch(witness).run)
+    tasks.append(RetentionTask(witness, retention=options.retention, mirroring=mirroring).run)
+    tasks.append(OverdueCounter(witness).run)
     if options.ledger is not None:
         ledger = options.ledger
-        tasks.append(lambda: relay(options.dsn, HttpLedgerDoor(ledger)))
+        tasks.append(lambda: run_relay(options.dsn, HttpLedgerClient(ledger)))
     if settings.cluster_issuer is None:
-        tasks.append(lambda: discover(kubernetes, options.compile, reconciler))
+        tasks.append(lambda: discover_cluster_issuer(kubernetes, options.compile, reconciler))
     if options.lease:
         tasks.append(leadership.keep)
     try:
@@ -248,12 +251,12 @@ async def together(*works: Callable[[], Awaitable[None]]) -> None:
 class _State:
     """What the probes are told."""
 
-    def __init__(self, options: Options, health: Health) -> None:
+    def __init__(self, options: OperatorOptions, health: WriterHealth) -> None:
         self._bound = 3 * options.writer.resync_seconds
         self.health = health
         self.phase = "starting"
 
-    def facts(self) -> Facts:
+    def facts(self) -> HealthFacts:
         return self.health.facts()
 
     def alive(self) -> str | None:

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from metagate_crds.kinds import GROUP, KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER
-from metagate_operator.cluster import leadership
+from metagate_operator.cluster import leader_election
 
 OPERATOR = "metagate-operator"
 ADMISSION = "metagate-admission"
@@ -66,7 +66,7 @@ def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = T
         Right(Where.WATCHED, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _NAMESPACED)),
         Right(Where.WATCHED, ("create",), "events.k8s.io", ("events",)),
         Right(Where.OWN, ("create",), "coordination.k8s.io", ("leases",)),
-        Right(Where.OWN, ("get", "update"), "coordination.k8s.io", ("leases",), names=(leadership.NAME,)),
+        Right(Where.OWN, ("get", "update"), "coordination.k8s.io", ("leases",), names=(leader_election.LEASE_NAME,)),
         Right(Where.CLUSTER, ("get",), urls=("/.well-known/openid-configuration", "/openid/v1/jwks")),
     ]
     if namespaces:

@@ -21,11 +21,18 @@ from metagate_crds.kinds import TOKEN_ISSUER
 from metagate_crds.reasons import KEYS_FRESH
 from metagate_crds.verdict import Condition, Verdict
 from metagate_crds.world import ObjectKey
-from metagate_operator.cluster import occurrences
-from metagate_operator.cluster.connection import APPLY, Kubernetes, KubernetesError, Refused, Unreachable
-from metagate_operator.cluster.resources import item, named
-from metagate_operator.cluster.sight import Sight, Sights, sight
-from metagate_operator.cluster.status import MANAGER, differs, patch, status
+from metagate_operator.cluster import events
+from metagate_operator.cluster.kubernetes_client import (
+    APPLY_PATCH,
+    KubernetesClient,
+    KubernetesError,
+    KubernetesRefused,
+    KubernetesUnreachable,
+    get_by_name,
+    object_path,
+)
+from metagate_operator.cluster.object_cache import CachedObject, ObjectCache, cached_object
+from metagate_operator.cluster.status import FIELD_MANAGER, status_differs, status_of, status_patch
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +52,8 @@ class ClusterReporter:
 
     def __init__(
         self,
-        kubernetes: Kubernetes,
-        sights: Sights,
+        kubernetes: KubernetesClient,
+        cache: ObjectCache,
         *,
         instance: str,
         everywhere: bool = True,
@@ -54,7 +61,7 @@ class ClusterReporter:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kubernetes = kubernetes
-        self._sights = sights
+        self._cache = cache
         self._instance = instance
         self._everywhere = everywhere
         self._in_flight = in_flight
@@ -67,7 +74,7 @@ class ClusterReporter:
         self._pause = 0.0
         self._issuers: dict[str, tuple[Verdict, int]] = {}
         self.freshness: Mapping[str, Condition] = {}
-        self._allowance = occurrences.Allowance(time.monotonic)
+        self._allowance = events.EventBudget(time.monotonic)
 
     async def report(self, verdicts: Sequence[Verdict], revision: int) -> None:
         """Queue those that differ from what their objects say; the last queued is the first written."""
@@ -80,11 +87,11 @@ class ClusterReporter:
             if verdict.key.kind == TOKEN_ISSUER.name:
                 self._issuers[verdict.key.name] = (verdict, revision)
                 verdict = self._refreshed(verdict)  # noqa: PLW2901 - the same verdict, with what is known of its keys
-            before = self._sights.get(verdict.key)
+            before = self._cache.get(verdict.key)
             if (
                 before is not None
                 and before.uid == verdict.uid
-                and differs(status(verdict, revision, self._clock(), before), before)
+                and status_differs(status_of(verdict, revision, self._clock(), before), before)
             ):
                 self._waiting[verdict.key] = (verdict, revision)
         self._tell()
@@ -153,24 +160,24 @@ class ClusterReporter:
             self._waiting = {verdict.key: (verdict, revision), **self._waiting}
 
     async def _write(self, verdict: Verdict, revision: int) -> None:
-        before = self._sights.get(verdict.key)
+        before = self._cache.get(verdict.key)
         for _ in range(TRIES_ON_CONFLICT):
             if before is None or (before.uid, before.generation) != (verdict.uid, verdict.generation):
                 WRITES.labels("obsolete").inc()
                 return  # gone, or another incarnation or generation, which gets a verdict of its own
-            found = status(verdict, revision, self._clock(), before)
-            if not differs(found, before):
+            found = status_of(verdict, revision, self._clock(), before)
+            if not status_differs(found, before):
                 return
             try:
                 with SECONDS.time():
                     body = await self._kubernetes.call(
                         "PATCH",
-                        f"{item(*verdict.key)}/status",
-                        query={"fieldManager": MANAGER, "force": "true"},
-                        body=patch(verdict, found, before.version),
-                        content_type=APPLY,
+                        f"{object_path(*verdict.key)}/status",
+                        query={"fieldManager": FIELD_MANAGER, "force": "true"},
+                        body=status_patch(verdict, found, before.version),
+                        content_type=APPLY_PATCH,
                     )
-            except Refused as error:
+            except KubernetesRefused as error:
                 if error.status == 409:
                     WRITES.labels("conflict").inc()
                     before = await self._look(verdict)
@@ -179,22 +186,22 @@ class ClusterReporter:
                 return
             self._pause = 0.0
             WRITES.labels("written").inc()
-            self._sights.see(verdict.key, sight(body))
+            self._cache.observe(verdict.key, cached_object(body))
             await self._tell_transition(verdict, before)
             return
         self._put_back(verdict, revision)
 
-    async def _look(self, verdict: Verdict) -> Sight | None:
+    async def _look(self, verdict: Verdict) -> CachedObject | None:
         """The object moved on under our hands: what does it look like now?"""
-        found = await named(self._kubernetes, *verdict.key)
-        return None if found is None else sight(found)
+        found = await get_by_name(self._kubernetes, *verdict.key)
+        return None if found is None else cached_object(found)
 
-    def _refused(self, verdict: Verdict, error: Refused) -> None:
+    def _refused(self, verdict: Verdict, error: KubernetesRefused) -> None:
         if error.status == 404:
             WRITES.labels("obsolete").inc()
             return
         if error.status in {401, 429} or error.status >= 500:
-            raise Unreachable(str(error)) from error
+            raise KubernetesUnreachable(str(error)) from error
         WRITES.labels("refused").inc()
         log.error(
             "status_refused",
@@ -204,11 +211,11 @@ class ClusterReporter:
             status=error.status,
         )
 
-    async def _tell_transition(self, verdict: Verdict, before: Sight) -> None:
-        ready = occurrences.transition(verdict, before)
+    async def _tell_transition(self, verdict: Verdict, before: CachedObject) -> None:
+        ready = events.ready_transition(verdict, before)
         if ready is None or not self._allowance.take():
             return
-        namespace, body = occurrences.occurrence(verdict, ready, self._clock(), self._instance)
+        namespace, body = events.event_body(verdict, ready, self._clock(), self._instance)
         try:
             await self._kubernetes.call("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=body)
         except KubernetesError as error:

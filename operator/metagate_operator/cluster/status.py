@@ -7,14 +7,14 @@ from typing import Any
 
 from metagate_crds.kinds import API_VERSION, KINDS
 from metagate_crds.verdict import Verdict
-from metagate_operator.cluster.sight import Sight, status_digest
+from metagate_operator.cluster.object_cache import CachedObject, status_digest
 
-MANAGER = "metagate"
+FIELD_MANAGER = "metagate"
 MESSAGE_LIMIT = 32_768
 COUNTED = frozenset({"Principal", "Profile", "Manifest"})
 
 
-def status(verdict: Verdict, revision: int, now: datetime, before: Sight) -> dict[str, Any]:
+def status_of(verdict: Verdict, revision: int, now: datetime, before: CachedObject) -> dict[str, Any]:
     """The whole status, as it is applied: what is not in it is taken away from the object.
 
     A condition keeps the time of its last transition while its status stays, and the snapshot keeps its revision while
@@ -53,18 +53,18 @@ def _bounded(message: str) -> str:
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
 
 
-def _since(condition: str, status: str, before: Sight) -> str | None:
+def _since(condition: str, status: str, before: CachedObject) -> str | None:
     known = before.since.get(condition)
     return known[2] if known is not None and known[0] == status else None
 
 
-def differs(found: dict[str, Any], before: Sight) -> bool:
+def status_differs(found: dict[str, Any], before: CachedObject) -> bool:
     """Whether the object says something else than this status, or names a revision that is not there any more."""
     named = (found.get("snapshot") or {}).get("revision", 0)
     return status_digest(found) != before.status_digest or bool(before.snapshot[2] > named)
 
 
-def patch(verdict: Verdict, found: dict[str, Any], version: str) -> dict[str, Any]:
+def status_patch(verdict: Verdict, found: dict[str, Any], version: str) -> dict[str, Any]:
     """The body of the server-side apply; with its version it is refused (409) when the object has moved on."""
     metadata: dict[str, Any] = {"name": verdict.key.name, "resourceVersion": version}
     if verdict.key.namespace:

@@ -12,7 +12,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import asyncpg
 
 from metagate_crds.declared import Declared, Namespace, ObjectKey
-from metagate_operator.source import Event, Gone, Listing, Put, SourceUnavailable
+from metagate_operator.sources.source import Event, Listing, ObjectGone, ObjectPut, SourceUnavailable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TEAM = Namespace("team", str(uuid5(NAMESPACE_URL, "team")), START)
@@ -85,13 +85,13 @@ class ScriptedSource:
     def put(self, each: Declared, *, silently: bool = False) -> Declared:
         self.objects[each.key] = each
         if not silently:
-            self.queue.put_nowait(Put(each))
+            self.queue.put_nowait(ObjectPut(each))
         return each
 
     def remove(self, key: ObjectKey, *, silently: bool = False) -> None:
         gone = self.objects.pop(key)
         if not silently:
-            self.queue.put_nowait(Gone(key, gone.uid))
+            self.queue.put_nowait(ObjectGone(key, gone.uid))
 
 
 TABLES = (

@@ -29,9 +29,9 @@ from tests.integration.dev.scripted import (
 
 from metagate_crds.declared import CompileSettings, ObjectKey
 from metagate_crds.verdict import Verdict
-from metagate_operator.reconcile import Reconciler
+from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.settings import WriterSettings
-from metagate_operator.source import Gone, Put, Relist, SourceUnavailable
+from metagate_operator.sources.source import ObjectGone, ObjectPut, Relist, SourceUnavailable
 from metagate_store.errors import Fenced, StoreUnavailable
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, Published
@@ -83,7 +83,7 @@ class Running:
         reconciler = self.reconciler
         await self.until(lambda: self.source.queue.empty() and not reconciler._pending and not reconciler._relist)
         passes = reconciler.health.passes
-        self.reconciler._bell.set()
+        self.reconciler._wake.set()
         await self.until(lambda: reconciler.health.passes > passes)
 
 
@@ -207,7 +207,7 @@ async def test_events_that_break_off_are_followed_by_a_listing(fresh_database: D
         await running.until(lambda: running.reconciler.health.revision == 3)
 
 
-async def test_the_brake(fresh_database: Database) -> None:
+async def test_mass_deletion_waits_for_a_second_listing(fresh_database: Database) -> None:
     """A listing that misses most of a kind is not believed until a second one agrees; witnessed deletions are not
     braked.
     """
@@ -236,12 +236,12 @@ async def test_the_brake(fresh_database: Database) -> None:
             lambda: running.reconciler.health.brake_held == 0 and running.reconciler.health.revision >= 3
         )
         await running.until(
-            lambda: not any(key.kind == "PrincipalBinding" for key in running.reconciler._declared.now.objects)
+            lambda: not any(key.kind == "PrincipalBinding" for key in running.reconciler._desired.world.objects)
         )
         assert (await fetch(fresh_database.superuser, count))[0]["n"] == 0
 
 
-async def test_the_brake_at_a_start(fresh_database: Database) -> None:
+async def test_mass_deletion_at_a_start_waits(fresh_database: Database) -> None:
     """A first listing that misses what the database holds is not believed either."""
     source = ScriptedSource(team(*(f"p{i:02}" for i in range(12))))
     async with reconciling(fresh_database, source) as running:
@@ -271,16 +271,16 @@ async def test_late_and_repeated_events(fresh_database: Database) -> None:
         source.put(new := changed(old, {**old.spec, "overrides": {"capabilities": {"write": True}}}))
         await running.until(lambda: running.reconciler.health.revision == 2)
         for late in (old, new, old):
-            source.queue.put_nowait(Put(late))
+            source.queue.put_nowait(ObjectPut(late))
         await running.idle()
         assert running.reconciler.health.revision == 2
         source.remove(key)
-        source.queue.put_nowait(Put(new))
-        source.queue.put_nowait(Gone(key, old.uid))
+        source.queue.put_nowait(ObjectPut(new))
+        source.queue.put_nowait(ObjectGone(key, old.uid))
         await running.idle()
         assert await fetch(fresh_database.superuser, "SELECT 1 FROM metagate.binding") == []
         source.put(again := binding("ada"))
-        source.queue.put_nowait(Gone(key, old.uid))
+        source.queue.put_nowait(ObjectGone(key, old.uid))
         await running.idle()
         (row,) = await fetch(fresh_database.superuser, "SELECT owner::text FROM metagate.binding")
         assert row["owner"] == again.uid
@@ -355,16 +355,15 @@ async def test_another_writer_takes_over(fresh_database: Database) -> None:
 KILLED = """
 import asyncio, sys
 from metagate_crds.declared import CompileSettings
-from metagate_operator.failpoints import killing_at
-from metagate_operator.reconcile import Reconciler
-from metagate_operator.settings import WriterSettings
-from metagate_operator.verdict_log import VerdictLog
+from metagate_operator.settings import WriterSettings, kill_at
+from metagate_operator.reconcile.reconciler import Reconciler
+from metagate_operator.reconcile.verdict_log import VerdictLog
 from metagate_store.publisher import Publisher
 from tests.integration.dev import scripted
 
 async def main():
     settings = WriterSettings()
-    publisher = await Publisher.open(sys.argv[1], failpoint=killing_at(settings.fail.split(",")))
+    publisher = await Publisher.open(sys.argv[1], failpoint=kill_at(settings.fail.split(",")))
     source = scripted.ScriptedSource(scripted.team("ada"))
     reconciler = Reconciler(source=source, publisher=publisher, reporter=VerdictLog(), compile_settings=CompileSettings(), settings=settings)
     task = asyncio.create_task(reconciler.run())

@@ -24,12 +24,20 @@ from tests.integration.memorygate.ledger_fixture import (
 from memorygate.server import serving
 from memorygate.settings import Settings
 from memorygate.verifying import verify
-from metagate_operator.ledger_door import Access, Answer, HttpLedgerDoor, LedgerAway, Refused, Taken, parts
-from metagate_operator.relay import Pace, Relay
-from metagate_operator.witness_receipts import startup_receipt_id
+from metagate_operator.ledger.ledger_client import (
+    Accepted,
+    HttpLedgerClient,
+    LedgerAccess,
+    LedgerUnavailable,
+    ReceiptOutcome,
+    Rejected,
+    split_batches,
+)
+from metagate_operator.ledger.relay import Relay, RelayPace
+from metagate_operator.ledger.witness_receipts import startup_receipt_id
 from metagate_store.witnessing import Witness
 
-QUICK = Pace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
+QUICK = RelayPace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
 
 
 @pytest_asyncio.fixture
@@ -63,10 +71,10 @@ def key_file(tmp_path: Path, who: LedgerPrincipal) -> Path:
 
 class RelayAtWork:
     def __init__(
-        self, place: LedgerFixture, access: Access | None = None, door: object = None, outboxes: int = 2
+        self, place: LedgerFixture, access: LedgerAccess | None = None, door: object = None, outboxes: int = 2
     ) -> None:
         self.outboxes = [Witness(place.database.database.publisher) for _ in range(outboxes)]
-        self.relay = Relay(self.outboxes, door or HttpLedgerDoor(access), pace=QUICK)
+        self.relay = Relay(self.outboxes, door or HttpLedgerClient(access), pace=QUICK)
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self.relay.run())
@@ -86,7 +94,7 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(
     """OPEN is accepted, READY is complete/success, FAILED complete/failure; the second is caused by the first (D-04)."""
     who = place.components[0]
     good, bad = await place.boot(who, 2)
-    async with RelayAtWork(place, Access(url, api_key_file=key_file(tmp_path, place.witness))):
+    async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
     reader = LedgerPrincipal(who.tenant, "reader", "observer")
     found = {}
@@ -119,7 +127,7 @@ async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(
     place: LedgerFixture, url: str, tmp_path: Path
 ):
     """D-50: phase published, task revision-<n>, the counts, no custody."""
-    async with RelayAtWork(place, Access(url, api_key_file=key_file(tmp_path, place.witness))):
+    async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
     found = await rows(
         place.database.superuser,
@@ -157,9 +165,9 @@ class Scripted:
         self.script = list(answers)
         self.sent: list[list[dict[str, object]]] = []
 
-    async def send(self, receipts: list[dict[str, object]]) -> list[Answer]:
+    async def send(self, receipts: list[dict[str, object]]) -> list[ReceiptOutcome]:
         self.sent.append(receipts)
-        step = self.script.pop(0) if self.script else Taken()
+        step = self.script.pop(0) if self.script else Accepted()
         if isinstance(step, Exception):
             raise step
         return [step(receipt) if callable(step) else step for receipt in receipts]
@@ -172,10 +180,10 @@ async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: LedgerFixture)
     """After two outages all receipts are still there; a refused one goes to the dead letters and is never sent again."""
     [startup] = await place.boot(place.components[0], ready=False)
 
-    def refuse_startups(receipt: dict[str, object]) -> Answer:
-        return Refused("MAY_NOT_EMIT", "no") if receipt["kind"] == "startup" else Taken()
+    def refuse_startups(receipt: dict[str, object]) -> ReceiptOutcome:
+        return Rejected("MAY_NOT_EMIT", "no") if receipt["kind"] == "startup" else Accepted()
 
-    door = Scripted(LedgerAway("down"), LedgerAway("down"), refuse_startups)
+    door = Scripted(LedgerUnavailable("down"), LedgerUnavailable("down"), refuse_startups)
     async with RelayAtWork(place, door=door, outboxes=1):
         await place.drained()
         await asyncio.sleep(0.1)
@@ -189,7 +197,7 @@ async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixtur
     """Over two drainers and interrupted batches, accepted is always sent before complete."""
     for who in place.components:
         await place.boot(who, 60)
-    door = Scripted(*(random.choice([LedgerAway("x"), Taken()]) for _ in range(8)))
+    door = Scripted(*(random.choice([LedgerUnavailable("x"), Accepted()]) for _ in range(8)))
     async with RelayAtWork(place, door=door):
         await place.drained()
     seen: set[str] = set()
@@ -203,7 +211,7 @@ async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixtur
 
 async def test_two_relays_share_the_outbox(place: LedgerFixture, url: str, tmp_path: Path):
     """Both drain at once; every receipt arrives once and none is refused."""
-    access = Access(url, api_key_file=key_file(tmp_path, place.witness))
+    access = LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))
     for who in place.components:
         await place.boot(who, 150)
     async with RelayAtWork(place, access), RelayAtWork(place, access):
@@ -216,7 +224,7 @@ async def test_two_relays_share_the_outbox(place: LedgerFixture, url: str, tmp_p
 def test_requests_are_cut_where_they_grow_too_large():
     """By count and by bytes, in order, nothing lost."""
     receipts = [f'"{n:04}{"x" * (n * 40)}"' for n in range(600)]
-    cut = parts(receipts)
+    cut = split_batches(receipts)
     assert [receipt for part in cut for receipt in part] == receipts
     assert all(len(part) <= 256 and sum(map(len, part)) < 400_000 for part in cut)
 
@@ -226,7 +234,7 @@ async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: Ledg
     """Startups go on while nobody listens; then the ledger comes up and everything arrives exactly once."""
     port = free_port()
     who = place.components[0]
-    access = Access(f"http://127.0.0.1:{port}", api_key_file=key_file(tmp_path, place.witness))
+    access = LedgerAccess(f"http://127.0.0.1:{port}", api_key_file=key_file(tmp_path, place.witness))
     async with RelayAtWork(place, access):
         ids = []
         for _ in range(10):

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from metagate_operator import key_sources
-from metagate_operator.key_sources import KeysUnavailable, WebFetch, networks
+from metagate_operator.issuers import key_fetcher
+from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher, KeysUnavailable, parse_networks
 
-LOOPBACK = networks("127.0.0.0/8, ::1/128")
+LOOPBACK = parse_networks("127.0.0.0/8, ::1/128")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -71,7 +71,7 @@ def answering(body: bytes = b"{}", status: int = 200, **headers: str) -> Handler
     return handler
 
 
-async def trouble(fetch: WebFetch, url: str) -> str:
+async def trouble(fetch: HttpsKeyFetcher, url: str) -> str:
     with pytest.raises(KeysUnavailable) as refused:
         await fetch(url)
     return str(refused.value)
@@ -81,9 +81,9 @@ async def test_a_key_set_is_fetched_over_verified_tls(certificate: tuple[Path, P
     """With its authority in the CA bundle the document arrives as it is; without it nothing does."""
     async with served(certificate, keys=answering(b'{"keys":[]}')) as port:
         for host in ("localhost", "127.0.0.1"):
-            fetch = WebFetch(ca_file=certificate[0], allow=LOOPBACK)
+            fetch = HttpsKeyFetcher(ca_file=certificate[0], allow=LOOPBACK)
             assert await fetch(f"https://{host}:{port}/keys") == b'{"keys":[]}'
-        assert "certificate" in await trouble(WebFetch(allow=LOOPBACK), f"https://localhost:{port}/keys")
+        assert "certificate" in await trouble(HttpsKeyFetcher(allow=LOOPBACK), f"https://localhost:{port}/keys")
 
 
 async def test_addresses_nobody_should_be_sent_to_are_refused(certificate: tuple[Path, Path]) -> None:
@@ -96,7 +96,7 @@ async def test_addresses_nobody_should_be_sent_to_are_refused(certificate: tuple
 
     async with served(certificate, keys=handler) as port:
         for host in ("localhost", "127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]"):
-            text = await trouble(WebFetch(ca_file=certificate[0]), f"https://{host}:{port}/keys")
+            text = await trouble(HttpsKeyFetcher(ca_file=certificate[0]), f"https://{host}:{port}/keys")
             assert "loopback" in text, host
     assert asked == []
 
@@ -124,16 +124,16 @@ async def test_addresses_nobody_should_be_sent_to_are_refused(certificate: tuple
 def test_the_addresses_that_are_refused(address: str) -> None:
     """Loopback, link-local, unspecified, multicast and metadata addresses, also as IPv6 spellings of IPv4 ones."""
     with pytest.raises(OSError, match="refused"):
-        key_sources._refuse(ip_address(address), ())
-    key_sources._refuse(
-        ip_address(address), networks(f"{address}/{32 if '.' in address and ':' not in address else 128}")
+        key_fetcher._refuse(ip_address(address), ())
+    key_fetcher._refuse(
+        ip_address(address), parse_networks(f"{address}/{32 if '.' in address and ':' not in address else 128}")
     )
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.1", "8.8.8.8", "fd12::1", "2606:4700::1111"])
 def test_the_addresses_that_are_fetched_from(address: str) -> None:
     """Private networks are where a company's identity provider lives; they are fetched from."""
-    key_sources._refuse(ip_address(address), ())
+    key_fetcher._refuse(ip_address(address), ())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_addresses_that_are_fetched_from(address: str) -> None:
 )
 async def test_only_https_is_fetched(url: str) -> None:
     """Anything but https without credentials is refused without a connection."""
-    assert "https" in await trouble(WebFetch(), url)
+    assert "https" in await trouble(HttpsKeyFetcher(), url)
 
 
 async def test_redirects_stay_on_the_host(certificate: tuple[Path, Path]) -> None:
@@ -159,7 +159,7 @@ async def test_redirects_stay_on_the_host(certificate: tuple[Path, Path]) -> Non
             plain=answering(status=308, Location="http://localhost/keys"),
         ) as port,
     ):
-        fetch = WebFetch(ca_file=certificate[0], allow=LOOPBACK)
+        fetch = HttpsKeyFetcher(ca_file=certificate[0], allow=LOOPBACK)
         assert await fetch(f"https://localhost:{port}/same") == b"here"
         for path in ("port", "host", "plain"):
             assert "another host" in await trouble(fetch, f"https://localhost:{port}/{path}"), path
@@ -178,7 +178,7 @@ async def test_size_and_time_are_bounded(certificate: tuple[Path, Path]) -> None
             await asyncio.sleep(0.02)
 
     async with served(certificate, large=answering(b" " * 300_000), drip=drip, gone=answering(status=404)) as port:
-        fetch = WebFetch(ca_file=certificate[0], allow=LOOPBACK, seconds=0.3)
+        fetch = HttpsKeyFetcher(ca_file=certificate[0], allow=LOOPBACK, seconds=0.3)
         assert "larger than 256 KiB" in await trouble(fetch, f"https://localhost:{port}/large")
         assert "404" in await trouble(fetch, f"https://localhost:{port}/gone")
         assert "0.3 s" in await trouble(fetch, f"https://localhost:{port}/drip")
@@ -187,4 +187,4 @@ async def test_size_and_time_are_bounded(certificate: tuple[Path, Path]) -> None
 
 async def test_a_name_that_is_nobodys_is_told() -> None:
     """A name that does not resolve is said to be that."""
-    assert "resolved" in await trouble(WebFetch(), "https://no-such-host.invalid/keys")
+    assert "resolved" in await trouble(HttpsKeyFetcher(), "https://no-such-host.invalid/keys")

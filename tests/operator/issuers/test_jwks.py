@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metagate_operator.jwks import BrokenKeySet, FoundKey, keep, read
+from metagate_operator.issuers.jwks import InvalidKeySet, UsableKey, merge_keys, parse_key_set
 from metagate_store.rows import IssuerKeyRow
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -34,8 +34,8 @@ def row(kid: str, *, seen: datetime = NOW, misses: int = 0, retired: datetime | 
                         retired_at=retired)  # fmt: skip
 
 
-def found(*kids: str) -> tuple[FoundKey, ...]:
-    return read(document(*map(key, kids))).keys
+def found(*kids: str) -> tuple[UsableKey, ...]:
+    return parse_key_set(document(*map(key, kids))).keys
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def found(*kids: str) -> tuple[FoundKey, ...]:
 )
 def test_a_broken_or_empty_set_is_none(broken: bytes) -> None:
     """Nothing, an error page, private or symmetric keys, too many or too much: no set, so nothing changes (F34)."""
-    with pytest.raises(BrokenKeySet) as refused:
-        read(broken)
+    with pytest.raises(InvalidKeySet) as refused:
+        parse_key_set(broken)
     assert "AAAA" not in str(refused.value)
 
 
 def test_keys_are_taken_one_by_one() -> None:
     """A bad key among good ones is left out and told by its position; only public members are kept of the others."""
     small = {"kty": "RSA", "kid": "small", "n": "AQAB", "e": "AQAB"}
-    answer = read(
+    answer = parse_key_set(
         document({"kty": "oct", "k": "c2VjcmV0", "kid": "s"}, key("a", x5c=["MII"], iat=3), small, key("a"), 7)
     )
     assert [(each.kid, dict(each.jwk)) for each in answer.keys] == [("a", key("a"))]
@@ -78,7 +78,7 @@ def test_keys_are_taken_one_by_one() -> None:
 
 def test_a_new_key_is_stored_and_a_seen_one_touched() -> None:
     """A new key begins now; one that was seen before keeps its first time and loses its misses."""
-    kept = keep(ISSUER, [row("a", seen=NOW - timedelta(hours=1), misses=2)], found("a", "b"), NOW)
+    kept = merge_keys(ISSUER, [row("a", seen=NOW - timedelta(hours=1), misses=2)], found("a", "b"), NOW)
     assert [(each.kid, each.first_seen, each.last_seen, each.misses) for each in kept.rows] == [
         ("a", NOW - timedelta(days=9), NOW, 0),
         ("b", NOW, NOW, 0),
@@ -92,7 +92,7 @@ def test_a_new_key_is_stored_and_a_seen_one_touched() -> None:
 )
 def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, minutes: float, retires: bool) -> None:
     """Both must have passed: three fetches without it, and ten minutes since it was last seen."""
-    kept = keep(ISSUER, [row("old", seen=NOW - timedelta(minutes=minutes), misses=misses)], found("new"), NOW)
+    kept = merge_keys(ISSUER, [row("old", seen=NOW - timedelta(minutes=minutes), misses=misses)], found("new"), NOW)
     old = next(each for each in kept.rows if each.kid == "old")
     assert old.misses == misses + 1
     assert old.retired_at == (NOW if retires else None)
@@ -100,13 +100,13 @@ def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, 
 
 def test_a_retired_key_that_comes_back_is_believed_again() -> None:
     """What the issuer publishes counts: a key that returns is a key of the issuer."""
-    kept = keep(ISSUER, [row("a", misses=5, retired=NOW - timedelta(hours=1))], found("a"), NOW)
+    kept = merge_keys(ISSUER, [row("a", misses=5, retired=NOW - timedelta(hours=1))], found("a"), NOW)
     assert [(each.kid, each.misses, each.retired_at) for each in kept.rows] == [("a", 0, None)]
 
 
 def test_a_retired_key_is_forgotten_after_a_day() -> None:
     """Retired keys are shown for a day, untouched, and then go."""
-    kept = keep(
+    kept = merge_keys(
         ISSUER,
         [row("recent", retired=NOW - timedelta(hours=23)), row("old", retired=NOW - timedelta(hours=24))],
         found("new"),
@@ -127,7 +127,7 @@ def test_whatever_the_fetches_a_key_seen_lately_is_believed(sets: list[set[str]]
     for number, (kids, gap) in enumerate(zip(sets, gaps, strict=False)):
         now += timedelta(seconds=gap)
         seen |= dict.fromkeys(kids, (now, number))
-        kept = keep(ISSUER, rows.values(), found(*sorted(kids)), now)
+        kept = merge_keys(ISSUER, rows.values(), found(*sorted(kids)), now)
         rows |= {each.kid: each for each in kept.rows}
         for kid, (last, fetch) in seen.items():
             if now - last < timedelta(minutes=10) or number - fetch < 3:

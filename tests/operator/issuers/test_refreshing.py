@@ -7,8 +7,8 @@ import pytest
 from tests.operator.issuers.test_jwks import document, key
 
 from metagate_crds.verdict import Condition
-from metagate_operator.issuers import CLUSTER_KEYS, IssuerRefresher, Pace
-from metagate_operator.key_sources import KeysUnavailable
+from metagate_operator.issuers.key_fetcher import KeysUnavailable
+from metagate_operator.issuers.key_refresher import CLUSTER_KEYS, KeyRefresher, RefreshIntervals
 from metagate_store.errors import StoreUnavailable
 from metagate_store.rows import IssuerKeyRow, IssuerRow
 
@@ -50,11 +50,11 @@ class World:
             CLUSTER_KEYS: document(key("c")),
         }
         self.changed: list[str] = []
-        self.refresher = IssuerRefresher(
+        self.refresher = KeyRefresher(
             store=self.store,
             web=self.fetch,
             cluster=self.fetch,
-            pace=Pace(cluster=15, url=60, retry=2),
+            pace=RefreshIntervals(cluster=15, url=60, retry=2),
             on_change=self.changed.append,
             clock=lambda: self.seconds,
             now=lambda: START + timedelta(seconds=self.seconds),
@@ -178,7 +178,7 @@ async def test_a_database_that_is_away_ends_nothing() -> None:
 
     world = World(WEB)
     world.store.away = True
-    world.refresher._pace = Pace(look=0.01)
+    world.refresher._pace = RefreshIntervals(look=0.01)
     task = asyncio.create_task(world.refresher.run())
     try:
         await asyncio.sleep(0.05)

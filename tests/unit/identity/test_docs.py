@@ -10,7 +10,7 @@ from legivellum.identity.caller import FailureReason, status_of
 from legivellum.identity.tokens import TokenVerifier
 from metagate_client import arguments, errors, settings
 from metagate_crds.models.issuer import TokenIssuerSpec
-from metagate_operator import jwks, key_sources
+from metagate_operator.issuers import jwks, key_fetcher
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -46,7 +46,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
         f"{throttle['longest'].default:g}",
         str(jwks.LARGEST_SET),
         str(jwks.MOST_KEYS),
-        f"{key_sources.SECONDS:g}",
+        f"{key_fetcher.SECONDS:g}",
         str(jwks.MISSES),
         f"{jwks.MISSED_FOR.total_seconds() / 60:g}",
     ]

@@ -10,11 +10,13 @@ from typer.main import get_command
 
 from metagate_cli.admission import app as admission_app
 from metagate_cli.operator import app as operator_app
-from metagate_operator import issuers, overdue, relay
+from metagate_operator import overdue
 from metagate_operator.cluster import reporter
-from metagate_operator.cluster.admission import custody, webhook
-from metagate_operator.cluster.measures import Measures
-from metagate_operator.health import Health
+from metagate_operator.cluster.admission import certificate_source, webhook
+from metagate_operator.cluster.metrics import OperatorMetrics
+from metagate_operator.issuers import key_refresher
+from metagate_operator.ledger import relay
+from metagate_operator.reconcile.health import WriterHealth
 
 PAGE = Path("docs/operator.md").read_text(encoding="utf-8")
 
@@ -42,8 +44,8 @@ def test_what_is_said_of_the_webhook_exists() -> None:
 
 def test_every_metric_is_described() -> None:
     """Those of passes, and whatever else the two processes count."""
-    measured = {metric.name for metric in Measures(Health().facts, registry=CollectorRegistry()).collect()}
-    modules = (reporter, issuers, overdue, relay, webhook, custody)
+    measured = {metric.name for metric in OperatorMetrics(WriterHealth().facts, registry=CollectorRegistry()).collect()}
+    modules = (reporter, key_refresher, overdue, relay, webhook, certificate_source)
     counted = [each for module in modules for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
     written = {str(each._name) for each in counted}
     told = {name.removesuffix("_total") for name in re.findall(r"`(metagate_[a-z_]+)", PAGE)}

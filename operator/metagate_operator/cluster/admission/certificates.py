@@ -19,12 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_LIFETIME = timedelta(days=3 * 365)
 LEAF_LIFETIME = timedelta(days=60)
-SETTLING = timedelta(minutes=5)
+CA_ANNOUNCEMENT = timedelta(minutes=5)
 SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class CertificateBundle:
     """PEM, as it lies in the Secret. `authorities` is the bundle, the youngest CA first; `authority_key` is
     that one's.
     """
@@ -43,7 +43,7 @@ class Material:
         }
 
     @classmethod
-    def from_secret(cls, found: Mapping[str, bytes]) -> Material | None:
+    def from_secret(cls, found: Mapping[str, bytes]) -> CertificateBundle | None:
         """None when something is missing or is no certificate: then it is made anew."""
         try:
             material = cls(found["ca.crt"], found["ca.key"], found["tls.crt"], found["tls.key"])
@@ -56,18 +56,18 @@ class Material:
         return material
 
 
-def issue(names: Sequence[str], now: datetime) -> Material:
+def issue_certificates(names: Sequence[str], now: datetime) -> CertificateBundle:
     """A new CA and a leaf of it."""
     authority, key = _authority(now)
-    return _leaf(Material(_pem(authority), _private(key), b"", b""), names, now)
+    return _leaf(CertificateBundle(_pem(authority), _private(key), b"", b""), names, now)
 
 
-def renewed(material: Material, names: Sequence[str], now: datetime) -> Material:
+def renew_certificates(material: CertificateBundle, names: Sequence[str], now: datetime) -> CertificateBundle:
     """The material as it should be now; the very same object when nothing is due."""
     authorities = x509.load_pem_x509_certificates(material.authorities)
     living = [each for each in authorities if each.not_valid_after_utc > now]
     if not living:
-        return issue(names, now)
+        return issue_certificates(names, now)
     if len(living) < len(authorities):
         material = replace(material, authorities=b"".join(_pem(each) for each in living))
     youngest = living[0]
@@ -76,7 +76,7 @@ def renewed(material: Material, names: Sequence[str], now: datetime) -> Material
         material = replace(material, authorities=_pem(authority) + material.authorities, authority_key=_private(key))
         youngest = authority
     leaf = x509.load_pem_x509_certificate(material.leaf)
-    settled = now - youngest.not_valid_before_utc >= SETTLING + SKEW
+    settled = now - youngest.not_valid_before_utc >= CA_ANNOUNCEMENT + SKEW
     foreign = leaf.issuer != youngest.subject
     ended = leaf.not_valid_after_utc <= now
     if ended or set(_names(leaf)) != set(names) or ((_due(leaf, now) or foreign) and (settled or not foreign)):
@@ -115,7 +115,7 @@ def _authority(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivate
     return certificate, key
 
 
-def _leaf(material: Material, names: Sequence[str], now: datetime) -> Material:
+def _leaf(material: CertificateBundle, names: Sequence[str], now: datetime) -> CertificateBundle:
     authority = x509.load_pem_x509_certificates(material.authorities)[0]
     signer = _key(material.authority_key)
     key = ec.generate_private_key(ec.SECP256R1())

@@ -15,10 +15,15 @@ import structlog
 import uvicorn
 
 from metagate_crds.world import CompileSettings
-from metagate_operator.cluster.admission.custody import Custody, MountedFiles, SharedSecret, keep
-from metagate_operator.cluster.admission.neighbours import Neighbours
-from metagate_operator.cluster.admission.webhook import Application
-from metagate_operator.cluster.connection import Kubernetes, KubernetesError
+from metagate_operator.cluster.admission.certificate_source import (
+    CertificateSource,
+    MountedCertificate,
+    SecretCertificate,
+    keep_reloading,
+)
+from metagate_operator.cluster.admission.reference_checker import ReferenceChecker
+from metagate_operator.cluster.admission.webhook import AdmissionApp
+from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError
 from metagate_operator.cluster.rbac import CERTIFICATES, WEBHOOK
 
 log = structlog.get_logger(__name__)
@@ -28,7 +33,7 @@ RETRY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class AdmissionOptions:
     """What the webhook is told. With `certificate` and `key` those files are used, else a Secret is kept
     for `names`.
     """
@@ -48,24 +53,28 @@ class Options:
     compile: CompileSettings = field(default_factory=CompileSettings)
 
 
-def run(options: Options) -> None:
+def run(options: AdmissionOptions) -> None:
     """Serve until a signal."""
     sys.setrecursionlimit(RECURSION_LIMIT)
-    asyncio.run(admit(options))
+    asyncio.run(serve_admission(options))
 
 
-async def admit(options: Options) -> None:
+async def serve_admission(options: AdmissionOptions) -> None:
     """Get a certificate, then serve and keep it."""
     kubernetes = await _connection(options)
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        custody = _custody(kubernetes, options)
-        await _first(custody, context)
-        warn = Neighbours(kubernetes, options.compile).warnings if kubernetes is not None and options.warnings else None
+        source = _certificate_source(kubernetes, options)
+        await _first(source, context)
+        warn = (
+            ReferenceChecker(kubernetes, options.compile).warnings
+            if kubernetes is not None and options.warnings
+            else None
+        )
         server = _Server(
             uvicorn.Config(
-                Application(options.compile, warn=warn),
+                AdmissionApp(options.compile, warn=warn),
                 host=options.host,
                 port=options.port,
                 ssl_context_factory=lambda *_: context,
@@ -75,7 +84,7 @@ async def admit(options: Options) -> None:
                 timeout_graceful_shutdown=5,
             )
         )
-        keeping = asyncio.create_task(keep(custody, context, every=options.check_seconds), name="certificate")
+        keeping = asyncio.create_task(keep_reloading(source, context, every=options.check_seconds), name="certificate")
         try:
             await server.serve()
         finally:
@@ -96,10 +105,10 @@ class _Server(uvicorn.Server):
                 log.info("admission_listens", port=socket.getsockname()[1])
 
 
-async def _connection(options: Options) -> Kubernetes | None:
+async def _connection(options: AdmissionOptions) -> KubernetesClient | None:
     """None where there is no cluster to ask: with mounted files the webhook can judge, if not warn, without one."""
     try:
-        return await Kubernetes.connect(options.kubeconfig, options.context)
+        return await KubernetesClient.connect(options.kubeconfig, options.context)
     except KubernetesError:
         if options.certificate is None:
             raise
@@ -107,11 +116,11 @@ async def _connection(options: Options) -> Kubernetes | None:
         return None
 
 
-def _custody(kubernetes: Kubernetes | None, options: Options) -> Custody:
+def _certificate_source(kubernetes: KubernetesClient | None, options: AdmissionOptions) -> CertificateSource:
     if options.certificate is not None and options.key is not None:
-        return MountedFiles(options.certificate, options.key)
+        return MountedCertificate(options.certificate, options.key)
     assert kubernetes is not None
-    return SharedSecret(
+    return SecretCertificate(
         kubernetes,
         namespace=options.namespace,
         secret=options.secret,
@@ -120,11 +129,11 @@ def _custody(kubernetes: Kubernetes | None, options: Options) -> Custody:
     )
 
 
-async def _first(custody: Custody, context: ssl.SSLContext) -> None:
+async def _first(source: CertificateSource, context: ssl.SSLContext) -> None:
     """Without a certificate there is nothing to serve: wait for one."""
     while True:
         try:
-            await custody.supply(context)
+            await source.reload(context)
         except (KubernetesError, OSError, ssl.SSLError, ValueError) as error:
             log.warning("certificate_awaited", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(RETRY_SECONDS)

@@ -15,7 +15,7 @@ SHOWN = 100
 WARNING_LIMIT = 256
 
 
-def judge(request: Mapping[str, Any], settings: CompileSettings) -> tuple[Finding, ...]:
+def review_object(request: Mapping[str, Any], settings: CompileSettings) -> tuple[Finding, ...]:
     """Everything wrong with the object of the request; nothing, when the request is none of our business.
 
     Not ours: other groups, subresources, deletions, objects that are being deleted, and updates that leave the spec as
@@ -44,11 +44,13 @@ def judge(request: Mapping[str, Any], settings: CompileSettings) -> tuple[Findin
     )
 
 
-def answer(request: Mapping[str, Any], findings: Sequence[Finding], warnings: Sequence[str] = ()) -> dict[str, Any]:
+def review_response(
+    request: Mapping[str, Any], findings: Sequence[Finding], warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     """The response: a refusal that names every finding by its path and no value, or consent with warnings."""
     response: dict[str, Any] = {"uid": request.get("uid", ""), "allowed": not findings}
     if findings:
-        response["status"] = refusal(request, findings)
+        response["status"] = refusal_status(request, findings)
     elif warnings:
         response["warnings"] = [
             each if len(each) <= WARNING_LIMIT else each[: WARNING_LIMIT - 1] + "…" for each in warnings
@@ -56,7 +58,7 @@ def answer(request: Mapping[str, Any], findings: Sequence[Finding], warnings: Se
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
-def refusal(request: Mapping[str, Any], findings: Sequence[Finding]) -> dict[str, Any]:
+def refusal_status(request: Mapping[str, Any], findings: Sequence[Finding]) -> dict[str, Any]:
     kind = request["kind"]["kind"]
     shown = [f"{each}" for each in findings[:SHOWN]]
     if len(findings) > SHOWN:

@@ -13,14 +13,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_
 
 from metagate_crds.kinds import GROUP, KINDS, VERSION
 from metagate_crds.world import CompileSettings
-from metagate_operator.cluster.admission.review import answer, judge
+from metagate_operator.cluster.admission.review import review_object, review_response
 
 log = structlog.get_logger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-Warn = Callable[[Mapping[str, Any]], Awaitable[tuple[str, ...]]]
+WarningLookup = Callable[[Mapping[str, Any]], Awaitable[tuple[str, ...]]]
 
 PATH = "/validate"
 BODY_LIMIT = 8 << 20  # the API server takes objects up to 3 MiB, and a review may hold two
@@ -32,11 +32,11 @@ SECONDS = Histogram(
 )
 
 
-class Application:
+class AdmissionApp:
     """`POST /validate`, `/livez`, `/readyz`, `/metrics`. Holds no state: any replica answers any review."""
 
     def __init__(
-        self, settings: CompileSettings, *, warn: Warn | None, ready: Callable[[], bool] = lambda: True
+        self, settings: CompileSettings, *, warn: WarningLookup | None, ready: Callable[[], bool] = lambda: True
     ) -> None:
         self._settings = settings
         self._warn = warn
@@ -69,7 +69,7 @@ class Application:
             return 413, b"too large\n", "text/plain"
         try:
             request = json.loads(body)["request"]
-            findings = judge(request, self._settings)
+            findings = review_object(request, self._settings)
         except (ValueError, KeyError, TypeError, RecursionError):
             return 400, b"not an AdmissionReview\n", "text/plain"
         ours = request.get("operation") in {"CREATE", "UPDATE"} and not request.get("subResource")
@@ -78,7 +78,7 @@ class Application:
             str(request["kind"]["kind"]), "refused" if findings else "warned" if warnings else "allowed"
         ).inc()
         SECONDS.observe(time.perf_counter() - began)
-        return 200, json.dumps(answer(request, findings, warnings)).encode(), "application/json"
+        return 200, json.dumps(review_response(request, findings, warnings)).encode(), "application/json"
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -98,7 +98,7 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def configuration(
+def webhook_configuration(
     *,
     name: str,
     failure_policy: str,

@@ -1,0 +1,132 @@
+"""What an object refers to, looked up for a warning: a reference that does not exist yet, a conflict with an older
+object.
+
+A small world of the object and its neighbours is compiled, and what its verdict would complain about becomes a warning.
+A lookup that fails, or takes too long, gives none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from metagate_crds.compiling import compile_world
+from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
+from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS
+from metagate_crds.validation import validate
+from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
+from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path, get_by_name
+from metagate_operator.cluster.object_cache import declared_object
+
+log = structlog.get_logger(__name__)
+
+BUDGET_SECONDS = 1.0
+LIMIT = 500
+COMPLAINTS = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True"}
+NEW = "new"
+STAND_INS: Mapping[str, Mapping[str, Any]] = {
+    PRINCIPAL.name: {"type": "component"},
+    PROFILE.name: {},
+    MANIFEST.name: {"deploymentKey": "served", "version": 1},
+}
+REFERENCES = (("principalRef", PRINCIPAL), ("profileRef", PROFILE), ("manifestRef", MANIFEST))
+
+
+class ReferenceChecker:
+    """Looks around one object."""
+
+    def __init__(self, kubernetes: KubernetesClient, settings: CompileSettings) -> None:
+        self._kubernetes = kubernetes
+        self._settings = settings
+
+    async def warnings(self, request: Mapping[str, Any]) -> tuple[str, ...]:
+        """What would keep the object from being served if nothing else changed."""
+        try:
+            async with asyncio.timeout(BUDGET_SECONDS):
+                subject = _subject(request)
+                around = await self._around(subject)
+        except (KubernetesError, TimeoutError) as error:
+            log.info("neighbours_unreadable", error=str(error) or type(error).__name__)
+            return ()
+        return reference_warnings(subject, around, self._settings)
+
+    async def _around(self, subject: Declared) -> Sequence[Declared]:
+        namespace = subject.key.namespace
+        spec = subject.spec if isinstance(subject.spec, dict) else {}
+        if subject.key.kind == PRINCIPAL_BINDING.name:
+            name = str(_ref(spec, "principalRef"))
+            wanted = [self._one(kind, namespace, str(_ref(spec, field))) for field, kind in REFERENCES]
+            wanted += [
+                self._all(PRINCIPAL_BINDING, namespace, f"spec.principalRef.name={name}"),
+                self._all(TOKEN_ISSUER),
+            ]
+        elif subject.key.kind == PRINCIPAL.name:
+            wanted = [self._all(PRINCIPAL, namespace), self._all(TOKEN_ISSUER)]
+        elif subject.key.kind == TOKEN_ISSUER.name:
+            wanted = [self._all(TOKEN_ISSUER)]
+        else:
+            wanted = []
+        return [each for found in await asyncio.gather(*wanted) for each in found if each.key != subject.key]
+
+    async def _one(self, kind: Kind, namespace: str, name: str) -> list[Declared]:
+        found = await get_by_name(self._kubernetes, kind.name, namespace, name) if name else None
+        return [] if found is None else [_standing(kind, found)]
+
+    async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Declared]:
+        query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
+        page = await self._kubernetes.call("GET", collection_path(kind, namespace), query=query)
+        return [declared_object(kind.name, each) for each in page["items"]]
+
+
+def reference_warnings(subject: Declared, around: Sequence[Declared], settings: CompileSettings) -> tuple[str, ...]:
+    """What compiling the subject among its neighbours would say against it."""
+    namespace = Namespace(subject.key.namespace, NEW, subject.created)
+    # the rules about whom a token belongs to are about the cluster's issuer by its kind, not by its discovered name
+    settings = replace(settings, cluster_issuer=settings.cluster_issuer or "https://cluster.invalid")
+    world = World(settings, [namespace] if namespace.name else [], [*around, subject])
+    verdict = compile_world(world, {}, frozenset({subject.key})).verdicts[subject.key]
+    against = [each for each in verdict.conditions if COMPLAINTS.get(each.type) == each.status and each.message]
+    causes = [
+        each for each in against if each.type != COMPILED
+    ] or against  # that nothing is served then needs no saying
+    return tuple(part for each in causes for part in each.message.split("; "))
+
+
+def _subject(request: Mapping[str, Any]) -> Declared:
+    body = request["object"]
+    metadata = body.get("metadata") or {}
+    kind = KINDS[request["kind"]["kind"]]
+    key = ObjectKey(
+        kind.name,
+        request.get("namespace") or "" if kind.namespaced else "",
+        request.get("name") or metadata.get("name", ""),
+    )
+    created = metadata.get("creationTimestamp")
+    return Declared(
+        key=key,
+        uid=metadata.get("uid") or NEW,
+        generation=metadata.get("generation") or 1,
+        created=datetime.fromisoformat(created) if created else datetime.now(UTC),
+        spec=body.get("spec"),
+    )
+
+
+def _standing(kind: Kind, body: Mapping[str, Any]) -> Declared:
+    """The neighbour; when its present spec is refused and an earlier one is served, one that stands in for that: what
+    it says is not known here, but it does resolve.
+    """
+    found = declared_object(kind.name, body)
+    served = ((body.get("status") or {}).get("snapshot") or {}).get("generation")
+    if served and kind.name in STAND_INS and validate(kind.name, found.spec, namespace=found.key.namespace):
+        return replace(found, spec=STAND_INS[kind.name])
+    return found
+
+
+def _ref(spec: Mapping[str, Any], field: str) -> object:
+    found = spec.get(field)
+    return found.get("name", "") if isinstance(found, dict) else ""

@@ -1,0 +1,147 @@
+"""kopf rings the bell: something happened to an object. It decides nothing and writes nothing.
+
+It has a thread and an event loop of its own, because on its way out it ends every task of the loop that it did not find
+there, and because a stream error other than 410 ends it: it is then started again, and its listener lists everything
+anew. Measured on 1.45.2: an exception in an event handler is logged and never retried, so the handler does no I/O;
+`on.delete`, timers and daemons add finalizers and `on.create` and `on.update` annotate people's objects, so only
+`event` handlers are registered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import kopf
+import structlog
+
+from metagate_crds.kinds import GROUP, VERSION, Kind
+from metagate_operator.cluster.kubernetes_client import KubernetesClient
+
+log = structlog.get_logger(__name__)
+
+OnEvent = Callable[[str, str | None, Mapping[str, Any]], None]
+"""(kind, event type, object); the type is None for objects of a first or repeated listing."""
+
+LONGEST_PAUSE_SECONDS = 30.0
+PAGE = 500
+
+
+class Watcher:
+    """Watches some kinds, everywhere or in some namespaces. `heard` and `rang` are called in the loop that called
+    `start`.
+    """
+
+    def __init__(
+        self,
+        kubernetes: KubernetesClient,
+        kinds: Sequence[Kind],
+        *,
+        namespaces: Sequence[str],
+        watch_namespaces: bool,
+        on_event: OnEvent,
+        on_disconnect: Callable[[str], None],
+        inactivity_timeout: float = 70.0,
+    ) -> None:
+        self._kubernetes = kubernetes
+        self._kinds = tuple(kinds)
+        self._namespaces = tuple(namespaces)
+        self._watch_namespaces = watch_namespaces
+        self._on_event = on_event
+        self._on_disconnect = on_disconnect
+        self._inactivity_timeout = inactivity_timeout
+        self._stop = threading.Event()
+        self._again = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        self._stop.clear()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._watch_until_stopped, name="kopf", daemon=True)
+        self._thread.start()
+
+    def restart(self) -> None:
+        """Watch anew: a kind that was missing when it started is watched from now on."""
+        self._again.set()
+
+    async def stop(self) -> None:
+        self._stop.set()
+        self._again.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 10)
+
+    def _watch_until_stopped(self) -> None:
+        pause = 0.5
+        while not self._stop.is_set():
+            self._again.clear()
+            began = asyncio.new_event_loop()
+            started = began.time()
+            try:
+                kopf.run(
+                    loop=began,
+                    registry=self._registry(),
+                    settings=self._settings(),
+                    standalone=True,
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                    stop_flag=self._again,
+                )
+                reason = "stopped"
+            except Exception as error:  # noqa: BLE001 - whatever ended it, it is started again
+                reason = type(error).__name__
+                log.warning("watch_broke", error=str(error)[:300], kind=reason)
+            pause = 0.5 if began.time() - started > 60 else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            began.close()
+            if self._stop.is_set():
+                return
+            if not self._again.is_set():
+                self._again.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            self._tell(self._on_disconnect, reason)
+
+    def _tell(self, who: Callable[..., None], *what: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(who, *what)
+        except RuntimeError:
+            self._stop.set()  # the listener's loop is gone, and with it the reason to ring
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        async def login(**_: object) -> kopf.ConnectionInfo:
+            return await self._kubernetes.login()
+
+        kopf.on.login(registry=registry)(login)
+        for kind in self._kinds:
+            kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=kind.plural)(self._handler(kind.name))
+        if self._watch_namespaces:
+            kopf.on.event("", "v1", "namespaces", registry=registry, id="namespaces")(self._handler("Namespace"))
+        return registry
+
+    def _handler(self, kind: str) -> Callable[..., Any]:
+        async def handler(event: Mapping[str, Any], **_: object) -> None:
+            self._tell(self._on_event, kind, event["type"], event["object"])
+
+        return handler
+
+    def _settings(self) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.scanning.disabled = True  # else it wants to see CRDs and namespaces everywhere
+        settings.posting.enabled = False
+        settings.queueing.idle_timeout = 0.2  # idle workers are the peak of memory after a listing
+        settings.watching.chunk_size = PAGE
+        settings.watching.inactivity_timeout = self._inactivity_timeout
+        settings.process.ultimate_exiting_timeout = None
+        settings.networking.error_backoffs = (0.5, 1, 2)
+        return settings
+
+
+def silence_kopf_loggers() -> None:
+    """Kopf logs a line per object and event; the operator's log is its own."""
+    for name in ("kopf.objects", "kopf.activities", "kopf._core", "kopf._cogs", "kopf"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""Where declared objects come from: the `Source` protocol, and a watched directory of YAML files that implements it."""
