@@ -1,4 +1,4 @@
-"""`metagate admission`: the validating webhook, and the webhook_configuration that calls it."""
+"""`metagate admission`: the validating webhook, and the configuration that calls it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def admission(
 
 
 @app.command(cls=Command)
-def webhook_configuration(
+def configuration(
     system_namespace: Annotated[str, typer.Option(envvar="METAGATE_SYSTEM_NAMESPACE")] = "metagate-system",
     service: Annotated[str, typer.Option(help="The Service to call.")] = "metagate-admission",
     port: Annotated[int, typer.Option()] = 443,

@@ -1,4 +1,4 @@
-"""`metagate crds`: the language, as KubernetesClient is told of it."""
+"""`metagate crds`: the language, as Kubernetes is told of it."""
 
 from __future__ import annotations
 
