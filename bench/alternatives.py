@@ -42,7 +42,7 @@ import uvloop
 import yaml
 from tests.cluster.control_plane import Cluster, start, stop
 
-from metagate_crds.canonical import digest
+from metagate_crds.canonical_json import digest
 
 RESULTS = Path(__file__).resolve().parent / "results" / "alternatives.json"
 CONNECTIONS = 64

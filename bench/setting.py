@@ -24,13 +24,13 @@ import load
 
 from legivellum.identity import api_keys
 from metagate_crds import packet
-from metagate_crds.canonical import canonical, digest
+from metagate_crds.canonical_json import canonical, digest
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.migrating import PROCESS_ROLES, migrate
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 
-BODY = packet.assembled(
+BODY = packet.assemble(
     {
         name: canonical(value)
         for name, value in {

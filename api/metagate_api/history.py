@@ -29,11 +29,12 @@ from metagate_api.gate import (
 )
 from metagate_api.rendering import shallow
 from metagate_crds import kinds
-from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
-from metagate_crds.explaining import Explained, Unexplained, explained
-from metagate_crds.planning import plan, proposed
-from metagate_crds.telling import leaves_told, plan_told
-from metagate_crds.world import World
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
+from metagate_crds.plan.explanation import Explanation, NotReproducibleError, explain_packet
+from metagate_crds.plan.planner import make_plan
+from metagate_crds.plan.proposal import propose_world
+from metagate_crds.plan.serialization import leaves_to_list, plan_to_dict
 from metagate_store.history import Boot, ChangeEvent, Declaration
 
 router = APIRouter(prefix="/v1/admin")
@@ -101,22 +102,24 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
             {"layer": _LAYERS[one.kind], **{name: value for name, value in shallow(one).items() if name in _OBJECT}}
             for one in found
         ],
-        "leaves": leaves_told(rebuilt),
+        "leaves": leaves_to_list(rebuilt),
     }
 
 
 _OBJECT: Final = frozenset({"kind", "namespace", "name", "uid", "generation", "manager", "revision", "changed_at"})
 
 
-def _rebuilt(boot: Boot, found: Sequence[Declaration]) -> Explained:
+def _rebuilt(boot: Boot, found: Sequence[Declaration]) -> Explanation:
     """Made again, and the same to the byte; anything else is a failure, and said loudly."""
     by_kind = {one.kind: _declared(one) for one in found}
     missing = sorted(_LAYERS.keys() - by_kind.keys())
     if missing:
         raise _failed(boot, f"what was declared then is not remembered: {', '.join(missing)}")
     try:
-        rebuilt = explained(by_kind["PrincipalBinding"], by_kind["Profile"], by_kind["Manifest"], CompileSettings())
-    except Unexplained as failure:
+        rebuilt = explain_packet(
+            by_kind["PrincipalBinding"], by_kind["Profile"], by_kind["Manifest"], CompileSettings()
+        )
+    except NotReproducibleError as failure:
         raise _failed(boot, str(failure)) from failure
     if rebuilt.digest != boot.digest or rebuilt.body != boot.body:
         raise _failed(boot, "made again from what was declared, the packet is another than the one that was served")
@@ -210,7 +213,9 @@ async def plan_changes(request: Request, speaker: Speaker, tenant: Id | None = N
         raise refuse(Code.INVALID_REQUEST, "Send {resources: […], prune: false}.")
     current, namespace = await _world(gate_of(request), caller, whose)
     specs = dict(_proposed(one, namespace) for one in resources)
-    found = await asyncio.to_thread(lambda: plan_told(plan(current, proposed(current, specs, prune=prune))))
+    found = await asyncio.to_thread(
+        lambda: plan_to_dict(make_plan(current, propose_world(current, specs, prune=prune)))
+    )
     return said(found)
 
 
@@ -251,6 +256,6 @@ def _proposed(given: Any, namespace: str) -> tuple[ObjectKey, Any]:
     return ObjectKey(known.name, namespace, name), given.get("spec")
 
 
-def _declared(one: Declaration) -> Declared:
+def _declared(one: Declaration) -> DeclaredObject:
     key = ObjectKey(one.kind, one.namespace, one.name)
-    return Declared(key, str(one.uid), one.generation, one.created_at, one.spec, one.manager)
+    return DeclaredObject(key, str(one.uid), one.generation, one.created_at, one.spec, one.manager)

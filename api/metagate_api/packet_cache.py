@@ -56,7 +56,7 @@ class PacketCache:
     @staticmethod
     def checked(digest: str, body: bytes | None) -> bytes:
         """`body`, if it is what its digest says and holds no forbidden key (INV-032)."""
-        defect = "it is missing" if body is None else packet.check(body, digest)
+        defect = "it is missing" if body is None else packet.check_body(body, digest)
         if body is None or defect is not None:
             metrics.PACKETS_REFUSED.inc()
             _log.error("packet_refused", digest=digest, defect=str(defect))

@@ -10,8 +10,8 @@ from legivellum.http.exchange import Response, json_response
 from legivellum.http.problems import SECURITY_HEADERS, Headers
 from metagate_api.session_opener import OpenedSession
 from metagate_crds import packet
-from metagate_crds.canonical import canonical
-from metagate_crds.packet import PerRequest
+from metagate_crds.canonical_json import canonical
+from metagate_crds.packet import RequestFields
 from metagate_store.rows import BootstrapOutcome, BootstrapResult, PacketResult, require
 
 SIGNATURE: Final = b"metagate-packet-signature"
@@ -59,7 +59,7 @@ def render_packet(
     """A Welcome Packet (INV-013): 17 keys. `body` is the checked shared body of the result's digest."""
     return packet.splice(
         body,
-        PerRequest(
+        RequestFields(
             packet_id=str(require(result.packet_id)),
             issued_at=rfc3339(require(result.issued_at)),
             principal_key=principal_key,

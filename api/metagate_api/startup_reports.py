@@ -13,7 +13,7 @@ from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, principal_suspended
 from metagate_api.rendering import rendered
-from metagate_crds.secrets import redacted
+from metagate_crds.rules.secret_detection import redact
 from metagate_store.rows import ReportOutcome, ReportQuery, ReportResult
 
 MAX_REPORT_BYTES: Final = 8_192
@@ -135,4 +135,4 @@ def _bounded(report: dict[str, Any]) -> bytes:
     report = {name: value for name, value in report.items() if value is not None}
     if len(rendered(report)) > MAX_REPORT_BYTES:
         raise refuse(Code.INVALID_REQUEST, f"The report is larger than {MAX_REPORT_BYTES} bytes.")
-    return rendered(redacted(report))
+    return rendered(redact(report))

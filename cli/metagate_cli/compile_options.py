@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from metagate_api.settings import Settings
-from metagate_crds.declared import CompileSettings
+from metagate_crds.objects import CompileSettings
 
 Place = Literal["standalone", "cluster", "files"]
 

@@ -21,11 +21,11 @@ def crds(
     """Print the CRDs, ready for `kubectl apply -f -`."""
     if context.invoked_subcommand is not None:
         return
-    from metagate_crds.crd_yaml import documents, render
+    from metagate_crds.crd_yaml import crd_files, crd_yaml
 
-    definitions = documents()
+    definitions = crd_files()
     if directory is None:
-        print(render(), end="")
+        print(crd_yaml(), end="")
         return
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in definitions.items():

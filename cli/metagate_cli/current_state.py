@@ -13,8 +13,8 @@ from uuid import NAMESPACE_URL, uuid5
 from metagate_cli.api_client import ApiClient
 from metagate_cli.local_files import contents, files
 from metagate_cli.terminal import FAILURE, Stop
-from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
-from metagate_crds.world import World
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_operator.sources.documents import FileContents, FileProblem
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def declared_in(paths: Sequence[Path], parsed: ParsedFiles | None = None) -> dic
 def world_from_files(paths: Sequence[Path], settings: CompileSettings, parsed: ParsedFiles | None = None) -> World:
     """As if these files had been applied, in the order of their names."""
     objects = [
-        Declared(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), spec)
+        DeclaredObject(key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), spec)
         for place, (key, spec) in enumerate(sorted(declared_in(paths, parsed).items(), key=lambda item: item[0]))
     ]
     return World(settings, _namespaces(objects), objects)
@@ -95,11 +95,11 @@ def world_from_cluster(
     return World(cluster_settings, listing.namespaces, listing.objects)
 
 
-def declared_from_item(item: dict[str, Any]) -> Declared:
+def declared_from_item(item: dict[str, Any]) -> DeclaredObject:
     """An item of `/v1/admin/history/objects`."""
     key = ObjectKey(item["kind"], item["namespace"], item["name"])
     created = datetime.fromisoformat(item["created_at"])
-    return Declared(key, item["uid"], item["generation"], created, _floats(item["spec"]), item["manager"])
+    return DeclaredObject(key, item["uid"], item["generation"], created, _floats(item["spec"]), item["manager"])
 
 
 def _floats(spec: Any) -> Any:
@@ -115,6 +115,6 @@ def _floats(spec: Any) -> Any:
             return spec
 
 
-def _namespaces(objects: Sequence[Declared]) -> list[Namespace]:
+def _namespaces(objects: Sequence[DeclaredObject]) -> list[Namespace]:
     names = sorted({declared.key.namespace for declared in objects if declared.key.namespace})
     return [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in names]

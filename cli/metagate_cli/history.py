@@ -81,7 +81,7 @@ def diff(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say how the declared objects of two revisions differ, path by path. Exit 0 whether or not they do."""
-    from metagate_crds.telling import pointer
+    from metagate_crds.plan.serialization import json_pointer
 
     api = connect(url, key_file, token_file, ca_file, tenant)
     with progress("asking"):
@@ -91,7 +91,7 @@ def diff(
         changes = _changes(before.get(key), after.get(key))
         if changes:
             how = "added" if key not in before else "removed" if key not in after else "changed"
-            differences_ = [{"path": pointer(path), **sides} for path, sides in changes]
+            differences_ = [{"path": json_pointer(path), **sides} for path, sides in changes]
             changed_objects.append(
                 {"kind": key[0], "namespace": key[1], "name": key[2], "how": how, "differences": differences_}
             )
@@ -110,7 +110,7 @@ def diff(
 
 
 def _changes(before: Any, after: Any) -> list[tuple[Any, dict[str, Any]]]:
-    from metagate_crds.planning import ABSENT, differences
+    from metagate_crds.plan.packet_diff import ABSENT, diff_packets
 
     sides = [None if item is None else json.dumps({"spec": item["spec"]}).encode() for item in (before, after)]
     return [
@@ -118,7 +118,7 @@ def _changes(before: Any, after: Any) -> list[tuple[Any, dict[str, Any]]]:
             difference.path,
             {n: v for n, v in (("before", difference.before), ("after", difference.after)) if v is not ABSENT},
         )
-        for difference in differences(*sides)
+        for difference in diff_packets(*sides)
     ]
 
 
@@ -139,7 +139,7 @@ def rollback(
     import yaml
 
     from metagate_cli.current_state import declared_from_item
-    from metagate_crds.telling import resource
+    from metagate_crds.plan.serialization import resource_to_dict
 
     api = connect(url, key_file, token_file, ca_file, tenant)
     with progress("asking"):
@@ -152,7 +152,11 @@ def rollback(
     for item in objects:
         # ASCII, so that no name or value does anything but be read
         yaml.safe_dump(
-            resource(declared_from_item(item)), sys.stdout, sort_keys=False, explicit_start=True, allow_unicode=False
+            resource_to_dict(declared_from_item(item)),
+            sys.stdout,
+            sort_keys=False,
+            explicit_start=True,
+            allow_unicode=False,
         )
     if not objects:
         print("# Everything declared then is served so now; --all prints it, to mend what was broken since.")

@@ -21,7 +21,7 @@ from memorygate.server import serving
 from memorygate.settings import Settings
 from metagate_cli.database import Database, as_role
 from metagate_cli.terminal import Stop
-from metagate_crds.world import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
 from metagate_operator.ledger.relay import run_relay
 from metagate_operator.settings import LedgerSettings

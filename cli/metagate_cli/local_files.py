@@ -16,11 +16,13 @@ from legivellum.base.timestamps import rfc3339
 from metagate_cli.terminal import FAILURE, Stop
 from metagate_crds import packet as packets
 from metagate_crds import reasons
-from metagate_crds.compiling import compile_world
-from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.snapshot import CompiledWorld, SnapshotRow
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
+from metagate_crds.rules.patterns import component_permitted
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
-from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
 from metagate_operator.sources.directory_scanner import SUFFIXES, UNREADABLE
 from metagate_operator.sources.directory_source import DUPLICATE_OBJECT
 from metagate_operator.sources.documents import MAX_BYTES, Document, FileContents, FileProblem, read_documents
@@ -37,7 +39,7 @@ class Examination:
     objects: int
     skipped: int
     world: World
-    compiled: Compiled
+    compiled: CompiledWorld
 
 
 def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
@@ -83,8 +85,8 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
 
 
 def _judge(
-    compiled: Compiled,
-    backwards: Compiled,
+    compiled: CompiledWorld,
+    backwards: CompiledWorld,
     key: ObjectKey,
     document: Document,
     findings: list[FileProblem],
@@ -121,21 +123,21 @@ _CONFLICTS: Final = {
 }
 
 
-def _condition(compiled: Compiled, key: ObjectKey, name: str) -> Condition | None:
+def _condition(compiled: CompiledWorld, key: ObjectKey, name: str) -> Condition | None:
     condition = compiled.verdicts[key].condition(name)
     return condition if condition is not None and condition.status == "True" else None
 
 
 def _compiled(
     documents: dict[ObjectKey, Document], settings: CompileSettings, *, oldest_first: bool
-) -> tuple[World, Compiled]:
+) -> tuple[World, CompiledWorld]:
     order = sorted(documents, reverse=not oldest_first)
     names = {settings.system_namespace, *(key.namespace for key in documents if key.namespace)}
     world = World(
         settings,
         [Namespace(name, str(uuid5(NAMESPACE_URL, f"namespace/{name}")), _EPOCH) for name in sorted(names)],
         [
-            Declared(
+            DeclaredObject(
                 key, str(uuid5(NAMESPACE_URL, "/".join(key))), 1, _EPOCH + timedelta(seconds=place), documents[key].spec
             )
             for place, key in enumerate(order)
@@ -156,12 +158,12 @@ def packet(examined: Examination, *, namespace: str, principal: str, component: 
     digest = binding.values.get("digest")
     if not isinstance(digest, str):
         return f"{name} refers to something missing or invalid: BINDING_INCOMPLETE"
-    if not packets.permits(binding.values["components"], component):
+    if not component_permitted(binding.values["components"], component):
         return f"{name} does not permit {component}: COMPONENT_NOT_PERMITTED"
     now = datetime.now(UTC).replace(microsecond=0)
     served = packets.splice(
         examined.compiled.packets[digest],
-        packets.PerRequest(
+        packets.RequestFields(
             packet_id=str(uuid4()),
             issued_at=rfc3339(now),
             principal_key=principal,
@@ -176,7 +178,7 @@ def packet(examined: Examination, *, namespace: str, principal: str, component: 
     return dict(json.loads(served))
 
 
-def _binding(examined: Examination, namespace: str, principal: str) -> Row | None:
+def _binding(examined: Examination, namespace: str, principal: str) -> SnapshotRow | None:
     tenant = examined.world.namespaces[namespace].uid
     for rows in examined.compiled.rows.values():
         for row in rows:

@@ -21,7 +21,7 @@ from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import Database, database
 from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop
-from metagate_crds.world import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher
 from metagate_operator.issuers.key_refresher import KeyRefresher
 from metagate_operator.reconcile.reconciler import Reconciler

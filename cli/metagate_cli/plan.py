@@ -83,9 +83,9 @@ def plan(
 
     from metagate_cli.compile_options import compile_settings
     from metagate_cli.current_state import declared_in, world_from_api, world_from_cluster, world_from_files
-    from metagate_crds.planning import plan as planned
-    from metagate_crds.planning import proposed
-    from metagate_crds.telling import plan_told
+    from metagate_crds.plan.planner import make_plan as planned
+    from metagate_crds.plan.proposal import propose_world
+    from metagate_crds.plan.serialization import plan_to_dict
 
     gc.disable()  # a short life, full of objects that all stay: collecting would take half of it
     parsed: dict[bytes, FileContents] = {}
@@ -110,7 +110,7 @@ def plan(
         raise Stop(safe_text(error) if isinstance(error, ApiError) else str(error), code=FAILURE) from error
     removing = bool(against) if prune is None else prune
     with progress("comparing"):
-        report = plan_told(planned(current, proposed(current, proposed_specs, prune=removing)))
+        report = plan_to_dict(planned(current, propose_world(current, proposed_specs, prune=removing)))
     _print(report, output)
     if report["changes"]:
         raise typer.Exit(CHANGES)

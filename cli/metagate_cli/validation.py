@@ -82,13 +82,13 @@ def compile_(
     elif output is Output.YAML:
         print(structured(served, output))
     else:
-        from metagate_crds.explaining import flattened
-        from metagate_crds.telling import pointer
+        from metagate_crds.plan.packet_diff import iterate_leaves
+        from metagate_crds.plan.serialization import json_pointer
 
         limit = None if output is Output.WIDE else _VALUE_LIMIT
         print(
             table(
                 ["PATH", "VALUE"],
-                [[safe_text(pointer(path)), json_line(leaf, limit)] for path, leaf in flattened(served)],
+                [[safe_text(json_pointer(path)), json_line(leaf, limit)] for path, leaf in iterate_leaves(served)],
             )
         )

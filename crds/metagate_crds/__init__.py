@@ -1,6 +1,7 @@
 """The language that people declare: models, rules, and the pure function from a declared world to what is served.
 
-Where to look: `kinds` and `models` for what can be declared, `validation` for what is wrong with one spec, `world` and
-`compiling` for many of them together, `packet` for what a component gets, `reasons` for what is said, `crd_yaml` for
-Kubernetes. Nothing here does I/O.
+`kinds` and `models` are what can be declared, `rules` what no declaration may hold, `validation` what is wrong with one
+spec. `compile` makes of many objects what is served, `plan` compares two worlds and explains a packet. `packet` is what
+a component gets, `reasons` and `verdict` what a status says, `crd_yaml` the definitions for Kubernetes. Nothing here
+does I/O.
 """

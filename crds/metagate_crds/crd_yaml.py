@@ -7,7 +7,7 @@ import yaml
 from metagate_crds import kinds
 from metagate_crds.kinds import GROUP, KINDS, VERSION, Kind
 from metagate_crds.models import SPECS
-from metagate_crds.structural import structural
+from metagate_crds.structural_schema import structural_schema
 
 _NAME: Final = {"type": "string", "maxLength": 316}
 _TIME: Final = {"type": "string", "format": "date-time"}
@@ -74,14 +74,9 @@ def crd_yaml() -> str:
     return "".join(f"---\n{_text(document)}" for document in crd_documents())
 
 
-def documents() -> dict[str, str]:
+def crd_files() -> dict[str, str]:
     """The text of each CRD by the name of its file."""
     return {f"{GROUP}_{document['spec']['names']['plural']}.yaml": _text(document) for document in crd_documents()}
-
-
-def render() -> str:
-    """The same as `crd_yaml`."""
-    return crd_yaml()
 
 
 def _text(document: dict[str, Any]) -> str:
@@ -136,7 +131,7 @@ def _version(kind: Kind) -> dict[str, Any]:
                 "apiVersion": {"type": "string"},
                 "kind": {"type": "string"},
                 "metadata": {"type": "object"},
-                "spec": structural(SPECS[kind.name]),
+                "spec": structural_schema(SPECS[kind.name]),
                 "status": _status(kind),
             },
         }

@@ -1,29 +1,27 @@
 """The Welcome Packet: what is shared between principals, and the few fields that are each request's own.
 
-The shared body is canonical JSON with exactly the keys of `SHARED`; it is stored once per digest. A served packet is
-that body with the request's fields spliced in front: the body is not parsed on the way.
+The shared body is canonical JSON with exactly the keys of `SHARED_FIELDS`; it is stored once per digest. A served
+packet is that body with the request's fields spliced in front: the body is not parsed on the way.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from metagate_crds import canonical
-from metagate_crds.canonical import etag
-from metagate_crds.components import permits
-from metagate_crds.forbidden import holds_forbidden_key
+from metagate_crds import canonical_json
+from metagate_crds.rules.forbidden_keys import holds_forbidden_key
 
 __all__ = [
     "FOLLOWUP",
     "MAX_BYTES",
-    "SHARED",
-    "Defect",
-    "PerRequest",
-    "assembled",
-    "check",
+    "SHARED_FIELDS",
+    "BodyDefect",
+    "RequestFields",
+    "assemble",
+    "check_body",
     "etag",
-    "permits",
     "splice",
 ]
 
@@ -34,7 +32,7 @@ _FOLLOWUP: Final = json.dumps(FOLLOWUP, separators=(",", ":"))
 _quoted: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 # In this order they are RFC 8785's, so that canonical sections concatenate to a canonical body.
-SHARED: Final = (
+SHARED_FIELDS: Final = (
     "capabilities",
     "environment",
     "manifest",
@@ -48,7 +46,7 @@ SHARED: Final = (
 )
 
 
-class Defect(StrEnum):
+class BodyDefect(StrEnum):
     """Why a stored body must not be served."""
 
     DIGEST_MISMATCH = "its bytes do not have this digest"
@@ -57,7 +55,7 @@ class Defect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PerRequest:
+class RequestFields:
     """The fields of one answer. Times are RFC 3339 strings; `digest` is the shared body's."""
 
     packet_id: str
@@ -71,12 +69,12 @@ class PerRequest:
     compiled_at: str
 
 
-def assembled(sections: dict[str, bytes]) -> bytes:
+def assemble(sections: dict[str, bytes]) -> bytes:
     """The shared body of canonical sections, itself canonical."""
-    return b"{" + b",".join(b'"%s":%s' % (name.encode(), sections[name]) for name in SHARED) + b"}"
+    return b"{" + b",".join(b'"%s":%s' % (name.encode(), sections[name]) for name in SHARED_FIELDS) + b"}"
 
 
-def splice(body: bytes, request: PerRequest) -> bytes:
+def splice(body: bytes, request: RequestFields) -> bytes:
     """The packet as it is served: 17 keys, `body` untouched. `body` is a checked shared body.
 
     Written out: an encoder would take a twelfth of a boot's time. Only the two names can hold what JSON escapes.
@@ -95,14 +93,19 @@ def splice(body: bytes, request: PerRequest) -> bytes:
     return own.encode() + body[1:]
 
 
-def check(body: bytes, digest: str) -> Defect | None:
+def check_body(body: bytes, digest: str) -> BodyDefect | None:
     """What is wrong with a stored body, None when it may be served. Once per digest is enough (D-38, INV-032)."""
-    if canonical.digest(body) != digest:
-        return Defect.DIGEST_MISMATCH
+    if canonical_json.digest(body) != digest:
+        return BodyDefect.DIGEST_MISMATCH
     try:
         packet = json.loads(body)
     except (ValueError, RecursionError):
-        return Defect.NOT_A_PACKET
-    if not isinstance(packet, dict) or tuple(packet) != SHARED:
-        return Defect.NOT_A_PACKET
-    return Defect.FORBIDDEN_KEY if holds_forbidden_key(packet) else None
+        return BodyDefect.NOT_A_PACKET
+    if not isinstance(packet, dict) or tuple(packet) != SHARED_FIELDS:
+        return BodyDefect.NOT_A_PACKET
+    return BodyDefect.FORBIDDEN_KEY if holds_forbidden_key(packet) else None
+
+
+def etag(packet_digest: str, principal_key: str, component_key: str) -> str:
+    """`packet_etag`: names one packet as one component of one principal sees it (D-38)."""
+    return hashlib.sha256(f"{packet_digest}\n{principal_key}\n{component_key}".encode()).hexdigest()

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from metagate_crds import canonical, paths, reasons
+from metagate_crds import canonical_json, reasons
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE
 from metagate_crds.models import SPECS, Spec
 from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.packet import MAX_BYTES
-from metagate_crds.shape import Walk
-from metagate_crds.verdict import Finding
+from metagate_crds.rules.findings import Finding, render_path
+from metagate_crds.rules.spec_scanner import SpecScanner
 
 # Their content reaches packets, so forbidden keys are looked for in them (D-17).
 _IN_PACKETS: Final = frozenset({PROFILE.name, MANIFEST.name, PRINCIPAL_BINDING.name})
@@ -31,12 +31,12 @@ def validate(
 
     `reserved_issuer`: that of the shared secret while HS256 is on; no TokenIssuer may have it (D-37).
     """
-    return examined(
+    return parse_spec(
         kind, spec, namespace=namespace, system_namespace=system_namespace, reserved_issuer=reserved_issuer
     )[1]
 
 
-def examined(
+def parse_spec(
     kind: str,
     spec: Any,
     *,
@@ -45,31 +45,31 @@ def examined(
     reserved_issuer: str | None = None,
 ) -> tuple[Spec | None, tuple[Finding, ...]]:
     """The model, when the spec is valid, and the findings, when it is not."""
-    walk = Walk(forbid=kind in _IN_PACKETS)
-    walk.over(spec)
-    findings = list(walk.findings)
+    scanner = SpecScanner(forbid=kind in _IN_PACKETS)
+    scanner.scan(spec)
+    findings = list(scanner.findings)
     model = None
-    if not walk.stopped:
-        model, schema = _modelled(kind, spec)
+    if not scanner.stopped:
+        model, schema = _parse_model(kind, spec)
         findings += schema
         if kind == PRINCIPAL.name and namespace != system_namespace:
-            findings += _place(spec)
+            findings += _system_namespace_findings(spec)
         if isinstance(model, TokenIssuerSpec) and reserved_issuer is not None and model.issuer == reserved_issuer:
             findings.append(Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"))
-        if not findings and kind in _IN_PACKETS and walk.at_most > MAX_BYTES:
-            findings += _size(spec)
+        if not findings and kind in _IN_PACKETS and scanner.max_json_bytes > MAX_BYTES:
+            findings += _size_findings(spec)
     return (None, tuple(sorted(set(findings)))) if findings else (model, ())
 
 
-def _modelled(kind: str, spec: Any) -> tuple[Spec | None, list[Finding]]:
+def _parse_model(kind: str, spec: Any) -> tuple[Spec | None, list[Finding]]:
     try:
         return SPECS[kind].model_validate(spec), []
     except ValidationError as error:
-        return None, findings_of(kind, error)
+        return None, translate_errors(kind, error)
 
 
-def findings_of(kind: str, error: ValidationError) -> list[Finding]:
-    """What a model found wrong, in our words and without the input."""
+def translate_errors(kind: str, error: ValidationError) -> list[Finding]:
+    """The findings of a model's refusal, in our words and without the input."""
     return [
         _finding(kind, detail["type"], detail["loc"], detail["msg"])
         for detail in error.errors(include_url=False, include_context=False, include_input=False)
@@ -78,7 +78,7 @@ def findings_of(kind: str, error: ValidationError) -> list[Finding]:
 
 _REASON_OF: Final = {"missing": reasons.MISSING_FIELD, "extra_forbidden": reasons.UNKNOWN_FIELD}
 
-_SAID: Final = {
+_MESSAGES: Final = {
     "missing": "is required",
     "model_type": "must be an object",
     "dict_type": "must be an object",
@@ -87,7 +87,7 @@ _SAID: Final = {
     "bool_type": "must be true or false",
     "int_type": "must be an integer",
 }
-_WORDS: Final = (
+_PHRASES: Final = (
     (" after validation", ""),
     ("Input should", "must"),
     ("String should", "must"),
@@ -98,9 +98,9 @@ _WORDS: Final = (
 
 def _finding(kind: str, error: str, location: tuple[int | str, ...], message: str) -> Finding:
     reason = error if error in reasons.REASONS else _REASON_OF.get(error, reasons.INVALID_FIELD)
-    message = _SAID.get(error, message)
-    for theirs, ours in _WORDS:
-        message = message.replace(theirs, ours)
+    message = _MESSAGES.get(error, message)
+    for pydantic_phrase, phrase in _PHRASES:
+        message = message.replace(pydantic_phrase, phrase)
     if reason == reasons.UNKNOWN_FIELD:
         message = f"is not a field of {kind}"
     if reason == reasons.UNKNOWN_FIELD and kind == PRINCIPAL_BINDING.name and location[:1] == ("overrides",):
@@ -111,22 +111,24 @@ def _finding(kind: str, error: str, location: tuple[int | str, ...], message: st
         reason, message = reasons.INLINE_SECRET, "must be Env or File: secrets are references only"
     if reason == reasons.UNKNOWN_FIELD and "polling" in location[:1]:
         reason, message = reasons.INVALID_POLLING, "is more than a pointer: only endpoint, interval and description"
-    return Finding(paths.rendered(step for step in location if step != "[key]"), reason, message)
+    return Finding(render_path(step for step in location if step != "[key]"), reason, message)
 
 
-def _place(spec: Any) -> list[Finding]:
+def _system_namespace_findings(spec: Any) -> list[Finding]:
     """What only Principals of the system namespace may say (D-51)."""
     if not isinstance(spec, dict):
         return []
-    found = []
+    findings = []
     if spec.get("scope") == "Cluster":
-        found.append(Finding("spec.scope", reasons.SYSTEM_NAMESPACE_ONLY, "Cluster is for the system namespace only"))
+        findings.append(
+            Finding("spec.scope", reasons.SYSTEM_NAMESPACE_ONLY, "Cluster is for the system namespace only")
+        )
     if spec.get("rights"):
-        found.append(Finding("spec.rights", reasons.SYSTEM_NAMESPACE_ONLY, "are for the system namespace only"))
-    return found
+        findings.append(Finding("spec.rights", reasons.SYSTEM_NAMESPACE_ONLY, "are for the system namespace only"))
+    return findings
 
 
-def _size(spec: Any) -> list[Finding]:
-    if len(canonical.canonical(spec)) > MAX_BYTES:
+def _size_findings(spec: Any) -> list[Finding]:
+    if len(canonical_json.canonical(spec)) > MAX_BYTES:
         return [Finding("spec", reasons.PACKET_TOO_LARGE, f"is larger than {MAX_BYTES} bytes")]
     return []

@@ -1,23 +1,11 @@
-"""What is said about a declared object: findings about its spec, conditions in its status."""
+"""What compiling says of a declared object: the conditions of its status."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.objects import ObjectKey
 
 Status = Literal["True", "False", "Unknown"]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """One thing wrong with a spec. `path` is like `spec.services.mail.auth`; no part ever holds a declared value."""
-
-    path: str
-    reason: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from tests.faults.wire import Line, Response
 from tests.integration.api.gate_fixture import PrincipalFixture
 
 from legivellum.identity import api_keys
-from metagate_crds.canonical import canonical, digest
-from metagate_crds.packet import SHARED
+from metagate_crds.canonical_json import canonical, digest
+from metagate_crds.packet import SHARED_FIELDS
 
 MOST_LIVES = 600
 
@@ -239,7 +239,7 @@ def _packet(principal: PrincipalFixture, packet: dict[str, Any], response: Respo
         "revision": snapshot["revision"],
         "compiled_at": datetime.fromisoformat(snapshot["compiled_at"]).timestamp(),
         "replayed": response.headers.get("idempotency-replayed") == "true",
-        "whole": digest(canonical({name: packet[name] for name in SHARED})) == snapshot["digest"],
+        "whole": digest(canonical({name: packet[name] for name in SHARED_FIELDS})) == snapshot["digest"],
         "marks": [
             packet["environment"]["edition"],
             packet["capabilities"]["edition"],

@@ -14,7 +14,7 @@ from tests.cluster.control_plane import Cluster, NoCluster, eventually, start, s
 from tests.databases import Database, Server
 from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, audit_policy
 
-from metagate_crds.crd_yaml import documents
+from metagate_crds.crd_yaml import crd_files
 from metagate_operator.cluster import rbac
 
 ENVIRONMENT = dict(os.environ)  # noqa: TID251 - where the suite learns what cluster to use
@@ -48,7 +48,7 @@ def cluster() -> Iterator[Cluster]:
 def prepare(found: Cluster) -> None:
     """CRDs, the system namespace, the two service accounts with exactly their rights."""
     kubectl = found.kubectl
-    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin="---\n".join(documents().values()))
+    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin="---\n".join(crd_files().values()))
     kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
     # the first list of a kind waits until the server has told of it everywhere and set up its storage
     eventually(lambda: kubectl.run("get", "metagate", "-A", check=False).returncode == 0)

@@ -9,7 +9,7 @@ import pytest
 from tests.operator.fake_api_server import FakeApiServer
 
 from metagate_crds.kinds import KINDS
-from metagate_crds.world import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.cluster.cluster_source import ClusterSource
 from metagate_operator.cluster.kubernetes_client import KubernetesClient
 from metagate_operator.cluster.object_cache import ObjectCache

@@ -6,14 +6,14 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import AsSet, Distinct, FreeForm, Reference, Spec, refused
+from metagate_crds.models.spec import AsSet, Distinct, FreeForm, Reference, Spec, refuse
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9._:/@-]+\*?|\*")
 
 
 def _component(text: str) -> str:
     if not _COMPONENT.fullmatch(text):
-        raise refused(reasons.INVALID_PATTERN, "must be a component key, a `prefix*`, or `*`")
+        raise refuse(reasons.INVALID_PATTERN, "must be a component key, a `prefix*`, or `*`")
     return text
 
 

@@ -4,8 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from metagate_crds import durations, keysets, reasons, subjects
-from metagate_crds.models.spec import LABEL, AsSet, Distinct, Duration, FreeForm, Line, Spec, refused
+from metagate_crds import reasons
+from metagate_crds.models.spec import LABEL, AsSet, Distinct, Duration, FreeForm, Line, Spec, refuse, seconds
+from metagate_crds.rules.patterns import subject_pattern_problem
+from metagate_crds.rules.public_jwk import jwk_problem
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^([*]|{LABEL[1:-1]})$")]
@@ -17,11 +19,11 @@ def _usual_algorithms() -> list[Algorithm]:
 
 def _key_set(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for index, key in enumerate(keys):
-        trouble = keysets.problem(key)
+        trouble = jwk_problem(key)
         if trouble:
-            raise refused(reasons.INVALID_JWK, f"key {index} {trouble}")
+            raise refuse(reasons.INVALID_JWK, f"key {index} {trouble}")
     if len({key["kid"] for key in keys}) != len(keys):
-        raise refused(reasons.DUPLICATE, "has the same kid twice")
+        raise refuse(reasons.DUPLICATE, "has the same kid twice")
     return keys
 
 
@@ -56,9 +58,9 @@ class KeySource(Spec):
     @model_validator(mode="after")
     def _one_source(self) -> "KeySource":
         if (self.url is not None) != (self.source == "URL"):
-            raise refused(reasons.INVALID_FIELD, "must have url with source URL, and only then")
+            raise refuse(reasons.INVALID_FIELD, "must have url with source URL, and only then")
         if (self.inline is not None) != (self.source == "Inline"):
-            raise refused(reasons.INVALID_FIELD, "must have inline with source Inline, and only then")
+            raise refuse(reasons.INVALID_FIELD, "must have inline with source Inline, and only then")
         return self
 
 
@@ -105,14 +107,14 @@ class TokenIssuerSpec(Spec):
     def _sound(self) -> "TokenIssuerSpec":
         outside = self.jwks.source != "Cluster"
         if outside and self.issuer is None:
-            raise refused(reasons.MISSING_FIELD, "must have an issuer unless its source is Cluster")
+            raise refuse(reasons.MISSING_FIELD, "must have an issuer unless its source is Cluster")
         several = outside and self.namespaces is not None and (len(self.namespaces) > 1 or "*" in self.namespaces)
         if several and self.subject_pattern is None:
-            raise refused(reasons.INVALID_PATTERN, "must have a subjectPattern where several namespaces are admitted")
+            raise refuse(reasons.INVALID_PATTERN, "must have a subjectPattern where several namespaces are admitted")
         if self.subject_pattern is not None:
-            trouble = subjects.pattern_problem(self.subject_pattern, several=several)
+            trouble = subject_pattern_problem(self.subject_pattern, several=several)
             if trouble:
-                raise refused(reasons.INVALID_PATTERN, f"subjectPattern {trouble}")
-        if durations.seconds(self.max_token_lifetime) < 1:
-            raise refused(reasons.INVALID_FIELD, "maxTokenLifetime must be at least one second")
+                raise refuse(reasons.INVALID_PATTERN, f"subjectPattern {trouble}")
+        if seconds(self.max_token_lifetime) < 1:
+            raise refuse(reasons.INVALID_FIELD, "maxTokenLifetime must be at least one second")
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import AsSet, Distinct, Duration, Endpoint, Line, Spec, Word, by_key, refused
+from metagate_crds.models.spec import AsSet, Distinct, Duration, Endpoint, Line, Spec, Word, by_key, refuse
 
 T = TypeVar("T")
 
@@ -126,5 +126,5 @@ class PolicyProfileSpec(Spec):
 
 def _distinct_by(names: list[str], items: list[T]) -> list[T]:
     if len(set(names)) != len(names):
-        raise refused(reasons.DUPLICATE, "has the same name twice")
+        raise refuse(reasons.DUPLICATE, "has the same name twice")
     return items

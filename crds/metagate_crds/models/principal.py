@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refused
+from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refuse
 
 PrincipalType = Literal["component", "admin", "observer", "principal", "delegate", "worker", "service"]
 Scope = Literal["Namespace", "Cluster"]
@@ -25,7 +25,7 @@ def _instant(text: str) -> str:
     try:
         instant(text)
     except (ValueError, OverflowError) as error:
-        raise refused(reasons.INVALID_FIELD, "must be an RFC 3339 time with a zone") from error
+        raise refuse(reasons.INVALID_FIELD, "must be an RFC 3339 time with a zone") from error
     return text
 
 
@@ -58,7 +58,7 @@ class Subject(Spec):
     def _one_form(self) -> "Subject":
         spelled = (self.issuer is not None, self.subject is not None)
         if spelled != ((False, False) if self.service_account else (True, True)):
-            raise refused(reasons.INVALID_FIELD, "must have either serviceAccount, or issuer and subject")
+            raise refuse(reasons.INVALID_FIELD, "must have either serviceAccount, or issuer and subject")
         return self
 
 
@@ -104,5 +104,5 @@ class PrincipalSpec(Spec):
             ("apiKeys", [item.sha256 for item in self.api_keys]),
         ):
             if len(items) != len(set[Any](items)):
-                raise refused(reasons.DUPLICATE, f"lists the same thing twice in {name}")
+                raise refuse(reasons.DUPLICATE, f"lists the same thing twice in {name}")
         return self

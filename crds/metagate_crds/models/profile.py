@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import FreeForm, Spec, Word, by_key, refused
+from metagate_crds.models.spec import FreeForm, Spec, Word, by_key, refuse
 
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FILE: Final = re.compile(r"/[^\x00-\x20\x7f]+")
@@ -48,9 +48,9 @@ class SecretRef(Spec):
     @model_validator(mode="after")
     def _names_a_place(self) -> "SecretRef":
         if self.kind == "Env" and not _ENV.fullmatch(self.ref):
-            raise refused(reasons.INVALID_FIELD, "must have the name of an environment variable as ref")
+            raise refuse(reasons.INVALID_FIELD, "must have the name of an environment variable as ref")
         if self.kind == "File" and (not _FILE.fullmatch(self.ref) or ".." in self.ref.split("/")):
-            raise refused(reasons.INVALID_FIELD, "must have the absolute path of a file as ref")
+            raise refuse(reasons.INVALID_FIELD, "must have the absolute path of a file as ref")
         return self
 
 
@@ -68,5 +68,5 @@ class ProfileSpec(Spec):
     @classmethod
     def _distinct_names(cls, refs: list[SecretRef]) -> list[SecretRef]:
         if len({ref.name for ref in refs}) != len(refs):
-            raise refused(reasons.DUPLICATE, "has the same name twice")
+            raise refuse(reasons.DUPLICATE, "has the same name twice")
         return refs

@@ -1,13 +1,19 @@
 """What all declared models share, and the field types that more than one kind uses."""
 
-from typing import Annotated, Any, ClassVar
+import re
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from metagate_crds import durations, reasons
+from metagate_crds import reasons
+
+_DURATION_PATTERN: Final = "^([0-9]{1,9}(ms|s|m|h))+$"
+_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
+_DURATION_PART: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
+_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
 class Spec(BaseModel):
@@ -30,24 +36,36 @@ class Spec(BaseModel):
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
-def refused(reason: str, message: str) -> PydanticCustomError:
+def refuse(reason: str, message: str) -> PydanticCustomError:
     """A finding raised from inside a model. The message must not quote the value."""
     return PydanticCustomError(reason, message)
 
 
+def milliseconds(duration: str) -> int:
+    """The length of a duration like `5s`, `1h30m` or `250ms`. Raises ValueError for anything that is no duration."""
+    if not _DURATION.fullmatch(duration):
+        raise ValueError("is not a duration like 5s, 1m or 1h")
+    return sum(int(count) * _MILLISECONDS[unit] for count, unit in _DURATION_PART.findall(duration))
+
+
+def seconds(duration: str) -> int:
+    """The length in whole seconds, rounded down."""
+    return milliseconds(duration) // 1000
+
+
 def _duration(text: str) -> str:
     try:
-        length = durations.milliseconds(text)
+        length = milliseconds(text)
     except ValueError as error:
-        raise refused(reasons.INVALID_FIELD, "must be a duration like 5s, 1m or 1h") from error
+        raise refuse(reasons.INVALID_FIELD, "must be a duration like 5s, 1m or 1h") from error
     if not 1 <= length <= 366 * 24 * 3_600_000:
-        raise refused(reasons.INVALID_FIELD, "must be a duration between 1ms and 366 days")
+        raise refuse(reasons.INVALID_FIELD, "must be a duration between 1ms and 366 days")
     return text
 
 
 def _distinct(items: list[Any]) -> list[Any]:
     if len(items) != len(set(items)):
-        raise refused(reasons.DUPLICATE, "lists the same thing twice")
+        raise refuse(reasons.DUPLICATE, "lists the same thing twice")
     return items
 
 
@@ -69,7 +87,7 @@ LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
-Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=durations.PATTERN), AfterValidator(_duration)]
+Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=_DURATION_PATTERN), AfterValidator(_duration)]
 Endpoint = Annotated[str, Field(min_length=1, max_length=2048, pattern="^[^\\s\\x00-\\x1f\\x7f]+$")]
 Line = Annotated[
     str, Field(min_length=1, max_length=512, pattern="^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from metagate_crds.world import CompileSettings
+from metagate_crds.objects import CompileSettings
 from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError
 from metagate_operator.cluster.reporter import ClusterReporter
 from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher, KeysUnavailable

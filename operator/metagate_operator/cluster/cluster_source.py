@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from metagate_crds.kinds import KINDS, Kind
-from metagate_crds.world import Declared, Namespace, ObjectKey
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_operator.cluster.kubernetes_client import (
     KubernetesClient,
     KubernetesError,
@@ -73,7 +73,7 @@ class ClusterSource:
         self._selector = selector
         self._issuers = issuers
         self._kinds = tuple(each for each in KINDS.values() if each.namespaced or issuers is None)
-        self._filed: tuple[Declared, ...] = ()
+        self._filed: tuple[DeclaredObject, ...] = ()
         self._known: dict[str, Namespace] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._quiet: asyncio.TimerHandle | None = None
@@ -81,7 +81,7 @@ class ClusterSource:
         self._started = False
         self._listed = asyncio.Event()
         self._relisted: set[ObjectKey] = set()
-        self._last: dict[ObjectKey, Declared] = {}
+        self._last: dict[ObjectKey, DeclaredObject] = {}
         self._watcher = Watcher(
             kubernetes,
             self._kinds,
@@ -101,7 +101,7 @@ class ClusterSource:
         """
         self._cache.begin_listing()
         seen: list[tuple[ObjectKey, CachedObject]] = []
-        objects: list[Declared] = []
+        objects: list[DeclaredObject] = []
         try:
             objects.extend(self._files())
             namespaces = await self._list_namespaces()
@@ -211,7 +211,7 @@ class ClusterSource:
         kind: Kind,
         inside: str | None,
         spaces: Mapping[str, Namespace],
-        objects: list[Declared],
+        objects: list[DeclaredObject],
         seen: list[tuple[ObjectKey, CachedObject]],
     ) -> None:
         async for body in self.pages(collection_path(kind, inside)):
@@ -250,7 +250,7 @@ class ClusterSource:
                     raise
         return found
 
-    def _files(self) -> tuple[Declared, ...]:
+    def _files(self) -> tuple[DeclaredObject, ...]:
         found = read_issuer_files(self._issuers) if self._issuers is not None else ()
         self._filed = found
         return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from metagate_crds.world import Declared, Namespace, ObjectKey
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 
 UNSTABLE = frozenset({"lastTransitionTime", "revision"})
 
@@ -146,10 +146,10 @@ def _stable(value: Any) -> Any:
     return value
 
 
-def declared_object(kind: str, body: Mapping[str, Any]) -> Declared:
+def declared_object(kind: str, body: Mapping[str, Any]) -> DeclaredObject:
     """The object as the language knows it; spec as it is, valid or not."""
     metadata = body["metadata"]
-    return Declared(
+    return DeclaredObject(
         key=object_key(kind, body),
         uid=metadata["uid"],
         generation=metadata.get("generation", 1),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from metagate_crds.world import CompileSettings
+from metagate_crds.objects import CompileSettings
 from metagate_operator.cluster.cluster_issuer import discover_cluster_issuer, key_refresher, with_cluster_issuer
 from metagate_operator.cluster.cluster_source import ClusterSource
 from metagate_operator.cluster.database_outage import DatabaseOutageReporter

@@ -18,9 +18,9 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from metagate_crds.kinds import TOKEN_ISSUER
+from metagate_crds.objects import ObjectKey
 from metagate_crds.reasons import KEYS_FRESH
 from metagate_crds.verdict import Condition, Verdict
-from metagate_crds.world import ObjectKey
 from metagate_operator.cluster import events
 from metagate_operator.cluster.kubernetes_client import (
     APPLY_PATCH,

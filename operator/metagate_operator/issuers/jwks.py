@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from metagate_crds import keysets
+from metagate_crds.rules.public_jwk import jwk_problem, verification_members
 from metagate_store.rows import IssuerKeyRow
 
 LARGEST_SET: Final = 256 * 1024
@@ -82,11 +82,11 @@ def _usable(keys: Sequence[Any]) -> ParsedKeySet:
     usable: dict[str, UsableKey] = {}
     refused = []
     for index, jwk in enumerate(keys):
-        trouble = keysets.problem(jwk)
+        trouble = jwk_problem(jwk)
         if trouble is None and jwk["kid"] in usable:
             trouble = "has the kid of an earlier one"
         if trouble is None:
-            usable[jwk["kid"]] = UsableKey(jwk["kid"], keysets.public(jwk), jwk.get("alg"))
+            usable[jwk["kid"]] = UsableKey(jwk["kid"], verification_members(jwk), jwk.get("alg"))
         else:
             refused.append(f"key {index} {trouble}")
     return ParsedKeySet(tuple(usable.values()), tuple(refused))

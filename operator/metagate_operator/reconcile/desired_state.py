@@ -12,7 +12,8 @@ from typing import Final
 
 import structlog
 
-from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_operator.reconcile.mass_deletion_guard import MassDeletionGuard
 from metagate_operator.sources.source import Event, Listing, NamespaceGone, NamespacePut, ObjectGone, ObjectPut
 
@@ -53,7 +54,7 @@ class DesiredState:
             case _:
                 return frozenset()
 
-    def _put(self, declared: Declared) -> frozenset[ObjectKey]:
+    def _put(self, declared: DeclaredObject) -> frozenset[ObjectKey]:
         known = self.world.objects.get(declared.key)
         if known is not None and known.uid == declared.uid and known.generation >= declared.generation:
             return frozenset()
@@ -74,7 +75,7 @@ class DesiredState:
     def merge_listing(
         self,
         listing: Listing,
-        stored: Mapping[ObjectKey, Declared],
+        stored: Mapping[ObjectKey, DeclaredObject],
         spaces: Mapping[str, Namespace],
         at: float,
     ) -> tuple[World, int]:

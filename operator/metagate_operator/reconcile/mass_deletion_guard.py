@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from metagate_crds.world import ObjectKey
+from metagate_crds.objects import ObjectKey
 
 Incarnation = tuple[ObjectKey, str]
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.compile.snapshot import CompiledWorld, SnapshotRow
+from metagate_crds.compile.world import World
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_crds.verdict import Verdict
-from metagate_crds.world import Declared, Namespace, ObjectKey, World
 from metagate_operator.sources.file_identities import UnsavedIdentities
 from metagate_store.rows import Change, ChangeRow, DeclaredRow, Published, StoredRow, TableKey, TableRow, TenantRow
 
@@ -31,8 +32,8 @@ class PublishDiff:
     change: Change
     rows: Mapping[TableKey, StoredRow]
     gone: frozenset[TableKey]
-    owners: Mapping[ObjectKey, Declared | None]
-    good: Mapping[str, Declared]
+    owners: Mapping[ObjectKey, DeclaredObject | None]
+    good: Mapping[str, DeclaredObject]
     withdrawn: frozenset[str]
     sightings: UnsavedIdentities
     served: bool
@@ -62,16 +63,16 @@ class PublishedState:
         for place, stored in self._rows.items():
             self._owned[stored.owner].add(place)
         self._tenants: dict[UUID, TenantRow] = {row.tenant: row for row in published.tenants}
-        self._known: dict[ObjectKey, Declared] = {}
-        self.last_good: dict[str, Declared] = {}
+        self._known: dict[ObjectKey, DeclaredObject] = {}
+        self.last_good: dict[str, DeclaredObject] = {}
         for row in published.declared:
             key = ObjectKey(row.kind, row.namespace, row.name)
-            self._known[key] = self.last_good[row.uid] = Declared(
+            self._known[key] = self.last_good[row.uid] = DeclaredObject(
                 key, row.uid, row.generation, row.created, row.spec, row.manager
             )
 
     @property
-    def objects(self) -> Mapping[ObjectKey, Declared]:
+    def objects(self) -> Mapping[ObjectKey, DeclaredObject]:
         """Every object that the database holds, as far as it was ever valid or this writer has seen it."""
         return self._known
 
@@ -82,13 +83,13 @@ class PublishedState:
         }
 
     def diff(
-        self, world: World, compiled: Compiled, sightings: UnsavedIdentities, *, full: bool, retire: bool = False
+        self, world: World, compiled: CompiledWorld, sightings: UnsavedIdentities, *, full: bool, retire: bool = False
     ) -> PublishDiff:
         """What must be written so that the database holds `compiled`.
 
         A full one also clears what nobody declares; `retire` says that a namespace may have gone.
         """
-        owners: dict[ObjectKey, Declared | None] = {key: world.objects.get(key) for key in compiled.rows}
+        owners: dict[ObjectKey, DeclaredObject | None] = {key: world.objects.get(key) for key in compiled.rows}
         if full:
             owners |= {key: None for key in self._known if key not in world.objects}
         leaving = {before.uid for key in owners if (before := self._known.get(key)) is not None}
@@ -164,8 +165,8 @@ class PublishedState:
         for tenant in diff.change.retired_tenants:
             self._tenants.pop(tenant, None)
 
-    def _wanted(self, world: World, compiled: Compiled) -> dict[TableKey, tuple[Row, str, str]]:
-        wanted: dict[TableKey, tuple[Row, str, str]] = {}
+    def _wanted(self, world: World, compiled: CompiledWorld) -> dict[TableKey, tuple[SnapshotRow, str, str]]:
+        wanted: dict[TableKey, tuple[SnapshotRow, str, str]] = {}
         for key, rows in compiled.rows.items():
             declared = world.objects.get(key)
             if declared is None:
@@ -185,10 +186,10 @@ class PublishedState:
     def _audit(
         self,
         world: World,
-        compiled: Compiled,
+        compiled: CompiledWorld,
         *,
-        owners: Mapping[ObjectKey, Declared | None],
-        wanted: Mapping[TableKey, tuple[Row, str, str]],
+        owners: Mapping[ObjectKey, DeclaredObject | None],
+        wanted: Mapping[TableKey, tuple[SnapshotRow, str, str]],
         changed: Mapping[TableKey, StoredRow],
         gone: frozenset[TableKey],
     ) -> list[ChangeRow]:
@@ -196,7 +197,7 @@ class PublishedState:
         touched = {stored.owner for (table, _), stored in changed.items() if table != VERDICT_TABLE}
         touched |= {self._rows[key].owner for key in (*gone, *changed) if key[0] != VERDICT_TABLE and key in self._rows}
         after: dict[str, list[str]] = defaultdict(list)
-        bound: dict[str, Row] = {}
+        bound: dict[str, SnapshotRow] = {}
         for (table, _), (row, owner, content) in wanted.items():
             if table != VERDICT_TABLE and owner in touched:
                 after[owner].append(content)
@@ -214,7 +215,7 @@ class PublishedState:
                     rows.append(_witnessed(audit, compiled.verdicts.get(key), bound.get(now.uid)))
         return rows
 
-    def _audit_row(self, declared: Declared, world: World, before: str | None, after: str | None) -> ChangeRow:
+    def _audit_row(self, declared: DeclaredObject, world: World, before: str | None, after: str | None) -> ChangeRow:
         key = declared.key
         tenant = self._tenant(key.namespace, world)
         return ChangeRow(
@@ -238,7 +239,7 @@ class PublishedState:
         return next((row.tenant for row in self._tenants.values() if row.namespace == namespace), None)
 
 
-def _witnessed(audit: ChangeRow, verdict: Verdict | None, bound: Row | None) -> ChangeRow:
+def _witnessed(audit: ChangeRow, verdict: Verdict | None, bound: SnapshotRow | None) -> ChangeRow:
     """With the generation that is served from now on, and the packet a principal gets: what explain rebuilds from."""
     served = None if verdict is None else verdict.served_generation
     if bound is None:
@@ -258,7 +259,7 @@ def _digest(contents: Iterable[str]) -> str | None:
     return hashlib.sha256("\n".join(served).encode()).hexdigest() if served else None
 
 
-def _declared_row(declared: Declared, world: World) -> DeclaredRow:
+def _declared_row(declared: DeclaredObject, world: World) -> DeclaredRow:
     key = declared.key
     space = world.namespaces.get(key.namespace)
     tenant = UUID(space.uid) if space is not None else None

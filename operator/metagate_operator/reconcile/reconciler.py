@@ -21,9 +21,10 @@ from typing import Protocol
 
 import structlog
 
-from metagate_crds.compiling import compile_world
-from metagate_crds.snapshot import Compiled
-from metagate_crds.world import CompileSettings, ObjectKey, World
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.snapshot import CompiledWorld
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, ObjectKey
 from metagate_operator.reconcile.desired_state import DesiredState
 from metagate_operator.reconcile.health import WriterHealth
 from metagate_operator.reconcile.mass_deletion_guard import MassDeletionGuard
@@ -230,7 +231,13 @@ class Reconciler:
         return self._published_state
 
     async def _publish(
-        self, published_state: PublishedState, world: World, compiled: Compiled, *, full: bool, retire: bool = False
+        self,
+        published_state: PublishedState,
+        world: World,
+        compiled: CompiledWorld,
+        *,
+        full: bool,
+        retire: bool = False,
     ) -> None:
         unsaved = self._identities.unsaved() if self._identities is not None else UnsavedIdentities((), ())
         if len(compiled.rows) <= _LITTLE:
@@ -252,7 +259,7 @@ class Reconciler:
             sorted(compiled.verdicts.values(), key=lambda verdict: verdict.uid in changed), revision
         )
 
-    def _account(self, world: World, compiled: Compiled, revision: int, *, full: bool) -> None:
+    def _account(self, world: World, compiled: CompiledWorld, revision: int, *, full: bool) -> None:
         if full:
             self._not_ready.clear()
         self._not_ready.difference_update(compiled.rows)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import structlog
 
+from metagate_crds.objects import ObjectKey
 from metagate_crds.verdict import Verdict
-from metagate_crds.world import ObjectKey
 from metagate_operator.reconcile.health import WriterHealth
 from metagate_operator.sources.source import Reporter
 

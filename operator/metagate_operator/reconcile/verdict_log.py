@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from metagate_crds.objects import ObjectKey
 from metagate_crds.verdict import Condition, Verdict
-from metagate_crds.world import ObjectKey
 from metagate_operator.sources.documents import Document
 
 _log = structlog.stdlib.get_logger("metagate.verdict")

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 import structlog
 import watchfiles
 
-from metagate_crds.world import Declared, Namespace, ObjectKey
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_operator.sources.directory_scanner import SETTLE_SECONDS, DirectoryScanner
 from metagate_operator.sources.documents import Document, FileProblem
 from metagate_operator.sources.file_identities import FileIdentities
@@ -56,7 +56,7 @@ def log_problems(new: Iterable[FileProblem], solved: Iterable[FileProblem]) -> N
 
 @dataclass(slots=True)
 class _State:
-    objects: dict[ObjectKey, Declared] = field(default_factory=dict)
+    objects: dict[ObjectKey, DeclaredObject] = field(default_factory=dict)
     origins: dict[ObjectKey, Document] = field(default_factory=dict)
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     problems: frozenset[FileProblem] = frozenset()
@@ -215,7 +215,9 @@ class DirectorySource:
             ]
             if key not in state.objects:
                 identity = self._identities.observe(key, first.spec_digest)
-                state.objects[key] = Declared(key, identity.uid, identity.generation, identity.first_seen, first.spec)
+                state.objects[key] = DeclaredObject(
+                    key, identity.uid, identity.generation, identity.first_seen, first.spec
+                )
                 state.origins[key] = first
         for key in [key for key in self._identities.all() if key.kind != NAMESPACE_KIND and key not in state.objects]:
             self._identities.forget(key)
@@ -248,7 +250,7 @@ class DirectorySource:
         if not self._looked:
             for key, identity in self._identities.all().items():
                 if key not in found and (good := self._identities.last_good(identity)) is not None:
-                    state.objects[key] = Declared(
+                    state.objects[key] = DeclaredObject(
                         key, identity.uid, identity.generation, identity.first_seen, good.spec
                     )
                     _log.warning(

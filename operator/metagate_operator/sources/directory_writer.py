@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from metagate_crds.declared import CompileSettings, ObjectKey
 from metagate_crds.kinds import API_VERSION, KINDS
+from metagate_crds.objects import CompileSettings, ObjectKey
 from metagate_crds.validation import validate
 from metagate_operator.sources.directory_source import DirectorySource
 from metagate_operator.sources.documents import Document, FileProblem, document_spans, read_documents

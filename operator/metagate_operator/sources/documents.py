@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from metagate_crds.declared import ObjectKey
 from metagate_crds.kinds import API_VERSION, GROUP, KINDS
+from metagate_crds.objects import ObjectKey
 from metagate_operator.sources.yaml_values import INVALID_YAML, YamlError, parse_document
 
 DEFAULT_NAMESPACE: Final = "default"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from metagate_crds.world import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_store.rows import DeclaredRow, FileIdentityRow
 
 

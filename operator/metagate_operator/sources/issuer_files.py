@@ -7,14 +7,14 @@ from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from metagate_crds.kinds import GROUP, TOKEN_ISSUER
-from metagate_crds.world import Declared, ObjectKey
+from metagate_crds.objects import DeclaredObject, ObjectKey
 from metagate_operator.sources.documents import read_documents
 from metagate_operator.sources.source import SourceUnavailable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def read_issuer_files(directory: Path) -> tuple[Declared, ...]:
+def read_issuer_files(directory: Path) -> tuple[DeclaredObject, ...]:
     """Every TokenIssuer in the directory's YAML files; the first of two with one name, in the order of files, counts.
 
     The same name is the same object, and a later file a later generation. Hidden names are skipped: a mounted ConfigMap
@@ -24,7 +24,7 @@ def read_issuer_files(directory: Path) -> tuple[Declared, ...]:
         SourceUnavailable: the directory or a file cannot be read whole, so nothing may be concluded from absence.
 
     """
-    found: dict[str, Declared] = {}
+    found: dict[str, DeclaredObject] = {}
     try:
         files = sorted(
             each for each in directory.iterdir() if each.suffix in {".yaml", ".yml"} and not each.name.startswith(".")
@@ -38,7 +38,7 @@ def read_issuer_files(directory: Path) -> tuple[Declared, ...]:
                 if document.kind == TOKEN_ISSUER.name:
                     uid = str(uuid5(NAMESPACE_URL, f"{GROUP}/{document.name}"))
                     key = ObjectKey(TOKEN_ISSUER.name, "", document.name)
-                    found.setdefault(document.name, Declared(key, uid, written, EPOCH, document.spec))
+                    found.setdefault(document.name, DeclaredObject(key, uid, written, EPOCH, document.spec))
     except OSError as error:
         raise SourceUnavailable(f"{directory}: {error.strerror}") from error
     return tuple(found.values())

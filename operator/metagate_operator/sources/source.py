@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_crds.verdict import Verdict
-from metagate_crds.world import Declared, Namespace, ObjectKey
 
 
 class SourceUnavailable(Exception):  # noqa: N818 - it names a state, not a mistake of the caller
@@ -26,14 +26,14 @@ class Listing:
     """Everything that is declared at one moment. A partial listing is never one: raise `SourceUnavailable` instead."""
 
     namespaces: tuple[Namespace, ...]
-    objects: tuple[Declared, ...]
+    objects: tuple[DeclaredObject, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectPut:
     """The object is there and looks like this."""
 
-    object: Declared
+    object: DeclaredObject
 
 
 @dataclass(frozen=True, slots=True)

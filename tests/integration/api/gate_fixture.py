@@ -21,7 +21,7 @@ from metagate_api.declared_files import DeclaredFiles
 from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_crds import packet
-from metagate_crds.canonical import canonical, digest
+from metagate_crds.canonical_json import canonical, digest
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, DeclaredRow, TenantRow
 
@@ -45,7 +45,7 @@ def shared_body(**sections: Any) -> bytes:
         "services": {"memorygate": {"type": "memorygate", "endpoint": "http://memorygate:8001"}},
         **sections,
     }
-    return packet.assembled({name: canonical(value) for name, value in values.items()})
+    return packet.assemble({name: canonical(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True, slots=True)

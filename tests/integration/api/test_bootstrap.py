@@ -11,7 +11,7 @@ import pytest
 from tests.integration.api.gate_fixture import GateFixture, shared_body
 
 from metagate_api.schemas import SCHEMAS, WELCOME_PACKET
-from metagate_crds.canonical import digest
+from metagate_crds.canonical_json import digest
 
 SEED_KEYS = {
     "packet_id", "packet_etag", "issued_at", "principal_key", "component_key", "profile", "manifest", "capabilities",

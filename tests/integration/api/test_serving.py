@@ -16,7 +16,7 @@ from tests.unit.http.test_tls import issue, put
 
 from legivellum.identity.packet_signing import verifies
 from metagate_api.server import serving
-from metagate_crds.canonical import canonical
+from metagate_crds.canonical_json import canonical
 
 
 async def boots(client: httpx.AsyncClient, key: str, times: int = 1) -> list[httpx.Response]:

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import asyncpg
 
-from metagate_crds.declared import Declared, Namespace, ObjectKey
+from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_operator.sources.source import Event, Listing, ObjectGone, ObjectPut, SourceUnavailable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -21,22 +21,22 @@ TENANT = UUID(TEAM.uid)
 _ages = count()
 
 
-def declared(kind: str, name: str, spec: Any, *, generation: int = 1, uid: str | None = None) -> Declared:
-    return Declared(
+def declared(kind: str, name: str, spec: Any, *, generation: int = 1, uid: str | None = None) -> DeclaredObject:
+    return DeclaredObject(
         ObjectKey(kind, "team", name), uid or str(uuid4()), generation, START + timedelta(seconds=next(_ages)), spec
     )
 
 
-def changed(before: Declared, spec: Any) -> Declared:
+def changed(before: DeclaredObject, spec: Any) -> DeclaredObject:
     """The next generation of an object."""
-    return Declared(before.key, before.uid, before.generation + 1, before.created, spec)
+    return DeclaredObject(before.key, before.uid, before.generation + 1, before.created, spec)
 
 
-def principal(name: str) -> Declared:
+def principal(name: str) -> DeclaredObject:
     return declared("Principal", name, {"type": "component"})
 
 
-def binding(name: str, **more: Any) -> Declared:
+def binding(name: str, **more: Any) -> DeclaredObject:
     spec = {
         "principalRef": {"name": name},
         "profileRef": {"name": "worker"},
@@ -46,15 +46,15 @@ def binding(name: str, **more: Any) -> Declared:
     return declared("PrincipalBinding", name, {**spec, **more})
 
 
-def profile(**spec: Any) -> Declared:
+def profile(**spec: Any) -> DeclaredObject:
     return declared("Profile", "worker", {"capabilities": {"read": True}, **spec})
 
 
-def manifest(region: str = "eu") -> Declared:
+def manifest(region: str = "eu") -> DeclaredObject:
     return declared("Manifest", "world", {"deploymentKey": "d", "version": 1, "environment": {"region": region}})
 
 
-def team(*names: str) -> list[Declared]:
+def team(*names: str) -> list[DeclaredObject]:
     """A profile, a manifest, and for each name a Principal and its binding."""
     return [profile(), manifest(), *(each for name in names for each in (principal(name), binding(name)))]
 
@@ -62,7 +62,7 @@ def team(*names: str) -> list[Declared]:
 class ScriptedSource:
     """Holds what is declared now. `unavailable` makes listings fail; `listings` counts them."""
 
-    def __init__(self, objects: Iterable[Declared] = ()) -> None:
+    def __init__(self, objects: Iterable[DeclaredObject] = ()) -> None:
         self.objects = {each.key: each for each in objects}
         self.namespaces = (SYSTEM, TEAM)
         self.unavailable = False
@@ -82,7 +82,7 @@ class ScriptedSource:
                 raise event
             yield event
 
-    def put(self, each: Declared, *, silently: bool = False) -> Declared:
+    def put(self, each: DeclaredObject, *, silently: bool = False) -> DeclaredObject:
         self.objects[each.key] = each
         if not silently:
             self.queue.put_nowait(ObjectPut(each))

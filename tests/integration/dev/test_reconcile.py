@@ -27,7 +27,7 @@ from tests.integration.dev.scripted import (
     team,
 )
 
-from metagate_crds.declared import CompileSettings, ObjectKey
+from metagate_crds.objects import CompileSettings, ObjectKey
 from metagate_crds.verdict import Verdict
 from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.settings import WriterSettings
@@ -354,7 +354,7 @@ async def test_another_writer_takes_over(fresh_database: Database) -> None:
 
 KILLED = """
 import asyncio, sys
-from metagate_crds.declared import CompileSettings
+from metagate_crds.objects import CompileSettings
 from metagate_operator.settings import WriterSettings, kill_at
 from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.reconcile.verdict_log import VerdictLog

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from tests.unit.crds.worlds import START
 
-from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 
 CANARY = "canary-value-that-is-nowhere-else"
 NAMESPACES = ("team", "other", "metagate-system")
@@ -122,19 +122,19 @@ def broken(kind: str) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def objects(draw: st.DrawFn, *, generations: tuple[int, int] = (1, 1), wrong: int = 4) -> Declared:
+def objects(draw: st.DrawFn, *, generations: tuple[int, int] = (1, 1), wrong: int = 4) -> DeclaredObject:
     """One object; about one in `wrong` is not valid."""
     kind = draw(st.sampled_from((*KIND_NAMES, "PrincipalBinding", "Principal", "TokenIssuer", "PrincipalBinding")))
     namespace = "" if kind == "TokenIssuer" else draw(st.sampled_from(("team", *NAMESPACES)))
     name = draw(names)
     spec = draw(broken(kind) if draw(st.integers(0, wrong - 1)) == 0 else VALID[kind])
     created = START + timedelta(seconds=draw(st.integers(0, 3)))
-    return Declared(
+    return DeclaredObject(
         ObjectKey(kind, namespace, name), f"{kind}/{namespace}/{name}", draw(st.integers(*generations)), created, spec
     )
 
 
-def worlds(**more: Any) -> st.SearchStrategy[list[Declared]]:
+def worlds(**more: Any) -> st.SearchStrategy[list[DeclaredObject]]:
     """Objects with distinct keys."""
     return st.lists(objects(**more), max_size=14, unique_by=lambda item: item.key)
 

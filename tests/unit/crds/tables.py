@@ -8,7 +8,7 @@ from typing import Any
 from metagate_crds import reasons
 from metagate_crds.kinds import KINDS
 from metagate_crds.models import SPECS
-from metagate_crds.structural import structural
+from metagate_crds.structural_schema import structural_schema
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -21,7 +21,7 @@ def field_table(kind: str) -> str:
     lines = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]
     lines += [
         f"| `{path}` | {type_} | {default} | {about} |"
-        for path, type_, default, about in _fields(structural(SPECS[kind]))
+        for path, type_, default, about in _fields(structural_schema(SPECS[kind]))
     ]
     return "\n".join(lines)
 

@@ -22,9 +22,9 @@ from tests.unit.crds.worlds import (
     world,
 )
 
-from metagate_crds import canonical, packet, reasons
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import CompileSettings, ObjectKey
+from metagate_crds import canonical_json, packet, reasons
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.objects import CompileSettings, ObjectKey
 
 
 def replaced(objects, kind, spec, *, name=None, generation=1):
@@ -95,7 +95,7 @@ def test_a_believable_world_is_served_whole():
         "schemas": MANIFEST["schemas"],
         "required_env": [{"name": "db", "ref_kind": "Env", "ref_name": "DB_PASSWORD", "required": True}],
     }
-    assert body == canonical.canonical(json.loads(body))
+    assert body == canonical_json.canonical(json.loads(body))
     assert {(row["kind"], row["name"], row["path"]) for row in rows(result, "reference")} == {
         ("Principal", "indexer", "spec.principalRef"),
         ("Profile", "worker", "spec.profileRef"),
@@ -146,7 +146,7 @@ def test_each_declared_field_moves_exactly_its_packet_field(path, value, field):
     kind, spec = changed(path, value)
     after = compiled(*replaced(believable(), kind, spec))
     old, new = served_packet(before), served_packet(after)
-    assert {name for name in packet.SHARED if old[name] != new[name]} == {field}
+    assert {name for name in packet.SHARED_FIELDS if old[name] != new[name]} == {field}
     assert set(before.packets).isdisjoint(after.packets)
 
 
@@ -191,9 +191,9 @@ def test_overrides_hold_for_their_principal_only():
     }
     assert special["policy"] == {"strict": True}
     assert special["polling"] == {"inbox": {"endpoint": "http://memory:8001/inbox", "interval": "1m"}}
-    assert {name for name in packet.SHARED if plain[name] != special[name]} == {"services", "policy", "polling"}
+    assert {name for name in packet.SHARED_FIELDS if plain[name] != special[name]} == {"services", "policy", "polling"}
     body = result.packets[of(result, "PrincipalBinding", "special").digest]
-    assert body == canonical.canonical(json.loads(body))
+    assert body == canonical_json.canonical(json.loads(body))
 
 
 @pytest.mark.invariant("INV-010")
@@ -363,7 +363,7 @@ def test_a_policy_profile_is_served_with_its_hash():
     first = rows(compiled(declared("PolicyProfile", "p", POLICY)), "policy_profile")[0]
     second = rows(compiled(declared("PolicyProfile", "p", spelled)), "policy_profile")[0]
     assert first == second
-    assert first["policy_hash"] == canonical.digest(canonical.canonical(first["body"]))
+    assert first["policy_hash"] == canonical_json.digest(canonical_json.canonical(first["body"]))
     assert first["body"]["limits"] == {"maxSpawnDepth": 5}
 
 

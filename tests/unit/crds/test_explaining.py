@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tests.unit.crds.strategies import VALID
 from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, SETTINGS, compiled, declared, of
 
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import Namespace
-from metagate_crds.explaining import Unexplained, explained, flattened
-from metagate_crds.world import World
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.world import World
+from metagate_crds.objects import Namespace
+from metagate_crds.plan.explanation import NotReproducibleError, explain_packet
+from metagate_crds.plan.packet_diff import iterate_leaves
 
 OVERRIDES = {
     "policy": {"retries": 9, "deep": {"more": [1, {"x": None}]}},
@@ -43,7 +44,7 @@ def of_path(found, *path):
 
 def test_each_leaf_names_its_layer():
     """Profile, Manifest, override, Binding; a removed member leaves no leaf, an emptied section is the override's."""
-    found = explained(*three(binding={**BINDING, "overrides": OVERRIDES}), SETTINGS)
+    found = explain_packet(*three(binding={**BINDING, "overrides": OVERRIDES}), SETTINGS)
     assert of_path(found, "capabilities", "read").layer == "profile"
     assert of_path(found, "policy", "retries").layer == "override"
     assert of_path(found, "policy", "deep", "more", 1, "x").origin == (
@@ -64,9 +65,9 @@ def test_the_body_is_the_compilers_to_the_byte():
     objects = three(binding={**BINDING, "overrides": OVERRIDES})
     whole = compiled(declared("Principal", "indexer", {}), *objects)
     digest = of(whole, "PrincipalBinding", "indexer").digest
-    found = explained(*objects, SETTINGS)
+    found = explain_packet(*objects, SETTINGS)
     assert (found.digest, found.body) == (digest, whole.packets[digest])
-    assert [(leaf.path, leaf.value) for leaf in found.leaves] == list(flattened(json.loads(found.body)))
+    assert [(leaf.path, leaf.value) for leaf in found.leaves] == list(iterate_leaves(json.loads(found.body)))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +81,8 @@ def test_the_body_is_the_compilers_to_the_byte():
 )
 def test_what_cannot_be_made_again_is_said(changes):
     """Never guessed; and the message quotes no declared value."""
-    with pytest.raises(Unexplained) as refused:
-        explained(*three(**changes), SETTINGS)
+    with pytest.raises(NotReproducibleError) as refused:
+        explain_packet(*three(**changes), SETTINGS)
     assert "canary" not in str(refused.value)
 
 
@@ -145,8 +146,8 @@ def test_changing_what_explain_names_changes_the_leaf(profile, manifest, binding
     """Of any leaf of any packet: change the object there, at the place named, and that leaf is another."""
     objects = three(profile, manifest, {**binding, "active": True})
     try:
-        found = explained(*objects, SETTINGS)
-    except Unexplained:
+        found = explain_packet(*objects, SETTINGS)
+    except NotReproducibleError:
         assume(False)
     leaf = data.draw(st.sampled_from(found.leaves))
     position = {"profile": 1, "manifest": 2, "override": 0, "binding": 0}[leaf.layer]

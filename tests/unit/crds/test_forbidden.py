@@ -18,7 +18,7 @@ from tests.unit.crds.worlds import (
 )
 
 from metagate_crds import reasons
-from metagate_crds.forbidden import FORBIDDEN_KEYS, holds_forbidden_key, is_forbidden
+from metagate_crds.rules.forbidden_keys import FORBIDDEN_KEYS, holds_forbidden_key, is_forbidden
 from metagate_crds.validation import validate
 
 SHAPES = {

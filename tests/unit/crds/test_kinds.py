@@ -11,7 +11,7 @@ from tests.unit.crds.worlds import BINDING, CLUSTER_ISSUER, MANIFEST, POLICY, PR
 from metagate_crds import reasons
 from metagate_crds.kinds import KINDS
 from metagate_crds.models import SPECS
-from metagate_crds.validation import examined, validate
+from metagate_crds.validation import parse_spec, validate
 
 CONTRACT = textwrap.dedent("""
     TokenIssuer:
@@ -81,7 +81,7 @@ SPECS_OF = {
 def test_what_the_contract_writes_is_valid_and_comes_back_unchanged(kind):
     """Every field by its name, and nothing lost on the way."""
     spec = yaml.safe_load(CONTRACT)[kind]
-    model, findings = examined(kind, spec)
+    model, findings = parse_spec(kind, spec)
     assert findings == ()
     assert model is not None
     assert model.declared() == {**model.declared(), **spec}

@@ -19,7 +19,7 @@ from tests.unit.crds.worlds import (
 )
 
 from metagate_crds import reasons
-from metagate_crds.compiling import compile_world
+from metagate_crds.compile.compiler import compile_world
 
 BROKEN = {"nonsense": 1}
 

@@ -6,9 +6,10 @@ import json
 import pytest
 from tests.unit.crds.worlds import believable, compiled
 
-from metagate_crds import canonical, packet
+from metagate_crds import canonical_json, packet
+from metagate_crds.rules.patterns import component_permitted
 
-REQUEST = packet.PerRequest(
+REQUEST = packet.RequestFields(
     packet_id="0197a0d2-0000-7000-8000-000000000001",
     issued_at="2026-11-21T11:00:00Z",
     principal_key="indexer",
@@ -31,8 +32,8 @@ def shared():
 
 
 def request(digest):
-    return packet.PerRequest(
-        **{name: getattr(REQUEST, name) for name in packet.PerRequest.__slots__} | {"digest": digest}
+    return packet.RequestFields(
+        **{name: getattr(REQUEST, name) for name in packet.RequestFields.__slots__} | {"digest": digest}
     )
 
 
@@ -50,7 +51,7 @@ def test_a_served_packet_has_the_seventeen_keys():
     }
     assert served["snapshot"] == {"revision": 7, "digest": digest, "compiled_at": REQUEST.compiled_at}
     assert served["component_key"] == REQUEST.component_key
-    assert {name: served[name] for name in packet.SHARED} == json.loads(body)
+    assert {name: served[name] for name in packet.SHARED_FIELDS} == json.loads(body)
 
 
 @pytest.mark.invariant("INV-018")
@@ -68,7 +69,7 @@ def test_the_etag_is_of_digest_principal_and_component():
 def test_what_was_compiled_passes_the_check():
     """And its digest is the sha256 of its bytes."""
     digest, body = shared()
-    assert packet.check(body, digest) is None
+    assert packet.check_body(body, digest) is None
     assert digest == hashlib.sha256(body).hexdigest()
 
 
@@ -80,32 +81,32 @@ def test_a_stored_packet_with_a_forbidden_key_is_refused(change):
     """Whoever wrote it into the database, with a digest that fits."""
     _, body = shared()
     for section in ("services", "environment", "capabilities"):
-        spoiled = canonical.canonical({**json.loads(body), section: change})
-        assert packet.check(spoiled, canonical.digest(spoiled)) is packet.Defect.FORBIDDEN_KEY
+        spoiled = canonical_json.canonical({**json.loads(body), section: change})
+        assert packet.check_body(spoiled, canonical_json.digest(spoiled)) is packet.BodyDefect.FORBIDDEN_KEY
 
 
 @pytest.mark.invariant("INV-032")
 def test_a_stored_packet_is_what_its_digest_says():
     """Altered bytes, missing or extra keys, and garbage are refused."""
     digest, body = shared()
-    assert packet.check(body + b" ", digest) is packet.Defect.DIGEST_MISMATCH
-    assert packet.check(body.replace(b"eu-1", b"us-1"), digest) is packet.Defect.DIGEST_MISMATCH
+    assert packet.check_body(body + b" ", digest) is packet.BodyDefect.DIGEST_MISMATCH
+    assert packet.check_body(body.replace(b"eu-1", b"us-1"), digest) is packet.BodyDefect.DIGEST_MISMATCH
     whole = json.loads(body)
     for other in (
-        canonical.canonical({**whole, "startup": {}}),
-        canonical.canonical({name: whole[name] for name in list(whole)[1:]}),
+        canonical_json.canonical({**whole, "startup": {}}),
+        canonical_json.canonical({name: whole[name] for name in list(whole)[1:]}),
         b"[]",
         b"{",
         b"\xff",
         b"[" * 100_000,
     ):
-        assert packet.check(other, canonical.digest(other)) is packet.Defect.NOT_A_PACKET
+        assert packet.check_body(other, canonical_json.digest(other)) is packet.BodyDefect.NOT_A_PACKET
 
 
 def test_the_shared_keys_are_in_canonical_order():
     """So that canonical sections concatenate to a canonical body."""
-    assert list(packet.SHARED) == sorted(packet.SHARED)
-    assert SEED_KEYS | {"environment"} >= set(packet.SHARED)
+    assert list(packet.SHARED_FIELDS) == sorted(packet.SHARED_FIELDS)
+    assert SEED_KEYS | {"environment"} >= set(packet.SHARED_FIELDS)
 
 
 @pytest.mark.invariant("INV-008")
@@ -127,7 +128,7 @@ def test_the_shared_keys_are_in_canonical_order():
 )
 def test_components_are_exact_keys_or_prefixes(components, component, permitted):
     """Nothing in a pattern is special but a star at its end (D-16)."""
-    assert packet.permits(components, component) is permitted
+    assert component_permitted(components, component) is permitted
 
 
 def test_canonical_json_is_rfc_8785():
@@ -141,6 +142,6 @@ def test_canonical_json_is_rfc_8785():
         '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
         '"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
     )
-    assert canonical.canonical(value).decode() == expected
+    assert canonical_json.canonical(value).decode() == expected
     odd = {"\U0001f600": 1, "\ufb33": 2, "z": {"b": 1, "a": 2}, "é": 3}
-    assert canonical.joined(canonical.entries(odd)) == canonical.canonical(odd)
+    assert canonical_json.join_members(canonical_json.encode_members(odd)) == canonical_json.canonical(odd)

@@ -9,9 +9,12 @@ from tests.unit.crds.strategies import objects, settings_of_worlds, spaces, worl
 from tests.unit.crds.test_speed import crowd
 from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, api_key, believable, declared, good, world
 
-from metagate_crds.compiling import compile_world
-from metagate_crds.planning import ABSENT, Who, differences, plan, proposed
-from metagate_crds.world import ObjectKey, World
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.world import World
+from metagate_crds.objects import ObjectKey
+from metagate_crds.plan.packet_diff import ABSENT, diff_packets
+from metagate_crds.plan.planner import PrincipalRef, make_plan
+from metagate_crds.plan.proposal import propose_world
 
 many = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 MF = ObjectKey("Manifest", "team", "prod")
@@ -21,7 +24,7 @@ PR = ObjectKey("Principal", "team", "indexer")
 
 def planned(specs, *now, prune=False):
     current = world(*(now or believable()))
-    return plan(current, proposed(current, specs, prune=prune))
+    return make_plan(current, propose_world(current, specs, prune=prune))
 
 
 def test_nothing_changes_nothing():
@@ -32,7 +35,7 @@ def test_nothing_changes_nothing():
 def test_one_manifest_of_many_is_one_entry():
     """Two thousand Bindings with one Manifest: one effect, every principal in it, the paths with both values."""
     now = world(*crowd(2_000))
-    found = plan(now, proposed(now, {MF: {**MANIFEST, "environment": {"region": "us-1", "new": None}}}))
+    found = make_plan(now, propose_world(now, {MF: {**MANIFEST, "environment": {"region": "us-1", "new": None}}}))
     [effect] = found.effects
     assert len(effect.principals) == 2_000
     assert [(each.path, each.before, each.after) for each in effect.differences] == [
@@ -69,7 +72,7 @@ def test_who_gains_and_loses_access():
         }
     )
     [effect] = new.effects
-    assert effect.principals == (Who("team", "new"),)
+    assert effect.principals == (PrincipalRef("team", "new"),)
     assert effect.before is None
     assert ("boots", ABSENT, True) in effect.access
     narrower = planned({PB: {**BINDING, "components": ["other"]}})
@@ -82,20 +85,20 @@ def test_who_gains_and_loses_access():
 def test_invalid_conflicting_and_unresolved_are_troubles():
     """And an invalid update leaves the packet as it is (D-20)."""
     broken = planned({MF: {"nonsense": 1}})
-    assert [(each.key, each.state) for each in broken.troubles] == [(MF, "Invalid")]
+    assert [(each.key, each.state) for each in broken.issues] == [(MF, "Invalid")]
     assert broken.effects == ()
     second = ObjectKey("PrincipalBinding", "team", "a-second")
-    assert [(each.key, each.state) for each in planned({second: BINDING}).troubles] == [(second, "Conflicted")]
+    assert [(each.key, each.state) for each in planned({second: BINDING}).issues] == [(second, "Conflicted")]
     dangling = planned({PB: {**BINDING, "profileRef": {"name": "nobody"}}})
-    assert [(each.key, each.state) for each in dangling.troubles] == [(PB, "Unresolved")]
+    assert [(each.key, each.state) for each in dangling.issues] == [(PB, "Unresolved")]
     assert ("boots", True, False) in dangling.effects[0].access
     current = world(*(replace(each, spec={"x": 1}) if each.key == MF else each for each in believable()))
-    assert [each.key for each in plan(current, proposed(current, {MF: MANIFEST})).cured] != []
+    assert [each.key for each in make_plan(current, propose_world(current, {MF: MANIFEST})).resolved] != []
 
 
 def test_true_is_not_one():
     """Values differ as JSON does."""
-    assert [each.path for each in differences(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
+    assert [each.path for each in diff_packets(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
     one, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
     found = planned({MF: true}, *(replace(each, spec=one) if each.key == MF else each for each in believable()))
     assert found.objects["changed"] == (MF,)
@@ -107,7 +110,7 @@ def test_true_is_not_one():
 def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, prune):
     """Object by object, as a cluster would tell of them: the same packets, byte for byte, for exactly these principals."""
     current = World(chosen, spaces(), now)
-    found = plan(current, proposed(current, {each.key: each.spec for each in change}, prune=prune))
+    found = make_plan(current, propose_world(current, {each.key: each.spec for each in change}, prune=prune))
     served = World(chosen, spaces(), now)
     last_good = dict(compile_world(served, {}).good)
     if prune:
@@ -125,7 +128,7 @@ def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, 
             served.put(replace(known, spec=each.spec, generation=known.generation + 1))
     after = compile_world(served, last_good)
     packets = {
-        Who(key.namespace, row.values["principal_key"]): row.values["digest"]
+        PrincipalRef(key.namespace, row.values["principal_key"]): row.values["digest"]
         for key, rows in after.rows.items()
         for row in rows
         if row.table == "binding" and row.values["digest"] is not None
@@ -136,7 +139,7 @@ def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, 
         for who in effect.principals:
             assert (who in packets) == (effect.after is not None)
     before = {
-        Who(key.namespace, row.values["principal_key"]): row.values["digest"]
+        PrincipalRef(key.namespace, row.values["principal_key"]): row.values["digest"]
         for key, rows in compile_world(current, {}).rows.items()
         for row in rows
         if row.table == "binding" and row.values["digest"] is not None
@@ -151,8 +154,8 @@ def test_what_an_api_server_fills_in_is_no_change():
     profile = declared("Profile", "worker", {"secretRefs": [{"name": "db", "ref": "DB", "kind": None}]})
     now = world(written, profile)
     filled = {"secretRefs": [{"name": "db", "ref": "DB", "kind": "Env", "required": True}]}
-    assert plan(now, proposed(now, {written.key: {}, profile.key: filled})).empty
-    assert not plan(now, proposed(now, {written.key: {"suspended": True}})).empty
+    assert make_plan(now, propose_world(now, {written.key: {}, profile.key: filled})).empty
+    assert not make_plan(now, propose_world(now, {written.key: {"suspended": True}})).empty
 
 
 def test_ten_thousand_bindings_in_seconds():
@@ -160,7 +163,7 @@ def test_ten_thousand_bindings_in_seconds():
     now = world(*crowd(10_000))
     specs = {MF: {**MANIFEST, "environment": {"region": "us-1"}}}
     started = time.process_time()
-    found = plan(now, proposed(now, specs))
+    found = make_plan(now, propose_world(now, specs))
     assert len(found.effects[0].principals) == 10_000
     assert time.process_time() - started < 5
     assert good() == {}

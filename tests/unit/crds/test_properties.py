@@ -18,11 +18,11 @@ from tests.unit.crds.strategies import (
     worlds,
 )
 
-from metagate_crds import canonical, packet, reasons
-from metagate_crds.compiling import compile_world
-from metagate_crds.forbidden import holds_forbidden_key
+from metagate_crds import canonical_json, packet, reasons
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.world import World
+from metagate_crds.rules.forbidden_keys import holds_forbidden_key
 from metagate_crds.validation import validate
-from metagate_crds.world import World
 
 many = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 some = settings(many, max_examples=40)
@@ -75,9 +75,9 @@ def test_no_packet_holds_a_forbidden_key(found, how):
     """Nor anything but its ten canonical fields; its digest is its own."""
     result = compile_world(World(how, spaces(), found), {})
     for digest, body in result.packets.items():
-        assert packet.check(body, digest) is None
+        assert packet.check_body(body, digest) is None
         assert not holds_forbidden_key(json.loads(body))
-        assert canonical.canonical(json.loads(body)) == body
+        assert canonical_json.canonical(json.loads(body)) == body
     digests = {row.values["digest"] for rows in result.rows.values() for row in rows if row.table == "binding"}
     assert digests - {None} == set(result.packets)
 

@@ -7,7 +7,8 @@ import time
 import pytest
 from tests.unit.crds.worlds import MANIFEST, believable, compiled, declared, everything_said, rows
 
-from metagate_crds import reasons, secrets
+from metagate_crds import reasons
+from metagate_crds.rules import secret_detection
 from metagate_crds.validation import validate
 
 # Put together here, so that scanners of this repository find nothing.
@@ -183,19 +184,19 @@ def test_no_canary_reaches_rows_packets_or_conditions():
 def test_redaction_replaces_what_was_found_and_keeps_the_rest(name):
     """Errors that components report stay readable without their secrets (D-43)."""
     text = f"cannot connect: {CANARIES[name]} refused"
-    shown = secrets.redacted({"error": text, "list": [text], "ok": "plain"})
+    shown = secret_detection.redact({"error": text, "list": [text], "ok": "plain"})
     assert CANARIES[name] not in str(shown)
     assert "hunter2" not in str(shown)
     assert "cannot connect" in shown["error"]
     assert shown["ok"] == "plain"
-    assert secrets.REDACTED in shown["error"]
+    assert secret_detection.REDACTED in shown["error"]
 
 
 def test_redaction_covers_names_and_leaves_other_values():
     """Values under secret names go, whatever they look like."""
-    assert secrets.redacted({"password": "x", "pin": 1234, "n": 5, "token": True, "t": None}) == {
-        "password": secrets.REDACTED,
-        "pin": secrets.REDACTED,
+    assert secret_detection.redact({"password": "x", "pin": 1234, "n": 5, "token": True, "t": None}) == {
+        "password": secret_detection.REDACTED,
+        "pin": secret_detection.REDACTED,
         "n": 5,
         "token": True,
         "t": None,
@@ -219,6 +220,6 @@ def test_redaction_covers_names_and_leaves_other_values():
 def test_no_text_makes_the_search_slow(hostile):
     """Texts made for the patterns' weak spots are answered in well under a second."""
     started = time.process_time()
-    secrets.looks_secret(hostile)
-    secrets.redacted(hostile)
+    secret_detection.looks_secret(hostile)
+    secret_detection.redact(hostile)
     assert time.process_time() - started < 1.0

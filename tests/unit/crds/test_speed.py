@@ -4,7 +4,7 @@ import time
 
 from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, api_key, declared, world
 
-from metagate_crds.compiling import compile_world
+from metagate_crds.compile.compiler import compile_world
 
 MANY = 2_000
 

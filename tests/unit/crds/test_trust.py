@@ -21,9 +21,10 @@ from tests.unit.crds.worlds import (
     world,
 )
 
-from metagate_crds import reasons, subjects
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import CompileSettings, ObjectKey
+from metagate_crds import reasons
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.objects import CompileSettings, ObjectKey
+from metagate_crds.rules import patterns
 from metagate_crds.validation import validate
 
 IDP = "https://idp.example.com"
@@ -148,7 +149,7 @@ def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
 def test_a_pattern_with_clear_borders_is_accepted(pattern):
     """Anything that no namespace name contains may stand beside the namespace."""
     assert validate("TokenIssuer", outside(namespaces=["*"], subjectPattern=pattern)) == ()
-    assert not subjects.admits(pattern, "team", pattern.replace("{namespace}", "team-a").replace("*", "x"))
+    assert not patterns.subject_permitted(pattern, "team", pattern.replace("{namespace}", "team-a").replace("*", "x"))
 
 
 @given(
@@ -158,7 +159,7 @@ def test_a_pattern_with_clear_borders_is_accepted(pattern):
 def test_a_star_stands_for_any_text(pattern, subject):
     """The same as a regular expression says in which each star is anything."""
     expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), subject, re.DOTALL) is not None
-    assert subjects.admits(pattern, "team", subject) is expected
+    assert patterns.subject_permitted(pattern, "team", subject) is expected
 
 
 def test_a_hostile_pattern_costs_nothing():

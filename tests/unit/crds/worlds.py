@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from metagate_crds.compiling import compile_world
-from metagate_crds.declared import CompileSettings, Declared, Namespace, ObjectKey
-from metagate_crds.snapshot import Compiled, Row
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.snapshot import CompiledWorld, SnapshotRow
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_crds.verdict import Verdict
-from metagate_crds.world import World
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = CompileSettings(cluster_issuer="https://cluster.example.com", jwt_issuer="metagate")
@@ -51,15 +51,15 @@ def api_key(number: int, **more: Any) -> dict[str, Any]:
 
 def declared(
     kind: str, name: str, spec: Any, *, namespace: str = "team", generation: int = 1, age: float = 0, uid: str = ""
-) -> Declared:
+) -> DeclaredObject:
     """`age` is in seconds after the start of this world: larger is younger."""
     namespace = "" if kind == "TokenIssuer" else namespace
     key = ObjectKey(kind, namespace, name)
     created = START + timedelta(seconds=age)
-    return Declared(key, uid or f"uid-{kind}-{namespace}-{name}", generation, created, spec)
+    return DeclaredObject(key, uid or f"uid-{kind}-{namespace}-{name}", generation, created, spec)
 
 
-def believable(*, namespace: str = "team") -> list[Declared]:
+def believable(*, namespace: str = "team") -> list[DeclaredObject]:
     """One of everything that a component needs to boot."""
     return [
         declared("TokenIssuer", "cluster", CLUSTER_ISSUER),
@@ -70,7 +70,7 @@ def believable(*, namespace: str = "team") -> list[Declared]:
     ]
 
 
-def world(*objects: Declared, settings: CompileSettings = SETTINGS, namespaces: tuple[str, ...] = ()) -> World:
+def world(*objects: DeclaredObject, settings: CompileSettings = SETTINGS, namespaces: tuple[str, ...] = ()) -> World:
     """A world in which every namespace that is mentioned exists."""
     names = {"team", "other", "metagate-system", *namespaces} | {
         item.key.namespace for item in objects if item.key.namespace
@@ -78,20 +78,22 @@ def world(*objects: Declared, settings: CompileSettings = SETTINGS, namespaces: 
     return World(settings, [Namespace(name, f"tenant-{name}", START) for name in sorted(names)], objects)
 
 
-def compiled(*objects: Declared, last_good: dict[str, Declared] | None = None, **more: Any) -> Compiled:
+def compiled(
+    *objects: DeclaredObject, last_good: dict[str, DeclaredObject] | None = None, **more: Any
+) -> CompiledWorld:
     return compile_world(world(*objects, **more), last_good or {})
 
 
-def good(*objects: Declared) -> dict[str, Declared]:
+def good(*objects: DeclaredObject) -> dict[str, DeclaredObject]:
     return {item.uid: item for item in objects}
 
 
-def rows(result: Compiled, table: str) -> list[dict[str, Any]]:
-    found: list[Row] = [row for each in result.rows.values() for row in each if row.table == table]
+def rows(result: CompiledWorld, table: str) -> list[dict[str, Any]]:
+    found: list[SnapshotRow] = [row for each in result.rows.values() for row in each if row.table == table]
     return [dict(row.values) for row in sorted(found, key=lambda row: row.key)]
 
 
-def of(result: Compiled, kind: str, name: str, namespace: str = "team") -> Verdict:
+def of(result: CompiledWorld, kind: str, name: str, namespace: str = "team") -> Verdict:
     return result.verdicts[ObjectKey(kind, "" if kind == "TokenIssuer" else namespace, name)]
 
 
@@ -100,5 +102,5 @@ def said(verdict: Verdict) -> dict[str, tuple[str, str]]:
     return {item.type: (item.status, item.reason) for item in verdict.conditions}
 
 
-def everything_said(result: Compiled) -> str:
+def everything_said(result: CompiledWorld) -> str:
     return "\n".join(item.message for verdict in result.verdicts.values() for item in verdict.conditions)

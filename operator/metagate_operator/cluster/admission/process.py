@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from metagate_crds.world import CompileSettings
+from metagate_crds.objects import CompileSettings
 from metagate_operator.cluster.admission.certificate_source import (
     CertificateSource,
     MountedCertificate,

@@ -15,11 +15,12 @@ from typing import Any
 
 import structlog
 
-from metagate_crds.compiling import compile_world
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.world import World
 from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS
 from metagate_crds.validation import validate
-from metagate_crds.world import CompileSettings, Declared, Namespace, ObjectKey, World
 from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path, get_by_name
 from metagate_operator.cluster.object_cache import declared_object
 
@@ -55,7 +56,7 @@ class ReferenceChecker:
             return ()
         return reference_warnings(subject, around, self._settings)
 
-    async def _around(self, subject: Declared) -> Sequence[Declared]:
+    async def _around(self, subject: DeclaredObject) -> Sequence[DeclaredObject]:
         namespace = subject.key.namespace
         spec = subject.spec if isinstance(subject.spec, dict) else {}
         if subject.key.kind == PRINCIPAL_BINDING.name:
@@ -73,17 +74,19 @@ class ReferenceChecker:
             wanted = []
         return [each for found in await asyncio.gather(*wanted) for each in found if each.key != subject.key]
 
-    async def _one(self, kind: Kind, namespace: str, name: str) -> list[Declared]:
+    async def _one(self, kind: Kind, namespace: str, name: str) -> list[DeclaredObject]:
         found = await get_by_name(self._kubernetes, kind.name, namespace, name) if name else None
         return [] if found is None else [_standing(kind, found)]
 
-    async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Declared]:
+    async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[DeclaredObject]:
         query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
         page = await self._kubernetes.call("GET", collection_path(kind, namespace), query=query)
         return [declared_object(kind.name, each) for each in page["items"]]
 
 
-def reference_warnings(subject: Declared, around: Sequence[Declared], settings: CompileSettings) -> tuple[str, ...]:
+def reference_warnings(
+    subject: DeclaredObject, around: Sequence[DeclaredObject], settings: CompileSettings
+) -> tuple[str, ...]:
     """What compiling the subject among its neighbours would say against it."""
     namespace = Namespace(subject.key.namespace, NEW, subject.created)
     # the rules about whom a token belongs to are about the cluster's issuer by its kind, not by its discovered name
@@ -97,7 +100,7 @@ def reference_warnings(subject: Declared, around: Sequence[Declared], settings: 
     return tuple(part for each in causes for part in each.message.split("; "))
 
 
-def _subject(request: Mapping[str, Any]) -> Declared:
+def _subject(request: Mapping[str, Any]) -> DeclaredObject:
     body = request["object"]
     metadata = body.get("metadata") or {}
     kind = KINDS[request["kind"]["kind"]]
@@ -107,7 +110,7 @@ def _subject(request: Mapping[str, Any]) -> Declared:
         request.get("name") or metadata.get("name", ""),
     )
     created = metadata.get("creationTimestamp")
-    return Declared(
+    return DeclaredObject(
         key=key,
         uid=metadata.get("uid") or NEW,
         generation=metadata.get("generation") or 1,
@@ -116,7 +119,7 @@ def _subject(request: Mapping[str, Any]) -> Declared:
     )
 
 
-def _standing(kind: Kind, body: Mapping[str, Any]) -> Declared:
+def _standing(kind: Kind, body: Mapping[str, Any]) -> DeclaredObject:
     """The neighbour; when its present spec is refused and an earlier one is served, one that stands in for that: what
     it says is not known here, but it does resolve.
     """

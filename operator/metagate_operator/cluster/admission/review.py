@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metagate_crds.kinds import GROUP, KINDS
+from metagate_crds.objects import CompileSettings
+from metagate_crds.rules.findings import Finding
 from metagate_crds.validation import validate
-from metagate_crds.verdict import Finding
-from metagate_crds.world import CompileSettings
 
 API_VERSION = "admission.k8s.io/v1"
 SHOWN = 100

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 
 from metagate_crds.kinds import GROUP, KINDS, VERSION
-from metagate_crds.world import CompileSettings
+from metagate_crds.objects import CompileSettings
 from metagate_operator.cluster.admission.review import review_object, review_response
 
 log = structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
 """D-40: a listing that misses a lot is believed only when a second one says the same."""
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.reconcile.mass_deletion_guard import MassDeletionGuard
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.sources.directory_source import DirectorySource
 from metagate_operator.sources.documents import FileProblem
 from metagate_operator.sources.file_identities import FileIdentities

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.sources.directory_source import DirectorySource
 from metagate_operator.sources.directory_writer import DirectoryWriter
 from metagate_operator.sources.file_identities import FileIdentities

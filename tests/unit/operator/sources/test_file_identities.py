@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from metagate_crds.declared import ObjectKey
+from metagate_crds.objects import ObjectKey
 from metagate_operator.sources.file_identities import FileIdentities
 
 KEY = ObjectKey("Profile", "default", "worker")

@@ -1,17 +1,25 @@
-"""What an invalid update still takes away at once (D-33).
+"""Restricts the last good version of an object by its present, invalid one (D-33): what that takes away, goes at once.
 
 The last good spec stays served, and nobody gains from the broken one; but what it withdraws is withdrawn. Each field is
 read on its own. A field that is absent says what its default says; a required one that is absent, and anything that
-cannot be read, says nothing, so that a slip of the pen does not lock out a fleet. `suspended` and `active` are the
+cannot be read, restricts nothing, so that a typing error does not lock out a fleet. `suspended` and `active` are the
 exception: whatever stands there and is not the permissive word restricts.
 """
 
 from dataclasses import replace
 from typing import Any, Final
 
-from metagate_crds.components import meet
-from metagate_crds.facts import BindingFacts, Claim, Facts, IssuerFacts, KeyDigest, PrincipalFacts, utc
+from metagate_crds.compile.normalized import (
+    ApiKeyDigest,
+    NormalizedBinding,
+    NormalizedIssuer,
+    NormalizedPrincipal,
+    NormalizedSpec,
+    SubjectRef,
+    to_utc,
+)
 from metagate_crds.models.principal import PrincipalType
+from metagate_crds.rules.patterns import intersect_components
 
 # What each type may do beyond booting; a demotion is a change to something that may do less.
 _POWERS: Final[dict[PrincipalType, frozenset[str]]] = {
@@ -25,46 +33,50 @@ _POWERS: Final[dict[PrincipalType, frozenset[str]]] = {
 }
 
 
-def restricted(good: Facts, spec: Any) -> Facts:
-    """The last good facts without what the present, invalid spec takes away."""
+def restrict_last_good(good: NormalizedSpec, spec: Any) -> NormalizedSpec:
+    """The last good spec without what the present, invalid spec takes away."""
     if not isinstance(spec, dict):
         return good
     match good:
-        case PrincipalFacts():
-            return _principal(good, spec)
-        case BindingFacts():
-            return _binding(good, spec)
-        case IssuerFacts():
-            return _issuer(good, spec)
+        case NormalizedPrincipal():
+            return _restrict_principal(good, spec)
+        case NormalizedBinding():
+            return _restrict_binding(good, spec)
+        case NormalizedIssuer():
+            return _restrict_issuer(good, spec)
         case _:
             return good
 
 
-def _principal(good: PrincipalFacts, spec: dict[str, Any]) -> PrincipalFacts:
-    keys, subjects, rights = _listed(spec, "apiKeys"), _listed(spec, "subjects"), _listed(spec, "rights")
+def _restrict_principal(good: NormalizedPrincipal, spec: dict[str, Any]) -> NormalizedPrincipal:
+    keys, subjects, rights = _read_list(spec, "apiKeys"), _read_list(spec, "subjects"), _read_list(spec, "rights")
     return replace(
         good,
         type=_demoted(good.type, spec.get("type", "component")),
         scope="Namespace" if spec.get("scope", "Namespace") == "Namespace" else good.scope,
         rights=good.rights if rights is None else tuple(right for right in good.rights if right in rights),
         suspended=good.suspended or spec.get("suspended") not in (False, None),
-        claims=good.claims if subjects is None else tuple(claim for claim in good.claims if _named(claim, subjects)),
-        keys=good.keys if keys is None else tuple(_shortened(key, keys) for key in good.keys if _kept(key, keys)),
+        subjects=good.subjects
+        if subjects is None
+        else tuple(ref for ref in good.subjects if _still_named(ref, subjects)),
+        api_keys=good.api_keys
+        if keys is None
+        else tuple(_with_earliest_expiry(key, keys) for key in good.api_keys if _still_listed(key, keys)),
     )
 
 
-def _binding(good: BindingFacts, spec: dict[str, Any]) -> BindingFacts:
+def _restrict_binding(good: NormalizedBinding, spec: dict[str, Any]) -> NormalizedBinding:
     patterns = spec.get("components")
     return replace(
         good,
         active=good.active and spec.get("active", True) in (True, None),
-        components=meet(good.components, [pattern for pattern in patterns if isinstance(pattern, str)])
+        components=intersect_components(good.components, [pattern for pattern in patterns if isinstance(pattern, str)])
         if isinstance(patterns, list)
         else good.components,
     )
 
 
-def _issuer(good: IssuerFacts, spec: dict[str, Any]) -> IssuerFacts:
+def _restrict_issuer(good: NormalizedIssuer, spec: dict[str, Any]) -> NormalizedIssuer:
     return replace(
         good,
         audiences=_remaining(good.audiences, spec.get("audiences")),
@@ -74,7 +86,7 @@ def _issuer(good: IssuerFacts, spec: dict[str, Any]) -> IssuerFacts:
     )
 
 
-def _listed(spec: dict[str, Any], name: str) -> list[Any] | None:
+def _read_list(spec: dict[str, Any], name: str) -> list[Any] | None:
     """A list that is empty when absent; None when it cannot be read."""
     items = spec.get(name)
     if items is None:
@@ -89,29 +101,29 @@ def _demoted(good: PrincipalType, present: Any) -> PrincipalType:
     return next((name for name, powers in _POWERS.items() if powers == shared), "component")
 
 
-def _named(claim: Claim, subjects: list[Any]) -> bool:
+def _still_named(ref: SubjectRef, subjects: list[Any]) -> bool:
     for item in subjects:
         if not isinstance(item, dict):
             continue
         account = item.get("serviceAccount")
-        if claim.issuer is None and isinstance(account, dict) and account.get("name") == claim.subject:
+        if ref.issuer is None and isinstance(account, dict) and account.get("name") == ref.subject:
             return True
-        if claim.issuer is not None and (item.get("issuer"), item.get("subject")) == (claim.issuer, claim.subject):
+        if ref.issuer is not None and (item.get("issuer"), item.get("subject")) == (ref.issuer, ref.subject):
             return True
     return False
 
 
-def _kept(key: KeyDigest, keys: list[Any]) -> bool:
+def _still_listed(key: ApiKeyDigest, keys: list[Any]) -> bool:
     return any(isinstance(item, dict) and item.get("sha256") == key.sha256 for item in keys)
 
 
-def _shortened(key: KeyDigest, keys: list[Any]) -> KeyDigest:
+def _with_earliest_expiry(key: ApiKeyDigest, keys: list[Any]) -> ApiKeyDigest:
     """The key with the earliest expiry that either version gives it."""
     ends = [] if key.expires_at is None else [key.expires_at]
     for item in keys:
         if isinstance(item, dict) and item.get("sha256") == key.sha256 and isinstance(item.get("expiresAt"), str):
             try:
-                ends.append(utc(item["expiresAt"]) or "")
+                ends.append(to_utc(item["expiresAt"]) or "")
             except (ValueError, OverflowError):
                 continue
     return replace(key, expires_at=min(ends, default=None))
@@ -121,8 +133,8 @@ def _remaining(good: tuple[str, ...], present: Any) -> tuple[str, ...]:
     return tuple(item for item in good if item in present) if isinstance(present, list) else good
 
 
-def _namespaces(good: IssuerFacts, spec: dict[str, Any]) -> tuple[str, ...] | None:
-    present = _listed(spec, "namespaces")
+def _namespaces(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[str, ...] | None:
+    present = _read_list(spec, "namespaces")
     if present is None:
         return good.namespaces
     if spec.get("namespaces") is None and good.source == "Cluster":
@@ -134,7 +146,7 @@ def _namespaces(good: IssuerFacts, spec: dict[str, Any]) -> tuple[str, ...] | No
     return good.namespaces if "*" in present else _remaining(good.namespaces, present)
 
 
-def _keys(good: IssuerFacts, spec: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def _keys(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     source = spec.get("jwks")
     inline = source.get("inline") if isinstance(source, dict) else None
     present = inline.get("keys") if isinstance(inline, dict) else None

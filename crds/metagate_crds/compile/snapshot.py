@@ -1,4 +1,4 @@
-"""What compiling produces: rows for the tables that are served, a verdict per object, packet bodies by digest."""
+"""The product of compiling: rows for the tables that are served, a verdict per object, packet bodies by digest."""
 
 import hashlib
 import json
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from metagate_crds.declared import Declared, ObjectKey
+from metagate_crds.objects import DeclaredObject, ObjectKey
 from metagate_crds.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SnapshotRow:
     """One row of a snapshot table. `values` are JSON-able and include the key columns; times are RFC 3339 strings."""
 
     table: str
@@ -29,7 +29,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledWorld:
     """The answer for the objects in scope.
 
     `rows` has every key in scope, with no rows when an object is gone or contributes nothing; `verdicts` has every
@@ -37,7 +37,7 @@ class Compiled:
     `packets` the canonical shared packet bodies by digest.
     """
 
-    rows: Mapping[ObjectKey, tuple[Row, ...]]
+    rows: Mapping[ObjectKey, tuple[SnapshotRow, ...]]
     verdicts: Mapping[ObjectKey, Verdict]
-    good: Mapping[str, Declared]
+    good: Mapping[str, DeclaredObject]
     packets: Mapping[str, bytes]

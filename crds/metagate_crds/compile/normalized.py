@@ -1,10 +1,9 @@
-"""What compiling needs to know of a valid spec: small, frozen, free of the framework that checked it."""
+"""A valid spec as compiling needs it: small, frozen, free of the framework that checked it, defaults filled in."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from metagate_crds import durations, keysets
-from metagate_crds.canonical import canonical, digest, entries
+from metagate_crds.canonical_json import canonical, digest, encode_members
 from metagate_crds.models import (
     ManifestSpec,
     PolicyProfileSpec,
@@ -15,6 +14,8 @@ from metagate_crds.models import (
     TokenIssuerSpec,
 )
 from metagate_crds.models.principal import PrincipalType, Right, Scope, instant
+from metagate_crds.models.spec import seconds
+from metagate_crds.rules.public_jwk import verification_members
 
 # Packet field -> field of the spec that supplies it (INV-011).
 PROFILE_SECTIONS: Final = {"capabilities": "capabilities", "policy": "policy"}
@@ -26,10 +27,13 @@ MANIFEST_SECTIONS: Final = {
     "services": "services",
 }
 
+Sections = dict[str, dict[str, bytes]]
+"""Packet field -> canonical JSON of each of its members, so that an override encodes again only what it touches."""
+
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A subject that a Principal names; `issuer` is None for a service account of its own namespace."""
+class SubjectRef:
+    """A token subject that a Principal names; `issuer` is None for a service account of its own namespace."""
 
     path: str
     issuer: str | None
@@ -37,7 +41,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyDigest:
+class ApiKeyDigest:
     """An API key as declared: its public id, its digest, and when it stops working (RFC 3339, UTC)."""
 
     id: str
@@ -46,31 +50,33 @@ class KeyDigest:
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipalFacts:
+class NormalizedPrincipal:
     type: PrincipalType
     scope: Scope
     rights: tuple[Right, ...]
     suspended: bool
-    claims: tuple[Claim, ...]
-    keys: tuple[KeyDigest, ...]
+    subjects: tuple[SubjectRef, ...]
+    api_keys: tuple[ApiKeyDigest, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileFacts:
+class NormalizedProfile:
     body: dict[str, Any]
     sla_seconds: int | None
     required_env: bytes
-    sections: dict[str, dict[str, bytes]]
+    sections: Sections
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestFacts:
+class NormalizedManifest:
     body: dict[str, Any]
-    sections: dict[str, dict[str, bytes]]
+    sections: Sections
 
 
 @dataclass(frozen=True, slots=True)
-class BindingFacts:
+class NormalizedBinding:
+    """`principal`, `profile` and `manifest` are names in the Binding's own namespace."""
+
     principal: str
     profile: str
     manifest: str
@@ -80,13 +86,13 @@ class BindingFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyFacts:
+class NormalizedPolicy:
     body: dict[str, Any]
     policy_hash: str
 
 
 @dataclass(frozen=True, slots=True)
-class IssuerFacts:
+class NormalizedIssuer:
     """`namespaces` is None when not declared: any with source Cluster, none otherwise (D-44)."""
 
     issuer: str | None
@@ -100,33 +106,44 @@ class IssuerFacts:
     subject_pattern: str | None
 
 
-Facts = PrincipalFacts | ProfileFacts | ManifestFacts | BindingFacts | PolicyFacts | IssuerFacts
+NormalizedSpec = (
+    NormalizedPrincipal
+    | NormalizedProfile
+    | NormalizedManifest
+    | NormalizedBinding
+    | NormalizedPolicy
+    | NormalizedIssuer
+)
 
 
-def facts(model: Spec) -> Facts:
-    """The facts of a valid spec."""
+def normalize(model: Spec) -> NormalizedSpec:
+    """The normalized form of a valid spec."""
     match model:
         case PrincipalBindingSpec():
-            return _binding(model)
+            return _normalize_binding(model)
         case PrincipalSpec():
-            return _principal(model)
+            return _normalize_principal(model)
         case ProfileSpec():
-            return _profile(model)
+            return _normalize_profile(model)
         case ManifestSpec():
             body = model.declared()
-            return ManifestFacts(body, {field: entries(body[name]) for field, name in MANIFEST_SECTIONS.items()})
+            return NormalizedManifest(body, _sections(body, MANIFEST_SECTIONS))
         case PolicyProfileSpec():
             body = model.declared()
-            return PolicyFacts(body, digest(canonical(body)))
+            return NormalizedPolicy(body, digest(canonical(body)))
         case TokenIssuerSpec():
-            return _issuer(model)
+            return _normalize_issuer(model)
         case _:
             raise TypeError(type(model).__name__)
 
 
-def _binding(model: PrincipalBindingSpec) -> BindingFacts:
+def _sections(body: dict[str, Any], fields: dict[str, str]) -> Sections:
+    return {field: encode_members(body[name]) for field, name in fields.items()}
+
+
+def _normalize_binding(model: PrincipalBindingSpec) -> NormalizedBinding:
     overrides = model.overrides.declared() if model.overrides else None
-    return BindingFacts(
+    return NormalizedBinding(
         principal=model.principal_ref.name,
         profile=model.profile_ref.name,
         manifest=model.manifest_ref.name,
@@ -136,48 +153,47 @@ def _binding(model: PrincipalBindingSpec) -> BindingFacts:
     )
 
 
-def _principal(model: PrincipalSpec) -> PrincipalFacts:
-    return PrincipalFacts(
+def _normalize_principal(model: PrincipalSpec) -> NormalizedPrincipal:
+    return NormalizedPrincipal(
         type=model.type,
         scope=model.scope,
         rights=tuple(sorted(model.rights)),
         suspended=model.suspended,
-        claims=tuple(
-            Claim(f"spec.subjects[{index}]", None, item.service_account.name)
-            if item.service_account
-            else Claim(f"spec.subjects[{index}]", item.issuer, item.subject or "")
-            for index, item in enumerate(model.subjects)
+        subjects=tuple(
+            SubjectRef(f"spec.subjects[{index}]", None, subject.service_account.name)
+            if subject.service_account
+            else SubjectRef(f"spec.subjects[{index}]", subject.issuer, subject.subject or "")
+            for index, subject in enumerate(model.subjects)
         ),
-        keys=tuple(KeyDigest(key.id, key.sha256, utc(key.expires_at)) for key in model.api_keys),
+        api_keys=tuple(ApiKeyDigest(key.id, key.sha256, to_utc(key.expires_at)) for key in model.api_keys),
     )
 
 
-def _profile(model: ProfileSpec) -> ProfileFacts:
+def _normalize_profile(model: ProfileSpec) -> NormalizedProfile:
     body = model.declared()
-    sections = {field: entries(body[name]) for field, name in PROFILE_SECTIONS.items()}
     required_env = canonical(
         [
             {"name": ref.name, "ref_kind": ref.kind, "ref_name": ref.ref, "required": ref.required}
             for ref in model.secret_refs
         ]
     )
-    return ProfileFacts(body, model.startup.sla_seconds, required_env, sections)
+    return NormalizedProfile(body, model.startup.sla_seconds, required_env, _sections(body, PROFILE_SECTIONS))
 
 
-def _issuer(model: TokenIssuerSpec) -> IssuerFacts:
-    return IssuerFacts(
+def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:
+    return NormalizedIssuer(
         issuer=model.issuer,
         audiences=tuple(model.audiences),
         algorithms=tuple(model.algorithms),
-        max_token_lifetime_seconds=durations.seconds(model.max_token_lifetime),
+        max_token_lifetime_seconds=seconds(model.max_token_lifetime),
         source=model.jwks.source,
         url=model.jwks.url,
-        keys=tuple(keysets.public(key) for key in model.jwks.inline.keys) if model.jwks.inline else (),
+        keys=tuple(verification_members(key) for key in model.jwks.inline.keys) if model.jwks.inline else (),
         namespaces=None if model.namespaces is None else tuple(model.namespaces),
         subject_pattern=model.subject_pattern,
     )
 
 
-def utc(text: str | None) -> str | None:
+def to_utc(text: str | None) -> str | None:
     """The same instant in one spelling, so that equal times make equal rows."""
     return None if text is None else instant(text).isoformat()

@@ -173,16 +173,14 @@ def names_digest(key: str) -> bool:
     return not _DIGEST_WORDS.isdisjoint(_words(key))
 
 
-def redacted(value: Any) -> Any:
+def redact(value: Any) -> Any:
     """A JSON value without what looks like a secret: matches and values under secret names replaced (D-43)."""
     if isinstance(value, str):
         return _redacted_text(value)
     if isinstance(value, list):
-        return [redacted(item) for item in value]
+        return [redact(item) for item in value]
     if isinstance(value, dict):
-        return {
-            _redacted_text(key): REDACTED if _is_secret(key, item) else redacted(item) for key, item in value.items()
-        }
+        return {_redacted_text(key): REDACTED if _is_secret(key, item) else redact(item) for key, item in value.items()}
     return value
 
 

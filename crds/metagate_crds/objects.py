@@ -15,7 +15,7 @@ class ObjectKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredObject:
     """One object as it was found. `spec` is raw: unvalidated, possibly None or garbage. `created` is UTC."""
 
     key: ObjectKey
@@ -55,5 +55,5 @@ class CompileSettings:
     jwt_namespaces: tuple[str, ...] = ("*",)
 
 
-LastGood = Mapping[str, Declared]
+LastGood = Mapping[str, DeclaredObject]
 """By uid: the last valid generation of each object (D-33)."""

@@ -22,7 +22,7 @@ _LEAST_RSA_BITS: Final = 2048
 _MOST_RSA_BITS: Final = 8192
 
 
-def problem(jwk: Any) -> str | None:
+def jwk_problem(jwk: Any) -> str | None:
     """Why this JWK cannot be used to verify tokens, None when it can. The answer holds nothing of the key."""
     if not isinstance(jwk, dict):
         return "is not a key"
@@ -44,7 +44,7 @@ def problem(jwk: Any) -> str | None:
     return "must be of type RSA, EC or OKP"
 
 
-def public(jwk: dict[str, Any]) -> dict[str, Any]:
+def verification_members(jwk: dict[str, Any]) -> dict[str, Any]:
     """The members of a usable JWK that verifying needs."""
     return {name: jwk[name] for name in ("kty", "kid", "use", "alg", "crv", "n", "e", "x", "y") if name in jwk}
 

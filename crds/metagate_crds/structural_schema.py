@@ -1,8 +1,14 @@
-"""From the models to structural schemas, the dialect of OpenAPI that Kubernetes accepts in a CRD."""
+"""From the models to structural schemas, the dialect of OpenAPI that Kubernetes accepts in a CRD.
 
+`with_defaults` fills in what an API server fills in when it takes an object (structural defaulting), so that an object
+read back from a cluster and the file it was applied from compare equal.
+"""
+
+from copy import deepcopy
+from functools import cache
 from typing import Any, Final
 
-from metagate_crds.models import Spec
+from metagate_crds.models import SPECS, Spec
 
 _KEPT: Final = frozenset(
     {
@@ -24,7 +30,7 @@ _KEPT: Final = frozenset(
 )
 
 
-def structural(model: type[Spec]) -> dict[str, Any]:
+def structural_schema(model: type[Spec]) -> dict[str, Any]:
     """The schema of one model without references, alternatives or nulls."""
     schema = model.model_json_schema(by_alias=True)
     return _converted(schema, schema.get("$defs", {}))
@@ -57,3 +63,30 @@ def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
             (target,) = [part for part in node["anyOf"] if part.get("type") != "null"]
         node = {**target, **beside}
     return node
+
+
+def with_defaults(kind: str, spec: Any) -> Any:
+    """The spec with the defaults of its kind, where it is an object; the one given stays as it is."""
+    return _fill(_schema(kind), spec)
+
+
+@cache
+def _schema(kind: str) -> dict[str, Any]:
+    return structural_schema(SPECS[kind])
+
+
+def _fill(schema: dict[str, Any], value: Any) -> Any:
+    if isinstance(value, list) and "items" in schema:
+        return [_fill(schema["items"], item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    filled = {
+        name: _fill(properties.get(name, others or {}), member)
+        for name, member in value.items()
+        if not (member is None and "default" in properties.get(name, {}))  # a null there is dropped, then filled in
+    }
+    for name, part in properties.items():
+        if name not in filled and "default" in part:
+            filled[name] = _fill(part, deepcopy(part["default"]))
+    return filled

@@ -12,12 +12,12 @@ def canonical(value: Any) -> bytes:
     return rfc8785.dumps(value)
 
 
-def entries(section: Mapping[str, Any]) -> dict[str, bytes]:
+def encode_members(section: Mapping[str, Any]) -> dict[str, bytes]:
     """The canonical bytes of each member, so that one can change without the others being written again."""
     return {key: rfc8785.dumps(value) for key, value in section.items()}
 
 
-def joined(members: Mapping[str, bytes]) -> bytes:
+def join_members(members: Mapping[str, bytes]) -> bytes:
     """The canonical object of canonical members; RFC 8785 orders keys by their UTF-16 code units."""
     ordered = sorted(members, key=lambda key: key.encode("utf-16be"))
     return b"{" + b",".join(rfc8785.dumps(key) + b":" + members[key] for key in ordered) + b"}"
@@ -26,8 +26,3 @@ def joined(members: Mapping[str, bytes]) -> bytes:
 def digest(body: bytes) -> str:
     """The sha256 of canonical bytes, in hex (D-22)."""
     return hashlib.sha256(body).hexdigest()
-
-
-def etag(packet_digest: str, principal_key: str, component_key: str) -> str:
-    """`packet_etag`: names one packet as one component of one principal sees it (D-38)."""
-    return hashlib.sha256(f"{packet_digest}\n{principal_key}\n{component_key}".encode()).hexdigest()
