@@ -39,9 +39,9 @@ from memorygate import cursors
 from memorygate.schema import WRITER, migrate_ledger
 from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
 from metagate_operator.ledger.relay import DRAINERS, Relay, RelayPace
+from metagate_store.outbox import OutboxStore
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
-from metagate_store.witnessing import Witness
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SERVE = "from memorygate.main import main; main()"
@@ -412,7 +412,7 @@ def relaying(on: setting.Base, url: str, key: Path, rest: float | None) -> Itera
 
 
 async def _drain(on: setting.Base, access: LedgerAccess, started: float) -> float:
-    outboxes = [Witness(on.publisher) for _ in range(DRAINERS)]
+    outboxes = [OutboxStore(on.publisher) for _ in range(DRAINERS)]
     pace = RelayPace(rows=256, rest=0, idle_seconds=0.01)
     work = asyncio.create_task(Relay(outboxes, HttpLedgerClient(access), pace=pace).run())
     counting = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
@@ -430,7 +430,7 @@ async def _drain(on: setting.Base, access: LedgerAccess, started: float) -> floa
 
 async def _relay_for_ever(publisher: str, url: str, key: str, rest: str) -> None:
     access = LedgerAccess(url, api_key_file=Path(key))
-    outboxes = [Witness(publisher) for _ in range(DRAINERS)]
+    outboxes = [OutboxStore(publisher) for _ in range(DRAINERS)]
     pace = RelayPace(rest=float(rest)) if float(rest) else RelayPace(rows=256, rest=0)
     await Relay(outboxes, HttpLedgerClient(access), pace=pace).run()
 

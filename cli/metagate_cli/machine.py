@@ -33,8 +33,8 @@ from metagate_operator.sources.directory_writer import DirectoryWriter
 from metagate_operator.sources.file_identities import FileIdentities
 from metagate_operator.sources.source import SourceUnavailable
 from metagate_operator.taking_turns import TakingTurns
+from metagate_store.maintenance import MaintenanceStore
 from metagate_store.publisher import Publisher
-from metagate_store.witnessing import Witness
 
 SYSTEM_NAMESPACE = "metagate-system"
 FIRST_PASS_SECONDS = 10.0
@@ -110,9 +110,9 @@ async def machine(
             identities=identities,
             mirror=mirror,
         )
-        witness = Witness(found.publisher)
+        maintenance = MaintenanceStore(found.publisher)
         retention = timedelta(hours=settings.receipt_retention_hours)
-        housekeeper = RetentionTask(witness, retention=retention, mirroring=mirror)
+        housekeeper = RetentionTask(maintenance, retention=retention, mirroring=mirror)
         tasks = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(KeyRefresher(store=shared, web=HttpsKeyFetcher()).run(), name="issuers"),
@@ -133,7 +133,7 @@ async def machine(
             for task in (*tasks, ended):
                 task.cancel()
             await asyncio.gather(*tasks, ended, return_exceptions=True)
-            for opened in (publisher, witness):
+            for opened in (publisher, maintenance):
                 with suppress(Exception):
                     await opened.close()
 

@@ -24,7 +24,7 @@ SESSIONS: Final = 2_000
 
 
 class OverdueStore(Protocol):
-    """What `metagate_store.witnessing.Witness` offers for this."""
+    """What `metagate_store.maintenance.MaintenanceStore` offers for this."""
 
     async def overdue(self, sessions: int) -> int: ...
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from metagate_store.errors import StoreUnavailable
-from metagate_store.witnessing import Purged
+from metagate_store.maintenance import Purged
 
 _log = structlog.stdlib.get_logger("metagate.housekeeping")
 BATCH: Final = 5000
@@ -22,7 +22,7 @@ PACKETS: Final = 500
 
 
 class RetentionStore(Protocol):
-    """What `metagate_store.witnessing.Witness` offers for this."""
+    """What `metagate_store.maintenance.MaintenanceStore` offers for this."""
 
     async def prepare_partitions(self, days: int = 2) -> int: ...
     async def purge(self, retention: timedelta, *, mirroring: bool, batch: int = BATCH) -> Purged: ...

@@ -38,8 +38,8 @@ from metagate_operator.retention import RetentionTask
 from metagate_operator.settings import WriterSettings, kill_at
 from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
+from metagate_store.maintenance import MaintenanceStore
 from metagate_store.publisher import Publisher
-from metagate_store.witnessing import Witness
 
 log = structlog.get_logger(__name__)
 
@@ -218,10 +218,10 @@ async def _reconcile(
         DatabaseOutageReporter(cache, reporter, reconciler.health).run,
         MemoryTrimmer(reconciler.health).run,
     ]
-    witness = Witness(options.dsn)
+    maintenance = MaintenanceStore(options.dsn)
     mirroring = options.mirror or options.ledger is not None
-    tasks.append(RetentionTask(witness, retention=options.retention, mirroring=mirroring).run)
-    tasks.append(OverdueCounter(witness).run)
+    tasks.append(RetentionTask(maintenance, retention=options.retention, mirroring=mirroring).run)
+    tasks.append(OverdueCounter(maintenance).run)
     if options.ledger is not None:
         ledger = options.ledger
         tasks.append(lambda: run_relay(options.dsn, HttpLedgerClient(ledger)))
@@ -232,7 +232,7 @@ async def _reconcile(
     try:
         await together(*tasks)
     finally:
-        await witness.close()
+        await maintenance.close()
 
 
 async def together(*works: Callable[[], Awaitable[None]]) -> None:

@@ -30,8 +30,8 @@ from prometheus_client import Counter, Gauge
 from metagate_operator.ledger.ledger_client import LedgerClient, LedgerUnavailable, ReceiptOutcome, Rejected
 from metagate_operator.ledger.witness_receipts import receipt_of
 from metagate_store.errors import StoreError
+from metagate_store.outbox import Batch, OutboxStore
 from metagate_store.rows import OutboxRow
-from metagate_store.witnessing import Batch, Witness
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ DRAINERS = 2
 
 
 class Outbox(Protocol):
-    """`metagate_store.witnessing.Witness`."""
+    """`metagate_store.outbox.OutboxStore`."""
 
     def batch(self, limit: int = 256, *, share: int = 0, shares: int = 1) -> AbstractAsyncContextManager[Batch]: ...
     async def backlog(self) -> tuple[int, float]: ...
@@ -201,7 +201,7 @@ class Relay:
 
 async def run_relay(dsn: str, client: LedgerClient, *, pace: RelayPace | None = None) -> None:
     """Relay from the database of role `metagate_publisher` until cancelled, on connections of its own."""
-    outboxes = [Witness(dsn) for _ in range(DRAINERS)]
+    outboxes = [OutboxStore(dsn) for _ in range(DRAINERS)]
     try:
         await Relay(outboxes, client, pace=pace).run()
     finally:

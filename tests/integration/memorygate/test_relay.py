@@ -35,7 +35,7 @@ from metagate_operator.ledger.ledger_client import (
 )
 from metagate_operator.ledger.relay import Relay, RelayPace
 from metagate_operator.ledger.witness_receipts import startup_receipt_id
-from metagate_store.witnessing import Witness
+from metagate_store.outbox import OutboxStore
 
 QUICK = RelayPace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
 
@@ -73,7 +73,7 @@ class RelayAtWork:
     def __init__(
         self, place: LedgerFixture, access: LedgerAccess | None = None, door: object = None, outboxes: int = 2
     ) -> None:
-        self.outboxes = [Witness(place.database.database.publisher) for _ in range(outboxes)]
+        self.outboxes = [OutboxStore(place.database.database.publisher) for _ in range(outboxes)]
         self.relay = Relay(self.outboxes, door or HttpLedgerClient(access), pace=QUICK)
 
     async def __aenter__(self) -> Self:

@@ -7,7 +7,7 @@ import pytest
 
 from metagate_operator.retention import BATCH, PACKETS, RetentionTask
 from metagate_store.errors import StoreUnavailable
-from metagate_store.witnessing import Purged
+from metagate_store.maintenance import Purged
 
 
 class Store:

@@ -12,8 +12,8 @@ import pytest
 
 from metagate_operator.ledger.ledger_client import Accepted, LedgerUnavailable, ReceiptOutcome
 from metagate_operator.ledger.relay import Relay, RelayPace
+from metagate_store.outbox import Batch
 from metagate_store.rows import OutboxRow
-from metagate_store.witnessing import Batch
 
 PACE = RelayPace(rows=2, rest=8.0, idle_seconds=0.25, measure_seconds=5.0)
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
