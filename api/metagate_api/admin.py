@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from legivellum.http import strict_json
 from legivellum.http.problem_codes import Code
@@ -28,8 +28,6 @@ from metagate_api.gate import (
 )
 from metagate_crds import kinds
 from metagate_store.rows import Item
-
-router = APIRouter(prefix="/v1/admin")
 
 Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
 Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
@@ -63,7 +61,6 @@ def shown(item: Item) -> dict[str, Any]:
     }
 
 
-@router.get("/{kind}")
 async def listing(  # noqa: PLR0917  # the framework fills them in by name
     request: Request, caller: Admin, kind: Readable, tenant: Id | None = None, limit: Limit = 100, cursor: Word = None
 ) -> Response:
@@ -73,7 +70,6 @@ async def listing(  # noqa: PLR0917  # the framework fills them in by name
     return said({"items": [shown(item) for item in page.items], "next_cursor": cursors.written(kind, page.next)})
 
 
-@router.get("/{kind}/{key}")
 async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: Id | None = None) -> Response:
     found = None
     if "\0" not in key:
@@ -89,7 +85,6 @@ class _Target:
     kind: kinds.Kind
 
 
-@router.post("/{kind}")
 async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
     exchange = exchange_of(request)
     exchange.require_json()
@@ -111,7 +106,6 @@ async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
     raise _invalid(list(outcome))
 
 
-@router.delete("/{kind}/{key}")
 async def remove(request: Request, caller: Admin, kind: Writable, key: Key) -> Response:
     target = _target(request, caller, kind)
     namespace = caller.namespace if target.kind.namespaced else ""

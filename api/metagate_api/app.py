@@ -1,45 +1,66 @@
-"""The application, put together: hot routes as plain ASGI beside FastAPI's, one edge around both."""
+"""The application, put together: every endpoint of the table bound to its handler, one edge around them."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
-
-import fastapi
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from typing import Any, Final
 
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.access_log import AccessLog
 from legivellum.http.batching import Batcher, BatchLimits
-from legivellum.http.deadline import Deadline
-from legivellum.http.edge import Edge, Handler, Observer
-from legivellum.http.exchange import App, Exchange, Receive, Response, Scope, Send, problem_response
+from legivellum.http.edge import Edge, Observer
+from legivellum.http.exchange import Answer, App, Exchange
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Problem, RequestRefused
-from metagate_api import admin, catalogue, doors, history, introspection, startups, views
+from legivellum.http.problems import Problem
+from legivellum.http.router import Handler, RouteLimits, Router
+from metagate_api import admin, history, introspection, public_routes, startups, views
 from metagate_api.bootstrap import BootstrapHandler
 from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.gate import Gate, Seen, exchange_of
+from metagate_api.endpoints import ENDPOINTS
+from metagate_api.framework import FrameworkHandler, framework_handlers
+from metagate_api.gate import Gate, Seen
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer
 from metagate_api.session_opener import with_new_ids
 from metagate_api.settings import Settings
 from metagate_api.startup_reports import ReportHandler
-from metagate_store.errors import StoreError, StoreUnavailable
+from metagate_store.errors import StoreError
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapQuery, BootstrapResult, ReportQuery, ReportResult
 
-BOOTSTRAP = "/v1/bootstrap"
-READY = "/v1/startup/ready"
-FAILED = "/v1/startup/failed"
+Lifespan = Callable[[Gate], AbstractAsyncContextManager[Any]]
 
-Lifespan = Callable[[Gate], Any]
+_FRAMEWORK_FUNCTIONS: Final[dict[str, FrameworkHandler]] = {
+    "GET /": public_routes.root,
+    "GET /health": public_routes.health,
+    "GET /livez": public_routes.livez,
+    "GET /readyz": public_routes.readyz,
+    "GET /metrics": public_routes.exposition,
+    "GET /openapi.json": public_routes.description,
+    "GET /.well-known/metagate.json": public_routes.discovery,
+    "GET /v1/startup/{startup_id}": startups.startup,
+    "GET /v1/startup/{startup_id}/packet": startups.packet_now,
+    "GET /v1/startups": startups.startups,
+    "GET /v1/summary": startups.summary,
+    "GET /v1/topology": views.topology,
+    "GET /v1/policy-profiles/{key}": views.policy_profile,
+    "POST /v1/introspect": introspection.introspect,
+    "GET /v1/admin/explain/principal/{key}": history.explain_principal,
+    "GET /v1/admin/explain/startup/{startup_id}": history.explain_startup,
+    "GET /v1/admin/history": history.history,
+    "GET /v1/admin/history/objects": history.objects,
+    "POST /v1/admin/plan": history.plan_changes,
+    "GET /v1/admin/{kind}": admin.listing,
+    "GET /v1/admin/{kind}/{key}": admin.item,
+    "POST /v1/admin/{kind}": admin.write,
+    "DELETE /v1/admin/{kind}/{key}": admin.remove,
+}
+"""What FastAPI answers. Boots and reports are not among it: framework, models and dependency injection would cost more
+than the work.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +69,7 @@ class Application:
 
     asgi: App
     gate: Gate
-    routes: FastAPI
+    router: Router
 
 
 def create_app(
@@ -79,30 +100,30 @@ def create_app(
         seen=seen,
         connected=reader,
     )
-    hot = _hot(gate)
-    routes = _framework(gate, hot, lifespan)
+    router = Router.bind(
+        ENDPOINTS,
+        _batched_handlers(gate) | framework_handlers(gate, _FRAMEWORK_FUNCTIONS),
+        defaults=RouteLimits(settings.body_bytes, settings.body_seconds, settings.deadline_seconds),
+    )
     count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
-    def observe(exchange: Exchange, answer: Response, seconds: float) -> None:
+    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
         if traces is not None:
             traces(exchange, answer, seconds)
 
-    edge = Edge(
-        routes,
-        hot=hot,
-        methods=catalogue.methods,
-        outer=Deadline(settings.deadline_seconds),
-        translate=unavailable,
-        observe=observe,
-        body_bytes=settings.body_bytes,
-    )
+    @asynccontextmanager
+    async def serving_time() -> AsyncIterator[None]:
+        async with nullcontext() if lifespan is None else lifespan(gate):
+            yield
+
+    edge = Edge(router, translate=unavailable, observe=observe, lifespan=serving_time)
     if not settings.console:
-        return Application(edge, gate, routes)
+        return Application(edge, gate, router)
     from metagate_api.console_mount import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
 
-    return Application(console(gate, edge, observe), gate, routes)
+    return Application(console(gate, edge, edge.observe), gate, router)
 
 
 def unavailable(error: Exception) -> Problem | None:
@@ -112,7 +133,8 @@ def unavailable(error: Exception) -> Problem | None:
     return None
 
 
-def _hot(gate: Gate) -> dict[str, dict[str, Handler]]:
+def _batched_handlers(gate: Gate) -> dict[str, Handler]:
+    """Boot and report: many requests share one statement."""
     settings = gate.settings
     shape = BatchLimits(queue=settings.queue)
     opened = BATCH_ROWS.labels("bootstrap")
@@ -128,103 +150,13 @@ def _hot(gate: Gate) -> dict[str, dict[str, Handler]]:
 
     reports = Batcher(report, name="report", shape=shape)
     return {
-        BOOTSTRAP: {
-            "POST": BootstrapHandler(
-                door=gate.door,
-                batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=with_new_ids),
-                packet_cache=gate.packet_cache,
-                body_bytes=settings.body_bytes,
-                mirror=settings.mirror,
-                signer=gate.signer,
-            )
-        },
-        READY: {
-            "POST": ReportHandler(
-                "READY", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
-            )
-        },
-        FAILED: {
-            "POST": ReportHandler(
-                "FAILED", door=gate.door, batcher=reports, body_bytes=settings.body_bytes, mirror=settings.mirror
-            )
-        },
+        "POST /v1/bootstrap": BootstrapHandler(
+            door=gate.door,
+            batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=with_new_ids),
+            packet_cache=gate.packet_cache,
+            mirror=settings.mirror,
+            signer=gate.signer,
+        ),
+        "POST /v1/startup/ready": ReportHandler("READY", door=gate.door, batcher=reports, mirror=settings.mirror),
+        "POST /v1/startup/failed": ReportHandler("FAILED", door=gate.door, batcher=reports, mirror=settings.mirror),
     }
-
-
-def _framework(gate: Gate, hot: dict[str, dict[str, Handler]], lifespan: Lifespan | None) -> FastAPI:
-    @asynccontextmanager
-    async def living(_app: FastAPI) -> AsyncIterator[None]:
-        if lifespan is None:
-            yield
-            return
-        async with lifespan(gate):
-            yield
-
-    app = FastAPI(
-        title="MetaGate",
-        version=gate.settings.version,
-        openapi_url=None,  # served by doors, like everything else
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=living,
-    )
-    app.state.gate = gate
-    for path, methods in hot.items():
-        for method, handler in methods.items():
-            app.router.routes.append(Route(path, _Unguarded(handler), methods=[method], include_in_schema=False))
-    for module in (doors, startups, views, introspection, history, admin):  # admin's {kind} takes whatever is left
-        app.include_router(module.router)
-    app.add_exception_handler(RequestRefused, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(StoreUnavailable, _store_unavailable)
-    return app
-
-
-class _Unguarded:
-    """A hot handler as the ASGI route that it is registered as. The edge calls the handler itself, directly."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope["state"]["exchange"]
-        exchange.receive = receive
-        answer = await self._handler(exchange)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-
-def _response(request: Request, problem: Problem) -> fastapi.Response:
-    exchange_of(request).code = problem.code
-    answer = problem_response(problem)
-    response = fastapi.Response(answer.body, status_code=answer.status)
-    response.raw_headers[:] = answer.headers
-    return response
-
-
-async def _refused(request: Request, error: Exception) -> fastapi.Response:
-    assert isinstance(error, RequestRefused)
-    return _response(request, error.problem)
-
-
-async def _store_unavailable(request: Request, error: Exception) -> fastapi.Response:
-    problem = unavailable(error)
-    assert problem is not None
-    return _response(request, problem)
-
-
-async def _invalid(request: Request, error: Exception) -> fastapi.Response:
-    """Where it is wrong and how; what was sent is not repeated."""
-    assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5]]
-    if any(one["loc"][0] == "path" and one["loc"][-1] == "kind" for one in error.errors()):
-        return _response(request, Problem(Code.NOT_FOUND, "There is nothing at this path."))
-    return _response(request, Problem(Code.INVALID_REQUEST, "; ".join(found)))
-
-
-async def _framework_error(request: Request, error: Exception) -> fastapi.Response:
-    assert isinstance(error, HTTPException)
-    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.MALFORMED_REQUEST)
-    return _response(request, Problem(code, "The request cannot be routed."))

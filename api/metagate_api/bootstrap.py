@@ -52,14 +52,12 @@ class BootstrapHandler:
         door: CallerAuthenticator,
         batcher: Batcher[BootstrapQuery, BootstrapResult],
         packet_cache: PacketCache,
-        body_bytes: int,
         mirror: bool,
         signer: Signer | None = None,
     ) -> None:
         self._signer = signer
         self._door = door
         self._opener = SessionOpener(batcher, packet_cache, mirror=mirror)
-        self._body_bytes = body_bytes
         self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in BootstrapOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
@@ -71,7 +69,7 @@ class BootstrapHandler:
 
     async def _body(self, exchange: Exchange) -> dict[str, Any]:
         exchange.require_json()
-        return strict_json.parse_object(await exchange.body(self._body_bytes))
+        return strict_json.parse_object(await exchange.body())
 
     async def _open(self, caller: Caller, request: BootstrapRequest, deadline: float) -> OpenedSession:
         contradicted = request.principal_key not in {None, caller.principal_key}

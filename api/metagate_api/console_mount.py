@@ -1,12 +1,11 @@
 """The console, mounted: what it needs of this gate, handed to it."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from legivellum.http.edge import Edge
-from legivellum.http.exchange import Exchange, Response
+from legivellum.http.edge import Edge, Observer
 from metagate_api.gate import Gate
 from metagate_api.history import explained_boot
 from metagate_console.app import Console
@@ -14,7 +13,7 @@ from metagate_console.ports import Ports
 from metagate_store.history import Boot
 
 
-def console(gate: Gate, edge: Edge, observe: Callable[[Exchange, Response, float], None]) -> Console:
+def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
     """The application with the console in front of `edge`."""
     settings = gate.settings
     chosen = settings.console_secret

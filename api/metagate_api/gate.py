@@ -86,10 +86,7 @@ def exchange_of(request: Request) -> Exchange:
 
 async def speaker_of(request: Request) -> Caller | RequestRefused:
     """Dependency of routes with a body: who speaks; a 403 is kept until the body was judged (D-42)."""
-    route = request.scope.get("route")
-    exchange = exchange_of(request)
-    exchange.scope["route_path"] = getattr(route, "path", "other")
-    return await gate_of(request).door.authenticate(exchange)
+    return await gate_of(request).door.authenticate(exchange_of(request))
 
 
 async def standing(gate: Gate, speaker: Caller | RequestRefused) -> Caller:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from legivellum.http import strict_json
 from legivellum.http.problem_codes import Code
@@ -37,7 +37,6 @@ from metagate_crds.plan.proposal import propose_world
 from metagate_crds.plan.serialization import leaves_to_list, plan_to_dict
 from metagate_store.history import Boot, ChangeEvent, Declaration
 
-router = APIRouter(prefix="/v1/admin")
 _log = structlog.stdlib.get_logger("metagate.explain")
 
 Admin = Annotated[Caller, Depends(admin_of)]
@@ -62,7 +61,6 @@ _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a
 _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBinding": "binding"}
 
 
-@router.get("/explain/principal/{key}")
 async def explain_principal(request: Request, caller: Admin, key: Key, tenant: Id | None = None) -> Response:
     whose = authorized_tenant(caller, tenant)
     boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(whose, key)
@@ -71,7 +69,6 @@ async def explain_principal(request: Request, caller: Admin, key: Key, tenant: I
     return said(await explained_boot(gate_of(request), whose, boot))
 
 
-@router.get("/explain/startup/{startup_id}")
 async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenant: Id | None = None) -> Response:
     whose = authorized_tenant(caller, tenant)
     boot = await gate_of(request).reader.history.boot_of(whose, startup_id)
@@ -131,7 +128,6 @@ def _failed(boot: Boot, reason: str) -> Exception:
     return refuse(Code.NOT_REBUILT, f"{reason}.")
 
 
-@router.get("/history")
 async def history(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
     caller: Admin,
@@ -162,7 +158,6 @@ def _happened(one: ChangeEvent) -> dict[str, Any]:
     return {**{name: value for name, value in shallow(one).items() if name != "seq"}, "how": how}
 
 
-@router.get("/history/objects")
 async def objects(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
     caller: Admin,
@@ -202,7 +197,6 @@ def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]
     return shown
 
 
-@router.post("/plan")
 async def plan_changes(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())

@@ -7,7 +7,7 @@ that its issuer is believed for, and the answer names it. It opens nothing here.
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from legivellum.http import strict_json
 from legivellum.http.problem_codes import Code
@@ -16,13 +16,10 @@ from legivellum.identity.caller import CLUSTER, AuthFailure
 from metagate_api.callers import Caller, credential_row
 from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
 
-router = APIRouter()
-
 INACTIVE = {"active": False}
 _LONGEST = 16_384
 
 
-@router.post("/v1/introspect")
 async def introspect(request: Request, speaker: Annotated[Caller | RequestRefused, Depends(speaker_of)]) -> Response:
     exchange = exchange_of(request)
     token = _token(exchange.header(b"content-type") or b"", await request.body())

@@ -128,7 +128,6 @@ _TROUBLE: Final = exactly({**_OBJECT, "state": TEXT, "message": TEXT})
 SCHEMAS: Final[dict[str, Schema]] = {
     "Anything": OBJECT,
     "Text": TEXT,
-    "Problem": exactly({"type": TEXT, "title": TEXT, "status": INTEGER, "detail": TEXT, "code": named("Code")}),
     "Root": open_({"service": TEXT, "version": TEXT, "doctrine": TEXT}, "service", "version", "doctrine"),
     "Health": open_({"status": TEXT, "service": TEXT, "version": TEXT}, "status"),
     "Live": open_({"status": TEXT}, "status"),

@@ -41,9 +41,10 @@ class Worker:
     def __call__(self) -> App:
         logging_setup.configure(self._settings)
         Protocol.limits = limits(self._settings)
-        application = compose(self._settings).asgi
+        application = compose(self._settings)
+        Protocol.router = application.router
         freeze_gc()
-        return application
+        return application.asgi
 
 
 def limits(settings: Settings) -> Limits:
@@ -128,6 +129,7 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
     _check(settings)
     Protocol.limits = limits(settings)
     application = compose(settings, declared=declared)
+    Protocol.router = application.router
     chosen = _config(settings, application.asgi, factory=False)
     async with serving_.embedded(chosen, name="serve") as url:
         with _metrics(settings):

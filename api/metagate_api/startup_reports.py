@@ -40,20 +40,18 @@ class ReportHandler:
         *,
         door: CallerAuthenticator,
         batcher: Batcher[ReportQuery, ReportResult],
-        body_bytes: int,
         mirror: bool,
     ) -> None:
         self._status = status
         self._door = door
         self._batcher = batcher
-        self._body_bytes = body_bytes
         self._mirror = mirror
         self._counters = {outcome: metrics.REPORTS.labels(status, outcome.value) for outcome in ReportOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.authenticate(exchange)
         exchange.require_json()
-        body = strict_json.parse_object(await exchange.body(self._body_bytes))
+        body = strict_json.parse_object(await exchange.body())
         startup_id = _startup_id(body)
         payload = _ready(body) if self._status == "READY" else _failed(body)
         if isinstance(caller, RequestRefused):

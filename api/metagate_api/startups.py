@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from legivellum.http.etag import etag_matches
 from legivellum.http.problem_codes import Code
@@ -15,8 +15,6 @@ from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, se
 from metagate_api.packet_rendering import render_packet, signature_headers
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketOutcome, PacketQuery, StartupRow, require
-
-router = APIRouter()
 
 Who = Annotated[Caller, Depends(caller_of)]
 Holder = Annotated[Caller, Depends(holder_of)]
@@ -65,7 +63,6 @@ def shown(row: StartupRow) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/startups")
 async def startups(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
     caller: Who,
@@ -88,7 +85,6 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
     )
 
 
-@router.get("/v1/summary")
 async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Response:
     """Counts of one tenant (INV-095): a cluster-wide reader names which, as at the ledger (D-51)."""
     whose = authorized_tenant(caller, tenant)
@@ -107,7 +103,6 @@ async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Re
     )
 
 
-@router.get("/v1/startup/{startup_id}")
 async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | None = None) -> Response:
     row = await gate_of(request).reader.startup(authorized_tenant(caller, tenant), startup_id)
     if row is None:
@@ -117,7 +112,6 @@ async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | No
     return said(shown(row))
 
 
-@router.get("/v1/startup/{startup_id}/packet")
 async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     packet_cache = gate_of(request).packet_cache

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
@@ -10,12 +10,9 @@ from legivellum.identity.tenancy import authorized_tenant
 from metagate_api.callers import Caller
 from metagate_api.gate import Id, Key, caller_of, gate_of, said
 
-router = APIRouter()
-
 Who = Annotated[Caller, Depends(caller_of)]
 
 
-@router.get("/v1/policy-profiles/{key}")
 async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | None = None) -> Response:
     asked = authorized_tenant(caller, tenant)
     found = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
@@ -32,7 +29,6 @@ async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | N
     )
 
 
-@router.get("/v1/topology")
 async def topology(request: Request, caller: Who, tenant: Id | None = None) -> Response:
     asked = authorized_tenant(caller, tenant)
     found = await gate_of(request).reader.topology(asked)

@@ -73,7 +73,7 @@ class Console:
         exchange = Exchange(
             scope, receive, request_id=correlation.request_id(scope["headers"]), seconds=self._outer.seconds
         )
-        scope["route_path"] = "/console/{page}"
+        exchange.route = "/console/{page}"
         try:
             answer = await self._outer.run(self._answer(exchange), name="console")
         except ClientGone:
@@ -98,10 +98,10 @@ class Console:
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
             found = responses.asset(parts[1], _query(exchange))
             if found is not None:
-                exchange.scope["route_path"] = "/console/static/{name}"
+                exchange.route = "/console/static/{name}"
                 return found
         if parts == ("sign-in",):
-            exchange.scope["route_path"] = "/console/sign-in"
+            exchange.route = "/console/sign-in"
             if exchange.method == "POST":
                 return await self._sign_in.enter(exchange)
             if reads:
@@ -138,7 +138,7 @@ class Console:
         query = PageQuery(_query(exchange))
         tenant = query.id("tenant")
         if parts == ("live",):
-            exchange.scope["route_path"] = "/console/live"
+            exchange.route = "/console/live"
             if exchange.method != "GET":
                 raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
             return _Stream(viewer, tenants_for(viewer, tenant))
@@ -146,7 +146,7 @@ class Console:
         route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
         if route is None:
             raise refuse(Code.NOT_FOUND, "There is nothing at this path.")
-        exchange.scope["route_path"] = route.label
+        exchange.route = route.label
         name = parts[1] if len(parts) == 2 else ""
         visit = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
         async with self._turns.taken():

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from legivellum.http.exchange import Exchange, Response
+from legivellum.http.edge import Observer
+from legivellum.http.exchange import Exchange
 from legivellum.http.problems import Problem, RequestRefused
 from legivellum.identity.caller import Caller, VerificationContext
 from metagate_store.history import Boot
@@ -38,7 +39,7 @@ class Ports:
     reader: Callable[[], Reader]
     explain: Explain
     problem: Callable[[Exception, Exchange | None], Problem]
-    observe: Callable[[Exchange, Response, float], None]
+    observe: Observer
     api_key_header: str
     secret: bytes
     seconds: float

@@ -99,7 +99,7 @@ class Post:
     async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._door.authenticate(exchange)
         exchange.require_json()
-        receipt = examined(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)), caller)
+        receipt = examined(strict_json.parse(await exchange.body()), caller)
         asked = authorised(self._gate, receipt, require_caller(caller))
         answer = await self._batcher.ask(asked, exchange.deadline)
         if answer.outcome in REFUSALS:
@@ -126,7 +126,7 @@ class PostBatch:
         caller = await self._door.authenticate(exchange)
         exchange.require_json()
         most = self._gate.settings.batch_receipts
-        body = strict_json.parse(await exchange.body(self._gate.settings.body_bytes), max_keys=most * 200, max_depth=34)
+        body = strict_json.parse(await exchange.body(), max_keys=most * 200, max_depth=34)
         if not isinstance(body, dict) or set(body) != {"receipts"} or not isinstance(body["receipts"], list):
             raise refuse(Code.INVALID_REQUEST, "The body must be an object with one member, receipts: a list.")
         if not 0 < len(body["receipts"]) <= most:

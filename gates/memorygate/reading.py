@@ -92,7 +92,8 @@ class Reading:
         more = cursors.written(name, (page[-1].custody_at, page[-1].obligation_id)) if len(found) > limit else None
         return json_response(200, listed([shown_open(held) for held in page], more))
 
-    async def task(self, exchange: Exchange, task_id: str) -> Response:
+    async def task(self, exchange: Exchange) -> Response:
+        task_id = exchange.path_parameters["task_id"]
         caller = await self._door.reader(exchange)
         asked = query(exchange, "tenant", "limit", "cursor")
         tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
@@ -103,7 +104,8 @@ class Reading:
         more = cursors.written(name, (page[-1].stored_at, page[-1].receipt_id)) if len(found) > limit else None
         return json_response(200, listed([shown(stored) for stored in page], more))
 
-    async def chain(self, exchange: Exchange, receipt_id: str) -> Response:
+    async def chain(self, exchange: Exchange) -> Response:
+        receipt_id = exchange.path_parameters["receipt_id"]
         caller = await self._door.reader(exchange)
         tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         most = self._gate.settings.chain_receipts
@@ -112,7 +114,8 @@ class Reading:
             raise _unknown()
         return json_response(200, listed([shown(stored) for stored in found], None, **markers(found, most)))
 
-    async def receipt(self, exchange: Exchange, receipt_id: str) -> Response:
+    async def receipt(self, exchange: Exchange) -> Response:
+        receipt_id = exchange.path_parameters["receipt_id"]
         caller = await self._door.reader(exchange)
         tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         found = await self._gate.ledger.receipt(tenant, receipt_id)

@@ -31,9 +31,10 @@ class Worker:
     def __call__(self) -> Any:
         logging_setup.configure(self._settings)
         Protocol.limits = _limits(self._settings)
-        application = compose(self._settings).asgi
+        application = compose(self._settings)
+        Protocol.router = application.router
         freeze_gc()
-        return application
+        return application.asgi
 
 
 def _limits(settings: Settings) -> Limits:
@@ -57,6 +58,8 @@ def run(settings: Settings) -> int:
 async def serving(settings: Settings) -> AsyncIterator[str]:
     """Serve inside this event loop, in one process, until the block is left. Yields the base URL. Raises OSError."""
     Protocol.limits = _limits(settings)
-    chosen = serving_.config(settings, compose(settings).asgi, protocol=Protocol, factory=False)
+    application = compose(settings)
+    Protocol.router = application.router
+    chosen = serving_.config(settings, application.asgi, protocol=Protocol, factory=False)
     async with serving_.embedded(chosen, name="serve the ledger") as url:
         yield url

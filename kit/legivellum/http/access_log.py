@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import structlog
 
-from legivellum.http.exchange import Exchange, Response
+from legivellum.http.exchange import Answer, Exchange
 
 _log = structlog.get_logger("gate.access")
 
@@ -19,7 +19,7 @@ class AccessLog:
     def __init__(self, which: Literal["all", "refused", "none"]) -> None:
         self._from = {"all": 0, "refused": 400, "none": 1_000}[which]
 
-    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
         if answer.status < self._from:
             return
         tenant, principal_key = exchange.who or (None, None)
@@ -27,7 +27,7 @@ class AccessLog:
         log(
             "request",
             method=exchange.method,
-            path=exchange.scope.get("route_path") or _LONG_SEGMENT.sub("…", exchange.path)[:256],
+            path=exchange.route or _LONG_SEGMENT.sub("…", exchange.path)[:256],
             status=answer.status,
             code=exchange.code,
             reason=exchange.reason,

@@ -1,25 +1,25 @@
 """The outermost application: every request enters here, and every answer leaves here.
 
-It gives a request its id, finds its handler, sees that it is answered before its deadline, turns refusals and driver
-errors into problems, and tells an observer how it went. Hot routes are called directly; everything else is the
-framework's, its answer held back until it is whole, so that a late one can still be replaced by a 503.
+It gives a request its id, finds its route, sees that it is answered before its deadline, turns refusals and driver
+errors into problems, and tells an observer how it went. Whatever goes wrong inside, the client gets one whole answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Protocol
 
 import structlog
 
 from legivellum.http import correlation
-from legivellum.http.deadline import Deadline, DeadlineExceeded, Overloaded
+from legivellum.http.deadline import DeadlineExceeded, Overloaded
 from legivellum.http.exchange import (
-    App,
+    Answer,
     ClientGone,
     Exchange,
-    Message,
     Receive,
     Response,
     Scope,
@@ -27,74 +27,95 @@ from legivellum.http.exchange import (
     problem_response,
 )
 from legivellum.http.problem_codes import Code
-from legivellum.http.problems import SECURITY_HEADERS, Problem, RequestRefused
+from legivellum.http.problems import Problem, RequestRefused
+from legivellum.http.router import Router
 
-Handler = Callable[[Exchange], Awaitable[Response]]
 Translate = Callable[[Exception], Problem | None]
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 _log = structlog.get_logger("metagate.edge")
 
 
 class Observer(Protocol):
-    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None: ...
+    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None: ...
 
 
 class Edge:
-    """`hot` maps a path to its methods; `methods` tells what a path of the framework's allows (empty: no such path)."""
+    """The ASGI application of a gate. `translate` knows what the gate's drivers raise; `lifespan` is entered while the
+    process serves.
+    """
 
     def __init__(
-        self,
-        app: App,
-        *,
-        hot: Mapping[str, Mapping[str, Handler]],
-        methods: Callable[[str], tuple[str, ...]],
-        outer: Deadline,
-        translate: Translate,
-        observe: Observer,
-        body_bytes: int,
+        self, router: Router, *, translate: Translate, observe: Observer, lifespan: Lifespan = nullcontext
     ) -> None:
-        self._app = app
-        self._hot = hot
-        self._methods = methods
-        self._outer = outer
+        self.router = router
         self._translate = translate
         self._observe = observe
-        self._body_bytes = body_bytes
+        self._lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._serve(receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
         started = time.perf_counter()
         exchange = Exchange(
-            scope, receive, request_id=correlation.request_id(scope["headers"]), seconds=self._outer.seconds
+            scope,
+            receive,
+            request_id=correlation.request_id(scope["headers"]),
+            seconds=self.router.defaults.deadline_seconds,
         )
         try:
             answer = await self._answer(exchange)
         except ClientGone:
             return
-        self._observe(exchange, answer, time.perf_counter() - started)
+        self.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    async def _answer(self, exchange: Exchange) -> Response:
+    def observe(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+        """What is counted and logged of an answer is not part of it: a failure there does not reach the client."""
         try:
-            hot = self._hot.get(exchange.path)
-            if hot is None:
-                return await self._framework(exchange, self._methods(exchange.path))
-            exchange.scope["route_path"] = exchange.path
-            handler = hot.get(exchange.method)
-            return await (handler(exchange) if handler else self._framework(exchange, tuple(hot)))
+            self._observe(exchange, answer, seconds)
+        except Exception as error:  # noqa: BLE001
+            _log.error("observer_failed", error=type(error).__qualname__, exc_info=error)
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
+        """The ASGI lifespan protocol: one message starts, one ends."""
+        await receive()
+        async with self._lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, exchange: Exchange) -> Answer:
+        try:
+            route = self.router.route(exchange)
+            if route.limits.deadline_seconds != exchange.seconds:
+                exchange.set_deadline(route.limits.deadline_seconds)
+            exchange.body_bytes = route.limits.body_bytes
+            if route.deadline is None:
+                return await route.handler(exchange)
+            # The body has a clock of its own: a slow client must not use up the time that the answer has.
+            await exchange.body()
+            return await route.deadline.run(route.handler(exchange), name=f"{exchange.method} {exchange.route}")
         except ClientGone:
             raise
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            # Nobody cancelled this request: something that it waited for was, and the client still waits.
+            return self._refused(error, exchange)
         except Exception as error:  # noqa: BLE001  # the last place where an error can still become an answer
-            problem = self.problem(error, exchange)
-            exchange.code = problem.code
-            return problem_response(problem)
+            return self._refused(error, exchange)
 
-    def problem(self, error: Exception, exchange: Exchange | None = None) -> Problem:
+    def _refused(self, error: BaseException, exchange: Exchange) -> Response:
+        problem = self.problem(error, exchange)
+        exchange.code = problem.code
+        return problem_response(problem)
+
+    def problem(self, error: BaseException, exchange: Exchange | None = None) -> Problem:
         """What an error is called outside. Whatever nobody foresaw is logged and answered as a defect."""
         if isinstance(error, RequestRefused):
             return error.problem
@@ -102,7 +123,7 @@ class Edge:
             return Problem(Code.DEADLINE_EXCEEDED, "There was no answer in time. Retry with the same Idempotency-Key.")
         if isinstance(error, Overloaded):
             return Problem(Code.OVERLOADED, "More is being asked than can be answered now.")
-        known = self._translate(error)
+        known = self._translate(error) if isinstance(error, Exception) else None
         if known is not None:
             return known
         _log.error(
@@ -112,39 +133,3 @@ class Edge:
             exc_info=error,
         )
         return Problem(Code.INTERNAL_ERROR, "This should not have happened; the operators were told.")
-
-    async def _framework(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
-        if not allowed:
-            raise RequestRefused(Problem(Code.NOT_FOUND, "There is nothing at this path."))
-        if "GET" in allowed:
-            allowed = (*allowed, "HEAD")
-        allow = (b"allow", ", ".join(sorted({*allowed, "OPTIONS"})).encode())
-        if exchange.method == "OPTIONS":
-            return Response(204, [allow, *SECURITY_HEADERS], b"")
-        if exchange.method not in allowed:
-            raise RequestRefused(Problem(Code.METHOD_NOT_ALLOWED, "The path does not take this method.", (allow,)))
-        body = await exchange.body(self._body_bytes)
-        return await self._outer.run(self._held_back(exchange, body), name=f"{exchange.method} {exchange.path}")
-
-    async def _held_back(self, exchange: Exchange, body: bytes) -> Response:
-        scope = dict(exchange.scope)
-        if exchange.method == "HEAD":
-            scope["method"] = "GET"
-        scope["state"] = {**scope.get("state", {}), "exchange": exchange}
-        requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        status = 0
-        headers: list[tuple[bytes, bytes]] = []
-        parts: list[bytes] = []
-
-        async def receive() -> Message:  # ASGI
-            return requests.pop() if requests else {"type": "http.disconnect"}
-
-        async def send(message: Message) -> None:  # ASGI
-            nonlocal status, headers
-            if message["type"] == "http.response.start":
-                status, headers = message["status"], list(message.get("headers", ()))
-            else:
-                parts.append(message.get("body", b""))
-
-        await self._app(scope, receive, send)
-        return Response(status, headers, b"".join(parts))

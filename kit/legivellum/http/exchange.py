@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from legivellum.http.problem_codes import Code
@@ -29,11 +29,42 @@ class Response(NamedTuple):
     body: bytes
 
 
+class ResponseStream:
+    """The body of an answer that lasts. `write` waits while the client's socket is full."""
+
+    def __init__(self, send: Send, disconnected: asyncio.Task[None]) -> None:
+        self._send = send
+        self._disconnected = disconnected
+
+    @property
+    def client_gone(self) -> bool:
+        return self._disconnected.done()
+
+    async def write(self, part: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def pause(self, seconds: float) -> None:
+        """Waits that long, or until the client has gone."""
+        await asyncio.wait({self._disconnected}, timeout=seconds)
+
+
+class StreamingResponse(NamedTuple):
+    """An answer whose body is written for as long as `write_body` runs. HEAD gets its head and no body."""
+
+    status: int
+    headers: RawHeaders
+    write_body: Callable[[ResponseStream], Awaitable[None]]
+
+
+Answer = Response | StreamingResponse
+
+
 class Exchange:
     """A request being answered. `deadline` is the loop's time by which its answer is due."""
 
     __slots__ = (
-        "code", "deadline", "headers", "method", "path", "reason", "receive", "request_id", "scope", "seconds", "who",
+        "body_bytes", "code", "content", "deadline", "headers", "method", "path", "path_parameters", "reason",
+        "receive", "request_id", "route", "scope", "seconds", "who",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, *, request_id: str, seconds: float) -> None:
@@ -43,6 +74,13 @@ class Exchange:
         self.path: str = scope["path"]
         self.headers: RawHeaders = scope["headers"]
         self.request_id = request_id
+        self.route: str | None = None
+        """The template of the path, once it is known: what metrics and logs may name."""
+        self.path_parameters: Mapping[str, str] = {}
+        self.body_bytes = 0
+        """Most bytes of the body: set by the edge to what the route takes."""
+        self.content: bytes | None = None
+        """The body, once it was read."""
         self.seconds = seconds
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.who: tuple[str, str] | None = None
@@ -59,8 +97,14 @@ class Exchange:
             raise refuse(Code.MALFORMED_REQUEST, f"The header {name.decode()} was sent more than once.")
         return values[0] if values else None
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. A client that is slow with it (the protocol bounds how slow) starts the deadline anew."""
+    async def body(self, limit: int | None = None) -> bytes:
+        """The whole body, of at most `limit` bytes (None: what the route takes).
+
+        A client that is slow with it (the protocol bounds how slow) starts the deadline anew.
+        """
+        if self.content is not None:
+            return self.content
+        limit = self.body_bytes if limit is None else limit
         message = await self.receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
@@ -69,6 +113,7 @@ class Exchange:
             self.deadline = asyncio.get_running_loop().time() + self.seconds
         if len(body) > limit:
             raise too_large(limit)
+        self.content = body
         return body
 
     async def _collect(self, message: Message, limit: int) -> bytes:
@@ -86,12 +131,29 @@ class Exchange:
                 return b"".join(parts)
             message = await self.receive()
 
-    async def send(self, answer: Response, send: Send) -> None:
+    def set_deadline(self, seconds: float) -> None:
+        """Another time for the answer than the gate's default."""
+        self.deadline += seconds - self.seconds
+        self.seconds = seconds
+
+    async def send(self, answer: Answer, send: Send) -> None:
         """The answer with this request's id, without a body where HTTP wants none (RFC 9110 §6.4.1)."""
         answer.headers.append((b"x-request-id", self.request_id.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-        bodiless = answer.status in _BODILESS or self.method == "HEAD"
-        await send({"type": "http.response.body", "body": b"" if bodiless else answer.body})
+        if answer.status in _BODILESS or self.method == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+        elif isinstance(answer, StreamingResponse):
+            await self._stream(answer, send)
+        else:
+            await send({"type": "http.response.body", "body": answer.body})
+
+    async def _stream(self, answer: StreamingResponse, send: Send) -> None:
+        disconnected = asyncio.create_task(wait_for_disconnect(self.receive), name="wait for the client to leave")
+        try:
+            await answer.write_body(ResponseStream(send, disconnected))
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            disconnected.cancel()
 
     def require_json(self) -> None:
         """Refuses any media type but application/json in UTF-8 (415)."""

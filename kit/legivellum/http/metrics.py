@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
-from legivellum.http.exchange import Exchange, Response
+from legivellum.http.exchange import Answer, Exchange
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -44,8 +44,8 @@ class RouteMetrics:
         self._counters: dict[tuple[str, int], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
 
-    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None:
-        route = exchange.scope.get("route_path", "other")
+    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+        route = exchange.route or "other"
         key = (route, answer.status)
         counter = self._counters.get(key)
         if counter is None:

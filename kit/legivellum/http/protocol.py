@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from legivellum.http.limits import Limits
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
+from legivellum.http.router import Router
 from legivellum.http.write_coalescing import JoinedWrites
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def guarded(limits: Limits) -> type[GuardedProtocol]:
 
 class GuardedProtocol(HttpToolsProtocol):
     limits: ClassVar[Limits] = Limits()
+    router: ClassVar[Router | None] = None
+    """Knows how large and how slow a body may be on each route; without it `limits` say so for all."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -55,6 +58,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal: Problem | None = None
         self._active: RequestResponseCycle | None = None
         self._raw_head = self._raw_body = self._body = self._head = 0
+        self._body_bytes = self.limits.body_bytes
+        self._body_seconds = self.limits.body_seconds
         self._clock: asyncio.TimerHandle | None = None
         self._clock_phase: _Phase | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -101,7 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._raw_body = len(data)  # the head in it counts too; the limit has room for that
         if self._phase is not _Phase.BODY and self._raw_head > self.limits.header_bytes + self.limits.url_bytes:
             self._refuse(Problem(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers."))
-        elif self._raw_body > self.limits.body_bytes * _CHUNK_OVERHEAD:
+        elif self._raw_body > self._body_bytes * _CHUNK_OVERHEAD:
             self._refuse(Problem(Code.MALFORMED_REQUEST, "The chunks carry more framing than body."))
         else:
             self._watch()
@@ -181,14 +186,26 @@ class GuardedProtocol(HttpToolsProtocol):
                     self._stop(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._stop(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
-        if length > self.limits.body_bytes:
-            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self.limits.body_bytes} bytes.")
+        if length or codings:
+            self._set_body_limits()
+        if length > self._body_bytes:
+            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_bytes} bytes.")
         return bool(length or codings)
+
+    def _set_body_limits(self) -> None:
+        """Those of the route that the body is for: an upload is larger and slower than a report."""
+        if self.router is None:
+            return
+        raw_path = self.url.split(b"?", 1)[0]
+        if not raw_path.startswith(b"/"):
+            raw_path = httptools.parse_url(self.url).path  # the absolute form, which a proxy sends
+        limits = self.router.limits(self.parser.get_method().decode("ascii"), raw_path)
+        self._body_bytes, self._body_seconds = limits.body_bytes, limits.body_seconds
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
-        if self._body > self.limits.body_bytes:
-            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self.limits.body_bytes} bytes.")
+        if self._body > self._body_bytes:
+            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_bytes} bytes.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -221,7 +238,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._stop_clock()
         if phase is not _Phase.IDLE:
-            seconds = self.limits.header_seconds if phase is _Phase.HEAD else self.limits.body_seconds
+            seconds = self.limits.header_seconds if phase is _Phase.HEAD else self._body_seconds
             self._clock_phase = phase
             self._clock = self.loop.call_later(seconds, self._too_slow, phase)
 

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from legivellum.http.exchange import Exchange, Response
+from legivellum.http.exchange import Answer, Exchange
 
 _CARRIED: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
@@ -55,11 +55,11 @@ class Traces:
             self._tracer = None
             await _last_sent(provider)
 
-    def __call__(self, exchange: Exchange, answer: Response, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
         if self._tracer is None:
             return
         ended = time.time_ns()
-        route = exchange.scope.get("route_path")
+        route = exchange.route
         method = exchange.method if exchange.method in _METHODS else "_OTHER"
         span = self._tracer.start_span(
             f"{method} {route}" if route else method,
@@ -82,7 +82,7 @@ def _carrier(exchange: Exchange) -> dict[str, str]:
     return found
 
 
-def _attributes(exchange: Exchange, answer: Response, method: str, route: str | None) -> dict[str, AttributeValue]:
+def _attributes(exchange: Exchange, answer: Answer, method: str, route: str | None) -> dict[str, AttributeValue]:
     """By the semantic conventions of HTTP servers, but for `url.path`: a path holds ids, and what somebody mistyped."""
     said: dict[str, AttributeValue] = {
         "http.request.method": method,

@@ -90,6 +90,6 @@ async def test_what_may_not_be_written(standalone: tuple[GateFixture, Files]) ->
     assert files.held == before
     assert await post("token-issuers", resource("TokenIssuer"), ruler) == (201, "")
     assert ("TokenIssuer", "", "worker") in files.held
-    for key in ("..", ".", "a%2Fb", "A", "%00"):
+    for key, statuses in (("..", {404, 405}), (".", {404, 405}), ("a%2Fb", {404}), ("A", {404}), ("%00", {400})):
         answer = await gate.client.delete(f"/v1/admin/profiles/{key}", headers=admin.by_key)
-        assert answer.status_code in {404, 405}
+        assert answer.status_code in statuses

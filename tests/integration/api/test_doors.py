@@ -9,7 +9,7 @@ from tests.databases import Database
 from tests.integration.api.gate_fixture import GateFixture, settings_for
 
 from legivellum.http.problem_codes import Code
-from metagate_api.catalogue import ENDPOINTS
+from metagate_api.endpoints import ENDPOINTS
 from metagate_api.server import serving
 
 PLAIN = ("/", "/health", "/livez", "/readyz", "/.well-known/metagate.json", "/metrics", "/openapi.json")

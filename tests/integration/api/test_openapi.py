@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.integration.api.gate_fixture import GateFixture
 
-from metagate_api.catalogue import ENDPOINTS
+from metagate_api.endpoints import ENDPOINTS
 
 HERE = Path(__file__).parent
 
@@ -28,8 +28,8 @@ async def test_it_documents_every_route(gate: GateFixture) -> None:
             assert "500" not in operation["responses"]
 
 
-async def test_the_catalogue_is_what_is_routed(gate: GateFixture) -> None:
-    """Each endpoint of the catalogue answers something else than 404 or 405 to somebody who may."""
+async def test_the_endpoint_table_is_what_is_routed(gate: GateFixture) -> None:
+    """Each endpoint of the table answers something else than 404 or 405 to somebody who may."""
     admin = await gate.principal("admin", type="admin")
     session = (await gate.boot(admin)).json()["startup"]["startup_id"]
     for endpoint in ENDPOINTS:

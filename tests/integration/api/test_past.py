@@ -86,7 +86,7 @@ async def test_what_is_no_plan(gate: GateFixture, body: object, code: str) -> No
         ("/v1/admin/history/objects", {"revision": 0}, "INVALID_REQUEST"),
         ("/v1/admin/history/objects", {"cursor": "WyJoaXN0b3J5IiwiMSIsIjIiXQ"}, "INVALID_CURSOR"),
         ("/v1/admin/explain/principal/nobody", {}, "NOT_FOUND"),
-        ("/v1/admin/explain/principal/a%00b", {}, "NOT_FOUND"),
+        ("/v1/admin/explain/principal/a%00b", {}, "MALFORMED_REQUEST"),
         ("/v1/admin/explain/startup/x", {}, "INVALID_REQUEST"),
         (f"/v1/admin/explain/startup/{uuid4()}", {}, "SESSION_NOT_FOUND"),
         ("/v1/admin/plan", {}, "METHOD_NOT_ALLOWED"),

@@ -11,7 +11,7 @@ from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, sh
 from tests.integration.store.worlds import row
 from tests.unit.identity import issued
 
-from metagate_api.catalogue import ENDPOINTS
+from metagate_api.endpoints import ENDPOINTS
 
 VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 

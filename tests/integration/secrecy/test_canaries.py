@@ -22,7 +22,7 @@ from tests.integration.dev.running import Dev, World, manifest, resource
 
 from legivellum.identity import api_keys
 from legivellum.identity.shared_secret import SharedSecret
-from metagate_api.catalogue import ENDPOINTS
+from metagate_api.endpoints import ENDPOINTS
 from metagate_store.publisher import Publisher
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-034")]

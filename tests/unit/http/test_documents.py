@@ -6,7 +6,7 @@ import pytest
 
 from legivellum.http.problem_codes import MEANINGS, Code
 from metagate_api import metrics
-from metagate_api.catalogue import ENDPOINTS
+from metagate_api.endpoints import ENDPOINTS
 from metagate_api.settings import Settings, names
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -26,7 +26,7 @@ def endpoints() -> list[str]:
     lines = ["| Endpoint | Who | Purpose | Answers | Codes |", "|---|---|---|---|---|"]
     for one in ENDPOINTS:
         replies = ", ".join(str(reply.status) for reply in one.replies)
-        codes = " ".join(f"`{code}`" for code in dict.fromkeys(one.refusals)) or "–"
+        codes = " ".join(f"`{code}`" for code in dict.fromkeys(one.codes)) or "–"
         lines.append(f"| `{one.method} {one.path}` | {one.auth} | {one.summary} | {replies} | {codes} |")
     return lines
 
@@ -70,7 +70,7 @@ def test_table_is_the_codes(name: str) -> None:
 def test_every_code_has_one_meaning() -> None:
     """The enumeration is closed: each code has a status, a title and a use; 500 is never documented as an answer."""
     assert set(MEANINGS) == set(Code)
-    documented = {code for one in ENDPOINTS for code in one.codes}
+    documented = {code for one in ENDPOINTS for code in one.all_codes}
     assert Code.INTERNAL_ERROR not in documented
     assert {says.status for says in MEANINGS.values() if says.status >= 500} == {500, 503}
 

@@ -1,100 +1,33 @@
-"""Every endpoint, once: what it is for, who may call it, what it answers. OpenAPI and docs/api.md come from here."""
+"""Every endpoint of MetaGate, once: what it is for, who may call it, what it answers. Requests are routed, OpenAPI and
+docs/api.md are written from this table.
+"""
 
-import re
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
-from starlette.routing import compile_path
-
+from legivellum.http.endpoints import (
+    JSON_CODES,
+    Endpoint,
+    Reply,
+    in_header,
+    in_path,
+    in_query,
+)
 from legivellum.http.problem_codes import Code
 from metagate_api import schemas
 
-Auth = Literal["none", "any principal", "admin", "service"]
-
-_EDGE = (
-    Code.MALFORMED_REQUEST,
-    Code.REQUEST_TIMEOUT,
-    Code.BODY_TOO_LARGE,
-    Code.URL_TOO_LONG,
-    Code.HEADERS_TOO_LARGE,
-    Code.OVERLOADED,
-    Code.DEADLINE_EXCEEDED,
-)
-_WHO = (
-    Code.SEVERAL_CREDENTIALS,
-    Code.CREDENTIAL_MISSING,
-    Code.CREDENTIAL_INVALID,
-    Code.CREDENTIAL_EXPIRED,
-    Code.CREDENTIAL_REVOKED,
-    Code.PRINCIPAL_UNKNOWN,
-    Code.PRINCIPAL_SUSPENDED,
-    Code.RATE_LIMITED,
-    Code.UNAVAILABLE,
-)
-_JSON = (
-    Code.UNSUPPORTED_MEDIA_TYPE,
-    Code.MALFORMED_JSON,
-    Code.JSON_TOO_DEEP,
-    Code.JSON_TOO_MANY_KEYS,
-    Code.INVALID_REQUEST,
-)
 _LIST = (Code.INVALID_REQUEST, Code.INVALID_CURSOR, Code.TENANT_MISMATCH)
 _PERMISSION = (Code.NO_BINDING, Code.COMPONENT_NOT_PERMITTED, Code.NOT_THIS_POD)
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One success: status, what it means, the schema's name (None: no body), headers by name."""
-
-    status: int
-    says: str
-    schema: str | None = None
-    headers: tuple[str, ...] = ()
-    media: str = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    summary: str
-    auth: Auth
-    replies: tuple[Reply, ...]
-    refusals: tuple[Code, ...] = ()
-    parameters: tuple[dict[str, Any], ...] = ()
-    body: str | None = None
-    media: tuple[str, ...] = ("application/json",)
-
-    @property
-    def codes(self) -> tuple[Code, ...]:
-        """Every code it may refuse with, without repetition."""
-        who = () if self.auth == "none" else _WHO
-        role = (Code.ROLE_REQUIRED,) if self.auth in {"admin", "service"} else ()
-        return tuple(dict.fromkeys((*_EDGE, *who, *role, *self.refusals)))
-
-
-def _path(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _query(name: str, schema: dict[str, Any], says: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema, "description": says}
-
-
-def _header(name: str, schema: dict[str, Any], says: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": schema, "description": says}
-
-
-_STARTUP_ID = _path("startup_id", schemas.UUID)
-_KIND = _path("kind", {"type": "string", "enum": list(schemas.VIEWS)})
-_WRITABLE = _path("kind", {"type": "string", "enum": [*schemas.VIEWS, "token-issuers"]})
-_KEY = _path("key", {"type": "string", "minLength": 1, "maxLength": schemas.LONGEST_KEY})
-_TENANT = _query("tenant", schemas.UUID, "For a cluster-wide admin or observer: whose (D-51).")
+_STARTUP_ID = in_path("startup_id", schemas.UUID)
+_KIND = in_path("kind", {"type": "string", "enum": list(schemas.VIEWS)})
+_WRITABLE = in_path("kind", {"type": "string", "enum": [*schemas.VIEWS, "token-issuers"]})
+_KEY = in_path("key", {"type": "string", "minLength": 1, "maxLength": schemas.LONGEST_KEY})
+_TENANT = in_query("tenant", schemas.UUID, "For a cluster-wide admin or observer: whose (D-51).")
 _PAGE = (
-    _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
-    _query("cursor", {"type": "string", "maxLength": 1_024}, "`next_cursor` of the page before."),
+    in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
+    in_query("cursor", {"type": "string", "maxLength": 1_024}, "`next_cursor` of the page before."),
 )
-_IF_NONE_MATCH = _header("If-None-Match", {"type": "string"}, "ETags: strong, weak or bare.")
+_IF_NONE_MATCH = in_header("If-None-Match", {"type": "string"}, "ETags: strong, weak or bare.")
 _STARTUP_HEADERS = ("ETag", "MetaGate-Startup-Id", "MetaGate-Startup-Deadline", "Idempotency-Replayed")
 
 ENDPOINTS: Final = (
@@ -124,7 +57,7 @@ ENDPOINTS: Final = (
             Reply(304, "The packet is unchanged; a session was opened all the same (D-02).", None, _STARTUP_HEADERS),
         ),
         (
-            *_JSON,
+            *JSON_CODES,
             *_PERMISSION,
             Code.BINDING_INCOMPLETE,
             Code.PRINCIPAL_MISMATCH,
@@ -133,13 +66,14 @@ ENDPOINTS: Final = (
         ),
         (
             _IF_NONE_MATCH,
-            _header(
+            in_header(
                 "Idempotency-Key",
                 {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
                 "The same key within 24 hours gives the same answer (D-03, D-41).",
             ),
         ),
         body="BootstrapRequest",
+        keeps_deadline=True,
     ),
     Endpoint(
         "POST",
@@ -147,8 +81,9 @@ ENDPOINTS: Final = (
         "The component reports READY",
         "any principal",
         (Reply(200, "Recorded; the first report stays.", "Acknowledgement"),),
-        (*_JSON, Code.NOT_YOURS, Code.NOT_THIS_POD, Code.SESSION_NOT_FOUND, Code.INVALID_STATE),
+        (*JSON_CODES, Code.NOT_YOURS, Code.NOT_THIS_POD, Code.SESSION_NOT_FOUND, Code.INVALID_STATE),
         body="ReadyRequest",
+        keeps_deadline=True,
     ),
     Endpoint(
         "POST",
@@ -156,8 +91,9 @@ ENDPOINTS: Final = (
         "The component reports FAILED",
         "any principal",
         (Reply(200, "Recorded; the first report stays.", "Acknowledgement"),),
-        (*_JSON, Code.NOT_YOURS, Code.NOT_THIS_POD, Code.SESSION_NOT_FOUND, Code.INVALID_STATE),
+        (*JSON_CODES, Code.NOT_YOURS, Code.NOT_THIS_POD, Code.SESSION_NOT_FOUND, Code.INVALID_STATE),
         body="FailedRequest",
+        keeps_deadline=True,
     ),
     Endpoint(
         "GET",
@@ -192,12 +128,12 @@ ENDPOINTS: Final = (
         (Reply(200, "A page.", "StartupPage"),),
         _LIST,
         (
-            _query(
+            in_query(
                 "status",
                 {"type": "string", "enum": ["OPEN", "READY", "FAILED", "overdue"]},
                 "As it is shown: only these.",
             ),
-            _query("component_key", {"type": "string", "minLength": 1, "maxLength": 253}, "Only this component."),
+            in_query("component_key", {"type": "string", "minLength": 1, "maxLength": 253}, "Only this component."),
             _TENANT,
             *_PAGE,
         ),
@@ -235,7 +171,7 @@ ENDPOINTS: Final = (
         "Who a credential is, for other gates (RFC 7662, D-48)",
         "service",
         (Reply(200, "Active with its principal, or only `active: false`.", "Introspection"),),
-        _JSON,
+        JSON_CODES,
         body="IntrospectionRequest",
         media=("application/x-www-form-urlencoded", "application/json"),
     ),
@@ -271,7 +207,7 @@ ENDPOINTS: Final = (
         (Reply(200, "A page.", "HappeningPage"),),
         _LIST,
         (
-            _query(
+            in_query(
                 "object",
                 {
                     "type": "string",
@@ -292,8 +228,8 @@ ENDPOINTS: Final = (
         (Reply(200, "A page; it may be short, or empty, and have a next one.", "DeclaredPage"),),
         (*_LIST, Code.NOT_FOUND),
         (
-            _query("revision", {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, "Left out: the newest."),
-            _query("key_digests", {"type": "boolean", "default": False}, "With the digests of API keys (EXT-10)."),
+            in_query("revision", {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}, "Left out: the newest."),
+            in_query("key_digests", {"type": "boolean", "default": False}, "With the digests of API keys (EXT-10)."),
             _TENANT,
             *_PAGE,
         ),
@@ -304,7 +240,7 @@ ENDPOINTS: Final = (
         "What applying resources would do; nothing is written",
         "admin",
         (Reply(200, "The plan.", "Plan"),),
-        (*_JSON, Code.TENANT_MISMATCH, Code.INVALID_RESOURCE),
+        (*JSON_CODES, Code.TENANT_MISMATCH, Code.INVALID_RESOURCE),
         (_TENANT,),
         body="PlanRequest",
     ),
@@ -333,7 +269,7 @@ ENDPOINTS: Final = (
         "admin",
         (Reply(201, "Declared.", "Declared"), Reply(200, "Replaced.", "Declared")),
         (
-            *_JSON,
+            *JSON_CODES,
             Code.DECLARED_BY_RESOURCE,
             Code.TENANT_MISMATCH,
             Code.NOT_FOUND,
@@ -353,18 +289,3 @@ ENDPOINTS: Final = (
         (_WRITABLE, _KEY),
     ),
 )
-
-
-def _patterns() -> tuple[tuple[re.Pattern[str], str, int], ...]:
-    """`{key}` may hold anything but a slash; the enumerated kinds are what the routes themselves check."""
-    return tuple((compile_path(one.path)[0], one.method, one.path.count("{")) for one in ENDPOINTS)
-
-
-_PATTERNS: Final = _patterns()
-
-
-def methods(path: str) -> tuple[str, ...]:
-    """What a path takes; empty when there is nothing at it. `/v1/admin/plan` is itself, and no `{kind}`."""
-    found = [(free, method) for pattern, method, free in _PATTERNS if pattern.match(path)]
-    least = min((free for free, _ in found), default=0)
-    return tuple(dict.fromkeys(method for free, method in found if free == least))

@@ -1,14 +1,15 @@
 """What needs no credential: discovery, the doctrine, health, metrics. Nothing here waits for another service."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from legivellum.http.metrics import exposed
+from legivellum.http.openapi import openapi_document
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
-from metagate_api import metrics, openapi
+from metagate_api import metrics
+from metagate_api.endpoints import ENDPOINTS
 from metagate_api.gate import Gate, gate_of, said
-
-router = APIRouter()
+from metagate_api.schemas import SCHEMAS
 
 DOCTRINE = "MetaGate is truth, not control."
 
@@ -30,12 +31,10 @@ def discovery_document(gate: Gate) -> dict[str, object]:
     }
 
 
-@router.get("/.well-known/metagate.json")
 async def discovery(request: Request) -> Response:
     return said(discovery_document(gate_of(request)))
 
 
-@router.get("/")
 async def root(request: Request) -> Response:
     return said(
         {
@@ -47,18 +46,15 @@ async def root(request: Request) -> Response:
     )
 
 
-@router.get("/health")
 async def health(request: Request) -> Response:
     """Says that this process answers. It asks nobody, not even the database (INV-035)."""
     return said({"status": "ok", "service": "metagate", "version": gate_of(request).settings.version})
 
 
-@router.get("/livez")
 async def livez() -> Response:
     return said({"status": "ok"})
 
 
-@router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """Ready once the database was reached and its schema fits; a later outage does not take it back (D-52)."""
     seen = gate_of(request).seen
@@ -76,12 +72,16 @@ async def readyz(request: Request) -> Response:
     )
 
 
-@router.get("/openapi.json")
 async def description(request: Request) -> Response:
-    return said(openapi.document(gate_of(request).settings))
+    settings = gate_of(request).settings
+    info = {
+        "title": "MetaGate",
+        "version": settings.version,
+        "summary": "Bootstrap truth: who am I, what may I do, what world am I in?",
+    }
+    return said(openapi_document(ENDPOINTS, info=info, schemas=SCHEMAS, api_key_header=settings.api_key_header))
 
 
-@router.get("/metrics")
 async def exposition(request: Request) -> Response:
     if gate_of(request).settings.metrics_port is not None:
         raise refuse(Code.NOT_FOUND, "Metrics have a port of their own.")

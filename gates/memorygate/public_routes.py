@@ -2,17 +2,18 @@
 
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.metrics import exposed
+from legivellum.http.openapi import openapi_document
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
-from memorygate import openapi
 from memorygate.answers import rendered
+from memorygate.endpoints import ENDPOINTS, SCHEMAS
 from memorygate.gate import Gate
 from memorygate.metrics import REGISTRY
 
 DOCTRINE = "MemoryGate remembers. It does not decide."
 
 
-class Doors:
+class PublicRoutes:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
@@ -61,4 +62,11 @@ class Doors:
         return Response(200, headers, shown.body)
 
     async def openapi(self, _exchange: Exchange) -> Response:
-        return json_response(200, rendered(openapi.document(self._gate.settings)))
+        settings = self._gate.settings
+        info = {
+            "title": "MemoryGate",
+            "version": settings.version,
+            "description": "The append-only ledger of receipts.",
+        }
+        document = openapi_document(ENDPOINTS, info=info, schemas=SCHEMAS, api_key_header=settings.api_key_header)
+        return json_response(200, rendered(document))

@@ -1,0 +1,242 @@
+"""Every endpoint of the ledger, once: requests are routed and OpenAPI is written from this table."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from legivellum.http.endpoints import JSON_CODES, Endpoint, Reply, Schema, in_path, in_query
+from legivellum.http.openapi import schema_reference
+from legivellum.http.problem_codes import Code
+from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft
+from legivellum.receipts.rights import CUSTODIAL
+
+_RECEIPT: Final = (
+    Code.INVALID_RECEIPT,
+    Code.TENANT_MISMATCH,
+    Code.EMITTER_MISMATCH,
+    Code.MAY_NOT_EMIT,
+    Code.SIGNATURE_REFUSED,
+    Code.NOT_CUSTODIAN,
+    Code.RECEIPT_CONFLICT,
+    Code.DEDUPE_CONFLICT,
+    Code.OBLIGATION_NOT_ACCEPTED,
+    Code.OBLIGATION_ALREADY_TERMINATED,
+    Code.TASK_MISMATCH,
+)
+_READ: Final = (Code.INVALID_REQUEST, Code.TENANT_MISMATCH)
+_TENANT: Final = in_query(
+    "tenant", {"type": "string", "format": "uuid"}, "Cluster-wide admins and observers only (D-51)."
+)
+_PAGE: Final = (
+    in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
+    in_query("cursor", {"type": "string", "minLength": 1, "maxLength": 1024}, "`next_cursor` of the page before."),
+)
+_ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
+_NAME: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253}
+
+ENDPOINTS: Final = (
+    Endpoint("GET", "/", "The service and doctrine.", "none", (Reply(200, "Who this is.", "Anything"),), name="root"),
+    Endpoint(
+        "GET", "/health", "This process answers.", "none", (Reply(200, "It answers.", "Anything"),), name="health"
+    ),
+    Endpoint("GET", "/livez", "This process lives.", "none", (Reply(200, "It lives.", "Anything"),), name="livez"),
+    Endpoint(
+        "GET",
+        "/readyz",
+        "Both databases were reached.",
+        "none",
+        (Reply(200, "It is ready.", "Anything"),),
+        (Code.NOT_READY,),
+        name="readyz",
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        "Prometheus metrics.",
+        "none",
+        (Reply(200, "The exposition.", "Text", media="text/plain"),),
+        name="metrics",
+    ),
+    Endpoint(
+        "GET", "/openapi.json", "This document.", "none", (Reply(200, "OpenAPI 3.1.", "Anything"),), name="openapi_json"
+    ),
+    Endpoint(
+        "POST",
+        "/receipts",
+        "Store one receipt.",
+        "any principal",
+        (Reply(201, "Stored.", "Stored"), Reply(200, "Stored before: the first answer.", "Stored")),
+        (*JSON_CODES, *_RECEIPT),
+        body="Receipt",
+        keeps_deadline=True,
+        name="storeReceipt",
+    ),
+    Endpoint(
+        "POST",
+        "/receipts/batch",
+        "Store receipts in one transaction, each judged by itself.",
+        "any principal",
+        (Reply(200, "One item for each: its status, and what a single POST would say.", "BatchAnswer"),),
+        JSON_CODES,
+        body="Batch",
+        keeps_deadline=True,
+        name="storeReceipts",
+    ),
+    Endpoint(
+        "GET",
+        "/receipts/{receipt_id}",
+        "One receipt.",
+        "any principal",
+        (Reply(200, "The receipt.", "StoredReceipt"),),
+        (*_READ, Code.NOT_FOUND),
+        (in_path("receipt_id", _ID), _TENANT),
+        name="readReceipt",
+    ),
+    Endpoint(
+        "GET",
+        "/receipts/task/{task_id}",
+        "All receipts of a task, by ledger time; none is an empty list.",
+        "any principal",
+        (Reply(200, "A page.", "ReceiptPage"),),
+        (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
+        (in_path("task_id", _ID), *_PAGE, _TENANT),
+        name="readTask",
+    ),
+    Endpoint(
+        "GET",
+        "/receipts/chain/{receipt_id}",
+        "What led to a receipt and what it led to.",
+        "any principal",
+        (Reply(200, "The chain, by ledger time.", "Chain"),),
+        (*_READ, Code.NOT_FOUND),
+        (in_path("receipt_id", _ID), _TENANT),
+        name="readChain",
+    ),
+    Endpoint(
+        "GET",
+        "/receipts/stream",
+        "Receipts as they are stored, as server-sent events; resumes at Last-Event-ID.",
+        "any principal",
+        (Reply(200, "Events until either side ends it.", "Text", media="text/event-stream"),),
+        (*_READ, Code.INVALID_CURSOR),
+        (in_query("from", {"type": "string", "enum": ["now", "beginning"]}, "Where it begins."), _TENANT),
+        name="streamReceipts",
+    ),
+    Endpoint(
+        "GET",
+        "/inbox",
+        "Open obligations in a principal's custody.",
+        "any principal",
+        (Reply(200, "A page, by the time custody began.", "ObligationPage"),),
+        (*_READ, Code.INVALID_CURSOR, Code.ROLE_REQUIRED),
+        (
+            in_query("principal", _NAME, "Admins and observers only."),
+            in_query("kind", {"type": "string", "enum": sorted(CUSTODIAL), "default": "obligation"}, "Only this kind."),
+            in_query("task_id", {**_NAME, "maxLength": 200}, "Only of this task."),
+            in_query("principal_ai", _NAME, "Only of this owner."),
+            *_PAGE,
+            _TENANT,
+        ),
+        name="readInbox",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/summary",
+        "Counts by state; overdue is counted up to 10,000.",
+        "any principal",
+        (Reply(200, "The counts.", "Anything"),),
+        _READ,
+        (_TENANT,),
+        name="readSummary",
+    ),
+)
+
+_CHAIN: Final = {
+    "type": "object",
+    "required": ["items", "next_cursor", "dangling", "cycles", "truncated"],
+    "properties": {
+        "items": {"type": "array", "items": {"$ref": "#/components/schemas/StoredReceipt"}},
+        "next_cursor": {"type": "null"},
+        "dangling": {"type": "array", "items": {"type": "string"}, "description": "Causes that are not in the ledger."},
+        "cycles": {"type": "array", "items": {"type": "string"}, "description": "The smallest id of each cycle."},
+        "truncated": {"type": "boolean"},
+    },
+}
+_ACKNOWLEDGED: Final = (
+    "receipt_id", "tenant_id", "task_id", "obligation_id", "root_task_id", "position", "stored_at", "sha256",
+    "replayed",
+)  # fmt: skip
+_BATCH: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["receipts"],
+    "properties": {
+        "receipts": {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/Receipt"},
+            "minItems": 1,
+            "maxItems": 256,
+        }
+    },
+}
+_BATCH_ANSWER: Final = {
+    "type": "object",
+    "required": ["items"],
+    "properties": {"items": {"type": "array", "items": {"type": "object", "required": ["status"]}}},
+}
+
+
+def _page(name: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["items", "next_cursor"],
+        "properties": {
+            "items": {"type": "array", "items": schema_reference(name)},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    drafted = Draft.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = drafted.pop("$defs", {})
+    required = [name for name in drafted["required"] if name not in OPTIONAL_IN_A_REQUEST]
+    ledgers_own = {
+        "stored_at": {"type": "string", "format": "date-time"},
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "root_task_id": {"type": "string"},
+        "position": {"type": "integer", "minimum": 1},
+        "chain_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    }
+    return {
+        "Anything": {"type": "object"},
+        "Text": {"type": "string"},
+        "Batch": _BATCH,
+        "BatchAnswer": _BATCH_ANSWER,
+        "Chain": _CHAIN,
+        "ReceiptPage": _page("StoredReceipt"),
+        "ObligationPage": _page("OpenObligation"),
+        **definitions,
+        "Receipt": {**drafted, "required": required, "additionalProperties": False},
+        "StoredReceipt": {
+            "type": "object",
+            "properties": {**drafted["properties"], **ledgers_own},
+            "required": [*drafted["required"], *ledgers_own],
+        },
+        "Stored": {
+            "type": "object",
+            "required": list(_ACKNOWLEDGED),
+            "properties": {
+                "receipt_id": {"type": "string"},
+                "stored_at": {"type": "string", "format": "date-time"},
+                "replayed": {"type": "boolean"},
+            },
+        },
+        "OpenObligation": {
+            "type": "object",
+            "required": ["obligation_id", "kind", "task_id", "principal_ai", "opened_at", "custody_at", "receipt"],
+        },
+    }  # fmt: skip
+
+
+SCHEMAS: Final = _schemas()

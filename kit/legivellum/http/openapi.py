@@ -1,0 +1,93 @@
+"""The OpenAPI document of a gate, written from its endpoint table: every path, every answer that it may give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from legivellum.http.endpoints import ANYBODY, Endpoint, Reply, Schema
+from legivellum.http.problem_codes import MEANINGS, Code
+
+_TEXT_HEADER: Final = {"schema": {"type": "string"}}
+_PROBLEM: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"$ref": "#/components/schemas/Code"},
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+    "additionalProperties": False,
+}
+
+
+def schema_reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def openapi_document(
+    endpoints: Iterable[Endpoint], *, info: Mapping[str, str], schemas: Mapping[str, Schema], api_key_header: str
+) -> dict[str, Any]:
+    """`info` has title and version. `schemas` by the names that the endpoints use."""
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": dict(info),
+        "paths": paths,
+        "components": {
+            "schemas": {
+                **schemas,
+                "Problem": _PROBLEM,
+                "Code": {"type": "string", "enum": [code.value for code in Code]},
+            },
+            "securitySchemes": {
+                "apiKey": {"type": "apiKey", "in": "header", "name": api_key_header},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": endpoint.summary,
+        "operationId": endpoint.operation_id,
+        "security": [] if endpoint.auth == ANYBODY else [{"apiKey": []}, {"bearer": []}],
+        "responses": {
+            **{str(reply.status): _success(reply) for reply in endpoint.replies},
+            **{str(status): _refusal(codes) for status, codes in _codes_by_status(endpoint).items()},
+        },
+    }
+    if endpoint.parameters:
+        operation["parameters"] = list(endpoint.parameters)
+    if endpoint.body is not None:
+        content = {media: {"schema": schema_reference(endpoint.body)} for media in endpoint.media}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _success(reply: Reply) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": reply.description}
+    if reply.schema is not None:
+        response["content"] = {reply.media: {"schema": schema_reference(reply.schema)}}
+    if reply.headers:
+        response["headers"] = dict.fromkeys(reply.headers, _TEXT_HEADER)
+    return response
+
+
+def _codes_by_status(endpoint: Endpoint) -> dict[int, list[Code]]:
+    by_status: dict[int, list[Code]] = {}
+    for code in endpoint.all_codes:
+        by_status.setdefault(MEANINGS[code].status, []).append(code)
+    return dict(sorted(by_status.items()))
+
+
+def _refusal(codes: list[Code]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"`{code}`: {MEANINGS[code].when}" for code in codes),
+        "content": {"application/problem+json": {"schema": schema_reference("Problem")}},
+    }
