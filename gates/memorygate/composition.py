@@ -47,4 +47,6 @@ def compose(settings: Settings) -> Application:
         async with following(gate, ledger, replica, needed=needed()), spans.sending() if spans else nullcontext():
             yield
 
-    return create_app(Gate(settings, signers), authenticator, lifespan=lifespan, traces=spans)
+    return create_app(
+        Gate(settings, signers, is_principal=directory.has_principal), authenticator, lifespan=lifespan, traces=spans
+    )

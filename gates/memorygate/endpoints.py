@@ -12,6 +12,7 @@ from legivellum.receipts.rights import CUSTODIAL
 
 _RECEIPT: Final = (
     Code.INVALID_RECEIPT,
+    Code.RECIPIENT_UNKNOWN,
     Code.TENANT_MISMATCH,
     Code.EMITTER_MISMATCH,
     Code.MAY_NOT_EMIT,

@@ -198,6 +198,16 @@ class Ledger:
         return [answer for answer in answers if answer is not None]
 
     @translated
+    async def stored_digests(self, receipts: Sequence[tuple[UUID, str]]) -> list[bytes | None]:
+        """The digest of each receipt that is stored, by (tenant, receipt_id), in their order."""
+        digests: list[bytes | None] = [None] * len(receipts)
+        tenants, ids = zip(*receipts, strict=True)
+        query = "SELECT * FROM memorygate.stored_digests($1, $2)"
+        for ordinal, stored_digest in await self._pool.fetch(query, list(tenants), list(ids)):
+            digests[ordinal - 1] = stored_digest
+        return digests
+
+    @translated
     async def receipt(self, tenant: UUID, receipt_id: str) -> Stored | None:
         row = await self._pool.fetchrow("SELECT * FROM memorygate.receipt($1, $2)", tenant, receipt_id)
         return None if row is None else Stored(*row)

@@ -7,8 +7,9 @@ and emitter belong to the credential, D-07) is a 403 and never corrected silentl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher, BatchLimits
@@ -18,7 +19,7 @@ from legivellum.http.problem_codes import MEANINGS, Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.receipts.phase_rules import Finding
 from legivellum.receipts.receipt import Receipt, examine
-from legivellum.receipts.rights import Right, right_to_emit, role_of
+from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
 from memorygate.answers import acknowledged, rendered
 from memorygate.callers import Caller, Door, require_caller
@@ -48,6 +49,11 @@ REFUSALS: Final = {
     Outcome.TASK_MISMATCH: (Code.TASK_MISMATCH, "task_id: the obligation belongs to another task."),
 }
 
+RECIPIENT_UNKNOWN: Final = (
+    Code.RECIPIENT_UNKNOWN,
+    "recipient_ai: must name a principal of this tenant or a gate; custody cannot be given to nobody.",
+)
+
 _NOBODY = ("00000000-0000-0000-0000-000000000000", "nobody")
 
 
@@ -76,13 +82,43 @@ def authorised(gate: Gate, receipt: Receipt, caller: Caller) -> Entry:
         raise refuse(Code.TENANT_MISMATCH, "tenant_id: is not the credential's.")
     if fields["emitter"] != caller.principal_key:
         raise refuse(Code.EMITTER_MISMATCH, "emitter: is not the credential's principal.")
-    right = right_to_emit(role, fields["kind"], fields["phase"])
+    if is_gate_name(fields["emitter"]):
+        # Whoever declared such a Principal would write in a gate's name (D-59).
+        raise refuse(Code.EMITTER_MISMATCH, "emitter: names that begin with svc: are the gates' own.")
+    right = right_to_emit(role, fields["kind"], fields["phase"], fields["task_type"])
     if right is Right.NONE:
-        raise refuse(Code.MAY_NOT_EMIT, f"phase: a {role} may not emit {fields['kind']}/{fields['phase']}.")
+        raise refuse(Code.MAY_NOT_EMIT, f"phase: a {role} may not emit {_described(fields)}.")
     wrong = gate.signers.judge(fields["tenant_id"], fields["emitter"], receipt.form, receipt.signature)
     if wrong is not None:
         raise refuse(Code.SIGNATURE_REFUSED, f"signature: {wrong}")
     return entry(receipt, right)
+
+
+def _described(fields: Mapping[str, Any]) -> str:
+    """What was to be emitted; the type of task only where it is what makes the difference."""
+    described = f"{fields['kind']}/{fields['phase']}"
+    return f"{described} of task_type plan" if fields["task_type"] == PLAN else described
+
+
+def to_unknown_recipients(gate: Gate, entries: Sequence[Entry]) -> list[int]:
+    """Places of the receipts that would give custody to nobody, as far as the process knows (D-71). Asks nobody."""
+    return [place for place, entry in enumerate(entries) if _gives_custody(entry) and not _is_known(gate, entry)]
+
+
+async def not_stored_yet(gate: Gate, entries: Sequence[Entry], places: Sequence[int]) -> list[int]:
+    """Those of the places whose receipt is new: a replay is answered as it was, whoever has left since."""
+    stored = await gate.ledger.stored_digests(
+        [(UUID(entries[place].tenant), entries[place].receipt_id) for place in places]
+    )
+    return [place for place, digest in zip(places, stored, strict=True) if digest != entries[place].digest]
+
+
+def _gives_custody(entry: Entry) -> bool:
+    return entry.kind == Kind.OBLIGATION and entry.phase != "complete" and entry.recipient_ai != entry.emitter
+
+
+def _is_known(gate: Gate, entry: Entry) -> bool:
+    return entry.recipient_ai in GATES or gate.is_principal(UUID(entry.tenant), entry.recipient_ai)
 
 
 class Post:
@@ -92,6 +128,7 @@ class Post:
         self._gate = gate
         self._door = door
         settings = gate.settings
+        self._outer = Deadline(settings.deadline_seconds)
         self._batcher: Batcher[Entry, Appended] = Batcher(
             self._append, name="append", shape=BatchLimits(queue=settings.queue)
         )
@@ -101,6 +138,9 @@ class Post:
         exchange.require_json()
         receipt = examined(strict_json.parse(await exchange.body()), caller)
         asked = authorised(self._gate, receipt, require_caller(caller))
+        places = to_unknown_recipients(self._gate, [asked])
+        if places and await self._outer.run(not_stored_yet(self._gate, [asked], places), name="recipient"):
+            raise refuse(*RECIPIENT_UNKNOWN)
         answer = await self._batcher.ask(asked, exchange.deadline)
         if answer.outcome in REFUSALS:
             raise refuse(*REFUSALS[answer.outcome])
@@ -139,6 +179,11 @@ class PostBatch:
                 asked.append((place, authorised(self._gate, examined(sent, speaker), speaker)))
             except RequestRefused as refused:
                 items[place] = _refused(refused.problem.code, refused.problem.detail)
+        entries = [entry for _, entry in asked]
+        if places := to_unknown_recipients(self._gate, entries):
+            unknown = await self._outer.run(not_stored_yet(self._gate, entries, places), name="recipients")
+            for number in reversed(unknown):
+                items[asked.pop(number)[0]] = _refused(*RECIPIENT_UNKNOWN)
         if asked:
             for (place, one), answer in zip(
                 asked, await self._outer.run(self._append(asked), name="batch"), strict=True

@@ -7,6 +7,8 @@ from legivellum.postgres.migrations import Migrated, Schema, migrate, needed_ver
 OWNER = "memorygate_owner"
 WRITER = "memorygate_writer"
 AUDITOR = "memorygate_auditor"
+EMITTING_ROLES = ("interrogate_owner", "asyncgate_owner", "depotgate_owner")
+"""Owners of the gates that keep their state in this database (D-57): each may execute its emitting function."""
 
 # Below the request's deadline, in the order lock < statement < query < deadline (docs/database.md). A writer may wait
 # longer for a lock than MetaGate's does: two batches of one root task follow each other, they do not fail.
@@ -26,6 +28,7 @@ LEDGER = Schema(
     lock=0x6D656D6F_72796761,
     owner=OWNER,
     roles={WRITER: _WRITING, AUDITOR: _AUDITING},
+    granted=EMITTING_ROLES,
 )
 MONTHS_AHEAD = 12
 """How many partitions are kept ready. What comes later, or with an odd ULID, goes to the default partition."""

@@ -8,12 +8,38 @@ GRANT USAGE ON SCHEMA memorygate TO memorygate_writer, memorygate_auditor;
 GRANT USAGE ON TYPE memorygate.stored_receipt TO memorygate_writer;
 
 -- The gate asks and appends by functions; it touches no table, so it can neither change nor delete what is stored (INV-049).
+GRANT EXECUTE ON FUNCTION memorygate.append(
+    uuid[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], bytea[], text[],
+    text[], bytea[], text[]
+) TO memorygate_writer;
 GRANT EXECUTE ON FUNCTION
-    memorygate.append, memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
-    memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state
+    memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
+    memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests
 TO memorygate_writer;
 
 -- `verify` and `export` read everything and write nothing.
 GRANT SELECT ON ALL TABLES IN SCHEMA memorygate TO memorygate_auditor;
 GRANT EXECUTE ON FUNCTION memorygate.link, memorygate.chain_seed, memorygate.ulid_floor TO memorygate_auditor;
 GRANT EXECUTE ON FUNCTION memorygate.drifted, memorygate.moment TO memorygate_auditor;
+
+-- Other gates emit in their own transactions: each by its own function, and none by another's (D-59). A role that could not be
+-- created is left out here; `memorygate migrate` says so, and grants it when it is run again.
+DO $$
+DECLARE
+    gate text;
+BEGIN
+    FOREACH gate IN ARRAY '{interrogate,asyncgate,depotgate}'::text[] LOOP
+        IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = gate || '_owner') THEN
+            EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA memorygate FROM %I', gate || '_owner');
+            EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA memorygate FROM %I', gate || '_owner');
+            EXECUTE format('GRANT USAGE ON SCHEMA memorygate TO %I', gate || '_owner');
+            EXECUTE format('GRANT USAGE ON TYPE memorygate.stored_receipt TO %I', gate || '_owner');
+            EXECUTE format('GRANT EXECUTE ON FUNCTION memorygate.%I, memorygate.custody, memorygate.roots, memorygate.receipt TO %I',
+                           'emit_' || gate, gate || '_owner');
+        END IF;
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'interrogate_owner') THEN
+        GRANT EXECUTE ON FUNCTION memorygate.task_receipts TO interrogate_owner;
+    END IF;
+END
+$$;

@@ -50,6 +50,7 @@ class Code(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_RECEIPT = "INVALID_RECEIPT"
+    RECIPIENT_UNKNOWN = "RECIPIENT_UNKNOWN"
     INVALID_CURSOR = "INVALID_CURSOR"
     INVALID_RESOURCE = "INVALID_RESOURCE"
     FORBIDDEN_KEYS = "FORBIDDEN_KEYS"
@@ -148,6 +149,9 @@ MEANINGS: dict[Code, Meaning] = {
     ),
     Code.INVALID_RECEIPT: Meaning(
         422, "Invalid receipt", "The receipt breaks its rules; `detail` names every bad field."
+    ),
+    Code.RECIPIENT_UNKNOWN: Meaning(
+        422, "Recipient unknown", "The receipt gives custody to nobody: no principal of the tenant, no gate (D-71)."
     ),
     Code.INVALID_CURSOR: Meaning(422, "Invalid cursor", "The cursor was not issued by this endpoint."),
     Code.INVALID_RESOURCE: Meaning(

@@ -155,6 +155,7 @@ class ReplicatedDirectory:
 
     def __init__(self, *, stale_seconds: float, clock: Callable[[], float]) -> None:
         self._subjects: Mapping[tuple[str, str], KnownPrincipal] = {}
+        self._principals: frozenset[tuple[UUID, str]] = frozenset()
         self._stale_seconds = stale_seconds
         self._clock = clock
         self._confirmed_at: float | None = None
@@ -166,11 +167,16 @@ class ReplicatedDirectory:
 
     def replace(self, subjects: Mapping[tuple[str, str], KnownPrincipal]) -> None:
         self._subjects = subjects
+        self._principals = frozenset((known.tenant, known.principal_key) for known in subjects.values())
         self.confirm()
 
     def confirm(self) -> None:
         """The database was asked just now and has nothing newer."""
         self._confirmed_at = self._clock()
+
+    def has_principal(self, tenant: UUID, principal_key: str) -> bool:
+        """Whether the tenant has a principal of this name with a key or a subject, suspended or not."""
+        return (tenant, principal_key) in self._principals
 
     async def resolve(self, issuer: str, subject: str) -> KnownPrincipal | None:
         """Raises Unavailable before the first read, and when the last one is too long ago: then it fails closed."""

@@ -38,6 +38,8 @@ class Schema:
     owner: str
     """Owns every object."""
     roles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    granted: tuple[str, ...] = ()
+    """Roles of other gates that `grants.sql` names. Created when missing; where that is not allowed, a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,9 @@ async def _owner(connection: asyncpg.Connection, schema: Schema) -> None:
     """Make sure that the owner exists and that this session may act as it."""
     if not await connection.fetchval("SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = $1", schema.owner):
         await _create(connection, schema.owner)
-    if not await connection.fetchval("SELECT pg_has_role($1, 'SET')", schema.owner):
+    # Since PostgreSQL 16 a member may be one without SET; before, every member may SET ROLE and there is no such word.
+    privilege = "SET" if connection.get_server_version().major >= 16 else "MEMBER"
+    if not await connection.fetchval("SELECT pg_has_role($1, $2)", schema.owner, privilege):
         try:
             await connection.execute(f"GRANT {schema.owner} TO CURRENT_USER")
         except asyncpg.InsufficientPrivilegeError as error:
@@ -189,6 +193,12 @@ async def set_up_roles(connection: asyncpg.Connection, schema: Schema, passwords
         if role not in existing:
             await _create(connection, role)
         await _set_up(connection, role, schema.roles[role], passwords.get(role), warnings)
+    for role in schema.granted:
+        if role not in existing:
+            try:
+                await _create(connection, role)
+            except SchemaMismatch:
+                warnings.append(f"role {role}: an administrator has to create it before that gate can be installed")
     database = await connection.fetchval("SELECT quote_ident(current_database())")
     try:
         await connection.execute(f"GRANT CONNECT ON DATABASE {database} TO {', '.join(schema.roles)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.path} {self.message}"
 
+
+PLACEHOLDER_WORDS = frozenset({"na", "n/a", "tbd", "none", "null"})
+"""What people write where they have nothing to say."""
 
 _ARTIFACT = ("artifact_pointer", "artifact_location", "artifact_mime", "artifact_checksum", "artifact_size_bytes")
 _ARTIFACT_NEEDED = ("artifact_pointer", "artifact_location", "artifact_mime")
@@ -37,8 +40,12 @@ def broken_rules(values: Mapping[str, Any]) -> tuple[Finding, ...]:
     findings: list[Finding] = []
     if phase == "complete":
         findings += _complete(values)
+    elif kind == Kind.ARTIFACT:
+        findings += _stored_artifact(values, phase)
     else:
-        findings += _without_outcome(values, phase)
+        findings += _without_outcome(values, phase, ("outcome_text", "completed_at", *_ARTIFACT))
+    if phase == "accepted":
+        findings += _summary(values)
     findings += _escalate(values) if phase == "escalate" else _without_escalation(values, phase)
     return tuple(findings)
 
@@ -79,11 +86,26 @@ def _artifact(values: Mapping[str, Any], outcome: str) -> Iterator[Finding]:
                 yield Finding(name, f"must be absent when outcome_kind is {outcome}")
 
 
-def _without_outcome(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+def _summary(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """An inbox shows it: whoever reads it there must learn what the work is."""
+    summary = values.get("task_summary")
+    if isinstance(summary, str) and (not summary.strip() or summary.strip().casefold() in PLACEHOLDER_WORDS):
+        yield Finding("task_summary", "must say what the work is, or be absent, when phase is accepted")
+
+
+def _stored_artifact(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+    """An artifact receipt names what is kept; `retired` needs no more than which artifact it was."""
+    yield from _without_outcome(values, phase, ("outcome_text", "completed_at"))
+    for name in _ARTIFACT if phase == "stored" else ("artifact_pointer",):
+        if name in values and values[name] is None:
+            yield Finding(name, f"is required when phase is {phase}")
+
+
+def _without_outcome(values: Mapping[str, Any], phase: str, absent: Iterable[str]) -> Iterator[Finding]:
     for name in ("status", "outcome_kind"):
         if values.get(name) not in {None, "NA"}:
             yield Finding(name, f"must be NA when phase is {phase}")
-    for name in ("outcome_text", "completed_at", *_ARTIFACT):
+    for name in absent:
         if values.get(name) is not None:
             yield Finding(name, f"must be absent when phase is {phase}")
 

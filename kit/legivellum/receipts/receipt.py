@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from legivellum.receipts import schema_v1
 from legivellum.receipts.canonical import Uncanonical, canonical
-from legivellum.receipts.phase_rules import Finding, broken_rules
+from legivellum.receipts.phase_rules import PLACEHOLDER_WORDS, Finding, broken_rules
 
 KIB = 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _FRACTION = re.compile(r"\.\d+")
-_PLACEHOLDERS = frozenset({"na", "n/a", "tbd", "none", "null"})
-_LONGEST_PLACEHOLDER = max(map(len, _PLACEHOLDERS))
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_PLACEHOLDER = max(map(len, PLACEHOLDER_WORDS))
 
 
 def _named(text: str) -> str:
@@ -34,10 +35,17 @@ def _named(text: str) -> str:
         raise ValueError("must not be blank")
     if text != text.strip():
         raise ValueError("must not begin or end with white space")
-    if text.casefold() in _PLACEHOLDERS:
+    if text.casefold() in PLACEHOLDER_WORDS:
         raise ValueError("must be a real value, not a placeholder like NA or TBD")
     if not text.isprintable():
         raise ValueError("must not contain control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    # What lists and terminals show: an escape sequence or a second line in it would be read as somebody else's.
+    if _CONTROL.search(text):
+        raise ValueError("must be one line without control characters")
     return text
 
 
@@ -113,9 +121,9 @@ class Draft(BaseModel):
     task_id: Key
     phase: Literal[
         "accepted", "complete", "escalate", "rejected",
-        "published", "queued", "lease_issued", "reassigned", "expired", "revoked",
+        "published", "queued", "lease_issued", "reassigned", "expired", "revoked", "stored", "retired",
     ]  # fmt: skip
-    kind: Literal["obligation", "startup", "lifecycle", "admission"] = "obligation"
+    kind: Literal["obligation", "startup", "lifecycle", "admission", "artifact"] = "obligation"
     emitter: Name = Field(description="Who sends it: the credential's principal, from which it is filled when omitted.")
     principal_ai: Name = Field(description="The ultimate owner of the obligation.")
     tenant_id: Tenant = Field(description="The uid of the namespace; filled from the credential when omitted.")
@@ -129,7 +137,7 @@ class Draft(BaseModel):
     trust_domain: Key | None = None
     status: Literal["NA", "success", "failure", "canceled"] = "NA"
     task_type: Key | None = None
-    task_summary: _text(2 * KIB) | None = None  # type: ignore[valid-type]
+    task_summary: Annotated[_text(2 * KIB), AfterValidator(_one_line)] | None = None  # type: ignore[valid-type]
     task_body: Annotated[Any, _at_most(100 * KIB)] = None
     inputs: Annotated[Any, _at_most(64 * KIB)] = None
     outcome_kind: Literal["NA", "none", "response_text", "artifact_pointer", "mixed"] = "NA"
@@ -170,19 +178,23 @@ def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | 
 
     That a repeated tenant or emitter agrees with the credential is not judged here: that is a 403, not a 422.
     """
+    contradictions: tuple[Finding, ...] = ()
+    if schema_v1.is_v1(sent):
+        sent, contradictions = schema_v1.converted(sent)
     filled = {"tenant_id": tenant, "emitter": emitter, **sent}
-    findings: tuple[Finding, ...] = ()
     try:
         draft = Draft.model_validate(filled)
     except ValidationError as error:
-        findings = tuple(_finding(item) for item in error.errors(include_url=False, include_input=False))
+        findings = contradictions + tuple(
+            _finding(item) for item in error.errors(include_url=False, include_input=False)
+        )
         bad = {finding.path.partition(".")[0] for finding in findings}
-        values = _defaults() | {name: value for name, value in filled.items() if name not in bad}
-        return findings + tuple(rule for rule in broken_rules(_completed(values)) if rule.path not in bad)
+        values = with_defaults({name: value for name, value in filled.items() if name not in bad})
+        return findings + tuple(rule for rule in broken_rules(completed(values)) if rule.path not in bad)
     values = dict(draft.__dict__)  # the fields in their order; nothing else lives there
     signature = values.pop("signature")
-    values = _completed(values)
-    if findings := broken_rules(values):
+    values = completed(values)
+    if findings := contradictions + broken_rules(values):
         return findings
     return Receipt(values, form_of(values), signature)
 
@@ -193,7 +205,7 @@ def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes
     return canonical(members, inspect=[members[name] for name in _FREE if name in members])
 
 
-def _completed(values: dict[str, Any]) -> dict[str, Any]:
+def completed(values: dict[str, Any]) -> dict[str, Any]:
     """The defaults that depend on other fields (docs/memorygate/receipts.md), filled in where they are missing."""
     if values.get("obligation_id") is None:
         values["obligation_id"] = values.get("task_id")
@@ -205,12 +217,14 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _defaults() -> dict[str, Any]:
-    return {
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are given, and the fixed defaults of all others."""
+    defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in Draft.model_fields.items()
         if not field.is_required()
     }
+    return defaults | dict(values)
 
 
 def _finding(error: Any) -> Finding:

@@ -67,6 +67,12 @@ async def test_a_receipt_for_another_tenant_is_refused_and_not_stored(gate: Runn
     assert (await alice.accepted(task_id="t", tenant_id=str(gate.tenant), emitter="alice")).status_code == 201
 
 
+ARTIFACT = {
+    "artifact_pointer": "depot:1", "artifact_location": "http://depot", "artifact_mime": "text/plain",
+    "artifact_checksum": "sha256:0", "artifact_size_bytes": 1,
+}  # fmt: skip
+
+
 @pytest.mark.invariant("INV-045")
 async def test_nobody_emits_in_anothers_name(gate: Running):
     """An emitter that is not the credential's principal is 403."""
@@ -90,9 +96,37 @@ async def test_the_matrix_holds_at_the_socket(gate: Running, role: str):
                 await gate.witness().post(accepted(kind="startup", task_id=task, principal_ai=peer.name))
             made = {"complete": complete, "escalate": lambda **f: escalate("bob", **f)}.get(phase, accepted)
             body = {**made(task_id=task, principal_ai=peer.name), "kind": kind.value, "phase": phase}
+            if kind is Kind.ARTIFACT:
+                body |= ARTIFACT
             answer = await peer.post(body)
             expected = 403 if right is Right.NONE else 201
             assert answer.status_code == expected, (kind, phase, answer.text)
+
+
+@pytest.mark.invariant("INV-080", "INV-045")
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "witness"])
+async def test_plans_are_a_delegates(gate: Running, role: str):
+    """Only a delegate emits a receipt of type `plan`; runs and approvals it opens, and whoever has custody completes them."""
+    delegate, peer = gate.peer("planner", "delegate"), gate.peer(role, role)
+    for phase, made in (("accepted", accepted), ("complete", complete), ("escalate", lambda **f: escalate("bob", **f))):
+        task = f"plan-{phase}"
+        await delegate.accepted(task_id=task, task_type="plan", principal_ai=peer.name, recipient_ai=peer.name)
+        answer = await peer.post(made(task_id=task, principal_ai=peer.name, task_type="plan"))
+        assert answer.status_code == (201 if role == "delegate" else 403), (phase, answer.text)
+    for task_type in ("plan.run", "plan.approval"):
+        opened = await peer.accepted(task_id=f"new-{task_type}", task_type=task_type)
+        assert opened.status_code == (201 if role == "delegate" else 403), opened.text
+        held = {"task_id": task_type, "task_type": task_type, "principal_ai": peer.name}
+        assert (await delegate.accepted(**held, recipient_ai=peer.name)).status_code == 201
+        assert (await peer.post(complete(**held))).status_code == (403 if role == "observer" else 201)
+
+
+@pytest.mark.invariant("INV-045")
+async def test_a_principal_named_like_a_gate_emits_nothing(gate: Running):
+    """Names that begin with svc: are the gates'; as a recipient such a gate is known."""
+    answer = await gate.peer("svc:asyncgate", "delegate").accepted(task_id="t")
+    assert (answer.status_code, answer.json()["code"]) == (403, "EMITTER_MISMATCH")
+    assert (await gate.peer("alice").accepted(task_id="t", recipient_ai="svc:asyncgate")).status_code == 201
 
 
 @pytest.mark.invariant("INV-040", "INV-046")

@@ -10,9 +10,11 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from legivellum.receipts import schema_v1
 from legivellum.receipts.canonical import Uncanonical, canonical, digest
 from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft, Receipt, examine, form_of
 from legivellum.receipts.rights import MATRIX, PHASES, ROLES, Kind, Right, right_to_emit, role_of
+from legivellum.receipts.templates import placeholders, template_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "memorygate"
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -235,8 +237,11 @@ def test_the_quick_encoder_writes_rfc_8785(value: Any):
         assert form == rfc8785.dumps(value)
 
 
+KNOWN = [*Draft.model_fields, *schema_v1.RENAMED, *schema_v1.KEPT_IN_BODY, *schema_v1.SERVER_TIMES, "x"]
+
+
 @given(
-    body=st.dictionaries(st.sampled_from([*Draft.model_fields, "stored_at", "x"]), JSON),
+    body=st.dictionaries(st.sampled_from(KNOWN), JSON),
     base=st.sampled_from([ACCEPTED, COMPLETE, ESCALATE, {}]),
 )
 def test_whatever_is_sent_is_a_receipt_or_findings(body: dict[str, Any], base: dict[str, Any]):
@@ -249,7 +254,7 @@ def test_whatever_is_sent_is_a_receipt_or_findings(body: dict[str, Any], base: d
         assert again.form == seen.form
     else:
         assert seen
-        assert {finding.path.partition(".")[0] for finding in seen} <= {*Draft.model_fields, "stored_at", "x"}
+        assert {finding.path.partition(".")[0] for finding in seen} <= set(KNOWN)
 
 
 @pytest.mark.parametrize("number", [9007199254740992.0, -9007199254740992.0, 1e20])
@@ -312,3 +317,123 @@ def test_the_documented_fields_are_the_fields():
             expected[name] = {"obligation_id": "`task_id`", "for_principal": "`principal_ai`",
                               "recipient_ai": "`emitter`; escalate: `escalation_to`"}.get(name, f"`{json.dumps(default)}`")  # fmt: skip
     assert documented == expected
+
+
+V1 = {
+    "schema_version": "1.1", "tenant_id": TENANT, "receipt_id": ULID, "task_id": "t", "obligation_id": "o",
+    "parent_task_id": "NA", "caused_by_receipt_id": "NA", "dedupe_key": "NA", "attempt": 0, "from_principal": "alice",
+    "for_principal": "bob", "source_system": "alice", "recipient_ai": "bob", "trust_domain": "NA", "phase": "accepted",
+    "status": "NA", "realtime": False, "task_type": "NA", "task_summary": "Draft it", "task_body": "NA", "inputs": {},
+    "expected_outcome_kind": "artifact_pointer", "expected_artifact_mime": "application/json", "outcome_kind": "NA",
+    "outcome_text": "NA", "artifact_location": "NA", "artifact_pointer": "NA", "artifact_checksum": "NA",
+    "artifact_size_bytes": 0, "artifact_mime": "NA", "artifact_refs": ["depot:1"], "escalation_class": "NA",
+    "escalation_reason": "NA", "escalation_to": "NA", "retry_requested": False, "body": {"note": "x"},
+    "created_at": "2026-01-04T17:00:00Z", "stored_at": None, "started_at": None, "completed_at": None, "read_at": None,
+    "archived_at": None, "metadata": {},
+}  # fmt: skip
+
+
+def test_a_receipt_of_schema_v1_is_taken_as_it_is():
+    """All 43 fields (D-69): renamed, emptied or kept in the body; what is stored reads back as the same receipt."""
+    assert len(V1) == 43
+    receipt = look(V1)
+    assert isinstance(receipt, Receipt), receipt
+    assert json.loads(receipt.form) == {
+        "attempt": 0, "created_at": "2026-01-04T17:00:00Z", "emitter": "alice", "escalation_class": "NA",
+        "for_principal": "bob", "inputs": {}, "kind": "obligation", "metadata": {}, "obligation_id": "o",
+        "outcome_kind": "NA", "phase": "accepted", "principal_ai": "alice", "receipt_id": ULID, "recipient_ai": "bob",
+        "retry_requested": False, "status": "NA", "task_id": "t", "task_summary": "Draft it", "tenant_id": TENANT,
+        "body": {
+            "note": "x", "schema_version": "1.1", "realtime": False, "expected_outcome_kind": "artifact_pointer",
+            "expected_artifact_mime": "application/json", "artifact_refs": ["depot:1"],
+        },
+    }  # fmt: skip
+    again = look(json.loads(receipt.form))
+    assert isinstance(again, Receipt)
+    assert again.form == receipt.form
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"emitter": "bob"}, {"source_system"}),
+        ({"principal_ai": "bob"}, {"from_principal"}),
+        ({"body": {"realtime": True}}, {"realtime"}),
+        ({"body": "text"}, {"body"}),
+        ({"schema_version": "2.0"}, {"schema_version"}),
+        ({"schema_version": 1}, {"schema_version"}),
+        ({"stored_at": "2026-01-04T17:00:00Z"}, {"stored_at"}),
+        ({"receipt_id": "NA"}, {"receipt_id"}),
+        ({"recipient_ai": "NA"}, {"recipient_ai"}),
+        ({"from_principal": "NA"}, {"principal_ai"}),
+        ({"task_summary": "TBD"}, {"task_summary"}),
+        ({"stored_at": {}, "realtime": []}, {"stored_at"}),
+        ({"phase": "complete"}, {"status", "outcome_kind", "completed_at"}),
+    ],
+)
+def test_what_contradicts_itself_in_schema_v1_is_named(changed: dict[str, Any], named: set[str]):
+    """Nothing is decided for the emitter (D-07); the phase rules are those of every receipt."""
+    assert look({**V1, **changed}) == named
+
+
+@pytest.mark.invariant("EXT-16")
+@pytest.mark.parametrize("summary", ["TBD", "tbd", " TBD ", "N/A", "none", "", " ", "\t"])
+def test_an_accepted_receipt_says_what_the_work_is(summary: str):
+    """A placeholder in a summary is refused where an inbox would show it, and nowhere else."""
+    assert look({**ACCEPTED, "task_summary": summary}) == {"task_summary"}
+    if summary.isprintable():
+        assert isinstance(look({**COMPLETE, "task_summary": summary}), Receipt)
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\r\nb", "a\nb", "a\tb", "a\x00b", "a\x7fb", "a\x9bb", "a\u2028b"])
+@pytest.mark.parametrize("name", ["task_summary", "escalation_reason"])
+def test_a_line_that_people_read_has_no_control_characters(name: str, text: str):
+    """ESC would colour a terminal, CR LF forge a second line; letters of all scripts and emoji stay."""
+    assert look({**ESCALATE, name: text}) == {name}
+    assert isinstance(look({**ESCALATE, name: "Größe € 漢字 🙂"}), Receipt)
+
+
+@pytest.mark.invariant("INV-094")
+def test_an_artifact_receipt_names_what_is_kept():
+    """`stored` has every artifact field, `retired` at least the pointer; neither has an outcome."""
+    whole = {
+        **ACCEPTED, "kind": "artifact", "artifact_pointer": "depot:1", "artifact_location": "http://d",
+        "artifact_mime": "text/plain", "artifact_checksum": "sha256:0", "artifact_size_bytes": 0,
+    }  # fmt: skip
+    for name in whole:
+        if name.startswith("artifact_"):
+            assert look({**whole, "phase": "stored", name: None}) == {name}
+    assert isinstance(look({**whole, "phase": "stored"}), Receipt)
+    assert isinstance(
+        look({**ACCEPTED, "kind": "artifact", "phase": "retired", "artifact_pointer": "depot:1"}), Receipt
+    )
+    assert look({**ACCEPTED, "kind": "artifact", "phase": "retired"}) == {"artifact_pointer"}
+    assert look({**whole, "phase": "stored", "status": "success", "completed_at": "2027-01-01T00:00:00Z"}) == {
+        "status", "completed_at",
+    }  # fmt: skip
+
+
+def test_nobody_emits_for_a_gate_over_http():
+    """Admissions, artifacts and every lifecycle but MetaGate's `published` come from the gates' own transactions (D-59)."""
+    for role in ROLES:
+        for kind in (Kind.ADMISSION, Kind.ARTIFACT, Kind.LIFECYCLE):
+            for phase in PHASES[kind]:
+                published = (role, kind, phase) == ("witness", Kind.LIFECYCLE, "published")
+                assert (right_to_emit(role, kind, phase) is Right.NONE) is not published
+
+
+def test_a_template_is_examined_with_its_samples():
+    """What is wrong with it is said; a placeholder stands for any value but not in the place of an absent one."""
+    unknown = placeholders(T="task", R=ULID)
+    sent = {**ACCEPTED, "receipt_id": unknown["R"], "task_id": unknown["T"]}
+    template = template_of(sent, tenant=TENANT, emitter="svc:asyncgate")
+    assert isinstance(template, str)
+    assert template.count("\x1eT") == 2  # the task, and the obligation that is named like it
+    filled = template.replace("\x1eT", '"task"').replace("\x1eR", f'"{ULID}"').encode()
+    whole = examine({**ACCEPTED, "task_id": "task"}, tenant=TENANT, emitter="svc:asyncgate")
+    assert isinstance(whole, Receipt)
+    assert filled == whole.form
+    findings = template_of({**sent, "phase": "complete"}, tenant=TENANT, emitter="svc:asyncgate")
+    assert {str(finding.path) for finding in findings} == {"status", "completed_at", "outcome_kind"}
+    with pytest.raises(ValueError, match="one letter"):
+        placeholders(TT="x")
