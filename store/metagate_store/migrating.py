@@ -99,13 +99,16 @@ async def migrate(
         await connection.execute("CREATE SCHEMA IF NOT EXISTS metagate")
         applied = await apply(connection, SCHEMA, lock_timeout, lock_patience)
         await connection.fetchval("SELECT metagate.prepare_partitions(2)")
+        if adopt:
+            # Another cluster's namespaces are other tenants: their keys would all be somebody else's.
+            await connection.execute("DELETE FROM metagate.key_digest")
         if cluster_uid is not None:
             await _claim(connection, cluster_uid, adopt=adopt)
         elif adopt:
             await connection.execute("DELETE FROM metagate.installation")
         if restored:
             await _go_on(connection)
-        return Migrated(applied, needed_version(), warnings)
+        return Migrated(applied, needed_version(), (*warnings, *await _contested_keys(connection)))
     finally:
         await connection.close(timeout=5)
 
@@ -161,6 +164,14 @@ async def _claim(connection: asyncpg.Connection, cluster_uid: str, *, adopt: boo
             f"the database belongs to {held}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
         )
     await connection.execute("UPDATE metagate.installation SET cluster_uid = $1, since = now()", cluster_uid)
+
+
+async def _contested_keys(connection: asyncpg.Connection) -> list[str]:
+    return [
+        f"Principal {row['namespace']}/{row['name']} declares keys ({row['keys']}) that another namespace declared "
+        "first: they open nothing there; declare new ones (D-70)"
+        for row in await connection.fetch(sql("load.contested_keys"))
+    ]
 
 
 async def _go_on(connection: asyncpg.Connection) -> None:

@@ -7,6 +7,7 @@ never see half of it: it is one transaction, and they read with one statement.
 """
 
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -78,6 +79,7 @@ class Publisher:
             packets = await connection.fetch(sql("load.packets"))
             sightings = await connection.fetch(sql("load.sightings"))
             tenants = await connection.fetch(sql("load.tenants"))
+            key_owners = await connection.fetch(sql("load.key_owners"))
         return Published(
             epoch=self._epoch,
             revision=self._revision,
@@ -86,6 +88,8 @@ class Publisher:
             packets=frozenset(row["digest"] for row in packets),
             file_identities=tuple(FileIdentityRow(**row) for row in sightings),
             tenants=tuple(TenantRow(**row) for row in tenants),
+            # Few tenants have many keys: each tenant is one string.
+            key_owners={row["sha256"]: sys.intern(row["tenant"]) for row in key_owners},
         )
 
     @translated

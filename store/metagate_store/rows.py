@@ -446,6 +446,8 @@ class Published:
     file_identities: tuple[FileIdentityRow, ...]
     tenants: tuple[TenantRow, ...]
     """Those not retired."""
+    key_owners: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of an API key → the tenant that declared it first; another tenant's claim opens nothing (D-70)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -824,6 +824,21 @@ $$;
 
 ALTER FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most integer) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.own_key_digest() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO metagate.key_digest (sha256, tenant) VALUES (NEW.sha256, NEW.tenant) ON CONFLICT (sha256) DO NOTHING;
+    IF NEW.tenant = (SELECT d.tenant FROM metagate.key_digest AS d WHERE d.sha256 = NEW.sha256) THEN
+        RETURN NEW;
+    END IF;
+    RETURN NULL;
+
+END $$;
+
+ALTER FUNCTION metagate.own_key_digest() OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) RETURNS TABLE(outcome text, component_key text, packet_id uuid, issued_at timestamp with time zone, deadline_at timestamp with time zone, status text, digest text, body bytea, revision bigint, compiled_at timestamp with time zone)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1557,6 +1572,14 @@ CREATE TABLE metagate.issuer_key (
 
 ALTER TABLE metagate.issuer_key OWNER TO metagate_owner;
 
+CREATE TABLE metagate.key_digest (
+    sha256 text NOT NULL COLLATE pg_catalog."C",
+    tenant uuid NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE metagate.key_digest OWNER TO metagate_owner;
+
 CREATE TABLE metagate.manifest (
     tenant uuid NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
@@ -1837,6 +1860,9 @@ ALTER TABLE ONLY metagate.issuer_key
 ALTER TABLE ONLY metagate.issuer
     ADD CONSTRAINT issuer_pkey PRIMARY KEY (issuer);
 
+ALTER TABLE ONLY metagate.key_digest
+    ADD CONSTRAINT key_digest_pkey PRIMARY KEY (sha256);
+
 ALTER TABLE ONLY metagate.manifest
     ADD CONSTRAINT manifest_pkey PRIMARY KEY (tenant, name);
 
@@ -1927,6 +1953,8 @@ CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.api_key FOR EAC
 CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.issuer FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', '');
 
 CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE OF jwk, alg, retired_at ON metagate.issuer_key FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', 'kid');
+
+CREATE TRIGGER own BEFORE INSERT OR UPDATE ON metagate.api_key FOR EACH ROW EXECUTE FUNCTION metagate.own_key_digest();
 
 CREATE TRIGGER unbound_by_delete AFTER DELETE ON metagate.binding REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION metagate.mark_unbound();
 
@@ -2066,6 +2094,8 @@ GRANT ALL ON FUNCTION metagate.overview_everywhere(span integer, most integer) T
 
 REVOKE ALL ON FUNCTION metagate.overview_of(of_tenants uuid[], spans integer[], most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION metagate.own_key_digest() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) TO metagate_api;
@@ -2155,6 +2185,8 @@ GRANT SELECT ON TABLE metagate.installation TO metagate_publisher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.issuer TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.issuer_key TO metagate_publisher;
+
+GRANT SELECT ON TABLE metagate.key_digest TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.manifest TO metagate_publisher;
 

@@ -30,7 +30,12 @@ def compile_principal(world: World, state: ObjectState, spec: NormalizedPrincipa
     for ref in spec.subjects:
         _compile_subject(world, state, ref, principal, outcome)
     for index, key in enumerate(spec.api_keys):
-        owner = _oldest_claimant(world, key_digest_key(key.sha256))
+        key_owner = world.key_owners.get(key.sha256)
+        if key_owner not in {None, tenant}:
+            message = "another namespace declared this key first: declare a new one"
+            outcome.conflicts.append(Finding(f"spec.apiKeys[{index}]", reasons.KEY_CONFLICT, message))
+            continue
+        owner = _oldest_claimant(world, key_digest_key(key.sha256), tenant=key_owner)
         if owner is state:
             values = {"sha256": key.sha256, "key_id": key.id, **principal, "expires_at": key.expires_at}
             outcome.rows.append(SnapshotRow("api_key", (key.sha256,), values))
@@ -73,22 +78,25 @@ def _add_issuer_reference(
     outcome.rows.append(SnapshotRow("reference", (uid, path), values))
 
 
-def _oldest_claimant(world: World, unique_key: UniqueKey, ref: SubjectRef | None = None) -> ObjectState | None:
-    """The Principal that has a subject or key: the oldest of those that may have it.
+def _oldest_claimant(
+    world: World, unique_key: UniqueKey, ref: SubjectRef | None = None, *, tenant: str | None = None
+) -> ObjectState | None:
+    """The Principal that has a subject or key: the oldest of those that may have it; `tenant`: only of this one.
 
     One whose namespace is unknown, or which the issuer does not admit, is served nothing; if it won, the subject would
     be nobody's.
     """
     return min(
-        (claimant for claimant in world.claimants(unique_key) if _may_claim(world, claimant, ref)),
+        (claimant for claimant in world.claimants(unique_key) if _may_claim(world, claimant, ref, tenant)),
         key=lambda claimant: claimant.declared.age,
         default=None,
     )
 
 
-def _may_claim(world: World, claimant: ObjectState, ref: SubjectRef | None) -> bool:
+def _may_claim(world: World, claimant: ObjectState, ref: SubjectRef | None, tenant: str | None) -> bool:
     namespace = claimant.declared.key.namespace
-    if world.tenant(namespace) is None:
+    claiming = world.tenant(namespace)
+    if claiming is None or tenant not in {None, claiming}:
         return False
     return ref is None or not isinstance(world.issuers.resolve(ref, namespace), Finding)
 

@@ -11,7 +11,7 @@ compiling brings along (`apply_last_good`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from metagate_crds.compile.issuer_registry import IssuerRegistry
@@ -47,6 +47,8 @@ class World:
         self._claimants: dict[UniqueKey, set[ObjectKey]] = {}
         self._issuer_dependents: dict[UniqueKey, set[ObjectKey]] = {}
         self._issuers: IssuerRegistry | None = None
+        self.key_owners: Mapping[str, str] = {}
+        """sha256 of an API key → the tenant that declared it first, as the database remembers it (D-70)."""
         self.cached_packets: dict[tuple[str, str, str], tuple[NormalizedSpec, NormalizedSpec, Any]] = {}
         for namespace in namespaces:
             self.namespaces[namespace.name] = namespace

@@ -63,6 +63,8 @@ class PublishedState:
         for place, stored in self._rows.items():
             self._owned[stored.owner].add(place)
         self._tenants: dict[UUID, TenantRow] = {row.tenant: row for row in published.tenants}
+        self.key_owners: dict[str, str] = dict(published.key_owners)
+        """Which tenant declared each API key first (D-70)."""
         self._known: dict[ObjectKey, DeclaredObject] = {}
         self.last_good: dict[str, DeclaredObject] = {}
         for row in published.declared:
@@ -160,6 +162,8 @@ class PublishedState:
             self.last_good.pop(uid, None)
             self._owned.pop(uid, None)
         self.last_good.update(diff.good)
+        for key_row in diff.change.upserts.get("api_key", ()):
+            self.key_owners.setdefault(str(key_row["sha256"]), str(key_row["tenant"]))
         for row in diff.change.tenants:
             self._tenants[row.tenant] = row
         for tenant in diff.change.retired_tenants:

@@ -195,6 +195,7 @@ class Reconciler:
         world, self.health.brake_held = self._desired.merge_listing(
             listing, published_state.objects, published_state.namespaces, self._clock()
         )
+        world.key_owners = published_state.key_owners
         compiled = await asyncio.to_thread(compile_world, world, published_state.last_good)
         await self._publish(published_state, world, compiled, full=True)
         self._desired.replace(world)
@@ -215,6 +216,7 @@ class Reconciler:
     async def _follow(self, published_state: PublishedState, affected: frozenset[ObjectKey], *, retire: bool) -> None:
         """Compile and publish what an event reaches: here when it is little, beside the loop when it is much."""
         world = self._desired.world
+        world.key_owners = published_state.key_owners
         if len(affected) <= _LITTLE:
             compiled = compile_world(world, published_state.last_good, affected)
         else:

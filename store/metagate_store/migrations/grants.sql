@@ -36,7 +36,9 @@ GRANT SELECT, INSERT, UPDATE ON metagate.tenant, metagate.declared TO metagate_p
 GRANT SELECT, INSERT ON metagate.packet, metagate.revision, metagate.change TO metagate_publisher;
 GRANT SELECT, UPDATE ON metagate.epoch TO metagate_publisher;
 GRANT SELECT, INSERT, UPDATE, DELETE ON metagate.outbox, metagate.outbox_refused TO metagate_publisher;
-GRANT SELECT ON metagate.installation, metagate.migration, metagate.startup, metagate.startup_partition TO metagate_publisher;
+GRANT SELECT ON
+    metagate.installation, metagate.migration, metagate.startup, metagate.startup_partition, metagate.key_digest
+TO metagate_publisher;
 GRANT EXECUTE ON FUNCTION
     metagate.claim, metagate.id_moment, metagate.prepare_partitions, metagate.purge, metagate.purge_packets, metagate.state
 TO metagate_publisher;

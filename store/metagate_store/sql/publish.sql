@@ -124,6 +124,26 @@ SELECT s.kind, s.namespace, s.name, s.uid::text, s.generation, s.spec_digest, s.
 -- Namespaces that are there.
 SELECT t.tenant, t.namespace, t.created_at FROM metagate.tenant AS t WHERE t.retired_at IS NULL;
 
+-- name: load.key_owners
+-- Which tenant declared each API key's digest first (D-70).
+SELECT d.sha256, d.tenant::text FROM metagate.key_digest AS d;
+
+-- name: load.contested_keys
+-- Principals that declare another tenant's key, as they are declared now.
+SELECT n.namespace, n.name, string_agg(e.key ->> 'id', ', ' ORDER BY e.key ->> 'id') AS keys
+FROM (
+    SELECT DISTINCT ON (d.uid) d.tenant, d.namespace, d.name, d.spec
+    FROM metagate.declared AS d
+    WHERE d.kind = 'Principal' AND d.withdrawn_at IS NULL
+    ORDER BY d.uid, d.generation DESC
+) AS n
+CROSS JOIN LATERAL jsonb_array_elements(
+    CASE jsonb_typeof(n.spec -> 'apiKeys') WHEN 'array' THEN n.spec -> 'apiKeys' ELSE '[]' END) AS e (key)
+JOIN metagate.key_digest AS g ON g.sha256 = e.key ->> 'sha256' AND g.tenant <> n.tenant
+GROUP BY n.namespace, n.name
+ORDER BY n.namespace, n.name
+LIMIT 100;
+
 -- name: load.tenant
 -- The present incarnation of a namespace.
 SELECT t.tenant FROM metagate.tenant AS t

@@ -10,15 +10,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.databases import Database, Server
 from tests.integration.dev.scripted import (
+    START,
+    TEAM,
     ScriptedSource,
     binding,
     changed,
+    declared,
     fetch,
     manifest,
     principal,
@@ -27,7 +31,7 @@ from tests.integration.dev.scripted import (
     team,
 )
 
-from metagate_crds.objects import CompileSettings, ObjectKey
+from metagate_crds.objects import CompileSettings, DeclaredObject, ObjectKey
 from metagate_crds.verdict import Verdict
 from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.settings import WriterSettings
@@ -478,3 +482,41 @@ async def test_events_and_listing_agree(postgres: Server, steps: list[tuple[str,
             assert await revision(database.superuser) == at
     finally:
         await postgres.drop(database)
+
+
+async def test_a_key_stays_with_the_tenant_that_declared_it_first(fresh_database: Database) -> None:
+    """D-70: neither an older Principal that adds another tenant's key nor the deletion of the first Principal moves it;
+    a writer that starts anew knows that too.
+    """
+    keys = {"type": "component", "apiKeys": [{"id": "0123456789", "sha256": "ab" * 32}]}
+    thief = DeclaredObject(
+        ObjectKey("Principal", "metagate-system", "thief"), str(uuid4()), 1, START, {"type": "component"}
+    )
+    rightful = declared("Principal", "rightful", keys)
+    holders = "SELECT tenant::text, principal_key FROM metagate.api_key"
+
+    async def served() -> list[tuple[str, str]]:
+        return [tuple(row) for row in await fetch(fresh_database.superuser, holders)]
+
+    def conflicted(running: Running, key: ObjectKey) -> str:
+        return next(c.status for c in running.reporter.verdicts[key].conditions if c.type == "Conflicted")
+
+    source = ScriptedSource([thief, rightful])
+    async with reconciling(fresh_database, source) as running:
+        await running.reconciler.published()
+        assert await served() == [(TEAM.uid, "rightful")]
+        source.put(changed(thief, keys))
+        await running.idle()
+        assert await served() == [(TEAM.uid, "rightful")]
+        source.remove(rightful.key)
+        await running.idle()
+        assert await served() == [], "it opens nothing while nobody of its tenant declares it"
+        assert conflicted(running, thief.key) == "True"
+    source = ScriptedSource(list(source.objects.values()))
+    async with reconciling(fresh_database, source) as running:
+        await running.reconciler.published()
+        assert await served() == []
+        source.put(declared("Principal", "rightful", keys))
+        await running.idle()
+        assert await served() == [(TEAM.uid, "rightful")]
+        assert conflicted(running, thief.key) == "True"

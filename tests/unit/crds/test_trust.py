@@ -240,6 +240,23 @@ def test_an_api_key_belongs_to_one_principal():
     assert "zebra" not in verdict.condition("Conflicted").message
 
 
+def test_an_api_key_belongs_to_the_tenant_that_declared_it_first():
+    """Also when an older Principal of another tenant claims it, and when nobody of its own tenant has it now (D-70)."""
+    keys = {"apiKeys": [api_key(1), api_key(2)]}
+    claimed = world(
+        declared("Principal", "thief", keys, namespace="zebra"),
+        declared("Principal", "rightful", {"apiKeys": [api_key(1)]}, age=1),
+        namespaces=("zebra",),
+    )
+    claimed.key_owners = {api_key(1)["sha256"]: "tenant-team", api_key(2)["sha256"]: "tenant-gone"}
+    result = compile_world(claimed, {})
+    assert [(row["tenant"], row["principal_key"]) for row in rows(result, "api_key")] == [("tenant-team", "rightful")]
+    verdict = of(result, "Principal", "thief", "zebra")
+    assert said(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
+    assert "team" not in " ".join(item.message for item in verdict.conditions)
+    assert "Conflicted" not in said(of(result, "Principal", "rightful"))
+
+
 def test_the_shared_secrets_issuer_is_claimed_by_namespace():
     """JWT_NAMESPACES admits; off, its subjects resolve to nothing (D-37)."""
     claim = principal("p", ("metagate", "worker-1"))
