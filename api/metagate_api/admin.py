@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Query, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import CLUSTER
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
@@ -26,6 +25,7 @@ from metagate_api.gate import (
     said,
     speaker_of,
 )
+from metagate_api.problem_codes import Code
 from metagate_crds import kinds
 from metagate_store.rows import Item
 

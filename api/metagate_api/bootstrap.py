@@ -9,12 +9,12 @@ from typing import Any, Final
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
 from legivellum.http.exchange import Exchange, Response
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, CallerAuthenticator, require_caller
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer, bootstrap_response
+from metagate_api.problem_codes import Code
 from metagate_api.schemas import COMPONENT_PATTERN
 from metagate_api.session_opener import BootstrapRequest, OpenedSession, SessionOpener
 from metagate_store.rows import BootstrapOutcome, BootstrapQuery, BootstrapResult

@@ -12,8 +12,8 @@ from legivellum.http.endpoints import (
     in_path,
     in_query,
 )
-from legivellum.http.problem_codes import Code
 from metagate_api import schemas
+from metagate_api.problem_codes import Code
 
 _LIST = (Code.INVALID_REQUEST, Code.INVALID_CURSOR, Code.TENANT_MISMATCH)
 _PERMISSION = (Code.NO_BINDING, Code.COMPONENT_NOT_PERMITTED, Code.NOT_THIS_POD)

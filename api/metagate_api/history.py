@@ -11,7 +11,6 @@ import structlog
 from fastapi import Depends, Query, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
@@ -27,6 +26,7 @@ from metagate_api.gate import (
     said,
     speaker_of,
 )
+from metagate_api.problem_codes import Code
 from metagate_api.rendering import shallow
 from metagate_crds import kinds
 from metagate_crds.compile.world import World

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import structlog
 
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from metagate_api import metrics
+from metagate_api.problem_codes import Code
 from metagate_crds import packet
 
 _log = structlog.get_logger("metagate.packets")

@@ -4,11 +4,11 @@ from fastapi import Request, Response
 
 from legivellum.http.metrics import exposed
 from legivellum.http.openapi import openapi_document
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics
 from metagate_api.endpoints import ENDPOINTS
 from metagate_api.gate import Gate, gate_of, said
+from metagate_api.problem_codes import Code
 from metagate_api.schemas import SCHEMAS
 
 DOCTRINE = "MetaGate is truth, not control."
@@ -79,7 +79,15 @@ async def description(request: Request) -> Response:
         "version": settings.version,
         "summary": "Bootstrap truth: who am I, what may I do, what world am I in?",
     }
-    return said(openapi_document(ENDPOINTS, info=info, schemas=SCHEMAS, api_key_header=settings.api_key_header))
+    return said(
+        openapi_document(
+            ENDPOINTS,
+            info=info,
+            schemas=SCHEMAS,
+            codes=Code.registered().values(),
+            api_key_header=settings.api_key_header,
+        )
+    )
 
 
 async def exposition(request: Request) -> Response:

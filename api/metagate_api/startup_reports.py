@@ -8,10 +8,10 @@ from legivellum.base.uuids import uuid_of
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
 from legivellum.http.exchange import Exchange, Response, json_response
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from metagate_api import metrics
 from metagate_api.callers import Caller, CallerAuthenticator, credential_row, pod_row, principal_suspended
+from metagate_api.problem_codes import Code
 from metagate_api.rendering import rendered
 from metagate_crds.rules.secret_detection import redact
 from metagate_store.rows import ReportOutcome, ReportQuery, ReportResult

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Query, Request, Response
 
 from legivellum.http.etag import etag_matches
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import may_read_others
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
@@ -13,6 +12,7 @@ from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
 from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
 from metagate_api.packet_rendering import render_packet, signature_headers
+from metagate_api.problem_codes import Code
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketOutcome, PacketQuery, StartupRow, require
 

@@ -98,7 +98,7 @@ async def startup(visit: PageRequest) -> Page:
     whose, found = authorized_tenant(visit.viewer, visit.tenant), uuid_of(visit.name)
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
-        raise refuse(Code.SESSION_NOT_FOUND, "There is no such startup.")
+        raise refuse(Code.NOT_FOUND, "There is no such startup.")
     state, more = await visit.reader.state(), None
     if visit.viewer.admin:
         more = await _explained(visit, whose, await visit.reader.history.boot_of(whose, row.startup_id))
@@ -166,6 +166,6 @@ async def _explained(visit: PageRequest, tenant: UUID, boot: Boot | None) -> dic
 
 
 def _only_of_packets(refused: RequestRefused) -> Problem:
-    if refused.problem.code not in {Code.NOT_REBUILT, Code.BINDING_INCOMPLETE}:
+    if refused.problem.code.name not in {"NOT_REBUILT", "BINDING_INCOMPLETE"}:
         raise refused
     return refused.problem

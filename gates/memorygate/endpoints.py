@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from legivellum.http.endpoints import JSON_CODES, Endpoint, Reply, Schema, in_path, in_query
 from legivellum.http.openapi import schema_reference
-from legivellum.http.problem_codes import Code
 from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft
 from legivellum.receipts.rights import CUSTODIAL
+from memorygate.problem_codes import Code
 
 _RECEIPT: Final = (
     Code.INVALID_RECEIPT,

@@ -15,7 +15,7 @@ from legivellum.http import strict_json
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.deadline import Deadline
 from legivellum.http.exchange import Exchange, Response, json_response
-from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.http.problem_codes import ProblemCode
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.receipts.phase_rules import Finding
 from legivellum.receipts.receipt import Receipt, examine
@@ -25,6 +25,7 @@ from memorygate.answers import acknowledged, rendered
 from memorygate.callers import Caller, Door, require_caller
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
+from memorygate.problem_codes import Code
 
 _SHOWN_FINDINGS: Final = 40
 
@@ -208,6 +209,5 @@ async def appended(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
     return answers
 
 
-def _refused(code: Code, detail: str) -> bytes:
-    meaning = MEANINGS[code]
-    return rendered({"status": meaning.status, "code": code.value, "title": meaning.title, "detail": detail})
+def _refused(code: ProblemCode, detail: str) -> bytes:
+    return rendered({"status": code.status, "code": code.name, "title": code.title, "detail": detail})

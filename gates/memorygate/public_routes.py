@@ -3,12 +3,12 @@
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.metrics import exposed
 from legivellum.http.openapi import openapi_document
-from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from memorygate.answers import rendered
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
 from memorygate.gate import Gate
 from memorygate.metrics import REGISTRY
+from memorygate.problem_codes import Code
 
 DOCTRINE = "MemoryGate remembers. It does not decide."
 
@@ -68,5 +68,11 @@ class PublicRoutes:
             "version": settings.version,
             "description": "The append-only ledger of receipts.",
         }
-        document = openapi_document(ENDPOINTS, info=info, schemas=SCHEMAS, api_key_header=settings.api_key_header)
+        document = openapi_document(
+            ENDPOINTS,
+            info=info,
+            schemas=SCHEMAS,
+            codes=Code.registered().values(),
+            api_key_header=settings.api_key_header,
+        )
         return json_response(200, rendered(document))

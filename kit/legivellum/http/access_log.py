@@ -29,7 +29,7 @@ class AccessLog:
             method=exchange.method,
             path=exchange.route or _LONG_SEGMENT.sub("…", exchange.path)[:256],
             status=answer.status,
-            code=exchange.code,
+            code=None if exchange.code is None else exchange.code.name,
             reason=exchange.reason,
             ms=round(seconds * 1_000, 2),
             request_id=exchange.request_id,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from legivellum.http.problem_codes import Code
+from legivellum.http.problem_codes import Code, ProblemCode
 
 Schema = dict[str, Any]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -78,7 +78,7 @@ class Endpoint:
     summary: str
     auth: str
     replies: tuple[Reply, ...]
-    codes: tuple[Code, ...] = ()
+    codes: tuple[ProblemCode, ...] = ()
     """What this endpoint refuses with beside the codes that follow from `auth` and from the edge."""
     parameters: tuple[Schema, ...] = ()
     body: str | None = None
@@ -105,7 +105,7 @@ class Endpoint:
         return self.name or "_".join([self.method.lower(), *filter(None, words)])
 
     @property
-    def all_codes(self) -> tuple[Code, ...]:
+    def all_codes(self) -> tuple[ProblemCode, ...]:
         """Every code that it may refuse with, without repetition."""
         credential = () if self.auth == ANYBODY else CREDENTIAL_CODES
         role = () if self.auth in {ANYBODY, ANY_PRINCIPAL} else (Code.ROLE_REQUIRED,)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from legivellum.http.problem_codes import Code
+from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Problem, refuse
 
 Scope = MutableMapping[str, Any]
@@ -85,7 +85,7 @@ class Exchange:
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.who: tuple[str, str] | None = None
         """(tenant, principal_key) once known: for the access log, like the next two."""
-        self.code: Code | None = None
+        self.code: ProblemCode | None = None
         """Why it was refused."""
         self.reason: str | None = None
         """What was wrong with its credential; never any part of it."""

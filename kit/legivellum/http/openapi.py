@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from legivellum.http.endpoints import ANYBODY, Endpoint, Reply, Schema
-from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.http.problem_codes import ProblemCode
 
 _TEXT_HEADER: Final = {"schema": {"type": "string"}}
 _PROBLEM: Final[Schema] = {
@@ -28,9 +28,14 @@ def schema_reference(name: str) -> Schema:
 
 
 def openapi_document(
-    endpoints: Iterable[Endpoint], *, info: Mapping[str, str], schemas: Mapping[str, Schema], api_key_header: str
+    endpoints: Iterable[Endpoint],
+    *,
+    info: Mapping[str, str],
+    schemas: Mapping[str, Schema],
+    codes: Iterable[ProblemCode],
+    api_key_header: str,
 ) -> dict[str, Any]:
-    """`info` has title and version. `schemas` by the names that the endpoints use."""
+    """`info` has title and version. `schemas` by the names that the endpoints use; `codes`: all of the gate's."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -42,7 +47,7 @@ def openapi_document(
             "schemas": {
                 **schemas,
                 "Problem": _PROBLEM,
-                "Code": {"type": "string", "enum": [code.value for code in Code]},
+                "Code": {"type": "string", "enum": [code.name for code in codes]},
             },
             "securitySchemes": {
                 "apiKey": {"type": "apiKey", "in": "header", "name": api_key_header},
@@ -79,15 +84,15 @@ def _success(reply: Reply) -> dict[str, Any]:
     return response
 
 
-def _codes_by_status(endpoint: Endpoint) -> dict[int, list[Code]]:
-    by_status: dict[int, list[Code]] = {}
+def _codes_by_status(endpoint: Endpoint) -> dict[int, list[ProblemCode]]:
+    by_status: dict[int, list[ProblemCode]] = {}
     for code in endpoint.all_codes:
-        by_status.setdefault(MEANINGS[code].status, []).append(code)
+        by_status.setdefault(code.status, []).append(code)
     return dict(sorted(by_status.items()))
 
 
-def _refusal(codes: list[Code]) -> dict[str, Any]:
+def _refusal(codes: list[ProblemCode]) -> dict[str, Any]:
     return {
-        "description": "; ".join(f"`{code}`: {MEANINGS[code].when}" for code in codes),
+        "description": "; ".join(f"`{code}`: {code.meaning}" for code in codes),
         "content": {"application/problem+json": {"schema": schema_reference("Problem")}},
     }

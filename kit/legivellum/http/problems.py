@@ -8,7 +8,7 @@ import json
 import random
 from dataclasses import dataclass
 
-from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.http.problem_codes import ProblemCode
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -30,24 +30,23 @@ RETRY_AFTER_SECONDS = (1, 3)
 class Problem:
     """One refusal. `retry_after` in seconds overrides the jittered default of 503 and 429."""
 
-    code: Code
+    code: ProblemCode
     detail: str
     headers: Headers = ()
     retry_after: int | None = None
 
     @property
     def status(self) -> int:
-        return MEANINGS[self.code].status
+        return self.code.status
 
     def body(self) -> bytes:
-        meaning = MEANINGS[self.code]
         return json.dumps(
             {
-                "type": f"urn:legivellum:problem:{self.code.lower().replace('_', '-')}",
-                "title": meaning.title,
-                "status": meaning.status,
+                "type": f"urn:legivellum:problem:{self.code.name.lower().replace('_', '-')}",
+                "title": self.code.title,
+                "status": self.code.status,
                 "detail": self.detail,
-                "code": self.code.value,
+                "code": self.code.name,
             }
         ).encode()
 
@@ -72,9 +71,9 @@ class RequestRefused(Exception):  # noqa: N818  # a refusal is an answer, not an
     """Carries a Problem out of a place that cannot return one."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.code.value)
+        super().__init__(problem.code.name)
         self.problem = problem
 
 
-def refuse(code: Code, detail: str, *, headers: Headers = ()) -> RequestRefused:
+def refuse(code: ProblemCode, detail: str, *, headers: Headers = ()) -> RequestRefused:
     return RequestRefused(Problem(code, detail, headers))

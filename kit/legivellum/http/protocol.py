@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from legivellum.http.limits import Limits
-from legivellum.http.problem_codes import Code
+from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import Problem
 from legivellum.http.router import Router
 from legivellum.http.write_coalescing import JoinedWrites
@@ -265,7 +265,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _stop(self, code: Code, detail: str) -> None:
+    def _stop(self, code: ProblemCode, detail: str) -> None:
         self._refusal = Problem(code, detail)
         raise _Stop
 

@@ -93,7 +93,7 @@ def _attributes(exchange: Exchange, answer: Answer, method: str, route: str | No
     if route:
         said["http.route"] = route
     if exchange.code is not None:
-        said["metagate.code"] = exchange.code.value
+        said["metagate.code"] = exchange.code.name
     if answer.status >= 500:
         said["error.type"] = str(answer.status)
     return said

@@ -1,33 +1,41 @@
 """The tables of the documentation say what the code does: regenerate with `python -m tests.unit.http.test_documents`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from legivellum.http.problem_codes import MEANINGS, Code
+from legivellum.http import problem_codes
+from legivellum.http.endpoints import Endpoint
+from legivellum.http.problem_codes import ProblemCode
+from memorygate import problem_codes as memorygate_codes
+from memorygate.endpoints import ENDPOINTS as MEMORYGATE_ENDPOINTS
 from metagate_api import metrics
-from metagate_api.endpoints import ENDPOINTS
+from metagate_api import problem_codes as metagate_codes
+from metagate_api.endpoints import ENDPOINTS as METAGATE_ENDPOINTS
 from metagate_api.settings import Settings, names
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-BEGIN, END = "<!-- table: from the code -->", "<!-- end of table -->"
+END = "<!-- end of table -->"
 
 
-def errors() -> list[str]:
-    rows = sorted(MEANINGS.items(), key=lambda item: item[1].status)
+def codes(*gates: type[problem_codes.Code]) -> list[str]:
+    """The codes of the first class that the others have not."""
+    own = gates[0].registered().keys() - {name for gate in gates[1:] for name in gate.registered()}
+    rows = sorted((code for name, code in gates[0].registered().items() if name in own), key=lambda code: code.status)
     return [
-        "| Status | Code | Title | When |",
-        "|---|---|---|---|",
-        *[f"| {says.status} | `{code}` | {says.title} | {says.when} |" for code, says in rows],
+        "| Status | Code | Title | When | What to do |",
+        "|---|---|---|---|---|",
+        *[f"| {code.status} | `{code}` | {code.title} | {code.meaning} | {code.remedy} |" for code in rows],
     ]
 
 
-def endpoints() -> list[str]:
+def endpoints(table: tuple[Endpoint, ...]) -> list[str]:
     lines = ["| Endpoint | Who | Purpose | Answers | Codes |", "|---|---|---|---|---|"]
-    for one in ENDPOINTS:
-        replies = ", ".join(str(reply.status) for reply in one.replies)
-        codes = " ".join(f"`{code}`" for code in dict.fromkeys(one.codes)) or "–"
-        lines.append(f"| `{one.method} {one.path}` | {one.auth} | {one.summary} | {replies} | {codes} |")
+    for endpoint in table:
+        replies = ", ".join(str(reply.status) for reply in endpoint.replies)
+        refusals = " ".join(f"`{code}`" for code in dict.fromkeys(endpoint.codes)) or "–"
+        lines.append(f"| `{endpoint.key}` | {endpoint.auth} | {endpoint.summary} | {replies} | {refusals} |")
     return lines
 
 
@@ -52,31 +60,57 @@ def counted() -> list[str]:
     return lines
 
 
-TABLES = {"errors.md": errors, "api.md": endpoints, "settings.md": settings, "metrics.md": counted}
+FROM_CODE = "from the code"
+TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
+    ("errors.md", "every gate"): lambda: codes(problem_codes.Code),
+    ("errors.md", "MetaGate"): lambda: codes(metagate_codes.Code, problem_codes.Code),
+    ("errors.md", "MemoryGate"): lambda: codes(memorygate_codes.Code, problem_codes.Code),
+    ("api.md", FROM_CODE): lambda: endpoints(METAGATE_ENDPOINTS),
+    ("memorygate/api.md", FROM_CODE): lambda: endpoints(MEMORYGATE_ENDPOINTS),
+    ("settings.md", FROM_CODE): settings,
+    ("metrics.md", FROM_CODE): counted,
+}
+"""By page and by the word in the marker before the table."""
 
 
-def split(page: str) -> tuple[str, str, str]:
-    before, rest = page.split(BEGIN)
-    table, after = rest.split(END)
+def split(page: str, word: str) -> tuple[str, str, str]:
+    """The page before the table, the table, the rest."""
+    before, _, rest = page.partition(f"<!-- table: {word} -->")
+    table, _, after = rest.partition(END)
     return before, table.strip(), after
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_table_is_the_codes(name: str) -> None:
+@pytest.mark.parametrize(("name", "word"), TABLES)
+def test_table_is_the_codes(name: str, word: str) -> None:
     """The page's table is exactly what the code says."""
-    assert split((DOCS / name).read_text())[1].splitlines() == TABLES[name]()
+    assert split((DOCS / name).read_text(), word)[1].splitlines() == TABLES[name, word]()
 
 
-def test_every_code_has_one_meaning() -> None:
-    """The enumeration is closed: each code has a status, a title and a use; 500 is never documented as an answer."""
-    assert set(MEANINGS) == set(Code)
-    documented = {code for one in ENDPOINTS for code in one.all_codes}
-    assert Code.INTERNAL_ERROR not in documented
-    assert {says.status for says in MEANINGS.values() if says.status >= 500} == {500, 503}
+@pytest.mark.parametrize(
+    ("gate", "table"),
+    [(metagate_codes.Code, METAGATE_ENDPOINTS), (memorygate_codes.Code, MEMORYGATE_ENDPOINTS)],
+    ids=["MetaGate", "MemoryGate"],
+)
+def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:
+    """Each code has a status, a title, a use and a remedy; an endpoint refuses with registered ones, never with 500."""
+    registered = gate.registered()
+    for name, code in registered.items():
+        assert (code.name, str(code)) == (name, name)
+        assert all((code.title, code.meaning, code.remedy))
+    documented = {code for endpoint in table for code in endpoint.all_codes}
+    assert documented <= set(registered.values())
+    assert problem_codes.Code.INTERNAL_ERROR not in documented
+    assert {code.status for code in registered.values() if code.status >= 500} == {500, 503}
+
+
+def test_a_gate_cannot_give_a_common_code_another_meaning() -> None:
+    """A caller may switch on the code alone, at any gate."""
+    with pytest.raises(TypeError, match="NOT_FOUND"):
+        type("Code", (problem_codes.Code,), {"NOT_FOUND": ProblemCode(410, "Gone", "It is gone.", "Nothing.")})
 
 
 if __name__ == "__main__":
-    for name, table in TABLES.items():
+    for (name, word), table in TABLES.items():
         path = DOCS / name
-        before, _, after = split(path.read_text())
-        path.write_text(f"{before}{BEGIN}\n" + "\n".join(table()) + f"\n{END}{after}")
+        before, _, after = split(path.read_text(), word)
+        path.write_text(f"{before}<!-- table: {word} -->\n" + "\n".join(table()) + f"\n{END}{after}")
