@@ -97,7 +97,7 @@ REASONS: Final[dict[str, str]] = {
     INVALID_VALUE: "A value that JSON, I-JSON or the database cannot carry: NUL, NaN, an integer beyond 2^53, a date.",
     INVALID_PATTERN: "A component glob or subject pattern that is not well formed or would admit too much.",
     INVALID_POLLING: "A polling entry is a pointer only: endpoint, interval, description (D-18).",
-    INVALID_JWK: "A key of an inline key set that is private, symmetric, weak, or unusable.",
+    INVALID_JWK: "An inline key set holds a private or symmetric key, or no key that tokens can be verified with.",
     NOT_OVERRIDABLE: "Overrides cover packet sections only; identity is not overridden (D-19).",
     DUPLICATE: "The same thing is listed twice.",
     TOO_DEEP: "Nested deeper than 32 levels.",

@@ -1,5 +1,6 @@
 """Compiling a TokenIssuer: the row that verifiers go by, and its keys when they are declared inline."""
 
+from legivellum.base.public_jwk import JwkSet
 from metagate_crds import reasons
 from metagate_crds.compile.normalized import NormalizedIssuer
 from metagate_crds.compile.object_state import ObjectState
@@ -9,13 +10,12 @@ from metagate_crds.compile.world import World
 from metagate_crds.rules.findings import Finding
 from metagate_crds.verdict import Condition
 
-_INLINE = Condition(reasons.KEYS_FRESH, "True", reasons.KEYS_INLINE, "the keys are part of the spec")
 _AWAITED = Condition(reasons.KEYS_FRESH, "Unknown", reasons.KEYS_AWAITED, "the keys have not been fetched yet")
 
 
 def compile_issuer(world: World, state: ObjectState, spec: NormalizedIssuer) -> CompileOutcome:
     key = state.declared.key
-    outcome = CompileOutcome(extra=(_INLINE if spec.source == "Inline" else _AWAITED,))
+    outcome = CompileOutcome(extra=(_inline_keys(spec.key_set) if spec.source == "Inline" else _AWAITED,))
     conflict = world.issuers.conflicts.get(key)
     issuer = world.issuers.issuer_of(key, spec)
     if conflict is not None:
@@ -42,7 +42,13 @@ def compile_issuer(world: World, state: ObjectState, spec: NormalizedIssuer) -> 
             },
         )
     )
-    for jwk in spec.keys:
-        values = {"issuer": issuer, "kid": jwk["kid"], "jwk": jwk, "alg": jwk.get("alg")}
-        outcome.rows.append(SnapshotRow("issuer_key", (issuer, jwk["kid"]), values))
+    for jwk in spec.key_set.keys:
+        kid = jwk.kid or ""
+        values = {"issuer": issuer, "kid": kid, "jwk": jwk.members, "alg": jwk.members.get("alg")}
+        outcome.rows.append(SnapshotRow("issuer_key", (issuer, kid), values))
     return outcome
+
+
+def _inline_keys(key_set: JwkSet) -> Condition:
+    skipped = f"; not used: {key_set.skipped_text}" if key_set.skipped else ""
+    return Condition(reasons.KEYS_FRESH, "True", reasons.KEYS_INLINE, f"the keys are part of the spec{skipped}")

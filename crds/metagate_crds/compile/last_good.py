@@ -9,6 +9,7 @@ exception: whatever stands there and is not the permissive word restricts.
 from dataclasses import replace
 from typing import Any, Final
 
+from legivellum.base.public_jwk import JwkSet, normalize_members
 from metagate_crds.compile.normalized import (
     ApiKeyDigest,
     NormalizedBinding,
@@ -52,7 +53,7 @@ def _restrict_principal(good: NormalizedPrincipal, spec: dict[str, Any]) -> Norm
     keys, subjects, rights = _read_list(spec, "apiKeys"), _read_list(spec, "subjects"), _read_list(spec, "rights")
     return replace(
         good,
-        type=_demoted(good.type, spec.get("type", "component")),
+        type=_demote(good.type, spec.get("type", "component")),
         scope="Namespace" if spec.get("scope", "Namespace") == "Namespace" else good.scope,
         rights=good.rights if rights is None else tuple(right for right in good.rights if right in rights),
         suspended=good.suspended or spec.get("suspended") not in (False, None),
@@ -81,8 +82,8 @@ def _restrict_issuer(good: NormalizedIssuer, spec: dict[str, Any]) -> Normalized
         good,
         audiences=_remaining(good.audiences, spec.get("audiences")),
         algorithms=_remaining(good.algorithms, spec.get("algorithms")),
-        namespaces=_namespaces(good, spec),
-        keys=_keys(good, spec),
+        namespaces=_remaining_namespaces(good, spec),
+        key_set=_remaining_keys(good, spec),
     )
 
 
@@ -94,7 +95,7 @@ def _read_list(spec: dict[str, Any], name: str) -> list[Any] | None:
     return items if isinstance(items, list) else None
 
 
-def _demoted(good: PrincipalType, present: Any) -> PrincipalType:
+def _demote(good: PrincipalType, present: Any) -> PrincipalType:
     if not isinstance(present, str) or present not in _POWERS or _POWERS[good] <= _POWERS[present]:
         return good
     shared = _POWERS[good] & _POWERS[present]
@@ -133,7 +134,7 @@ def _remaining(good: tuple[str, ...], present: Any) -> tuple[str, ...]:
     return tuple(item for item in good if item in present) if isinstance(present, list) else good
 
 
-def _namespaces(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[str, ...] | None:
+def _remaining_namespaces(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[str, ...] | None:
     present = _read_list(spec, "namespaces")
     if present is None:
         return good.namespaces
@@ -146,14 +147,17 @@ def _namespaces(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[str, ...]
     return good.namespaces if "*" in present else _remaining(good.namespaces, present)
 
 
-def _keys(good: NormalizedIssuer, spec: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def _remaining_keys(good: NormalizedIssuer, spec: dict[str, Any]) -> JwkSet:
+    """The keys that the present spec still lists, whatever else stands beside their numbers there."""
     source = spec.get("jwks")
     inline = source.get("inline") if isinstance(source, dict) else None
     present = inline.get("keys") if isinstance(inline, dict) else None
     if not isinstance(present, list):
-        return good.keys
-    return tuple(
+        return good.key_set
+    listed = [normalize_members(item) for item in present if isinstance(item, dict)]
+    keys = (
         key
-        for key in good.keys
-        if any(isinstance(item, dict) and all(item.get(name) == part for name, part in key.items()) for item in present)
+        for key in good.key_set.keys
+        if any(all(item.get(name) == value for name, value in key.members.items()) for item in listed)
     )
+    return JwkSet(tuple(keys), good.key_set.skipped)

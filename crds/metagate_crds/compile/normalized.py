@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from legivellum.base.public_jwk import JwkSet, parse_jwk_set
 from metagate_crds.canonical_json import canonical, digest, encode_members
 from metagate_crds.models import (
     ManifestSpec,
@@ -15,7 +16,6 @@ from metagate_crds.models import (
 )
 from metagate_crds.models.principal import PrincipalType, Right, Scope, instant
 from metagate_crds.models.spec import seconds
-from metagate_crds.rules.public_jwk import verification_members
 
 # Packet field -> field of the spec that supplies it (INV-011).
 PROFILE_SECTIONS: Final = {"capabilities": "capabilities", "policy": "policy"}
@@ -93,7 +93,9 @@ class NormalizedPolicy:
 
 @dataclass(frozen=True, slots=True)
 class NormalizedIssuer:
-    """`namespaces` is None when not declared: any with source Cluster, none otherwise (D-44)."""
+    """`namespaces` is None when not declared: any with source Cluster, none otherwise (D-44). `key_set` is the inline
+    one, empty with another source.
+    """
 
     issuer: str | None
     audiences: tuple[str, ...]
@@ -101,7 +103,7 @@ class NormalizedIssuer:
     max_token_lifetime_seconds: int
     source: str
     url: str | None
-    keys: tuple[dict[str, Any], ...]
+    key_set: JwkSet
     namespaces: tuple[str, ...] | None
     subject_pattern: str | None
 
@@ -188,7 +190,7 @@ def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:
         max_token_lifetime_seconds=seconds(model.max_token_lifetime),
         source=model.jwks.source,
         url=model.jwks.url,
-        keys=tuple(verification_members(key) for key in model.jwks.inline.keys) if model.jwks.inline else (),
+        key_set=parse_jwk_set(model.jwks.inline.keys if model.jwks.inline else (), model.algorithms),
         namespaces=None if model.namespaces is None else tuple(model.namespaces),
         subject_pattern=model.subject_pattern,
     )

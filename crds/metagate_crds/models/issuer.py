@@ -1,13 +1,14 @@
 """TokenIssuer: whose tokens are believed (D-14, D-44)."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from legivellum.base.public_jwk import ALGORITHMS, parse_jwk_set
 from metagate_crds import reasons
 from metagate_crds.models.spec import LABEL, AsSet, Distinct, Duration, FreeForm, Line, Spec, refuse, seconds
 from metagate_crds.rules.patterns import subject_pattern_problem
-from metagate_crds.rules.public_jwk import jwk_problem
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^([*]|{LABEL[1:-1]})$")]
@@ -17,20 +18,22 @@ def _usual_algorithms() -> list[Algorithm]:
     return ["RS256", "ES256"]
 
 
-def _key_set(keys: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    for index, key in enumerate(keys):
-        trouble = jwk_problem(key)
-        if trouble:
-            raise refuse(reasons.INVALID_JWK, f"key {index} {trouble}")
-    if len({key["kid"] for key in keys}) != len(keys):
-        raise refuse(reasons.DUPLICATE, "has the same kid twice")
+def _has_usable_key(keys: list[dict[str, Any]], algorithms: Collection[str] = ALGORITHMS) -> list[dict[str, Any]]:
+    """Keys of no use are skipped and named in status (D-73). Refused are private ones, which must not be declared
+    anywhere, and a set without one usable key.
+    """
+    parsed = parse_jwk_set(keys, algorithms)
+    private = [skipped for skipped in parsed.skipped if skipped.private]
+    if private or not parsed.keys:
+        problems = "; ".join(f"key {skipped.index} {skipped.problem}" for skipped in (private or parsed.skipped)[:3])
+        raise refuse(reasons.INVALID_JWK, problems if private else f"has no usable key: {problems}")
     return keys
 
 
 class KeySet(Spec):
     """Public keys as JWKs."""
 
-    keys: Annotated[list[FreeForm], Field(min_length=1, max_length=32), AfterValidator(_key_set)] = Field(
+    keys: Annotated[list[FreeForm], Field(min_length=1, max_length=32), AfterValidator(_has_usable_key)] = Field(
         description="Public JWKs with a kid each; RSA of at least 2048 bits, EC, or Ed25519."
     )
 
@@ -104,7 +107,7 @@ class TokenIssuerSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _sound(self) -> "TokenIssuerSpec":
+    def _consistent(self) -> "TokenIssuerSpec":
         outside = self.jwks.source != "Cluster"
         if outside and self.issuer is None:
             raise refuse(reasons.MISSING_FIELD, "must have an issuer unless its source is Cluster")
@@ -112,9 +115,11 @@ class TokenIssuerSpec(Spec):
         if several and self.subject_pattern is None:
             raise refuse(reasons.INVALID_PATTERN, "must have a subjectPattern where several namespaces are admitted")
         if self.subject_pattern is not None:
-            trouble = subject_pattern_problem(self.subject_pattern, several=several)
-            if trouble:
-                raise refuse(reasons.INVALID_PATTERN, f"subjectPattern {trouble}")
+            problem = subject_pattern_problem(self.subject_pattern, several=several)
+            if problem:
+                raise refuse(reasons.INVALID_PATTERN, f"subjectPattern {problem}")
+        if self.jwks.inline is not None:
+            _has_usable_key(self.jwks.inline.keys, self.algorithms)
         if seconds(self.max_token_lifetime) < 1:
             raise refuse(reasons.INVALID_FIELD, "maxTokenLifetime must be at least one second")
         return self

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from legivellum.base.public_jwk import LONGEST_KID
 from legivellum.identity import claims
 from legivellum.identity.caller import AuthFailure, Changes, Credential, FailureReason, Pod, VerificationContext
 from legivellum.identity.compact_jws import Compact, take_apart
 from legivellum.identity.issuers import Issuer, IssuerRing
 from legivellum.identity.public_keys import PublicKey
 from legivellum.identity.shared_secret import SharedSecret
-
-_LONGEST_KID: Final = 256
 
 _ISSUER: Final = AuthFailure(
     FailureReason.ISSUER_UNKNOWN, "The token's issuer is not believed here: no TokenIssuer names it."
@@ -94,7 +93,7 @@ def _verify_signed(
     algorithm, kid = parts.header.get("alg"), parts.header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         return _ALGORITHM
-    if not isinstance(kid, str) or not 0 < len(kid) <= _LONGEST_KID:
+    if not isinstance(kid, str) or not 0 < len(kid) <= LONGEST_KID:
         return _NO_KID
     key = ring.key(issuer.issuer, kid)
     if key is None:

@@ -8,12 +8,12 @@ missed three times and for ten minutes, because a set behind a cache or a load b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from metagate_crds.rules.public_jwk import jwk_problem, verification_members
+from legivellum.base.public_jwk import ALGORITHMS, parse_jwk_set
 from metagate_store.rows import IssuerKeyRow
 
 LARGEST_SET: Final = 256 * 1024
@@ -40,10 +40,10 @@ class UsableKey:
 
 @dataclass(frozen=True, slots=True)
 class ParsedKeySet:
-    """`refused`: why each key that is not in `keys` is not, as `key 2 must have a kid`; nothing of the key itself."""
+    """`skipped`: why each key that is not in `keys` is not, as `key 2 must have a kid`; nothing of the key itself."""
 
     keys: tuple[UsableKey, ...]
-    refused: tuple[str, ...]
+    skipped: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class KeyChanges:
     gone: tuple[tuple[str, str], ...]
 
 
-def parse_key_set(document: bytes) -> ParsedKeySet:
-    """The usable keys of a JWKS document.
+def parse_key_set(document: bytes, algorithms: Collection[str] = ALGORITHMS) -> ParsedKeySet:
+    """The usable keys of a JWKS document. `algorithms`: those that the issuer may sign with.
 
     Raises:
-        BrokenKeySet: too large, not JSON, not a key set, or without one usable key.
+        InvalidKeySet: too large, not JSON, not a key set, or without one usable key.
 
     """
     if len(document) > LARGEST_SET:
@@ -72,24 +72,11 @@ def parse_key_set(document: bytes) -> ParsedKeySet:
         raise InvalidKeySet("the answer is not a key set: it has no list of keys")
     if len(keys) > MOST_KEYS:
         raise InvalidKeySet(f"the key set has more than {MOST_KEYS} keys")
-    found = _usable(keys)
-    if not found.keys:
-        raise InvalidKeySet("the key set has no usable key" + (f": {found.refused[0]}" if found.refused else ""))
-    return found
-
-
-def _usable(keys: Sequence[Any]) -> ParsedKeySet:
-    usable: dict[str, UsableKey] = {}
-    refused = []
-    for index, jwk in enumerate(keys):
-        trouble = jwk_problem(jwk)
-        if trouble is None and jwk["kid"] in usable:
-            trouble = "has the kid of an earlier one"
-        if trouble is None:
-            usable[jwk["kid"]] = UsableKey(jwk["kid"], verification_members(jwk), jwk.get("alg"))
-        else:
-            refused.append(f"key {index} {trouble}")
-    return ParsedKeySet(tuple(usable.values()), tuple(refused))
+    parsed = parse_jwk_set(keys, algorithms)
+    if not parsed.keys:
+        raise InvalidKeySet("the key set has no usable key" + (f": {parsed.skipped_text}" if parsed.skipped else ""))
+    usable = (UsableKey(key.kid or "", key.members, key.members.get("alg")) for key in parsed.keys)
+    return ParsedKeySet(tuple(usable), parsed.skipped_text)
 
 
 def merge_keys(issuer: str, known: Iterable[IssuerKeyRow], found: Iterable[UsableKey], now: datetime) -> KeyChanges:

@@ -135,7 +135,7 @@ class KeyRefresher:
         row = schedule.row
         interval = self._pace.cluster if row.source == "Cluster" else self._pace.url
         try:
-            found = jwks.parse_key_set(await self._fetch(row))
+            found = jwks.parse_key_set(await self._fetch(row), row.algorithms)
         except (KeysUnavailable, jwks.InvalidKeySet) as error:
             schedule.failures += 1
             wait = min(interval, self._pace.retry * 2 ** min(schedule.failures - 1, 16))
@@ -174,9 +174,9 @@ class KeyRefresher:
 
 
 def _fresh(found: jwks.ParsedKeySet) -> Condition:
-    refused = f"; refused: {', '.join(found.refused[:3])}" if found.refused else ""
+    skipped = f"; not used: {found.skipped}" if found.skipped else ""
     known = "1 key" if len(found.keys) == 1 else f"{len(found.keys)} keys"
-    return Condition(reasons.KEYS_FRESH, "True", reasons.KEYS_FETCHED, f"{known} published{refused}")
+    return Condition(reasons.KEYS_FRESH, "True", reasons.KEYS_FETCHED, f"{known} published{skipped}")
 
 
 def _stale(why: str) -> Condition:

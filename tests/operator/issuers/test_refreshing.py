@@ -14,7 +14,7 @@ from metagate_store.rows import IssuerKeyRow, IssuerRow
 
 START = datetime(2026, 5, 4, 12, tzinfo=UTC)
 WEB = IssuerRow("https://idp.example.com", "idp", ("metagate",), ("ES256",), 3600, "URL", "https://idp.example.com/k")
-CLUSTER = IssuerRow("https://kubernetes.default.svc", "cluster", ("metagate",), ("RS256",), 3600, "Cluster")
+CLUSTER = IssuerRow("https://kubernetes.default.svc", "cluster", ("metagate",), ("RS256", "ES256"), 3600, "Cluster")
 INLINE = IssuerRow("https://inline.example.com", "inline", ("metagate",), ("ES256",), 3600, "Inline")
 
 

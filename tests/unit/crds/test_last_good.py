@@ -230,7 +230,8 @@ def test_a_removed_inline_key_is_removed_in_a_broken_update():
     keys = [{**jwk, "kid": "one"}, {**jwk, "kid": "two"}]
 
     def issuer(keys, **more):
-        return {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": keys}}, **more}
+        jwks = {"source": "Inline", "inline": {"keys": keys}}
+        return {"issuer": "x", "audiences": ["a"], "algorithms": ["EdDSA"], "jwks": jwks, **more}
 
     first = declared("TokenIssuer", "idp", issuer(keys))
     second = declared("TokenIssuer", "idp", issuer(keys[1:], **BROKEN), generation=2)

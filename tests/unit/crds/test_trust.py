@@ -334,13 +334,22 @@ def test_a_tenant_is_an_incarnation_of_a_namespace():
     assert [row.values["tenant"] for row in again.rows[key] if row.table == "principal"] == ["second"]
 
 
-EC = {"kty": "EC", "kid": "k", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
+# RFC 7517, appendix A.1
+EC = {
+    "kty": "EC",
+    "kid": "k",
+    "crv": "P-256",
+    "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+}
+OKP = {"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
 
 @pytest.mark.parametrize(
     ("jwk", "sound"),
     [
-        ({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": "A" * 43}, True),
+        (OKP, True),
+        ({**OKP, "x": "A" * 42 + "B"}, True),
         (EC, True),
         ({**EC, "alg": "ES256", "use": "sig"}, True),
         ({**EC, "use": "enc"}, False),
@@ -350,7 +359,8 @@ EC = {"kty": "EC", "kid": "k", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
         ({**EC, "d": "A" * 43}, False),
         ({"kty": "oct", "kid": "k", "k": "AAAA"}, False),
         ({"kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB"}, False),
-        ({"kty": "EC", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}, False),
+        ({**EC, "x": "A" * 43, "y": "A" * 43}, False),
+        ({name: value for name, value in EC.items() if name != "kid"}, False),
         ({**EC, "kid": 7}, False),
         ({**EC, "crv": ["P-256"]}, False),
         ({**EC, "alg": ["x"]}, False),
@@ -360,7 +370,8 @@ EC = {"kty": "EC", "kid": "k", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
 )
 def test_inline_keys_are_public_asymmetric_and_strong(jwk, sound):
     """Everything else is refused without repeating it."""
-    spec = {"issuer": "x", "audiences": ["a"], "jwks": {"source": "Inline", "inline": {"keys": [jwk]}}}
+    jwks = {"source": "Inline", "inline": {"keys": [jwk]}}
+    spec = {"issuer": "x", "audiences": ["a"], "algorithms": ["RS256", "ES256", "EdDSA"], "jwks": jwks}
     findings = validate("TokenIssuer", spec)
     assert [item.reason for item in findings] == ([] if sound else [reasons.INVALID_JWK])
     assert all(

@@ -4,7 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
-from legivellum.identity import claims, compact_jws, public_keys, shared_secret
+from legivellum.base import public_jwk
+from legivellum.identity import claims, compact_jws, shared_secret
 from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.caller import FailureReason, status_of
 from legivellum.identity.tokens import TokenVerifier
@@ -40,7 +41,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
         str(claims.LEEWAY),
         str(TokenIssuerSpec.model_fields["max_token_lifetime"].default),
         str(shared["longest_life"].default),
-        f"{public_keys._SMALLEST_RSA} to {public_keys._LARGEST_RSA}",
+        f"{public_jwk.SMALLEST_RSA_BITS} to {public_jwk.LARGEST_RSA_BITS}",
         str(verifier["limit"].default),
         f"{throttle['rate'].default:g}",
         f"{throttle['longest'].default:g}",
