@@ -24,7 +24,7 @@ run: $(STAMP)    ## declare, compile, serve and boot a component on this machine
 test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes API server where there can be one
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and a year ahead (needs Debian's libfaketime; an hour)
+test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and a year ahead (needs a C compiler; an hour)
 	@$(BIN)/python -m tests.calendar_days $(PYTEST_ARGS)
 
 check: lint types imports test  ## everything a commit must pass
