@@ -73,7 +73,7 @@ def kubernetes() -> Iterator[Cluster]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class Pair(load.Connection):
+class RequestPair(load.LoadConnection):
     """GET, then POST; what is counted is the pair, by the answer to the second."""
 
     def __init__(self, token: str, *rest: Any) -> None:
@@ -149,7 +149,7 @@ def pairs(cluster: Cluster, seconds: float) -> load.Tally:
         start_at = time.perf_counter() + 1.5  # 64 handshakes are part of the warm-up
         done = [loop.create_future() for _ in range(CONNECTIONS)]
         for each in done:
-            made = Pair(token, tally, start_at + seconds, start_at, each)
+            made = RequestPair(token, tally, start_at + seconds, start_at, each)
             await loop.create_connection(lambda made=made: made, "127.0.0.1", port, ssl=context)
         await asyncio.gather(*done)
         return tally
@@ -164,7 +164,7 @@ def pairs(cluster: Cluster, seconds: float) -> load.Tally:
 
 
 @contextmanager
-def plain(on: setting.Base, booters: list[setting.Booter], *, workers: int) -> Iterator[int]:
+def plain(on: setting.BenchServer, booters: list[setting.BenchPrincipal], *, workers: int) -> Iterator[int]:
     asyncio.run(_database(on))
     url = on.postgres.dsn("postgres", database="plain").replace("postgresql://", "postgresql+asyncpg://")
     port = setting.free_port()
@@ -190,7 +190,7 @@ def plain(on: setting.Base, booters: list[setting.Booter], *, workers: int) -> I
         process.wait(20)
 
 
-async def _database(on: setting.Base) -> None:
+async def _database(on: setting.BenchServer) -> None:
     connection = await asyncpg.connect(on.superuser)
     try:
         await connection.execute("CREATE DATABASE plain")

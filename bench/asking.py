@@ -78,7 +78,7 @@ def declare(folder: Path, admin: MintedKey) -> None:
         (folder / f"people-{first:05}.yaml").write_text("---\n".join([*text, *map(apply.binding, names)]))
 
 
-async def fill(on: setting.Base, startups: int) -> None:
+async def fill(on: setting.BenchServer, startups: int) -> None:
     connection = await asyncpg.connect(on.superuser)
     try:
         while await connection.fetchval("SELECT count(*) FROM metagate.binding") < BINDINGS:
@@ -97,7 +97,7 @@ async def fill(on: setting.Base, startups: int) -> None:
         await connection.close()
 
 
-async def some(on: setting.Base, number: int, *, startups: int) -> list[str]:
+async def some(on: setting.BenchServer, number: int, *, startups: int) -> list[str]:
     """Ids of startups, from every hour of the three days."""
     connection = await asyncpg.connect(on.superuser)
     try:
@@ -154,7 +154,7 @@ def planned(*arguments: str, key_file: Path) -> float:
     return took
 
 
-async def measured(on: setting.Base, folder: Path, *, startups: int, rounds: int) -> dict[str, Any]:
+async def measured(on: setting.BenchServer, folder: Path, *, startups: int, rounds: int) -> dict[str, Any]:
     key_file = folder / "admin.key"
     async with apply.dev(folder / "resources", folder / "data", "--database-url", on.postgres.dsn(tcp=True)) as url:
         await fill(on, startups)

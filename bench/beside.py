@@ -40,7 +40,7 @@ READS = (b"/v1/startups?limit=100", b"/v1/summary", b"/v1/admin/principals?limit
 
 
 @dataclass(slots=True)
-class Found:
+class ComparedLoads:
     boots: list[load.Tally] = field(default_factory=list)
     known: list[load.Tally] = field(default_factory=list)
     ready: list[load.Tally] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Found:
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = Found()
+    found = ComparedLoads()
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
         reader = asyncio.run(administrator(on, booters[0]))
@@ -71,9 +71,9 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                 for status, tallies in (("ready", found.ready), ("failed", found.failed)):
                     opened = asyncio.run(sessions(on, booters, int(found.boots[-1].rate * arguments.seconds)))
                     tallies.append(drive([report(status, *one) for one in opened], sharing="once"))
-                pods = load.Part(fresh, arguments.connections)
+                pods = load.LoadPart(fresh, arguments.connections)
                 found.alone += load.drive_apart(port, pods, seconds=arguments.seconds)
-                asking = load.Part([read(path, reader) for path in READS], READERS)
+                asking = load.LoadPart([read(path, reader) for path in READS], READERS)
                 with_readers, reads = load.drive_apart(port, pods, asking, seconds=arguments.seconds)
                 found.beside.append(with_readers)
                 found.reads.append(reads)
@@ -85,18 +85,18 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     return told(found, arguments)
 
 
-def watch(port: int, pods: load.Part, page: bytes, found: Found) -> None:
+def watch(port: int, pods: load.LoadPart, page: bytes, found: ComparedLoads) -> None:
     """Pods boot while so many people look, in every order in which each comes first once."""
     names = list(PEOPLE)
     for turn in range(len(names)):
         for name in names[turn:] + names[:turn]:
-            looking = load.Part([LIVEZ if name == NOBODY else page], connections=1, rate=PEOPLE[name])
+            looking = load.LoadPart([LIVEZ if name == NOBODY else page], connections=1, rate=PEOPLE[name])
             booted, shown = load.drive_apart(port, pods, looking, seconds=WATCHED_SECONDS)
             found.watched[name].append(booted)
             found.pages[name].append(shown)
 
 
-def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
+def told(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, Any]:
     def rates(tallies: Sequence[load.Tally]) -> list[float]:
         return [
             sum(count for status, count in tally.statuses.items() if status != LATE) / tally.seconds
@@ -140,7 +140,7 @@ def told(found: Found, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows, "rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers}
 
 
-def conditional(port: int, one: setting.Booter) -> bytes:
+def conditional(port: int, one: setting.BenchPrincipal) -> bytes:
     """The bootstrap of a principal that has the packet already."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request(
@@ -156,7 +156,9 @@ def conditional(port: int, one: setting.Booter) -> bytes:
     return one.request(keyed=True).replace(b"Host: bench\r\n", b"Host: bench\r\nIf-None-Match: %s\r\n" % etag, 1)
 
 
-async def sessions(on: setting.Base, booters: list[setting.Booter], number: int) -> list[tuple[setting.Booter, str]]:
+async def sessions(
+    on: setting.BenchServer, booters: list[setting.BenchPrincipal], number: int
+) -> list[tuple[setting.BenchPrincipal, str]]:
     by_name = {one.name: one for one in booters}
     connection = await asyncpg.connect(on.superuser)
     try:
@@ -168,7 +170,7 @@ async def sessions(on: setting.Base, booters: list[setting.Booter], number: int)
     return [(by_name[row[0]], row[1]) for row in rows]
 
 
-def report(status: str, one: setting.Booter, startup_id: str) -> bytes:
+def report(status: str, one: setting.BenchPrincipal, startup_id: str) -> bytes:
     more = {"build_version": "1.4.2"} if status == "ready" else {"error": "no connection to the index"}
     body = json.dumps({"startup_id": startup_id, **more}).encode()
     return (
@@ -192,7 +194,7 @@ def overview(port: int, key: str) -> bytes:
     )
 
 
-async def administrator(on: setting.Base, beside: setting.Booter) -> str:
+async def administrator(on: setting.BenchServer, beside: setting.BenchPrincipal) -> str:
     """The key of an admin in the tenant of the others."""
     key = api_keys.mint()
     who = {"tenant": str(beside.tenant), "principal_key": "administrator"}

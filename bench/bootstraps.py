@@ -27,7 +27,7 @@ COLUMNS = ("", "per second", "pgbench", "ratio", "lowest", "highest", "p50 ms", 
 
 
 @dataclass(slots=True)
-class Measured:
+class BootstrapMeasurement:
     """One kind of bootstrap, round by round."""
 
     name: str
@@ -68,7 +68,7 @@ def row(one: dict[str, object]) -> list[object]:
     ]
 
 
-def counted(on: setting.Base, drive: partial[load.Tally], requests: list[bytes]) -> load.Tally:
+def counted(on: setting.BenchServer, drive: partial[load.Tally], requests: list[bytes]) -> load.Tally:
     """A drive in which every answer is a packet and has a row."""
     before = asyncio.run(setting.opened(on))
     tally = drive(requests)
@@ -84,14 +84,14 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
         asked = {
-            "API key": (Measured("API key"), False),
-            "API key, Idempotency-Key": (Measured("API key, Idempotency-Key"), True),
+            "API key": (BootstrapMeasurement("API key"), False),
+            "API key, Idempotency-Key": (BootstrapMeasurement("API key, Idempotency-Key"), True),
         }
         with setting.served_process(on, workers=arguments.workers) as (port, process):
             drive = partial(
                 load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
             )
-            shares = machine.Shares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
+            shares = machine.ProcessorShares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
             rows_before = batched(port)
             workers = machine.children(process) or [process]
             memory = {"at_rest": held(workers)}
@@ -147,7 +147,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def reference(
-    on: setting.Base, booters: list[setting.Booter], arguments: argparse.Namespace, *, keyed: bool
+    on: setting.BenchServer, booters: list[setting.BenchPrincipal], arguments: argparse.Namespace, *, keyed: bool
 ) -> dict[str, float]:
     seconds = max(1, round(arguments.seconds))
     return setting.pgbench(on, booters, connections=arguments.connections, seconds=seconds, keyed=keyed)

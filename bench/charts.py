@@ -14,7 +14,7 @@ WARM = ("#f4c27a", "#f2b36b", "#eda35c", "#e9b98e", "#f0cfa0", "#e8c069")
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ChartBar:
     """`low` and `high`: the ends of what the rounds gave. `ours`: in our colour."""
 
     label: str
@@ -25,7 +25,7 @@ class Bar:
     says: str = ""
 
 
-def bars(title: str, found: Sequence[Bar], *, mark: float | None = None, mark_says: str = "") -> str:
+def bars(title: str, found: Sequence[ChartBar], *, mark: float | None = None, mark_says: str = "") -> str:
     """Horizontal bars from zero; `mark` is a line across them."""
     most = max([bar.high or bar.value for bar in found] + ([mark] if mark else [])) or 1.0
     scale = (WIDTH - LEFT - RIGHT) / most
@@ -87,7 +87,7 @@ def _head(title: str, height: int) -> list[str]:
     ]
 
 
-def _bar(bar: Bar, y: float, scale: float) -> list[str]:
+def _bar(bar: ChartBar, y: float, scale: float) -> list[str]:
     middle = y + BAR / 2
     parts = [
         f'<text x="{LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end" fill="{INK}">{escape(bar.label)}</text>',

@@ -15,7 +15,7 @@ RETENTION_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class CostFigures:
     """Microseconds of processor per boot, bytes per boot and per row, megabytes of a worker."""
 
     worker: float
@@ -30,7 +30,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetSize:
     """`restarts`: boots of each pod per day. `peak_within`: seconds in which `peak` pods boot at worst."""
 
     name: str
@@ -43,19 +43,19 @@ class Fleet:
 
 
 FLEETS = (
-    Fleet("one cluster, 5,000 pods, all restarted in a minute", 5_000, 500, 50, 3, 5_000, 60),
-    Fleet("a region, 10⁵ pods, all restarted in a minute", 100_000, 5_000, 1_000, 3, 100_000, 60),
-    Fleet("10⁴ tenants of 20 pods, a tenth restarted in a minute", 200_000, 40_000, 10_000, 3, 20_000, 60),
-    Fleet("10⁶ pods, all restarted in ten minutes", 1_000_000, 50_000, 10_000, 3, 1_000_000, 600),
-    Fleet("10⁶ pods, all restarted in a minute", 1_000_000, 50_000, 10_000, 3, 1_000_000, 60),
+    FleetSize("one cluster, 5,000 pods, all restarted in a minute", 5_000, 500, 50, 3, 5_000, 60),
+    FleetSize("a region, 10⁵ pods, all restarted in a minute", 100_000, 5_000, 1_000, 3, 100_000, 60),
+    FleetSize("10⁴ tenants of 20 pods, a tenth restarted in a minute", 200_000, 40_000, 10_000, 3, 20_000, 60),
+    FleetSize("10⁶ pods, all restarted in ten minutes", 1_000_000, 50_000, 10_000, 3, 1_000_000, 600),
+    FleetSize("10⁶ pods, all restarted in a minute", 1_000_000, 50_000, 10_000, 3, 1_000_000, 60),
 )
 
 
-def figures(results: Mapping[str, Any]) -> Figures:
+def figures(results: Mapping[str, Any]) -> CostFigures:
     micro = results["regions"]["microseconds"]
     world = results["scale"]["worlds"][-1]["bytes_per_row"]
     part = results["bench"]["bootstrap"]
-    return Figures(
+    return CostFigures(
         worker=micro["worker"],
         statement=micro["statement"],
         row=micro["row"],
@@ -68,7 +68,7 @@ def figures(results: Mapping[str, Any]) -> Figures:
     )
 
 
-def taken(fleet: Fleet, of: Figures) -> Sequence[object]:
+def taken(fleet: FleetSize, of: CostFigures) -> Sequence[object]:
     """A row of the table: what the fleet's peak and its days take."""
     rate = fleet.peak / fleet.peak_within
     workers = rate * of.worker / 1e6 / UTILISED

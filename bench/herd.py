@@ -40,7 +40,7 @@ ATTEMPTS = 8
 
 
 @dataclass(slots=True)
-class Herd:
+class HerdResult:
     """What became of them. `answered`: seconds after the start; `startups`: the sessions they were told of."""
 
     answered: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Herd:
     lost: int = 0
 
 
-class Stampede:
+class HerdLoad:
     """Sockets and epoll, nothing between: 5,000 tasks of an event loop would take longer than what they measure."""
 
     def __init__(self, port: int, requests: list[bytes]) -> None:
@@ -58,9 +58,9 @@ class Stampede:
         self.waiting = [(0.0, 0, n, request) for n, request in enumerate(requests)]  # (when, attempt, who, request)
         self.open: dict[int, tuple[socket.socket, list[bytes], int, int, bytes]] = {}
         self.poll = select.epoll(len(requests))
-        self.herd = Herd()
+        self.herd = HerdResult()
 
-    def run(self) -> Herd:
+    def run(self) -> HerdResult:
         self.began = time.perf_counter()
         while self.waiting or self.open:
             now = time.perf_counter() - self.began
@@ -127,11 +127,11 @@ def complete(answer: bytes) -> bool:
     return bool(separator) and at >= 0 and len(body) >= int(head[at + len(load.LENGTH) :].partition(b"\r")[0])
 
 
-def stampede(port: int, requests: list[bytes]) -> Herd:
-    return Stampede(port, [one.replace(load.KEY_SLOT, os.urandom(16).hex().encode(), 1) for one in requests]).run()
+def stampede(port: int, requests: list[bytes]) -> HerdResult:
+    return HerdLoad(port, [one.replace(load.KEY_SLOT, os.urandom(16).hex().encode(), 1) for one in requests]).run()
 
 
-async def without_row(on: setting.Base, herd: Herd) -> int:
+async def without_row(on: setting.BenchServer, herd: HerdResult) -> int:
     connection = await asyncpg.connect(on.superuser)
     try:
         rows = await connection.fetchval(
@@ -142,7 +142,7 @@ async def without_row(on: setting.Base, herd: Herd) -> int:
     return len(set(herd.startups)) - int(rows) + len(herd.startups) - len(set(herd.startups))
 
 
-def told(herds: list[tuple[Herd, int]]) -> dict[str, Any]:
+def told(herds: list[tuple[HerdResult, int]]) -> dict[str, Any]:
     last = [max(herd.answered) for herd, _ in herds]
     return {
         "last_answered_s": round(statistics.median(last), 2),
@@ -155,12 +155,12 @@ def told(herds: list[tuple[Herd, int]]) -> dict[str, Any]:
     }
 
 
-def measured(on: setting.Base, arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(on: setting.BenchServer, arguments: argparse.Namespace) -> dict[str, Any]:
     booters = asyncio.run(setting.publish(on, arguments.principals))
-    issuer = tokens.Issuer()
+    issuer = tokens.BenchIssuer()
     asyncio.run(issuer.publish(on, booters))
     keys = [load.closing(booters[n % len(booters)].request(keyed=True)) for n in range(arguments.clients)]
-    herds: dict[str, list[tuple[Herd, int]]] = {"API key": [], "new RS256 token": []}
+    herds: dict[str, list[tuple[HerdResult, int]]] = {"API key": [], "new RS256 token": []}
     with setting.served(on, workers=arguments.workers) as port:
         for number in range(arguments.rounds + 1):
             console.step(f"herd: round {number} of {arguments.rounds}{' (cold)' if number == 0 else ''}")

@@ -49,7 +49,7 @@ COUNTER = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerPrincipal:
+class BenchEmitter:
     tenant: UUID
     name: str
     type: str
@@ -57,11 +57,11 @@ class LedgerPrincipal:
     key: str = ""
 
 
-def ledger_principal(name: str, kind: str, *rights: str) -> LedgerPrincipal:
-    return LedgerPrincipal(uuid4(), name, kind, rights, api_keys.mint().key)
+def ledger_principal(name: str, kind: str, *rights: str) -> BenchEmitter:
+    return BenchEmitter(uuid4(), name, kind, rights, api_keys.mint().key)
 
 
-async def publish(on: setting.Base, *people: LedgerPrincipal) -> None:
+async def publish(on: setting.BenchServer, *people: BenchEmitter) -> None:
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
     who = [{"tenant": str(one.tenant), "principal_key": one.name} for one in people]
@@ -90,7 +90,7 @@ async def publish(on: setting.Base, *people: LedgerPrincipal) -> None:
 
 
 @contextlib.contextmanager
-def served(on: setting.Base, writer: str, *, workers: int) -> Iterator[int]:
+def served(on: setting.BenchServer, writer: str, *, workers: int) -> Iterator[int]:
     port = setting.free_port()
     environ = {
         **os.environ,  # noqa: TID251
@@ -113,13 +113,13 @@ def ulid_prefix() -> str:
     return str(ULID())[:10]
 
 
-class Emitter(load.Connection):
+class ReceiptConnection(load.LoadConnection):
     """Every receipt is a new one. `root`: one task for all, or each its own.
 
     What it sends is written once and only numbered afterwards: the load shares the machine with what it measures.
     """
 
-    def __init__(self, who: LedgerPrincipal, root: str | None, *rest: object) -> None:
+    def __init__(self, who: BenchEmitter, root: str | None, *rest: object) -> None:
         super().__init__(b"", *rest)  # type: ignore[arg-type]
         receipt = {
             "receipt_id": f"{ulid_prefix()}%016d",
@@ -144,7 +144,7 @@ class Emitter(load.Connection):
         super().ask()
 
 
-def emit(port: int, who: LedgerPrincipal, root: str | None, *, connections: int, seconds: float) -> load.Tally:
+def emit(port: int, who: BenchEmitter, root: str | None, *, connections: int, seconds: float) -> load.Tally:
     async def drive() -> load.Tally:
         loop = asyncio.get_running_loop()
         tally = load.Tally(seconds=seconds)
@@ -153,7 +153,7 @@ def emit(port: int, who: LedgerPrincipal, root: str | None, *, connections: int,
         for _ in range(connections):
             done = loop.create_future()
             await loop.create_connection(
-                lambda done=done: Emitter(who, root, tally, start + seconds, start, done), "127.0.0.1", port
+                lambda done=done: ReceiptConnection(who, root, tally, start + seconds, start, done), "127.0.0.1", port
             )
             finished.append(done)
         await asyncio.gather(*finished)
@@ -185,7 +185,7 @@ FROM new;
 """
 
 
-def pgbench(on: setting.Base, body: str, *, connections: int, seconds: int) -> float:
+def pgbench(on: setting.BenchServer, body: str, *, connections: int, seconds: int) -> float:
     script = Path(tempfile.mkdtemp(prefix="ledger-pgbench-")) / "insert.sql"
     script.write_text(
         INSERT.format(prefix=ulid_prefix(), tenant=uuid4(), body=body.replace(":", "\\x3a"), hash="ab" * 32).replace(
@@ -198,7 +198,7 @@ def pgbench(on: setting.Base, body: str, *, connections: int, seconds: int) -> f
     return float(re.search(r"tps = ([\d.]+)", done.stdout)[1])
 
 
-async def fetch(on: setting.Base, query: str, *args: object) -> list[asyncpg.Record]:
+async def fetch(on: setting.BenchServer, query: str, *args: object) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(on.superuser.replace("/postgres?", "/metagate?"))
     try:
         return await connection.fetch(query, *args)
@@ -206,7 +206,7 @@ async def fetch(on: setting.Base, query: str, *args: object) -> list[asyncpg.Rec
         await connection.close()
 
 
-def posts(on: setting.Base, writer: str, who: LedgerPrincipal, arguments: argparse.Namespace) -> dict[str, object]:
+def posts(on: setting.BenchServer, writer: str, who: BenchEmitter, arguments: argparse.Namespace) -> dict[str, object]:
     spread, single, reference = [], [], []
     seconds, connections = arguments.seconds, arguments.connections
     with served(on, writer, workers=arguments.workers) as port:
@@ -267,7 +267,7 @@ FILLERS = 2
 ROWS_AT_ONCE = 50_000
 
 
-async def fill(on: setting.Base, tenant: UUID, body: str, last: int, *, still_open: int) -> None:
+async def fill(on: setting.BenchServer, tenant: UUID, body: str, last: int, *, still_open: int) -> None:
     numbers = iter(range(1, last + 1, ROWS_AT_ONCE))
 
     async def some() -> None:
@@ -284,7 +284,7 @@ async def fill(on: setting.Base, tenant: UUID, body: str, last: int, *, still_op
 
 
 @contextlib.asynccontextmanager
-async def bare(on: setting.Base) -> AsyncIterator[None]:
+async def bare(on: setting.BenchServer) -> AsyncIterator[None]:
     """Without the indexes that no constraint needs, which are built again afterwards: filling takes a third of the
     time, and the same rows are indexed by the same definitions.
     """
@@ -307,7 +307,7 @@ async def bare(on: setting.Base) -> AsyncIterator[None]:
 
 
 async def two_inboxes(
-    on: setting.Base, few: LedgerPrincipal, many: LedgerPrincipal, arguments: argparse.Namespace
+    on: setting.BenchServer, few: BenchEmitter, many: BenchEmitter, arguments: argparse.Namespace
 ) -> None:
     [row] = await fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1")
     async with bare(on):
@@ -315,7 +315,7 @@ async def two_inboxes(
         await fill(on, many.tenant, row[0], arguments.receipts, still_open=arguments.open)
 
 
-def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[str, object]:
+def inbox(on: setting.BenchServer, writer: str, arguments: argparse.Namespace) -> dict[str, object]:
     """p99 of a page at few and at many; a page in the middle of the many too."""
     few, many = ledger_principal("bench", "principal"), ledger_principal("bench", "principal")
     asyncio.run(publish(on, few, many))
@@ -323,7 +323,7 @@ def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[
     asyncio.run(two_inboxes(on, few, many, arguments))
     filling = time.perf_counter() - started
 
-    def page(who: LedgerPrincipal, query: str = "") -> bytes:
+    def page(who: BenchEmitter, query: str = "") -> bytes:
         return f"GET /inbox{query} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {who.key}\r\n\r\n".encode()
 
     [half] = asyncio.run(fetch(on, MIDDLE, many.tenant, arguments.open // 2))
@@ -349,7 +349,9 @@ def inbox(on: setting.Base, writer: str, arguments: argparse.Namespace) -> dict[
     }
 
 
-def relay(on: setting.Base, writer: str, witness: LedgerPrincipal, arguments: argparse.Namespace) -> dict[str, object]:
+def relay(
+    on: setting.BenchServer, writer: str, witness: BenchEmitter, arguments: argparse.Namespace
+) -> dict[str, object]:
     """Startups opened while nobody relays, and the time until the outbox is empty at full speed. Then bootstraps beside
     no relay, one at the pace it has by default, and one at full speed, by turns; new startups keep it busy.
     """
@@ -395,7 +397,7 @@ DELIVERED = "SELECT coalesce(sum(startups), 0)::bigint FROM memorygate.tally"
 
 
 @contextlib.contextmanager
-def relaying(on: setting.Base, url: str, key: Path, rest: float | None) -> Iterator[None]:
+def relaying(on: setting.BenchServer, url: str, key: Path, rest: float | None) -> Iterator[None]:
     """A relay in a process of its own that rests so much; none for None."""
     if rest is None:
         yield
@@ -411,7 +413,7 @@ def relaying(on: setting.Base, url: str, key: Path, rest: float | None) -> Itera
         process.wait()
 
 
-async def _drain(on: setting.Base, access: LedgerAccess, started: float) -> float:
+async def _drain(on: setting.BenchServer, access: LedgerAccess, started: float) -> float:
     outboxes = [OutboxStore(on.publisher) for _ in range(DRAINERS)]
     pace = RelayPace(rows=256, rest=0, idle_seconds=0.01)
     work = asyncio.create_task(Relay(outboxes, HttpLedgerClient(access), pace=pace).run())

@@ -40,7 +40,7 @@ class Tally:
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1_000 if ordered else float("nan")
 
 
-class Connection(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     def __init__(self, request: bytes, tally: Tally, until: float, warm: float, done: asyncio.Future[None]) -> None:
         self.request = request
         self.tally = tally
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-class Fresh(Connection):
+class KeyedConnection(LoadConnection):
     """A request with KEY_SLOT: as the client makes them, each boot with a key of its own."""
 
     def __init__(self, request: bytes, *rest: Any) -> None:
@@ -117,7 +117,7 @@ class Fresh(Connection):
         super().ask()
 
 
-class Paced(Fresh):
+class PacedConnection(KeyedConnection):
     """Asks at its times, whether or not the last answer was quick: a late answer makes the next one late as well, and
     both are measured from when they should have been asked for.
     """
@@ -141,7 +141,7 @@ class Paced(Fresh):
         self.sent, self.due = self.due, self.due + self.every
 
 
-class Next(Connection):
+class QueueConnection(LoadConnection):
     """A connection that takes the next request of all, and leaves when there is none."""
 
     def __init__(self, requests: Iterator[bytes], *rest: Any) -> None:
@@ -182,11 +182,13 @@ async def _drive(
         rest = (tally, start + seconds, start, done)
         own = requests[at % len(requests)]
         if rate:
-            made: Connection = Paced(own, time.perf_counter() + warm / 2 + at / rate, connections / rate, *rest)
+            made: LoadConnection = PacedConnection(
+                own, time.perf_counter() + warm / 2 + at / rate, connections / rate, *rest
+            )
         elif sharing != "own":
-            made = Next(each, *rest)
+            made = QueueConnection(each, *rest)
         else:
-            made = (Fresh if KEY_SLOT in own else Connection)(own, *rest)
+            made = (KeyedConnection if KEY_SLOT in own else LoadConnection)(own, *rest)
         if not keep:
             made.address = address
         made.sent = time.perf_counter()
@@ -236,7 +238,7 @@ def closing(request: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LoadPart:
     """One of several loads at the same time."""
 
     requests: list[bytes]
@@ -246,7 +248,7 @@ class Part:
     """A second, over all its connections; 0: as many as are answered."""
 
 
-def drive_apart(port: int, *parts: Part, seconds: float) -> list[Tally]:
+def drive_apart(port: int, *parts: LoadPart, seconds: float) -> list[Tally]:
     """Several loads at the same time, each in a process of its own."""
     with ProcessPoolExecutor(len(parts), multiprocessing.get_context("spawn")) as pool:
         # Starting a process takes longer than a warm-up: the pool is warm before anything is measured.
@@ -267,7 +269,7 @@ def drive_apart(port: int, *parts: Part, seconds: float) -> list[Tally]:
         return [each.result() for each in running]
 
 
-class Noop(asyncio.Protocol):
+class FixedAnswerServer(asyncio.Protocol):
     """A server that reads to the end of a request of known size and answers the same bytes."""
 
     answer = b""
@@ -286,8 +288,8 @@ class Noop(asyncio.Protocol):
 
 def serve_noop(port: int, size: int, answer: bytes) -> None:
     async def serve() -> None:
-        Noop.size, Noop.answer = size, answer
-        server = await asyncio.get_running_loop().create_server(Noop, "127.0.0.1", port)
+        FixedAnswerServer.size, FixedAnswerServer.answer = size, answer
+        server = await asyncio.get_running_loop().create_server(FixedAnswerServer, "127.0.0.1", port)
         await server.serve_forever()
 
     uvloop.run(serve())

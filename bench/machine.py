@@ -62,7 +62,7 @@ OTHERS = "others"
 """Whatever else the machine did: large shares mean figures that say little."""
 
 
-class Shares:
+class ProcessorShares:
     """Processors used by this process (the load generator) and by families of others, added up over what is watched."""
 
     def __init__(self, processes: Mapping[str, int]) -> None:

@@ -33,10 +33,10 @@ MOST_PER_SECOND = {1: 1_000, 16: 7_000, 64: 8_000, 256: 8_000}
 """More new tokens than a measurement can use, by connections."""
 
 
-class Requests:
+class RequestRound:
     """What is asked in one round. Tokens are signed before it: an RSA signature costs more than what the gate does."""
 
-    def __init__(self, issuer: tokens.Issuer, booters: list[setting.Booter], seconds: float) -> None:
+    def __init__(self, issuer: tokens.BenchIssuer, booters: list[setting.BenchPrincipal], seconds: float) -> None:
         self.many = {many: int(rate * (seconds + WARM)) for many, rate in MOST_PER_SECOND.items()}
         each = sum(self.many.values()) * len(WORKERS) * 2  # with keep-alive and without
         self.fresh = {
@@ -65,9 +65,11 @@ def cells() -> Iterator[tuple[int, bool, str]]:
                 yield connections, keep, kind
 
 
-def one_round(on: setting.Base, issuer: tokens.Issuer, booters: list[setting.Booter], seconds: float) -> dict[str, Any]:
+def one_round(
+    on: setting.BenchServer, issuer: tokens.BenchIssuer, booters: list[setting.BenchPrincipal], seconds: float
+) -> dict[str, Any]:
     found: dict[str, Any] = {"pgbench": {}, "cells": []}
-    asked = Requests(issuer, booters, seconds)
+    asked = RequestRound(issuer, booters, seconds)
     with ExitStack() as stack:
         ports = {workers: stack.enter_context(setting.served(on, workers=workers)) for workers in WORKERS}
         for port in ports.values():
@@ -139,7 +141,7 @@ def main() -> None:
     rounds = json.loads(RESULTS.read_text())["rounds"] if arguments.add and RESULTS.exists() else []
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
-        issuer = tokens.Issuer()
+        issuer = tokens.BenchIssuer()
         asyncio.run(issuer.publish(on, booters))
         for number in range(arguments.rounds):
             console.step(f"matrix: round {len(rounds) + 1} ({number + 1} of {arguments.rounds})")

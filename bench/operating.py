@@ -40,7 +40,7 @@ from metagate_operator.cluster.kubernetes_client import (
 NAMESPACE = "bench"
 
 
-class Bench:
+class OperatorBench:
     """One cluster, one database, one operator, and what was measured."""
 
     def __init__(
@@ -178,7 +178,7 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
     server = Server.start()
     cluster = start(directory, environment=environment)
     operator: Operator | None = None
-    bench: Bench | None = None
+    bench: OperatorBench | None = None
     try:
         prepare(cluster)
         await server.make_template()
@@ -186,7 +186,7 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
         cluster.kubectl.run("create", "namespace", NAMESPACE)
         kubernetes = await KubernetesClient.connect(str(cluster.kubectl.kubeconfig))
         database = await asyncpg.connect(made.superuser)
-        bench = Bench(kubernetes, Tenancy(cluster, made, NAMESPACE), database, sizes)
+        bench = OperatorBench(kubernetes, Tenancy(cluster, made, NAMESPACE), database, sizes)
         began = time.perf_counter()
         await bench.create(bench.world())
         bench.note("objects created", sizes.profiles + sizes.manifests + sizes.principals + sizes.bindings)
@@ -204,7 +204,7 @@ async def measure(sizes: argparse.Namespace) -> dict[str, Any]:
     return bench.found if bench is not None else {}
 
 
-async def run(bench: Bench) -> Operator:
+async def run(bench: OperatorBench) -> Operator:
     sizes = bench.sizes
     began = time.perf_counter()
     operator = Operator(bench.tenancy, METAGATE_RESYNC_SECONDS="100000")
@@ -249,7 +249,7 @@ async def run(bench: Bench) -> Operator:
     return await resync(bench)
 
 
-async def fan_out(bench: Bench) -> None:
+async def fan_out(bench: OperatorBench) -> None:
     """The Manifest that every Binding uses changes, and all that are active are served anew."""
     old = await bench.scalar("SELECT array_agg(DISTINCT digest) FROM metagate.binding")
     began = time.perf_counter()
@@ -269,7 +269,7 @@ async def fan_out(bench: Bench) -> None:
     )
 
 
-async def resync(bench: Bench) -> Operator:
+async def resync(bench: OperatorBench) -> Operator:
     """Started again with a short period: what a pass that finds nothing costs, and that it writes nothing."""
     revision = await bench.scalar("SELECT max(revision) FROM metagate.revision")
     operator = Operator(bench.tenancy, METAGATE_RESYNC_SECONDS="15")

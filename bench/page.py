@@ -88,7 +88,7 @@ def bootstraps(found: Found) -> Lines:
     memory = part["worker_mb"]
     rows = part["rows"]
     drawn = [
-        charts.Bar(
+        charts.ChartBar(
             one["name"],
             one["ratio"],
             min(one["ratios_by_round"]),
@@ -208,7 +208,9 @@ def applied(found: Found) -> Lines:
 def alternatives(found: Found) -> Lines:
     rows = found["rows"]
     drawn = [
-        charts.Bar(one["name"], float(one["per_second"]), ours=one["name"] == "MetaGate", says=f"{one['per_second']:,}")
+        charts.ChartBar(
+            one["name"], float(one["per_second"]), ours=one["name"] == "MetaGate", says=f"{one['per_second']:,}"
+        )
         for one in rows
     ]
     return [

@@ -28,36 +28,36 @@ Session = async_sessionmaker(engine, expire_on_commit=False)
 app = FastAPI()
 
 
-class Base(DeclarativeBase):
+class PlainTable(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSONB, list[str]: ARRAY(String)}  # noqa: RUF012 - SQLAlchemy's form
 
 
-class Packet(Base):
+class PlainPacket(PlainTable):
     __tablename__ = "packet"
     digest: Mapped[str] = mapped_column(primary_key=True)
     body: Mapped[dict[str, Any]]
 
 
-class Binding(Base):
+class PlainBinding(PlainTable):
     __tablename__ = "binding"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     components: Mapped[list[str]]
     sla_seconds: Mapped[int]
     digest: Mapped[str] = mapped_column(ForeignKey("packet.digest"))
-    packet: Mapped[Packet] = relationship()
+    packet: Mapped[PlainPacket] = relationship()
 
 
-class Principal(Base):
+class PlainPrincipal(PlainTable):
     __tablename__ = "principal"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     name: Mapped[str]
     key_sha256: Mapped[str] = mapped_column(unique=True)
     suspended: Mapped[bool] = mapped_column(default=False)
     binding_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("binding.id"))
-    binding: Mapped[Binding] = relationship()
+    binding: Mapped[PlainBinding] = relationship()
 
 
-class Startup(Base):
+class PlainStartup(PlainTable):
     __tablename__ = "startup"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     principal_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("principal.id"))
@@ -68,11 +68,11 @@ class Startup(Base):
     digest: Mapped[str]
 
 
-class Boot(BaseModel):
+class BootBody(BaseModel):
     component_key: str = Field(min_length=1, max_length=253)
 
 
-class Welcome(BaseModel):
+class BootAnswer(BaseModel):
     startup_id: uuid.UUID
     principal_key: str
     component_key: str
@@ -89,11 +89,11 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 async def principal(
     database: Annotated[AsyncSession, Depends(session)], x_api_key: Annotated[str, Header()]
-) -> Principal:
+) -> PlainPrincipal:
     found = await database.scalar(
-        select(Principal)
-        .where(Principal.key_sha256 == hashlib.sha256(x_api_key.encode()).hexdigest())
-        .options(joinedload(Principal.binding).joinedload(Binding.packet))
+        select(PlainPrincipal)
+        .where(PlainPrincipal.key_sha256 == hashlib.sha256(x_api_key.encode()).hexdigest())
+        .options(joinedload(PlainPrincipal.binding).joinedload(PlainBinding.packet))
     )
     if found is None:
         raise HTTPException(401, "unknown key")
@@ -109,10 +109,10 @@ async def ready() -> dict[str, str]:
 
 @app.post("/v1/bootstrap")
 async def bootstrap(
-    boot: Boot,
-    caller: Annotated[Principal, Depends(principal)],
+    boot: BootBody,
+    caller: Annotated[PlainPrincipal, Depends(principal)],
     database: Annotated[AsyncSession, Depends(session)],
-) -> Welcome:
+) -> BootAnswer:
     binding = caller.binding
     permitted = any(
         pattern == boot.component_key or (pattern.endswith("*") and boot.component_key.startswith(pattern[:-1]))
@@ -121,7 +121,7 @@ async def bootstrap(
     if not permitted:
         raise HTTPException(403, "component not permitted")
     now = datetime.now(UTC)
-    opened = Startup(
+    opened = PlainStartup(
         principal_id=caller.id,
         component_key=boot.component_key,
         opened_at=now,
@@ -130,7 +130,7 @@ async def bootstrap(
     )
     database.add(opened)
     await database.commit()
-    return Welcome(
+    return BootAnswer(
         startup_id=opened.id,
         principal_key=caller.name,
         component_key=boot.component_key,
@@ -144,12 +144,12 @@ async def bootstrap(
 async def fill(digest: str, body: dict[str, Any], people: list[tuple[str, str]]) -> None:
     """The tables, one packet, and a principal with a binding for each (name, digest of its key)."""
     async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(PlainTable.metadata.create_all)
     async with Session() as database, database.begin():
-        packet = Packet(digest=digest, body=body)
+        packet = PlainPacket(digest=digest, body=body)
         for name, key_sha256 in people:
-            binding = Binding(components=["indexer_*"], sla_seconds=120, packet=packet)
-            database.add(Principal(name=name, key_sha256=key_sha256, binding=binding))
+            binding = PlainBinding(components=["indexer_*"], sla_seconds=120, packet=packet)
+            database.add(PlainPrincipal(name=name, key_sha256=key_sha256, binding=binding))
     await engine.dispose()
 
 

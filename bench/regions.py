@@ -22,7 +22,7 @@ ROWS, IN_FLIGHT, QUEUE, DEADLINE = 64, 2, 2_048, 0.45
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class ServiceCosts:
     """Seconds: of a worker per boot; of the database's processors per statement and per row; of waiting per commit; of
     the load generator per boot, where it shares the processors.
     """
@@ -35,7 +35,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class SimulatedRegion:
     """`shared`: everything on the same processors, as where it was measured."""
 
     name: str
@@ -62,25 +62,25 @@ class Processors:
 
 
 @dataclass(slots=True)
-class Worker:
+class SimulatedWorker:
     processors: Processors
     queue: deque[tuple[float, float]] = field(default_factory=deque)  # (first asked, due)
     in_flight: int = 0
 
 
 @dataclass(slots=True)
-class Outcome:
+class SimulatedOutcome:
     answered: list[float] = field(default_factory=list)  # seconds since the first attempt
     ends: list[float] = field(default_factory=list)
     refused: int = 0
     statements: int = 0
 
 
-def simulate(region: Region, costs: Costs, seed: int = 1) -> dict[str, Any]:
+def simulate(region: SimulatedRegion, costs: ServiceCosts, seed: int = 1) -> dict[str, Any]:
     chance = random.Random(seed)
     database = Processors(region.database_processors)
-    workers = [Worker(database if region.shared else Processors(1)) for _ in range(region.workers)]
-    outcome = Outcome()
+    workers = [SimulatedWorker(database if region.shared else Processors(1)) for _ in range(region.workers)]
+    outcome = SimulatedOutcome()
     order = itertools.count()
     events: list[tuple[float, int, str, Any]] = []
 
@@ -144,7 +144,7 @@ def simulate(region: Region, costs: Costs, seed: int = 1) -> dict[str, Any]:
     }
 
 
-def measured_costs() -> Costs:
+def measured_costs() -> ServiceCosts:
     """From the rows with an Idempotency-Key."""
     bench = json.loads((RESULTS / "bench.json").read_text())
     part, processors = bench["bootstrap"], bench["machine"]["processors"]
@@ -159,25 +159,25 @@ def measured_costs() -> Costs:
     row = max(0.0, (share["PostgreSQL"] * several - single) / (several - 1))
     statement = (share["PostgreSQL"] - row) * several
     waiting = max(0.0, alone - share["Python"] - statement - row - share["load generator"])
-    return Costs(share["Python"], statement, row, waiting, share["load generator"])
+    return ServiceCosts(share["Python"], statement, row, waiting, share["load generator"])
 
 
-def regions() -> tuple[Region, ...]:
+def regions() -> tuple[SimulatedRegion, ...]:
     return (
-        Region("the herd that was measured", 5_000, 0.05, 2, 2, shared=True),
-        Region("10⁵ pods in a minute, 2 replicas, 2 processors", 100_000, 60, 2, 2),
-        Region("10⁵ pods in a minute, 4 replicas, 4 processors", 100_000, 60, 4, 4),
-        Region("10⁵ pods in 5 s, 4 replicas, 4 processors", 100_000, 5, 4, 4),
-        Region("10⁵ pods in 5 s, 8 replicas, 8 processors", 100_000, 5, 8, 8),
-        Region("10⁶ pods in a minute, 8 replicas, 8 processors", 1_000_000, 60, 8, 8),
-        Region("10⁶ pods in a minute, 12 replicas, 16 processors", 1_000_000, 60, 12, 16),
+        SimulatedRegion("the herd that was measured", 5_000, 0.05, 2, 2, shared=True),
+        SimulatedRegion("10⁵ pods in a minute, 2 replicas, 2 processors", 100_000, 60, 2, 2),
+        SimulatedRegion("10⁵ pods in a minute, 4 replicas, 4 processors", 100_000, 60, 4, 4),
+        SimulatedRegion("10⁵ pods in 5 s, 4 replicas, 4 processors", 100_000, 5, 4, 4),
+        SimulatedRegion("10⁵ pods in 5 s, 8 replicas, 8 processors", 100_000, 5, 8, 8),
+        SimulatedRegion("10⁶ pods in a minute, 8 replicas, 8 processors", 1_000_000, 60, 8, 8),
+        SimulatedRegion("10⁶ pods in a minute, 12 replicas, 16 processors", 1_000_000, 60, 12, 16),
     )
 
 
 def main() -> None:
     costs = measured_costs()
     found = [simulate(region, costs) for region in regions()]
-    micro = {name: round(1e6 * getattr(costs, name)) for name in Costs.__slots__}
+    micro = {name: round(1e6 * getattr(costs, name)) for name in ServiceCosts.__slots__}
     (RESULTS / "regions.json").write_text(json.dumps({"microseconds": micro, "regions": found}, indent=2) + "\n")
     print(json.dumps({"microseconds": micro}))
     for one in found:

@@ -37,7 +37,7 @@ ASKED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ScaleSize:
     bindings: int
     startups: int
 
@@ -50,7 +50,7 @@ class World:
         return max(1, self.bindings // 1_000)
 
 
-WORLDS = (World(1_000, 0), World(100_000, 100_000), World(1_000_000, 10_000_000))
+WORLDS = (ScaleSize(1_000, 0), ScaleSize(100_000, 100_000), ScaleSize(1_000_000, 10_000_000))
 
 # The template is the one principal that was published.
 PEOPLE = """
@@ -119,7 +119,7 @@ WHERE n.nspname = 'metagate' AND c.relkind = 'r' AND c.relname ~ $1
 """
 
 
-async def build(on: setting.Base, world: World) -> list[dict[str, str]]:
+async def build(on: setting.BenchServer, world: ScaleSize) -> list[dict[str, str]]:
     """Fills the database; the principals that will be asked, with their keys."""
     await setting.publish(on, 1)
     connection = await asyncpg.connect(on.superuser)
@@ -142,7 +142,7 @@ async def build(on: setting.Base, world: World) -> list[dict[str, str]]:
     return asked
 
 
-async def people_with_keys(connection: asyncpg.Connection, world: World) -> list[dict[str, str]]:
+async def people_with_keys(connection: asyncpg.LoadConnection, world: ScaleSize) -> list[dict[str, str]]:
     step = max(1, world.bindings // ASKED)
     rows = await connection.fetch("SELECT tenant, name FROM people WHERE n % $1 = 0 ORDER BY n LIMIT $2", step, ASKED)
     keys = [api_keys.mint() for _ in rows]
@@ -159,7 +159,7 @@ async def people_with_keys(connection: asyncpg.Connection, world: World) -> list
     ]
 
 
-async def sizes(on: setting.Base) -> dict[str, float]:
+async def sizes(on: setting.BenchServer) -> dict[str, float]:
     """Bytes per row with indexes, and all of it in gigabytes."""
     connection = await asyncpg.connect(on.superuser)
     try:
@@ -181,7 +181,7 @@ async def sizes(on: setting.Base) -> dict[str, float]:
         await connection.close()
 
 
-def prepared(directory: Path, world: World) -> tuple[setting.Base, list[dict[str, str]], ExitStack]:
+def prepared(directory: Path, world: ScaleSize) -> tuple[setting.BenchServer, list[dict[str, str]], ExitStack]:
     """The world's server, built now unless it is there already."""
     stack = ExitStack()
     known = directory / f"{world.bindings}.json"
@@ -205,7 +205,7 @@ def measured(directory: Path, arguments: argparse.Namespace) -> list[dict[str, A
             began = time.perf_counter()
             port, process = stack.enter_context(setting.served_process(on, workers=arguments.workers, patience=60))
             took = time.perf_counter() - began
-            booters = [setting.Booter(UUID(one["tenant"]), one["name"], one["key"]) for one in asked]
+            booters = [setting.BenchPrincipal(UUID(one["tenant"]), one["name"], one["key"]) for one in asked]
             ports.append(port)
             requests.append([booter.request(keyed=True) for booter in booters])
             load.drive("127.0.0.1", port, requests[-1], connections=64, seconds=1, sharing="turns")

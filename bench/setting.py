@@ -53,7 +53,7 @@ SERVE = "from metagate_api.server import run; from metagate_api.settings import 
 
 
 @dataclass(frozen=True, slots=True)
-class Booter:
+class BenchPrincipal:
     """A principal of the benchmark."""
 
     tenant: UUID
@@ -85,7 +85,7 @@ class Booter:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BenchServer:
     """A running, migrated server; `tcp` and `socket` DSNs of the API's role."""
 
     postgres: EmbeddedPostgres
@@ -95,7 +95,7 @@ class Base:
 
 
 @contextlib.contextmanager
-def base(kept: Path | None = None) -> Iterator[Base]:
+def base(kept: Path | None = None) -> Iterator[BenchServer]:
     """PostgreSQL as it is installed: fsync and synchronous commits on. `kept`: a directory that stays."""
     directory = kept or Path(tempfile.mkdtemp(prefix="metagate-bench-"))
     directory.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def base(kept: Path | None = None) -> Iterator[Base]:
         with EmbeddedPostgres(directory, settings={"max_connections": "400"}) as postgres:
             passwords = {role: postgres.password(role) for role in PROCESS_ROLES}
             asyncio.run(migrate(postgres.dsn(), passwords=passwords))
-            yield Base(
+            yield BenchServer(
                 postgres,
                 postgres.dsn("metagate_api"),
                 postgres.dsn("metagate_publisher"),
@@ -121,9 +121,9 @@ def _row(**values: object) -> dict[str, object]:
     return {**values, "owner": str(uuid4()), "content": content}
 
 
-async def publish(on: Base, number: int) -> list[Booter]:
+async def publish(on: BenchServer, number: int) -> list[BenchPrincipal]:
     tenant = uuid4()
-    booters = [Booter(tenant, f"worker-{n}") for n in range(number)]
+    booters = [BenchPrincipal(tenant, f"worker-{n}") for n in range(number)]
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
     who = [{"tenant": str(tenant), "principal_key": one.name} for one in booters]
@@ -160,7 +160,7 @@ async def publish(on: Base, number: int) -> list[Booter]:
     return booters
 
 
-async def opened(on: Base) -> int:
+async def opened(on: BenchServer) -> int:
     connection = await asyncpg.connect(on.superuser)
     try:
         return await connection.fetchval("SELECT count(*) FROM metagate.startup")
@@ -168,7 +168,7 @@ async def opened(on: Base) -> int:
         await connection.close()
 
 
-async def written(on: Base) -> int:
+async def written(on: BenchServer) -> int:
     """Bytes of write-ahead log so far."""
     connection = await asyncpg.connect(on.superuser)
     try:
@@ -184,14 +184,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(on: Base, *, workers: int, **environment: str) -> Iterator[int]:
+def served(on: BenchServer, *, workers: int, **environment: str) -> Iterator[int]:
     """The API as it is served, its settings the defaults; yields its port."""
     with served_process(on, workers=workers, **environment) as (port, _):
         yield port
 
 
 @contextlib.contextmanager
-def served_process(on: Base, *, workers: int, patience: float = 20, **environment: str) -> Iterator[tuple[int, int]]:
+def served_process(
+    on: BenchServer, *, workers: int, patience: float = 20, **environment: str
+) -> Iterator[tuple[int, int]]:
     """Like `served`, with the id of the process as well. `patience`: seconds until it must be ready."""
     port = free_port()
     environ = {
@@ -222,7 +224,7 @@ def _until_ready(port: int, process: "subprocess.Popen[bytes]", patience: float 
 
 
 def pgbench(
-    on: Base, booters: list[Booter], *, connections: int, seconds: int, keyed: bool = False
+    on: BenchServer, booters: list[BenchPrincipal], *, connections: int, seconds: int, keyed: bool = False
 ) -> dict[str, float]:
     """The same single-row statement by PostgreSQL's own client: prepared, one script per principal."""
     with tempfile.TemporaryDirectory(prefix="metagate-pgbench-") as directory:
@@ -243,6 +245,6 @@ def pgbench(
     }
 
 
-def _binary(on: Base) -> Path:
+def _binary(on: BenchServer) -> Path:
     found = on.postgres.binaries / "pgbench"
     return found if found.exists() else on.postgres.binaries / "bin" / "pgbench"

@@ -38,7 +38,7 @@ MANY_KEYS = 200_000
 Algorithm = Literal["RS256", "ES256"]
 
 
-class Issuer:
+class BenchIssuer:
     """An outside issuer with a key per algorithm."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Issuer:
             "ES256": ECKey.import_key(made["ES256"].public_key()).as_dict(private=False),
         }
 
-    async def publish(self, on: setting.Base, booters: list[setting.Booter]) -> None:
+    async def publish(self, on: setting.BenchServer, booters: list[setting.BenchPrincipal]) -> None:
         publisher = await Publisher.open(on.publisher)
         await publisher.load()
         row = setting._row  # noqa: SLF001 - the benchmark's own
@@ -86,7 +86,7 @@ class Issuer:
         )
         await publisher.close()
 
-    def requests(self, algorithm: Algorithm, booters: list[setting.Booter], number: int) -> list[bytes]:
+    def requests(self, algorithm: Algorithm, booters: list[setting.BenchPrincipal], number: int) -> list[bytes]:
         """Bootstraps with a new token each, signed on every core."""
         names = [one.name for one in booters]
         parts = os.cpu_count() or 1
@@ -145,7 +145,7 @@ def _median(values: list[float]) -> float:
 
 
 def new_and_seen(
-    on: setting.Base, issuer: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+    on: setting.BenchServer, issuer: BenchIssuer, booters: list[setting.BenchPrincipal], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Every token new, then seen tokens and keys, in the rounds of one run beside pgbench."""
     found: dict[str, list[load.Tally]] = {"new RS256": [], "new ES256": [], "seen RS256": [], "API key": []}
@@ -180,7 +180,7 @@ def new_and_seen(
 
 
 def beside_junk(
-    on: setting.Base, issuer: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+    on: setting.BenchServer, issuer: BenchIssuer, booters: list[setting.BenchPrincipal], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Good tokens alone, and with as many connections of junk beside them; by the gate's own CPU, because the machine
     also has to make the junk.
@@ -190,10 +190,10 @@ def beside_junk(
     with setting.served_process(on, workers=arguments.workers) as (port, process):
         for _ in range(arguments.rounds):
             before = machine.cpu_seconds(process)
-            asking = load.Part(good, arguments.connections)
+            asking = load.LoadPart(good, arguments.connections)
             [alone] = load.drive_apart(port, asking, seconds=arguments.seconds)
             middle = machine.cpu_seconds(process)
-            nonsense = load.Part(junk(good[0], 20_000), arguments.connections, "once")
+            nonsense = load.LoadPart(junk(good[0], 20_000), arguments.connections, "once")
             beside, bad = load.drive_apart(port, asking, nonsense, seconds=arguments.seconds)
             after = machine.cpu_seconds(process)
             # A 503 is an answer past its deadline, on a machine that is too busy; only answers with a packet count.
@@ -215,7 +215,7 @@ def beside_junk(
     }
 
 
-async def add_keys(on: setting.Base, booters: list[setting.Booter], number: int) -> None:
+async def add_keys(on: setting.BenchServer, booters: list[setting.BenchPrincipal], number: int) -> None:
     """Keys of nobody in particular, straight into the snapshot: who compiles them is measured elsewhere."""
     connection = await asyncpg.connect(on.superuser)
     try:
@@ -233,12 +233,15 @@ async def add_keys(on: setting.Base, booters: list[setting.Booter], number: int)
 
 
 def many_keys(
-    on: setting.Base, _: Issuer, booters: list[setting.Booter], arguments: argparse.Namespace
+    on: setting.BenchServer, _: BenchIssuer, booters: list[setting.BenchPrincipal], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Good and junk keys with few keys published and with MANY_KEYS."""
     few = len(booters)
     good = [one.request() for one in booters]
-    wrong = [good[0].replace(booters[0].key.encode(), setting.Booter(one.tenant, "x").key.encode()) for one in booters]
+    wrong = [
+        good[0].replace(booters[0].key.encode(), setting.BenchPrincipal(one.tenant, "x").key.encode())
+        for one in booters
+    ]
     found: dict[str, dict[str, float]] = {}
     for number in (few, MANY_KEYS):
         if number > few:
@@ -268,7 +271,7 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
     """New and seen tokens; junk and two hundred thousand keys only in the long run (`arguments.full`)."""
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
-        issuer = Issuer()
+        issuer = BenchIssuer()
         asyncio.run(issuer.publish(on, booters))
         found: dict[str, object] = {
             "tokens": new_and_seen(on, issuer, booters, arguments),

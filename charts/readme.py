@@ -14,18 +14,18 @@ CHARTS = tuple(Path(__file__).parent / name for name in ("metagate", "memorygate
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 
 
-class Row(NamedTuple):
+class ValueRow(NamedTuple):
     path: str
     default: str
     says: str
 
 
-def rows(text: str) -> list[Row]:
+def rows(text: str) -> list[ValueRow]:
     """One row per leaf: a scalar, a list, or a mapping without any comment inside."""
     return list(_leaves(yaml.compose(text), text.splitlines(), ""))
 
 
-def _leaves(node: yaml.Node | None, lines: list[str], prefix: str) -> Iterator[Row]:
+def _leaves(node: yaml.Node | None, lines: list[str], prefix: str) -> Iterator[ValueRow]:
     assert isinstance(node, yaml.MappingNode)
     for key, value in node.value:
         path = f"{prefix}{key.value}"
@@ -33,7 +33,7 @@ def _leaves(node: yaml.Node | None, lines: list[str], prefix: str) -> Iterator[R
             yield from _leaves(value, lines, f"{path}.")
         else:
             default = json.dumps(yaml.safe_load(yaml.serialize(value)), separators=(", ", ": "))
-            yield Row(path, default, _comment(lines, key))
+            yield ValueRow(path, default, _comment(lines, key))
 
 
 def _is_section(node: yaml.Node, lines: list[str]) -> bool:
@@ -54,7 +54,7 @@ def _comment(lines: list[str], key: yaml.Node) -> str:
     return " ".join(found)
 
 
-def table(found: list[Row]) -> str:
+def table(found: list[ValueRow]) -> str:
     parts = []
     for section in dict.fromkeys(row.path.split(".")[0] if "." in row.path else "" for row in found):
         inside = [row for row in found if (row.path.split(".")[0] if "." in row.path else "") == section]

@@ -106,7 +106,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class Refused(Exception):  # noqa: N818
+class RenderingRefused(Exception):  # noqa: N818
     """Helm did not render; the message is what it said."""
 
 
@@ -137,7 +137,7 @@ class Chart:
                 env={"PATH": ENVIRONMENT["PATH"], "HOME": home, "KUBECONFIG": "/dev/null"},
             )
         if done.returncode:
-            raise Refused(done.stderr + done.stdout)
+            raise RenderingRefused(done.stderr + done.stdout)
         return done.stdout
 
     def render(self, values: Mapping[str, Any] | None = None, *arguments: str) -> list[Object]:

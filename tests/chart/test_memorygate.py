@@ -14,7 +14,7 @@ from tests.chart.rendering import (
     ROOT,
     Chart,
     Object,
-    Refused,
+    RenderingRefused,
     containers,
     environment,
     of_kind,
@@ -22,7 +22,7 @@ from tests.chart.rendering import (
     pods,
 )
 from tests.chart.test_lint import _untyped
-from tests.chart.test_network_policies import DNS, INTERNET, METADATA, NEIGHBOUR, Peer, allowed
+from tests.chart.test_network_policies import DNS, INTERNET, METADATA, NEIGHBOUR, PolicyPeer, allowed
 
 from memorygate.settings import Settings
 
@@ -123,7 +123,7 @@ def test_schema_types_every_value():
 )
 def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: str):
     """What is missing or contradicts itself is named before anything is installed, and no value is repeated."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RenderingRefused) as refused:
         rendered(chart, values)
     assert says in str(refused.value)
     assert "hunter2" not in str(refused.value)
@@ -236,10 +236,10 @@ def test_the_ledger_can_reach_its_databases_and_nothing_else(chart: Chart, name:
     objects = rendered(chart, FORMS[name])
     policies = list(of_kind(objects, "NetworkPolicy").values())
     ours = {
-        metadata["labels"]["app.kubernetes.io/component"]: Peer(metadata["labels"], HOME)
+        metadata["labels"]["app.kubernetes.io/component"]: PolicyPeer(metadata["labels"], HOME)
         for _, metadata, _ in everything(objects)
     }
-    database = Peer(address="192.0.2.1")
+    database = PolicyPeer(address="192.0.2.1")
     ports = {"everything": ({6000, 6001}, {6000})}.get(name, ({5432}, {5432}))
     tried = (53, 80, 443, 5432, 6000, 6001, 8000, 8001, 6443)
     for part, wanted in zip(("gate", "migrate"), ports, strict=True):
@@ -248,7 +248,7 @@ def test_the_ledger_can_reach_its_databases_and_nothing_else(chart: Chart, name:
         assert not any(allowed(policies, ours[part], METADATA, port) for port in (80, 443, 8001))
     if name == "everything":
         assert not any(allowed(policies, ours["gate"], INTERNET, port) for port in tried)
-    neighbour = Peer(NEIGHBOUR.labels, HOME)
+    neighbour = PolicyPeer(NEIGHBOUR.labels, HOME)
     assert {port for port in tried if allowed(policies, neighbour, ours["gate"], port)} == {8001}
     assert not any(allowed(policies, neighbour, ours["migrate"], port) for port in tried)
 
@@ -307,10 +307,10 @@ def test_the_trial_database_opens_to_a_ledger_that_was_asked_for(chart: Chart):
         objects = chart.render(values)
         policies = list(of_kind(objects, "NetworkPolicy").values())
         database = next(
-            Peer(each["labels"], home)
+            PolicyPeer(each["labels"], home)
             for _, each, _ in pods(objects)
             if each["labels"]["app.kubernetes.io/component"] == "database"
         )
-        assert allowed(policies, Peer(metadata["labels"], home), database, 5432) is wanted
-        assert not allowed(policies, Peer(metadata["labels"], HOME), database, 5432)
+        assert allowed(policies, PolicyPeer(metadata["labels"], home), database, 5432) is wanted
+        assert not allowed(policies, PolicyPeer(metadata["labels"], HOME), database, 5432)
         assert not allowed(policies, NEIGHBOUR, database, 5432)

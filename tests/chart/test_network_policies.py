@@ -9,7 +9,7 @@ from tests.chart.rendering import MATRIX, NAMESPACE, Chart, Object, of_kind, pod
 
 
 @dataclass(frozen=True)
-class Peer:
+class PolicyPeer:
     """A pod (labels, the labels of its namespace) or an address outside."""
 
     labels: dict[str, str] = field(default_factory=dict)
@@ -22,7 +22,7 @@ def _selected(selector: Object, labels: dict[str, str]) -> bool:
     return selector.get("matchLabels", {}).items() <= labels.items()
 
 
-def _is_peer(rule: Object, peer: Peer, home: dict[str, str]) -> bool:
+def _is_peer(rule: Object, peer: PolicyPeer, home: dict[str, str]) -> bool:
     if block := rule.get("ipBlock"):
         if peer.address is None:
             return False
@@ -39,7 +39,7 @@ def _is_peer(rule: Object, peer: Peer, home: dict[str, str]) -> bool:
 
 
 def _side(
-    policies: list[Object], subject: Peer, other: Peer, port: int, protocol: str, direction: str, key: str
+    policies: list[Object], subject: PolicyPeer, other: PolicyPeer, port: int, protocol: str, direction: str, key: str
 ) -> bool:
     """What the Kubernetes documentation says: policies that select a pod isolate it, then any one rule may allow."""
     mine = [
@@ -62,7 +62,7 @@ def _side(
     return False
 
 
-def allowed(policies: list[Object], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
+def allowed(policies: list[Object], source: PolicyPeer, target: PolicyPeer, port: int, protocol: str = "TCP") -> bool:
     return _side(policies, source, target, port, protocol, "Egress", "to") and _side(
         policies, target, source, port, protocol, "Ingress", "from"
     )
@@ -70,19 +70,19 @@ def allowed(policies: list[Object], source: Peer, target: Peer, port: int, proto
 
 HOME = {"kubernetes.io/metadata.name": NAMESPACE}
 SYSTEM = {"kubernetes.io/metadata.name": "kube-system"}
-DNS = Peer({"k8s-app": "kube-dns"}, SYSTEM)
-APP = Peer({"app": "indexer"}, {"kubernetes.io/metadata.name": "team-a"})
-NEIGHBOUR = Peer({"app": "other"}, HOME)
-API_SERVER = Peer(address="198.51.100.1")
-INTERNET = Peer(address="203.0.113.7")
-METADATA = Peer(address="169.254.169.254")
+DNS = PolicyPeer({"k8s-app": "kube-dns"}, SYSTEM)
+APP = PolicyPeer({"app": "indexer"}, {"kubernetes.io/metadata.name": "team-a"})
+NEIGHBOUR = PolicyPeer({"app": "other"}, HOME)
+API_SERVER = PolicyPeer(address="198.51.100.1")
+INTERNET = PolicyPeer(address="203.0.113.7")
+METADATA = PolicyPeer(address="169.254.169.254")
 PARTS = ("operator", "api", "admission", "database", "crds")
 
 
-def _world(objects: list[Object]) -> tuple[list[Object], dict[str, Peer]]:
-    found: dict[str, Peer] = {}
+def _world(objects: list[Object]) -> tuple[list[Object], dict[str, PolicyPeer]]:
+    found: dict[str, PolicyPeer] = {}
     for _, metadata, _ in pods(objects):
-        found[metadata["labels"]["app.kubernetes.io/component"]] = Peer(metadata["labels"], HOME)
+        found[metadata["labels"]["app.kubernetes.io/component"]] = PolicyPeer(metadata["labels"], HOME)
     return list(of_kind(objects, "NetworkPolicy").values()), found
 
 
@@ -102,7 +102,7 @@ DEFAULT: set[tuple[str, str, int]] = {
 }
 
 
-def _matrix(policies: list[Object], ours: dict[str, Peer]) -> set[tuple[str, str, int]]:
+def _matrix(policies: list[Object], ours: dict[str, PolicyPeer]) -> set[tuple[str, str, int]]:
     others = {
         "dns": DNS, "app": APP, "neighbour": NEIGHBOUR, "api server": API_SERVER, "internet": INTERNET, "metadata": METADATA,
     }  # fmt: skip
@@ -141,11 +141,13 @@ def test_named_addresses_close_the_rest(chart: Chart):
     operator = ours["operator"]
     assert allowed(policies, operator, API_SERVER, 6443)
     assert not allowed(policies, operator, API_SERVER, 443)
-    assert allowed(policies, operator, Peer(address="192.0.2.10"), 443)
-    assert allowed(policies, operator, Peer({"app": "memorygate"}, {"kubernetes.io/metadata.name": "ledger"}), 8443)
+    assert allowed(policies, operator, PolicyPeer(address="192.0.2.10"), 443)
+    assert allowed(
+        policies, operator, PolicyPeer({"app": "memorygate"}, {"kubernetes.io/metadata.name": "ledger"}), 8443
+    )
     assert not allowed(policies, operator, INTERNET, 443)
     assert not allowed(policies, operator, METADATA, 80)
-    collector = Peer({"app": "collector"}, {"kubernetes.io/metadata.name": "observability"})
+    collector = PolicyPeer({"app": "collector"}, {"kubernetes.io/metadata.name": "observability"})
     assert [part for part in PARTS if allowed(policies, ours[part], collector, 4318)] == ["api"]
     assert not allowed(policies, ours["api"], INTERNET, 4318)
     for part in ("admission", "crds"):

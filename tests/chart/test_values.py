@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.chart.rendering import EXTERNAL, MATRIX, Chart, Object, Refused, containers, environment, of_kind
+from tests.chart.rendering import EXTERNAL, MATRIX, Chart, Object, RenderingRefused, containers, environment, of_kind
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     # by the schema
@@ -62,7 +62,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("values", "says"), WRONG, ids=[says[:40] for _, says in WRONG])
 def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: str):
     """An unknown key, a wrong type, a contradiction: nothing is rendered and the message names what to set."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RenderingRefused) as refused:
         chart.render(values)
     said = str(refused.value)
     assert says in said.replace(".", "/") or says in said
@@ -71,7 +71,7 @@ def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: st
 
 def test_old_kubernetes_is_refused(chart: Chart):
     """A cluster older than the chart's kubeVersion is named as the reason."""
-    with pytest.raises(Refused, match=r"kubeVersion"):
+    with pytest.raises(RenderingRefused, match=r"kubeVersion"):
         chart.render({}, "--kube-version", "1.29.0")
 
 

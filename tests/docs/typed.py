@@ -38,7 +38,7 @@ _MASKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class TypedCommand:
     """One command and what it printed; `code` is its exit code."""
 
     command: str
@@ -87,7 +87,7 @@ def running(folder: Path) -> Iterator[int]:
         log.close()
 
 
-def typed(text: str, folder: Path, port: int) -> list[list[Typed]]:
+def typed(text: str, folder: Path, port: int) -> list[list[TypedCommand]]:
     """Every block of the page, in one shell, beside what runs on `port`."""
     blocks = [commands(block) for block in BLOCK.findall(text)]
     script = [f"cd {folder}"]
@@ -103,10 +103,10 @@ def typed(text: str, folder: Path, port: int) -> list[list[Typed]]:
     )  # fmt: skip
     told = [part.rpartition("\x1f") for part in done.stdout.split("\x1e")[1:]]
     answers = iter([(printed.replace(f":{port}", ":8000"), int(code)) for printed, _, code in told])
-    return [[Typed(command, *next(answers)) for command in block] for block in blocks]
+    return [[TypedCommand(command, *next(answers)) for command in block] for block in blocks]
 
 
-def shown(block: list[Typed]) -> str:
+def shown(block: list[TypedCommand]) -> str:
     """A block as it stands on the page."""
     lines: list[str] = []
     for each in block:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.e2e.kubernetes import ENVIRONMENT, Cluster, start_node, stop_node
+from tests.e2e.kubernetes import ENVIRONMENT, NodeCluster, start_node, stop_node
 from tests.e2e.release import Release, installed
 
 CHAPTERS = ("install", "booting", "rights", "admission", "databases", "faults", "memorygate", "upgrade", "uninstall")
@@ -44,14 +44,14 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def cluster(say: Callable[[str], None]) -> Iterator[Cluster]:
+def cluster(say: Callable[[str], None]) -> Iterator[NodeCluster]:
     if ENVIRONMENT.get("USE_EXISTING_CLUSTER") == "true":
-        yield Cluster((), ENVIRONMENT)
+        yield NodeCluster((), ENVIRONMENT)
         return
     yield start_node(say)
     stop_node()
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Cluster, say: Callable[[str], None]) -> Release:
+def release(cluster: NodeCluster, say: Callable[[str], None]) -> Release:
     return installed(cluster, say)

@@ -29,12 +29,12 @@ Object = dict[str, Any]
 T = TypeVar("T")
 
 
-class Failed(AssertionError):  # noqa: N818
+class CommandFailed(AssertionError):  # noqa: N818
     """A command ended with another code than 0; the message is what it said."""
 
 
 @dataclass(frozen=True)
-class Cluster:
+class NodeCluster:
     prefix: tuple[str, ...]
     environment: Mapping[str, str]
 
@@ -49,7 +49,7 @@ class Cluster:
             timeout=within,
         )
         if done.returncode:
-            raise Failed(f"{' '.join(command)[:300]}\n{done.stderr}\n{done.stdout}"[:8000])
+            raise CommandFailed(f"{' '.join(command)[:300]}\n{done.stderr}\n{done.stdout}"[:8000])
         return done.stdout
 
     def kubectl(self, *arguments: str, feed: str | None = None, within: float = 240) -> str:
@@ -68,7 +68,7 @@ class Cluster:
         """What kubectl says when it must not succeed."""
         try:
             said = self.kubectl(*arguments, feed=feed)
-        except Failed as failed:
+        except CommandFailed as failed:
             return str(failed)
         raise AssertionError(f"this should have been refused: {said}")
 
@@ -96,7 +96,7 @@ def eventually(ask: Callable[[], T], *, within: float = 60, every: float = 0.5) 
         time.sleep(every)
 
 
-def start_node(say: Callable[[str], None]) -> Cluster:
+def start_node(say: Callable[[str], None]) -> NodeCluster:
     """Images built, node up, images loaded, one volume for whoever claims it."""
     began = time.monotonic()
     if (RUN / "pids").exists() and not ENVIRONMENT.get("METAGATE_E2E_KEEP"):
@@ -112,12 +112,12 @@ def start_node(say: Callable[[str], None]) -> Cluster:
     began = time.monotonic()
     _recipe("load", *archives)
     say(f"images loaded {time.monotonic() - began:.0f} s")
-    cluster = Cluster((str(RECIPE), "exec"), NODE)
+    cluster = NodeCluster((str(RECIPE), "exec"), NODE)
     volume(cluster, "trial")
     return cluster
 
 
-def volume(cluster: Cluster, name: str) -> None:
+def volume(cluster: NodeCluster, name: str) -> None:
     """What a storage class would provide: nothing provides volumes on this node."""
     directory = RUN / "volumes" / name
     directory.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.kubernetes import ENVIRONMENT, HERE, ROOT, Cluster, Object, eventually
+from tests.e2e.kubernetes import ENVIRONMENT, HERE, ROOT, NodeCluster, Object, eventually
 
 CHART = ROOT / "charts" / "metagate"
 NAMESPACE = "metagate-system"
@@ -25,7 +25,7 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 
 @dataclass(frozen=True)
 class Release:
-    cluster: Cluster
+    cluster: NodeCluster
     seconds: float
 
     def ask(self, path: str) -> Any:
@@ -46,11 +46,11 @@ class Release:
                 return found
 
 
-def namespace(cluster: Cluster, name: str) -> None:
+def namespace(cluster: NodeCluster, name: str) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
 
 
-def installed(cluster: Cluster, say: Callable[[str], None]) -> Release:
+def installed(cluster: NodeCluster, say: Callable[[str], None]) -> Release:
     namespace(cluster, NAMESPACE)
     began = time.monotonic()
     install = ("upgrade", "--install") if ENVIRONMENT.get("METAGATE_E2E_KEEP") else ("install",)
@@ -62,7 +62,7 @@ def installed(cluster: Cluster, say: Callable[[str], None]) -> Release:
     return Release(cluster, seconds)
 
 
-def script(cluster: Cluster, where: str, name: str) -> None:
+def script(cluster: NodeCluster, where: str, name: str) -> None:
     data = {name: (HERE / name).read_text()}
     metadata = {"name": Path(name).stem, "namespace": where}
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
@@ -127,7 +127,7 @@ def account(name: str, where: str) -> Object:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": where}}
 
 
-def watcher(cluster: Cluster) -> None:
+def watcher(cluster: NodeCluster) -> None:
     """An observer of every tenant: a Principal of the system namespace with scope Cluster, and a pod that speaks as it."""
     script(cluster, NAMESPACE, "ask.py")
     subjects = [{"serviceAccount": {"name": "watcher"}}]
@@ -141,10 +141,10 @@ def watcher(cluster: Cluster) -> None:
 
 
 @dataclass(frozen=True)
-class Load:
+class PodLoad:
     """Pods' behaviour in a loop: boot, report READY, again; and what became of it."""
 
-    cluster: Cluster
+    cluster: NodeCluster
 
     def counts(self) -> dict[str, int]:
         """Stops the loop, lets it ask for every startup it was told of, and returns what it counted."""
@@ -161,12 +161,12 @@ class Load:
         return "booting" in self.cluster.logs(AGENTS, "courier-load")
 
 
-def loop(cluster: Cluster) -> Load:
+def loop(cluster: NodeCluster) -> PodLoad:
     """Starts one; it boots as the example `courier` does."""
     script(cluster, AGENTS, "load.py")
     cluster.apply(pod("courier-load", AGENTS, "courier", ["python3", "/scripts/load.py"], scripts="load"))
     cluster.kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "pod/courier-load", "--timeout=60s")
-    load = Load(cluster)
+    load = PodLoad(cluster)
     eventually(load.running, within=30)
     return load
 

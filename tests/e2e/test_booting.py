@@ -8,7 +8,7 @@ from collections.abc import Callable
 import lupa
 import pytest
 import yaml
-from tests.e2e.kubernetes import ROOT, Cluster, Object, eventually
+from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
 from tests.e2e.release import AGENTS, Release, account, declared, namespace, pod
 
 EXAMPLES = ROOT / "examples" / "pods"
@@ -16,7 +16,7 @@ KINDS = ("archivist", "courier", "herald")
 
 
 @pytest.fixture(scope="module")
-def examples(release: Release, say: Callable[[str], None]) -> Cluster:
+def examples(release: Release, say: Callable[[str], None]) -> NodeCluster:
     """examples/pods, applied as its README says."""
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
@@ -36,7 +36,7 @@ def examples(release: Release, say: Callable[[str], None]) -> Cluster:
     return cluster
 
 
-def test_three_kinds_of_pods_report_ready(release: Release, examples: Cluster):
+def test_three_kinds_of_pods_report_ready(release: Release, examples: NodeCluster):
     """Init container, wrapped entry point and curl: one session each, READY, bound to the pod that opened it."""
     pods = {
         each["metadata"]["labels"]["app"]: each["metadata"]
@@ -53,7 +53,7 @@ def test_three_kinds_of_pods_report_ready(release: Release, examples: Cluster):
         assert len(release.startups(AGENTS, name)) == 1
 
 
-def test_the_packet_reaches_the_application(examples: Cluster):
+def test_the_packet_reaches_the_application(examples: NodeCluster):
     """The init container's packet is read by another container; `metagate run` hands it over as a file and in variables."""
     assert "woke up as archivist in {'region': 'eu-north'}" in examples.logs(AGENTS, "deployment/archivist")
     look = (
@@ -75,7 +75,7 @@ def test_the_packet_reaches_the_application(examples: Cluster):
     }  # fmt: skip
 
 
-def test_sigterm_reaches_the_wrapped_command(examples: Cluster):
+def test_sigterm_reaches_the_wrapped_command(examples: NodeCluster):
     """Deleting the wrapped pod ends it at once, not after the grace period: the signal is passed on."""
     [name] = [each["metadata"]["name"] for each in examples.get("pods", "-n", AGENTS, "-l", "app=courier")["items"]]
     began = time.monotonic()
@@ -84,7 +84,7 @@ def test_sigterm_reaches_the_wrapped_command(examples: Cluster):
     examples.rolled_out(AGENTS, "deployment/courier")
 
 
-def ending(cluster: Cluster, name: str) -> Object:
+def ending(cluster: NodeCluster, name: str) -> Object:
     """The state in which the one container of a pod ended."""
 
     def ended() -> Object | None:
@@ -95,7 +95,7 @@ def ending(cluster: Cluster, name: str) -> Object:
     return eventually(ended, within=60)
 
 
-def test_a_crash_before_ready_is_failed(release: Release, examples: Cluster):
+def test_a_crash_before_ready_is_failed(release: Release, examples: NodeCluster):
     """A command that ends before it was ready: FAILED is recorded with its exit code, which is the pod's too."""
     command = ["metagate", "run", "--ready-after", "30", "--", "python3", "-c", "import sys; sys.exit(17)"]
     examples.apply(pod("courier-crash", AGENTS, "courier", command))
@@ -105,7 +105,7 @@ def test_a_crash_before_ready_is_failed(release: Release, examples: Cluster):
     assert "17" in json.dumps(found["report"])
 
 
-def test_a_hang_is_overdue(release: Release, examples: Cluster):
+def test_a_hang_is_overdue(release: Release, examples: NodeCluster):
     """A command that never gets ready: its session is overdue after the Profile's SLA, and nobody wrote that down."""
     examples.apply(
         declared("Profile", "hasty", AGENTS, {"startup": {"slaSeconds": 2}}),
@@ -126,7 +126,7 @@ def test_a_hang_is_overdue(release: Release, examples: Cluster):
     examples.kubectl("-n", AGENTS, "delete", "pod", "sleeper", "courier-crash", "--now")
 
 
-def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples: Cluster):
+def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples: NodeCluster):
     """A service account `courier` of another namespace is not the Principal `courier`: refused, and no session opened."""
     namespace(examples, "strangers")
     before = len(release.startups(AGENTS))
@@ -137,7 +137,7 @@ def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples
     assert len(release.startups(AGENTS)) == before
 
 
-def test_applying_twice_changes_nothing(examples: Cluster):
+def test_applying_twice_changes_nothing(examples: NodeCluster):
     """The same manifests again: no new generation, resource version or managed field, whichever way they are applied."""
     kinds = "principals,profiles,manifests,principalbindings"
 
@@ -191,7 +191,7 @@ def argo(found: Object) -> str:
     return str(lua.execute(*yaml.safe_load(settings).values()).status)
 
 
-def test_gitops_tools_read_the_status_right(examples: Cluster):
+def test_gitops_tools_read_the_status_right(examples: NodeCluster):
     """Argo CD and Flux find a served object healthy, one with a broken reference not, and it gets there by itself."""
     for each in examples.get("principals,profiles,manifests,principalbindings", "-n", AGENTS)["items"]:
         assert (kstatus(each), argo(each)) == ("Current", "Healthy"), each["metadata"]["name"]
@@ -215,7 +215,7 @@ def test_gitops_tools_read_the_status_right(examples: Cluster):
     examples.kubectl("-n", AGENTS, "delete", "principalbinding/early", "principal/late")
 
 
-def test_what_the_wrapper_costs(examples: Cluster, say: Callable[[str], None]):
+def test_what_the_wrapper_costs(examples: NodeCluster, say: Callable[[str], None]):
     """`metagate run -- true` beside `python3 -c pass`, in a pod: wall and CPU of the whole process tree."""
     look = (
         "import json, resource, subprocess, time\n"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
-from tests.e2e.kubernetes import Cluster, Object, eventually
+from tests.e2e.kubernetes import NodeCluster, Object, eventually
 from tests.e2e.release import CHART, Release, account, declared, namespace, pod
 
 from legivellum.identity.api_keys import mint
@@ -30,14 +30,14 @@ def secret(name: str, data: dict[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": SPARE}, "data": encoded}
 
 
-def roles(cluster: Cluster, *, right: bool) -> None:
+def roles(cluster: NodeCluster, *, right: bool) -> None:
     """The three Secrets of the release, with the passwords of the server or with others."""
     for role in ("owner", "publisher", "api"):
         password = PASSWORDS[f"metagate_{role}"] if right else "a-wrong-one"
         cluster.apply(secret(f"pg-{role}", {"username": f"metagate_{role}", "password": password}))
 
 
-def server(cluster: Cluster) -> None:
+def server(cluster: NodeCluster) -> None:
     """A PostgreSQL in a pod, found as `pg`."""
     started = pod(
         "pg",
@@ -59,7 +59,7 @@ def server(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def spare(release: Release) -> Iterator[Cluster]:
+def spare(release: Release) -> Iterator[NodeCluster]:
     """A second release in its own namespace, which watches that namespace only; its database is not there yet."""
     cluster = release.cluster
     namespace(cluster, SPARE)
@@ -69,12 +69,12 @@ def spare(release: Release) -> Iterator[Cluster]:
     cluster.kubectl("delete", "namespace", SPARE, "--wait=false")
 
 
-def uids(cluster: Cluster) -> set[str]:
+def uids(cluster: NodeCluster) -> set[str]:
     found = cluster.get("pods", "-n", SPARE, "-l", f"app.kubernetes.io/instance={SPARE}")["items"]
     return {each["metadata"]["uid"] for each in found}
 
 
-def said(cluster: Cluster, component: str, container: str) -> str:
+def said(cluster: NodeCluster, component: str, container: str) -> str:
     """What a container last said: now, or before it was started again."""
     of = f"deployment/spare-metagate-{component}"
     try:
@@ -83,7 +83,7 @@ def said(cluster: Cluster, component: str, container: str) -> str:
         return ""
 
 
-def test_wrong_databases_say_so_and_recover(spare: Cluster, say: Callable[[str], None]):
+def test_wrong_databases_say_so_and_recover(spare: NodeCluster, say: Callable[[str], None]):
     """Missing Secret, no server, wrong password, no schema: named by status or log; then right, and the same pods go on."""
 
     def waiting() -> bool:
@@ -133,7 +133,7 @@ client_tls_key_file = /pooler/tls.key
 """
 
 
-def pooler(cluster: Cluster, name: str, tls: CertificateBundle, *, mode: str, statements: int = 0) -> None:
+def pooler(cluster: NodeCluster, name: str, tls: CertificateBundle, *, mode: str, statements: int = 0) -> None:
     """A PgBouncer in a pod, found as `name`, that speaks TLS only."""
     files = {
         "pgbouncer.ini": POOLER.format(mode=mode, statements=statements),
@@ -154,7 +154,7 @@ def pooler(cluster: Cluster, name: str, tls: CertificateBundle, *, mode: str, st
     cluster.kubectl("-n", SPARE, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
 
-def through(cluster: Cluster, *values: str) -> None:
+def through(cluster: NodeCluster, *values: str) -> None:
     """The release again, its database at other addresses."""
     told = (
         "database.external.host=straight",
@@ -167,7 +167,7 @@ def through(cluster: Cluster, *values: str) -> None:
     cluster.rolled_out(SPARE, "deployment/spare-metagate-operator", "deployment/spare-metagate-api")
 
 
-def boots(cluster: Cluster, name: str) -> None:
+def boots(cluster: NodeCluster, name: str) -> None:
     """A pod of the release's own namespace, with an API key, through `metagate bootstrap`."""
     url = f"http://{SPARE}-metagate.{SPARE}:8000"
     command = ["metagate", "bootstrap", "--api-key-file", "/key/key", "--timeout", "30"]
@@ -179,7 +179,7 @@ def boots(cluster: Cluster, name: str) -> None:
     cluster.kubectl("-n", SPARE, "wait", done, f"pod/{name}", "--timeout=60s")
 
 
-def test_tls_and_poolers(spare: Cluster, say: Callable[[str], None]):
+def test_tls_and_poolers(spare: NodeCluster, say: Callable[[str], None]):
     """verify-full everywhere, the API through PgBouncer in transaction mode: with tracked named statements, and without."""
     key = mint()
     tls = issue_certificates(["straight", "pooled"], datetime.now(UTC))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.e2e.kubernetes import Cluster, eventually
+from tests.e2e.kubernetes import NodeCluster, eventually
 from tests.e2e.release import NAMESPACE, Release, loop, undisturbed
 from tests.e2e.test_install import memory
 
@@ -18,7 +18,7 @@ def report(say: Say, what: str, counts: dict[str, int]) -> None:
     )
 
 
-def other_pods(cluster: Cluster, component: str) -> list[str]:
+def other_pods(cluster: NodeCluster, component: str) -> list[str]:
     """Those that are there to stay: what an earlier rollout ended may still be draining."""
     found = cluster.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")["items"]
     return [each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]]
@@ -90,6 +90,6 @@ def test_a_database_that_restarts_loses_nothing(release: Release, say: Say):
     assert {name: _restarts(release.cluster, name) for name in other_pods(release.cluster, "api")} == pods
 
 
-def _restarts(cluster: Cluster, name: str) -> int:
+def _restarts(cluster: NodeCluster, name: str) -> int:
     found = cluster.get("pod", name, "-n", NAMESPACE)["status"]["containerStatuses"]
     return sum(int(each["restartCount"]) for each in found)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 from tests.chart.rendering import MATRIX, Chart, find_helm
-from tests.e2e.kubernetes import Cluster
+from tests.e2e.kubernetes import NodeCluster
 from tests.e2e.release import NAME, NAMESPACE, WORKLOADS, Release, namespace
 
 FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ServiceMonitor"}  # of operators that are not here
@@ -83,7 +83,7 @@ def test_root_file_systems_cannot_be_written(release: Release, workload: str):
     }  # fmt: skip
 
 
-def memory(cluster: Cluster, workload: str) -> int:
+def memory(cluster: NodeCluster, workload: str) -> int:
     """Resident MiB of all processes of a pod of the workload, shared pages counted once per process' share."""
     look = (
         "import glob\n"

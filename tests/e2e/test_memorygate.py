@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.e2e.kubernetes import ROOT, Cluster, Object, eventually
-from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, Load, Release, loop, pod, script, undisturbed
+from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
+from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, PodLoad, Release, loop, pod, script, undisturbed
 
 LEDGER = ROOT / "charts" / "memorygate"
 Say = Callable[[str], None]
 
 
-def install(cluster: Cluster) -> float:
+def install(cluster: NodeCluster) -> float:
     """The second of the two commands; how long it took until the ledger was Ready."""
     began = time.monotonic()
     values = ("--set", f"database.trialOf={NAME}", "--set", "replicas=1")
@@ -23,7 +23,7 @@ def install(cluster: Cluster) -> float:
     return time.monotonic() - began
 
 
-def mirror(cluster: Cluster) -> None:
+def mirror(cluster: NodeCluster) -> None:
     """The first one, for a release that is there already."""
     values = ("--reset-then-reuse-values", "--set", "ledger.url=http://memorygate:8001")
     cluster.helm("upgrade", NAME, str(CHART), "-n", NAMESPACE, *values, "--wait", "--timeout", "3m")
@@ -31,7 +31,7 @@ def mirror(cluster: Cluster) -> None:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class LedgerReader:
     """Asked by an observer of the whole cluster, whose token is made for the ledger."""
 
     release: Release
@@ -55,7 +55,7 @@ class Ledger:
 
 
 @pytest.fixture(scope="module")
-def ledger(release: Release, say: Say) -> Iterator[Ledger]:
+def ledger(release: Release, say: Say) -> Iterator[LedgerReader]:
     """Both commands at once: the order does not matter."""
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pods" / "world.yaml"))
@@ -69,13 +69,13 @@ def ledger(release: Release, say: Say) -> Iterator[Ledger]:
     script(cluster, NAMESPACE, "ask.py")
     cluster.apply(auditor)
     cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/auditor", "--timeout=60s")
-    yield Ledger(release)
+    yield LedgerReader(release)
     cluster.kubectl("-n", NAMESPACE, "delete", "pod", "auditor", "--now", "--wait=false")
     cluster.helm("uninstall", "memorygate", "-n", NAMESPACE)
 
 
 @pytest.fixture(scope="module")
-def booted(ledger: Ledger) -> Iterator[tuple[Load, Callable[[], list[Object]]]]:
+def booted(ledger: LedgerReader) -> Iterator[tuple[PodLoad, Callable[[], list[Object]]]]:
     """Pods' behaviour in a loop, and how to list what it opened (and nothing that was opened before)."""
     before = {each["startup_id"] for each in ledger.release.startups(AGENTS, "courier-load")}
 
@@ -87,7 +87,7 @@ def booted(ledger: Ledger) -> Iterator[tuple[Load, Callable[[], list[Object]]]]:
 
 
 @pytest.mark.invariant("INV-039", "INV-121")
-def test_what_pods_boot_arrives_at_the_ledger(ledger: Ledger, booted: tuple[Load, Callable[[], list[Object]]]):
+def test_what_pods_boot_arrives_at_the_ledger(ledger: LedgerReader, booted: tuple[PodLoad, Callable[[], list[Object]]]):
     """A boot and a READY in a pod: two linked receipts of one closed obligation, naming component, principal and pod."""
     ready = eventually(lambda: [each for each in booted[1]() if each["status"] == "READY"][-20:], within=30)
     eventually(lambda: ledger.has(ready), within=30)
@@ -106,7 +106,7 @@ def test_what_pods_boot_arrives_at_the_ledger(ledger: Ledger, booted: tuple[Load
 
 @pytest.mark.invariant("INV-025", "INV-028")
 def test_uninstalling_the_ledger_disturbs_no_boot_and_a_new_one_catches_up(
-    ledger: Ledger, booted: tuple[Load, Callable[[], list[Object]]], say: Say
+    ledger: LedgerReader, booted: tuple[PodLoad, Callable[[], list[Object]]], say: Say
 ):
     """`helm uninstall memorygate` under load: no boot fails or is repeated; a new install gets everything, once."""
     cluster = ledger.release.cluster

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tests.e2e.kubernetes import ROOT, Cluster
+from tests.e2e.kubernetes import ROOT, NodeCluster
 from tests.e2e.release import NAMESPACE, Release, account
 
 DOCUMENT = ROOT / "docs" / "install.md"
@@ -11,7 +11,7 @@ Right = tuple[str, str, str]
 """(verb, resource or URL, name)"""
 
 
-def can(cluster: Cluster, name: str) -> set[Right]:
+def can(cluster: NodeCluster, name: str) -> set[Right]:
     said = cluster.kubectl(
         "auth", "can-i", "--list", "--as", f"system:serviceaccount:{NAMESPACE}:{name}", "-n", NAMESPACE
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.e2e.kubernetes import CACHE, ENVIRONMENT, NODE, RECIPE, Cluster
+from tests.e2e.kubernetes import CACHE, ENVIRONMENT, NODE, RECIPE, NodeCluster
 from tests.e2e.release import CHART, IMAGE, NAME, NAMESPACE, Release, loop
 from tests.e2e.test_faults import report
 
@@ -17,7 +17,7 @@ FIELD = '    next_release: str | None = Field(default=None, description="A field
 
 
 @pytest.fixture(scope="module")
-def next_release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def next_release(cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The chart of the next release; its images are today's with a migration and a field more."""
     if ENVIRONMENT.get("USE_EXISTING_CLUSTER") == "true":
         pytest.skip("NOT RUN: the next release's images are made and loaded on a node of our own only")
@@ -65,7 +65,7 @@ def next_release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
     return chart
 
 
-def explained(cluster: Cluster) -> str:
+def explained(cluster: NodeCluster) -> str:
     return cluster.kubectl("explain", "profile.spec.startup", "--api-version=metagate.legivellum.io/v1alpha1")
 
 

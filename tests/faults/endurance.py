@@ -21,12 +21,12 @@ from typing import Any
 
 from tests.faults import fairness, page, plot, table
 from tests.faults.fault_harness import HISTORIES, FaultHarness, Trial, fault_harness
-from tests.faults.history import BROKEN, Call, History
-from tests.faults.holding import Growth, Reading, growth, read
+from tests.faults.history import BROKEN, RecordedCall, RequestHistory
+from tests.faults.holding import ResourceGrowth, ResourceReading, growth, read
 from tests.faults.load import backing_off
 from tests.faults.promises import Bounds, broken, figures, recovery
 from tests.faults.repertoire import GONE, REPERTOIRE, heal
-from tests.faults.schedule import Turn, turns
+from tests.faults.schedule import ScheduledTurn, turns
 
 BOUNDS = Bounds(recovery=5.0, files=1_500, connections=40)
 CACHE = 1 << 20
@@ -36,10 +36,10 @@ CALM = 1.0
 
 
 @dataclass(slots=True)
-class Played:
+class PlayedTurn:
     """A turn as it went. Seconds into the run; `calm`: when the load succeeded again."""
 
-    turn: Turn
+    turn: ScheduledTurn
     began: float
     ended: float = 0.0
     calm: float = 0.0
@@ -51,12 +51,12 @@ class Played:
 
 
 @dataclass(slots=True)
-class Run:
+class RandomRun:
     seed: int
     seconds: float
     trial: Trial
-    played: list[Played] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
+    played: list[PlayedTurn] = field(default_factory=list)
+    readings: list[ResourceReading] = field(default_factory=list)
 
     async def play(self) -> None:
         harness, trial = self.trial.harness, self.trial
@@ -71,9 +71,9 @@ class Run:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
 
-    async def _turn(self, harness: FaultHarness, turn: Turn) -> None:
+    async def _turn(self, harness: FaultHarness, turn: ScheduledTurn) -> None:
         trial = self.trial
-        one = Played(turn, trial.load.now)
+        one = PlayedTurn(turn, trial.load.now)
         self.played.append(one)
         print(f"{one.began:6.1f} s  turn {turn.number}: {', '.join(turn.faults)}", flush=True)
         try:
@@ -101,23 +101,25 @@ class Run:
             await asyncio.sleep(CALM / 2)
 
 
-def between(calls: Sequence[Call], played: Sequence[Played]) -> Iterator[tuple[Played, History]]:
+def between(calls: Sequence[RecordedCall], played: Sequence[PlayedTurn]) -> Iterator[tuple[PlayedTurn, RequestHistory]]:
     """What was asked and answered between each turn and the next."""
     ordered = sorted(calls, key=lambda call: call.start)
     for one, following in zip(played, [*played[1:], None], strict=True):
         until = following.began if following else float("inf")
         calm = [call for call in ordered if one.ended <= call.start and call.end <= until]
-        yield one, History(calm, fault=(one.began, one.ended))
+        yield one, RequestHistory(calm, fault=(one.began, one.ended))
 
 
-def excused(call: Call, played: Sequence[Played]) -> bool:
+def excused(call: RecordedCall, played: Sequence[PlayedTurn]) -> bool:
     """A connection may break when somebody killed the worker that it led to."""
     return call.status == BROKEN and any(
         one.breaks and call.end >= one.began and call.start <= one.ended + 0.5 for one in played
     )
 
 
-def judged(history: History, played: Sequence[Played], grown: Sequence[Growth]) -> dict[str, list[str]]:
+def judged(
+    history: RequestHistory, played: Sequence[PlayedTurn], grown: Sequence[ResourceGrowth]
+) -> dict[str, list[str]]:
     """What broke each promise, with the turn after which the load did not come back."""
     for one, after in between(history.calls, played):
         one.recovery = round(recovery(after, BOUNDS.success), 2)
@@ -142,7 +144,7 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
     """Play, judge, and what is told of it."""
     async with fault_harness(METAGATE_CACHE_BYTES=str(CACHE)) as harness:
         trial = Trial(harness, f"random-{seed}", BOUNDS, backing_off, (harness.gate,))
-        made = Run(seed, minutes * 60, trial)
+        made = RandomRun(seed, minutes * 60, trial)
         began = time.monotonic()
         # Every turn is bounded; this is for what nobody thought of.
         async with asyncio.timeout(minutes * 60 + 180):

@@ -21,13 +21,13 @@ from uuid import uuid4
 import asyncpg
 from tests.databases import ROLES, Database, Server
 from tests.faults import fairness, results, signals
-from tests.faults.gate import Gate, serving, through
-from tests.faults.history import Call, History, Sample, Session
-from tests.faults.load import Load, backing_off, client_of
-from tests.faults.promises import Bounds, Figures, broken, figures, recovery
+from tests.faults.gate import GateProcess, serving, through
+from tests.faults.history import RecordedCall, RequestHistory, Sample, StoredSession
+from tests.faults.load import FaultLoad, backing_off, client_of
+from tests.faults.promises import Bounds, FaultFigures, broken, figures, recovery
 from tests.faults.proxy import Proxy
 from tests.faults.stalls import Stalls
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 from tests.integration.api.gate_fixture import SECRET, PrincipalFixture, shared_body
 from tests.integration.api.processes import free_port
 
@@ -101,7 +101,7 @@ class FaultHarness:
     postgres: Postgres
     database: Database
     proxy: Proxy
-    gate: Gate
+    gate: GateProcess
     principals: list[PrincipalFixture]
     editions: int = 0
 
@@ -157,13 +157,13 @@ class FaultHarness:
             )
             return [row["pid"] for row in rows]
 
-    async def stored(self, prefix: str) -> tuple[list[Session], str]:
+    async def stored(self, prefix: str) -> tuple[list[StoredSession], str]:
         async with self.superuser() as connection:
             rows = await connection.fetch(
                 "SELECT *, s::text AS everything FROM metagate.startup s WHERE component_key LIKE $1", f"{prefix}-%"
             )
         sessions = [
-            Session(
+            StoredSession(
                 str(row["startup_id"]),
                 f"{row['tenant']}/{row['principal_key']}",
                 row["component_key"],
@@ -187,7 +187,7 @@ class FaultHarness:
         bounds: Bounds | None = None,
         pause: Callable[[int], float] = backing_off,
         publishing: bool = True,
-        gates: tuple[Gate, ...] = (),
+        gates: tuple[GateProcess, ...] = (),
     ) -> "Trial":
         """Play one row. Raises AssertionError with what broke which promise, and where the history lies."""
         trial = Trial(self, row, bounds or Bounds(), pause, gates or (self.gate,))
@@ -209,20 +209,20 @@ class Trial:
     row: str
     bounds: Bounds
     pause: Callable[[int], float]
-    gates: tuple[Gate, ...]
-    load: Load = field(init=False)
+    gates: tuple[GateProcess, ...]
+    load: FaultLoad = field(init=False)
     stalls: Stalls = field(init=False)
     samples: list[Sample] = field(default_factory=list)
     fault_began: float = 0.0
     fault_ended: float = 0.0
-    history: History = field(init=False)
-    figures: Figures = field(init=False)
+    history: RequestHistory = field(init=False)
+    figures: FaultFigures = field(init=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         prefix = f"{self.row.lower()}-{uuid4().hex[:6]}"
-        line = Line(*(gate.address for gate in self.gates))
-        self.load = Load(line, self.harness.principals, prefix, self.pause)
+        line = KeptConnections(*(gate.address for gate in self.gates))
+        self.load = FaultLoad(line, self.harness.principals, prefix, self.pause)
         self.stalls = Stalls(self._watched)
 
     def _watched(self) -> list[int]:
@@ -271,7 +271,7 @@ class Trial:
             if self.load.now - self.fault_ended > calm and len(late) > 20 and all(call.acked for call in late):
                 return
 
-    def _since(self, moment: float) -> list[Call]:
+    def _since(self, moment: float) -> list[RecordedCall]:
         recent = itertools.takewhile(lambda call: call.end > moment, reversed(self.load.made))
         return [call for call in recent if call.operation != "stranger"]
 
@@ -281,7 +281,7 @@ class Trial:
         began, ended = self.load.began + self.fault_began, self.load.began + self.load.made[-1].end
         return self.stalls.between(began, ended) / max(0.1, ended - began)
 
-    def during(self, *operations: str, after: float = 0.0) -> list[Call]:
+    def during(self, *operations: str, after: float = 0.0) -> list[RecordedCall]:
         """Calls that began while the fault held, `after` seconds into it or later."""
         began, ended = self.fault_began + after, self.fault_ended
         return [
@@ -291,7 +291,7 @@ class Trial:
             if call.operation in (operations or ("bootstrap", "ready", "failed", "list"))
         ]
 
-    async def told(self) -> History:
+    async def told(self) -> RequestHistory:
         """Everything that happened, with what is stored in the end and what was said meanwhile."""
         load = self.load
         stored, text = await self.harness.stored(load.prefix)
@@ -299,7 +299,7 @@ class Trial:
             replace(call, stall=self.stalls.between(load.began + call.start, load.began + call.end))
             for call in load.made
         ]
-        return History(
+        return RequestHistory(
             calls,
             stored,
             (self.fault_began, self.fault_ended),
@@ -336,8 +336,8 @@ class Trial:
         return recovery(self.history)
 
 
-async def _metrics(gate: Gate) -> str:
-    answer = await Line(gate.address).ask("GET", "/metrics", headers={}, keep=False)
+async def _metrics(gate: GateProcess) -> str:
+    answer = await KeptConnections(gate.address).ask("GET", "/metrics", headers={}, keep=False)
     return answer.body.decode()
 
 
@@ -393,11 +393,11 @@ async def first_edition(harness: FaultHarness) -> None:
     await known(harness, harness.gate)
 
 
-async def known(harness: FaultHarness, gate: Gate) -> None:
+async def known(harness: FaultHarness, gate: GateProcess) -> None:
     """Wait until each worker of `gate` lets everybody in: a dozen fresh connections reach all of them."""
     good, deadline = 0, time.monotonic() + 20
     while good < 12:
-        answer = await Line(gate.address).ask(
+        answer = await KeptConnections(gate.address).ask(
             "GET", "/v1/startups?limit=1", headers=harness.principals[-1].by_key, keep=False
         )
         good = good + 1 if answer.status == 200 else 0

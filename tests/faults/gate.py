@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 from tests.integration.api.gate_fixture import SECRET
 from tests.integration.api.processes import CODE, free_port
 
@@ -24,7 +24,7 @@ def through(dsn: str, port: int) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}"))
 
 
-class Gate:
+class GateProcess:
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         self.process = process
         self.port = port
@@ -68,7 +68,7 @@ class Gate:
 
 
 @asynccontextmanager
-async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIterator[Gate]:
+async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIterator[GateProcess]:
     """A gate all of whose workers say that they are ready."""
     port = free_port()
     environ = {
@@ -83,7 +83,7 @@ async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIte
     with tempfile.NamedTemporaryFile(prefix="metagate-faults-", suffix=".log", delete=False) as written:
         log = Path(written.name)
         process = subprocess.Popen([sys.executable, "-c", CODE], env=environ, stderr=written, stdout=written)
-    gate = Gate(process, port, log)
+    gate = GateProcess(process, port, log)
     try:
         await ready(gate, workers)
         yield gate
@@ -92,14 +92,14 @@ async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIte
         log.unlink()
 
 
-async def ready(gate: Gate, workers: int) -> None:
+async def ready(gate: GateProcess, workers: int) -> None:
     """Fresh connections reach all workers alike: sixteen good answers in a row mean all of them."""
     good = 0
     for _ in range(600):
         if gate.process.poll() is not None:
             raise AssertionError(f"the gate ended with {gate.process.returncode}: {gate.log.read_text()[-2000:]}")
         if workers == 1 or len(gate.workers) == workers:
-            answer = await Line(gate.address).ask("GET", "/readyz", headers={}, keep=False)
+            answer = await KeptConnections(gate.address).ask("GET", "/readyz", headers={}, keep=False)
             good = good + 1 if answer.status == 200 else 0
             if good >= 16:
                 return

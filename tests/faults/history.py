@@ -17,7 +17,7 @@ HUNG, BROKEN = -1, 0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RecordedCall:
     """One request and its answer.
 
     `client`: who asks, `tenant/principal`. `key`: the idempotency key of a bootstrap, the startup of a report.
@@ -50,7 +50,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class StoredSession:
     """A stored startup session. The component is made for one bootstrap alone, so it stands for its key."""
 
     startup_id: str
@@ -74,11 +74,11 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RequestHistory:
     """A run. `fault`: when it began and ended. `said`: texts that must hold no secret, by where they were found."""
 
-    calls: Sequence[Call]
-    stored: Sequence[Session] = ()
+    calls: Sequence[RecordedCall]
+    stored: Sequence[StoredSession] = ()
     fault: tuple[float, float] = (0.0, 0.0)
     samples: Sequence[Sample] = ()
     said: Mapping[str, str] = field(default_factory=dict)

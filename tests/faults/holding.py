@@ -24,7 +24,7 @@ ALLOWED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ResourceReading:
     """`at`: seconds into the run. `oldest`: bytes and files of the worker that was never killed; connections that are
     established are not its files, because whoever lost the other worker comes to this one. `rss`: of all workers.
     """
@@ -38,7 +38,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class ResourceGrowth:
     """The floors of the thirds after the warm-up, and the most of all."""
 
     what: str
@@ -58,7 +58,7 @@ class Growth:
         return {**asdict(self), "flat": self.flat}
 
 
-def read(at: float, workers: Sequence[psutil.Process], connections: int, *, calm: bool) -> Reading | None:
+def read(at: float, workers: Sequence[psutil.Process], connections: int, *, calm: bool) -> ResourceReading | None:
     """What is held now; None while nobody works."""
     held: list[tuple[float, int, int]] = []
     for worker in workers:
@@ -68,23 +68,23 @@ def read(at: float, workers: Sequence[psutil.Process], connections: int, *, calm
     if not held:
         return None
     _, rss, files = min(held)
-    return Reading(round(at, 2), calm, sum(one[1] for one in held), rss, files, connections)
+    return ResourceReading(round(at, 2), calm, sum(one[1] for one in held), rss, files, connections)
 
 
-def growth(readings: Sequence[Reading]) -> list[Growth]:
+def growth(readings: Sequence[ResourceReading]) -> list[ResourceGrowth]:
     """Of memory, files and connections."""
     if not readings:
         return []
     end = readings[-1].at
     warm = [one for one in readings if one.calm and one.at >= WARM * end]
     third = (1 - WARM) * end / 3
-    thirds: list[list[Reading]] = [[], [], []]
+    thirds: list[list[ResourceReading]] = [[], [], []]
     for one in warm:
         thirds[min(2, int((one.at - WARM * end) / third))].append(one)
     if not all(thirds):
         return []
     return [
-        Growth(
+        ResourceGrowth(
             what,
             *(min(getattr(one, name) for one in each) for each in thirds),
             most=max(getattr(one, name) for one in readings),

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tests.faults.history import BROKEN, HUNG, Call, Operation
-from tests.faults.wire import Line, Response
+from tests.faults.history import BROKEN, HUNG, Operation, RecordedCall
+from tests.faults.wire import KeptConnections, WireResponse
 from tests.integration.api.gate_fixture import PrincipalFixture
 
 from legivellum.identity import api_keys
@@ -41,7 +41,7 @@ def at_once(attempt: int) -> float:
 
 
 @dataclass(slots=True)
-class Life:
+class BootCycle:
     principal: PrincipalFixture
     key: str
     report: Operation
@@ -50,18 +50,18 @@ class Life:
 
 
 @dataclass(slots=True)
-class Load:
+class FaultLoad:
     """Calls `made` are in the order of their ends."""
 
-    line: Line
+    line: KeptConnections
     principals: list[PrincipalFixture]
     prefix: str
     pause: Callable[[int], float] = backing_off
     keep: bool = True
     """Connections are kept; else each request has a fresh one."""
     rate: float = 25.0
-    made: list[Call] = field(default_factory=list)
-    lives: list[Life] = field(default_factory=list)
+    made: list[RecordedCall] = field(default_factory=list)
+    lives: list[BootCycle] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     stopping: bool = False
     held: bool = False
@@ -93,10 +93,10 @@ class Load:
                     break
                 await self.step(life, settling=True)
 
-    def life(self) -> Life:
+    def life(self) -> BootCycle:
         number = next(self._number)
         report: Operation = "failed" if number % 7 == 3 else "ready"
-        made = Life(self.principals[number % len(self.principals)], f"{self.prefix}-{number}", report)
+        made = BootCycle(self.principals[number % len(self.principals)], f"{self.prefix}-{number}", report)
         self.lives.append(made)
         return made
 
@@ -114,7 +114,7 @@ class Load:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due = max(due, time.monotonic() - 0.2)  # after a stall of ours the past is not made up for
 
-    async def live(self, life: Life) -> None:
+    async def live(self, life: BootCycle) -> None:
         """Until it is told, or the load stops."""
         attempt = 0
         while not life.done and not self.stopping:
@@ -124,7 +124,7 @@ class Load:
             if attempt:
                 await asyncio.sleep(self.pause(attempt - 1))
 
-    async def step(self, life: Life, *, settling: bool = False) -> bool:
+    async def step(self, life: BootCycle, *, settling: bool = False) -> bool:
         """One attempt at what is next in this life; whether it succeeded."""
         if life.startup is None:
             call = await self._boot(life, settling=settling)
@@ -137,14 +137,14 @@ class Load:
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _boot(self, life: Life, *, settling: bool) -> Call:
+    async def _boot(self, life: BootCycle, *, settling: bool) -> RecordedCall:
         body = json.dumps({"component_key": life.key}).encode()
         headers = {**life.principal.by_key, "Idempotency-Key": life.key}
         return await self._call(
             "bootstrap", life.principal, life.key, "/v1/bootstrap", headers=headers, body=body, settling=settling
         )
 
-    async def _report(self, life: Life, *, settling: bool) -> Call:
+    async def _report(self, life: BootCycle, *, settling: bool) -> RecordedCall:
         said = {"error": "no disk"} if life.report == "failed" else {"build_version": "1.2.3"}
         body = json.dumps({"startup_id": life.startup, **said}).encode()
         path = f"/v1/startup/{life.report}"
@@ -191,12 +191,12 @@ class Load:
         headers: dict[str, str],
         body: bytes | None = None,
         settling: bool = False,
-    ) -> Call:
+    ) -> RecordedCall:
         start = self.now
         response = await self.line.ask(
             "GET" if body is None else "POST", path, headers=headers, body=body, keep=self.keep
         )
-        call = Call(
+        call = RecordedCall(
             operation,
             client_of(principal),
             key,
@@ -210,7 +210,7 @@ class Load:
         return call
 
 
-def understood(operation: Operation, principal: PrincipalFixture, response: Response) -> dict[str, Any]:
+def understood(operation: Operation, principal: PrincipalFixture, response: WireResponse) -> dict[str, Any]:
     """What the checker needs of an answer."""
     if response.status in {HUNG, BROKEN}:
         return dict(response.headers)
@@ -229,7 +229,7 @@ def understood(operation: Operation, principal: PrincipalFixture, response: Resp
     return {key: body[key] for key in ("startup_id", "acknowledged_at", "late") if key in body}
 
 
-def _packet(principal: PrincipalFixture, packet: dict[str, Any], response: Response) -> dict[str, Any]:
+def _packet(principal: PrincipalFixture, packet: dict[str, Any], response: WireResponse) -> dict[str, Any]:
     snapshot = packet["snapshot"]
     same = packet["principal_key"] == principal.name
     return {

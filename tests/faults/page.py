@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import plot, results
-from tests.faults.results import Found
+from tests.faults.results import FaultResults
 from tests.faults.table import ROWS, extra, outcome
 
 HERE = Path(__file__).parent
@@ -28,8 +28,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def rows_of(told: Mapping[str, Any]) -> dict[str, Found]:
-    return {name: Found(**value) for name, value in told["rows"].items()}
+def rows_of(told: Mapping[str, Any]) -> dict[str, FaultResults]:
+    return {name: FaultResults(**value) for name, value in told["rows"].items()}
 
 
 def missing(told: Mapping[str, Any]) -> list[str]:
@@ -73,9 +73,9 @@ def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
-def _rows(found: Mapping[str, Found]) -> Iterator[Sequence[str]]:
+def _rows(found: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
     for row in ROWS:
-        one = found.get(row.name, Found())
+        one = found.get(row.name, FaultResults())
         figures = one.figures
         timed = "worst" in figures
         yield [

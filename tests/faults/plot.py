@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from tests.faults.holding import Reading
+from tests.faults.holding import ResourceReading
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 900, 90, 64, 150, 34, 30
 
-NAMES = [field.name for field in fields(Reading)]
+NAMES = [field.name for field in fields(ResourceReading)]
 
 PANELS: Sequence[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = (
     ("memory of the oldest worker, MB", "#1f77b4", lambda one: one["oldest_rss"] / (1 << 20)),

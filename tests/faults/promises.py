@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.faults.history import BROKEN, HUNG, Call, History, Session, percentile
+from tests.faults.history import BROKEN, HUNG, RecordedCall, RequestHistory, StoredSession, percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class FaultFigures:
     """What the tables show. Seconds."""
 
     calls: int
@@ -43,7 +43,7 @@ class Figures:
     recovery: float
 
 
-def lost(history: History) -> Iterator[str]:
+def lost(history: RequestHistory) -> Iterator[str]:
     """I1: every acknowledged bootstrap is stored, for the same principal, component and packet."""
     stored = {session.startup_id: session for session in history.stored}
     for call in _boots(history):
@@ -56,9 +56,9 @@ def lost(history: History) -> Iterator[str]:
             yield f"{call.key}: told {call.answer['digest']}, stored {session.digest}"
 
 
-def duplicate(history: History) -> Iterator[str]:
+def duplicate(history: RequestHistory) -> Iterator[str]:
     """I2: one session per key, the same one for every answer; an unacknowledged commit is what a retry is given."""
-    sessions: dict[tuple[str, str], list[Session]] = defaultdict(list)
+    sessions: dict[tuple[str, str], list[StoredSession]] = defaultdict(list)
     for session in history.stored:
         sessions[session.client, session.component].append(session)
     for (client, key), found in sessions.items():
@@ -72,10 +72,10 @@ def duplicate(history: History) -> Iterator[str]:
             yield f"{client} {key}: answered as {len(ids)} different sessions"
 
 
-def mixed(history: History) -> Iterator[str]:
+def mixed(history: RequestHistory) -> Iterator[str]:
     """I3: each packet is of one revision, a revision is one packet for a client, and it never goes backwards for it."""
     editions: dict[tuple[str, int], str] = {}
-    clients: dict[str, list[Call]] = defaultdict(list)
+    clients: dict[str, list[RecordedCall]] = defaultdict(list)
     for call in _boots(history):
         if len(set(call.answer.get("marks", ()))) > 1:
             yield f"{call.key}: a packet of several editions {call.answer['marks']}"
@@ -92,7 +92,7 @@ def mixed(history: History) -> Iterator[str]:
         yield from _backwards(calls)
 
 
-def _backwards(calls: list[Call]) -> Iterator[str]:
+def _backwards(calls: list[RecordedCall]) -> Iterator[str]:
     """A call that began after another's answer may not see an older revision than it."""
     ended = sorted(calls, key=lambda call: call.end)
     newest, at = 0, 0
@@ -104,7 +104,7 @@ def _backwards(calls: list[Call]) -> Iterator[str]:
             yield f"{call.key}: revision {call.answer['revision']} after {newest} had been told"
 
 
-def slow(history: History, bounds: Bounds) -> Iterator[str]:
+def slow(history: RequestHistory, bounds: Bounds) -> Iterator[str]:
     """I4: every request is answered within the deadline; a refusal is 503 with a Retry-After of 1 to 10 seconds."""
     for call in history.calls:
         if call.status == HUNG:
@@ -117,7 +117,7 @@ def slow(history: History, bounds: Bounds) -> Iterator[str]:
             yield f"{call.operation} {call.key}: {call.status} after {call.seconds:.3f} s (stall {call.stall:.3f} s)"
 
 
-def unrecovered(history: History, bounds: Bounds) -> Iterator[str]:
+def unrecovered(history: RequestHistory, bounds: Bounds) -> Iterator[str]:
     """I5: at most `recovery` seconds after the fault, nearly everything succeeds again."""
     if not _after(history):
         yield "nothing was asked after the fault"
@@ -125,7 +125,7 @@ def unrecovered(history: History, bounds: Bounds) -> Iterator[str]:
         yield f"recovered {seconds:.1f} s after the fault"
 
 
-def recovery(history: History, success: float = 0.99) -> float:
+def recovery(history: RequestHistory, success: float = 0.99) -> float:
     """Seconds from the end of the fault until calls succeed for good; infinite when they never do."""
     calls = sorted(_after(history), key=lambda call: call.start)
     failed = sum(not _well(call) for call in calls)
@@ -138,7 +138,7 @@ def recovery(history: History, success: float = 0.99) -> float:
     return float("inf") if calls else 0.0
 
 
-def open_to_strangers(history: History) -> Iterator[str]:
+def open_to_strangers(history: RequestHistory) -> Iterator[str]:
     """I6: who is nobody, or asks nonsense, gets nothing and is told so; the only 5xx is 503."""
     for call in history.calls:
         if call.status >= 500 and call.status != 503:
@@ -159,7 +159,7 @@ def open_to_strangers(history: History) -> Iterator[str]:
             yield f"a stranger ({call.key}) was answered {call.status}"
 
 
-def foreign(history: History) -> Iterator[str]:
+def foreign(history: RequestHistory) -> Iterator[str]:
     """I7: nothing of another tenant in any answer."""
     owners = {session.startup_id: session.client.partition("/")[0] for session in history.stored}
     for call in history.calls:
@@ -171,7 +171,7 @@ def foreign(history: History) -> Iterator[str]:
                 yield f"{call.operation}: {call.tenant} was shown session {startup} of {owners[startup]}"
 
 
-def rewritten(history: History) -> Iterator[str]:
+def rewritten(history: RequestHistory) -> Iterator[str]:
     """I8: a terminal state is written once, is the one that was acknowledged, and is late when it was."""
     stored = {session.startup_id: session for session in history.stored}
     told: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -193,14 +193,14 @@ def rewritten(history: History) -> Iterator[str]:
             yield f"{session.startup_id}: late={session.late}, {session.acknowledged_at} against {session.deadline_at}"
 
 
-def ageless(history: History) -> Iterator[str]:
+def ageless(history: RequestHistory) -> Iterator[str]:
     """I9: each packet says when it was compiled."""
     for call in _boots(history):
         if "revision" in call.answer and not call.answer.get("compiled_at"):
             yield f"{call.key}: a packet without its age"
 
 
-def secrets_told(history: History) -> Iterator[str]:
+def secrets_told(history: RequestHistory) -> Iterator[str]:
     """I10: no secret in what was logged, counted or stored."""
     for place, text in history.said.items():
         for number, secret in enumerate(history.secrets):
@@ -208,7 +208,7 @@ def secrets_told(history: History) -> Iterator[str]:
                 yield f"secret {number} is in {place}"
 
 
-def unbounded(history: History, bounds: Bounds) -> Iterator[str]:
+def unbounded(history: RequestHistory, bounds: Bounds) -> Iterator[str]:
     """I11: memory, connections and files of the gate stay bounded."""
     if not history.samples:
         return
@@ -222,7 +222,7 @@ def unbounded(history: History, bounds: Bounds) -> Iterator[str]:
             yield f"{most} {what}, {limit} are allowed"
 
 
-def broken(history: History, bounds: Bounds | None = None) -> dict[str, list[str]]:
+def broken(history: RequestHistory, bounds: Bounds | None = None) -> dict[str, list[str]]:
     """What broke each promise; a promise that held is not in it."""
     bounds = bounds or Bounds()
     judged: dict[str, Callable[[], Iterator[str]]] = {
@@ -243,10 +243,10 @@ def broken(history: History, bounds: Bounds | None = None) -> dict[str, list[str
     return {name: found for name, judge in judged.items() if (found := list(judge()))}
 
 
-def figures(history: History) -> Figures:
+def figures(history: RequestHistory) -> FaultFigures:
     answered = [call for call in history.calls if call.status not in {HUNG, BROKEN}]
     during = {call.answer["startup_id"] for call in _boots(history) if not call.settling}
-    return Figures(
+    return FaultFigures(
         calls=len(history.calls),
         acked=sum(call.acked for call in history.calls),
         refused=Counter(call.status for call in history.calls)[503],
@@ -261,18 +261,18 @@ def figures(history: History) -> Figures:
     )
 
 
-def refusal_p99(history: History) -> float:
+def refusal_p99(history: RequestHistory) -> float:
     return percentile((call.seconds for call in history.calls if call.status == 503), 0.99)
 
 
-def _boots(history: History) -> list[Call]:
+def _boots(history: RequestHistory) -> list[RecordedCall]:
     return [call for call in history.calls if call.operation == "bootstrap" and call.acked]
 
 
-def _after(history: History) -> list[Call]:
+def _after(history: RequestHistory) -> list[RecordedCall]:
     end = history.fault[1]
     return [call for call in history.calls if call.start >= end and not call.settling and call.operation != "stranger"]
 
 
-def _well(call: Call) -> bool:
+def _well(call: RecordedCall) -> bool:
     return call.acked or call.status == 409

@@ -16,7 +16,7 @@ import asyncpg
 from tests.faults import signals
 from tests.faults.fault_harness import FaultHarness, Trial
 from tests.faults.load import at_once
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 
 GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What an injection meets when another one has taken its target away."""
@@ -164,7 +164,7 @@ async def slots_taken(harness: FaultHarness, _trial: Trial, random: Random) -> N
 
 async def herd(_on: FaultHarness, trial: Trial, random: Random) -> None:
     """Everybody of a few nodes starts at once, each by a fresh connection."""
-    side = replace(trial.load, line=Line(*trial.load.line.addresses), keep=False)
+    side = replace(trial.load, line=KeptConnections(*trial.load.line.addresses), keep=False)
     lives = [trial.load.life() for _ in range(random.randint(100, 400))]
 
     async def boots(at: int) -> None:

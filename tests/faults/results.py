@@ -5,26 +5,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.promises import Figures
+from tests.faults.promises import FaultFigures
 
 FILE = Path(__file__).parents[2] / "build" / "faults.json"
 
 
 @dataclass(slots=True)
-class Found:
+class FaultResults:
     figures: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
 
-FOUND: dict[str, Found] = {}
+FOUND: dict[str, FaultResults] = {}
 
 
-def of(row: str) -> Found:
-    return FOUND.setdefault(row, Found())
+def of(row: str) -> FaultResults:
+    return FOUND.setdefault(row, FaultResults())
 
 
-def record(row: str, figures: Figures | None = None, *, timed: bool = True, **extra: Any) -> None:
+def record(row: str, figures: FaultFigures | None = None, *, timed: bool = True, **extra: Any) -> None:
     """Figures of one trial; of several trials of a row the worst are kept. Not `timed`: nobody was there to answer."""
     kept = of(row).figures
     for name, value in (asdict(figures) if figures else {}).items():

@@ -14,7 +14,7 @@ COMPANIONS = (0, 0, 1, 1, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScheduledTurn:
     number: int
     faults: tuple[str, ...]
     seed: str
@@ -24,7 +24,7 @@ class Turn:
         return Random(f"{self.seed}/{fault}")
 
 
-def turns(seed: int, holds: Mapping[str, str]) -> Iterator[Turn]:
+def turns(seed: int, holds: Mapping[str, str]) -> Iterator[ScheduledTurn]:
     """Turns without end. `holds`: each fault's name, and what it takes hold of; two of a turn never hold the same."""
     number = 0
     while True:
@@ -37,5 +37,5 @@ def turns(seed: int, holds: Mapping[str, str]) -> Iterator[Turn]:
                 held = {holds[one] for one in drawn}
                 if free := [one for one in sorted(holds) if holds[one] not in held]:
                     drawn.append(random.choice(free))
-            yield Turn(number, tuple(drawn), f"{seed}/{number}")
+            yield ScheduledTurn(number, tuple(drawn), f"{seed}/{number}")
             number += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.results import Found
+from tests.faults.results import FaultResults
 
 
 def whole() -> bool:
@@ -16,7 +16,7 @@ def whole() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FaultRow:
     """`tests`: node ids, or their beginnings; all of them must pass. `root`: needs rights or tools of their own.
 
     `ci`: how much of the row `make test` plays, and so CI.
@@ -43,43 +43,43 @@ STARTING = "tests/operator/test_starting.py::test_"
 ISSUERS = "tests/operator/issuers/"
 
 ROWS = (
-    Row("F01", "Database crash", "kill -9 of the server and its children, back after 3 s", "I1 I2 I4 I5", (SERVER + "f01",)),
-    Row("F02", "One backend killed", "kill -9 of one backend", "I1 I2 I4 I5", (SERVER + "f02",)),
-    Row("F03", "Connections terminated", "`pg_terminate_backend` of all, every second", "I1 I2 I5", (SERVER + "f03",), ci="3 s of 10"),
-    Row("F04", "Planned restart", "SIGINT, start", "I1 I4 I5", (SERVER + "f04",)),
-    Row("F05", "Database frozen", "SIGSTOP of the server and its backends", "I4 I5 I11", (SERVER + "f05",), ci="3 s of 10"),
-    Row("F06", "One backend frozen", "SIGSTOP of one backend", "I4 I5", (SERVER + "f06",)),
-    Row("F07", "Network blackhole", "proxy: nothing passes", "I4 I5", (NETWORK + "f07",), ci="3 s of 10"),
-    Row("F08", "Reset storm", "proxy: RST to all, every 300 ms", "I2 I5 I11", (NETWORK + "f08",)),
-    Row("F09", "Connection refused", "proxy: nobody listens", "I4 I5", (NETWORK + "f09",)),
-    Row("F10", "Latency in steps", "proxy: 5, 25, 50, 100, 250 ms one way", "I4 I5", (NETWORK + "f10",), ci="nothing published"),
-    Row("F11", "Committed, answer lost", "proxy: a fifth of the replies is cut", "I1 I2", (NETWORK + "f11",)),
-    Row("F12", "Slow drip", "proxy: a byte every 50 ms", "I4", (NETWORK + "f12",)),
-    Row("F13", "Failover to a replica", "read-only for 3 s; streaming, synchronous, promoted", "I1 I2 I5", (FAILOVER + "f13",)),
-    Row("F14", "Asynchronous replica promoted", "primary killed while its standby lags", "I1 (reported)", (FAILOVER + "f14",)),
-    Row("F15", "Lock on the sessions' table", "`LOCK TABLE … ACCESS EXCLUSIVE` for 3 s", "I4 I5", (SERVER + "f15",)),
-    Row("F16", "Lock on one session", "`SELECT … FOR UPDATE`", "I4", (SERVER + "f16",)),
-    Row("F17", "Slow database", "a trigger that sleeps 300 ms", "I2 I4", (SERVER + "f17",)),
-    Row("F18", "fsync fails", "strace: EIO from fsync and fdatasync", "I1 I5", (DISK + "f18",), "ptrace, strace"),
-    Row("F19", "Disk full", "a tmpfs that is filled", "I1 I4 I5", (DISK + "f19",), "root (mount)"),
-    Row("F20", "max_connections", "all slots taken", "I4 I5 I11", (SERVER + "f20",)),
-    Row("F21", "Pool exhausted", "500 at once, 8 connections, database 50 ms away", "I4 I11", (CROWD + "f21",)),
-    Row("F22", "Long migration lock", "`ALTER TABLE` behind an open transaction", "I4", (SERVER + "f22",)),
-    Row("F23", "Herd", "5,000 bootstraps at once by fresh connections, 2 replicas", "I2 I4 I11", (CROWD + "f23",), ci="2,000 of 5,000"),
-    Row("F24", "Retry storm", "retries at once while the database is away", "I5", (CROWD + "f24",)),
-    Row("F25", "Clock skew of the gate", "libfaketime: 10 min ahead, 10 min behind", "I6 I8", (CLOCK + "f25",), "libfaketime"),
-    Row("F26", "Clock jump of the database", "libfaketime: an hour ahead, then two back", "I2 I3", (CLOCK + "f26",), "libfaketime"),
-    Row("F27", "Operator killed while publishing", "kill -9 at each step", "I3 I9", (OPERATOR + "f27",), "API server (scripted)"),
-    Row("F28", "Two operators", "no lease", "I3", (STARTING + "f28",), "API server (real)"),
-    Row("F29", "Silent watch", "the API server sends nothing more", "I9", (OPERATOR + "f29",), "API server (scripted)"),
-    Row("F30", "410 Gone", "in the middle of a watch", "I3 I9", (OPERATOR + "f30",), "API server (scripted)"),
-    Row("F31", "API server away", "its port is closed", "I9", (OPERATOR + "f31",), "API server (scripted)"),
-    Row("F32", "Lost, shuffled, replayed events", "a scripted API server", "I3", (OPERATOR + "f32",), "API server (scripted)"),
-    Row("F33", "A thousand invalid objects", "and one valid world", "I6 I9 I10", (OPERATOR + "f33",), "API server (scripted)"),
-    Row("F34", "Issuer's keys rotated, corrupt, empty", "a scripted issuer, tokens", "I6 I9",
+    FaultRow("F01", "Database crash", "kill -9 of the server and its children, back after 3 s", "I1 I2 I4 I5", (SERVER + "f01",)),
+    FaultRow("F02", "One backend killed", "kill -9 of one backend", "I1 I2 I4 I5", (SERVER + "f02",)),
+    FaultRow("F03", "Connections terminated", "`pg_terminate_backend` of all, every second", "I1 I2 I5", (SERVER + "f03",), ci="3 s of 10"),
+    FaultRow("F04", "Planned restart", "SIGINT, start", "I1 I4 I5", (SERVER + "f04",)),
+    FaultRow("F05", "Database frozen", "SIGSTOP of the server and its backends", "I4 I5 I11", (SERVER + "f05",), ci="3 s of 10"),
+    FaultRow("F06", "One backend frozen", "SIGSTOP of one backend", "I4 I5", (SERVER + "f06",)),
+    FaultRow("F07", "Network blackhole", "proxy: nothing passes", "I4 I5", (NETWORK + "f07",), ci="3 s of 10"),
+    FaultRow("F08", "Reset storm", "proxy: RST to all, every 300 ms", "I2 I5 I11", (NETWORK + "f08",)),
+    FaultRow("F09", "Connection refused", "proxy: nobody listens", "I4 I5", (NETWORK + "f09",)),
+    FaultRow("F10", "Latency in steps", "proxy: 5, 25, 50, 100, 250 ms one way", "I4 I5", (NETWORK + "f10",), ci="nothing published"),
+    FaultRow("F11", "Committed, answer lost", "proxy: a fifth of the replies is cut", "I1 I2", (NETWORK + "f11",)),
+    FaultRow("F12", "Slow drip", "proxy: a byte every 50 ms", "I4", (NETWORK + "f12",)),
+    FaultRow("F13", "Failover to a replica", "read-only for 3 s; streaming, synchronous, promoted", "I1 I2 I5", (FAILOVER + "f13",)),
+    FaultRow("F14", "Asynchronous replica promoted", "primary killed while its standby lags", "I1 (reported)", (FAILOVER + "f14",)),
+    FaultRow("F15", "Lock on the sessions' table", "`LOCK TABLE … ACCESS EXCLUSIVE` for 3 s", "I4 I5", (SERVER + "f15",)),
+    FaultRow("F16", "Lock on one session", "`SELECT … FOR UPDATE`", "I4", (SERVER + "f16",)),
+    FaultRow("F17", "Slow database", "a trigger that sleeps 300 ms", "I2 I4", (SERVER + "f17",)),
+    FaultRow("F18", "fsync fails", "strace: EIO from fsync and fdatasync", "I1 I5", (DISK + "f18",), "ptrace, strace"),
+    FaultRow("F19", "Disk full", "a tmpfs that is filled", "I1 I4 I5", (DISK + "f19",), "root (mount)"),
+    FaultRow("F20", "max_connections", "all slots taken", "I4 I5 I11", (SERVER + "f20",)),
+    FaultRow("F21", "Pool exhausted", "500 at once, 8 connections, database 50 ms away", "I4 I11", (CROWD + "f21",)),
+    FaultRow("F22", "Long migration lock", "`ALTER TABLE` behind an open transaction", "I4", (SERVER + "f22",)),
+    FaultRow("F23", "Herd", "5,000 bootstraps at once by fresh connections, 2 replicas", "I2 I4 I11", (CROWD + "f23",), ci="2,000 of 5,000"),
+    FaultRow("F24", "Retry storm", "retries at once while the database is away", "I5", (CROWD + "f24",)),
+    FaultRow("F25", "Clock skew of the gate", "libfaketime: 10 min ahead, 10 min behind", "I6 I8", (CLOCK + "f25",), "libfaketime"),
+    FaultRow("F26", "Clock jump of the database", "libfaketime: an hour ahead, then two back", "I2 I3", (CLOCK + "f26",), "libfaketime"),
+    FaultRow("F27", "Operator killed while publishing", "kill -9 at each step", "I3 I9", (OPERATOR + "f27",), "API server (scripted)"),
+    FaultRow("F28", "Two operators", "no lease", "I3", (STARTING + "f28",), "API server (real)"),
+    FaultRow("F29", "Silent watch", "the API server sends nothing more", "I9", (OPERATOR + "f29",), "API server (scripted)"),
+    FaultRow("F30", "410 Gone", "in the middle of a watch", "I3 I9", (OPERATOR + "f30",), "API server (scripted)"),
+    FaultRow("F31", "API server away", "its port is closed", "I9", (OPERATOR + "f31",), "API server (scripted)"),
+    FaultRow("F32", "Lost, shuffled, replayed events", "a scripted API server", "I3", (OPERATOR + "f32",), "API server (scripted)"),
+    FaultRow("F33", "A thousand invalid objects", "and one valid world", "I6 I9 I10", (OPERATOR + "f33",), "API server (scripted)"),
+    FaultRow("F34", "Issuer's keys rotated, corrupt, empty", "a scripted issuer, tokens", "I6 I9",
         (ISSUERS + "test_jwks.py::", ISSUERS + "test_refreshing.py::")),
-    Row("F35", "Worker killed, gate drained", "kill -9 of a worker, of all at once; SIGTERM of one of two replicas", "I1 I2 I5", (WORKERS + "f35",)),
-    Row("F36", "Everything paused", "SIGSTOP of gate and database", "I5 I6", (WORKERS + "f36",), ci="13 s of 60"),
+    FaultRow("F35", "Worker killed, gate drained", "kill -9 of a worker, of all at once; SIGTERM of one of two replicas", "I1 I2 I5", (WORKERS + "f35",)),
+    FaultRow("F36", "Everything paused", "SIGSTOP of gate and database", "I5 I6", (WORKERS + "f36",), ci="13 s of 60"),
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def rows_of(nodeid: str) -> list[str]:
     return [row.name for row in ROWS if any(nodeid.startswith(test) for test in row.tests)]
 
 
-def outcome(found: Found) -> str:
+def outcome(found: FaultResults) -> str:
     outcomes = set(found.outcomes.values())
     if "failed" in outcomes:
         return "FAILED"
@@ -97,7 +97,7 @@ def outcome(found: Found) -> str:
 EVERY_ROW = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "replayed")
 
 
-def lines(all_found: Mapping[str, Found]) -> list[str]:
+def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
     told = []
     for row in ROWS:
         if (found := all_found.get(row.name)) is None:

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.fairness import fairly
 from tests.faults.fault_harness import FaultHarness, Trial, fault_harness, known
 from tests.faults.gate import serving, through
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 
 from metagate_postgres import EmbeddedPostgres
 
@@ -36,7 +36,7 @@ async def test_f25_the_gates_clock_is_wrong(shared: FaultHarness, minutes: int) 
         answers: list[tuple[int, str]] = []
 
         async def fault(_trial: Trial) -> None:
-            line = Line(gate.address)
+            line = KeptConnections(gate.address)
             for _ in range(5):
                 token = shared.principals[0].token(lifetime=300)
                 headers = {"authorization": f"Bearer {token}"}

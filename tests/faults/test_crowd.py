@@ -10,7 +10,7 @@ from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
 from tests.faults.gate import serving, through
 from tests.faults.history import percentile
 from tests.faults.load import at_once
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 
 pytestmark = [pytest.mark.timeout(170), pytest.mark.invariant("INV-016", "INV-025", "INV-026")]
 
@@ -52,7 +52,7 @@ async def test_f23_herd(shared: FaultHarness, size: int) -> None:
 
         async def fault(trial: Trial) -> None:
             nonlocal drained
-            sides = [replace(trial.load, line=Line(gate.address), keep=False) for gate in (one, other)]
+            sides = [replace(trial.load, line=KeptConnections(gate.address), keep=False) for gate in (one, other)]
             lives = [trial.load.life() for _ in range(size)]
 
             async def boots(at: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.faults import results
 from tests.faults.fairness import fairly
 from tests.faults.fault_harness import FaultHarness, Trial
-from tests.faults.history import History
+from tests.faults.history import RequestHistory
 from tests.faults.promises import mixed
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016")]
@@ -65,7 +65,7 @@ async def test_many_editions_and_no_mix(shared: FaultHarness) -> None:
         assert told_editions(trial.history) > 5
 
 
-def told_editions(history: History) -> int:
+def told_editions(history: RequestHistory) -> int:
     """How many different editions somebody was told; none of them mixed."""
     assert not list(mixed(history))
     return len({call.answer["revision"] for call in history.calls if call.operation == "bootstrap" and call.acked})

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.faults.history import BROKEN, HUNG, Call, History, Sample, Session
+from tests.faults.history import BROKEN, HUNG, RecordedCall, RequestHistory, Sample, StoredSession
 from tests.faults.promises import Bounds, broken, figures
 
 ONE, OTHER = "11111111/a", "22222222/b"
 
 
-def booted(number: int, *, client: str = ONE, at: float = 0.0, revision: int = 1, **answer: Any) -> Call:
+def booted(number: int, *, client: str = ONE, at: float = 0.0, revision: int = 1, **answer: Any) -> RecordedCall:
     told = {
         "startup_id": f"s{number}",
         "digest": f"d{revision}",
@@ -21,28 +21,28 @@ def booted(number: int, *, client: str = ONE, at: float = 0.0, revision: int = 1
         "tenants": [client.partition("/")[0]],
         **answer,
     }
-    return Call("bootstrap", client, f"k{number}", at, at + 0.01, 200, told)
+    return RecordedCall("bootstrap", client, f"k{number}", at, at + 0.01, 200, told)
 
 
-def reported(number: int, *, at: float = 0.1, operation: str = "ready", **answer: Any) -> Call:
+def reported(number: int, *, at: float = 0.1, operation: str = "ready", **answer: Any) -> RecordedCall:
     told = {"startup_id": f"s{number}", "acknowledged_at": "t1", "late": False, **answer}
-    return Call(operation, ONE, f"s{number}", at, at + 0.01, 200, told)
+    return RecordedCall(operation, ONE, f"s{number}", at, at + 0.01, 200, told)
 
 
-def kept(number: int, *, client: str = ONE, **changes: Any) -> Session:
-    return replace(Session(f"s{number}", client, f"k{number}", "d1", "OPEN", 120.0, None, None), **changes)
+def kept(number: int, *, client: str = ONE, **changes: Any) -> StoredSession:
+    return replace(StoredSession(f"s{number}", client, f"k{number}", "d1", "OPEN", 120.0, None, None), **changes)
 
 
 READY = {"status": "READY", "acknowledged_at": 10.0, "late": False}
-GOOD = History(
+GOOD = RequestHistory(
     calls=[
         booted(1),
         reported(1),
         booted(2, client=OTHER, at=0.2),
-        Call("bootstrap", ONE, "k3", 1.0, 1.45, 503, {"code": "UNAVAILABLE", "retry_after": 2}),
-        Call("stranger", ONE, "no key", 1.1, 1.2, 401, {"code": "CREDENTIAL_MISSING"}),
+        RecordedCall("bootstrap", ONE, "k3", 1.0, 1.45, 503, {"code": "UNAVAILABLE", "retry_after": 2}),
+        RecordedCall("stranger", ONE, "no key", 1.1, 1.2, 401, {"code": "CREDENTIAL_MISSING"}),
         booted(3, at=3.0, replayed=True),
-        Call("list", ONE, "", 3.5, 3.6, 200, {"tenants": ["11111111"], "startups": ["s1", "s3"]}),
+        RecordedCall("list", ONE, "", 3.5, 3.6, 200, {"tenants": ["11111111"], "startups": ["s1", "s3"]}),
     ],
     stored=[kept(1, **READY), kept(2, client=OTHER), kept(3)],
     fault=(0.9, 2.0),
@@ -52,7 +52,7 @@ GOOD = History(
 )
 
 
-def with_calls(*calls: Call, **changes: Any) -> History:
+def with_calls(*calls: RecordedCall, **changes: Any) -> RequestHistory:
     return replace(GOOD, calls=[*GOOD.calls, *calls], **changes)
 
 
@@ -84,15 +84,15 @@ def test_a_good_history_keeps_every_promise() -> None:
             ),
         ),
         ("I4", with_calls(replace(booted(3, at=4.0), end=4.7))),
-        ("I4", with_calls(Call("ready", ONE, "s1", 4.0, 9.0, HUNG))),
-        ("I4", with_calls(Call("ready", ONE, "s1", 4.0, 4.1, BROKEN))),
-        ("I4", with_calls(Call("ready", ONE, "s1", 1.0, 1.1, 503, {"code": "UNAVAILABLE", "retry_after": 0}))),
+        ("I4", with_calls(RecordedCall("ready", ONE, "s1", 4.0, 9.0, HUNG))),
+        ("I4", with_calls(RecordedCall("ready", ONE, "s1", 4.0, 4.1, BROKEN))),
+        ("I4", with_calls(RecordedCall("ready", ONE, "s1", 1.0, 1.1, 503, {"code": "UNAVAILABLE", "retry_after": 0}))),
         ("I5", replace(GOOD, calls=GOOD.calls[:5])),
-        ("I5", with_calls(*[Call("ready", ONE, "s1", 2.1 + n / 10, 2.2 + n / 10, 503, {"retry_after": 1}) for n in range(70)])),
-        ("I6", with_calls(Call("bootstrap", ONE, "k1", 4.0, 4.1, 500))),
-        ("I6", with_calls(Call("stranger", ONE, "no key", 4.0, 4.1, 200))),
+        ("I5", with_calls(*[RecordedCall("ready", ONE, "s1", 2.1 + n / 10, 2.2 + n / 10, 503, {"retry_after": 1}) for n in range(70)])),
+        ("I6", with_calls(RecordedCall("bootstrap", ONE, "k1", 4.0, 4.1, 500))),
+        ("I6", with_calls(RecordedCall("stranger", ONE, "no key", 4.0, 4.1, 200))),
         ("I7", with_calls(booted(3, at=4.0, tenants=["22222222"]))),
-        ("I7", with_calls(Call("list", ONE, "", 4.0, 4.1, 200, {"tenants": ["11111111"], "startups": ["s2"]}))),
+        ("I7", with_calls(RecordedCall("list", ONE, "", 4.0, 4.1, 200, {"tenants": ["11111111"], "startups": ["s2"]}))),
         ("I8", with_calls(reported(1, at=4.0, acknowledged_at="t2"))),
         ("I8", with_calls(reported(1, at=4.0, operation="failed"))),
         ("I8", with_calls(reported(1, at=4.0, late=True))),
@@ -105,7 +105,7 @@ def test_a_good_history_keeps_every_promise() -> None:
         ("I11", replace(GOOD, samples=[*GOOD.samples, Sample(2.0, 100, 8, 4_000)])),
     ],
 )  # fmt: skip
-def test_a_bad_history_is_rejected(promise: str, history: History) -> None:
+def test_a_bad_history_is_rejected(promise: str, history: RequestHistory) -> None:
     """Each of these breaks the promise it is for."""
     assert promise in broken(history), broken(history)
 
@@ -115,17 +115,17 @@ def test_what_the_machine_took_is_not_the_gates() -> None:
     late = replace(booted(3, at=4.0), end=5.2)
     assert "I4" in broken(with_calls(late))
     assert broken(with_calls(replace(late, stall=0.8))) == {}
-    assert "I4" in broken(with_calls(Call("ready", ONE, "s1", 4.0, 9.0, HUNG, stall=5.0)))
+    assert "I4" in broken(with_calls(RecordedCall("ready", ONE, "s1", 4.0, 9.0, HUNG, stall=5.0)))
 
 
 def test_a_row_may_say_what_its_fault_makes_impossible() -> None:
     """Connections break when somebody kills what they led to; only a row that says so may have them."""
-    history = with_calls(Call("ready", ONE, "s1", 1.0, 1.1, BROKEN))
+    history = with_calls(RecordedCall("ready", ONE, "s1", 1.0, 1.1, BROKEN))
     assert broken(history, Bounds(breaks=True)) == {}
 
 
 def test_recovery_is_the_time_after_which_nearly_all_succeed() -> None:
     """The last failure but for one in a hundred decides."""
-    bad = [Call("ready", ONE, "s1", 2.0 + n / 10, 2.05 + n / 10, 503, {"retry_after": 1}) for n in range(20)]
+    bad = [RecordedCall("ready", ONE, "s1", 2.0 + n / 10, 2.05 + n / 10, 503, {"retry_after": 1}) for n in range(20)]
     good = [reported(1, at=4.0 + n / 100) for n in range(300)]
     assert 1.5 <= figures(with_calls(*bad, *good)).recovery <= 2.1

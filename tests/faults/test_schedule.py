@@ -5,11 +5,11 @@ from itertools import islice
 
 import pytest
 from tests.faults import endurance, holding, table
-from tests.faults.endurance import Played, excused, judged
-from tests.faults.history import BROKEN, Call, History
-from tests.faults.holding import Reading
+from tests.faults.endurance import PlayedTurn, excused, judged
+from tests.faults.history import BROKEN, RecordedCall, RequestHistory
+from tests.faults.holding import ResourceReading
 from tests.faults.repertoire import REPERTOIRE
-from tests.faults.schedule import Turn, turns
+from tests.faults.schedule import ScheduledTurn, turns
 
 HOLDS = {name: fault.holds for name, fault in REPERTOIRE.items()}
 
@@ -38,9 +38,9 @@ def test_the_repertoire_is_of_the_table() -> None:
     assert {fault.row for fault in REPERTOIRE.values()} <= {row.name for row in table.ROWS}
 
 
-def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[Reading]:
+def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[ResourceReading]:
     return [
-        Reading(
+        ResourceReading(
             float(at), at % 3 != 0, 2 * (80 << 20), (80 << 20) + grow * at, 40 + files * at // 600, 8 + connections * at // 600
         )
         for at in range(600)
@@ -57,12 +57,12 @@ def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[Readin
     ],
     ids=["flat", "memory", "files", "connections"],
 )
-def test_what_grows_is_noticed(read: list[Reading], grown: list[str]) -> None:
+def test_what_grows_is_noticed(read: list[ResourceReading], grown: list[str]) -> None:
     """Thirty megabytes, thirty files or twelve connections in ten minutes are a leak."""
     assert [one.what for one in holding.growth(read) if not one.flat] == grown
 
 
-def crowd(more: int, since: float, until: float = 601) -> list[Reading]:
+def crowd(more: int, since: float, until: float = 601) -> list[ResourceReading]:
     """So many megabytes more between two moments."""
     return [
         replace(one, oldest_rss=one.oldest_rss + (more << 20)) if since <= one.at < until else one for one in readings()
@@ -74,32 +74,32 @@ def crowd(more: int, since: float, until: float = 601) -> list[Reading]:
     [(crowd(20, 250), True), (crowd(20, 430), True), (crowd(200, 590, 600), True), (crowd(60, 430), False)],
     ids=["in the middle", "at the end", "still there", "too large"],
 )
-def test_a_crowd_is_no_leak(read: list[Reading], *, flat: bool) -> None:
+def test_a_crowd_is_no_leak(read: list[ResourceReading], *, flat: bool) -> None:
     """A heap that grew once stays grown, and what goes again was no leak."""
     assert all(one.flat for one in holding.growth(read)) is flat
 
 
-def turn(*faults: str) -> Turn:
-    return Turn(0, faults, "0/0")
+def turn(*faults: str) -> ScheduledTurn:
+    return ScheduledTurn(0, faults, "0/0")
 
 
-def asked(at: float, status: int = 200) -> Call:
-    return Call("list", "t/a", "", at, at + 0.01, status, {"retry_after": 1})
+def asked(at: float, status: int = 200) -> RecordedCall:
+    return RecordedCall("list", "t/a", "", at, at + 0.01, status, {"retry_after": 1})
 
 
 def test_each_turn_must_recover() -> None:
     """Success that comes back only six seconds after the second turn breaks I5, although all is well in the end."""
-    played = [Played(turn("crash"), 1.0, 2.0, 3.0), Played(turn("drip"), 10.0, 11.0, 20.0)]
+    played = [PlayedTurn(turn("crash"), 1.0, 2.0, 3.0), PlayedTurn(turn("drip"), 10.0, 11.0, 20.0)]
     good = [asked(2 + n / 50) for n in range(400)] + [asked(18 + n / 50) for n in range(400)]
     bad = [asked(11 + n / 10, 503) for n in range(65)]
-    assert "I5" not in judged(History(good), played, [])
-    assert judged(History(good + bad), played, [])["I5"] == ["turn 0 (drip): 6.1 s"]
+    assert "I5" not in judged(RequestHistory(good), played, [])
+    assert judged(RequestHistory(good + bad), played, [])["I5"] == ["turn 0 (drip): 6.1 s"]
     assert played[0].recovery == 0.0
 
 
 def test_only_a_killed_worker_may_break_connections() -> None:
     """A connection that breaks in the turn of such a fault is excused, one that breaks in another is not."""
-    played = [Played(turn("worker killed"), 1.0, 2.0, 3.0), Played(turn("drip"), 10.0, 11.0, 12.0)]
+    played = [PlayedTurn(turn("worker killed"), 1.0, 2.0, 3.0), PlayedTurn(turn("drip"), 10.0, 11.0, 12.0)]
     assert excused(asked(1.5, BROKEN), played)
     assert not excused(asked(10.5, BROKEN), played)
     assert not excused(asked(1.5, 500), played)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults import page, plot, table
-from tests.faults.results import Found
+from tests.faults.results import FaultResults
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def test_every_row_is_there_once() -> None:
 
 
 @pytest.mark.parametrize("row", table.ROWS, ids=lambda row: row.name)
-def test_every_row_has_a_test(row: table.Row) -> None:
+def test_every_row_has_a_test(row: table.FaultRow) -> None:
     """Whoever renames a row's test is told."""
     for test in row.tests:
         path, _, name = test.partition("::")
@@ -31,9 +31,9 @@ def test_every_row_has_a_test(row: table.Row) -> None:
 def test_a_run_is_told_as_it_was() -> None:
     """One failed test fails its row, a skipped one says why, and sums are sums."""
     figures = {"acked": 9, "refused": 1, "lost": 2, "duplicate": 0, "mixed": 0, "unacked": 0, "replayed": 0}
-    good = Found(figures | {"lost": 0, "worst": 0.2, "recovery": 1.0}, {"a": "passed"})
-    bad = Found(figures | {"worst": 0.7, "recovery": 1.0}, {"a": "passed", "b": "failed"})
-    away = Found({}, {"a": "skipped"}, ["there is no strace here"])
+    good = FaultResults(figures | {"lost": 0, "worst": 0.2, "recovery": 1.0}, {"a": "passed"})
+    bad = FaultResults(figures | {"worst": 0.7, "recovery": 1.0}, {"a": "passed", "b": "failed"})
+    away = FaultResults({}, {"a": "skipped"}, ["there is no strace here"])
     told = table.lines({"F01": good, "F02": bad, "F18": away})
     assert "passed" in told[0]
     assert "FAILED" in told[1]

@@ -10,7 +10,7 @@ from tests.faults.fairness import fairly
 from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
 from tests.faults.gate import ready, serving, through
 from tests.faults.history import HUNG
-from tests.faults.wire import Line
+from tests.faults.wire import KeptConnections
 from tests.integration.api.gate_fixture import SHARED_SECRET
 
 pytestmark = [pytest.mark.timeout(170), pytest.mark.invariant("INV-016", "INV-025")]
@@ -85,7 +85,7 @@ async def test_f36_everything_paused(shared: FaultHarness, seconds: int) -> None
     codes: list[tuple[int, str]] = []
 
     async def boot() -> None:
-        line = Line(shared.gate.address)
+        line = KeptConnections(shared.gate.address)
         headers = {"authorization": f"Bearer {token}"}
         answer = await line.ask("POST", "/v1/bootstrap", headers=headers, body=b'{"component_key":"t"}', keep=False)
         codes.append((answer.status, answer.json().get("code", "")))

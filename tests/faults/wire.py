@@ -14,7 +14,7 @@ PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class WireResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -23,7 +23,7 @@ class Response:
         return json.loads(self.body) if self.body else {}
 
 
-class Line:
+class KeptConnections:
     """Kept connections to one of several addresses, the next one where the last one broke."""
 
     def __init__(self, *addresses: tuple[str, int]) -> None:
@@ -32,7 +32,7 @@ class Line:
 
     async def ask(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None = None, keep: bool = True
-    ) -> Response:
+    ) -> WireResponse:
         """Never raises: a broken connection is status 0, no answer at all is status -1."""
         head = [f"{method} {path} HTTP/1.1", "Host: gate", *(f"{name}: {value}" for name, value in headers.items())]
         if body is not None:
@@ -42,12 +42,12 @@ class Line:
             async with asyncio.timeout(PATIENCE):
                 return await self._exchange(request, keep=keep)
         except TimeoutError:
-            return Response(HUNG, {}, b"")
+            return WireResponse(HUNG, {}, b"")
         except (OSError, EOFError, asyncio.IncompleteReadError, ValueError) as error:
             self.addresses.append(self.addresses.pop(0))
-            return Response(BROKEN, {"error": type(error).__name__}, b"")
+            return WireResponse(BROKEN, {"error": type(error).__name__}, b"")
 
-    async def _exchange(self, request: bytes, *, keep: bool) -> Response:
+    async def _exchange(self, request: bytes, *, keep: bool) -> WireResponse:
         reader, writer = await self._connection()
         try:
             writer.write(request)
@@ -64,7 +64,7 @@ class Line:
             self._idle.append((reader, writer))
         else:
             writer.close()
-        return Response(int(first.split(" ", 2)[1]), headers, body)
+        return WireResponse(int(first.split(" ", 2)[1]), headers, body)
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle:
