@@ -59,7 +59,7 @@ bench-scale: $(STAMP) ## a million Bindings and ten million startups (minutes, g
 	@$(BIN)/python bench/scale.py $(BENCH_ARGS)
 
 bench-asking: $(STAMP) ## plan over 10,000 Bindings, explain among ten million startups (minutes, gigabytes)
-	@$(BIN)/python bench/asking.py $(BENCH_ARGS)
+	@$(BIN)/python bench/plan_explain.py $(BENCH_ARGS)
 
 bench-page: $(STAMP) ## docs/performance.md and docs/scale.md from what the benchmarks wrote
 	@$(BIN)/python bench/regions.py

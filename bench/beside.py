@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     packets += tuple(chain(*found.watched.values(), *found.pages.values()))
     assert all(set(tally.statuses) <= {304, LATE} for tally in found.known), found.known[0].statuses
     assert all(set(tally.statuses) <= {200, LATE} for tally in packets), [tally.statuses for tally in packets]
-    return told(found, arguments)
+    return summary(found, arguments)
 
 
 def watch(port: int, pods: load.LoadPart, page: bytes, found: ComparedLoads) -> None:
@@ -96,7 +96,7 @@ def watch(port: int, pods: load.LoadPart, page: bytes, found: ComparedLoads) -> 
             found.pages[name].append(shown)
 
 
-def told(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, Any]:
+def summary(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, Any]:
     def rates(tallies: Sequence[load.Tally]) -> list[float]:
         return [
             sum(count for status, count in tally.statuses.items() if status != LATE) / tally.seconds

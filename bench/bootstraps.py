@@ -34,7 +34,7 @@ class BootstrapMeasurement:
     tallies: list[load.Tally] = field(default_factory=list)
     pgbench: list[dict[str, float]] = field(default_factory=list)
 
-    def told(self) -> dict[str, object]:
+    def as_row(self) -> dict[str, object]:
         rate = statistics.median(tally.rate for tally in self.tallies)
         limit = statistics.median(one["rate"] for one in self.pgbench)
         by_round = [tally.rate / one["rate"] for tally, one in zip(self.tallies, self.pgbench, strict=True)]
@@ -94,7 +94,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             shares = machine.ProcessorShares({"Python": process, "PostgreSQL": on.postgres.server_pid or 0})
             rows_before = batched(port)
             workers = machine.children(process) or [process]
-            memory = {"at_rest": held(workers)}
+            memory = {"at_rest": worker_megabytes(workers)}
             drive([booter.request() for booter in booters])
             postgres = on.postgres.server_pid or 0
             written, singles = 0, []
@@ -113,14 +113,14 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                         singles.append((machine.cpu_seconds(postgres) - used) / measured.pgbench[-1]["transactions"])
                 limit = asked["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
                 paced.append(drive([one.request(keyed=True) for one in booters], rate=PACE * limit))
-                memory["under_load"] = max(memory.get("under_load", 0.0), held(workers))
+                memory["under_load"] = max(memory.get("under_load", 0.0), worker_megabytes(workers))
             single = load.drive("127.0.0.1", port, [booters[0].request(keyed=True)], connections=1, seconds=1, warm=0.3)
             rows, statements = (after - before for after, before in zip(batched(port), rows_before, strict=True))
             time.sleep(1)
-            memory["after"] = held(workers)
+            memory["after"] = worker_megabytes(workers)
         alone = loader_alone([booters[0].request()], arguments.connections)
     found = {
-        "rows": [measured.told() for measured, _ in asked.values()],
+        "rows": [measured.as_row() for measured, _ in asked.values()],
         "cpu_shares": shares.shares,
         "paced": {
             "per_second": round(statistics.median(tally.rate for tally in paced)),
@@ -142,7 +142,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
     }
-    told(found)
+    print_tables(found)
     return found
 
 
@@ -162,12 +162,12 @@ def batched(port: int) -> tuple[float, float]:
     return named.get("sum", 0.0), named.get("count", 0.0)
 
 
-def held(workers: list[int]) -> float:
+def worker_megabytes(workers: list[int]) -> float:
     """Megabytes of the largest worker."""
     return round(max(machine.rss_megabytes(each) for each in workers))
 
 
-def told(found: dict[str, Any]) -> None:
+def print_tables(found: dict[str, Any]) -> None:
     rows, shares, paced = found["rows"], found["cpu_shares"], found["paced"]
     console.table(
         f"Durable bootstraps, {found['connections']} connections, {found['workers']} workers, "

@@ -111,8 +111,8 @@ class HerdLoad:
         pause = 0.1 * 2**attempt
         if complete(answer):
             self.herd.refused += 1
-            told = RETRY_AFTER.search(answer)
-            pause = float(told[1]) if told else pause
+            summary = RETRY_AFTER.search(answer)
+            pause = float(summary[1]) if summary else pause
         else:
             self.herd.cut += 1
         if attempt + 1 < ATTEMPTS:
@@ -127,7 +127,7 @@ def complete(answer: bytes) -> bool:
     return bool(separator) and at >= 0 and len(body) >= int(head[at + len(load.LENGTH) :].partition(b"\r")[0])
 
 
-def stampede(port: int, requests: list[bytes]) -> HerdResult:
+def send_all(port: int, requests: list[bytes]) -> HerdResult:
     return HerdLoad(port, [one.replace(load.KEY_SLOT, os.urandom(16).hex().encode(), 1) for one in requests]).run()
 
 
@@ -142,7 +142,7 @@ async def without_row(on: setting.BenchServer, herd: HerdResult) -> int:
     return len(set(herd.startups)) - int(rows) + len(herd.startups) - len(set(herd.startups))
 
 
-def told(herds: list[tuple[HerdResult, int]]) -> dict[str, Any]:
+def summary(herds: list[tuple[HerdResult, int]]) -> dict[str, Any]:
     last = [max(herd.answered) for herd, _ in herds]
     return {
         "last_answered_s": round(statistics.median(last), 2),
@@ -167,13 +167,13 @@ def measured(on: setting.BenchServer, arguments: argparse.Namespace) -> dict[str
             fresh = issuer.requests("RS256", booters, arguments.clients)
             asked = {"API key": keys, "new RS256 token": [load.closing(matrix.keyed(one)) for one in fresh]}
             for name, requests in asked.items():
-                herd = stampede(port, requests)
+                herd = send_all(port, requests)
                 herds[name].append((herd, asyncio.run(without_row(on, herd))))
                 time.sleep(1)
     # The first round by key meets processes that were just started and know no packet.
     return {
-        "API key, cold": told(herds["API key"][:1]),
-        **{name: told(found[1:]) for name, found in herds.items()},
+        "API key, cold": summary(herds["API key"][:1]),
+        **{name: summary(found[1:]) for name, found in herds.items()},
     }
 
 

@@ -216,11 +216,11 @@ async def run(bench: OperatorBench) -> Operator:
     await bench.until(published, seconds=180, every=0.05)
     bench.note("cold start to published", time.perf_counter() - began, "s", "< 30 s")
 
-    async def told() -> bool:
+    async def status_written() -> bool:
         return await asyncio.to_thread(operator.metric, "metagate_status_waiting") == 0
 
     async def settled() -> bool:
-        return bool(await told() and await bench.statuses_behind() == 0)
+        return bool(await status_written() and await bench.statuses_behind() == 0)
 
     await asyncio.sleep(2)
     during = asyncio.create_task(

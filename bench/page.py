@@ -128,7 +128,7 @@ def bootstraps(found: Found) -> Lines:
     ]
 
 
-def who(found: Found) -> Lines:
+def identity_section(found: Found) -> Lines:
     part = found["tokens"]
     lines = [
         "## Who is it",
@@ -284,7 +284,7 @@ def scale(found: Found) -> Lines:
     ]  # fmt: skip
 
 
-def asking(found: Found) -> Lines:
+def plan_explain_section(found: Found) -> Lines:
     return [
         "## Asking about a large world",
         "",
@@ -318,14 +318,14 @@ def flame(found: Found) -> Lines:
 
 PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("bench", "bootstrap", bootstraps),
-    ("bench", "tokens", who),
+    ("bench", "tokens", identity_section),
     ("matrix", "rows", matrix),
     ("bench", "beside", beside),
     ("bench", "apply", applied),
     ("alternatives", "rows", alternatives),
     ("herd", "herds", herd),
     ("scale", "worlds", scale),
-    ("asking", "pages", asking),
+    ("asking", "pages", plan_explain_section),
     ("flame", "stacks", flame),
 )
 

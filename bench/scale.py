@@ -142,7 +142,7 @@ async def build(on: setting.BenchServer, world: ScaleSize) -> list[dict[str, str
     return asked
 
 
-async def people_with_keys(connection: asyncpg.LoadConnection, world: ScaleSize) -> list[dict[str, str]]:
+async def people_with_keys(connection: asyncpg.Connection, world: ScaleSize) -> list[dict[str, str]]:
     step = max(1, world.bindings // ASKED)
     rows = await connection.fetch("SELECT tenant, name FROM people WHERE n % $1 = 0 ORDER BY n LIMIT $2", step, ASKED)
     keys = [api_keys.mint() for _ in rows]

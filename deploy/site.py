@@ -16,7 +16,7 @@ _FENCED = re.compile(r"(^```.*?^```\s*$)", re.MULTILINE | re.DOTALL)
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     root = Path(config["docs_dir"]).parent
 
-    def told(match: re.Match[str]) -> str:
+    def linked(match: re.Match[str]) -> str:
         text, target = match[1], match[2]
         place = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page.file.src_uri), target))
         if "://" in target or target.startswith("mailto:"):
@@ -29,4 +29,4 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         return f"{text} (`{place}` in the repository)" if text.strip("`") != place else f"`{place}`"
 
     parts = _FENCED.split(markdown)
-    return "".join(part if number % 2 else _LINK.sub(told, part) for number, part in enumerate(parts))
+    return "".join(part if number % 2 else _LINK.sub(linked, part) for number, part in enumerate(parts))

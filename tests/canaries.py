@@ -23,7 +23,7 @@ def spellings(value: str) -> Iterable[str]:
         yield base64.b64encode(b"\0" * skipped + raw).decode()[4:-4]
 
 
-def found(values: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
+def canaries_in(values: Mapping[str, str], places: Mapping[str, str]) -> list[str]:
     """Which canary is in which place: what a test wants to be empty."""
     assert all(values.values())
     assert all(places.values()), f"nothing was said at {[name for name, text in places.items() if not text]}"

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 TRIED: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
 
-def tell(corpus: str, outcome: object, number: int = 1) -> None:
+def count(corpus: str, outcome: object, number: int = 1) -> None:
     TRIED[corpus][str(outcome)] += number
 
 

@@ -16,7 +16,7 @@ LIBPQ = {"PGUSER", "PGPASSWORD"}
 OPENTELEMETRY = {OTEL_EXPORTER_OTLP_ENDPOINT}
 
 
-def known() -> set[str]:
+def readable_variables() -> set[str]:
     """Every variable that some process of ours reads."""
     found = {name for field in Settings.model_fields.values() for name in names(field)}
     for settings in (LedgerSettings, WriterSettings):
@@ -33,7 +33,7 @@ def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
     for owner, _, spec in pods(chart.render(MATRIX[name])):
         for container in containers(spec):
             given = {each["name"] for each in container.get("env", [])}
-            assert given <= known(), f"{owner}/{container['name']}"
+            assert given <= readable_variables(), f"{owner}/{container['name']}"
 
 
 def test_every_argument_is_understood(chart: Chart):

@@ -153,12 +153,12 @@ def test_a_cell_s_webhook_sees_its_namespaces(chart: Chart):
     }
     assert "--namespace-selector=cell=a,example.com/env=prod" in arguments["operator"]
 
-    def seen(objects: list[Object]) -> Any:
+    def namespace_selectors(objects: list[Object]) -> Any:
         [webhook] = of_kind(objects, "ValidatingWebhookConfiguration").values()
         return [each.get("namespaceSelector") for each in webhook["webhooks"]]
 
-    assert seen(cell) == [{"matchLabels": {"cell": "a", "example.com/env": "prod"}}]
-    assert seen(chart.render({})) == [None]
+    assert namespace_selectors(cell) == [{"matchLabels": {"cell": "a", "example.com/env": "prod"}}]
+    assert namespace_selectors(chart.render({})) == [None]
     other = {"matchLabels": {"tenants": "yes"}}
     values = {**MATRIX["one cell of several"], "admission": {"namespaceSelector": other}}
-    assert seen(chart.render(values)) == [other]
+    assert namespace_selectors(chart.render(values)) == [other]

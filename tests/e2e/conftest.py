@@ -35,12 +35,12 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Puts a figure into the summary of the run, and on the terminal now."""
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
 
-    def tell(line: str) -> None:
+    def add_line(line: str) -> None:
         FIGURES.append(line)
         if reporter is not None:
             reporter.write_line(f"  {line}")
 
-    return tell
+    return add_line
 
 
 @pytest.fixture(scope="session")

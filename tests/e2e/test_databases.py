@@ -74,7 +74,7 @@ def uids(cluster: NodeCluster) -> set[str]:
     return {each["metadata"]["uid"] for each in found}
 
 
-def said(cluster: NodeCluster, component: str, container: str) -> str:
+def last_log(cluster: NodeCluster, component: str, container: str) -> str:
     """What a container last said: now, or before it was started again."""
     of = f"deployment/spare-metagate-{component}"
     try:
@@ -100,13 +100,13 @@ def test_wrong_databases_say_so_and_recover(spare: NodeCluster, say: Callable[[s
     before = uids(spare)
 
     roles(spare, right=False)
-    eventually(lambda: "database" in said(spare, "operator", "migrate").lower(), within=60)
-    unreachable = said(spare, "operator", "migrate").strip().splitlines()
+    eventually(lambda: "database" in last_log(spare, "operator", "migrate").lower(), within=60)
+    unreachable = last_log(spare, "operator", "migrate").strip().splitlines()
     assert len(unreachable) == 1, unreachable
 
     server(spare)
-    eventually(lambda: "password" in said(spare, "operator", "migrate").lower(), within=90)
-    wrong = said(spare, "operator", "migrate").strip().splitlines()
+    eventually(lambda: "password" in last_log(spare, "operator", "migrate").lower(), within=90)
+    wrong = last_log(spare, "operator", "migrate").strip().splitlines()
     assert len(wrong) == 1, wrong
     assert "a-wrong-one" not in wrong[0]
 
@@ -203,6 +203,6 @@ def test_tls_and_poolers(spare: NodeCluster, say: Callable[[str], None]):
     off = "api.extraEnv[0].name=METAGATE_PREPARED_STATEMENTS"
     through(spare, off, "api.extraEnv[0].value=false")
     boots(spare, "courier-untracked")
-    said = spare.logs(SPARE, "deployment/spare-metagate-api", "-c", "api")
-    assert "prepared statement" not in said
+    last_log = spare.logs(SPARE, "deployment/spare-metagate-api", "-c", "api")
+    assert "prepared statement" not in last_log
     say("PgBouncer 1.24 in transaction mode over TLS with verify-full: boots with and without tracked statements")

@@ -26,7 +26,7 @@ from tests.faults.holding import ResourceGrowth, ResourceReading, growth, read
 from tests.faults.load import backing_off
 from tests.faults.promises import Bounds, broken, figures, recovery
 from tests.faults.repertoire import GONE, REPERTOIRE, heal
-from tests.faults.schedule import ScheduledTurn, turns
+from tests.faults.schedule import ScheduledTurn, draw_turns
 
 BOUNDS = Bounds(recovery=5.0, files=1_500, connections=40)
 CACHE = 1 << 20
@@ -64,7 +64,7 @@ class RandomRun:
             watching = asyncio.create_task(self._watch())
             try:
                 await trial.warm()
-                drawn = turns(self.seed, {name: fault.holds for name, fault in REPERTOIRE.items()})
+                drawn = draw_turns(self.seed, {name: fault.holds for name, fault in REPERTOIRE.items()})
                 while trial.load.now < self.seconds:
                     await self._turn(harness, next(drawn))
             finally:
@@ -149,7 +149,7 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
         # Every turn is bounded; this is for what nobody thought of.
         async with asyncio.timeout(minutes * 60 + 180):
             await made.play()
-        history = await trial.told()
+        history = await trial.collect_history()
         grown = growth(made.readings)
         found = judged(history, made.played, grown)
     history.write(HISTORIES / f"random-{seed}.jsonl")
@@ -164,7 +164,7 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
         "figures": {**asdict(figures(history)), "recovery": max((one.recovery for one in made.played), default=0.0)},
         "machine_kept_away": round(trial.starved, 2),
         "faults": dict(sorted(Counter(name for one in made.played for name in one.turn.faults).items())),
-        "growth": [one.told() for one in grown],
+        "growth": [one.as_row() for one in grown],
         "turns": [
             [round(one.began, 1), round(one.ended, 1), round(one.calm, 1), one.recovery, list(one.turn.faults)]
             for one in made.played
@@ -173,23 +173,23 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
     }
 
 
-def unclear(told: dict[str, Any]) -> bool:
+def unclear(record: dict[str, Any]) -> bool:
     """Only promises about time broke, on a machine that had none (see fairness)."""
-    return set(told["broken"]) <= fairness.OF_TIME and told["machine_kept_away"] >= fairness.MOST
+    return set(record["broken"]) <= fairness.OF_TIME and record["machine_kept_away"] >= fairness.MOST
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    numbers = told["figures"]
+def lines(record: dict[str, Any]) -> Iterator[str]:
+    numbers = record["figures"]
     yield (
-        f"seed {told['seed']}: {len(told['turns'])} turns, {sum(told['faults'].values())} faults in {told['seconds']} s; "
+        f"seed {record['seed']}: {len(record['turns'])} turns, {sum(record['faults'].values())} faults in {record['seconds']} s; "
         + " ".join(f"{name} {numbers[name]}" for name in ("calls", *table.EVERY_ROW))
         + f"  worst {numbers['worst'] * 1_000:.0f} ms  recovery {numbers['recovery']:.2f} s"
-        + f"  machine kept away {told['machine_kept_away']}"
+        + f"  machine kept away {record['machine_kept_away']}"
     )
-    for one in told["growth"]:
+    for one in record["growth"]:
         floors = ", ".join(f"{one[third]:.0f}" for third in ("first", "second", "last"))
         yield f"  {one['what']}: {floors} at least, {one['most']:.0f} at most"
-    for name, says in told["broken"].items():
+    for name, says in record["broken"].items():
         yield f"  {name} broke: {says}"
 
 
@@ -203,18 +203,18 @@ def main() -> int:
     again = f"make faults SEED={seed} MINUTES={asked.minutes:g}"
     print(f"seed {seed}: {again}", flush=True)
     try:
-        told = asyncio.run(run(seed, asked.minutes))
+        record = asyncio.run(run(seed, asked.minutes))
     except BaseException:
         print(f"seed {seed} failed; again: {again}", flush=True)
         raise
     for directory in (HISTORIES, *([page.KEPT] if asked.keep else [])):
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"random-{seed}.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
-        (directory / f"random-{seed}.svg").write_text(plot.svg(told), encoding="utf-8")
-    print("\n".join(lines(told)))
-    if not told["broken"]:
+        (directory / f"random-{seed}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        (directory / f"random-{seed}.svg").write_text(plot.svg(record), encoding="utf-8")
+    print("\n".join(lines(record)))
+    if not record["broken"]:
         return 0
-    why = "the machine had no time for it" if unclear(told) else "a promise broke"
+    why = "the machine had no time for it" if unclear(record) else "a promise broke"
     print(f"seed {seed}: {why}; its calls: {HISTORIES / f'random-{seed}.jsonl'}; again: {again}")
     return 1
 

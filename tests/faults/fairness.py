@@ -20,7 +20,7 @@ TIMES = 2
 _last = {"starved": 0.0, "hard": False}
 
 
-def told(starved: float, *, hard: bool) -> None:
+def remember(starved: float, *, hard: bool) -> None:
     """What the last trial went through; `hard`: it broke a promise that is not about time."""
     _last.update(starved=starved, hard=hard)
 
@@ -29,7 +29,7 @@ def fairly(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
     @functools.wraps(test)
     async def played(*args: P.args, **kwargs: P.kwargs) -> None:
         for _ in range(TIMES):
-            told(0.0, hard=False)
+            remember(0.0, hard=False)
             try:
                 return await test(*args, **kwargs)
             except AssertionError:

@@ -250,8 +250,8 @@ class Trial:
         while True:
             for gate in self.gates:
                 gate.look()
-            held = [gate.held() for gate in self.gates]
-            rss, files = sum(one[0] for one in held), max(one[1] for one in held)
+            resources = [gate.resources() for gate in self.gates]
+            rss, files = sum(one[0] for one in resources), max(one[1] for one in resources)
             self.samples.append(Sample(self.load.now, rss, self.harness.proxy.connections, files))
             await asyncio.sleep(0.25)
 
@@ -291,7 +291,7 @@ class Trial:
             if call.operation in (operations or ("bootstrap", "ready", "failed", "list"))
         ]
 
-    async def told(self) -> RequestHistory:
+    async def collect_history(self) -> RequestHistory:
         """Everything that happened, with what is stored in the end and what was said meanwhile."""
         load = self.load
         stored, text = await self.harness.stored(load.prefix)
@@ -310,12 +310,12 @@ class Trial:
         )
 
     async def judge(self) -> None:
-        self.history = await self.told()
+        self.history = await self.collect_history()
         self.figures = figures(self.history)
         found = broken(self.history, self.bounds)
         path = HISTORIES / f"{self.row}.jsonl"
         self.history.write(path)
-        fairness.told(self.starved, hard=bool(set(found) - fairness.OF_TIME))
+        fairness.remember(self.starved, hard=bool(set(found) - fairness.OF_TIME))
         results.record(
             self.row,
             self.figures,
@@ -324,10 +324,12 @@ class Trial:
             machine_kept_away=round(self.starved, 2),
         )
         if found:
-            told = "\n".join(f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in found.items())
-            raise AssertionError(f"{self.row} broke promises ({path}):\n{told}\n  {self.figures}")
+            collect_history = "\n".join(
+                f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in found.items()
+            )
+            raise AssertionError(f"{self.row} broke promises ({path}):\n{collect_history}\n  {self.figures}")
 
-    def tell(self, **extra: Any) -> None:
+    def add_figures(self, **extra: Any) -> None:
         """Figures of this row alone."""
         results.record(self.row, self.figures, **extra)
 
@@ -390,10 +392,10 @@ async def first_edition(harness: FaultHarness) -> None:
         await harness.publish(publisher)
     finally:
         await publisher.close()
-    await known(harness, harness.gate)
+    await wait_until_known(harness, harness.gate)
 
 
-async def known(harness: FaultHarness, gate: GateProcess) -> None:
+async def wait_until_known(harness: FaultHarness, gate: GateProcess) -> None:
     """Wait until each worker of `gate` lets everybody in: a dozen fresh connections reach all of them."""
     good, deadline = 0, time.monotonic() + 20
     while good < 12:
@@ -406,4 +408,13 @@ async def known(harness: FaultHarness, gate: GateProcess) -> None:
         await asyncio.sleep(0.02)
 
 
-__all__ = ["Bounds", "FaultHarness", "Postgres", "Trial", "client_of", "fault_harness", "first_edition", "known"]
+__all__ = [
+    "Bounds",
+    "FaultHarness",
+    "Postgres",
+    "Trial",
+    "client_of",
+    "fault_harness",
+    "first_edition",
+    "wait_until_known",
+]

@@ -57,7 +57,7 @@ class GateProcess:
     def everything(self) -> list[int]:
         return [one.pid for one in psutil.Process(self.process.pid).children(recursive=True)] + [self.process.pid]
 
-    def held(self) -> tuple[int, int]:
+    def resources(self) -> tuple[int, int]:
         """Resident bytes of all workers, and the most open files of one."""
         rss, files = 0, 0
         for worker in self._seen:

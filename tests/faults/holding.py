@@ -54,7 +54,7 @@ class ResourceGrowth:
         steps = (self.second - self.first, self.last - self.second)
         return min(steps) <= self.allowed and max(steps) <= self.once
 
-    def told(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, Any]:
         return {**asdict(self), "flat": self.flat}
 
 

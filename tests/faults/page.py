@@ -28,27 +28,27 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def rows_of(told: Mapping[str, Any]) -> dict[str, FaultResults]:
-    return {name: FaultResults(**value) for name, value in told["rows"].items()}
+def rows_of(record: Mapping[str, Any]) -> dict[str, FaultResults]:
+    return {name: FaultResults(**value) for name, value in record["rows"].items()}
 
 
-def missing(told: Mapping[str, Any]) -> list[str]:
+def missing(record: Mapping[str, Any]) -> list[str]:
     """Rows that did not pass, or were not played."""
-    found = rows_of(told)
+    found = rows_of(record)
     return [row.name for row in ROWS if row.name not in found or outcome(found[row.name]) != "passed"]
 
 
-def page(told: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
+def page(record: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "# Faults that MetaGate survives",
         "",
-        f"Written by `make faults` on {told['date']}: {told['machine']}, Python {told['python']}.",
+        f"Written by `make faults` on {record['date']}: {record['machine']}, Python {record['python']}.",
         "",
         _text("head"),
         "",
-        *_table(COLUMNS, _rows(rows_of(told))),
+        *_table(COLUMNS, _rows(rows_of(record))),
         "",
-        f"{len(ROWS) - len(missing(told))} of {len(ROWS)} passed.",
+        f"{len(ROWS) - len(missing(record))} of {len(ROWS)} passed.",
         "",
         _text("random"),
         "",
@@ -120,27 +120,27 @@ def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield ""
 
 
-def _run(told: Mapping[str, Any]) -> Sequence[str]:
-    figures = told["figures"]
+def _run(record: Mapping[str, Any]) -> Sequence[str]:
+    figures = record["figures"]
     return [
-        str(told["seed"]),
-        f"{told['minutes']:g}",
-        str(len(told["turns"])),
-        str(sum(told["faults"].values())),
+        str(record["seed"]),
+        f"{record['minutes']:g}",
+        str(len(record["turns"])),
+        str(sum(record["faults"].values())),
         *(str(figures[name]) for name in ("acked", "refused", "lost", "duplicate", "mixed", "unacked")),
         f"{figures['worst'] * 1_000:.0f} ms",
         f"{figures['recovery']:.2f} s",
-        f"{told['machine_kept_away']:.0%}",
-        ", ".join(told["broken"]) or "none",
+        f"{record['machine_kept_away']:.0%}",
+        ", ".join(record["broken"]) or "none",
     ]
 
 
 def _growth(seed: int, one: Mapping[str, Any]) -> Sequence[str]:
-    def said(value: float) -> str:
+    def shown(value: float) -> str:
         return f"{value / (1 << 20):.1f} MB" if one["what"].startswith("bytes") else f"{value:.0f}"
 
     what = one["what"].replace("bytes", "memory")
-    values = [said(one[name]) for name in ("first", "second", "last", "most", "allowed", "once")]
+    values = [shown(one[name]) for name in ("first", "second", "last", "most", "allowed", "once")]
     return [str(seed), what, *values, "yes" if one["flat"] else "NO"]
 
 
@@ -163,9 +163,9 @@ def main() -> int:
     runs = kept()
     for one in runs:
         (KEPT / f"random-{one['seed']}.svg").write_text(plot.svg(one), encoding="utf-8")
-    told = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page(told, runs), encoding="utf-8")
-    print(f"{PAGE.name}: {len(ROWS) - len(missing(told))} of {len(ROWS)}, {len(runs)} random schedules")
+    record = json.loads(FILE.read_text(encoding="utf-8"))
+    PAGE.write_text(page(record, runs), encoding="utf-8")
+    print(f"{PAGE.name}: {len(ROWS) - len(missing(record))} of {len(ROWS)}, {len(runs)} random schedules")
     return 0
 
 

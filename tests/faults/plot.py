@@ -18,16 +18,16 @@ PANELS: Sequence[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = (
 )
 
 
-def svg(told: Mapping[str, Any]) -> str:
+def svg(record: Mapping[str, Any]) -> str:
     """`told`: a run's JSON. Bars are the turns, from injection until the load succeeded again."""
-    readings = [dict(zip(NAMES, one, strict=True)) for one in told["readings"]]
-    end = max([one["at"] for one in readings] + [turn[2] for turn in told["turns"]])
+    readings = [dict(zip(NAMES, one, strict=True)) for one in record["readings"]]
+    end = max([one["at"] for one in readings] + [turn[2] for turn in record["turns"]])
     height = TOP + len(PANELS) * (PANEL + GAP)
 
     def x(at: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * at / end
 
-    title = f"seed {told['seed']}, {told['minutes']:g} minutes, {len(told['turns'])} turns"
+    title = f"seed {record['seed']}, {record['minutes']:g} minutes, {len(record['turns'])} turns"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="11">',
         f"<title>What the gate held: {title}</title>",
@@ -36,7 +36,7 @@ def svg(told: Mapping[str, Any]) -> str:
     ]
     for at, (name, colour, value) in enumerate(PANELS):
         parts += _panel(
-            name, colour, [(one["at"], value(one)) for one in readings], told["turns"], TOP + at * (PANEL + GAP), x
+            name, colour, [(one["at"], value(one)) for one in readings], record["turns"], TOP + at * (PANEL + GAP), x
         )
     parts += [
         f'<text x="{x(minute * 60):.1f}" y="{height - 8}" text-anchor="middle" fill="#555">{minute} min</text>'

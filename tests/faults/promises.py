@@ -64,10 +64,10 @@ def duplicate(history: RequestHistory) -> Iterator[str]:
     for (client, key), found in sessions.items():
         if len(found) > 1:
             yield f"{client} {key}: {len(found)} sessions"
-    told: dict[tuple[str, str], set[str]] = defaultdict(set)
+    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for call in _boots(history):
-        told[call.client, call.key].add(call.answer["startup_id"])
-    for (client, key), ids in told.items():
+        answers[call.client, call.key].add(call.answer["startup_id"])
+    for (client, key), ids in answers.items():
         if len(ids) > 1:
             yield f"{client} {key}: answered as {len(ids)} different sessions"
 
@@ -174,10 +174,10 @@ def foreign(history: RequestHistory) -> Iterator[str]:
 def rewritten(history: RequestHistory) -> Iterator[str]:
     """I8: a terminal state is written once, is the one that was acknowledged, and is late when it was."""
     stored = {session.startup_id: session for session in history.stored}
-    told: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    answers: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for call in history.calls:
         if call.operation in {"ready", "failed"} and call.acked:
-            told[call.key].add((call.operation.upper(), call.answer["acknowledged_at"]))
+            answers[call.key].add((call.operation.upper(), call.answer["acknowledged_at"]))
             session = stored.get(call.key)
             if session is None:
                 yield f"{call.key}: {call.operation} was acknowledged, and no such session is stored"
@@ -185,7 +185,7 @@ def rewritten(history: RequestHistory) -> Iterator[str]:
                 yield f"{call.key}: {call.operation} was acknowledged, {session.status} is stored"
             elif call.answer.get("late", session.late) != session.late:
                 yield f"{call.key}: told late={call.answer['late']}, stored late={session.late}"
-    for startup, states in told.items():
+    for startup, states in answers.items():
         if len(states) > 1:
             yield f"{startup}: acknowledged as {sorted(states)}"
     for session in history.stored:

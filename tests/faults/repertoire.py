@@ -37,7 +37,7 @@ class Fault:
 async def crash(harness: FaultHarness, _trial: Trial, random: Random) -> None:
     pid = harness.postgres.pid
     signals.kill(signals.family(pid))
-    await asyncio.to_thread(signals.gone, pid)
+    await asyncio.to_thread(signals.wait_for_end, pid)
     await asyncio.sleep(random.uniform(0, 2))
     await harness.postgres.stop()
     await harness.postgres.start()

@@ -24,7 +24,7 @@ class ScheduledTurn:
         return Random(f"{self.seed}/{fault}")
 
 
-def turns(seed: int, holds: Mapping[str, str]) -> Iterator[ScheduledTurn]:
+def draw_turns(seed: int, holds: Mapping[str, str]) -> Iterator[ScheduledTurn]:
     """Turns without end. `holds`: each fault's name, and what it takes hold of; two of a turn never hold the same."""
     number = 0
     while True:

@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def gone(pid: int, seconds: float = 10.0) -> None:
+def wait_for_end(pid: int, seconds: float = 10.0) -> None:
     """Wait until a process has ended."""
     deadline = time.monotonic() + seconds
     while psutil.pid_exists(pid) and time.monotonic() < deadline:

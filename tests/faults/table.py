@@ -98,7 +98,7 @@ EVERY_ROW = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "repla
 
 
 def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
-    told = []
+    printed = []
     for row in ROWS:
         if (found := all_found.get(row.name)) is None:
             continue
@@ -107,7 +107,7 @@ def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
         if "worst" in figures:
             text += " ".join(f"{name} {figures[name]}" for name in EVERY_ROW)
             text += f"  worst {figures['worst'] * 1_000:.0f} ms  recovery {figures['recovery']:.2f} s"
-        told.append(
+        printed.append(
             text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in found.reasons)
         )
     passed = sum(outcome(found) == "passed" for found in all_found.values())
@@ -115,7 +115,7 @@ def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
         name: sum(found.figures.get(name, 0) for found in all_found.values()) for name in ("lost", "duplicate", "mixed")
     }
     return [
-        *told,
+        *printed,
         f"Faults: {passed}/{len(ROWS)} passed, " + ", ".join(f"{name} {value}" for name, value in sums.items()),
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.faults.fairness import fairly
-from tests.faults.fault_harness import FaultHarness, Trial, fault_harness, known
+from tests.faults.fault_harness import FaultHarness, Trial, fault_harness, wait_until_known
 from tests.faults.gate import serving, through
 from tests.faults.wire import KeptConnections
 
@@ -32,7 +32,7 @@ async def test_f25_the_gates_clock_is_wrong(shared: FaultHarness, minutes: int) 
     dsn = through(shared.database.api, shared.proxy.port)
     wrong = {"LD_PRELOAD": faketime(), "FAKETIME": f"{minutes * 60:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     async with serving(dsn, workers=1, **wrong) as gate:
-        await known(shared, gate)
+        await wait_until_known(shared, gate)
         answers: list[tuple[int, str]] = []
 
         async def fault(_trial: Trial) -> None:
@@ -48,14 +48,14 @@ async def test_f25_the_gates_clock_is_wrong(shared: FaultHarness, minutes: int) 
         trial = await shared.trial("F25", fault, gates=(gate,))
         assert {status for status, _ in answers} == {401}
         assert all(code.startswith("CREDENTIAL_") for _, code in answers)
-        trial.tell(code=", ".join(sorted({code for _, code in answers})))
+        trial.add_figures(code=", ".join(sorted({code for _, code in answers})))
         stored = {session.startup_id: session for session in trial.history.stored}
         now = time.time()
         for call in trial.history.calls:
             if call.operation == "bootstrap" and call.acked:
-                told = datetime.fromisoformat(call.answer["deadline_at"]).timestamp()
-                assert abs(told - stored[call.answer["startup_id"]].deadline_at) < 0.001
-                assert abs(told - 120 - now) < 60
+                deadline = datetime.fromisoformat(call.answer["deadline_at"]).timestamp()
+                assert abs(deadline - stored[call.answer["startup_id"]].deadline_at) < 0.001
+                assert abs(deadline - 120 - now) < 60
         assert not any(session.late for session in stored.values())
 
 
@@ -70,10 +70,10 @@ async def test_f26_the_databases_clock_jumps() -> None:
 
     class Skewed(EmbeddedPostgres):
         def _command(self, *where: Any) -> Sequence[str]:
-            told = (f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=0")
+            environment = (f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=0")
             return [
                 "/usr/bin/env",
-                *told,
+                *environment,
                 "FAKETIME_NO_CACHE=1",
                 "FAKETIME_DONT_FAKE_MONOTONIC=1",
                 *super()._command(*where),
@@ -96,7 +96,7 @@ async def test_f26_the_databases_clock_jumps() -> None:
             assert seen == [1, -1, 0]
             calls = trial.during()
             share = sum(call.acked for call in calls) / len(calls)
-            trial.tell(success_beside=round(share, 3))
+            trial.add_figures(success_beside=round(share, 3))
             assert share >= 0.99
     finally:
         clock.unlink()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.faults.fairness import fairly
-from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
+from tests.faults.fault_harness import Bounds, FaultHarness, Trial, wait_until_known
 from tests.faults.gate import serving, through
 from tests.faults.history import percentile
 from tests.faults.load import at_once
@@ -20,7 +20,7 @@ async def test_f21_pool_exhausted(shared: FaultHarness) -> None:
     """500 at once, 8 connections, 50 ms away: what the queue cannot hold is told so at once, all are served in the end."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, METAGATE_QUEUE="32") as gate:
-        await known(shared, gate)
+        await wait_until_known(shared, gate)
 
         async def fault(trial: Trial) -> None:
             shared.proxy.latency = 0.025
@@ -35,7 +35,7 @@ async def test_f21_pool_exhausted(shared: FaultHarness) -> None:
         trial = await shared.trial("F21", fault, gates=(gate,), bounds=bounds)
         excess = [call.seconds for call in trial.history.calls if call.answer.get("code") == "OVERLOADED"]
         median = percentile(excess, 0.5)
-        trial.tell(overloaded=len(excess), told_in=round(median, 3))
+        trial.add_figures(overloaded=len(excess), told_in=round(median, 3))
         assert excess
         assert median < 0.1
 
@@ -46,8 +46,8 @@ async def test_f23_herd(shared: FaultHarness, size: int) -> None:
     """A cluster restarts: everybody boots within 2 s by a fresh connection; all are served, once each, soon."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
-        await known(shared, one)
-        await known(shared, other)
+        await wait_until_known(shared, one)
+        await wait_until_known(shared, other)
         drained = 0.0
 
         async def fault(trial: Trial) -> None:
@@ -69,7 +69,7 @@ async def test_f23_herd(shared: FaultHarness, size: int) -> None:
                 life.done = True
 
         trial = await shared.trial("F23", fault, gates=(one, other), bounds=Bounds(files=6_000, connections=40))
-        trial.tell(herd=size, drained_in=round(drained, 1))
+        trial.add_figures(herd=size, drained_in=round(drained, 1))
         assert drained < 30
 
 

@@ -61,7 +61,7 @@ async def test_f14_asynchronous_standby_promoted() -> None:
             await fail_over(harness, other)
 
         trial = await harness.trial("F14", fault, bounds=Bounds(lost=True), publishing=False)
-        trial.tell(lost=0, lost_tail=trial.figures.lost)
+        trial.add_figures(lost=0, lost_tail=trial.figures.lost)
         began = trial.fault_began
         gone = {session.startup_id for session in trial.history.stored}
         for call in trial.history.calls:
@@ -123,7 +123,7 @@ async def fail_over(harness: FaultHarness, other: EmbeddedPostgres) -> None:
     """kill -9 of the primary, promote, and lead everybody to the new one."""
     pid = harness.postgres.pid
     signals.kill(signals.family(pid))
-    await asyncio.to_thread(signals.gone, pid)
+    await asyncio.to_thread(signals.wait_for_end, pid)
     connection = await asyncpg.connect(other.dsn("postgres", database="postgres", tcp=True))
     try:
         assert await connection.fetchval("SELECT pg_promote(true, 30)")

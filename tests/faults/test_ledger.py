@@ -138,17 +138,17 @@ async def declare(harness: FaultHarness, witness: LedgerPrincipal) -> None:
 def say(request: pytest.FixtureRequest) -> Say:
     """Puts a row's figures on the terminal and into a file."""
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    told: dict[str, dict[str, object]] = {}
+    reports: dict[str, dict[str, object]] = {}
 
-    def tell(row: str, figures: dict[str, object]) -> None:
-        told[row] = figures
+    def add_figures(row: str, figures: dict[str, object]) -> None:
+        reports[row] = figures
         path = HISTORIES / "ledger.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(reports, indent=1) + "\n", encoding="utf-8")
         if reporter is not None:
             reporter.write_line(f"\n{row}  " + ", ".join(f"{name} {value}" for name, value in figures.items()))
 
-    return tell
+    return add_figures
 
 
 def milliseconds(trial: Trial, began: float, ended: float) -> tuple[float, float]:
@@ -239,8 +239,8 @@ async def crowd(mirroring: Mirroring) -> AsyncIterator[Crowd]:
         for at in range(0, count, 200):
             asks = [who.ask(mirror=True) for _ in range(min(200, count - at))]
             assert {one.outcome.value for one in await reader.bootstrap(asks)} == {"OPENED"}
-            told = [who.tells(one.startup_id, mirror=True) for one in asks]
-            assert {one.outcome.value for one in await reader.report(told)} == {"RECORDED"}
+            reports = [who.tells(one.startup_id, mirror=True) for one in asks]
+            assert {one.outcome.value for one in await reader.report(reports)} == {"RECORDED"}
 
     yield boot
     await reader.close()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.faults import results
 from tests.faults.fairness import fairly
-from tests.faults.fault_harness import FaultHarness, Trial, known
+from tests.faults.fault_harness import FaultHarness, Trial, wait_until_known
 from tests.faults.gate import serving, through
 from tests.faults.history import percentile
 
@@ -33,7 +33,7 @@ async def test_f07_blackhole(shared: FaultHarness, seconds: int) -> None:
 async def test_f07_would_notice_late_answers(shared: FaultHarness) -> None:
     """The proof of the proof: a gate that may take four times as long breaks the promise about time in the black hole."""
     async with serving(through(shared.database.api, shared.proxy.port), METAGATE_DEADLINE_MS="2000") as gate:
-        await known(shared, gate)
+        await wait_until_known(shared, gate)
 
         async def fault(_trial: Trial) -> None:
             shared.proxy.blackhole = True
@@ -70,7 +70,7 @@ async def test_f09_refused(shared: FaultHarness) -> None:
 
     trial = await shared.trial("F09", fault)
     quick = percentile((call.seconds for call in trial.during(after=0.3) if call.status == 503), 0.5)
-    trial.tell(refused_in=round(quick, 3))
+    trial.add_figures(refused_in=round(quick, 3))
     assert quick < 0.05
 
 
@@ -100,7 +100,7 @@ async def test_f10_latency_in_steps(shared: FaultHarness, *, publishing: bool) -
         calls = [call for call in trial.history.calls if began + 0.3 <= call.start < ended - 0.5]
         asked = [call for call in calls if call.operation in {"bootstrap", "ready", "failed"}]
         share[milliseconds] = round(sum(call.acked for call in asked) / len(asked), 3)
-    trial.tell(**{f"success_by_one_way_ms{'_publishing' if publishing else ''}": share})
+    trial.add_figures(**{f"success_by_one_way_ms{'_publishing' if publishing else ''}": share})
     assert min(share[one_way] for one_way in ((5, 25) if publishing else (5, 25, 50))) >= 0.99
     assert share[250] == 0.0
 
@@ -116,7 +116,7 @@ async def test_f11_committed_and_not_heard(shared: FaultHarness) -> None:
 
     before = shared.proxy.cuts
     trial = await shared.trial("F11", fault)
-    trial.tell(cut=shared.proxy.cuts - before)
+    trial.add_figures(cut=shared.proxy.cuts - before)
     assert trial.figures.replayed > 0
     assert shared.proxy.cuts - before >= 10
 

@@ -11,7 +11,7 @@ ONE, OTHER = "11111111/a", "22222222/b"
 
 
 def booted(number: int, *, client: str = ONE, at: float = 0.0, revision: int = 1, **answer: Any) -> RecordedCall:
-    told = {
+    fields = {
         "startup_id": f"s{number}",
         "digest": f"d{revision}",
         "revision": revision,
@@ -21,12 +21,12 @@ def booted(number: int, *, client: str = ONE, at: float = 0.0, revision: int = 1
         "tenants": [client.partition("/")[0]],
         **answer,
     }
-    return RecordedCall("bootstrap", client, f"k{number}", at, at + 0.01, 200, told)
+    return RecordedCall("bootstrap", client, f"k{number}", at, at + 0.01, 200, fields)
 
 
 def reported(number: int, *, at: float = 0.1, operation: str = "ready", **answer: Any) -> RecordedCall:
-    told = {"startup_id": f"s{number}", "acknowledged_at": "t1", "late": False, **answer}
-    return RecordedCall(operation, ONE, f"s{number}", at, at + 0.01, 200, told)
+    fields = {"startup_id": f"s{number}", "acknowledged_at": "t1", "late": False, **answer}
+    return RecordedCall(operation, ONE, f"s{number}", at, at + 0.01, 200, fields)
 
 
 def kept(number: int, *, client: str = ONE, **changes: Any) -> StoredSession:

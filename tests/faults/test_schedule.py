@@ -9,18 +9,18 @@ from tests.faults.endurance import PlayedTurn, excused, judged
 from tests.faults.history import BROKEN, RecordedCall, RequestHistory
 from tests.faults.holding import ResourceReading
 from tests.faults.repertoire import REPERTOIRE
-from tests.faults.schedule import ScheduledTurn, turns
+from tests.faults.schedule import ScheduledTurn, draw_turns
 
 HOLDS = {name: fault.holds for name, fault in REPERTOIRE.items()}
 
 
 def test_a_seed_is_a_schedule() -> None:
     """The same seed draws the same turns with the same numbers, another one others; each round plays every fault."""
-    drawn = list(islice(turns(7, HOLDS), 60))
-    again = list(islice(turns(7, HOLDS), 60))
+    drawn = list(islice(draw_turns(7, HOLDS), 60))
+    again = list(islice(draw_turns(7, HOLDS), 60))
     assert drawn == again
     assert [one.random("crash").random() for one in drawn] == [one.random("crash").random() for one in again]
-    assert drawn != list(islice(turns(8, HOLDS), 60))
+    assert drawn != list(islice(draw_turns(8, HOLDS), 60))
     assert len({one.seed for one in drawn}) == 60
     for first in range(0, 60, len(HOLDS)):
         assert {one.faults[0] for one in drawn[first : first + len(HOLDS)]} == set(HOLDS)
@@ -28,7 +28,7 @@ def test_a_seed_is_a_schedule() -> None:
 
 def test_faults_of_a_turn_can_meet() -> None:
     """One to three at once, and never two that take hold of the same thing."""
-    drawn = list(islice(turns(1, HOLDS), 500))
+    drawn = list(islice(draw_turns(1, HOLDS), 500))
     assert {len(one.faults) for one in drawn} == {1, 2, 3}
     assert all(len({HOLDS[name] for name in one.faults}) == len(one.faults) for one in drawn)
 
@@ -107,7 +107,7 @@ def test_only_a_killed_worker_may_break_connections() -> None:
 
 def test_a_starved_machine_says_nothing_about_time() -> None:
     """What broke only in time is unclear where the machine had none; what was lost is lost."""
-    told = {"broken": {"I4": ["x"]}, "machine_kept_away": 0.5}
-    assert endurance.unclear(told)
-    assert not endurance.unclear(told | {"machine_kept_away": 0.1})
-    assert not endurance.unclear(told | {"broken": {"I1": ["x"]}})
+    fields = {"broken": {"I4": ["x"]}, "machine_kept_away": 0.5}
+    assert endurance.unclear(fields)
+    assert not endurance.unclear(fields | {"machine_kept_away": 0.1})
+    assert not endurance.unclear(fields | {"broken": {"I1": ["x"]}})

@@ -28,7 +28,7 @@ async def test_f01_database_crash(shared: FaultHarness) -> None:
     async def fault(_trial: Trial) -> None:
         pid = shared.postgres.pid
         signals.kill(signals.family(pid))
-        await asyncio.to_thread(signals.gone, pid)
+        await asyncio.to_thread(signals.wait_for_end, pid)
         await asyncio.sleep(3)
         await shared.postgres.stop()
         await shared.postgres.start()
@@ -90,7 +90,7 @@ async def test_f03_connections_terminated(shared: FaultHarness, times: int) -> N
 
     trial = await shared.trial("F03", fault)
     errors = [call for call in trial.during() if not call.acked]
-    trial.tell(ended=ended, errors=len(errors))
+    trial.add_figures(ended=ended, errors=len(errors))
     assert len(errors) <= ended
 
 
@@ -134,7 +134,7 @@ async def test_f06_one_backend_frozen(shared: FaultHarness) -> None:
     trial = await shared.trial("F06", fault)
     late = trial.during(after=1.5)
     share = sum(call.acked for call in late) / len(late)
-    trial.tell(success_beside=round(share, 3))
+    trial.add_figures(success_beside=round(share, 3))
     assert share >= 0.9
 
 
@@ -178,7 +178,7 @@ async def test_f16_lock_on_one_session(shared: FaultHarness) -> None:
     rest = [call for call in trial.during() if call.key not in others]
     assert {call.status for call in trial.during("ready", "failed") if call.key in others} == {503}
     share = sum(call.acked for call in rest) / len(rest)
-    trial.tell(success_beside=round(share, 3))
+    trial.add_figures(success_beside=round(share, 3))
     assert share >= 0.99
 
 
@@ -233,7 +233,9 @@ async def test_f20_no_connection_to_be_had(shared: FaultHarness) -> None:
     refused = [call.seconds for call in trial.during() if call.start > robbed + 0.3 and call.status == 503]
     median = percentile(refused, 0.5)
     assert refused
-    trial.tell(success_with_the_pool=sum(call.acked for call in before) / len(before), refused_in=round(median, 3))
+    trial.add_figures(
+        success_with_the_pool=sum(call.acked for call in before) / len(before), refused_in=round(median, 3)
+    )
     assert all(call.acked for call in before)
     assert median < 0.1
 
@@ -243,8 +245,8 @@ async def test_f22_migration_behind_an_open_transaction(shared: FaultHarness, mo
     """A migration that must wait for somebody's transaction lets requests pass between its short tries."""
     columns = "ALTER TABLE metagate.startup ADD COLUMN f22 text; ALTER TABLE metagate.startup DROP COLUMN f22"
     later = Migration(9000, "9000_f22", columns)
-    known = migrations.migrations(SCHEMA)
-    monkeypatch.setattr("legivellum.postgres.migrations.migrations", lambda _schema: (*known, later))
+    wait_until_known = migrations.migrations(SCHEMA)
+    monkeypatch.setattr("legivellum.postgres.migrations.migrations", lambda _schema: (*wait_until_known, later))
     waited = []
 
     async def fault(_trial: Trial) -> None:
@@ -261,5 +263,5 @@ async def test_f22_migration_behind_an_open_transaction(shared: FaultHarness, mo
     assert waited == [True]
     calls = trial.during()
     share = sum(call.acked for call in calls) / len(calls)
-    trial.tell(success_beside=round(share, 3))
+    trial.add_figures(success_beside=round(share, 3))
     assert share >= 0.99

@@ -34,12 +34,12 @@ def test_a_run_is_told_as_it_was() -> None:
     good = FaultResults(figures | {"lost": 0, "worst": 0.2, "recovery": 1.0}, {"a": "passed"})
     bad = FaultResults(figures | {"worst": 0.7, "recovery": 1.0}, {"a": "passed", "b": "failed"})
     away = FaultResults({}, {"a": "skipped"}, ["there is no strace here"])
-    told = table.lines({"F01": good, "F02": bad, "F18": away})
-    assert "passed" in told[0]
-    assert "FAILED" in told[1]
-    assert "skipped" in told[2]
-    assert "(there is no strace here)" in told[2]
-    assert told[-1] == "Faults: 1/36 passed, lost 2, duplicate 0, mixed 0"
+    printed = table.lines({"F01": good, "F02": bad, "F18": away})
+    assert "passed" in printed[0]
+    assert "FAILED" in printed[1]
+    assert "skipped" in printed[2]
+    assert "(there is no strace here)" in printed[2]
+    assert printed[-1] == "Faults: 1/36 passed, lost 2, duplicate 0, mixed 0"
     about = {"date": "2026-01-01", "machine": "two processors", "python": "3.11", "rows": {"F01": asdict(good)}}
     written = page.page(json.loads(json.dumps(about)), [])
     assert "| F01 | Database crash |" in written
@@ -49,9 +49,9 @@ def test_a_run_is_told_as_it_was() -> None:
 
 def test_the_page_is_what_was_measured() -> None:
     """docs/faults.md is generated from the JSON beside it: `python -m tests.faults.page`."""
-    told, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
-    assert page.PAGE.read_text(encoding="utf-8") == page.page(told, runs)
-    assert told["whole"]
+    record, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs)
+    assert record["whole"]
     for one in runs:
         drawn = page.KEPT / f"random-{one['seed']}.svg"
         assert drawn.read_text(encoding="utf-8") == plot.svg(one)

@@ -7,7 +7,7 @@ import time
 import pytest
 from tests.faults import signals
 from tests.faults.fairness import fairly
-from tests.faults.fault_harness import Bounds, FaultHarness, Trial, known
+from tests.faults.fault_harness import Bounds, FaultHarness, Trial, wait_until_known
 from tests.faults.gate import ready, serving, through
 from tests.faults.history import HUNG
 from tests.faults.wire import KeptConnections
@@ -27,9 +27,9 @@ async def test_f35_worker_killed(shared: FaultHarness) -> None:
         await asyncio.sleep(1)
 
     trial = await shared.trial("F35", fault, bounds=Bounds(breaks=True))
-    trial.tell(broken_connections=sum(call.status == 0 for call in trial.history.calls))
+    trial.add_figures(broken_connections=sum(call.status == 0 for call in trial.history.calls))
     await ready(shared.gate, 2)
-    await known(shared, shared.gate)
+    await wait_until_known(shared, shared.gate)
 
 
 @fairly
@@ -47,12 +47,12 @@ async def test_f35_every_worker_killed(shared: FaultHarness) -> None:
     trial = await shared.trial("F35", fault, bounds=Bounds(breaks=True, deadline=None))
     assert not [call for call in trial.history.calls if call.status == HUNG]
     nobody = max(call.end - call.start for call in trial.history.calls)
-    trial.tell(
+    trial.add_figures(
         longest_wait_for_a_worker=round(nobody, 2),
         broken_when_all_were_killed=sum(call.status == 0 for call in trial.history.calls),
     )
     await ready(shared.gate, 2)
-    await known(shared, shared.gate)
+    await wait_until_known(shared, shared.gate)
 
 
 @fairly
@@ -60,8 +60,8 @@ async def test_f35_rolling(shared: FaultHarness) -> None:
     """SIGTERM of one of two replicas: what it took it answers, the clients go on at the other."""
     dsn = through(shared.database.api, shared.proxy.port)
     async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
-        await known(shared, one)
-        await known(shared, other)
+        await wait_until_known(shared, one)
+        await wait_until_known(shared, other)
 
         async def fault(_trial: Trial) -> None:
             one.process.send_signal(signal.SIGTERM)
@@ -103,4 +103,4 @@ async def test_f36_everything_paused(shared: FaultHarness, seconds: int) -> None
     await boot()
     assert codes[0][0] == 200
     assert codes[1][0] == 401
-    trial.tell(expired_token=codes[1][1], paused=seconds)
+    trial.add_figures(expired_token=codes[1][1], paused=seconds)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.canaries import canary, dump, found
+from tests.canaries import canaries_in, canary, dump
 from tests.cluster.control_plane import eventually
 from tests.operator.machinery import ALL_KINDS, Operator, Tenancy
 
@@ -43,4 +43,4 @@ def test_the_operator_says_no_secret(tenancy: Tenancy) -> None:
         operator.terminate()
         places["the log"] = operator.log
     assert "spec.environment.password" in places["statuses"]
-    assert found(values, places) == []
+    assert canaries_in(values, places) == []

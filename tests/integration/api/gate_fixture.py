@@ -184,10 +184,10 @@ class GateFixture:
                 declared=declared,
             )
         )
-        await self.seen(revision)
+        await self.wait_for_revision(revision)
         return revision
 
-    async def seen(self, revision: int) -> None:
+    async def wait_for_revision(self, revision: int) -> None:
         """Return when the gate says that it knows this revision."""
         for _ in range(400):
             if (await self.client.get("/readyz")).json().get("revision", 0) >= revision:

@@ -34,7 +34,7 @@ async def test_hostile_json(gate: GateFixture, hostile_session: tuple[Any, str],
         assert answer.status_code in {400, 413, 422}, (path, answer.status_code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
-        corpora.tell("JSON bodies at five routes", answer.status_code)
+        corpora.count("JSON bodies at five routes", answer.status_code)
     assert await gate.sessions() == before
     assert await gate.stored(session) == stored
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.canaries import canary, dump, found
+from tests.canaries import canaries_in, canary, dump
 from tests.databases import Database, Server
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for
 from tests.integration.api.processes import free_port, wait_for
@@ -128,7 +128,7 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         if postgres.embedded is not None:
             places["the server's log"] = (postgres.embedded.directory / "postgres.log").read_text() or "silent"
         assert '"status": 401' in places["the gate's log"]
-        assert found(values, places) == []
+        assert canaries_in(values, places) == []
     finally:
         if served.poll() is None:
             served.kill()
@@ -181,7 +181,7 @@ def test_what_cannot_start(tmp_path: Path, traceback: str) -> None:
         said[name] = ended(["serve", "--port", "0"], {**environment, "METAGATE_TRACEBACK": traceback})
     for name, url in migrations.items():
         said[name] = ended(["migrate"], {"DATABASE_URL": url, "METAGATE_TRACEBACK": traceback})
-    assert found(values, said) == []
+    assert canaries_in(values, said) == []
 
 
 def ended(arguments: list[str], environment: dict[str, str]) -> str:
@@ -252,7 +252,7 @@ def test_dev_and_what_it_refuses(living: tuple[Dev, World, dict[str, str]], tmp_
     dev.stop()
     assert any("spec.environment.password" in line for line in dev.lines), "the refusal names the path"
     places = {"answers": "\n".join(said), "metrics": metrics, "the database": dumped, "the log": "\n".join(dev.lines)}
-    assert found(values, {**places, "the server's log": server_log or "silent"}) == []
+    assert canaries_in(values, {**places, "the server's log": server_log or "silent"}) == []
 
 
 def _owner(data: Path) -> str:

@@ -206,7 +206,7 @@ async def test_ambiguous_bytes_are_refused(edge: tuple[Echo, int], raw: bytes) -
         assert problem(got)["code"] == "MALFORMED_REQUEST"
         assert not [seen for seen in app.seen if seen not in {"gone", "POST /"}]
     assert "evil" not in str(got)
-    corpora.tell("raw bytes at the socket", 400 if statuses(got)[-1] == 400 else "closed after the request before")
+    corpora.count("raw bytes at the socket", 400 if statuses(got)[-1] == 400 else "closed after the request before")
 
 
 @pytest.mark.parametrize("raw", AMBIGUOUS.values(), ids=AMBIGUOUS)
