@@ -28,7 +28,7 @@ def error_line(error: BaseException) -> tuple[str, int]:
 def _known_error(error: BaseException) -> str | None:
     from pydantic import ValidationError
 
-    from legivellum.postgres.errors import DatabaseError, UnusableAddress
+    from legivellum.postgres.errors import DatabaseError, UnusableAddress, UnusableEncoding
     from metagate_api.settings import UnusableSettingError
     from metagate_postgres.errors import PostgresError
 
@@ -37,6 +37,8 @@ def _known_error(error: BaseException) -> str | None:
             return f"a setting is wrong: {error}"
         case ValidationError():
             return f"a setting is wrong: {_settings(error)}"
+        case UnusableEncoding():
+            return str(error)
         case DatabaseError():
             return _database(error)
         case PostgresError():

@@ -19,6 +19,7 @@ from legivellum.postgres.migrations import (
     Migration,
     Schema,
     apply,
+    require_utf8,
     set_up_roles,
 )
 from metagate_store.errors import ForeignCluster, SchemaMismatch
@@ -89,10 +90,11 @@ async def migrate(
     leaves the database to the next writer that comes. `restored`: it comes from a backup, and revisions go on beyond
     any that was served since (I3). `lock_timeout`: for how long one try may wait for a table, `lock_patience`: seconds
     of tries.
-    Raises SchemaMismatch when an applied migration has changed; ForeignCluster; StoreUnavailable.
+    Raises SchemaMismatch when an applied migration has changed; UnusableEncoding, ForeignCluster, StoreUnavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
     try:
+        await require_utf8(connection)
         await connection.fetchval("SELECT pg_advisory_lock($1)", SCHEMA.lock)
         warnings = await set_up_roles(connection, SCHEMA, passwords or {})
         await _become_owner(connection)

@@ -5,6 +5,7 @@ DatabaseError
 ├── Unavailable       away, frozen, full, read-only, restarting: answer 503, ask again later
 │   └── RowRefused    there, but it refuses a value
 ├── SchemaMismatch    not migrated, by a newer release, or a right is missing
+├── UnusableEncoding  the database cannot hold every text: it has to be created anew
 └── UnusableAddress   the URL is malformed: nobody has asked anything yet
 """
 
@@ -28,6 +29,10 @@ class RowRefused(Unavailable):
 
 class SchemaMismatch(DatabaseError):
     """The database's schema is not the one this release needs."""
+
+
+class UnusableEncoding(DatabaseError):
+    """The database's encoding is not UTF8."""
 
 
 class UnusableAddress(DatabaseError):

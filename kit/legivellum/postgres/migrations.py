@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from legivellum.postgres.driver import translated
-from legivellum.postgres.errors import SchemaMismatch
+from legivellum.postgres.errors import SchemaMismatch, UnusableEncoding
 from legivellum.postgres.scram import scram_verifier
 
 LOCK_TIMEOUT = "80ms"
@@ -89,10 +89,11 @@ async def migrate(
 
     `passwords`: by role; a role without one keeps its password, or is created without LOGIN. `lock_timeout`: for how
     long one try may wait for a table; `lock_patience`: seconds of tries.
-    Raises SchemaMismatch when an applied migration has changed or a role is missing; Unavailable.
+    Raises SchemaMismatch when an applied migration has changed or a role is missing; UnusableEncoding; Unavailable.
     """
     connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": f"{schema.name} migrate"})
     try:
+        await require_utf8(connection)
         await connection.execute(f"SELECT pg_advisory_lock({schema.lock})")
         await _owner(connection, schema)
         warnings = await set_up_roles(connection, schema, passwords or {})
@@ -104,6 +105,20 @@ async def migrate(
         return Migrated(applied, needed_version(schema), warnings)
     finally:
         await connection.close(timeout=5)
+
+
+async def require_utf8(connection: asyncpg.Connection) -> None:
+    """Raises UnusableEncoding before anything is written.
+
+    In another encoding some names cannot be stored and digests of texts differ: a gate would be ready, and every
+    publication or receipt with such a text would fail.
+    """
+    encoding = await connection.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise UnusableEncoding(
+            f"the database's encoding is {encoding}, and has to be UTF8: "
+            "create it with ENCODING 'UTF8' TEMPLATE template0, and migrate that one"
+        )
 
 
 async def apply(

@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 from tests.databases import Database, Server
+from tests.unit.cli.running import metagate
 
 from legivellum.postgres.migrations import Migration
 from legivellum.postgres.scram import scram_verifier
@@ -174,6 +176,46 @@ async def test_long_transaction_does_not_queue_requests(
         with pytest.raises(StoreUnavailable, match="55P03"):
             await migrate(fresh_database.owner, lock_timeout="50ms", lock_patience=0.5)
     await connection.close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_another_encoding_is_refused_by_name(postgres: Server, encoding: str) -> None:
+    """Each gate's `migrate` refuses the database before it writes anything, and says what to do."""
+    name = f"test_{encoding.lower()}"
+    connection = await asyncpg.connect(postgres.superuser)
+    try:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.execute(
+            f"CREATE DATABASE {name} OWNER {OWNER} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+        )
+        url = postgres.dsn("postgres", name)
+        ledger = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", "from memorygate.main import main; main()", "migrate", "--database-url", url],
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        for done in (metagate("migrate", DATABASE_URL=url), ledger):
+            assert done.returncode not in {0, 1}, done.stderr
+            assert f"the database's encoding is {encoding}, and has to be UTF8" in done.stderr
+            assert "this is a bug" not in done.stderr
+        there = await asyncpg.connect(postgres.dsn("postgres", name))
+        assert await there.fetch("SELECT FROM pg_namespace WHERE nspname IN ('metagate', 'memorygate')") == []
+        await there.close()
+    finally:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.close()
+
+
+async def test_parameters_of_libpq_do_not_reach_the_server(empty: Database) -> None:
+    """What people copy from their provider migrates and serves; another parameter is a wrong setting, by its name."""
+    tuning = "connect_timeout=3&keepalives_idle=30&channel_binding=prefer&application_name=copied"
+    url = f"{empty.owner}{'&' if '?' in empty.owner else '?'}{tuning}"
+    done = metagate("migrate", DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    wrong = metagate("migrate", DATABASE_URL=f"{url}&pool_size=5")
+    assert wrong.returncode not in {0, 1}
+    assert "pool_size" in wrong.stderr
+    assert "setting is wrong" in wrong.stderr
 
 
 async def test_passwords_travel_as_verifiers(postgres: Server) -> None:
