@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from metagate_cli.help import Command
 
 
 class Shell(StrEnum):
@@ -23,6 +25,30 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose.")]) -> None:
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # imported there to be used
 
     print(get_completion_script(prog_name="metagate", complete_var="_METAGATE_COMPLETE", shell=shell.value))
+
+
+class ClientCommand(Command):
+    """`bootstrap`, `ready`, `failed` or `run`: the client runs them, and here they are only listed and completed."""
+
+    ignore_unknown_options = True
+    allow_extra_args = True
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The options that the client's own parser has, or the values of the one before."""
+        from typer._click.shell_completion import CompletionItem
+
+        from metagate_client.arguments import options_of
+
+        options = options_of(str(self.name))
+        choices = next((choices for names, choices, _ in options if ctx.args and ctx.args[-1] in names), ())
+        if choices:
+            return [CompletionItem(choice) for choice in choices if choice.startswith(incomplete)]
+        return [
+            CompletionItem(name, help=about)
+            for names, _, about in options
+            for name in names
+            if name.startswith(incomplete) and name not in ctx.args
+        ]
 
 
 def client_command() -> None:

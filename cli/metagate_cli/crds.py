@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metagate_cli.examples import Command, Group
+from metagate_cli.help import Command, Group
 from metagate_cli.terminal import Stop, print_note, progress
 
 app = typer.Typer(cls=Group, rich_markup_mode=None, help="Print the CRDs, or apply them to a cluster.")

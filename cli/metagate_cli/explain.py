@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
-from metagate_cli.output import Output, OutputOption, json_line, safe_text, structured, table
+from metagate_cli.output import NO_LIMIT, Output, OutputOption, json_line, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, colored, progress
 
 _VALUE_LIMIT: Final = 60
@@ -58,7 +58,7 @@ def explanation(answer: dict[str, Any], *, wide: bool = False) -> str:
             f"startup {answer['startup_id']} of {safe_text(answer['component_key'])}, opened {answer['opened_at']}"
         )
         lines = [startup_line, *lines, colored("made again from its revision: the same to the byte", "green")]
-    headings = ["LAYER", "OBJECT", "GENERATION", "SINCE REVISION", "APPLIED BY", "UID"]
+    headings = ["LAYER", "OBJECT", "GENERATION", "SINCE REVISION", "APPLIED BY", *(["UID"] if wide else [])]
     rows = [
         [
             item["layer"],
@@ -66,13 +66,14 @@ def explanation(answer: dict[str, Any], *, wide: bool = False) -> str:
             str(item["generation"]),
             str(item["revision"]),
             safe_text(item["manager"] or "-"),
-            item["uid"],
+            *([item["uid"]] if wide else []),
         ]
         for item in answer["objects"]
     ]
     leaves = [_leaf(leaf, layers[leaf["layer"]], wide=wide) for leaf in answer["leaves"]]
-    values = table(["PATH", "VALUE", "LAYER", "FROM"], leaves)
-    return "\n".join([*lines, "", table(headings, rows), "", values])
+    width = NO_LIMIT if wide else None
+    values = table(["PATH", "VALUE", "LAYER", "FROM"], leaves, width)
+    return "\n".join([*lines, "", table(headings, rows, width), "", values])
 
 
 def _leaf(leaf: dict[str, Any], source: dict[str, Any], *, wide: bool) -> list[str]:

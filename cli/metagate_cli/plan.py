@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect
-from metagate_cli.examples import Command
+from metagate_cli.help import Command
 from metagate_cli.output import Output, safe_text, structured
 from metagate_cli.terminal import FAILURE, USAGE, Stop, progress, start_in_thread
 from metagate_cli.validation import Paths, SystemNamespace

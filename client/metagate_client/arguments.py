@@ -7,6 +7,7 @@ import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 EXAMPLES = {
@@ -38,6 +39,16 @@ def parser() -> argparse.ArgumentParser:
     _failed(command("failed", "report FAILED"))
     _run(command("run", "boot, start a command, and report how its start went"))
     return root
+
+
+def options_of(command: str) -> list[tuple[Sequence[str], Sequence[str], str]]:
+    """The names, the choices and the help of each option of a command: what a shell offers."""
+    commands: dict[str, argparse.ArgumentParser] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]  # noqa: SLF001 - argparse has no other way
+    return [
+        (action.option_strings, tuple(action.choices or ()), action.help or "")
+        for action in commands[command]._actions  # noqa: SLF001
+        if action.option_strings
+    ]
 
 
 def _connection(parser: argparse.ArgumentParser) -> None:

@@ -205,4 +205,4 @@ def test_an_extra(database: Database, code: str, tracing: str, status: int) -> N
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == status, done.stderr
-    assert not status or "pip install 'metagate[otel]'" in done.stderr
+    assert not status or "install the extra otel" in done.stderr

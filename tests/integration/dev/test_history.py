@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,3 +268,32 @@ def test_doctor_says_what_is_wrong(deployment: DevFixture, tmp_path: Path) -> No
     broken.write_text(resource("Manifest", "world", {"nonsense": 1}))
     assert metagate("doctor", "--resources", broken).returncode == 1
     assert metagate("doctor").returncode == 1
+
+
+def test_principals_and_startups_are_listed(deployment: DevFixture) -> None:
+    """Who is declared and what it is bound to; who started, by status; nothing is cut without a word."""
+    opened = [
+        deployment.dev.bootstrap(deployment.world.key, f"part-{place}").json()["startup"]["startup_id"]
+        for place in range(3)
+    ]
+    listed = deployment.cli("principals")
+    assert re.search(r"^ada +component +ada +active$", listed.stdout, re.MULTILINE), listed.stdout + listed.stderr
+    assert re.search(r"^admin +admin +- +active$", listed.stdout, re.MULTILINE)
+    failed = httpx.post(
+        f"{deployment.dev.url}/v1/startup/failed",
+        json={"startup_id": opened[0], "error": "no \x1b[31mmodel"},
+        headers={"X-API-Key": deployment.world.key.key},
+    )
+    assert failed.status_code == 200
+    rows = deployment.cli("startups", "--status", "failed")
+    assert re.search(
+        rf"^{opened[0][-8:]} +part-0 +ada +FAILED +\d+s ago +no \\u001b\[31mmodel$", rows.stdout, re.MULTILINE
+    )
+    assert opened[0] in deployment.cli("startups", "--status", "FAILED", "-o", "wide").stdout
+    assert {item["startup_id"] for item in json.loads(deployment.cli("startups", "-o", "json").stdout)} >= {*opened}
+    cut = deployment.cli("startups", "--limit", "1", "--component", "part-2")
+    assert (opened[2][-8:] in cut.stdout, "there are more" in cut.stderr) == (True, False)
+    cut = deployment.cli("startups", "--limit", "2")
+    assert (len(cut.stdout.splitlines()), "there are more: --limit" in cut.stderr) == (3, True)
+    nobody = deployment.cli("startups", "--component", "part-9")
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (0, "", "none\n")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import jwt
 import pytest
 import yaml
 from tests.unit.cli.running import metagate
+from typer.main import get_command
+
+from metagate_cli.main import _app
 
 
 @pytest.mark.invariant("EXT-10")
@@ -57,9 +61,10 @@ def test_crds_are_yaml(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.yaml"))) == 6
 
 
-def test_version() -> None:
+@pytest.mark.parametrize("command", ["version", "--version"])
+def test_version(command: str) -> None:
     """A version and nothing else."""
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", metagate("version").stdout)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", metagate(command).stdout)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,28 @@ def test_help_is_plain_in_a_pipe() -> None:
     assert "\x1b" not in done.stdout
     for command in ("dev", "quickstart", "serve", "migrate", "validate", "compile", "crds", "keys", "token", "version"):
         assert command in done.stdout
+
+
+def test_help_fits_80_columns() -> None:
+    """The commands stand in groups, every one in one; of each a sentence that ends within 80 columns."""
+    lines = metagate("--help", COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    titles = [line[:-1] for line in lines if re.fullmatch(r"\w.*:", line)]
+    assert titles[:3] == ["Options", "On one machine", "Declared files"]
+    commands = [line for line in lines if re.match(r"  [a-z]+ {2,}\w", line)]
+    assert {line.split()[0] for line in commands} == get_command(_app()).commands.keys()  # type: ignore[attr-defined]
+    assert [line for line in commands if not line.endswith(".")] == []
+
+
+def test_help_is_quick() -> None:
+    """A person who asks what there is waits for nothing: less than 0.3 s of CPU, the best of three."""
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        metagate("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.3
 
 
 def test_the_pod_commands_import_nothing() -> None:

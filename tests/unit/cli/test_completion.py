@@ -72,5 +72,9 @@ def test_a_real_shell_completes(shell: str, tmp_path: Path) -> None:
         typed.expect("--against")
         typed.type("\x15metagate plan -o markd\t")
         typed.expect("markdown")
+        typed.type("\x15metagate run --ready-by\t")  # an option of the client, which has a parser of its own
+        typed.expect("--ready-by-command")
+        typed.type("\x15metagate run --if-unavailable cont\t")
+        typed.expect("continue")
     finally:
         typed.close()

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.cli.running import metagate
 from typer.main import get_command
 
-from metagate_cli.examples import EXAMPLES
+from metagate_cli.help import EXAMPLES
 from metagate_cli.main import CLIENT, _app
 from metagate_client.arguments import EXAMPLES as IN_A_POD
 from metagate_client.arguments import parser

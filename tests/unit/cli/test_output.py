@@ -10,6 +10,8 @@ import pytest
 import yaml
 from tests.unit.cli.running import metagate
 
+from metagate_cli.output import table
+
 QUICKSTART = "examples/quickstart"
 PACKET = ("compile", QUICKSTART, "--principal", "indexer", "--component", "indexer_1")
 
@@ -43,13 +45,17 @@ def test_wide_leaves_nothing_out(tmp_path: Path) -> None:
 
 
 def at_a_terminal(*arguments: str, **environment: str) -> str:
-    """What a person sees of it."""
+    """What a person sees of a command."""
+    return _at_a_terminal([sys.executable, "-m", "metagate_cli.main", *arguments], **environment)
+
+
+def _at_a_terminal(command: list[str], **environment: str) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
         surroundings = {**os.environ, "TERM": "xterm", **environment}  # noqa: TID251
         if not environment.get("NO_COLOR"):
             surroundings.pop("NO_COLOR", None)
-        os.execve(sys.executable, [sys.executable, "-m", "metagate_cli.main", *arguments], surroundings)
+        os.execve(command[0], command, surroundings)
     seen = b""
     while True:
         try:
@@ -92,3 +98,41 @@ def test_somebody_who_waits_is_told() -> None:
     os.waitpid(pid, 0)
     assert b"reading the files" in seen
     assert metagate("validate", QUICKSTART).stderr == "9 objects: valid\n"
+
+
+WORDS = (
+    "PrincipalBinding",
+    "default/concierge",
+    "2026-11-21",
+    "15:08:57",
+    "kubectl-client-side-apply",
+    "APPLIED",
+    "BY",
+)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
+def test_a_table_breaks_no_word(width: int) -> None:
+    """At any width each line fits and each word is whole; where not even the words fit side by side, rows become blocks."""
+    headings = ["REVISION", "CHANGED", "HOW", "OBJECT", "APPLIED BY"]
+    rows = [
+        ["2", "2026-11-21 15:08:57", "changed", "PrincipalBinding default/concierge", "kubectl-client-side-apply"]
+    ] * 2
+    lines = table(headings, rows, width).splitlines()
+    assert [line for line in lines if len(line) > width and len(line.split()) > 1 and width > 60] == []
+    words = [word for line in lines for word in line.split()]
+    assert {*WORDS} <= {*words}
+    assert (len(lines) == 3) == (width >= 110)
+    assert (lines[0].split() == ["REVISION", "2"]) == (width < 80)
+
+
+def test_a_table_at_a_terminal_fits_it() -> None:
+    """The width is the terminal's; what goes into a pipe, and `wide`, is never folded."""
+    headings, rows = ["NAME", "SAYS"], [["x" * 20, "several words that are longer than what there is"]]
+    code = f"from metagate_cli.output import NO_LIMIT, table; print(table({headings}, {rows})); print(table({headings}, {rows}, NO_LIMIT))"
+    seen, _, wide = (
+        _at_a_terminal([sys.executable, "-c", code], COLUMNS="40").partition("NAME  ")[2].partition("NAME  ")
+    )
+    assert max(map(len, seen.splitlines())) <= 40
+    assert "several words that are longer than what there is" in wide
+    assert "several words that are longer than what there is" in table(headings, rows)

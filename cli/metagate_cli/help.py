@@ -1,8 +1,8 @@
-"""One example for every command, shown at the end of its help; a test reads each of them as the shell would."""
+"""How help looks: the commands in groups, and an example at the end, which a test reads as the shell would."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
@@ -27,9 +27,11 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "operator": "metagate operator --namespace team-a --issuers issuers/",
     "operator rbac": "metagate operator rbac | kubectl apply -f -",
     "plan": "metagate plan resources/ --url http://127.0.0.1:8000 --key-file admin.key",
+    "principals": "metagate principals --url http://127.0.0.1:8000 --key-file admin.key",
     "quickstart": "metagate quickstart --once",
     "rollback": "metagate rollback 41 --url http://127.0.0.1:8000 --key-file admin.key | kubectl apply -f -",
     "serve": "metagate serve --workers 2 --port 8000 --metrics-port 9090",
+    "startups": "metagate startups --status overdue --url http://127.0.0.1:8000 --key-file admin.key",
     "token": "metagate token create indexer --expires 1h",
     "token create": "metagate token create indexer --expires 1h",
     "validate": "metagate validate resources/ --output json",
@@ -37,7 +39,19 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 
 
-class _Shown:
+SECTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "On one machine": ("quickstart", "dev"),
+    "Declared files": ("validate", "compile", "plan", "crds"),
+    "A running MetaGate": ("principals", "startups", "explain", "history", "diff", "rollback", "doctor"),
+    "Credentials": ("keys", "token"),
+    "In production": ("migrate", "serve", "operator", "admission"),
+    "In a pod": ("bootstrap", "ready", "failed", "run"),
+    "This command": ("completion", "version"),
+}
+"""The commands of `metagate`, in the order in which somebody meets them."""
+
+
+class _WithExample:
     """The example stands on a line of its own, to be copied: never wrapped."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -52,9 +66,20 @@ class _Shown:
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-class Command(_Shown, TyperCommand):
+class Command(_WithExample, TyperCommand):
     """A command that shows its example."""
 
 
-class Group(_Shown, TyperGroup):
-    """A group of commands that shows one too."""
+class Group(_WithExample, TyperGroup):
+    """A group of commands that shows one too; the root shows its commands in sections."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        if ctx.parent is not None:
+            super().format_commands(ctx, formatter)
+            return
+        width = max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                for name in names:
+                    about = self.commands[name].get_short_help_str(formatter.width)
+                    formatter.write(f"{'':>{formatter.current_indent}}{name:{width}}  {about}\n")
