@@ -23,9 +23,10 @@ from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, Ob
 from metagate_crds.rules.patterns import component_permitted
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
-from metagate_operator.sources.directory_scanner import SUFFIXES, UNREADABLE
-from metagate_operator.sources.directory_source import DUPLICATE_OBJECT
+from metagate_operator.sources.directory_scanner import LINK_OUT, UNREADABLE, list_directory, stays_inside
+from metagate_operator.sources.directory_source import DUPLICATE_OBJECT, LINK_NOT_FOLLOWED
 from metagate_operator.sources.documents import MAX_BYTES, Document, FileContents, FileProblem, read_documents
+from metagate_operator.sources.source import SourceUnavailable
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -54,10 +55,12 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
     settings = compile_settings(system_namespace)
     findings: list[FileProblem] = []
     documents: dict[ObjectKey, Document] = {}
+    notes: list[FileProblem] = []
     skipped = 0
-    for file in files(paths):
+    for file in files(paths, notes):
         file_contents = contents(file)
         findings.extend(file_contents.problems)
+        notes.extend(file_contents.notes)
         skipped += file_contents.skipped
         for document in file_contents.documents:
             key = document.key
@@ -65,7 +68,6 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
             if first is not document:
                 where = f"also declared in {first.file}:{first.line}"
                 findings.append(FileProblem(document.file, document.line, "metadata.name", DUPLICATE_OBJECT, where))
-    notes: list[FileProblem] = []
     for key, document in documents.items():
         findings.extend(
             FileProblem(document.file, document.line_of(error.path), error.path, error.reason, error.message)
@@ -187,19 +189,33 @@ def _binding(examined: Examination, namespace: str, principal: str) -> SnapshotR
     return None
 
 
-def files(paths: Sequence[Path]) -> Iterable[Path]:
+def files(paths: Sequence[Path], notes: list[FileProblem] | None = None) -> Iterable[Path]:
+    """The files below `paths`, found as the watched directory finds them; `notes` gets the links that are not followed.
+
+    Raises:
+        Stop: a path does not exist or cannot be listed.
+
+    """
     for path in paths:
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-            yield from (file for file in below if file.is_file() and not _hidden(file.relative_to(path)))
+            try:
+                listing = list_directory(path)
+            except SourceUnavailable as error:
+                raise Stop(str(error), code=FAILURE) from error
+            links_out = [file for file in listing.files if not stays_inside(path, path / file)]
+            if notes is not None:
+                notes += [
+                    FileProblem(str(path / link), 0, "", LINK_NOT_FOLLOWED, unfollowed.reason)
+                    for link, unfollowed in listing.unfollowed.items()
+                ]
+                notes += [FileProblem(str(path / file), 0, "", LINK_NOT_FOLLOWED, LINK_OUT) for file in links_out]
+            yield from (
+                path / file for file in sorted(listing.files) if file not in links_out and (path / file).is_file()
+            )
         elif path.exists():
             yield path
         else:
             raise Stop(f"{path}: there is no such file or directory", code=FAILURE)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def contents(file: Path, parsed: dict[bytes, FileContents] | None = None) -> FileContents:

@@ -1,8 +1,11 @@
-"""A folder of files as it stands: scanned whole each time, read only where something moved.
+"""The files below a directory: all of them looked at in each scan, read only where something changed.
 
 What is unsure changes nothing. A folder that cannot be listed raises. A file that cannot be read, is too large, or
-whose link leaves the tree counts as broken. A file is read when it has settled, and believed gone when it stayed away
-for a moment: editors and `git` replace files in two steps.
+whose link leaves the directory counts as broken. A file is read when it has settled, and its absence counts when it
+lasted for a moment: editors and `git` replace files in two steps.
+
+Links to folders are followed while they stay inside the directory, as those of a projected volume do
+(`team-a -> ..data/team-a`). Each folder is read once, so links cannot make a cycle.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ WRITER_SECONDS: Final = 30.0
 MAX_FILES: Final = 100_000
 
 UNREADABLE: Final = "UnreadableFile"
+LINK_OUT: Final = "a link out of the directory is not followed"
 
 FileStamp = tuple[int, int, int, int]  # modified and changed (ns), size, inode
 
@@ -59,12 +63,18 @@ class DirectoryScanner:
         self._monotonic, self._wall = monotonic, wall
         self._files: dict[str, ScannedFile] = {}
         self._waiting: dict[str, _Waiting] = {}
+        self._unfollowed: Mapping[str, UnfollowedLink] = {}
         self._leases = _leases_are_safe()
 
     @property
     def files(self) -> Mapping[str, ScannedFile]:
         """What was last read, by path relative to the root."""
         return self._files
+
+    @property
+    def unfollowed(self) -> Mapping[str, UnfollowedLink]:
+        """Links to folders that were not followed, by path relative to the root."""
+        return self._unfollowed
 
     @property
     def settling(self) -> bool:
@@ -83,10 +93,12 @@ class DirectoryScanner:
             SourceUnavailable: a folder cannot be listed, or there are too many files; `files` is as before.
 
         """
-        found = self._walk()
+        listing = list_directory(self.root)
+        present = listing.files
         now = self._monotonic()
-        changed = False
-        for path, stamp in found.items():
+        changed = listing.unfollowed != self._unfollowed
+        self._unfollowed = listing.unfollowed
+        for path, stamp in present.items():
             known = self._files.get(path)
             if known is not None and known.stamp == stamp:
                 self._waiting.pop(path, None)
@@ -94,11 +106,11 @@ class DirectoryScanner:
                 self._files[path] = ScannedFile(stamp, contents)
                 self._waiting.pop(path, None)
                 changed = True
-        for path in [path for path in self._files if path not in found]:
+        for path in [path for path in self._files if path not in present]:
             if self._waits(path, None, now) >= GRACE_SECONDS:
                 del self._files[path], self._waiting[path]
                 changed = True
-        for path in [path for path in self._waiting if path not in found and path not in self._files]:
+        for path in [path for path in self._waiting if path not in present and path not in self._files]:
             del self._waiting[path]
         return changed
 
@@ -112,41 +124,24 @@ class DirectoryScanner:
     def _has_settled(self, path: str, stamp: FileStamp, now: float) -> bool:
         return self._waits(path, stamp, now) >= SETTLE_SECONDS or self._wall() - max(stamp[0], stamp[1]) / 1e9 > 1.0
 
-    def _walk(self) -> dict[str, FileStamp]:
-        found: dict[str, FileStamp] = {}
-        folders = [""]
-        while folders:
-            folder = folders.pop()
-            try:
-                with os.scandir(self.root / folder) as entries:
-                    for entry in entries:
-                        path = f"{folder}/{entry.name}" if folder else entry.name
-                        if entry.name.startswith("."):
-                            continue  # also what a mounted ConfigMap keeps behind its links
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(path)
-                        elif entry.name.endswith(SUFFIXES):
-                            with suppress(FileNotFoundError):
-                                found[path] = _stamp(entry)
-            except FileNotFoundError:
-                if not folder:
-                    raise SourceUnavailable(f"{self.root}: there is no such directory") from None
-                continue  # removed while we looked: the next scan tells
-            except OSError as error:
-                raise SourceUnavailable(f"{self.root / folder}: cannot be listed: {error.strerror}") from None
-            if len(found) > MAX_FILES:
-                raise SourceUnavailable(f"{self.root}: more than {MAX_FILES} files")
-        return found
-
     def _read(self, path: str, stamp: FileStamp, now: float) -> FileContents | None:
-        """What the file holds, or None when it is not finished: then nothing changes."""
+        """What the file holds, or None when it is not finished: then nothing changes. Whatever goes wrong is a problem
+        of this file, never of the scan.
+        """
+        try:
+            return self._read_settled(path, stamp, now)
+        except Exception as error:  # noqa: BLE001 - see above
+            message = f"cannot be read ({type(error).__name__})"
+            return FileContents(problems=(FileProblem(path, 0, "", UNREADABLE, message),))
+
+    def _read_settled(self, path: str, stamp: FileStamp, now: float) -> FileContents | None:
 
         def unreadable(message: str) -> FileContents:
             return FileContents(problems=(FileProblem(path, 0, "", UNREADABLE, message),))
 
         whole = self.root / path
-        if not Path(os.path.realpath(whole)).is_relative_to(os.path.realpath(self.root)):
-            return unreadable("a link out of the directory is not followed")
+        if not stays_inside(self.root, whole):
+            return unreadable(LINK_OUT)
         try:
             handle = os.open(whole, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except FileNotFoundError:
@@ -173,6 +168,114 @@ class DirectoryScanner:
         if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size) or len(raw) != after.st_size:
             return None
         return read_documents(raw, path)
+
+
+@dataclass(frozen=True, slots=True)
+class UnfollowedLink:
+    """Why a link to a folder is not followed. `outside`: what is behind it is unknown, instead of read elsewhere."""
+
+    reason: str
+    outside: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryListing:
+    """Paths relative to the root."""
+
+    files: Mapping[str, FileStamp]
+    unfollowed: Mapping[str, UnfollowedLink]
+
+
+def stays_inside(root: Path, path: Path) -> bool:
+    """Whether the path, with all links followed, is below the root."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def list_directory(root: Path) -> DirectoryListing:
+    """Every file that may declare something, and the links that were not followed.
+
+    Raises:
+        SourceUnavailable: a folder cannot be listed, or there are too many files.
+
+    """
+    walk = _Walk(root)
+    walk.run()
+    return DirectoryListing(walk.files, walk.unfollowed)
+
+
+class _Walk:
+    """Real folders first, links after them in the order of their names: what can be reached both ways is read where it
+    stands.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._visited: set[tuple[int, int]] = set()  # device and inode
+        self._folders = [""]
+        self._links: list[str] = []
+        self.files: dict[str, FileStamp] = {}
+        self.unfollowed: dict[str, UnfollowedLink] = {}
+
+    def run(self) -> None:
+        while self._folders or self._links:
+            if self._folders:
+                self._list(self._folders.pop())
+            else:
+                self._links.sort(reverse=True)
+                self._follow(self._links.pop())
+
+    def _list(self, folder: str) -> None:
+        try:
+            if not self._is_new(folder):
+                return
+            with os.scandir(self._root / folder) as entries:
+                for entry in entries:
+                    if not entry.name.startswith("."):  # also what a mounted ConfigMap keeps behind its links
+                        self._sort_in(entry, f"{folder}/{entry.name}" if folder else entry.name)
+        except FileNotFoundError:
+            if not folder:
+                raise SourceUnavailable(f"{self._root}: there is no such directory") from None
+            return  # removed during the walk: the next scan shows it
+        except OSError as error:
+            raise SourceUnavailable(f"{self._root / folder}: cannot be listed: {error.strerror}") from None
+        if len(self.files) > MAX_FILES:
+            raise SourceUnavailable(f"{self._root}: more than {MAX_FILES} files")
+
+    def _is_new(self, folder: str) -> bool:
+        status = (self._root / folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._visited:
+            return False
+        self._visited.add(identity)
+        return True
+
+    def _sort_in(self, entry: os.DirEntry[str], path: str) -> None:
+        if entry.is_dir(follow_symlinks=False):
+            self._folders.append(path)
+        elif entry.is_symlink() and _leads_to_folder(entry):
+            self._links.append(path)
+        elif entry.name.endswith(SUFFIXES):
+            with suppress(FileNotFoundError):
+                self.files[path] = _stamp(entry)
+
+    def _follow(self, link: str) -> None:
+        if not stays_inside(self._root, self._root / link):
+            self.unfollowed[link] = UnfollowedLink(LINK_OUT, outside=True)
+            return
+        with suppress(FileNotFoundError):  # removed during the walk
+            status = (self._root / link).stat()
+            if (status.st_dev, status.st_ino) in self._visited:
+                self.unfollowed[link] = UnfollowedLink("a link to a folder that is read already", outside=False)
+            else:
+                self._folders.append(link)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """False for a link to a file, to nothing, or around in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno in {errno.EACCES, errno.EPERM}  # whatever it is, it is not ours to follow
 
 
 def _stamp(entry: os.DirEntry[str]) -> FileStamp:

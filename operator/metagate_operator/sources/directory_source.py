@@ -30,6 +30,7 @@ from metagate_operator.sources.source import Event, Listing, NamespacePut, Objec
 
 NAMESPACE_KIND: Final = "Namespace"
 DUPLICATE_OBJECT: Final = "DuplicateObject"
+LINK_NOT_FOLLOWED: Final = "LinkNotFollowed"
 RESCAN_SECONDS: Final = 1.0
 CALM_SECONDS: Final = 0.15
 
@@ -54,12 +55,21 @@ def log_problems(new: Iterable[FileProblem], solved: Iterable[FileProblem]) -> N
         _log.info("file.repaired", where=problem.file, reason=problem.reason)
 
 
+def log_notes(notes: Iterable[FileProblem]) -> None:
+    """One line per document or link that is ignored, when it first is."""
+    for note in notes:
+        _log.warning(
+            "file.ignored", where=f"{note.file}:{note.line}", path=note.path, reason=note.reason, message=note.message
+        )
+
+
 @dataclass(slots=True)
 class _State:
     objects: dict[ObjectKey, DeclaredObject] = field(default_factory=dict)
     origins: dict[ObjectKey, Document] = field(default_factory=dict)
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     problems: frozenset[FileProblem] = frozenset()
+    notes: frozenset[FileProblem] = frozenset()
 
 
 class DirectorySource:
@@ -72,12 +82,14 @@ class DirectorySource:
         *,
         system_namespace: str = "metagate-system",
         on_problems: OnProblems = log_problems,
+        on_notes: Callable[[Iterable[FileProblem]], None] = log_notes,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.root = root
         self._identities = identities
         self._system_namespace = system_namespace
         self._on_problems = on_problems
+        self._on_notes = on_notes
         self._clock = clock
         self._scanner = DirectoryScanner(root)
         self._state = _State()
@@ -86,6 +98,11 @@ class DirectorySource:
         self._nudge = asyncio.Event()
         self._looked = self._changed = False
         self._settling_since: float | None = None
+
+    @property
+    def notes(self) -> tuple[FileProblem, ...]:
+        """What is ignored now: documents that are no Kubernetes objects (D-72), and links that are not followed."""
+        return tuple(_in_order(self._state.notes))
 
     @property
     def problems(self) -> tuple[FileProblem, ...]:
@@ -171,6 +188,8 @@ class DirectorySource:
                 if str(error) != unavailable:
                     _log.error("directory.unavailable", message=str(error), consequence="what is served stays as it is")
                 unavailable = str(error)
+            except Exception:  # noqa: BLE001 - no content of a directory may end the process that watches it
+                _log.exception("directory.scan_failed", consequence="what is served stays as it is")
             else:
                 if unavailable:
                     _log.info("directory.available", directory=str(self.root))
@@ -197,8 +216,13 @@ class DirectorySource:
         """What the files declare, taken together; the first of two declarations (by file and line) counts."""
         found: dict[ObjectKey, list[Document]] = defaultdict(list)
         problems: list[FileProblem] = []
+        notes = [
+            FileProblem(path, 0, "", LINK_NOT_FOLLOWED, link.reason)
+            for path, link in sorted(self._scanner.unfollowed.items())
+        ]
         for _, file in sorted(self._scanner.files.items()):
             problems.extend(file.contents.problems)
+            notes.extend(file.contents.notes)
             for document in file.contents.documents:
                 found[document.key].append(document)
         state = self._held(found)
@@ -228,44 +252,52 @@ class DirectorySource:
         }:
             identity = self._identities.observe(ObjectKey(NAMESPACE_KIND, "", name), "")
             state.namespaces[name] = Namespace(name, identity.uid, identity.first_seen)
-        state.problems = frozenset(problems)
+        state.problems, state.notes = frozenset(problems), frozenset(notes)
         return state
 
     def _held(self, found: Mapping[ObjectKey, list[Document]]) -> _State:
         """What a broken file declared before, and after a restart what any file may have declared."""
         state = _State()
         broken = {path for path, file in self._scanner.files.items() if file.contents.broken} | self._scanner.unread
-        if not broken:
-            return state
         for key, before in self._state.objects.items():
             origin = self._state.origins.get(key)
             if origin is None:
-                keep = key not in found
+                keep = bool(broken) and key not in found
             else:
-                keep = origin.file in broken and all(document.file != origin.file for document in found.get(key, ()))
+                unknown = origin.file in broken or self._is_behind_a_link_out(origin.file)
+                keep = unknown and all(document.file != origin.file for document in found.get(key, ()))
             if keep:
                 state.objects[key] = before
                 if origin is not None:
                     state.origins[key] = origin
-        if not self._looked:
-            for key, identity in self._identities.all().items():
-                if key not in found and (good := self._identities.last_good(identity)) is not None:
-                    state.objects[key] = DeclaredObject(
-                        key, identity.uid, identity.generation, identity.first_seen, good.spec
-                    )
-                    _log.warning(
-                        "object.held",
-                        kind=key.kind,
-                        namespace=key.namespace,
-                        name=key.name,
-                        because="a file cannot be read",
-                    )
+        if broken and not self._looked:
+            self._restore_last_good(state, found)
         return state
+
+    def _is_behind_a_link_out(self, file: str) -> bool:
+        """Whether a folder on the way to it has become a link that is not followed: then its absence says nothing."""
+        return any(link.outside and file.startswith(f"{path}/") for path, link in self._scanner.unfollowed.items())
+
+    def _restore_last_good(self, state: _State, found: Mapping[ObjectKey, list[Document]]) -> None:
+        for key, identity in self._identities.all().items():
+            if key not in found and (good := self._identities.last_good(identity)) is not None:
+                state.objects[key] = DeclaredObject(
+                    key, identity.uid, identity.generation, identity.first_seen, good.spec
+                )
+                _log.warning(
+                    "object.held",
+                    kind=key.kind,
+                    namespace=key.namespace,
+                    name=key.name,
+                    because="a file cannot be read",
+                )
 
     def _differences(self, now: _State) -> Iterable[Event]:
         before, self._state = self._state, now
         if now.problems != before.problems:
             self._on_problems(_in_order(now.problems - before.problems), _in_order(before.problems - now.problems))
+        if new_notes := now.notes - before.notes:
+            self._on_notes(_in_order(new_notes))
         for name, namespace in now.namespaces.items():
             if before.namespaces.get(name) != namespace:
                 yield NamespacePut(namespace)

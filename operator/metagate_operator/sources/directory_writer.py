@@ -2,8 +2,9 @@
 person wrote.
 
 A new resource gets `<plural>/<namespace>/<name>.yaml`. One that a person declared elsewhere is replaced or removed
-where it stands, its neighbours in the same file untouched. Every file is replaced as a whole, so nobody ever reads half
-of one.
+where it stands, its neighbours in the same file untouched; in a `List` the neighbours keep their values, and lose their
+comments. Every file is replaced as a whole, so nobody ever reads half of one. Nothing is written through a link that
+leads out of the directory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,8 +24,10 @@ import yaml
 from metagate_crds.kinds import API_VERSION, KINDS
 from metagate_crds.objects import CompileSettings, ObjectKey
 from metagate_crds.validation import validate
-from metagate_operator.sources.directory_source import DirectorySource
+from metagate_operator.sources.directory_scanner import stays_inside
+from metagate_operator.sources.directory_source import LINK_NOT_FOLLOWED, DirectorySource
 from metagate_operator.sources.documents import Document, FileProblem, document_spans, read_documents
+from metagate_operator.sources.yaml_values import is_plain_text, parse_document
 
 
 class DirectoryWriter:
@@ -47,12 +51,15 @@ class DirectoryWriter:
         async with self._lock:
             await self._source.listing()
             present = self._source.origin(key)
-            await asyncio.to_thread(self._replace, key, present, text)
+            try:
+                await asyncio.to_thread(self._replace, key, present, text)
+            except _LeadsOutsideError as error:
+                return (FileProblem("request", 0, "metadata", LINK_NOT_FOLLOWED, str(error)),)
         self._source.nudge()
         return present is None
 
     async def remove(self, key: ObjectKey) -> bool:
-        """False when no file declares it."""
+        """False when no file declares it. Raises as `write` does."""
         async with self._lock:
             await self._source.listing()
             if (present := self._source.origin(key)) is None:
@@ -80,12 +87,21 @@ class DirectoryWriter:
     def _replace(self, key: ObjectKey, present: Document | None, text: str | None) -> None:
         """Write `text` where the object stands (or at its own place), or take it away."""
         path = self._source.root / (present.file if present is not None else _place(key))
+        if not stays_inside(self._source.root, path.parent):
+            raise _LeadsOutsideError(errno.EPERM, "a link on the way to its file leads out of the directory", str(path))
         if present is not None:
             text = _without(path, key, text)
         if text is None:
             path.unlink()
         else:
             _write_whole(path, text)
+
+
+class _LeadsOutsideError(OSError):
+    """Its file would be outside of the directory."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 def _without(path: Path, key: ObjectKey, instead: str | None) -> str | None:
@@ -106,10 +122,21 @@ def _without(path: Path, key: ObjectKey, instead: str | None) -> str | None:
     for first, last in document_spans(lines):
         chunk = "\n".join(lines[first:last]).removeprefix("---").strip("\n")
         if first < own.line <= last:
-            chunk = (instead or "").strip("\n")
+            chunk = _list_without(chunk, own.item, instead) if own.item else (instead or "").strip("\n")
         if chunk.strip():
             kept.append(chunk)
     return "\n---\n".join(kept) + "\n" if kept else None
+
+
+def _list_without(chunk: str, item: str, instead: str | None) -> str:
+    """The List with another object in the place of one of its items, or without it; "" when nothing is left."""
+    whole, _ = parse_document(chunk, 1)
+    *outer, last = (int(number) for number in re.findall(r"[0-9]+", item))
+    holder = whole
+    for number in outer:
+        holder = holder["items"][number]
+    holder["items"][last : last + 1] = [] if instead is None else [parse_document(instead, 1)[0]]
+    return _dump(whole).strip("\n") if whole["items"] else ""
 
 
 def _place(key: ObjectKey) -> Path:
@@ -125,7 +152,24 @@ def _text(key: ObjectKey, resource: Mapping[str, Any]) -> str:
     )
     named = {"name": key.name, **({"namespace": key.namespace} if key.namespace else {}), **kept}
     document = {"apiVersion": API_VERSION, "kind": key.kind, "metadata": named, "spec": resource.get("spec")}
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000))
+    return _dump(document)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what our reader would take for something else than text: PyYAML knows fewer spellings of numbers and
+    booleans (`08`, `1e3`, `y`).
+    """
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain_text(text) else "'")
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _dump(value: Any) -> str:
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """YAML text to declared documents, with the line of everything, and bounded.
 
-One file may hold several documents. They are parsed one by one, so that a broken one does not hide its neighbours. What
-may stand in a document is said in `yaml_values`.
+One file may hold several documents, and a document may be a `List` of objects. They are parsed one by one, so that a
+broken one does not hide its neighbours. What may stand in a document is said in `yaml_values`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 INVALID_DOCUMENT: Final = "InvalidDocument"
+NOT_A_RESOURCE: Final = "NotAResource"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Document:
     file: str
     line: int
     lines: Mapping[str, int] = field(repr=False)
+    item: str = ""
+    """Where it stands in a List, like `items[2]`; "" for a document of its own."""
 
     @property
     def key(self) -> ObjectKey:
@@ -73,21 +78,23 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class FileContents:
-    """What a file holds. `broken` says that something of it could not be read, so that nothing may be concluded from
-    absence.
+    """What a file holds. `notes`: documents that are no Kubernetes objects, which are ignored (D-72). `skipped` counts
+    objects of other API groups.
     """
 
     documents: tuple[Document, ...] = ()
     problems: tuple[FileProblem, ...] = ()
+    notes: tuple[FileProblem, ...] = ()
     skipped: int = 0
 
     @property
     def broken(self) -> bool:
+        """Whether something of it could not be read, so that nothing may be concluded from absence."""
         return bool(self.problems)
 
 
 def read_documents(raw: bytes, file: str) -> FileContents:
-    """Every document of ours in the text of one file; documents of other API groups are skipped and counted."""
+    """Every object of ours in the text of one file. Never raises: whatever is wrong with the text is a problem."""
     if len(raw) > MAX_BYTES:
         return FileContents(problems=(FileProblem(file, 0, "", INVALID_YAML, f"larger than {MAX_BYTES // 2**20} MiB"),))
     try:
@@ -95,20 +102,10 @@ def read_documents(raw: bytes, file: str) -> FileContents:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         return FileContents(problems=(FileProblem(file, line, "", INVALID_YAML, "not UTF-8"),))
-    documents: list[Document] = []
-    problems: list[FileProblem] = []
-    skipped = 0
+    reader = _Reader(file)
     for first, chunk in _chunks(text):
-        try:
-            document = _document(chunk, file, first)
-        except YamlError as broken:
-            problems.append(FileProblem(file, broken.line, broken.path, broken.reason, broken.message))
-            continue
-        if document is None:
-            skipped += 1
-        elif document.kind:
-            documents.append(document)
-    return FileContents(tuple(documents), tuple(problems), skipped)
+        reader.read(chunk, first)
+    return FileContents(tuple(reader.documents), tuple(reader.problems), tuple(reader.notes), reader.skipped)
 
 
 def document_spans(lines: Sequence[str]) -> list[tuple[int, int]]:
@@ -139,53 +136,137 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
         yield first + 1, "\n".join(chunk)
 
 
-def _document(chunk: str, file: str, first: int) -> Document | None:
-    """The document, None for one of another API group; one without content has no kind."""
-    if all(not line.strip() or line.lstrip().startswith("#") or line.startswith("%") for line in chunk.splitlines()):
-        return Document("", "", "", None, "", file, first, {})
-    value, lines = parse_document(chunk, first)
-    if not isinstance(value, dict):
-        raise YamlError(
-            first, "a document must be a mapping with apiVersion, kind, metadata and spec", reason=INVALID_DOCUMENT
-        )
+class _Reader:
+    """Collects what the documents of one file hold."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self.documents: list[Document] = []
+        self.problems: list[FileProblem] = []
+        self.notes: list[FileProblem] = []
+        self.skipped = 0
+
+    def read(self, chunk: str, first: int) -> None:
+        """One document, whose first line has this number; one without content is nothing."""
+        if all(not line.strip() or line.lstrip().startswith("#") or line.startswith("%") for line in chunk.split("\n")):
+            return
+        with self._finding(first, ""):
+            value, lines = parse_document(chunk, first)
+            self._object(value, lines, first, "")
+
+    @contextmanager
+    def _finding(self, line: int, item: str) -> Iterator[None]:
+        """A file must never end the process that reads it, so an error nobody foresaw is a finding like any other."""
+        try:
+            yield
+        except YamlError as error:
+            path = ".".join(part for part in (item, error.path) if part)
+            self.problems.append(FileProblem(self._file, error.line, path, error.reason, error.message))
+        except Exception as error:  # noqa: BLE001 - see above
+            message = f"cannot be read ({type(error).__name__})"
+            self.problems.append(FileProblem(self._file, line, item, INVALID_YAML, message))
+
+    def _object(self, value: Any, lines: Mapping[str, int], first: int, item: str) -> None:
+        line = lines.get("", first)
+        if not isinstance(value, dict) or ("apiVersion" not in value and "kind" not in value):
+            message = "has neither apiVersion nor kind, and is ignored"
+            self.notes.append(FileProblem(self._file, line, item, NOT_A_RESOURCE, message))
+        elif _is_list(value):
+            self._items(value, lines, line, item)
+        elif _is_foreign(value, lines, line):
+            self.skipped += 1
+        else:
+            self.documents.append(_document(value, lines, line, self._file, item))
+
+    def _items(self, value: Mapping[str, Any], lines: Mapping[str, int], line: int, item: str) -> None:
+        items = value.get("items")
+        if items is None:
+            return
+        if not isinstance(items, list):
+            raise _refused(lines, line, "items", "must be a list of objects")
+        lines_of = _lines_of_items(lines)
+        for number, member in enumerate(items):
+            place = f"{item}.items[{number}]" if item else f"items[{number}]"
+            member_lines = lines_of.get(number, {})
+            with self._finding(member_lines.get("", line), place):
+                self._object(member, member_lines, line, place)
+
+
+def _refused(lines: Mapping[str, int], line: int, path: str, message: str) -> YamlError:
+    """The error at the line of the path, or of its nearest parent."""
+    nearest = path
+    while nearest and nearest not in lines:
+        nearest = nearest[: max(nearest.rfind("."), 0)]
+    return YamlError(lines.get(nearest, line), message, path, INVALID_DOCUMENT)
+
+
+def _is_list(value: Mapping[str, Any]) -> bool:
+    """What `kubectl get -o yaml` prints: a List, or the list of one of our kinds."""
+    kind = value.get("kind")
+    if kind == "List":
+        return True
+    if not isinstance(kind, str) or value.get("apiVersion") != API_VERSION:
+        return False
+    return kind.endswith("List") and kind.removesuffix("List") in KINDS
+
+
+def _lines_of_items(lines: Mapping[str, int]) -> Mapping[int, dict[str, int]]:
+    """The lines below `items`, by item, with paths as they are in the item alone."""
+    lines_of: dict[int, dict[str, int]] = defaultdict(dict)
+    for path, line in lines.items():
+        if match := _ITEM.match(path):
+            lines_of[int(match["number"])][path[match.end() :].removeprefix(".")] = line
+    return lines_of
+
+
+_ITEM: Final = re.compile(r"items\[(?P<number>[0-9]+)\]")
+
+
+def _is_foreign(value: Mapping[str, Any], lines: Mapping[str, int], line: int) -> bool:
+    """Whether it is an object of another API group; raises for what means to be ours and is not."""
     version, kind = value.get("apiVersion"), value.get("kind")
-
-    def refuse(path: str, message: str) -> YamlError:
-        found = path
-        while found and found not in lines:
-            found = found[: max(found.rfind("."), 0)]
-        return YamlError(lines.get(found, lines.get("", first)), message, path, INVALID_DOCUMENT)
-
     if not isinstance(version, str) or not version:
-        raise refuse("apiVersion", f"must be {API_VERSION}")
+        raise _refused(lines, line, "apiVersion", f"must be {API_VERSION}")
     if not isinstance(kind, str) or not kind:
-        raise refuse("kind", f"must be one of {', '.join(KINDS)}")
+        raise _refused(lines, line, "kind", f"must be one of {', '.join(KINDS)}")
     if version != API_VERSION:
         if kind in KINDS or version.startswith(GROUP):
-            raise refuse("apiVersion", f"must be {API_VERSION}")
-        return None
+            raise _refused(lines, line, "apiVersion", f"must be {API_VERSION}")
+        return True
     if kind not in KINDS:
-        raise refuse("kind", f"must be one of {', '.join(KINDS)}")
+        raise _refused(lines, line, "kind", f"must be one of {', '.join(KINDS)}")
+    return False
+
+
+def _document(value: Mapping[str, Any], lines: Mapping[str, int], line: int, file: str, item: str) -> Document:
+    kind = value["kind"]
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):
-        raise refuse("metadata", "must be a mapping with a name")
+        raise _refused(lines, line, "metadata", "must be a mapping with a name")
     name = metadata.get("name")
     if not isinstance(name, str) or len(name) > 253 or not NAME.fullmatch(name):
-        raise refuse("metadata.name", "must be lower case letters, digits, - and . (at most 253)")
+        raise _refused(lines, line, "metadata.name", "must be lower case letters, digits, - and . (at most 253)")
+    namespace = _namespace(kind, metadata, lines, line)
+    for key in value:
+        if key not in {"apiVersion", "kind", "metadata", "spec", "status"}:
+            message = "is not a field of a declared object (apiVersion, kind, metadata, spec)"
+            raise _refused(lines, line, key, message)
+    spec = value.get("spec")
+    return Document(kind, namespace, name, spec, spec_digest(spec), file, line, lines, item)
+
+
+def _namespace(kind: str, metadata: Mapping[str, Any], lines: Mapping[str, int], line: int) -> str:
     namespace = metadata.get("namespace")
     if not KINDS[kind].namespaced:
         if namespace not in (None, ""):
-            raise refuse("metadata.namespace", f"{kind} is cluster-scoped: leave the namespace out")
-        namespace = ""
-    elif namespace is None:
-        namespace = DEFAULT_NAMESPACE
-    elif not isinstance(namespace, str) or not NAMESPACE.fullmatch(namespace):
-        raise refuse("metadata.namespace", "must be lower case letters, digits and - (at most 63)")
-    for key in value:
-        if key not in {"apiVersion", "kind", "metadata", "spec", "status"}:
-            raise refuse(key, "is not a field of a declared object (apiVersion, kind, metadata, spec)")
-    spec = value.get("spec")
-    return Document(kind, namespace, name, spec, spec_digest(spec), file, lines.get("", first), lines)
+            message = f"{kind} is cluster-scoped: leave the namespace out"
+            raise _refused(lines, line, "metadata.namespace", message)
+        return ""
+    if namespace is None:
+        return DEFAULT_NAMESPACE
+    if not isinstance(namespace, str) or not NAMESPACE.fullmatch(namespace):
+        raise _refused(lines, line, "metadata.namespace", "must be lower case letters, digits and - (at most 63)")
+    return namespace
 
 
 def spec_digest(spec: Any) -> str:

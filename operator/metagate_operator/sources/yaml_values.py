@@ -1,7 +1,7 @@
 """One YAML document to JSON-like values with the line of each, without recursion, and bounded.
 
-Scalars resolve as they do for `kubectl` (YAML 1.1 without sexagesimal numbers and dates, which stay text); keys are
-text and unique; aliases and merge keys work, but what they expand to counts, so a "YAML bomb" is refused after
+Scalars resolve as they do for `kubectl` (go-yaml v2: YAML 1.1 without sexagesimal numbers and dates, which stay text).
+Keys are text and unique. Aliases and merge keys work, but what they expand to counts, so a "YAML bomb" is refused after
 `MAX_VALUES` values.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 import yaml
@@ -39,6 +40,14 @@ def parse_document(chunk: str, first: int) -> tuple[Any, dict[str, int]]:
 
     """
     return _Values(chunk, first).read()
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether the text, written without quotes, is read as this text and not as a number, a boolean or null."""
+    try:
+        return isinstance(_resolve(text, 0), str)
+    except YamlError:
+        return False
 
 
 class _Values:
@@ -93,6 +102,8 @@ class _Values:
             if parent is not None and parent.wants_key:
                 self._key(parent, event, line)
                 continue
+            if parent is not None and parent.key_line:
+                line = parent.key_line  # a finding about a value points at its key, not at the value's first child
             self._count(1, line)
             value, opened = self._value(event, line)
             path = self._place(parent, value, line)
@@ -118,7 +129,7 @@ class _Values:
             raise YamlError(line, "a key must be text: put it in quotes", parent.path)
         if not merge and key in parent.value:
             raise YamlError(line, "this key is there twice", _below(parent.path, key))
-        parent.key, parent.merging, parent.wants_key = key, merge, False
+        parent.key, parent.key_line, parent.merging, parent.wants_key = key, line, merge, False
         if event.anchor:
             self._anchors[event.anchor], self._sizes[event.anchor] = key, 1
 
@@ -179,6 +190,8 @@ class _Frame:
     before: int
     wants_key: bool = field(init=False)
     key: str = ""
+    key_line: int = 0
+    """Of the key whose value comes next; 0 in a sequence."""
     merging: bool = False
     merges: list[dict[str, Any]] = field(default_factory=list)
 
@@ -186,38 +199,88 @@ class _Frame:
         self.wants_key = isinstance(self.value, dict)
 
 
-_TAGS: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+_TAG: Final = "tag:yaml.org,2002:"
+_TAGS: Final = frozenset(f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUE: Final = frozenset(spelling for word in ("true", "yes", "on") for spelling in (word, word.title(), word.upper()))
-_FALSE: Final = frozenset(
-    spelling for word in ("false", "no", "off") for spelling in (word, word.title(), word.upper())
+_TRUE: Final = frozenset(
+    {"y", "Y"} | {form for word in ("true", "yes", "on") for form in (word, word.title(), word.upper())}
 )
-_INT: Final = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)")
+_FALSE: Final = frozenset(
+    {"n", "N"} | {form for word in ("false", "no", "off") for form in (word, word.title(), word.upper())}
+)
+_NOT_IN_JSON: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_INT: Final = re.compile(r"[-+]?(0[bB][01]+|0[oO][0-7]+|0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_ODD_FLOAT: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_POINT_FLOAT: Final = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
+_INT64: Final = 2**63
 
 
 def _scalar(event: Any, line: int) -> Any:
     text: str = event.value
     tag = event.tag
-    if tag in {"tag:yaml.org,2002:str", "!"} or (tag is None and not event.implicit[0]):
+    if tag in {f"{_TAG}str", "!"} or (tag is None and not event.implicit[0]):
         return text
+    value = _resolve(text, line)
+    if tag is not None and not _fits(tag, value):
+        raise YamlError(line, f"tagged !!{tag.removeprefix(_TAG)}, and is not one")
+    return value
+
+
+def _fits(tag: str, value: Any) -> bool:
+    match tag.removeprefix(_TAG):
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            return value is None
+
+
+def _resolve(text: str, line: int) -> Any:
+    """A plain scalar as `kubectl` sends it: resolved as go-yaml v2 does, then written as JSON and read by the API
+    server, so that `1.0` is the integer 1 and an integer of more than 64 bits is a float.
+    """
     if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    if _INT.fullmatch(text):
-        digits = text.replace("_", "").lower()
-        if len(digits) > 40:
-            raise YamlError(line, "a number too long to keep exactly: put it in quotes")
-        unsigned = digits.lstrip("+-")
-        octal = len(unsigned) > 1 and unsigned[0] == "0" and unsigned[1].isdigit()
-        number = int(unsigned, 8) if octal else int(unsigned, 0)
-        return -number if digits.startswith("-") else number
-    if _FLOAT.fullmatch(text):
-        if (value := float(text)) in (float("inf"), float("-inf")):
-            raise YamlError(line, "a number too large")
-        return value
-    if _ODD_FLOAT.fullmatch(text):
+    if _NOT_IN_JSON.fullmatch(text):
         raise YamlError(line, "not a number that JSON knows")
-    return text
+    if text[0] == ".":
+        number = _float(text.replace("_", "")) if _POINT_FLOAT.fullmatch(text) else None
+    elif text[0] in "+-0123456789":
+        number = _number(text.replace("_", ""))
+    else:
+        number = None
+    return text if number is None else number
+
+
+def _number(digits: str) -> int | float | None:
+    """None for what only looks like a number; `08` is a float there, and `0x` with more than 64 bits is text."""
+    if _INT.fullmatch(digits) and (integer := _integer(digits)) is not None:
+        return integer
+    return _float(digits) if _FLOAT.fullmatch(digits) else None
+
+
+def _integer(digits: str) -> int | float | None:
+    if digits.lstrip("+-")[0] != "0" and len(digits) > 20:
+        return None  # longer than any of 64 bits; int() itself gives up after some thousand digits
+    unsigned = digits.lstrip("+-").lower()
+    octal = len(unsigned) > 1 and unsigned[1].isdigit() and unsigned[0] == "0"
+    value = int(unsigned, 8 if octal else 0) * (-1 if digits[0] == "-" else 1)
+    if -_INT64 <= value < _INT64:
+        return value
+    return float(value) if digits[0].isdigit() and value < 2 * _INT64 else None
+
+
+def _float(digits: str) -> int | float | None:
+    """None beyond the range of a float: that is text."""
+    value = float(digits)
+    if abs(value) == float("inf"):
+        return None
+    if not value.is_integer():
+        return value
+    written = int(Decimal(repr(value)))  # a float travels as its shortest digits: 1234567890123456768 ends in 800
+    return written if -_INT64 <= written < _INT64 else value

@@ -130,3 +130,26 @@ def test_compile_says_why_there_is_no_packet(principal: str, component: str, say
     done = metagate("compile", "examples/quickstart", "--principal", principal, "--component", component)
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
+
+
+def test_files_are_found_as_dev_finds_them(tmp_path: Path) -> None:
+    """F5, F6, D-72: a List in a linked folder is read; a stray file and a link that leaves are notes with file and line."""
+    item = f"- {HEAD}\n  kind: Profile\n  metadata: {{name: worker}}\n  spec: {{}}\n"
+    root = tmp_path / "volume"
+    (root / "..1" / "team-a").mkdir(parents=True)
+    (root / "..1" / "team-a" / "w.yaml").write_text(f"apiVersion: v1\nkind: List\nitems:\n{item}")
+    (root / "..data").symlink_to("..1")
+    (root / "team-a").symlink_to("..data/team-a")
+    (root / "values.yaml").write_text("\nreplicas: 0x_\n")
+    (root / "out").symlink_to(tmp_path)
+    (tmp_path / "else.yaml").write_text("{}")
+    (root / "else.yaml").symlink_to(tmp_path / "else.yaml")
+    done = metagate("validate", root)
+    assert (done.returncode, done.stdout) == (0, "")
+    notes = [line.removeprefix(f"note: {root}/") for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "else.yaml LinkNotFollowed: a link out of the directory is not followed",
+        "out LinkNotFollowed: a link out of the directory is not followed",
+        "values.yaml:2 NotAResource: has neither apiVersion nor kind, and is ignored",
+    ]
+    assert "1 object: valid" in done.stderr

@@ -26,8 +26,13 @@ class Watched:
     """A source under test, its events and problems collected."""
 
     def __init__(self, root: Path, identities: FileIdentities | None = None) -> None:
+        self.root = root
         self.problems: list[FileProblem] = []
-        self.source = DirectorySource(root, identities or FileIdentities(), on_problems=self._told)
+        self.notes: list[FileProblem] = []
+        self.source = DirectorySource(
+            root, identities or FileIdentities(), on_problems=self._told, on_notes=self.notes.extend
+        )
+        self._markers = 0
         self.events: asyncio.Queue[Event] = asyncio.Queue()
 
     def _told(self, new: list[FileProblem], solved: list[FileProblem]) -> None:
@@ -45,12 +50,18 @@ class Watched:
             if not isinstance(event, NamespacePut):
                 return event
 
-    async def silence(self, seconds: float = 0.4) -> None:
-        with pytest.raises(TimeoutError):
-            await self.next(seconds)
+    async def nothing_happened(self) -> None:
+        """What was done before made no event: events come in order, and the next one is that of a file written now."""
+        self._markers += 1
+        name = f"marker-{self._markers}"
+        (self.root / f"{name}.yaml").write_text(profile(name))
+        event = await self.next()
+        assert isinstance(event, ObjectPut), event
+        assert event.object.key.name == name
 
     async def specs(self) -> dict[str, object]:
-        return {declared.key.name: declared.spec for declared in (await self.source.listing()).objects}
+        objects = (await self.source.listing()).objects
+        return {each.key.name: each.spec for each in objects if not each.key.name.startswith("marker-")}
 
 
 @asynccontextmanager
@@ -80,7 +91,7 @@ async def test_added_changed_removed(tmp_path: Path) -> None:
         assert isinstance(changed, ObjectPut)
         assert (changed.object.uid, changed.object.generation) == (added.object.uid, 2)
         (nested / "w.yaml").write_text("# a comment\n" + profile(body="{capabilities: {a: 2}}"))
-        await watched.silence()
+        await watched.nothing_happened()
         (nested / "w.yaml").unlink()
         assert await watched.next() == ObjectGone(WORKER, added.object.uid)
 
@@ -136,12 +147,12 @@ async def test_a_file_that_is_being_written_changes_nothing(tmp_path: Path) -> N
         with path.open("w") as writing:
             writing.write(profile("one"))
             writing.flush()
-            await watched.silence(0.5)
+            await watched.nothing_happened()
             writing.write("---\n" + profile("two", "{capabilities: {a: 5}}"))
         changed = await watched.next()
         assert isinstance(changed, ObjectPut)
         assert changed.object.key.name == "two"
-        await watched.silence()
+        await watched.nothing_happened()
 
 
 async def test_a_directory_that_cannot_be_listed_changes_nothing(tmp_path: Path) -> None:
@@ -153,7 +164,6 @@ async def test_a_directory_that_cannot_be_listed_changes_nothing(tmp_path: Path)
         root.rename(tmp_path / "elsewhere")
         with pytest.raises(SourceUnavailable):
             await watched.source.listing()
-        await watched.silence(0.3)
         (tmp_path / "elsewhere").rename(root)
         (root / "w.yaml").write_text(profile(body="{capabilities: {a: 7}}"))
         changed = await watched.next(4)
@@ -180,7 +190,7 @@ async def test_an_unreadable_folder_or_file(tmp_path: Path, monkeypatch: pytest.
     async with watching(tmp_path) as watched:
         monkeypatch.setattr(os, "open", refusing_open)  # root, who may run this, is refused nothing
         path.touch()
-        await watched.silence()
+        await watched.nothing_happened()
         assert [problem.reason for problem in watched.problems] == ["UnreadableFile"]
         assert list(await watched.specs()) == ["worker"]
         monkeypatch.setattr(os, "open", real_open)
@@ -188,7 +198,8 @@ async def test_an_unreadable_folder_or_file(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "locked").mkdir()
         with pytest.raises(SourceUnavailable):
             await watched.source.listing()
-        await watched.silence(0.2)
+        monkeypatch.setattr(os, "scandir", real_scandir)
+        await watched.nothing_happened()
 
 
 async def test_links_out_of_the_tree_and_odd_files(tmp_path: Path) -> None:
@@ -253,3 +264,136 @@ async def test_after_a_restart_with_a_broken_file(tmp_path: Path) -> None:
         assert (changed.object.uid, changed.object.generation) == (worker.uid, 2)
         (tmp_path / "w.yaml").unlink()
         assert isinstance(await watched.next(), ObjectGone)
+
+
+def listed(*names: str) -> str:
+    """These Profiles as `kubectl get -o yaml` prints them."""
+    items = "".join(
+        "- " + "".join(f"  {line}\n" for line in profile(name).splitlines()).strip() + "\n" for name in names
+    )
+    return f"apiVersion: v1\nkind: List\nmetadata: {{}}\nitems:\n{items}"
+
+
+async def test_three_documents_become_one_list(tmp_path: Path) -> None:
+    """F5: the objects stay the same ones; an item that leaves the List is a deletion."""
+    path = tmp_path / "all.yaml"
+    path.write_text("---\n".join(profile(name) for name in ("one", "two", "three")))
+    async with watching(tmp_path) as watched:
+        before = {each.key: each for each in (await watched.source.listing()).objects}
+        path.write_text(listed("one", "two", "three"))
+        await watched.nothing_happened()
+        after = {each.key: each for each in (await watched.source.listing()).objects}
+        assert {key: after[key] for key in before} == before
+        assert watched.problems == []
+        path.write_text(listed("one", "three"))
+        gone = await watched.next()
+        assert isinstance(gone, ObjectGone)
+        assert gone.key.name == "two"
+
+
+async def test_what_is_no_object_is_noted_once_and_holds_nothing(tmp_path: Path) -> None:
+    """D-72: a stray values.yaml is named once; deletions beside it and in its own file take effect, after a restart too."""
+    (tmp_path / "values.yaml").write_text("replicas: 3\n")
+    (tmp_path / "a.yaml").write_text(profile("one"))
+    (tmp_path / "b.yaml").write_text(profile("two"))
+    identities = FileIdentities()
+    async with watching(tmp_path, identities) as watched:
+        objects = {each.key.name: each for each in (await watched.source.listing()).objects}
+        (tmp_path / "a.yaml").unlink()
+        assert await watched.next() == ObjectGone(objects["one"].key, objects["one"].uid)
+        (tmp_path / "values.yaml").touch()
+        await watched.nothing_happened()
+        assert [(note.file, note.reason) for note in watched.notes] == [("values.yaml", "NotAResource")]
+        assert watched.problems == []
+    two = objects["two"]
+    good = DeclaredRow(two.uid, 1, *two.key[:1], None, "default", "two", two.created, two.spec)
+    again = FileIdentities()
+    again.restore(identities.unsaved().seen, [good])
+    (tmp_path / "b.yaml").write_text("replicas: 4\n")
+    async with watching(tmp_path, again) as watched:
+        assert await watched.specs() == {}
+
+
+@pytest.mark.parametrize("stray", ["kind: [", "apiVersion: metagate.legivellum.io/v1alpha1\nkind: Profil\n"])
+async def test_what_cannot_be_read_holds_what_it_declared(tmp_path: Path, stray: str) -> None:
+    """D-20: neither broken YAML nor a broken document of ours is a deletion."""
+    path = tmp_path / "w.yaml"
+    path.write_text(profile())
+    async with watching(tmp_path) as watched:
+        path.write_text(stray)
+        await watched.nothing_happened()
+        assert list(await watched.specs()) == ["worker"]
+        assert [problem.file for problem in watched.problems] == ["w.yaml"]
+
+
+async def test_folders_of_a_projected_volume(tmp_path: Path) -> None:
+    """F6: `team-a -> ..data/team-a` is followed, and the volume's swap of `..data` is a change like any other."""
+    root = tmp_path / "volume"
+    (root / "..1" / "team-a" / "deep").mkdir(parents=True)
+    (root / "..1" / "team-a" / "w.yaml").write_text(profile("one"))
+    (root / "..1" / "team-a" / "deep" / "w.yaml").write_text(profile("two"))
+    (root / "..data").symlink_to("..1")
+    (root / "team-a").symlink_to("..data/team-a")
+    async with watching(root) as watched:
+        assert sorted(await watched.specs()) == ["one", "two"]
+        origin = watched.source.origin(ObjectKey("Profile", "default", "two"))
+        assert origin is not None
+        assert origin.file == "team-a/deep/w.yaml"
+        (root / "..2" / "team-a").mkdir(parents=True)
+        (root / "..2" / "team-a" / "w.yaml").write_text(profile("one", "{capabilities: {a: 2}}"))
+        (root / "..data_tmp").symlink_to("..2")
+        (root / "..data_tmp").rename(root / "..data")
+        events = {type(event): event for event in (await watched.next(), await watched.next())}
+        assert events[ObjectPut].object.generation == 2
+        assert events[ObjectGone].key.name == "two"
+        assert (watched.problems, watched.notes) == ([], [])
+
+
+async def test_links_to_folders_that_are_not_followed(tmp_path: Path) -> None:
+    """Out of the directory, around in a circle, and to what is read where it stands: each is named, and nothing is read
+    twice.
+    """
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "w.yaml").write_text(profile("outside"))
+    root = tmp_path / "root"
+    (root / "real" / "deep").mkdir(parents=True)
+    (root / "real" / "w.yaml").write_text(profile("inside"))
+    (root / "real" / "deep" / "up").symlink_to("../..")
+    (root / "again").symlink_to("real")
+    (root / "self").symlink_to(".")
+    (root / "out").symlink_to(outside)
+    (root / "nowhere").symlink_to("missing")
+    (root / "round").symlink_to("round")
+    async with watching(root) as watched:
+        assert list(await watched.specs()) == ["inside"]
+        assert watched.problems == []
+        assert [(note.file, note.message.split()[2]) for note in watched.source.notes] == [
+            ("again", "to"),
+            ("out", "out"),
+            ("real/deep/up", "to"),
+            ("self", "to"),
+        ]
+        assert {note.reason for note in watched.source.notes} == {"LinkNotFollowed"}
+
+
+async def test_a_folder_that_becomes_a_link_out_is_no_deletion(tmp_path: Path) -> None:
+    """What it declared is held: the link says nothing about it. Its neighbours are not."""
+    root = tmp_path / "root"
+    (root / "team").mkdir(parents=True)
+    (root / "team" / "w.yaml").write_text(profile("one"))
+    (root / "w.yaml").write_text(profile("two"))
+    async with watching(root) as watched:
+        (root / "team").rename(tmp_path / "team")
+        (root / "team").symlink_to(tmp_path / "team")
+        await watched.nothing_happened()
+        assert sorted(await watched.specs()) == ["one", "two"]
+        assert [note.file for note in watched.notes] == ["team"]
+        (root / "w.yaml").unlink()
+        gone = await watched.next()
+        assert isinstance(gone, ObjectGone)
+        assert gone.key.name == "two"
+        (root / "team").unlink()
+        gone = await watched.next()
+        assert isinstance(gone, ObjectGone)
+        assert gone.key.name == "one"

@@ -7,6 +7,7 @@ import pytest
 from metagate_crds.objects import ObjectKey
 from metagate_operator.sources.directory_source import DirectorySource
 from metagate_operator.sources.directory_writer import DirectoryWriter
+from metagate_operator.sources.documents import FileContents, read_documents
 from metagate_operator.sources.file_identities import FileIdentities
 
 KEY = ObjectKey("Profile", "team", "worker")
@@ -79,3 +80,66 @@ async def test_a_file_that_is_broken_is_not_rewritten(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="repair the file"):
         await DirectoryWriter(source).remove(KEY)
     assert shared.read_text() == broken
+
+
+async def test_an_item_of_a_list_is_replaced_where_it_stands(tmp_path: Path) -> None:
+    """F5: its neighbours in the List keep their values; the last one takes the file along."""
+    path = tmp_path / "all.yaml"
+    item = "- apiVersion: metagate.legivellum.io/v1alpha1\n  kind: Profile\n"
+    path.write_text(
+        f"apiVersion: v1\nkind: List\nitems:\n{item}  metadata: {{name: first, namespace: team}}\n"
+        f"  spec: {{policy: {{a: '08'}}}}\n{item}  metadata: {{name: worker, namespace: team}}\n  spec: {{}}\n"
+        "---\napiVersion: v1\nkind: ConfigMap\n"
+    )
+    writing = writer(tmp_path)
+    assert await writing.write(KEY, BODY) is False
+    contents = read_documents(path.read_bytes(), "all.yaml")
+    assert {each.name: each.spec for each in contents.documents} == {
+        "first": {"policy": {"a": "08"}},
+        "worker": BODY["spec"],
+    }
+    assert contents.skipped == 1
+    assert await writing.remove(KEY) is True
+    assert [each.name for each in read_documents(path.read_bytes(), "f").documents] == ["first"]
+    assert await writing.remove(ObjectKey("Profile", "team", "first")) is True
+    assert read_documents(path.read_bytes(), "f") == FileContents(skipped=1)
+
+
+@pytest.mark.parametrize(
+    "text", ["08", "1e3", "y", "N", "0o17", "1_0", "0b1", "0x_", "", "on", "null", ".5", "<<", "a: b"]
+)
+async def test_text_stays_text(tmp_path: Path, text: str) -> None:
+    """What a request declares as text is read back as text, as a value and as a key."""
+    spec = {"policy": {"a": text, "b": [text], "c": {text or "empty": 1}}}
+    assert await writer(tmp_path).write(KEY, {"spec": spec}) is True
+    (document,) = read_documents((tmp_path / "profiles/team/worker.yaml").read_bytes(), "f").documents
+    assert document.spec == spec
+
+
+async def test_nothing_is_written_through_a_link_out_of_the_directory(tmp_path: Path) -> None:
+    """L11: neither by a new object nor in the place of one that stood there; a link that stays inside is fine."""
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    (root / "real").mkdir(parents=True)
+    (root / "profiles").symlink_to(outside)
+    (root / "manifests").symlink_to("real")
+    refused = await writer(root).write(KEY, BODY)
+    assert not isinstance(refused, bool)
+    assert [(problem.path, problem.reason) for problem in refused] == [("metadata", "LinkNotFollowed")]
+    assert list(outside.iterdir()) == []
+    assert await writer(root).remove(KEY) is False
+    manifest = {"spec": {"deploymentKey": "default", "version": 1}}
+    assert await writer(root).write(ObjectKey("Manifest", "team", "prod"), manifest) is True
+    assert (root / "real" / "team" / "prod.yaml").exists()
+    (root / "profiles").unlink()
+    source = DirectorySource(root, FileIdentities())
+    assert await DirectoryWriter(source).write(KEY, BODY) is True
+    await source.listing()
+    (root / "profiles").rename(outside / "profiles")
+    (root / "profiles").symlink_to(outside / "profiles")
+    before = (outside / "profiles" / "team" / "worker.yaml").read_text()
+    refused = await DirectoryWriter(source).write(KEY, {"spec": {}})
+    assert not isinstance(refused, bool)
+    with pytest.raises(OSError, match="leads out of the directory"):
+        await DirectoryWriter(source).remove(KEY)
+    assert (outside / "profiles" / "team" / "worker.yaml").read_text() == before
