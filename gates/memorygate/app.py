@@ -23,7 +23,7 @@ from memorygate.gate import Gate
 from memorygate.metrics import LATENCY, REQUESTS
 from memorygate.posting import Post, PostBatch
 from memorygate.public_routes import PublicRoutes
-from memorygate.reading import Reading
+from memorygate.reading import ObligationLookup, Reading
 from memorygate.streaming import Streams
 
 Lifespan = Callable[[Gate], AbstractAsyncContextManager[Any]]
@@ -78,6 +78,9 @@ def _handlers(gate: Gate, authenticator: Authenticate) -> dict[str, Handler]:
         "GET /receipts/{receipt_id}": reading.receipt,
         "GET /receipts/task/{task_id}": reading.task,
         "GET /receipts/chain/{receipt_id}": reading.chain,
+        "GET /receipts/root/{task_id}": reading.root,
+        "GET /v1/receipts": reading.receipts,
+        "POST /v1/obligations/lookup": ObligationLookup(gate, door),
         "GET /inbox": reading.inbox,
         "GET /v1/summary": reading.summary,
     }

@@ -8,6 +8,7 @@ from legivellum.http.endpoints import JSON_CODES, Endpoint, Reply, Schema, in_pa
 from legivellum.http.openapi import schema_reference
 from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft
 from legivellum.receipts.rights import CUSTODIAL
+from memorygate.ledger import Custody
 from memorygate.problem_codes import Code
 
 _RECEIPT: Final = (
@@ -31,6 +32,9 @@ _TENANT: Final = in_query(
 _PAGE: Final = (
     in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
     in_query("cursor", {"type": "string", "minLength": 1, "maxLength": 1024}, "`next_cursor` of the page before."),
+)
+_CHAIN_LIMIT: Final = in_query(
+    "limit", {"type": "integer", "minimum": 1, "maximum": 500}, "Most items of one page; omitted: the whole chain."
 )
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
 _NAME: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253}
@@ -109,9 +113,40 @@ ENDPOINTS: Final = (
         "What led to a receipt and what it led to.",
         "any principal",
         (Reply(200, "The chain, by ledger time.", "Chain"),),
-        (*_READ, Code.NOT_FOUND),
-        (in_path("receipt_id", _ID), _TENANT),
+        (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
+        (in_path("receipt_id", _ID), _CHAIN_LIMIT, _PAGE[1], _TENANT),
         name="readChain",
+    ),
+    Endpoint(
+        "GET",
+        "/receipts/root/{task_id}",
+        "All receipts of the tree in which a task hangs, in the order of its chain; none is an empty list.",
+        "any principal",
+        (Reply(200, "A page.", "ReceiptPage"),),
+        (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
+        (in_path("task_id", _ID), *_PAGE, _TENANT),
+        name="readRoot",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/receipts",
+        "All receipts of the tenant in the order of the stream, from a time on.",
+        "any principal",
+        (Reply(200, "A page.", "ReceiptPage"),),
+        (*_READ, Code.INVALID_CURSOR),
+        (in_query("since", {"type": "string", "format": "date-time"}, "Stored then or later."), *_PAGE, _TENANT),
+        name="readReceipts",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/obligations/lookup",
+        "Whether obligations are open, and who has custody of them.",
+        "any principal",
+        (Reply(200, "One item for each, in their order.", "Obligations"),),
+        (*JSON_CODES, *_READ),
+        (_TENANT,),
+        body="ObligationIds",
+        name="lookUpObligations",
     ),
     Endpoint(
         "GET",
@@ -157,10 +192,30 @@ _CHAIN: Final = {
     "required": ["items", "next_cursor", "dangling", "cycles", "truncated"],
     "properties": {
         "items": {"type": "array", "items": {"$ref": "#/components/schemas/StoredReceipt"}},
-        "next_cursor": {"type": "null"},
+        "next_cursor": {"type": ["string", "null"]},
         "dangling": {"type": "array", "items": {"type": "string"}, "description": "Causes that are not in the ledger."},
         "cycles": {"type": "array", "items": {"type": "string"}, "description": "The smallest id of each cycle."},
         "truncated": {"type": "boolean"},
+    },
+}
+_OBLIGATION_IDS: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["obligation_ids"],
+    "properties": {"obligation_ids": {"type": "array", "items": _ID, "minItems": 1, "maxItems": 256}},
+}
+_OBLIGATIONS: Final = {
+    "type": "object",
+    "required": ["items"],
+    "properties": {
+        "items": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["obligation_id", *Custody._fields],
+                "properties": {name: {"type": ["string", "null"]} for name in Custody._fields},
+            },
+        }
     },
 }
 _ACKNOWLEDGED: Final = (
@@ -217,6 +272,8 @@ def _schemas() -> dict[str, Any]:
         "Chain": _CHAIN,
         "ReceiptPage": _page("StoredReceipt"),
         "ObligationPage": _page("OpenObligation"),
+        "ObligationIds": _OBLIGATION_IDS,
+        "Obligations": _OBLIGATIONS,
         **definitions,
         "Receipt": {**drafted, "required": required, "additionalProperties": False},
         "StoredReceipt": {

@@ -6,11 +6,11 @@ one commit, and one of them must never spoil the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -21,8 +21,13 @@ from legivellum.receipts.canonical import digest
 from legivellum.receipts.receipt import Receipt, form_of
 from legivellum.receipts.rights import Right
 
+Item = TypeVar("Item")
+
 Position = tuple[datetime, str]
 """Where a page ended: ledger clock, then id."""
+
+PAGE_BYTES = 1024 * 1024
+"""Where a page ends, whatever `limit` says: sum of its receipts' bodies (D-66)."""
 
 START: Position = (datetime.min.replace(tzinfo=UTC), "")
 
@@ -119,6 +124,44 @@ class Summary:
     latest: datetime | None
 
 
+class Page(NamedTuple, Generic[Item]):
+    """As many items as fit, and whether there are more behind them."""
+
+    items: list[Item]
+    more: bool
+
+
+class ChainLink(NamedTuple):
+    """A receipt of a chain without its body, whose size is `bytes`."""
+
+    receipt_id: str
+    caused_by: str | None
+    stored_at: datetime
+    bytes: int
+
+
+class Custody(NamedTuple):
+    """What an obligation is now. All but its name is None where nobody accepted it."""
+
+    state: str | None
+    custodian: str | None
+    principal_ai: str | None
+    task_id: str | None
+    root_task_id: str | None
+    opened_by: str | None
+    closed_by: str | None
+
+
+class Verification(NamedTuple):
+    """What the last `memorygate verify` found. `place` and `reason` are told to the tenant whose receipt is bad."""
+
+    started_at: datetime
+    finished_at: datetime
+    held: bool
+    place: str | None
+    reason: str | None
+
+
 class Mark(NamedTuple):
     """A place in the stream: the transaction that wrote a receipt, and the receipt's time within it."""
 
@@ -213,15 +256,39 @@ class Ledger:
         return None if row is None else Stored(*row)
 
     @translated
-    async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> list[Stored]:
-        query = "SELECT * FROM memorygate.task_receipts($1, $2, $3, $4, $5)"
-        return [Stored(*row) for row in await self._pool.fetch(query, tenant, task_id, *after, most)]
+    async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> Page[Stored]:
+        query = "SELECT * FROM memorygate.task_page($1, $2, $3, $4, $5, $6)"
+        return _page(Stored, await self._pool.fetch(query, tenant, task_id, *after, most, PAGE_BYTES))
 
     @translated
-    async def chain(self, tenant: UUID, receipt_id: str, *, most: int) -> list[Stored]:
+    async def root(self, tenant: UUID, task_id: str, *, after: int = 0, most: int = 100) -> Page[Stored]:
+        """The receipts of the whole tree in which the task hangs, in the order of its chain."""
+        query = "SELECT * FROM memorygate.root_page($1, $2, $3, $4, $5)"
+        return _page(Stored, await self._pool.fetch(query, tenant, task_id, after, most, PAGE_BYTES))
+
+    @translated
+    async def chain_links(self, tenant: UUID, receipt_id: str, *, most: int) -> list[ChainLink]:
         """Where it came from and what it caused, by ledger time; empty when there is no such receipt."""
-        query = "SELECT * FROM memorygate.chain_receipts($1, $2, $3)"
-        return [Stored(*row) for row in await self._pool.fetch(query, tenant, receipt_id, most)]
+        query = "SELECT * FROM memorygate.chain_links($1, $2, $3)"
+        return [ChainLink(*row) for row in await self._pool.fetch(query, tenant, receipt_id, most)]
+
+    @translated
+    async def receipts(self, tenant: UUID, receipt_ids: Sequence[str]) -> list[Stored]:
+        """These, by ledger time."""
+        rows = await self._pool.fetch("SELECT * FROM memorygate.receipts($1, $2)", tenant, list(receipt_ids))
+        return [Stored(*row) for row in rows]
+
+    @translated
+    async def custody(self, tenant: UUID, obligation_ids: Sequence[str]) -> list[Custody]:
+        """One for each, in their order."""
+        query = "SELECT * FROM memorygate.custody($1, $2) ORDER BY ordinal"
+        rows = await self._pool.fetch(query, [tenant] * len(obligation_ids), list(obligation_ids))
+        return [Custody(*list(row)[1:]) for row in rows]
+
+    @translated
+    async def last_verification(self, tenant: UUID) -> Verification | None:
+        row = await self._pool.fetchrow("SELECT * FROM memorygate.last_verification($1)", tenant)
+        return None if row is None else Verification(*row)
 
     @translated
     async def inbox(
@@ -234,12 +301,12 @@ class Ledger:
         principal_ai: str | None = None,
         after: Position = START,
         most: int = 100,
-    ) -> list[Open]:
+    ) -> Page[Open]:
         rows = await self._pool.fetch(
-            "SELECT * FROM memorygate.inbox($1, $2, $3, $4, $5, $6, $7, $8)",
-            tenant, custodian, kind, task_id, principal_ai, *after, most,
+            "SELECT * FROM memorygate.inbox_page($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            tenant, custodian, kind, task_id, principal_ai, *after, most, PAGE_BYTES,
         )  # fmt: skip
-        return [Open(*row) for row in rows]
+        return _page(Open, rows)
 
     @translated
     async def settled(self) -> Mark:
@@ -247,17 +314,26 @@ class Ledger:
         return Mark(int(await self._pool.fetchval("SELECT memorygate.settled()::text")), 0)
 
     @translated
-    async def stream(self, tenant: UUID, after: Mark, *, most: int) -> list[tuple[Mark, Stored]]:
-        """What was stored after a mark and can no longer be overtaken, in the order of the stream."""
+    async def stream(
+        self, tenant: UUID, after: Mark, *, most: int, since: datetime | None = None
+    ) -> Page[tuple[Mark, Stored]]:
+        """What was stored after a mark and can no longer be overtaken, in the order of the stream.
+
+        `since`: without what was stored before that time.
+        """
         rows = await self._pool.fetch(
-            "SELECT written_by::text, receipt_id, stored_at, root_task_id, position, digest, chain, signature, body "
-            "FROM memorygate.stream($1, $2::text::xid8, $3, $4)",
-            tenant,
-            str(after.written_by),
-            _moment(after.microseconds),
-            most,
-        )
-        return [(Mark(int(row[0]), microseconds(row[2])), Stored(*list(row)[1:])) for row in rows]
+            "SELECT written_by::text, receipt_id, stored_at, root_task_id, position, digest, chain, signature, body, "
+            "more FROM memorygate.stream_page($1, $2::text::xid8, $3, $4, $5, $6)",
+            tenant, str(after.written_by), _moment(after.microseconds), since, most, PAGE_BYTES,
+        )  # fmt: skip
+        marked = [(Mark(int(row[0]), microseconds(row[2])), Stored(*list(row)[1:-1])) for row in rows]
+        return Page(marked, bool(rows) and rows[0][-1])
+
+    @translated
+    async def stream_start(self, tenant: UUID, since: datetime) -> Mark:
+        """A mark before which nothing was stored at that time or later."""
+        row = await self._pool.fetchval("SELECT memorygate.stream_start($1, $2)::text", tenant, since)
+        return Mark(int(row), 0)
 
     @translated
     async def summary(self, tenant: UUID) -> Summary:
@@ -266,6 +342,10 @@ class Ledger:
     @translated
     async def schema_version(self) -> int:
         return int(await self._pool.fetchval("SELECT schema_version FROM memorygate.state()") or 0)
+
+
+def _page(made: Callable[..., Item], rows: Sequence[Any]) -> Page[Item]:
+    return Page([made(*list(row)[:-1]) for row in rows], bool(rows) and rows[0][-1])
 
 
 def _moment(microseconds_: int) -> datetime:

@@ -6,24 +6,29 @@ name that anyone may ask about, a receipt is a thing that exists or does not.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import may_read_others
 from legivellum.identity.tenancy import authorized_tenant
+from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
 from memorygate import cursors
 from memorygate.answers import clock, listed, rendered, shown, shown_open
-from memorygate.callers import Door
+from memorygate.callers import Door, require_caller
 from memorygate.gate import Gate
-from memorygate.ledger import Stored
+from memorygate.ledger import PAGE_BYTES, ChainLink, Mark, Verification
 
 _DEFAULT, _MOST = 100, 500
+_LOOKED_UP = 256
+"""Most obligations in one look-up: a plan's tasks and more, in one statement."""
 
 
 def query(exchange: Exchange, *known: str) -> Mapping[str, str]:
@@ -79,18 +84,18 @@ class Reading:
             raise refuse(Code.INVALID_REQUEST, f"kind: must be one of: {', '.join(sorted(CUSTODIAL))}.")
         limit = _limit(asked)
         name = f"inbox/{tenant}/{whose}/{kind}"
-        found = await self._gate.ledger.inbox(
+        page = await self._gate.ledger.inbox(
             tenant,
             whose,
             kind=kind,
             task_id=asked.get("task_id"),
             principal_ai=asked.get("principal_ai"),
             after=cursors.read(name, asked.get("cursor")),
-            most=limit + 1,
+            most=limit,
         )
-        page = found[:limit]
-        more = cursors.written(name, (page[-1].custody_at, page[-1].obligation_id)) if len(found) > limit else None
-        return json_response(200, listed([shown_open(held) for held in page], more))
+        last = page.items[-1] if page.more else None
+        cursor = None if last is None else cursors.written(name, (last.custody_at, last.obligation_id))
+        return json_response(200, listed([shown_open(obligation) for obligation in page.items], cursor))
 
     async def task(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
@@ -99,20 +104,55 @@ class Reading:
         tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
         name = f"task/{tenant}/{task_id}"
         after = cursors.read(name, asked.get("cursor"))
-        found = await self._gate.ledger.task(tenant, task_id, after=after, most=limit + 1)
-        page = found[:limit]
-        more = cursors.written(name, (page[-1].stored_at, page[-1].receipt_id)) if len(found) > limit else None
-        return json_response(200, listed([shown(stored) for stored in page], more))
+        page = await self._gate.ledger.task(tenant, task_id, after=after, most=limit)
+        last = page.items[-1] if page.more else None
+        cursor = None if last is None else cursors.written(name, (last.stored_at, last.receipt_id))
+        return json_response(200, listed([shown(receipt) for receipt in page.items], cursor))
+
+    async def root(self, exchange: Exchange) -> Response:
+        task_id = exchange.path_parameters["task_id"]
+        caller = await self._door.reader(exchange)
+        asked = query(exchange, "tenant", "limit", "cursor")
+        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
+        name = f"root/{tenant}/{task_id}"
+        after = cursors.read_number(name, asked.get("cursor"))
+        page = await self._gate.ledger.root(tenant, task_id, after=after, most=limit)
+        cursor = cursors.written_number(name, page.items[-1].position) if page.more else None
+        return json_response(200, listed([shown(receipt) for receipt in page.items], cursor))
+
+    async def receipts(self, exchange: Exchange) -> Response:
+        """In the order of the stream: whoever reads page after page misses nothing that was stored meanwhile."""
+        caller = await self._door.reader(exchange)
+        asked = query(exchange, "tenant", "limit", "cursor", "since")
+        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
+        since = _since(asked)
+        name = f"receipts/{tenant}"
+        mark = cursors.read_mark(name, asked.get("cursor"))
+        if mark is None:
+            mark = Mark(0, 0) if since is None else await self._gate.ledger.stream_start(tenant, since)
+        page = await self._gate.ledger.stream(tenant, mark, most=limit, since=since)
+        cursor = cursors.written_mark(name, page.items[-1][0]) if page.more else None
+        return json_response(200, listed([shown(receipt) for _, receipt in page.items], cursor))
 
     async def chain(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
         caller = await self._door.reader(exchange)
-        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
+        asked = query(exchange, "tenant", "limit", "cursor")
+        tenant = authorized_tenant(caller, tenant_of(asked))
         most = self._gate.settings.chain_receipts
-        found = await self._gate.ledger.chain(tenant, receipt_id, most=most)
-        if not found:
+        # Without a limit a chain comes as a whole, as far as one answer may hold it.
+        limit = _limit(asked) if "limit" in asked else 2 * most
+        name = f"chain/{tenant}/{receipt_id}"
+        after = cursors.read(name, asked.get("cursor"))
+        links = await self._gate.ledger.chain_links(tenant, receipt_id, most=most)
+        if not links:
             raise _unknown()
-        return json_response(200, listed([shown(stored) for stored in found], None, **markers(found, most)))
+        rest = [link for link in links if (link.stored_at, link.receipt_id) > after]
+        page = _fitting(rest, limit)
+        receipts = await self._gate.ledger.receipts(tenant, [link.receipt_id for link in page])
+        last = page[-1] if len(page) < len(rest) else None
+        cursor = None if last is None else cursors.written(name, (last.stored_at, last.receipt_id))
+        return json_response(200, listed([shown(receipt) for receipt in receipts], cursor, **markers(links, most)))
 
     async def receipt(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
@@ -127,6 +167,7 @@ class Reading:
         caller = await self._door.reader(exchange)
         tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
         counted = await self._gate.ledger.summary(tenant)
+        verification = await self._gate.ledger.last_verification(tenant)
         closed = counted.succeeded + counted.failed + counted.canceled
         ended = counted.startups_ready + counted.startups_failed
         said = {
@@ -146,16 +187,77 @@ class Reading:
             "oldest_open_at": None if counted.oldest_open is None else clock(counted.oldest_open),
             "overdue": counted.overdue,
             "latest_stored_at": None if counted.latest is None else clock(counted.latest),
+            "last_verification": None if verification is None else _shown_verification(verification),
         }
         return json_response(200, rendered(said))
 
 
-def markers(found: list[Stored], most: int) -> dict[str, object]:
+class ObligationLookup:
+    """POST /v1/obligations/lookup: what many obligations are now, in one statement. Changes nothing."""
+
+    def __init__(self, gate: Gate, door: Door) -> None:
+        self._gate = gate
+        self._door = door
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        caller = await self._door.authenticate(exchange)
+        exchange.require_json()
+        names = _obligation_ids(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)))
+        tenant = authorized_tenant(require_caller(caller), tenant_of(query(exchange, "tenant")))
+        custody = await self._gate.ledger.custody(tenant, names)
+        items = [
+            rendered({"obligation_id": name, **entry._asdict()}) for name, entry in zip(names, custody, strict=True)
+        ]
+        return json_response(200, b'{"items":[%s]}' % b",".join(items))
+
+
+def _obligation_ids(body: Any) -> list[str]:
+    if not isinstance(body, dict) or set(body) != {"obligation_ids"} or not isinstance(body["obligation_ids"], list):
+        raise refuse(Code.INVALID_REQUEST, "The body must be an object with one member, obligation_ids: a list.")
+    names = body["obligation_ids"]
+    if not 0 < len(names) <= _LOOKED_UP:
+        raise refuse(Code.INVALID_REQUEST, f"obligation_ids: must hold 1 to {_LOOKED_UP} names.")
+    if not all(isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() for name in names):
+        raise refuse(Code.INVALID_REQUEST, "obligation_ids: each must be a name of 1 to 200 printable characters.")
+    return names
+
+
+def _shown_verification(verification: Verification) -> dict[str, object]:
+    return {
+        "started_at": clock(verification.started_at),
+        "finished_at": clock(verification.finished_at),
+        "held": verification.held,
+        "place": verification.place,
+        "reason": verification.reason,
+    }
+
+
+def _since(asked: Mapping[str, str]) -> datetime | None:
+    """Raises INVALID_REQUEST for what is no time with an offset."""
+    if "since" not in asked:
+        return None
+    try:
+        return datetime.fromisoformat(moment(asked["since"])).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise refuse(Code.INVALID_REQUEST, "since: must be an RFC 3339 time, like 2027-01-31T12:00:00Z.") from None
+
+
+def _fitting(links: Sequence[ChainLink], limit: int) -> Sequence[ChainLink]:
+    """As many as a page takes: `limit` of them or PAGE_BYTES of bodies, at least one (D-66)."""
+    used = 0
+    for place, link in enumerate(links[:limit]):
+        used += link.bytes
+        if used > PAGE_BYTES and place > 0:
+            return links[:place]
+    return links[:limit]
+
+
+def markers(links: Sequence[ChainLink], most: int) -> dict[str, object]:
     """What a reader of a chain must know: where a cause is missing, where it bites its own tail, whether there is
     more.
     """
-    causes = {stored.receipt_id: json.loads(stored.body).get("caused_by_receipt_id") for stored in found}
-    truncated = len(found) >= most
+    causes = {link.receipt_id: link.caused_by for link in links}
+    truncated = len(links) >= most
     dangling = sorted({cause for cause in causes.values() if cause is not None and cause not in causes})
     return {
         # With a bounded answer a missing cause may only lie beyond the bound.

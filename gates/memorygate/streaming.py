@@ -83,9 +83,10 @@ class Streams:
         await stream.write(b": memorygate\n\n")
         while not stream.client_gone:
             try:
-                found = await self._gate.ledger.stream(tenant, mark, most=_PAGE)
+                found, more = await self._gate.ledger.stream(tenant, mark, most=_PAGE)
             except DatabaseError:
-                found = []  # the reader waits as it would for receipts; nothing is lost, because nothing has moved
+                # The reader waits as it would for receipts; nothing is lost, because nothing has moved.
+                found, more = [], False
             if found:
                 mark = found[-1][0]
                 events = (
@@ -95,7 +96,7 @@ class Streams:
                 await stream.write(b"".join(events))
                 metrics.STREAMED.inc(len(found))
                 silent_since = time.monotonic()
-                if len(found) == _PAGE:
+                if more:
                     continue
             elif time.monotonic() - silent_since >= settings.heartbeat_seconds:
                 await stream.write(b": alive\n\n")

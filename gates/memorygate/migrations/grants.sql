@@ -14,13 +14,15 @@ GRANT EXECUTE ON FUNCTION memorygate.append(
 ) TO memorygate_writer;
 GRANT EXECUTE ON FUNCTION
     memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
-    memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests
+    memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests,
+    memorygate.task_page, memorygate.root_page, memorygate.inbox_page, memorygate.stream_page, memorygate.stream_start,
+    memorygate.chain_links, memorygate.receipts, memorygate.last_verification
 TO memorygate_writer;
 
--- `verify` and `export` read everything and write nothing.
+-- `verify` and `export` read everything and write nothing but what `verify` found.
 GRANT SELECT ON ALL TABLES IN SCHEMA memorygate TO memorygate_auditor;
 GRANT EXECUTE ON FUNCTION memorygate.link, memorygate.chain_seed, memorygate.ulid_floor TO memorygate_auditor;
-GRANT EXECUTE ON FUNCTION memorygate.drifted, memorygate.moment TO memorygate_auditor;
+GRANT EXECUTE ON FUNCTION memorygate.drifted, memorygate.moment, memorygate.record_verification TO memorygate_auditor;
 
 -- Other gates emit in their own transactions: each by its own function, and none by another's (D-59). A role that could not be
 -- created is left out here; `memorygate migrate` says so, and grants it when it is run again.

@@ -49,7 +49,8 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
+    """The text, if it is an RFC 3339 time that exists. Raises ValueError."""
     if not _RFC3339.fullmatch(text):
         raise ValueError("must be an RFC 3339 time with its offset, like 2027-01-31T12:00:00Z")
     try:
@@ -87,7 +88,7 @@ def _text(size: int) -> Any:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253), AfterValidator(_named)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_named)]
 Ulid = Annotated[str, StringConstraints(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"), AfterValidator(_named)]
-Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(_moment)]
+Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(moment)]
 Pointer = Annotated[
     str,
     StringConstraints(max_length=2 * KIB),

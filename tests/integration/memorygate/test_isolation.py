@@ -273,7 +273,7 @@ async def test_nothing_acts_on_what_a_receipt_asks_for(gate: Running):
     assert opened == []
     paths = (await alice.get("/openapi.json")).json()["paths"]
     acting = {path for path, methods in paths.items() if set(methods) - {"get"}}
-    assert acting == {"/receipts", "/receipts/batch"}
+    assert acting == {"/receipts", "/receipts/batch", "/v1/obligations/lookup"}
 
 
 @pytest.mark.invariant("INV-060")
