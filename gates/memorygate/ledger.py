@@ -124,7 +124,7 @@ class Summary:
     latest: datetime | None
 
 
-class Page(NamedTuple, Generic[Item]):
+class LedgerPage(NamedTuple, Generic[Item]):
     """As many items as fit, and whether there are more behind them."""
 
     items: list[Item]
@@ -256,12 +256,12 @@ class Ledger:
         return None if row is None else Stored(*row)
 
     @translated
-    async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> Page[Stored]:
+    async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> LedgerPage[Stored]:
         query = "SELECT * FROM memorygate.task_page($1, $2, $3, $4, $5, $6)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, *after, most, PAGE_BYTES))
 
     @translated
-    async def root(self, tenant: UUID, task_id: str, *, after: int = 0, most: int = 100) -> Page[Stored]:
+    async def root(self, tenant: UUID, task_id: str, *, after: int = 0, most: int = 100) -> LedgerPage[Stored]:
         """The receipts of the whole tree in which the task hangs, in the order of its chain."""
         query = "SELECT * FROM memorygate.root_page($1, $2, $3, $4, $5)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, after, most, PAGE_BYTES))
@@ -301,7 +301,7 @@ class Ledger:
         principal_ai: str | None = None,
         after: Position = START,
         most: int = 100,
-    ) -> Page[Open]:
+    ) -> LedgerPage[Open]:
         rows = await self._pool.fetch(
             "SELECT * FROM memorygate.inbox_page($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             tenant, custodian, kind, task_id, principal_ai, *after, most, PAGE_BYTES,
@@ -316,7 +316,7 @@ class Ledger:
     @translated
     async def stream(
         self, tenant: UUID, after: Mark, *, most: int, since: datetime | None = None
-    ) -> Page[tuple[Mark, Stored]]:
+    ) -> LedgerPage[tuple[Mark, Stored]]:
         """What was stored after a mark and can no longer be overtaken, in the order of the stream.
 
         `since`: without what was stored before that time.
@@ -327,7 +327,7 @@ class Ledger:
             tenant, str(after.written_by), _moment(after.microseconds), since, most, PAGE_BYTES,
         )  # fmt: skip
         marked = [(Mark(int(row[0]), microseconds(row[2])), Stored(*list(row)[1:-1])) for row in rows]
-        return Page(marked, bool(rows) and rows[0][-1])
+        return LedgerPage(marked, bool(rows) and rows[0][-1])
 
     @translated
     async def stream_start(self, tenant: UUID, since: datetime) -> Mark:
@@ -344,8 +344,8 @@ class Ledger:
         return int(await self._pool.fetchval("SELECT schema_version FROM memorygate.state()") or 0)
 
 
-def _page(made: Callable[..., Item], rows: Sequence[Any]) -> Page[Item]:
-    return Page([made(*list(row)[:-1]) for row in rows], bool(rows) and rows[0][-1])
+def _page(made: Callable[..., Item], rows: Sequence[Any]) -> LedgerPage[Item]:
+    return LedgerPage([made(*list(row)[:-1]) for row in rows], bool(rows) and rows[0][-1])
 
 
 def _moment(microseconds_: int) -> datetime:
