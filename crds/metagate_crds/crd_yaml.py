@@ -12,14 +12,6 @@ from metagate_crds.structural_schema import structural_schema
 _NAME: Final = {"type": "string", "maxLength": 316}
 _TIME: Final = {"type": "string", "format": "date-time"}
 _GENERATION: Final = {"type": "integer", "format": "int64"}
-_ABOUT: Final = {
-    kinds.TOKEN_ISSUER.name: "Whose tokens are believed, and which namespaces may claim its subjects.",
-    kinds.PRINCIPAL.name: "Who is speaking.",
-    kinds.PROFILE.name: "What kind of thing it is.",
-    kinds.MANIFEST.name: "The world it wakes up in.",
-    kinds.PRINCIPAL_BINDING.name: "Ties a Principal to a Profile and a Manifest.",
-    kinds.POLICY_PROFILE.name: "The ruleset of an admission boundary.",
-}
 
 
 def _column(name: str, path: str, about: str, *, kind: str = "string", wide: bool = False) -> dict[str, Any]:
@@ -27,16 +19,18 @@ def _column(name: str, path: str, about: str, *, kind: str = "string", wide: boo
     return {**column, "priority": 1} if wide else column
 
 
-_USES: Final = _column("Uses", ".status.uses", "How many Bindings refer to it.", kind="integer")
+_USES: Final = _column("Uses", ".status.uses", "How many Bindings refer to the object.", kind="integer")
 _OWN_COLUMNS: Final[dict[str, list[dict[str, Any]]]] = {
     kinds.TOKEN_ISSUER.name: [
-        _column("Issuer", ".spec.issuer", "The iss claim."),
-        _column("Source", ".spec.jwks.source", "Where its keys come from."),
-        _column("Keys", '.status.conditions[?(@.type=="KeysFresh")].status', "Whether its keys are fresh.", wide=True),
+        _column("Issuer", ".spec.issuer", "The iss claim of its tokens."),
+        _column("Source", ".spec.jwks.source", "Where its public keys come from."),
+        _column(
+            "Keys", '.status.conditions[?(@.type=="KeysFresh")].status', "Whether its public keys are fresh.", wide=True
+        ),
     ],
     kinds.PRINCIPAL.name: [
         _column("Type", ".spec.type", "What kind of caller it is."),
-        _column("Suspended", ".spec.suspended", "Whether it is refused everywhere.", kind="boolean"),
+        _column("Suspended", ".spec.suspended", "Whether the principal is refused everywhere.", kind="boolean"),
         _USES,
     ],
     kinds.PROFILE.name: [
@@ -44,18 +38,18 @@ _OWN_COLUMNS: Final[dict[str, list[dict[str, Any]]]] = {
         _USES,
     ],
     kinds.MANIFEST.name: [
-        _column("Deployment", ".spec.deploymentKey", "Which deployment it describes."),
+        _column("Deployment", ".spec.deploymentKey", "The deployment that it describes."),
         _column("Version", ".spec.version", "The version that people gave it.", kind="integer"),
         _USES,
     ],
     kinds.PRINCIPAL_BINDING.name: [
-        _column("Principal", ".spec.principalRef.name", "Who."),
-        _column("Profile", ".spec.profileRef.name", "What kind of thing it is."),
-        _column("Manifest", ".spec.manifestRef.name", "The world it wakes up in."),
-        _column("Active", ".spec.active", "Whether it counts.", kind="boolean", wide=True),
+        _column("Principal", ".spec.principalRef.name", "The Principal that gets the packet."),
+        _column("Profile", ".spec.profileRef.name", "The Profile that it gives the principal."),
+        _column("Manifest", ".spec.manifestRef.name", "The Manifest that it gives the principal."),
+        _column("Active", ".spec.active", "Whether the Binding is served.", kind="boolean", wide=True),
     ],
     kinds.POLICY_PROFILE.name: [
-        _column("Depth", ".spec.limits.maxSpawnDepth", "The deepest spawn.", kind="integer"),
+        _column("Depth", ".spec.limits.maxSpawnDepth", "The greatest depth of a tree of requests.", kind="integer"),
     ],
 }
 _SELECTABLE: Final = {
@@ -122,16 +116,17 @@ def _version(kind: Kind) -> dict[str, Any]:
     }
     if kind.name in _SELECTABLE:
         version["selectableFields"] = [{"jsonPath": path} for path in _SELECTABLE[kind.name]]
+    spec = structural_schema(SPECS[kind.name])
     version["schema"] = {
         "openAPIV3Schema": {
-            "description": _ABOUT[kind.name],
+            "description": spec["description"],
             "type": "object",
             "required": ["spec"],
             "properties": {
                 "apiVersion": {"type": "string"},
                 "kind": {"type": "string"},
                 "metadata": {"type": "object"},
-                "spec": structural_schema(SPECS[kind.name]),
+                "spec": spec,
                 "status": _status(kind),
             },
         }
@@ -143,10 +138,10 @@ def _columns(kind: Kind) -> list[dict[str, Any]]:
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
         _column("Ready", f"{ready}.status", "Whether what is declared is what is served."),
-        _column("Status", f"{ready}.reason", "Why."),
+        _column("Status", f"{ready}.reason", "Why the object is ready or not."),
         *_OWN_COLUMNS[kind.name],
-        _column("Age", ".metadata.creationTimestamp", "Since it was created.", kind="date"),
-        _column("Message", f"{ready}.message", "What to do about it.", wide=True),
+        _column("Age", ".metadata.creationTimestamp", "How long ago it was created.", kind="date"),
+        _column("Message", f"{ready}.message", "What is wrong, and what to do about it.", wide=True),
     ]
 
 
@@ -155,10 +150,10 @@ def _status(kind: Kind) -> dict[str, Any]:
         "observedGeneration": {
             **_GENERATION,
             "default": -1,
-            "description": "The generation that the conditions speak of; -1 until it was looked at.",
+            "description": "The generation that the conditions are about; -1 until the operator evaluated the object.",
         },
         "conditions": {
-            "description": "Ready sums up; see the table of conditions and reasons.",
+            "description": "What the operator found, by type. Ready sums up the others: what is declared is served.",
             "type": "array",
             "maxItems": 16,
             "x-kubernetes-list-type": "map",
@@ -166,20 +161,24 @@ def _status(kind: Kind) -> dict[str, Any]:
             "items": _condition(),
         },
         "snapshot": {
-            "description": "What of this object is served.",
+            "description": "Which version of this object is served.",
             "type": "object",
             "properties": {
-                "digest": {"type": "string", "maxLength": 64, "description": "The sha256 of the packet's shared body."},
-                "generation": {**_GENERATION, "description": "The generation that is served."},
-                "revision": {**_GENERATION, "description": "The revision of the snapshot that brought it."},
+                "digest": {
+                    "type": "string",
+                    "maxLength": 64,
+                    "description": "The SHA-256 digest of a Binding's packet, in hexadecimal.",
+                },
+                "generation": {**_GENERATION, "description": "The generation of the object that is served now."},
+                "revision": {**_GENERATION, "description": "The revision of the snapshot that began to serve it."},
             },
         },
     }
     if kind.name in _COUNTED:
-        uses = {"type": "integer", "format": "int32", "description": "How many Bindings refer to it."}
+        uses = {"type": "integer", "format": "int32", "description": "How many Bindings refer to this object."}
         properties["uses"] = uses
     return {
-        "description": "Written by the operator.",
+        "description": "What the operator reports about the object. It is written by the operator only.",
         "type": "object",
         "default": {"observedGeneration": -1},
         "properties": properties,
@@ -191,11 +190,28 @@ def _condition() -> dict[str, Any]:
         "type": "object",
         "required": ["type", "status", "lastTransitionTime", "reason", "message"],
         "properties": {
-            "type": {**_NAME, "description": "What the condition is about."},
-            "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
-            "observedGeneration": {**_GENERATION, "default": -1, "description": "The generation it speaks of."},
-            "lastTransitionTime": {**_TIME, "description": "Since when it has this status."},
-            "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "description": "One documented word."},
-            "message": {"type": "string", "maxLength": 32768, "description": "For people; never holds a value."},
+            "type": {**_NAME, "description": "What the condition is about. Examples: Ready, Accepted, ResolvedRefs."},
+            "status": {
+                "type": "string",
+                "enum": ["True", "False", "Unknown"],
+                "description": "Whether the condition holds.",
+            },
+            "observedGeneration": {
+                **_GENERATION,
+                "default": -1,
+                "description": "The generation that the condition is about.",
+            },
+            "lastTransitionTime": {**_TIME, "description": "When the condition got its present status."},
+            "reason": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 1024,
+                "description": "Why the condition has this status, as one word for programs. Example: ProfileNotFound.",
+            },
+            "message": {
+                "type": "string",
+                "maxLength": 32768,
+                "description": "Why the condition has this status, for people. It never holds a declared value.",
+            },
         },
     }

@@ -7,41 +7,73 @@ from pydantic import AfterValidator, Field
 
 from metagate_crds import reasons
 from metagate_crds.models.spec import AsSet, Distinct, FreeForm, Reference, Spec, refuse
+from metagate_crds.rules.patterns import COMPONENT_KEY
 
-_COMPONENT: Final = re.compile(r"[A-Za-z0-9._:/@-]+\*?|\*")
+# An exact key, the beginning of one with `*` behind it, or `*`.
+_COMPONENT: Final = f"({COMPONENT_KEY}|[A-Za-z0-9][A-Za-z0-9._:-]*[*]|[*])"
 
 
 def _component(text: str) -> str:
-    if not _COMPONENT.fullmatch(text):
-        raise refuse(reasons.INVALID_PATTERN, "must be a component key, a `prefix*`, or `*`")
+    if not re.fullmatch(_COMPONENT, text):
+        raise refuse(
+            reasons.INVALID_PATTERN,
+            "must be a component key (letters, digits and . _ : - with a letter or digit at both ends),"
+            " the beginning of one with * behind it, or *",
+        )
     return text
 
 
-Component = Annotated[
-    str, Field(min_length=1, max_length=253, pattern="^([A-Za-z0-9._:/@-]+[*]?|[*])$"), AfterValidator(_component)
-]
+Component = Annotated[str, Field(min_length=1, max_length=253, pattern=f"^{_COMPONENT}$"), AfterValidator(_component)]
 
 
 class Overrides(Spec):
-    """Merge patches (RFC 7396) over sections of the packet: null removes, objects merge, anything else replaces."""
+    """JSON merge patches (RFC 7396) for one principal: a null removes, objects merge, anything else replaces."""
 
-    capabilities: FreeForm | None = Field(default=None, description="Over the Profile's capabilities.")
-    policy: FreeForm | None = Field(default=None, description="Over the Profile's policy.")
-    services: FreeForm | None = Field(default=None, description="Over the Manifest's services.")
-    memory_map: FreeForm | None = Field(default=None, description="Over the Manifest's memoryMap.")
-    polling: FreeForm | None = Field(default=None, description="Over the Manifest's polling.")
-    schemas: FreeForm | None = Field(default=None, description="Over the Manifest's schemas.")
-    environment: FreeForm | None = Field(default=None, description="Over the Manifest's environment.")
+    capabilities: FreeForm | None = Field(
+        default=None,
+        description="Merged over spec.capabilities of the Profile; a null removes the member it stands for.",
+    )
+    policy: FreeForm | None = Field(
+        default=None, description="Merged over spec.policy of the Profile; a null removes the member it stands for."
+    )
+    services: FreeForm | None = Field(
+        default=None,
+        description="Merged over spec.services of the Manifest, and checked again: a new service needs an endpoint.",
+    )
+    memory_map: FreeForm | None = Field(
+        default=None, description="Merged over spec.memoryMap of the Manifest; a null removes the member it stands for."
+    )
+    polling: FreeForm | None = Field(
+        default=None,
+        description="Merged over spec.polling of the Manifest, and checked again: a new entry needs an endpoint.",
+    )
+    schemas: FreeForm | None = Field(
+        default=None,
+        description="Merged over spec.schemas of the Manifest, and checked again: a new entry needs a ref.",
+    )
+    environment: FreeForm | None = Field(
+        default=None,
+        description="Merged over spec.environment of the Manifest; a null removes the member it stands for.",
+    )
 
 
 class PrincipalBindingSpec(Spec):
-    """Ties a Principal to a Profile and a Manifest. One active binding per principal: the oldest."""
+    """Joins a Principal, a Profile and a Manifest: what the principal gets when it starts."""
 
-    principal_ref: Reference = Field(description="Who.")
-    profile_ref: Reference = Field(description="What kind of thing it is.")
-    manifest_ref: Reference = Field(description="The world it wakes up in.")
-    components: Annotated[list[Component], Field(max_length=512, json_schema_extra=AsSet), Distinct] = Field(
-        description="Component keys it may start as: exact, `prefix*`, or `*`. An empty list permits none."
+    principal_ref: Reference = Field(description="The Principal that this Binding gives a packet to.")
+    profile_ref: Reference = Field(
+        description="The Profile that says what the principal may do and which secrets it needs."
     )
-    overrides: Overrides | None = Field(default=None, description="For this principal only.")
-    active: bool = Field(default=True, description="Whether the binding counts.")
+    manifest_ref: Reference = Field(description="The Manifest that describes the world in which the principal starts.")
+    components: Annotated[list[Component], Field(max_length=512, json_schema_extra=AsSet), Distinct] = Field(
+        description="The component keys under which the principal may start: exact keys, beginnings like indexer_*,"
+        " or * for any. An empty list permits none."
+    )
+    overrides: Overrides | None = Field(
+        default=None,
+        description="Changes to Profile and Manifest for this principal only, as JSON merge patches per section.",
+    )
+    active: bool = Field(
+        default=True,
+        description="Whether this Binding is served. Of several active Bindings of one Principal the oldest is served.",
+    )

@@ -31,15 +31,16 @@ def _has_usable_key(keys: list[dict[str, Any]], algorithms: Collection[str] = AL
 
 
 class KeySet(Spec):
-    """Public keys as JWKs."""
+    """A set of public keys in the form of a JWKS document."""
 
     keys: Annotated[list[FreeForm], Field(min_length=1, max_length=32), AfterValidator(_has_usable_key)] = Field(
-        description="Public JWKs with a kid each; RSA of at least 2048 bits, EC, or Ed25519."
+        description="Public JWKs with a kid each: RSA of 2048 to 8192 bits, EC or Ed25519. Keys of no use are skipped"
+        " and named in status; private ones are refused."
     )
 
 
 class KeySource(Spec):
-    """Where the public keys come from."""
+    """Where the public keys of an issuer come from."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
@@ -51,12 +52,17 @@ class KeySource(Spec):
     )
 
     source: Literal["Cluster", "URL", "Inline"] = Field(
-        description="Cluster: this cluster's own keys. URL: fetched over https. Inline: given here."
+        description="Where the keys come from: Cluster reads those of this Kubernetes cluster, URL fetches them"
+        " over https, Inline takes those below."
     )
     url: Annotated[str, Field(max_length=2048, pattern="^https://[^\\s/@?#]+(/[^\\s#]*)?$")] | None = Field(
-        default=None, description="A JWKS document, https only."
+        default=None,
+        description="The address of the JWKS document, https only, with source URL."
+        " Example: https://idp.example.com/.well-known/jwks.json.",
     )
-    inline: KeySet | None = Field(default=None, description="The keys themselves.")
+    inline: KeySet | None = Field(
+        default=None, description="The public keys, with source Inline. A change takes effect when it is applied."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "KeySource":
@@ -68,7 +74,7 @@ class KeySource(Spec):
 
 
 class TokenIssuerSpec(Spec):
-    """Whose tokens are believed, and which namespaces may claim its subjects."""
+    """An issuer whose tokens are accepted, and which namespaces may claim its subjects."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
@@ -87,23 +93,33 @@ class TokenIssuerSpec(Spec):
     )
 
     issuer: Line | None = Field(
-        default=None, description="The iss claim, compared exactly. Discovered with source Cluster when absent."
+        default=None,
+        description="The iss claim of its tokens, compared exactly. With source Cluster it is discovered when absent.",
     )
     audiences: Annotated[list[Line], Field(min_length=1, max_length=16, json_schema_extra=AsSet), Distinct] = Field(
-        description="A token must be for one of these."
+        description="The aud claims that are accepted: a token must name one of these. Example: metagate."
     )
     algorithms: Annotated[list[Algorithm], Field(min_length=1, max_length=10, json_schema_extra=AsSet), Distinct] = (
-        Field(default_factory=_usual_algorithms, description="Signature algorithms; asymmetric only.")
+        Field(
+            default_factory=_usual_algorithms,
+            description="The algorithms that its tokens may be signed with. Keys that fit none of them are not used.",
+        )
     )
-    jwks: KeySource = Field(description="Where its public keys come from.")
-    max_token_lifetime: Duration = Field(default="1h", description="Tokens that live longer are refused.")
+    jwks: KeySource = Field(description="Where the public keys of this issuer come from.")
+    max_token_lifetime: Duration = Field(
+        default="1h",
+        description="The longest time between issue and expiry of a token, as a duration; longer tokens are refused."
+        " Examples: 10m, 1h.",
+    )
     namespaces: Annotated[list[NamespaceName], Field(max_length=512, json_schema_extra=AsSet), Distinct] | None = Field(
         default=None,
-        description="Whose Principals may name its subjects; `*` any. None by default; any, with source Cluster.",
+        description="The namespaces whose Principals may claim subjects of this issuer; * is any."
+        " When absent, none may; with source Cluster, all may.",
     )
     subject_pattern: Line | None = Field(
         default=None,
-        description="A glob for subjects in which {namespace} stands for the Principal's namespace.",
+        description="Which subjects a namespace may claim: * is any text, {namespace} is the Principal's namespace."
+        " Example: *@{namespace}.example.com.",
     )
 
     @model_validator(mode="after")

@@ -15,44 +15,74 @@ Globs = Annotated[list[Line], Field(max_length=256, json_schema_extra=AsSet), Di
 
 
 class AncestorWindow(Spec):
-    """How often a capability may occur among the nearest ancestors."""
+    """How often a capability may occur among the nearest ancestors of a request."""
 
-    size: Annotated[int, Field(ge=1, le=1024)] = Field(description="How many ancestors are looked at.")
-    max_repeats: Count = Field(description="How often the capability may occur among them.")
+    size: Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="The number of nearest ancestors that are counted. Example: 8."
+    )
+    max_repeats: Count = Field(
+        description="How often the requested capability may occur among them; one more is rejected."
+    )
 
 
 class Limits(Spec):
-    """Hard limits. Only the depth is mandatory."""
+    """Hard limits of every tree of requests. Only the depth is mandatory."""
 
-    max_spawn_depth: Annotated[int, Field(ge=0, le=1024)] = Field(description="The root has depth 0.")
-    max_total_descendants: Count | None = Field(default=None, description="Per root; not applied when absent.")
-    max_repeats_per_capability: Count | None = Field(default=None, description="Per root; not applied when absent.")
-    ancestor_window: AncestorWindow | None = Field(default=None, description="Not applied when absent.")
+    max_spawn_depth: Annotated[int, Field(ge=0, le=1024)] = Field(
+        description="The greatest depth of a request in its tree, where the root has depth 0. Deeper ones are rejected."
+    )
+    max_total_descendants: Count | None = Field(
+        default=None,
+        description="The greatest number of requests below one root. No such limit applies when it is absent.",
+    )
+    max_repeats_per_capability: Count | None = Field(
+        default=None,
+        description="How often one capability may be requested below one root. Unlimited when it is absent.",
+    )
+    ancestor_window: AncestorWindow | None = Field(
+        default=None,
+        description="How often a capability may repeat among the nearest ancestors. Unlimited when it is absent.",
+    )
 
 
 class Budget(Spec):
-    """Recursion fuel."""
+    """A budget that a root request starts with and that every request below it uses up."""
 
-    required: bool = Field(default=False, description="Refuse requests that carry none.")
-    initial: Count | None = Field(default=None, description="What a root starts with.")
+    required: bool = Field(default=False, description="Whether requests without a budget are rejected.")
+    initial: Count | None = Field(
+        default=None, description="The budget that a root request starts with, counted in requests. Example: 32."
+    )
 
 
 class Rule(Spec):
-    """One invariant as a CEL expression over the request."""
+    """An expression that must hold for every request that is admitted."""
 
-    name: Word = Field(description="What receipts call it.")
-    cel: Annotated[str, Field(min_length=1, max_length=4096)] = Field(description="Must be true.")
-    message: Line | None = Field(default=None, description="Said when it is not.")
+    name: Word = Field(description="The name under which receipts report this rule. Example: small-payload.")
+    cel: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="A CEL expression over the request, which is rejected unless it is true."
+        " Example: payload.size() < 100."
+    )
+    message: Line | None = Field(
+        default=None,
+        description="What the caller is told when the rule rejects a request. When absent, the name of the rule.",
+    )
 
 
 class Invariants(Spec):
-    """Further checks; each binds only when set."""
+    """Further checks of every request. Each applies only when it is set."""
 
-    can_spawn: bool | None = Field(default=None, description="Whether spawning is allowed at all.")
-    allowed_targets: Globs | None = Field(default=None, description="Targets that may be named.")
-    max_artifact_bytes: Count | None = Field(default=None, description="The largest artifact that may be declared.")
+    can_spawn: bool | None = Field(
+        default=None, description="Whether requests may have requests below them. When false, only roots are admitted."
+    )
+    allowed_targets: Globs | None = Field(
+        default=None, description="The targets that requests may name: names, or globs like doc.*. When absent, any."
+    )
+    max_artifact_bytes: Count | None = Field(
+        default=None,
+        description="The size in bytes of the largest artifact that a request may declare. Example: 1048576.",
+    )
     rules: Annotated[list[Rule], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
-        default_factory=list, description="CEL rules."
+        default_factory=list, description="Expressions that must all be true for a request to be admitted."
     )
 
     @field_validator("rules")
@@ -62,44 +92,74 @@ class Invariants(Spec):
 
 
 class CapabilityLists(Spec):
-    """Which capabilities may be asked for; deny wins."""
+    """Which capabilities may be requested. What is on both lists is denied."""
 
-    allow: Globs = Field(default_factory=list, description="Names or globs.")
-    deny: Globs = Field(default_factory=list, description="Names or globs.")
+    allow: Globs = Field(
+        default_factory=list,
+        description="The capabilities that may be requested: names, or globs like doc.*. An empty list allows none.",
+    )
+    deny: Globs = Field(
+        default_factory=list,
+        description="The capabilities that are denied although allow lists them: names, or globs like doc.*.",
+    )
 
 
 class RateLimit(Spec):
-    """A token bucket per principal."""
+    """How many requests each principal may make in a time."""
 
-    requests: Positive = Field(description="How many.")
-    per: Duration = Field(description="In which time.")
-    burst: Positive | None = Field(default=None, description="How many at once.")
+    requests: Positive = Field(
+        description="The number of requests that one principal may make in the time of per. Example: 100."
+    )
+    per: Duration = Field(
+        description="The time in which that many requests are admitted, as a duration. Examples: 1s, 1m."
+    )
+    burst: Positive | None = Field(
+        default=None,
+        description="How many requests may come at once before the rate applies. When absent, as many as requests.",
+    )
 
 
 class Target(Spec):
-    """A place to forward to: static configuration, never from a request."""
+    """A service that admitted requests are forwarded to. Requests name it and never bring an address."""
 
-    name: Word = Field(description="What rules and receipts call it.")
-    url: Endpoint = Field(description="Where it is.")
+    name: Word = Field(description="The name under which rules and receipts refer to this target. Example: delegate.")
+    url: Endpoint = Field(description="The URL that requests are forwarded to. Example: http://delegate:8004/plans.")
 
 
 class Surface(Spec):
-    """One door of this domain."""
+    """An entrance of the admission boundary, with rules of its own."""
 
-    surface_id: Word = Field(description="What envelopes call it.")
-    kind: Literal["Internal", "McpGateway"] = Field(default="Internal", description="What stands behind it.")
-    principals: Globs = Field(default_factory=list, description="Who may use it; `*` any, nobody by default.")
-    capabilities: CapabilityLists = Field(default_factory=CapabilityLists, description="What may be asked for.")
-    rate_limit: RateLimit | None = Field(default=None, description="Not applied when absent.")
+    surface_id: Word = Field(description="The name by which requests choose this surface. Example: public.")
+    kind: Literal["Internal", "McpGateway"] = Field(
+        default="Internal",
+        description="What is behind the surface: Internal is services of this deployment, McpGateway is MCP servers.",
+    )
+    principals: Globs = Field(
+        default_factory=list,
+        description="The principals that may use the surface: names, globs like team-*, or * for any."
+        " An empty list admits none.",
+    )
+    capabilities: CapabilityLists = Field(
+        default_factory=CapabilityLists, description="Which capabilities may be requested at this surface."
+    )
+    rate_limit: RateLimit | None = Field(
+        default=None,
+        description="How many requests each principal may make at this surface. Unlimited when it is absent.",
+    )
     targets: Annotated[list[Target], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
-        default_factory=list, description="Where to forward."
+        default_factory=list, description="The services that admitted requests may be forwarded to."
     )
     sync_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
-        default=None, description="After this, an answer becomes asynchronous."
+        default=None,
+        description="Milliseconds that a caller waits for an answer; after that the request goes on asynchronously.",
     )
-    force_async: Globs = Field(default_factory=list, description="Capabilities that are always asynchronous.")
+    force_async: Globs = Field(
+        default_factory=list,
+        description="The capabilities that are always answered asynchronously: names, or globs like doc.*.",
+    )
     estimated_duration_threshold_ms: Annotated[int, Field(ge=1, le=86_400_000)] | None = Field(
-        default=None, description="Expected to take longer: asynchronous at once."
+        default=None,
+        description="Milliseconds; a request that is expected to take longer is made asynchronous at once.",
     )
 
     @field_validator("targets")
@@ -109,13 +169,18 @@ class Surface(Spec):
 
 
 class PolicyProfileSpec(Spec):
-    """The ruleset of an admission boundary."""
+    """The rules by which an admission boundary admits, rejects or forwards requests."""
 
-    limits: Limits = Field(description="Hard limits.")
-    budget: Budget = Field(default_factory=Budget, description="Recursion fuel.")
-    invariants: Invariants = Field(default_factory=Invariants, description="Further checks.")
+    limits: Limits = Field(description="The hard limits of every tree of requests.")
+    budget: Budget = Field(
+        default_factory=Budget,
+        description="The budget that requests use up, so that no tree of requests grows for ever.",
+    )
+    invariants: Invariants = Field(
+        default_factory=Invariants, description="Further checks that every request must pass."
+    )
     surfaces: Annotated[list[Surface], Field(max_length=64, json_schema_extra=by_key("surfaceId"))] = Field(
-        default_factory=list, description="The doors."
+        default_factory=list, description="The entrances of the boundary. A request names one of them."
     )
 
     @field_validator("surfaces")

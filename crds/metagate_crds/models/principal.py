@@ -30,11 +30,11 @@ def _instant(text: str) -> str:
 
 
 class ServiceAccount(Reference):
-    """A service account of the Principal's own namespace."""
+    """Names a Kubernetes service account of the Principal's own namespace."""
 
 
 class Subject(Spec):
-    """One way in which tokens name this principal: a service account, or a subject of another issuer."""
+    """A token subject that is this principal: a service account, or a subject at another issuer."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
@@ -49,10 +49,17 @@ class Subject(Spec):
     )
 
     service_account: ServiceAccount | None = Field(
-        default=None, description="A service account of this Principal's own namespace."
+        default=None,
+        description="A Kubernetes service account of this namespace, whose tokens are this principal's."
+        " Use it alone, or issuer and subject.",
     )
-    issuer: Line | None = Field(default=None, description="The issuer of a TokenIssuer, compared exactly.")
-    subject: Line | None = Field(default=None, description="The token's subject at that issuer, compared exactly.")
+    issuer: Line | None = Field(
+        default=None,
+        description="The iss claim of the tokens, compared exactly. Its TokenIssuer must admit this namespace.",
+    )
+    subject: Line | None = Field(
+        default=None, description="The sub claim of the tokens, compared exactly. Example: indexer@example.com."
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> "Subject":
@@ -63,38 +70,50 @@ class Subject(Spec):
 
 
 class ApiKey(Spec):
-    """The digest of an API key. The key itself is shown once, when it is made, and kept nowhere."""
+    """The digest of an API key. `metagate keys create` makes a key and prints this entry; never write the key here."""
 
     id: Annotated[str, Field(min_length=10, max_length=10, pattern="^[0-9A-Za-z]{10}$")] = Field(
-        description="The public part of the key."
+        description="The public part of the key: the ten characters after mgk_. It names the key in logs and lists."
     )
     sha256: Annotated[str, Field(min_length=64, max_length=64, pattern="^[0-9a-f]{64}$")] = Field(
-        description="The sha256 of the whole key, in hex."
+        description="The SHA-256 digest of the whole key, as 64 lower-case hexadecimal digits."
     )
     expires_at: Annotated[str, Field(max_length=40), AfterValidator(_instant)] | None = Field(
         default=None,
-        description="When the key stops working; never, when absent.",
+        description="When the key stops working, as an RFC 3339 time with a zone. Example: 2027-02-01T00:00:00Z.",
         json_schema_extra={"format": "date-time"},
     )
 
 
 class PrincipalSpec(Spec):
-    """Who is speaking: how it is recognised, what kind of caller it is, whether it is suspended."""
+    """A caller: how it is recognised, what kind of caller it is, and whether it is suspended."""
 
     scope: Scope = Field(
         default="Namespace",
-        description="Cluster is for Principals of the system namespace only: they see every tenant.",
+        description="What an admin or observer may see: Namespace is its own tenant, Cluster is every tenant."
+        " Cluster is refused outside of the system namespace.",
     )
-    type: PrincipalType = Field(default="component", description="What kind of caller this is.")
-    suspended: bool = Field(default=False, description="Refuse this principal everywhere, at once.")
+    type: PrincipalType = Field(
+        default="component",
+        description="What kind of caller this is, and so what it may do beyond starting: admin may change things,"
+        " observer may read them.",
+    )
+    suspended: bool = Field(
+        default=False,
+        description="Whether every request of this principal is refused. It takes effect at once, at every gate.",
+    )
     rights: Annotated[list[Right], Field(max_length=8, json_schema_extra=AsSet), Distinct] = Field(
-        default_factory=list, description="Rights beyond the type; for Principals of the system namespace only."
+        default_factory=list,
+        description="Rights beyond those of the type: witness may record startups as receipts of MetaGate."
+        " Only Principals of the system namespace may have any.",
     )
     subjects: Annotated[list[Subject], Field(max_length=64)] = Field(
-        default_factory=list, description="The token subjects that are this principal."
+        default_factory=list,
+        description="The token subjects that are this principal. A subject that an older Principal has is not served.",
     )
     api_keys: Annotated[list[ApiKey], Field(max_length=32)] = Field(
-        default_factory=list, description="Digests of the API keys that are this principal's. Never a key."
+        default_factory=list,
+        description="The digests of this principal's API keys, as `metagate keys create` prints them, never a key.",
     )
 
     @model_validator(mode="after")

@@ -13,16 +13,17 @@ _FILE: Final = re.compile(r"/[^\x00-\x20\x7f]+")
 
 
 class Startup(Spec):
-    """What is expected of a component's start."""
+    """How long a component may take to start."""
 
     sla_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(
         default=None,
-        description="Seconds from bootstrap to READY; the installation's default when absent.",
+        description="Seconds that a component may take from bootstrap to READY before its start counts as overdue."
+        " When absent, the default of the installation applies (120 unless it was changed).",
     )
 
 
 class SecretRef(Spec):
-    """Where the component finds a secret. There is no field for a value, and there will be none."""
+    """The place where a component finds a secret in its pod. It never holds the secret itself."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
@@ -36,14 +37,20 @@ class SecretRef(Spec):
         }
     )
 
-    name: Word = Field(description="What services and code call this secret.")
+    name: Word = Field(
+        description="The name under which code and Manifests refer to this secret. Example: memory-token."
+    )
     kind: Literal["Env", "File"] = Field(
-        default="Env", description="Env: an environment variable. File: a mounted file."
+        default="Env", description="Where the secret is: Env is an environment variable, File is a mounted file."
     )
     ref: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="The name of the environment variable, or the absolute path of the file."
+        " Examples: MEMORY_TOKEN, /run/secrets/memory."
     )
-    required: bool = Field(default=True, description="Whether the component cannot start without it.")
+    required: bool = Field(
+        default=True,
+        description="Whether the component refuses to start without this secret. When false, it starts anyway.",
+    )
 
     @model_validator(mode="after")
     def _names_a_place(self) -> "SecretRef":
@@ -55,13 +62,23 @@ class SecretRef(Spec):
 
 
 class ProfileSpec(Spec):
-    """What kind of thing it is: capabilities, policy, what is expected of its start, which secrets it needs."""
+    """What kind of component this is: what it may do, how fast it starts, and which secrets it needs."""
 
-    capabilities: FreeForm = Field(default_factory=dict, description="Free form; goes into the packet as it is.")
-    policy: FreeForm = Field(default_factory=dict, description="Free form; goes into the packet as it is.")
-    startup: Startup = Field(default_factory=Startup, description="What is expected of a start.")
+    capabilities: FreeForm = Field(
+        default_factory=dict,
+        description="What components of this Profile may do, in any form; passed unchanged. Example: {search: true}.",
+    )
+    policy: FreeForm = Field(
+        default_factory=dict,
+        description="Rules that components keep by themselves, in any form; they get them as they are."
+        " Example: {retries: 3}.",
+    )
+    startup: Startup = Field(
+        default_factory=Startup, description="How long a component of this Profile may take to start."
+    )
     secret_refs: Annotated[list[SecretRef], Field(max_length=128, json_schema_extra=by_key("name"))] = Field(
-        default_factory=list, description="The secrets it needs, by reference only."
+        default_factory=list,
+        description="The secrets that components of this Profile need, each by the place where they find it.",
     )
 
     @field_validator("secret_refs")

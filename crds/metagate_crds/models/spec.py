@@ -98,4 +98,6 @@ Line = Annotated[
 class Reference(Spec):
     """Names an object of the same namespace."""
 
-    name: ObjectName = Field(description="Name of an object in this namespace.")
+    name: ObjectName = Field(
+        description="The name of an object in this namespace. References to other namespaces do not exist."
+    )

@@ -150,6 +150,13 @@ INVALID = [
     ("PrincipalBinding", "components", ["**"]),
     ("PrincipalBinding", "components", ["a b"]),
     ("PrincipalBinding", "components", ["a", "a"]),
+    ("PrincipalBinding", "components", ["team/indexer"]),
+    ("PrincipalBinding", "components", ["indexer@node"]),
+    ("PrincipalBinding", "components", ["-indexer"]),
+    ("PrincipalBinding", "components", ["indexer_"]),
+    ("PrincipalBinding", "components", ["_*"]),
+    ("PrincipalBinding", "components", ["indexer\n"]),
+    ("PrincipalBinding", "components", ["k" * 254]),
     ("PrincipalBinding", "overrides", {"services": []}),
     ("PrincipalBinding", "active", "yes"),
     ("TokenIssuer", "audiences", []),
@@ -225,3 +232,9 @@ def test_messages_speak_of_the_field_and_never_quote_it():
             assert not re.search(r"pydantic|Input|instance of|dictionary", item.message), item
             if isinstance(value, str) and len(value) > 4 and value != "indexer":
                 assert value not in item.message
+
+
+@pytest.mark.parametrize("component", ["a", "Indexer-1", "a.b:c_d-9", "k" * 253, "a*", "indexer_*", "team:*", "*"])
+def test_components_are_keys_or_beginnings_of_keys(component):
+    """D-65: what POST /v1/bootstrap takes as a component_key can be permitted, and nothing else."""
+    assert validate("PrincipalBinding", {**BINDING, "components": [component]}) == ()
