@@ -14,6 +14,7 @@ from uuid import UUID
 
 from ulid import ULID
 
+from legivellum.base.timestamps import rfc3339
 from metagate_store.rows import OutboxRow
 
 STARTUP = "startup"
@@ -25,19 +26,15 @@ def receipt_of(row: OutboxRow) -> dict[str, Any]:
         return _published(row)
     assert row.startup_id is not None
     assert row.tenant is not None
-    body = row.body
     about = {
         "kind": STARTUP,
         "tenant_id": str(row.tenant),
         "task_id": str(row.startup_id),
-        "principal_ai": body["principal_key"],
-        "recipient_ai": body["principal_key"],
+        "principal_ai": row.body["principal_key"],
+        "recipient_ai": row.body["principal_key"],
         "task_type": STARTUP,
     }
-    told = {"component_key": body["component_key"], "packet_digest": body["digest"], "revision": row.revision}
-    if "pod" in body:
-        told["pod"] = body["pod"]
-    return {**about, **(_opened(row, told) if row.event == "OPEN" else _ended(row, told))}
+    return {**about, **(_opened(row, row.startup_id) if row.event == "OPEN" else _ended(row, row.startup_id))}
 
 
 def startup_receipt_id(startup_id: UUID, phase: str) -> str:
@@ -46,27 +43,25 @@ def startup_receipt_id(startup_id: UUID, phase: str) -> str:
     return str(ULID.from_bytes(startup_id.bytes[:6] + digest[:10]))
 
 
-def _opened(row: OutboxRow, told: Mapping[str, Any]) -> dict[str, Any]:
-    assert row.startup_id is not None
+def _opened(row: OutboxRow, startup_id: UUID) -> dict[str, Any]:
     return {
-        "receipt_id": startup_receipt_id(row.startup_id, "accepted"),
+        "receipt_id": startup_receipt_id(startup_id, "accepted"),
         "phase": "accepted",
         "task_summary": f"{row.body['component_key']} starts"[:500],
-        "created_at": row.body["opened_at"],
-        "metadata": {**told, "deadline_at": row.body["deadline_at"]},
+        "created_at": _time(row, "opened_at"),
+        "metadata": {**_metadata(row), "deadline_at": _time(row, "deadline_at")},
     }
 
 
-def _ended(row: OutboxRow, told: Mapping[str, Any]) -> dict[str, Any]:
-    assert row.startup_id is not None
+def _ended(row: OutboxRow, startup_id: UUID) -> dict[str, Any]:
     report: Mapping[str, Any] = row.body.get("report") or {}
     ended = {
-        "receipt_id": startup_receipt_id(row.startup_id, "complete"),
+        "receipt_id": startup_receipt_id(startup_id, "complete"),
         "phase": "complete",
-        "caused_by_receipt_id": startup_receipt_id(row.startup_id, "accepted"),
-        "created_at": row.body["acknowledged_at"],
-        "completed_at": row.body["acknowledged_at"],
-        "metadata": {**told, "late": bool(row.body.get("late"))},
+        "caused_by_receipt_id": startup_receipt_id(startup_id, "accepted"),
+        "created_at": _time(row, "acknowledged_at"),
+        "completed_at": _time(row, "acknowledged_at"),
+        "metadata": {**_metadata(row), "late": bool(row.body.get("late"))},
         "body": dict(report) or None,
     }
     if row.event == "READY":
@@ -76,6 +71,17 @@ def _ended(row: OutboxRow, told: Mapping[str, Any]) -> dict[str, Any]:
         "status": "failure",
         "outcome_kind": "response_text",
         "outcome_text": report.get("error") or "no error was told",
+    }
+
+
+def _metadata(row: OutboxRow) -> dict[str, Any]:
+    body = row.body
+    pod = {"pod": body["pod"]} if "pod" in body else {}
+    return {
+        "component_key": body["component_key"],
+        "packet_digest": body["digest"],
+        "revision": row.revision,
+        **pod,
     }
 
 
@@ -89,11 +95,14 @@ def _published(row: OutboxRow) -> dict[str, Any]:
         "task_id": f"revision-{row.revision}",
         "principal_ai": "metagate",
         "task_type": "publish",
-        "created_at": _text(row.created_at),
+        "created_at": rfc3339(row.created_at),
         "metadata": {"revision": row.revision},
         "body": dict(row.body) or None,
     }
 
 
-def _text(moment: datetime) -> str:
-    return moment.isoformat()
+def _time(row: OutboxRow, name: str) -> str:
+    """PostgreSQL writes a time into JSON in the session's zone and without trailing zeros; on the wire there is one
+    form (D-64).
+    """
+    return rfc3339(datetime.fromisoformat(row.body[name]))
