@@ -3,8 +3,11 @@
 uvicorn bounds neither bodies nor time, and answers what it cannot parse in the middle of somebody else's answer.
 llhttp (strict) already refuses Content-Length beside Transfer-Encoding, duplicate or odd lengths, obs-fold, bare LF
 and malformed chunks. What it lets pass and two HTTP implementations may read differently is refused here: trailers
-(they would join the headers), codings before `chunked`, chunked HTTP/1.0, several or no Host, other versions, an
-upgrade with a body. Everything a refusal says is problem+json; a request whose bytes are wrong costs no task.
+(they would join the headers), codings before `chunked`, chunked HTTP/1.0, several or no Host, other versions.
+Everything a refusal says is problem+json; a request whose bytes are wrong costs no task.
+
+An offer to change the protocol (Upgrade) is declined by going on in HTTP/1.1, white space around a header's value is no
+part of it, and a client of HTTP/1.0 is answered in HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from legivellum.http.declined_upgrade import ParserAfterHead
+from legivellum.http.http10 import Http10Cycle, in_version_10
 from legivellum.http.limits import Limits
 from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import Problem
@@ -60,6 +65,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_head = self._raw_body = self._body = self._head = 0
         self._body_bytes = self.limits.body_bytes
         self._body_seconds = self.limits.body_seconds
+        self._framing: bytes | None = None
+        """The head that frames the body behind an offer to upgrade, until that body is parsed."""
         self._clock: asyncio.TimerHandle | None = None
         self._clock_phase: _Phase | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -96,9 +103,7 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._raw_head += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # what follows is another protocol; on_headers_complete saw to the rest
+            self._feed(data)
         except httptools.HttpParserError:
             self._refuse(self._refusal or Problem(Code.MALFORMED_REQUEST, "This is not one unambiguous HTTP request."))
             return
@@ -110,6 +115,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(Problem(Code.MALFORMED_REQUEST, "The chunks carry more framing than body."))
         else:
             self._watch()
+
+    def _feed(self, data: bytes) -> None:
+        """Parses. Behind an offer to upgrade httptools stops, and takes what follows for another protocol; it is not,
+        because the offer is declined (RFC 9110 §7.8): a body, if one was announced, and the next request.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as pause:
+                data = data[pause.args[0] :]
+                if self._framing is not None:
+                    framing, self._framing = self._framing, None
+                    self.parser = ParserAfterHead(self, framing).parser
+            else:
+                return
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that only closed its sending half still gets the answer it waits for."""
@@ -147,6 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop(Code.URL_TOO_LONG, f"The URL is longer than {self.limits.url_bytes} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        value = value.strip(b" \t")  # RFC 9110 §5.5; the parser drops what is in front only
         if self._phase is _Phase.BODY:
             self._stop(Code.MALFORMED_REQUEST, "Trailers are not accepted.")
         self._head += len(name) + len(value) + 4
@@ -160,15 +181,28 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_head = self._raw_body = self._body = 0
         version = self.parser.get_http_version()
         has_body = self._check_framing(version)
-        upgrade = self.parser.should_upgrade()
-        if upgrade and (has_body or self.parser.get_method() == b"CONNECT"):
-            self._stop(Code.MALFORMED_REQUEST, "Upgrades are not accepted.")
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._stop(Code.MALFORMED_REQUEST, "Tunnels are not opened here.")
+            self._framing = self._framing_head(version) if has_body else None
         if len(self.pipeline) >= self.limits.pipelined:
             self._stop(Code.MALFORMED_REQUEST, f"More than {self.limits.pipelined} pipelined requests.")
+        if version == "1.0":
+            self.expect_100_continue = False  # it knows no interim answers (RFC 9110 §10.1.1)
         super().on_headers_complete()
         self._phase = _Phase.BODY
-        if upgrade:
-            self.cycle.keep_alive = False
+        if version == "1.0":
+            self.cycle.__class__ = Http10Cycle  # uvicorn makes the cycle and offers no place to choose its class
+
+    def _framing_head(self, version: str) -> bytes:
+        """A head with the same framing as the one at hand, and nothing else that matters to a parser."""
+        framing = [
+            b"%s: %s\r\n" % (name, value)
+            for name, value in self.headers
+            if name in {b"content-length", b"transfer-encoding"}
+        ]
+        close = b"" if self.parser.should_keep_alive() else b"connection: close\r\n"
+        return b"POST / HTTP/%s\r\nhost: -\r\n%s%s\r\n" % (version.encode(), b"".join(framing), close)
 
     def _check_framing(self, version: str) -> bool:
         """Refuse what another implementation might frame differently. Returns whether a body follows."""
@@ -209,6 +243,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._framing is not None:
+            return  # the parser takes the message for complete without its body, which follows
         self._phase = _Phase.IDLE
         self._raw_head = self._raw_body = 0
         super().on_message_complete()
@@ -294,7 +330,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._unset_keepalive_if_required()
         body = problem.body()
-        lines = [STATUS_LINE[problem.status]]
+        head = STATUS_LINE[problem.status]
+        lines = [in_version_10(head) if self.parser.get_http_version() == "1.0" else head]
         for name, value in (*self.server_state.default_headers, *problem.all_headers(len(body))):
             lines += [name, b": ", value, b"\r\n"]
         lines += [b"connection: close\r\n\r\n", body]

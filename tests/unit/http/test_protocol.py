@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -32,7 +33,7 @@ LIMITS = Limits(
 
 class Echo:
     """Answers with what it understood; `/slow` waits until told, `/stream` with its body only, `/big` answers more than a
-    socket takes.
+    socket takes, `/unbounded` does not say how much.
     """
 
     def __init__(self) -> None:
@@ -60,9 +61,14 @@ class Echo:
         ).encode()
         if scope["path"] == "/big":
             said = b"x" * 30_000_000
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+        headers = [] if scope["path"] == "/unbounded" else [(b"content-length", b"%d" % len(said))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         if scope["path"] == "/stream":
             await self.release.wait()
+        if scope["path"] == "/unbounded":
+            for at in range(0, len(said), 10):
+                await send({"type": "http.response.body", "body": said[at : at + 10], "more_body": True})
+            said = b""
         await send({"type": "http.response.body", "body": said})
 
 
@@ -117,7 +123,7 @@ async def talk(port: int, *chunks: bytes, pause: float = 0.0, half_close: bool =
 
 
 def statuses(got: bytes) -> list[int]:
-    return [int(part[:3]) for part in got.split(b"HTTP/1.1 ")[1:]]
+    return [int(part[:3]) for part in re.split(rb"HTTP/1\.[01] ", got)[1:]]
 
 
 def problem(got: bytes) -> dict[str, Any]:
@@ -153,6 +159,7 @@ AMBIGUOUS = {
     "xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked, padded": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "a space before the colon": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a space that is not one": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n",
     "chunked in 1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a bad chunk size": CHUNKED + b"zz\r\nabc\r\n0\r\n\r\n",
     "a negative chunk": CHUNKED + b"-1\r\nabc\r\n0\r\n\r\n",
@@ -171,7 +178,10 @@ AMBIGUOUS = {
     "HTTP/2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
     "the HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an upgrade with a body": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+    "an upgrade with two framings": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "an upgrade and a bad chunk": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    "an upgrade and trailers": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-API-Key: evil\r\n\r\n",
+    "the preface behind an upgrade": b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "NUL in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
     "a space in a name": b"GET / HTTP/1.1\r\nHost: a\r\nX Y: ab\r\n\r\n",
     "a space before the first name": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
@@ -223,7 +233,6 @@ async def test_plain_requests_pass() -> None:
             (b"GET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
             (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n" + CLOSE + b"\r\nabc", "abc"),
             (CHUNKED.replace(b"\r\n\r\n", b"\r\n" + CLOSE + b"\r\n") + b"2\r\nab\r\n1;ext=1\r\nc\r\n0\r\n\r\n", "abc"),
-            (b"GET / HTTP/1.0\r\n\r\n", ""),
             (b"GET http://evil.example/ HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
             (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n", ""),
         ]:
@@ -282,16 +291,99 @@ async def test_100_continue_for_too_much_is_refused_at_once() -> None:
         assert statuses(got) == [413]
 
 
-async def test_an_upgrade_is_ignored_and_the_connection_closed() -> None:
-    """Clients that offer h2c get their answer in HTTP/1.1; what follows is never read as a request."""
+OFFERS = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n",
+    "TLS": b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n",
+    "several": b"Connection: keep-alive, Upgrade\r\nUpgrade: TLS/1.0, HTTP/2.0, SHTTP/1.3, IRC/6.9\r\n",
+    "websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
+    "not named in Connection": b"Upgrade: h2c\r\n",
+}
+BODIES = {
+    "none": (b"\r\n", ""),
+    "empty": (b"Content-Length: 0\r\n\r\n", ""),
+    "by length": (b"Content-Length: 11\r\n\r\nhello world", "hello world"),
+    "in chunks": (b"Transfer-Encoding: chunked\r\n\r\n6\r\nhello \r\n5;x=y\r\nworld\r\n0\r\n\r\n", "hello world"),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_an_offer_to_upgrade_is_answered_in_http11(edge: tuple[Echo, int], offer: str, body: str) -> None:
+    """RFC 9110 §7.8: the request is answered as if it had offered nothing, and so is the one behind it."""
+    sent, read = BODIES[body]
+    method = b"GET" if body == "none" else b"POST"
+    first = method + b" /1 HTTP/1.1\r\nHost: a\r\n" + OFFERS[offer] + sent
+    second = b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n" + CLOSE + b"\r\nab"
+    for size in (1, 7, 10_000):
+        raw = first + first + second
+        got = await talk(edge[1], *[raw[at : at + size] for at in range(0, len(raw), size)])
+        assert statuses(got) == [200, 200, 200], got
+        answers = [json.loads(part.partition(b"\r\n\r\n")[2]) for part in got.split(b"HTTP/1.1 ")[1:]]
+        assert [(answer["path"], answer["body"]) for answer in answers] == [("/1", read), ("/1", read), ("/2", "ab")]
+        assert b"upgrade" not in got.partition(b"\r\n\r\n")[0].lower()
+
+
+async def test_an_upgrade_that_is_too_large_or_closes_keeps_its_bounds(edge: tuple[Echo, int]) -> None:
+    """The limits of bodies hold behind an offer, and `close` closes."""
+    head = b"POST /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    for raw in (
+        head + b"Content-Length: 2001\r\n\r\n" + b"x" * 2_001,
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + b"3e8\r\n" + b"x" * 1_000 + b"\r\n" + b"3e9\r\n" + b"x" * 1_001 + b"\r\n0\r\n\r\n",
+    ):  # fmt: skip
+        assert problem(await talk(edge[1], raw))["code"] == "BODY_TOO_LARGE"
+    assert problem(await talk(edge[1], head + b"Content-Length: 9\r\n\r\nx"))["code"] == "REQUEST_TIMEOUT"
+    closing = head.replace(b"Connection: Upgrade", b"Connection: Upgrade, close")
+    got = await talk(edge[1], closing + b"Content-Length: 2\r\n\r\nab" + b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert statuses(got) == [200]
+
+
+@pytest.mark.parametrize("white", [b" ", b"  ", b"\t", b" \t "])
+async def test_white_space_around_a_value_is_no_part_of_it(edge: tuple[Echo, int], white: bytes) -> None:
+    """RFC 9110 §5.5, of every header: those that frame the message, and those that handlers read."""
+    fields = {
+        b"host": b"a",
+        b"x-api-key": b"mgk_x",
+        b"idempotency-key": b"one two",
+        b"content-length": b"2",
+        b"connection": b"close",
+        b"empty": b"",
+    }
+    head = b"".join(name + b":" + white + value + white + b"\r\n" for name, value in fields.items())
+    got = await talk(edge[1], b"POST / HTTP/1.1\r\n" + head + b"\r\nab")
+    assert statuses(got) == [200], got
+    heard = {name.encode(): value.encode() for name, value in json.loads(got.partition(b"\r\n\r\n")[2])["headers"]}
+    assert heard == fields
+    coding = white + b"chunked" + white.replace(b"\t", b" ")  # the parser refuses a tab behind a coding
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding:" + coding
+    assert statuses(await talk(edge[1], chunked + b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")) == [200]
+
+
+async def test_http10_is_answered_in_http10() -> None:
+    """Its version, no chunks, no interim answer, and the end of the connection is the end of the body."""
     async with listening() as (app, port):
-        got = await talk(
-            port,
-            b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-            b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-        )
-        assert statuses(got) == [200]
-        assert app.seen == ["GET /1"]
+        app.release.set()
+        for raw, read in (
+            (b"GET / HTTP/1.0\r\n\r\n", ""),
+            (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nHost: a\r\n\r\n", ""),
+            (b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab", "ab"),
+            (b"POST / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab", "ab"),
+            (b"GET /unbounded HTTP/1.0\r\n\r\n", ""),
+        ):
+            head, _, body = (await talk(port, raw)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.0 200 "), head
+            assert b"connection: close" in head
+            assert b"transfer-encoding" not in head
+            assert json.loads(body)["body"] == read
+        got = await talk(port, b"HEAD /unbounded HTTP/1.0\r\n\r\n")
+        assert got.startswith(b"HTTP/1.0 200 ")
+        assert got.endswith(b"\r\n\r\n")
+        for refused in (
+            b"POST / HTTP/1.0\r\nContent-Length: 2001\r\n\r\n",
+            b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        ):
+            got = await talk(port, refused)
+            assert got.startswith(b"HTTP/1.0 4"), got
+            problem(got)
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
