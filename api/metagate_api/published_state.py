@@ -90,8 +90,8 @@ async def following(state: PublishedState, gate: Gate) -> AsyncIterator[None]:
         retry_seconds=seconds,
         on_lost=state.on_lost,
     )
-    async with polling(poller, first_look_seconds=_FIRST_LOOK_SECONDS):
-        try:
+    try:
+        async with polling(poller, first_look_seconds=_FIRST_LOOK_SECONDS):
             yield
-        finally:
-            await close_quietly(gate.connected)
+    finally:
+        await close_quietly(gate.connected)

@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from legivellum.identity.api_keys import digest_of, id_of, mint
+from memorygate.gate import GATE
 from memorygate.schema import WRITER, migrate_ledger
-from memorygate.server import serving
 from memorygate.settings import Settings
 from metagate_cli.database import Database, as_role
 from metagate_cli.terminal import Stop
@@ -82,7 +82,7 @@ async def _ledger(found: Database) -> AsyncIterator[str]:
             "identity_database_url": SecretStr(found.identity),
         }
     )
-    async with serving(settings) as url:
+    async with GATE.serving(settings) as url:
         yield url
 
 

@@ -1,43 +1,95 @@
-"""What the routes share: one process's database, settings, signers, and what it knows about both databases."""
+"""MemoryGate as the kit serves it, and what its handlers share: the process, and whose signatures are known."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
-from legivellum.postgres.errors import Unavailable
+from legivellum.gate.definition import GateDefinition
+from legivellum.gate.process import GateProcess
+from legivellum.http.router import Handler
+from legivellum.identity.request_authenticator import RequestAuthenticator
+from memorygate.endpoints import ENDPOINTS, SCHEMAS
 from memorygate.ledger import Ledger
+from memorygate.metrics import METRICS
+from memorygate.problem_codes import Code
+from memorygate.schema import LEDGER, WRITER
 from memorygate.settings import Settings
 from memorygate.signatures import Signers
 
-
-@dataclass(slots=True)
-class Seen:
-    """What the databases last said. Ready stays ready (D-52)."""
-
-    ready: bool = False
-    up: bool = False
-    fits: bool = True
-    identity: bool = False
-    schema_version: int | None = None
+LedgerProcess = GateProcess[Settings, Ledger]
 
 
-def _anybody(_tenant: UUID, _name: str) -> bool:
-    """Without an identity of its own a gate judges no recipient; `composition` gives it one."""
-    return True
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Gate:
-    settings: Settings
+    process: LedgerProcess
     signers: Signers = field(default_factory=Signers.none)
-    seen: Seen = field(default_factory=Seen)
-    connected: Ledger | None = None
-    is_principal: Callable[[UUID, str], bool] = _anybody
-    """Whether a tenant has a principal of this name: asked of the identity that the process holds in memory."""
+
+    @property
+    def settings(self) -> Settings:
+        return self.process.settings
+
+    @property
+    def authenticator(self) -> RequestAuthenticator:
+        return self.process.authenticator
+
+    def is_principal(self, tenant: UUID, name: str) -> bool:
+        """Whether the tenant has a principal of this name, as far as the process knows (D-71)."""
+        return self.process.is_principal(tenant, name)
 
     @property
     def ledger(self) -> Ledger:
         """Raises Unavailable while the database was never reached."""
-        if self.connected is None:
-            raise Unavailable("The ledger's database was not reached yet.")
-        return self.connected
+        return self.process.database
+
+
+async def connect(settings: Settings) -> Ledger:
+    """Raises Unavailable."""
+    # A statement ends before its request's deadline, so that the client hears of the database and not of the clock.
+    return await Ledger.connect(settings.dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8)
+
+
+def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
+    """Raises SignersUnreadable."""
+    from memorygate.posting import Post, PostBatch  # noqa: PLC0415 - they import this module
+    from memorygate.reading import ObligationLookup, Reading  # noqa: PLC0415
+    from memorygate.streaming import ReceiptStream  # noqa: PLC0415
+
+    path = process.settings.signers_file
+    gate = Gate(process, Signers.none() if path is None else Signers.from_file(Path(path)))
+    reading = Reading(gate)
+    return {
+        "POST /receipts": Post(gate),
+        "POST /receipts/batch": PostBatch(gate),
+        "GET /receipts/stream": ReceiptStream(gate),
+        "GET /receipts/{receipt_id}": reading.receipt,
+        "GET /receipts/task/{task_id}": reading.task,
+        "GET /receipts/chain/{receipt_id}": reading.chain,
+        "GET /receipts/root/{task_id}": reading.root,
+        "GET /v1/receipts": reading.receipts,
+        "POST /v1/obligations/lookup": ObligationLookup(gate),
+        "GET /inbox": reading.inbox,
+        "GET /v1/summary": reading.summary,
+    }
+
+
+GATE = GateDefinition(
+    module=__name__,
+    name="memorygate",
+    title="MemoryGate",
+    doctrine="MemoryGate remembers. It does not decide.",
+    description="The append-only ledger of receipts.",
+    settings=Settings,
+    schema=LEDGER,
+    role=WRITER,
+    connect=connect,
+    endpoints=ENDPOINTS,
+    handlers=handlers,
+    metrics=METRICS,
+    codes=Code,
+    schemas=SCHEMAS,
+    database_event="ledger",
+    mirrors_startups=True,
+)

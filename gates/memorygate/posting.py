@@ -17,12 +17,13 @@ from legivellum.http.deadline import Deadline
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import ProblemCode
 from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.caller import Caller
+from legivellum.identity.request_authenticator import require_caller
 from legivellum.receipts.phase_rules import Finding
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
 from memorygate.answers import acknowledged, rendered
-from memorygate.callers import Caller, Door, require_caller
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
 from memorygate.problem_codes import Code
@@ -125,9 +126,8 @@ def _is_known(gate: Gate, entry: Entry) -> bool:
 class Post:
     """One receipt. 201 stored, 200 replayed."""
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._door = door
         settings = gate.settings
         self._outer = Deadline(settings.deadline_seconds)
         self._batcher: Batcher[Entry, Appended] = Batcher(
@@ -135,7 +135,7 @@ class Post:
         )
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.authenticate(exchange)
+        caller = await self._gate.authenticator.authenticate(exchange)
         exchange.require_json()
         receipt = examined(strict_json.parse(await exchange.body()), caller)
         asked = authorised(self._gate, receipt, require_caller(caller))
@@ -157,14 +157,13 @@ class Post:
 class PostBatch:
     """Many receipts in one transaction, each answered by itself: what a relay needs after an outage."""
 
-    def __init__(self, gate: Gate, door: Door, *, in_flight: int = 2) -> None:
+    def __init__(self, gate: Gate, *, in_flight: int = 2) -> None:
         self._gate = gate
-        self._door = door
         self._outer = Deadline(gate.settings.deadline_seconds)
         self._turns = asyncio.Semaphore(in_flight)
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.authenticate(exchange)
+        caller = await self._gate.authenticator.authenticate(exchange)
         exchange.require_json()
         most = self._gate.settings.batch_receipts
         body = strict_json.parse(await exchange.body(), max_keys=most * 200, max_depth=34)
@@ -173,6 +172,7 @@ class PostBatch:
         if not 0 < len(body["receipts"]) <= most:
             raise refuse(Code.INVALID_REQUEST, f"receipts: must hold 1 to {most} receipts.")
         speaker = require_caller(caller)
+        self._gate.authenticator.charge_batch(speaker, len(body["receipts"]))
         items = [b""] * len(body["receipts"])
         asked: list[tuple[int, Entry]] = []
         for place, sent in enumerate(body["receipts"]):

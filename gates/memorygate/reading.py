@@ -9,72 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
-from uuid import UUID
 
+from legivellum.gate.query import limit_parameter, query_parameters, tenant_parameter
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import may_read_others
-from legivellum.identity.tenancy import authorized_tenant
+from legivellum.identity.request_authenticator import require_caller
 from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
 from memorygate import cursors
 from memorygate.answers import clock, listed, rendered, shown, shown_open
-from memorygate.callers import Door, require_caller
 from memorygate.gate import Gate
 from memorygate.ledger import PAGE_BYTES, ChainLink, Mark, Verification
 
-_DEFAULT, _MOST = 100, 500
 _LOOKED_UP = 256
 """Most obligations in one look-up: a plan's tasks and more, in one statement."""
-
-
-def query(exchange: Exchange, *known: str) -> Mapping[str, str]:
-    """The query's parameters. Raises INVALID_REQUEST for one that is unknown, repeated or not text."""
-    raw: bytes = exchange.scope.get("query_string", b"")
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict")
-    except ValueError:
-        raise refuse(Code.INVALID_REQUEST, "The query string is malformed.") from None
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in known:
-            raise refuse(Code.INVALID_REQUEST, f"The query knows only: {', '.join(known) or 'nothing'}.")
-        if name in found or not value or not value.isprintable() or len(value) > 2_048:
-            raise refuse(Code.INVALID_REQUEST, f"{name}: must be given once, as plain text.")
-        found[name] = value
-    return found
-
-
-def tenant_of(asked: Mapping[str, str]) -> UUID | None:
-    if "tenant" not in asked:
-        return None
-    try:
-        return UUID(asked["tenant"])
-    except ValueError:
-        raise refuse(Code.INVALID_REQUEST, "tenant: must be the uid of a namespace.") from None
-
-
-def _limit(asked: Mapping[str, str]) -> int:
-    text = asked.get("limit", str(_DEFAULT))
-    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= _MOST):
-        raise refuse(Code.INVALID_REQUEST, f"limit: must be 1 to {_MOST}.")
-    return int(text)
 
 
 class Reading:
     """The handlers, by name of what they show."""
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._door = door
 
     async def inbox(self, exchange: Exchange) -> Response:
-        caller = await self._door.reader(exchange)
-        asked = query(exchange, "principal", "kind", "task_id", "principal_ai", "tenant", "limit", "cursor")
-        tenant = authorized_tenant(caller, tenant_of(asked))
+        caller = await self._gate.authenticator.caller(exchange)
+        asked = query_parameters(exchange, "principal", "kind", "task_id", "principal_ai", "tenant", "limit", "cursor")
+        tenant = tenant_parameter(asked, caller)
         whose = asked.get("principal", caller.principal_key)
         foreign = whose != caller.principal_key or tenant != caller.tenant
         if foreign and not may_read_others(role_of(caller.type, caller.rights)):
@@ -82,7 +45,7 @@ class Reading:
         kind = asked.get("kind", "obligation")
         if kind not in CUSTODIAL:
             raise refuse(Code.INVALID_REQUEST, f"kind: must be one of: {', '.join(sorted(CUSTODIAL))}.")
-        limit = _limit(asked)
+        limit = limit_parameter(asked)
         name = f"inbox/{tenant}/{whose}/{kind}"
         page = await self._gate.ledger.inbox(
             tenant,
@@ -99,9 +62,9 @@ class Reading:
 
     async def task(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
-        caller = await self._door.reader(exchange)
-        asked = query(exchange, "tenant", "limit", "cursor")
-        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
+        caller = await self._gate.authenticator.caller(exchange)
+        asked = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         name = f"task/{tenant}/{task_id}"
         after = cursors.read(name, asked.get("cursor"))
         page = await self._gate.ledger.task(tenant, task_id, after=after, most=limit)
@@ -111,9 +74,9 @@ class Reading:
 
     async def root(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
-        caller = await self._door.reader(exchange)
-        asked = query(exchange, "tenant", "limit", "cursor")
-        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
+        caller = await self._gate.authenticator.caller(exchange)
+        asked = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         name = f"root/{tenant}/{task_id}"
         after = cursors.read_number(name, asked.get("cursor"))
         page = await self._gate.ledger.root(tenant, task_id, after=after, most=limit)
@@ -122,9 +85,9 @@ class Reading:
 
     async def receipts(self, exchange: Exchange) -> Response:
         """In the order of the stream: whoever reads page after page misses nothing that was stored meanwhile."""
-        caller = await self._door.reader(exchange)
-        asked = query(exchange, "tenant", "limit", "cursor", "since")
-        tenant, limit = authorized_tenant(caller, tenant_of(asked)), _limit(asked)
+        caller = await self._gate.authenticator.caller(exchange)
+        asked = query_parameters(exchange, "tenant", "limit", "cursor", "since")
+        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         since = _since(asked)
         name = f"receipts/{tenant}"
         mark = cursors.read_mark(name, asked.get("cursor"))
@@ -136,12 +99,12 @@ class Reading:
 
     async def chain(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
-        caller = await self._door.reader(exchange)
-        asked = query(exchange, "tenant", "limit", "cursor")
-        tenant = authorized_tenant(caller, tenant_of(asked))
+        caller = await self._gate.authenticator.caller(exchange)
+        asked = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant = tenant_parameter(asked, caller)
         most = self._gate.settings.chain_receipts
         # Without a limit a chain comes as a whole, as far as one answer may hold it.
-        limit = _limit(asked) if "limit" in asked else 2 * most
+        limit = limit_parameter(asked) if "limit" in asked else 2 * most
         name = f"chain/{tenant}/{receipt_id}"
         after = cursors.read(name, asked.get("cursor"))
         links = await self._gate.ledger.chain_links(tenant, receipt_id, most=most)
@@ -156,16 +119,16 @@ class Reading:
 
     async def receipt(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
-        caller = await self._door.reader(exchange)
-        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
+        caller = await self._gate.authenticator.caller(exchange)
+        tenant = tenant_parameter(query_parameters(exchange, "tenant"), caller)
         found = await self._gate.ledger.receipt(tenant, receipt_id)
         if found is None:
             raise _unknown()
         return json_response(200, shown(found))
 
     async def summary(self, exchange: Exchange) -> Response:
-        caller = await self._door.reader(exchange)
-        tenant = authorized_tenant(caller, tenant_of(query(exchange, "tenant")))
+        caller = await self._gate.authenticator.caller(exchange)
+        tenant = tenant_parameter(query_parameters(exchange, "tenant"), caller)
         counted = await self._gate.ledger.summary(tenant)
         verification = await self._gate.ledger.last_verification(tenant)
         closed = counted.succeeded + counted.failed + counted.canceled
@@ -195,15 +158,15 @@ class Reading:
 class ObligationLookup:
     """POST /v1/obligations/lookup: what many obligations are now, in one statement. Changes nothing."""
 
-    def __init__(self, gate: Gate, door: Door) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._door = door
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.authenticate(exchange)
+        caller = await self._gate.authenticator.authenticate(exchange)
         exchange.require_json()
         names = _obligation_ids(strict_json.parse(await exchange.body(self._gate.settings.body_bytes)))
-        tenant = authorized_tenant(require_caller(caller), tenant_of(query(exchange, "tenant")))
+        tenant = tenant_parameter(query_parameters(exchange, "tenant"), require_caller(caller))
+        self._gate.authenticator.charge_batch(require_caller(caller), len(names))
         custody = await self._gate.ledger.custody(tenant, names)
         items = [
             rendered({"obligation_id": name, **entry._asdict()}) for name, entry in zip(names, custody, strict=True)

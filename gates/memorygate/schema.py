@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from legivellum.postgres.migrations import Migrated, Schema, migrate, needed_version
+from legivellum.postgres.migrations import Migrated, Schema, migrate
 
 OWNER = "memorygate_owner"
 WRITER = "memorygate_writer"
@@ -22,6 +22,9 @@ _WRITING = {
 }
 _AUDITING = {"default_transaction_read_only": "on", "jit": "off"}
 
+MONTHS_AHEAD = 12
+"""How many partitions are kept ready. What comes later, or with an odd ULID, goes to the default partition."""
+
 LEDGER = Schema(
     name="memorygate",
     package="memorygate",
@@ -29,16 +32,10 @@ LEDGER = Schema(
     owner=OWNER,
     roles={WRITER: _WRITING, AUDITOR: _AUDITING},
     granted=EMITTING_ROLES,
+    after=(f"SELECT memorygate.prepare_partitions({MONTHS_AHEAD})",),
 )
-MONTHS_AHEAD = 12
-"""How many partitions are kept ready. What comes later, or with an odd ULID, goes to the default partition."""
 
 
 async def migrate_ledger(dsn: str, *, passwords: Mapping[str, str] | None = None) -> Migrated:
-    return await migrate(
-        LEDGER, dsn, passwords=passwords, finally_run=(f"SELECT memorygate.prepare_partitions({MONTHS_AHEAD})",)
-    )
-
-
-def needed() -> int:
-    return needed_version(LEDGER)
+    """Create the schema or bring it up to date. Raises Unavailable, SchemaMismatch."""
+    return await migrate(LEDGER, dsn, passwords=passwords)

@@ -21,19 +21,24 @@ class TokenBuckets:
         self._clock = clock
         self._buckets: dict[Hashable, tuple[float, float]] = {}
 
-    def take(self, principal: Hashable) -> int:
-        """0 when a token was taken, else the whole seconds after which there will be one."""
+    def take(self, principal: Hashable, amount: int = 1, *, taken: int = 0) -> int:
+        """0 when so many tokens were taken, else the whole seconds after which there will be as many.
+
+        `taken`: tokens that the same request has taken already. Together they cost at most a full bucket: a request
+        that needs more could otherwise never be served.
+        """
         if self._rate <= 0:
             return 0
+        cost = min(float(amount), self._burst - taken)
         now = self._clock()
         tokens, since = self._buckets.get(principal, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._rate)
-        if tokens < 1:
+        if tokens < cost:
             self._buckets[principal] = (tokens, now)
-            return max(1, math.ceil((1 - tokens) / self._rate))
+            return max(1, math.ceil((cost - tokens) / self._rate))
         if len(self._buckets) >= self._principals:
             self._forget(now)
-        self._buckets[principal] = (tokens - 1, now)
+        self._buckets[principal] = (tokens - cost, now)
         return 0
 
     def _forget(self, now: float) -> None:

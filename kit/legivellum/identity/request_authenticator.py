@@ -1,4 +1,4 @@
-"""Where requests are let in: authentication, then the principal's rate, in the words of the wire (D-32, D-42)."""
+"""Authenticates requests and limits their rate, with the problem codes of the wire (D-32, D-42)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from legivellum.http.exchange import Exchange
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import AuthFailure, Caller, FailureReason
+from legivellum.postgres.errors import DatabaseError
 
 _CODES: Final = {
     FailureReason.MULTIPLE_CREDENTIALS: Code.SEVERAL_CREDENTIALS,
@@ -27,9 +28,7 @@ class Authenticate(Protocol):
 
 
 class RequestAuthenticator:
-    """`refused` and `limited` count what is not let in. `informed`: whether the published keys and issuers were ever
-    loaded.
-    """
+    """`refused` and `limited` count refusals. `informed`: whether the published keys and issuers were ever loaded."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class RequestAuthenticator:
         caller = await self._authenticator.authenticate(exchange.headers)
         if isinstance(caller, AuthFailure):
             if caller.reason is not FailureReason.MISSING and not self._informed():
-                # Who has not seen the published keys yet must not call a good one bad.
+                # Before the published keys were read, a good credential cannot be told from a bad one.
                 raise refuse(Code.UNAVAILABLE, "The database was not reached yet.")
             self._refused(caller.reason)
             exchange.reason = caller.reason.value
@@ -62,11 +61,35 @@ class RequestAuthenticator:
                 return refused
             raise refused
         exchange.who = (str(caller.tenant), caller.principal_key)
-        wait = self._buckets.take((caller.tenant, caller.principal_key))
+        self._charge(caller, 1)
+        return caller
+
+    async def caller(self, exchange: Exchange) -> Caller:
+        """The caller of a request without a body. Raises every refusal of its credential at once."""
+        return require_caller(await self.authenticate(exchange))
+
+    def charge_batch(self, caller: Caller, items: int) -> None:
+        """A batch costs one token per item (D-68); the request itself was the first. Raises RATE_LIMITED."""
+        if items > 1:
+            self._charge(caller, items - 1, taken=1)
+
+    def _charge(self, caller: Caller, tokens: int, *, taken: int = 0) -> None:
+        wait = self._buckets.take((caller.tenant, caller.principal_key), tokens, taken=taken)
         if wait:
             self._limited()
             raise refuse(Code.RATE_LIMITED, f"This principal asks too often; wait {wait} s.")
-        return caller
+
+    async def current(self, exchange: Exchange, caller: Caller) -> Caller | None:
+        """The caller as a new request with the same credential would find it now; None when that would be refused, or
+        when the credential belongs to somebody else since. For answers that last (D-67): nothing is counted or charged.
+        """
+        try:
+            now = await self._authenticator.authenticate(exchange.headers)
+        except DatabaseError:
+            return None  # what is known of principals is too old: fail closed, as for a request
+        if isinstance(now, AuthFailure) or now.suspended:
+            return None
+        return now if (now.tenant, now.principal_key) == (caller.tenant, caller.principal_key) else None
 
 
 def require_caller(speaker: Caller | RequestRefused) -> Caller:

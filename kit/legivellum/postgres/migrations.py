@@ -40,6 +40,8 @@ class Schema:
     roles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     granted: tuple[str, ...] = ()
     """Roles of other gates that `grants.sql` names. Created when missing; where that is not allowed, a warning."""
+    after: tuple[str, ...] = ()
+    """Statements that end every migration: what must be prepared again and again, like the coming months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,9 @@ async def migrate(
     passwords: Mapping[str, str] | None = None,
     lock_timeout: str = LOCK_TIMEOUT,
     lock_patience: float = LOCK_PATIENCE,
-    finally_run: tuple[str, ...] = (),
 ) -> Migrated:
-    """Create or bring up to date; harmless when there is nothing to do. `grants.sql` and `finally_run` come last, each
-    time.
+    """Create or bring up to date; harmless when there is nothing to do. `grants.sql` and `Schema.after` come last,
+    each time.
 
     `passwords`: by role; a role without one keeps its password, or is created without LOGIN. `lock_timeout`: for how
     long one try may wait for a table; `lock_patience`: seconds of tries.
@@ -100,7 +101,7 @@ async def migrate(
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema.name} AUTHORIZATION {schema.owner}")
         await connection.execute(f"SET ROLE {schema.owner}")
         applied = await apply(connection, schema, lock_timeout, lock_patience)
-        for statement in finally_run:
+        for statement in schema.after:
             await connection.execute(statement)
         return Migrated(applied, needed_version(schema), warnings)
     finally:

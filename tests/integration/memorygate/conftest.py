@@ -13,9 +13,9 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from ulid import ULID
 
+from legivellum.gate.process import GateProcess, application
 from legivellum.identity.caller import AuthFailure, Caller, Credential, FailureReason
-from memorygate.app import create_app
-from memorygate.gate import Gate
+from memorygate.gate import GATE, LedgerProcess
 from memorygate.ledger import Ledger
 from memorygate.schema import AUDITOR, WRITER, migrate_ledger
 from memorygate.settings import Settings
@@ -171,7 +171,7 @@ def escalate(to: str, **fields: Any) -> dict[str, Any]:
 class Running:
     """A gate inside the test's loop, without a socket."""
 
-    gate: Gate
+    process: LedgerProcess
     client: httpx.AsyncClient
     tenant: UUID = field(default_factory=uuid4)
 
@@ -187,23 +187,27 @@ class Running:
         return self.peer("metagate", "service", rights=("witness",), **more)
 
 
-def gate_on(ledger: Ledger, **settings: Any) -> Gate:
-    gate = Gate(Settings(database_url="postgresql://unused", **settings))
-    gate.connected = ledger
-    gate.seen.ready = gate.seen.up = gate.seen.identity = True
-    return gate
+def process_on(ledger: Ledger, **settings: Any) -> LedgerProcess:
+    """A gate's process on a ledger that is connected already, whose callers say themselves who they are."""
+    chosen = Settings(database_url="postgresql://unused", **settings)
+    # Callers say themselves who they are, so every recipient is somebody.
+    process = GateProcess(
+        GATE, chosen, authenticator=SelfDeclared(), connected=ledger, is_principal=lambda _tenant, _name: True
+    )
+    process.status.ready = process.status.up = process.status.identity = True
+    return process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def module_client(ledger: Ledger) -> AsyncIterator[tuple[Gate, httpx.AsyncClient]]:
-    gate = gate_on(ledger, deadline_ms=10_000, rate_per_second=0)
-    transport = httpx.ASGITransport(create_app(gate, SelfDeclared()).asgi)
+async def module_client(ledger: Ledger) -> AsyncIterator[tuple[LedgerProcess, httpx.AsyncClient]]:
+    process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
+    transport = httpx.ASGITransport(application(process).asgi)
     async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as client:
-        yield gate, client
+        yield process, client
 
 
 @pytest.fixture
-def gate(module_client: tuple[Gate, httpx.AsyncClient]) -> Running:
+def gate(module_client: tuple[LedgerProcess, httpx.AsyncClient]) -> Running:
     """The gate, with a tenant of this test's own."""
     return Running(*module_client)
 

@@ -7,7 +7,9 @@ from urllib.parse import quote
 import pytest
 from tests.integration.memorygate.conftest import Running, accepted
 
-from memorygate.endpoints import ENDPOINTS
+from memorygate.gate import GATE
+
+ENDPOINTS = GATE.all_endpoints
 
 GETS = sorted({endpoint.path for endpoint in ENDPOINTS if endpoint.method == "GET"})
 

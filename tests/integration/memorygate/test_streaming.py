@@ -14,24 +14,26 @@ import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
-from tests.integration.memorygate.conftest import LedgerDatabase, Peer, SelfDeclared, accepted, gate_on
+from tests.integration.memorygate.conftest import LedgerDatabase, Peer, accepted, process_on
 
+from legivellum.gate.process import application
 from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
-from memorygate.app import create_app
 from memorygate.ledger import Ledger
 
 
 @asynccontextmanager
-async def served(ledger: Ledger, *, drain_seconds: int = 1) -> AsyncIterator[str]:
+async def served(ledger: Ledger, *, drain_seconds: int = 1, streams: int = 5) -> AsyncIterator[str]:
     """The gate on a socket, until the block is left."""
-    gate = gate_on(ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=5)
+    process = process_on(
+        ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=streams
+    )
     listening = bound("127.0.0.1", 0)
-    application = create_app(gate, SelfDeclared())
+    app = application(process)
     server = uvicorn.Server(
         uvicorn.Config(
-            application.asgi,
+            app.asgi,
             http=guarded(Limits(write_seconds=0.5)),
             ws="none",
             log_config=None,
@@ -191,11 +193,64 @@ async def _first(events, count):
             return
 
 
-async def test_streams_are_bounded_and_strict(alice: Peer):
-    """The sixth stream of a process that may have five is 503; a made-up position is 422; without a credential 401."""
-    async with stream(alice), stream(alice), stream(alice), stream(alice), stream(alice):
+async def test_streams_are_bounded_for_a_principal_and_for_the_process(alice: Peer):
+    """The fifth stream of a principal is 429, the sixth of a process that may have five is 503; one that ends makes room."""
+    bob, stranger = replace(alice, name="bob"), Peer(alice.client, uuid4(), "alice")
+    async with AsyncExitStack() as held:
+        for _ in range(4):
+            await held.enter_async_context(stream(alice))
         answer = await alice.get("/receipts/stream")
-        assert (answer.status_code, answer.json()["code"]) == (503, "OVERLOADED")
+        assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
+        assert int(answer.headers["retry-after"]) >= 1
+        async with stream(bob):
+            answer = await stranger.get("/receipts/stream")
+            assert (answer.status_code, answer.json()["code"]) == (503, "OVERLOADED")
+    async with asyncio.timeout(10):
+        while (await _status(alice)) != 200:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_tenant_has_sixteen_streams_and_another_tenant_is_not_kept_out(ledger: Ledger):
+    """The seventeenth of one tenant is 429, whoever of it asks; a stranger's first is opened."""
+    async with served(ledger, streams=40) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
+        tenant = uuid4()
+        async with AsyncExitStack() as held:
+            for n in range(16):
+                await held.enter_async_context(stream(Peer(client, tenant, f"worker{n // 4}")))
+            answer = await Peer(client, tenant, "newcomer").get("/receipts/stream")
+            assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
+            async with stream(Peer(client, uuid4(), "stranger")):
+                pass
+
+
+async def test_many_streams_that_are_opened_at_once_are_counted_before_they_begin(alice: Peer):
+    """Of nine that one principal asks for in the same moment four are opened."""
+    async with AsyncExitStack() as held:
+
+        async def opened() -> int:
+            answer = await held.enter_async_context(
+                alice.client.stream("GET", "/receipts/stream", headers=alice.headers)
+            )
+            return int(answer.status_code)
+
+        assert sorted(await asyncio.gather(*(opened() for _ in range(9)))) == [200] * 4 + [429] * 5
+
+
+async def test_a_head_request_holds_no_place(alice: Peer):
+    """HEAD is answered as GET would be, without a stream: as often as somebody likes."""
+    for _ in range(20):
+        assert (await alice.client.head("/receipts/stream", headers=alice.headers)).status_code == 200
+    async with stream(alice):
+        pass
+
+
+async def _status(peer: Peer) -> int:
+    async with peer.client.stream("GET", "/receipts/stream", headers=peer.headers) as answer:
+        return int(answer.status_code)
+
+
+async def test_a_stream_is_strict(alice: Peer):
+    """A made-up position is 422; without a credential 401; another method is 405."""
     for last in ("x", "1", "-1.0", "1.2.3", "99999999999999999999.0"):
         answer = await alice.client.get("/receipts/stream", headers=alice.headers | {"Last-Event-ID": last})
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_CURSOR"), last

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,13 +14,13 @@ import pytest_asyncio
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.memorygate.conftest import LedgerDatabase, SelfDeclared, accepted, gate_on, new_id, rows
+from tests.integration.memorygate.conftest import LedgerDatabase, Peer, accepted, new_id, process_on, rows
 
+from legivellum.gate.process import application
 from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from legivellum.receipts.receipt import Draft
-from memorygate.app import create_app
 from memorygate.ledger import Ledger
 
 TENANT = uuid4()
@@ -38,10 +38,10 @@ ME = json.dumps(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def base_url(ledger: Ledger) -> AsyncIterator[str]:
-    gate = gate_on(ledger, deadline_ms=10_000, rate_per_second=0)
+    process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
     listening = bound("127.0.0.1", 0)
     config = uvicorn.Config(
-        create_app(gate, SelfDeclared()).asgi,
+        application(process).asgi,
         http=guarded(Limits(body_bytes=524_288)),
         ws="none",
         log_config=None,
@@ -119,18 +119,48 @@ async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     """The receipt is answered with 201 although what is told about it afterwards raises."""
-    gate = gate_on(ledger, deadline_ms=10_000, access_log="all")
+    process = process_on(ledger, deadline_ms=10_000, access_log="all")
 
     class Broken:
         def __getattr__(self, name: str) -> object:
             raise RuntimeError("nothing is told today")
 
-    for broken in ("memorygate.metrics.RECEIPTS", "memorygate.metrics.REQUESTS", "legivellum.http.access_log._log"):
+    for broken in (
+        "memorygate.metrics.RECEIPTS",
+        "memorygate.metrics.METRICS.requests",
+        "legivellum.http.access_log._log",
+    ):
         monkeypatch.setattr(broken, Broken())
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(create_app(gate, SelfDeclared()).asgi), base_url="http://x"
+        transport=httpx.ASGITransport(application(process).asgi), base_url="http://x"
     ) as client:
         answer = await client.post(
             "/receipts", json=accepted(task_id="logged", principal_ai="alice"), headers={"X-Me": ME}
         )
         assert answer.status_code == 201, answer.text
+
+
+async def test_a_batch_costs_as_many_tokens_as_it_has_items(ledger: Ledger):
+    """Ten tokens are one batch of ten, or ten receipts: then 429; and a batch of one costs what one receipt costs."""
+    process = process_on(ledger, deadline_ms=10_000, rate_per_second=0.001, rate_burst=10)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(application(process).asgi), base_url="http://x"
+    ) as client:
+
+        def batch(items: int, name: str) -> Awaitable[httpx.Response]:
+            receipts = [accepted(task_id=f"{name}{n}", principal_ai=name) for n in range(items)]
+            return Peer(client, TENANT, name).post({"receipts": receipts}, "/receipts/batch")
+
+        assert (await batch(10, "ada")).status_code == 200
+        answer = await batch(1, "ada")
+        assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
+        assert int(answer.headers["retry-after"]) >= 1
+
+        assert [(await batch(1, "bob")).status_code for _ in range(11)] == [200] * 10 + [429]
+
+        assert (await batch(4, "eve")).status_code == 200
+        refused = accepted(task_id="none of it is stored", principal_ai="eve")
+        answer = await Peer(client, TENANT, "eve").post({"receipts": [refused] * 7}, "/receipts/batch")
+        assert answer.status_code == 429
+
+        assert (await batch(25, "max")).status_code == 200, "a batch that is larger than the bucket costs a full one"

@@ -9,7 +9,7 @@ from legivellum.http import problem_codes
 from legivellum.http.endpoints import Endpoint
 from legivellum.http.problem_codes import ProblemCode
 from memorygate import problem_codes as memorygate_codes
-from memorygate.endpoints import ENDPOINTS as MEMORYGATE_ENDPOINTS
+from memorygate.gate import GATE as MEMORYGATE
 from metagate_api import metrics
 from metagate_api import problem_codes as metagate_codes
 from metagate_api.endpoints import ENDPOINTS as METAGATE_ENDPOINTS
@@ -66,7 +66,7 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("errors.md", "MetaGate"): lambda: codes(metagate_codes.Code, problem_codes.Code),
     ("errors.md", "MemoryGate"): lambda: codes(memorygate_codes.Code, problem_codes.Code),
     ("api.md", FROM_CODE): lambda: endpoints(METAGATE_ENDPOINTS),
-    ("memorygate/api.md", FROM_CODE): lambda: endpoints(MEMORYGATE_ENDPOINTS),
+    ("memorygate/api.md", FROM_CODE): lambda: endpoints(MEMORYGATE.all_endpoints),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }
@@ -88,7 +88,7 @@ def test_table_is_the_codes(name: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("gate", "table"),
-    [(metagate_codes.Code, METAGATE_ENDPOINTS), (memorygate_codes.Code, MEMORYGATE_ENDPOINTS)],
+    [(metagate_codes.Code, METAGATE_ENDPOINTS), (memorygate_codes.Code, MEMORYGATE.all_endpoints)],
     ids=["MetaGate", "MemoryGate"],
 )
 def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:

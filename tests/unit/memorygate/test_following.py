@@ -1,5 +1,6 @@
 """What the log says of a database that cannot be used, from the first attempt on."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,10 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from legivellum.gate.identity_poller import IdentityReplica
+from legivellum.gate.process import GateProcess
 from legivellum.gate.snapshot_poller import SnapshotPoller
-from legivellum.identity.replica import ReplicatedDirectory
 from legivellum.postgres.errors import SchemaMismatch, Unavailable
-from memorygate.following import identity_poller, ledger_poller
-from memorygate.gate import Gate
+from memorygate.gate import GATE
 from memorygate.settings import Settings
 
 
@@ -26,12 +26,11 @@ class Unreachable:
 
 
 def poller(name: str, connect: Unreachable) -> SnapshotPoller:
-    gate = Gate(Settings(database_url=SecretStr("postgresql://unused")))
+    definition = replace(GATE, connect=lambda _settings: connect())
+    process = GateProcess(definition, Settings(database_url=SecretStr("postgresql://unused")))
     if name == "ledger":
-        return ledger_poller(gate, connect, needed=1)
-    credentials: Any = None
-    directory = ReplicatedDirectory(stale_seconds=60, clock=lambda: 0.0)
-    return identity_poller(gate, IdentityReplica(credentials, directory, connect))
+        return process.database_poller()
+    return process.identity_poller(IdentityReplica(process.credentials, process.directory, connect))
 
 
 @pytest.mark.parametrize("name", ["ledger", "identity"])

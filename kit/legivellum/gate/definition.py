@@ -1,0 +1,134 @@
+"""What a gate is, in one object: its name, settings, schema, endpoints and handlers. From it the kit makes the process
+that serves the gate, its command line, and what `metagate dev --with` needs.
+
+    GATE = GateDefinition(module=__name__, name="samplegate", title="SampleGate", doctrine="…", description="…",
+                          settings=Settings, schema=SCHEMA, connect=connect, endpoints=ENDPOINTS, handlers=handlers,
+                          metrics=GateMetrics("samplegate"))
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.http.problem_codes import Code
+from legivellum.postgres.migrations import Migrated, Schema, migrate, needed_version
+
+if TYPE_CHECKING:
+    from legivellum.gate.metrics import GateMetrics
+    from legivellum.gate.process import GateDatabase, GateProcess
+    from legivellum.http.endpoints import Endpoint
+    from legivellum.http.endpoints import Schema as JsonSchema
+    from legivellum.http.router import Handler
+
+SettingsT = TypeVar("SettingsT", bound=DatabaseGateSettings)
+DatabaseT = TypeVar("DatabaseT", bound="GateDatabase")
+
+
+@dataclass(frozen=True, slots=True)
+class GateDefinition(Generic[SettingsT, DatabaseT]):
+    """It must be the attribute `GATE` of `module`: worker processes find it there."""
+
+    module: str
+    name: str
+    """Lower case: the command, the schema's prefix, the process in logs."""
+    title: str
+    doctrine: str
+    """The one sentence that `GET /` answers."""
+    description: str
+    settings: type[SettingsT]
+    schema: Schema
+    role: str
+    """The role of the serving process; `dev` connects as it."""
+    connect: Callable[[SettingsT], Awaitable[DatabaseT]]
+    """Opens the gate's pool. Raises Unavailable."""
+    endpoints: tuple[Endpoint, ...]
+    handlers: Callable[[GateProcess[SettingsT, DatabaseT]], Mapping[str, Handler]]
+    """Binds each endpoint to its handler, by `Endpoint.key`."""
+    metrics: GateMetrics
+    codes: type[Code] = Code
+    """The gate's error codes."""
+    schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
+    """JSON schemas by the names that the endpoints use."""
+    database_event: str = "database"
+    """Begins the names of the log's events of this gate's own database."""
+    requires: tuple[str, ...] = ()
+    """Schemas to migrate first, as `module:ATTRIBUTE` of a Schema: the ledger's, for gates that emit (D-57)."""
+    mirrors_startups: bool = False
+    """Whether MetaGate mirrors startups to it: the ledger (D-04)."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        # Functions and metrics cannot be pickled by value; a worker process imports the module instead.
+        return load_definition, (f"{self.module}:GATE",)
+
+    @property
+    def all_endpoints(self) -> tuple[Endpoint, ...]:
+        """What every gate answers without a credential, and the gate's own."""
+        from legivellum.gate.public_routes import PUBLIC_ENDPOINTS  # noqa: PLC0415 - for whoever serves
+
+        return (*PUBLIC_ENDPOINTS, *self.endpoints)
+
+    @property
+    def needed_version(self) -> int:
+        return needed_version(self.schema)
+
+    async def migrate(self, dsn: str, *, passwords: Mapping[str, str] | None = None) -> Migrated:
+        """Create or bring up to date the schemas it requires and its own. Harmless when there is nothing to do.
+
+        `passwords` by role. Raises Unavailable, SchemaMismatch.
+        """
+        given = passwords or {}
+        for reference in self.requires:
+            required = load(reference)
+            await migrate(required, dsn, passwords={role: given[role] for role in required.roles if role in given})
+        return await migrate(
+            self.schema, dsn, passwords={role: given[role] for role in self.schema.roles if role in given}
+        )
+
+    def run(self, settings: SettingsT) -> int:
+        """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError, UnusableAddress, what a handler's
+        settings raise.
+        """
+        from legivellum.gate.process import composed, limits  # noqa: PLC0415 - it imports this module
+        from legivellum.gate.server import run_gate  # noqa: PLC0415 - uvicorn, for whoever serves
+
+        return run_gate(settings, _Compose(self, composed), limits=limits, logger=f"{self.name}.server")
+
+    @asynccontextmanager
+    async def serving(self, settings: SettingsT) -> AsyncIterator[str]:
+        """Serve inside this event loop until the block is left. Yields the base URL. Raises OSError."""
+        from legivellum.gate.process import composed, limits  # noqa: PLC0415 - it imports this module
+        from legivellum.gate.server import serve_embedded  # noqa: PLC0415 - uvicorn, for whoever serves
+
+        application = composed(self, settings)
+        async with serve_embedded(settings, application, limits=limits(settings), name=f"serve {self.name}") as url:
+            yield url
+
+
+class _Compose:
+    """`composed` with its definition; pickled with it on its way to a worker process."""
+
+    def __init__(self, definition: GateDefinition[Any, Any], compose: Callable[..., Any]) -> None:
+        self._definition = definition
+        self._compose = compose
+
+    def __call__(self, settings: Any) -> Any:
+        return self._compose(self._definition, settings)
+
+
+def load(reference: str) -> Any:
+    """The object that `module:ATTRIBUTE` names. Raises ImportError, AttributeError."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load_definition(reference: str) -> GateDefinition[Any, Any]:
+    """The definition that `module:ATTRIBUTE` names. Raises ImportError, AttributeError, TypeError."""
+    definition = load(reference)
+    if not isinstance(definition, GateDefinition):
+        raise TypeError(f"{reference} is no GateDefinition")
+    return definition

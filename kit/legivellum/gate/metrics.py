@@ -1,0 +1,37 @@
+"""The metrics every gate has. No label ever carries a name that somebody declared or sent."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from legivellum.http.metrics import LATENCY_BUCKETS
+
+
+class GateMetrics:
+    """A registry with the common metrics under a gate's prefix; the gate adds its own to `registry`."""
+
+    def __init__(self, prefix: str) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            f"{prefix}_http_requests", "Answers by route and status.", ("route", "status"), registry=self.registry
+        )
+        self.latency = Histogram(
+            f"{prefix}_http_request_seconds",
+            "Time from request to answer.",
+            ("route",),
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.auth_failures = Counter(
+            f"{prefix}_auth_failures", "Refused credentials by reason.", ("reason",), registry=self.registry
+        )
+        self.rate_limited = Counter(
+            f"{prefix}_rate_limited", "Requests over a principal's rate.", registry=self.registry
+        )
+        self.streams = self.gauge(f"{prefix}_streams", "Open streams.", "livesum")
+        self.database_up = self.gauge(f"{prefix}_database_up", "Whether the gate's database answers.", "livemin")
+        self.identity_age = self.gauge(
+            f"{prefix}_identity_age_seconds", "How old what is known of principals and keys is.", "livemax"
+        )
+
+    def gauge(self, name: str, description: str, across_workers: str) -> Gauge:
+        """`across_workers`: how the values of several workers become one (prometheus-client's multiprocess modes)."""
+        return Gauge(name, description, registry=self.registry, multiprocess_mode=across_workers)  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""The query parameters that the gates' lists have in common. Each refusal names the parameter, never its value."""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from legivellum.http.exchange import Exchange
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import refuse
+from legivellum.identity.caller import Caller
+from legivellum.identity.tenancy import authorized_tenant
+
+DEFAULT_LIMIT: Final = 100
+LARGEST_LIMIT: Final = 500
+_LONGEST_VALUE: Final = 2_048
+
+
+def query_parameters(exchange: Exchange, *known: str) -> Mapping[str, str]:
+    """Raises INVALID_REQUEST for a parameter that is unknown, repeated or not plain text."""
+    raw: bytes = exchange.scope.get("query_string", b"")
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=bool(raw), errors="strict")
+    except ValueError:
+        raise refuse(Code.INVALID_REQUEST, "The query string is malformed.") from None
+    parameters: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise refuse(Code.INVALID_REQUEST, f"The query knows only: {', '.join(known) or 'nothing'}.")
+        if name in parameters or not value or not value.isprintable() or len(value) > _LONGEST_VALUE:
+            raise refuse(Code.INVALID_REQUEST, f"{name}: must be given once, as plain text.")
+        parameters[name] = value
+    return parameters
+
+
+def tenant_parameter(parameters: Mapping[str, str], caller: Caller) -> UUID:
+    """The tenant that is read: `tenant`, or the caller's own (D-51). Raises INVALID_REQUEST, TENANT_MISMATCH."""
+    text = parameters.get("tenant")
+    try:
+        wanted = None if text is None else UUID(text)
+    except ValueError:
+        raise refuse(Code.INVALID_REQUEST, "tenant: must be the uid of a namespace.") from None
+    return authorized_tenant(caller, wanted)
+
+
+def limit_parameter(parameters: Mapping[str, str]) -> int:
+    """The most items of a page. Raises INVALID_REQUEST."""
+    text = parameters.get("limit", str(DEFAULT_LIMIT))
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= LARGEST_LIMIT):
+        raise refuse(Code.INVALID_REQUEST, f"limit: must be 1 to {LARGEST_LIMIT}.")
+    return int(text)

@@ -1,0 +1,111 @@
+"""Serving a gate's application: as a process of its own with one worker or several, or inside somebody's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from legivellum.base import logging_setup, tls_reload
+from legivellum.base.gc_tuning import freeze_gc
+from legivellum.gate import serving
+from legivellum.http.exchange import App
+from legivellum.http.limits import Limits
+from legivellum.http.protocol import GuardedProtocol
+from legivellum.http.router import Router
+
+
+class ServedSettings(serving.ServingSettings, logging_setup.LoggingSettings, Protocol):
+    """What serving needs of a gate's settings (`legivellum.base.settings.GateSettings`)."""
+
+    def masked(self) -> dict[str, Any]: ...
+    def model_copy(self, *, update: dict[str, Any]) -> Any: ...
+
+
+class Application(Protocol):
+    """What is served: the ASGI application, and its routes, which know how large a body may be."""
+
+    @property
+    def asgi(self) -> App: ...
+    @property
+    def router(self) -> Router: ...
+
+
+SettingsT = TypeVar("SettingsT", bound=ServedSettings)
+Compose = Callable[[SettingsT], Application]
+LimitsOf = Callable[[SettingsT], Limits]
+
+
+class ProcessProtocol(GuardedProtocol):
+    """The protocol of a process that serves one gate. Its limits are set where the process runs: a class is pickled by
+    its name on its way there.
+    """
+
+
+class Worker(Generic[SettingsT]):
+    """Makes the application in the worker process that serves it; it is pickled on its way there."""
+
+    def __init__(self, settings: SettingsT, compose: Compose[SettingsT], limits: LimitsOf[SettingsT]) -> None:
+        self._settings = settings
+        self._compose = compose
+        self._limits = limits
+
+    def __call__(self) -> App:
+        logging_setup.configure(self._settings)
+        application = self._compose(self._settings)
+        ProcessProtocol.limits = self._limits(self._settings)
+        ProcessProtocol.router = application.router
+        freeze_gc()
+        return application.asgi
+
+
+def run_gate(
+    settings: SettingsT,
+    compose: Compose[SettingsT],
+    *,
+    limits: LimitsOf[SettingsT],
+    logger: str,
+    prepare: Callable[[SettingsT], SettingsT] = lambda settings: settings,
+    beside: AbstractContextManager[Any] | None = None,
+    certificate: tls_reload.CertificateObserver = tls_reload.ignore_expiry,
+) -> int:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status.
+
+    `prepare` may refuse the settings or complete them for all workers alike; `beside` is entered while the workers
+    serve.
+    """
+    log = structlog.get_logger(logger)
+    logging_setup.configure(settings)
+    log.info("settings", **settings.masked())
+    compose(settings)  # a worker that cannot start would be started again for ever
+    settings = prepare(settings)
+    serving.require_free(settings.host, settings.port)
+    with (
+        serving.bound(settings.host, settings.port) as reservation,
+        serving.multiprocess_metrics(settings.workers),
+        beside or nullcontext(),
+    ):
+        settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
+        log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
+        worker = Worker(settings, compose, limits)
+        serving.serve(serving.config(settings, worker, protocol=ProcessProtocol, factory=True, certificate=certificate))
+    return 0
+
+
+@asynccontextmanager
+async def serve_embedded(
+    settings: ServedSettings,
+    application: Application,
+    *,
+    limits: Limits,
+    name: str,
+    certificate: tls_reload.CertificateObserver = tls_reload.ignore_expiry,
+) -> AsyncIterator[str]:
+    """Serve inside this event loop, in one process, until the block is left. Yields the base URL. Raises OSError."""
+    # A class of its own: several gates may be served in one process.
+    protocol = type("EmbeddedProtocol", (GuardedProtocol,), {"limits": limits, "router": application.router})
+    config = serving.config(settings, application.asgi, protocol=protocol, factory=False, certificate=certificate)
+    async with serving.embedded(config, name=name) as url:
+        yield url
