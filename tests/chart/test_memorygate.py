@@ -103,6 +103,7 @@ def test_schema_types_every_value():
     found = _untyped(yaml.safe_load((FOLDER / "values.yaml").read_text()), schema, schema["definitions"], "values")
     assert set(found) == {
         "values.global is only in the schema",
+        "values.gate-lib is only in the schema",
         "values.resources.limits.cpu is only in the schema",
         "values.migration.resources.limits.cpu is only in the schema",
     } & set(found)

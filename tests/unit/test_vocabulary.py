@@ -85,6 +85,7 @@ EMPTY = frozenset({"common", "data", "helpers", "manager", "misc", "util", "util
 
 SHARED = {
     "Application": "the ASGI application of each gate, in a module called app",
+    "Code": "the error codes of each gate, in a module called problem_codes",
     "Options": "what one command was called with",
     "Settings": "what a process can be configured with: every gate and the client has one",
 }

@@ -8,7 +8,7 @@
 
 {{- /* What the chart makes when nobody brings the writer's password. */ -}}
 {{- define "memorygate.ownSecret" -}}
-{{ include "memorygate.fullname" . }}-writer
+{{ include "gate-lib.fullname" . }}-writer
 {{- end -}}
 
 {{- define "memorygate.makesWriter" -}}

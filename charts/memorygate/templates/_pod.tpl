@@ -1,62 +1,24 @@
 {{- /*
 What every pod of the chart has in common: the restricted pod security, no token, no injected service addresses (a Service
 named memorygate would otherwise inject MEMORYGATE_PORT and its like).
-(dict "root" $ "component" "gate")
+(dict "root" $ "component" "gate" "values" .Values)
 */ -}}
 {{- define "memorygate.podSpec" -}}
-serviceAccountName: {{ include "memorygate.fullname" .root }}
+serviceAccountName: {{ include "gate-lib.fullname" .root }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  seccompProfile: {type: RuntimeDefault}
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
-{{- range . }}
-- name: {{ . }}
-{{- end }}
-{{- end }}
-{{- with .root.Values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-{{- with .root.Values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .root.Values.tolerations }}
-tolerations: {{- toYaml . | nindent 0 }}
-{{- end }}
-{{- with .root.Values.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end -}}
-
-{{- define "memorygate.podMetadata" -}}
-labels:
-  {{- with .root.Values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- include "memorygate.labels" . | nindent 2 }}
-{{- with .root.Values.podAnnotations }}
-annotations: {{- toYaml . | nindent 2 }}
-{{- end }}
+securityContext: {{- include "gate-lib.podSecurity" . | nindent 2 }}
+{{- include "gate-lib.placement" . }}
 {{- end -}}
 
 {{- define "memorygate.container" -}}
-image: {{ include "memorygate.image" . }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{ include "gate-lib.container" . }}
 command: [memorygate]
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- /* The pod that migrates: the owner's password is here and nowhere else. */ -}}
 {{- define "memorygate.migration" -}}
-metadata: {{- include "memorygate.podMetadata" . | nindent 2 }}
+metadata: {{- include "gate-lib.podMetadata" . | nindent 2 }}
 spec:
   {{- include "memorygate.podSpec" . | nindent 2 }}
   restartPolicy: OnFailure

@@ -1,5 +1,5 @@
 {{- define "metagate.database" -}}
-{{ include "metagate.fullname" . }}-database
+{{ include "gate-lib.fullname" . }}-database
 {{- end -}}
 
 {{- define "metagate.trialSecret" -}}

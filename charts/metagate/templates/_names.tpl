@@ -1,49 +1,6 @@
-{{- define "metagate.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-
-{{- /* 40 characters leave room for the longest suffix within the 63 of a label. */ -}}
-{{- define "metagate.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- $name := include "metagate.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-
 {{- /* Names of cluster-scoped objects carry the namespace: two releases of one name must not share them. */ -}}
 {{- define "metagate.clusterName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "metagate.fullname" .) -}}
-{{- end -}}
-
-{{- /* (dict "root" $ "component" "api") */ -}}
-{{- define "metagate.selector" -}}
-app.kubernetes.io/name: {{ include "metagate.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
-{{- end -}}
-
-{{- define "metagate.labels" -}}
-{{- with .root.Values.commonLabels }}{{ toYaml . }}
-{{ end -}}
-{{ include "metagate.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: metagate
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- end -}}
-
-{{- define "metagate.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
-{{- else -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
-{{- end -}}
+{{- printf "%s-%s" .Release.Namespace (include "gate-lib.fullname" .) -}}
 {{- end -}}
 
 {{- /* A digest names one image, so the trial database then needs the tag. */ -}}
@@ -52,7 +9,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "metagate.address" -}}
-{{- printf "%s://%s.%s.svc:%v" (ternary "https" "http" (ne .Values.api.tls.secretName "")) (include "metagate.fullname" .) .Release.Namespace .Values.api.service.port -}}
+{{- printf "%s://%s.%s.svc:%v" (ternary "https" "http" (ne .Values.api.tls.secretName "")) (include "gate-lib.fullname" .) .Release.Namespace .Values.api.service.port -}}
 {{- end -}}
 
 {{/* Egress to a URL's port: `url`, and the peers `to` (none: any address). */}}

@@ -1,0 +1,55 @@
+"""What each chart renders for each set of values, as one digest per object: `python -m tests.chart.golden` writes golden.json anew.
+
+The digests show that a change of the templates' form changed nothing else. Whoever changes what is rendered on purpose writes
+them anew in the same commit. Custom resource definitions are compared with the generated ones elsewhere; passwords are new at
+each rendering.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.chart.rendering import MATRIX, NAMESPACE, RELEASE, ROOT, Chart, Object, find_helm, plain
+from tests.chart.test_memorygate import FORMS
+
+FILE = Path(__file__).with_name("golden.json")
+VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"metagate": MATRIX, "memorygate": FORMS}
+
+
+def _digest(rendered: Object) -> str:
+    if rendered["kind"] == "Secret":
+        rendered = {**rendered, "data": sorted(rendered.get("data", {}))}
+    return hashlib.sha256(json.dumps(rendered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def rendered(chart: Chart, folder: Path, values: Mapping[str, Any]) -> dict[str, str]:
+    """Digests by kind, namespace and name."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(plain(values), file)
+        file.flush()
+        text = chart.run("template", RELEASE, str(folder), "-n", NAMESPACE, "-f", file.name)
+    objects = [document for document in yaml.safe_load_all(text) if document]
+    return {
+        f"{made['kind']}/{made['metadata'].get('namespace', '')}/{made['metadata']['name']}": _digest(made)
+        for made in sorted(objects, key=lambda made: (made["kind"], made["metadata"]["name"]))
+    }
+
+
+def all_digests(chart: Chart, charts: Path) -> dict[str, dict[str, dict[str, str]]]:
+    return {
+        name: {form: rendered(chart, charts / name, values) for form, values in forms.items()}
+        for name, forms in VALUES.items()
+    }
+
+
+if __name__ == "__main__":
+    helm = find_helm()
+    assert helm is not None, "this needs helm: make cluster-build"
+    FILE.write_text(
+        json.dumps(all_digests(Chart(helm), Path(sys.argv[1]) if sys.argv[1:] else ROOT / "charts"), indent=1) + "\n"
+    )

@@ -1,0 +1,53 @@
+"""Two gates share the kit, and two charts share the library chart: no six lines in a row stand in both."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GATES = (ROOT / "api" / "metagate_api", *sorted((ROOT / "gates").glob("[a-z]*")))
+CHARTS = tuple(path.parent for path in sorted(ROOT.glob("charts/*/values.yaml")))
+WINDOW = 6
+LATER = frozenset({"app", "public_routes", "server", "settings"})
+"""Modules of gates that are still being moved into the kit."""
+
+
+def windows(path: Path) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every six lines in a row that say something, with the number of the first; imports are not code that was copied."""
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if line.strip() and not line.startswith(("import ", "from "))
+    ]
+    for at in range(len(lines) - WINDOW + 1):
+        yield tuple(line for _, line in lines[at : at + WINDOW]), lines[at][0]
+
+
+def clones(one: list[Path], other: list[Path]) -> list[str]:
+    known = {text: f"{path}:{number}" for path in one for text, number in windows(path)}
+    return [f"{known[text]} = {path}:{number}" for path in other for text, number in windows(path) if text in known]
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(GATES, 2)], ids=lambda folder: folder.name)
+def test_gates_share_no_code(one: Path, other: Path) -> None:
+    mine, theirs = ([path for path in folder.rglob("*.py") if path.stem not in LATER] for folder in (one, other))
+    assert clones(mine, theirs) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(CHARTS, 2)], ids=lambda folder: folder.name)
+def test_charts_share_no_templates(one: Path, other: Path) -> None:
+    """Apart from the library chart, of which each has a copy."""
+    mine, theirs = ([*folder.glob("templates/**/*.*")] for folder in (one, other))
+    assert mine
+    assert theirs
+    assert clones(mine, theirs) == []
+
+
+def test_a_clone_is_found(tmp_path: Path) -> None:
+    """Whatever stands around it, and however far it is indented."""
+    lines = [f"line {number}" for number in range(WINDOW)]
+    (tmp_path / "one").write_text("\n".join(["before", *lines]))
+    (tmp_path / "other").write_text("\n\n".join([*(f"  {line}" for line in lines), "after"]))
+    assert len(clones([tmp_path / "one"], [tmp_path / "other"])) == 1
