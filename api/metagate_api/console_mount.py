@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from legivellum.http.edge import Edge, Observer
+from metagate_api import metrics
 from metagate_api.gate import Gate
 from metagate_api.history import explained_boot
 from metagate_console.app import Console
@@ -37,5 +38,8 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         secure=settings.console_secure
         or settings.tls_cert is not None
         or (settings.public_url or "").lower().startswith("https://"),
+        public_url=settings.public_url or "",
+        snapshot=lambda: (gate.seen.revision, gate.seen.credential_mark),
+        streams=metrics.CONSOLE_STREAMS.inc,
     )
     return Console(ports, edge)

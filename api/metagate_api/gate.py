@@ -50,6 +50,8 @@ class Seen:
     up: bool = False
     fits: bool = True
     revision: int = 0
+    credential_mark: int = 0
+    """Another number whenever a key, an issuer or a key of an issuer changed."""
     compiled_at: datetime | None = None
     schema_version: int | None = None
 

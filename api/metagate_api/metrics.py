@@ -43,6 +43,9 @@ COMPILED_AT = Gauge(
 DATABASE_UP = Gauge(
     "metagate_database_up", "Whether the last poll was answered.", registry=REGISTRY, multiprocess_mode="livemin"
 )
+CONSOLE_STREAMS = Gauge(
+    "metagate_console_streams", "Open live streams of the console.", registry=REGISTRY, multiprocess_mode="livesum"
+)
 
 CERTIFICATE_ENDS = Gauge(
     "metagate_certificate_not_after_timestamp_seconds",

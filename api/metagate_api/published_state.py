@@ -50,7 +50,7 @@ class PublishedState:
         """Raises what the store raises."""
         state, changes = await read_connected(self._gate, self._connect, self._read)
         self._credentials.apply(changes)
-        self._mark = changes.mark
+        self._mark = self._gate.seen.credential_mark = changes.mark
         if state.revision != self._gate.seen.revision:
             self._cache.forget()
         self._take_over(state)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http import correlation
 from legivellum.http.deadline import Deadline
-from legivellum.http.exchange import App, ClientGone, Exchange, Receive, Response, Scope, Send
+from legivellum.http.exchange import App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused, refuse
 from legivellum.identity.tenancy import tenants_for
@@ -21,13 +21,14 @@ from metagate_console import pages, responses
 from metagate_console.concurrency_limit import ConcurrencyLimit
 from metagate_console.page import PageHandler, PageRequest, Redirect
 from metagate_console.ports import Ports
-from metagate_console.request_parsing import PageQuery, path_segments
+from metagate_console.request_parsing import PageQuery, link, path_segments
 from metagate_console.sessions import SessionCookies
 from metagate_console.sign_in import SignIn, safe_address
 from metagate_console.streaming import EventStreams
 from metagate_console.viewer import Viewer, authorized_viewer
 
 _MINE: Final = re.compile(r"/console(?:/|\Z)")
+_QUALITY: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
 _RATE, _BURST = 20.0, 200.0
 """Pages a second of one principal: far more than people read, far less than a loop asks for."""
 
@@ -66,7 +67,7 @@ class Console:
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _MINE.match(scope["path"]):
+        if scope["type"] != "http" or not (_MINE.match(scope["path"]) or _asks_for_front_page(scope)):
             await self._rest(scope, receive, send)
             return
         started = time.perf_counter()
@@ -87,12 +88,17 @@ class Console:
                 answer = self._failed(refused.problem, exchange, answer.viewer)
             else:
                 with place:
-                    await self._streams.tell(answer.viewer.session, answer.tenant, receive, send)
+                    # Counted and logged when it begins: how long somebody looks is no latency.
+                    self._ports.observe(exchange, Response(200, [], b""), time.perf_counter() - started)
+                    await self._streams.send(answer.viewer.session, answer.tenant, receive, send)
                 return
         self._ports.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
     async def _answer(self, exchange: Exchange) -> "Response | _Stream":
+        if exchange.path == "/":
+            exchange.route = "/"
+            return responses.redirect(link(), (b"vary", b"accept"))
         parts = path_segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
@@ -149,7 +155,7 @@ class Console:
         exchange.route = route.label
         name = parts[1] if len(parts) == 2 else ""
         visit = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
-        async with self._turns.taken():
+        async with self._turns.slot():
             drawn = await route.draw(visit)
         if isinstance(drawn, Redirect):
             return responses.redirect(drawn.address)
@@ -173,6 +179,22 @@ class _Stream:
 
     viewer: Viewer
     tenant: Any
+
+
+def _asks_for_front_page(scope: Scope) -> bool:
+    """A person's browser at `/`. Programs get the gate's own answer there, as before (INV-035)."""
+    return scope["path"] == "/" and scope["method"] in {"GET", "HEAD"} and _prefers_html(scope["headers"])
+
+
+def _prefers_html(headers: RawHeaders) -> bool:
+    """Whether Accept names HTML, and nothing that is JSON before it (RFC 9110 §12.5.1)."""
+    weights: dict[str, float] = {}
+    for part in b",".join(value for name, value in headers if name == b"accept").decode("latin-1").split(","):
+        media, *parameters = (word.strip().lower() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        weights[media] = float(quality) if _QUALITY.match(quality) else 0.0
+    json = weights.get("application/json", 0.0)
+    return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= json
 
 
 def _query(exchange: Exchange) -> bytes:

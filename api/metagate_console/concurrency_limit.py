@@ -20,7 +20,7 @@ class ConcurrencyLimit:
         self._patience = patience
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """While it lasts, one of them is ours; ask one question after the other. Raises OVERLOADED."""
         try:
             async with asyncio.timeout(self._patience):

@@ -31,7 +31,9 @@ IsCurrent = Callable[[str, str | None, VerificationContext | None], bool]
 class Ports:
     """`secret` signs cookies and is the same in every process that may be asked with them; `seconds` bounds an answer,
     `lifetime` (seconds) a session; `at_once`: how many connections of the gate's pool the pages may have together;
-    `secure`: people reach the console over https only.
+    `secure`: people reach the console over https only; `public_url`: where they reach it, "" when that is not known;
+    `snapshot`: another value whenever anything was published or withdrawn; `streams`: told of each stream that begins
+    (1) and ends (-1).
     """
 
     authenticate: Authenticate
@@ -46,3 +48,6 @@ class Ports:
     lifetime: int
     at_once: int
     secure: bool
+    public_url: str
+    snapshot: Callable[[], object]
+    streams: Callable[[int], None]

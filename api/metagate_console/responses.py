@@ -15,7 +15,7 @@ POLICY: Final = (
 HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", POLICY),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )

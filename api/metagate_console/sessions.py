@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 from uuid import UUID
 
@@ -70,17 +70,15 @@ class SessionCookies:
         until = now + self._lifetime
         if caller.expires_at is not None:
             until = min(until, int(caller.expires_at.timestamp()))
-        shown, verification = caller.credential, caller.verification
+        credential, verification = caller.credential, caller.verification
         word = jwt.encode(
             {"alg": _ALGORITHM},
             {
-                "kind": shown.kind,
-                "iss": shown.issuer,
-                "sub": shown.subject,
-                "kid": shown.kid,
-                "ground": None
-                if verification is None
-                else [verification.audience, verification.algorithm, verification.secret],
+                "kind": credential.kind,
+                "iss": credential.issuer,
+                "sub": credential.subject,
+                "kid": credential.kid,
+                "verification": None if verification is None else list(astuple(verification)),
                 "tenant": str(caller.tenant),
                 "principal_key": caller.principal_key,
                 "exp": until,
@@ -98,14 +96,14 @@ class SessionCookies:
         if word is None or len(word) > LONGEST:
             return None
         try:
-            said = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
+            claims = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
             found = Session(
-                Credential(said["kind"], said["iss"], said["sub"], said["kid"]),
-                None if said["ground"] is None else VerificationContext(*said["ground"]),
-                UUID(said["tenant"]),
-                said["principal_key"],
-                int(said["exp"]),
-                said["jti"],
+                Credential(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
+                None if claims["verification"] is None else VerificationContext(*claims["verification"]),
+                UUID(claims["tenant"]),
+                claims["principal_key"],
+                int(claims["exp"]),
+                claims["jti"],
             )
         except (JoseError, ValueError, KeyError, TypeError):
             return None

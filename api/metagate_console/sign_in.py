@@ -74,12 +74,26 @@ class SignIn:
         return responses.redirect(IN, self._cookies.closed())
 
     async def _form(self, exchange: Exchange) -> Form:
-        if exchange.header(b"sec-fetch-site") not in {None, *_SAME}:
+        if not self._own_page(exchange):
             raise refuse(Code.INVALID_REQUEST, "Forms are taken from the console's own pages only.")
         media = (exchange.header(b"content-type") or b"").split(b";")[0].strip().lower()
         if media != _FORM_MEDIA:
             raise refuse(Code.UNSUPPORTED_MEDIA_TYPE, "Send the form as a form.")
         return parse_form(await exchange.body(_BODY))
+
+    def _own_page(self, exchange: Exchange) -> bool:
+        """Whether the browser says that the form is on a page of ours, as far as it says anything.
+
+        Sec-Fetch-Site is the browser's own judgement. Browsers leave it out over plain http, and old ones always:
+        then Origin has to name this host, as the browser asked for it or as METAGATE_PUBLIC_URL has it.
+        """
+        site, origin = exchange.header(b"sec-fetch-site"), exchange.header(b"origin")
+        if site is not None:
+            return site in _SAME
+        if origin is None:
+            return True
+        host = _host_of(origin)
+        return host is not None and host in {exchange.header(b"host"), _host_of(self._ports.public_url.encode())}
 
     async def _caller(self, exchange: Exchange, credential: str) -> Caller:
         """Whoever it speaks for, by the gate's own doors. Raises Refused."""
@@ -104,12 +118,27 @@ class SignIn:
         return b"authorization", b"Bearer " + value
 
 
+def _host_of(url: bytes) -> bytes | None:
+    """Host and port as a Host header has them; None for what is no URL, as an opaque origin (`null`) is not."""
+    _, separator, rest = url.lower().partition(b"://")
+    return rest.partition(b"/")[0] if separator else None
+
+
 def safe_address(going: str) -> str:
-    """The address if it is one of the console's own, else the overview's."""
+    """The address if it is one of the console's own, else the overview's.
+
+    A browser takes `..` out of a path before it asks, spelt as `%2e%2e` too: such an address leads out of the console.
+    """
     known = going == "/console" or going.startswith(("/console/", "/console?"))
     plain = going.isascii() and going.isprintable() and not any(char in going for char in ' "<>\\')
-    own = known and plain and len(going) <= _LONGEST_NEXT
+    path = going.partition("?")[0].partition("#")[0]
+    stays = not any(_plain(part) in {".", ".."} for part in path.split("/"))
+    own = known and plain and stays and len(going) <= _LONGEST_NEXT
     return link() if not own or going.startswith((IN, OUT, link("live"))) else going
+
+
+def _plain(part: str) -> str:
+    return part.lower().replace("%2e", ".")
 
 
 def _wanted(exchange: Exchange) -> str | None:

@@ -1,7 +1,8 @@
 """GET /console/live: tells a page that something changed, as server-sent events; what changed, the page fetches.
 
 A stream is a question asked again every three seconds, once for all who look at the same tenant. Who looks is asked
-again each time too: a session that is over, or somebody who may not look any more, is told so and the stream ends.
+again each time too, and at once when anything was published or withdrawn: a session that is over, or somebody who may
+not look any more, is told so and the stream ends within a second (D-67).
 """
 
 import asyncio
@@ -24,10 +25,13 @@ from metagate_console.viewer import authorized_viewer
 from metagate_store.errors import StoreError
 
 EVERY: Final = 3.0
-MOST: Final = 64
-"""Streams of one process; who comes then has a page that stands still."""
-EACH: Final = 4
-"""Streams of one principal in one process: nobody alone takes all of them."""
+LOOK: Final = 0.25
+"""Seconds between looks at whether anything was published and whether the session expired: memory, no statement."""
+STREAMS: Final = 64
+"""Open streams of one process; whoever comes then has a page that does not follow."""
+STREAMS_OF_TENANT: Final = 16
+STREAMS_OF_PRINCIPAL: Final = 4
+"""D-67: nobody alone takes all of them."""
 _HEARTBEAT: Final = 15.0
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -50,20 +54,20 @@ class ChangeSignal:
         self._every = every
         self._asked: dict[UUID | None, tuple[float, asyncio.Task[str]]] = {}
 
-    async def beat(self, tenant: UUID | None) -> str:
+    async def current(self, tenant: UUID | None) -> str:
         """Raises what the store raises, and Refused when too much else is asked."""
         now = time.monotonic()
         since, task = self._asked.get(tenant, (0.0, None))
         if task is None or now - since >= self._every * 0.9:
             for stale in [key for key, (at, done) in self._asked.items() if done.done() and now - at > 60]:
                 del self._asked[stale]
-            task = asyncio.create_task(self._word(tenant), name="console's pulse")
+            task = asyncio.create_task(self._word(tenant), name="console change signal")
             self._asked[tenant] = now, task
         return await asyncio.shield(task)
 
     async def _word(self, tenant: UUID | None) -> str:
         reader = self._ports.reader()
-        async with self._turns.taken():
+        async with self._turns.slot():
             found, state = await reader.overviews.overview(tenant), await reader.state()
         known = (
             state.revision, found.starting, found.overdue, found.latest, found.troubles,
@@ -74,19 +78,27 @@ class ChangeSignal:
 
 
 class EventStreams:
+    """The open streams of one process."""
+
     def __init__(self, ports: Ports, turns: ConcurrencyLimit) -> None:
         self._ports = ports
         self._turns = turns
-        self._pulse = ChangeSignal(ports, turns)
+        self._signal = ChangeSignal(ports, turns)
         self._open: Counter[PrincipalId] = Counter()
 
     def admit(self, who: PrincipalId) -> AbstractContextManager[None]:
-        """A place, counted from now on and until it is left. Raises OVERLOADED when there is none."""
-        if self._open.total() >= MOST:
+        """A place, counted from now on and until it is left. Raises OVERLOADED (503), RATE_LIMITED (429)."""
+        tenant, _ = who
+        if self._open.total() >= STREAMS:
             raise refuse(Code.OVERLOADED, "This process has as many streams as it may have.")
-        if self._open[who] >= EACH:
-            raise refuse(Code.OVERLOADED, f"You have {EACH} pages that follow already; close or pause one.")
+        if sum(count for (of, _), count in self._open.items() if of == tenant) >= STREAMS_OF_TENANT:
+            raise refuse(Code.RATE_LIMITED, f"Your tenant has {STREAMS_OF_TENANT} pages that follow already.")
+        if self._open[who] >= STREAMS_OF_PRINCIPAL:
+            raise refuse(
+                Code.RATE_LIMITED, f"You have {STREAMS_OF_PRINCIPAL} pages that follow already; close or pause one."
+            )
         self._open[who] += 1
+        self._ports.streams(1)
         return self._left(who)
 
     @contextmanager
@@ -94,42 +106,55 @@ class EventStreams:
         try:
             yield
         finally:
+            self._ports.streams(-1)
             self._open[who] -= 1
             if not self._open[who]:
                 del self._open[who]
 
-    async def tell(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
+    async def send(self, session: Session, tenant: UUID | None, receive: Receive, send: Send) -> None:
+        """The whole stream, until the client leaves or may not look any more."""
         leaving = asyncio.create_task(wait_for_disconnect(receive), name="console stream's end")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await _say(send, "retry: 3000\n\n")
+            await _send_text(send, "retry: 3000\n\n")
             await self._follow(session, tenant, send, leaving)
             await send({"type": "http.response.body", "body": b""})
         finally:
             leaving.cancel()
 
     async def _follow(self, session: Session, tenant: UUID | None, send: Send, leaving: asyncio.Task[None]) -> None:
-        told, silent_since = "", time.monotonic()
+        sent, silent_since = "", time.monotonic()
+        checked: object = None
         while not leaving.done():
+            snapshot = self._ports.snapshot()
             try:
-                if session.expires_at <= time.time() or await self._may_not(session):
-                    await _say(send, "event: over\ndata: over\n\n")
+                if session.expires_at <= time.time() or not await self._may_look(session):
+                    await _send_text(send, "event: over\ndata: over\n\n")
                     return
-                word = await self._pulse.beat(tenant)
+                checked = snapshot
+                word = await self._signal.current(tenant)
             except (StoreError, OSError, TimeoutError, RequestRefused):
-                word = told  # the page waits as it would for news
-            if word != told:
-                await _say(send, f"event: changed\ndata: {word}\n\n")
-                told, silent_since = word, time.monotonic()
+                word = sent  # the page waits as it would for news
+            if word != sent:
+                await _send_text(send, f"event: changed\ndata: {word}\n\n")
+                sent, silent_since = word, time.monotonic()
             elif time.monotonic() - silent_since > _HEARTBEAT:
-                await _say(send, ": still here\n\n")
+                await _send_text(send, ": still here\n\n")
                 silent_since = time.monotonic()
-            await asyncio.wait({leaving}, timeout=EVERY)
+            await self._rest(session, checked, leaving)
 
-    async def _may_not(self, session: Session) -> bool:
-        async with self._turns.taken():
-            return await authorized_viewer(session, self._ports) is None
+    async def _rest(self, session: Session, checked: object, leaving: asyncio.Task[None]) -> None:
+        """Until it is time to ask the database again; at once when the session was not checked since a publish."""
+        until = time.monotonic() + EVERY
+        while not leaving.done() and time.monotonic() < until:
+            await asyncio.wait({leaving}, timeout=LOOK)
+            if self._ports.snapshot() != checked or session.expires_at <= time.time():
+                return
+
+    async def _may_look(self, session: Session) -> bool:
+        async with self._turns.slot():
+            return await authorized_viewer(session, self._ports) is not None
 
 
-async def _say(send: Send, text: str) -> None:
+async def _send_text(send: Send, text: str) -> None:
     await send({"type": "http.response.body", "body": text.encode(), "more_body": True})

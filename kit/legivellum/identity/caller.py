@@ -91,12 +91,14 @@ class Credential:
 @dataclass(frozen=True, slots=True)
 class VerificationContext:
     """What a token was verified against besides its key. A session keeps it and asks later whether the token would
-    still be accepted (`TokenVerifier.is_current`). `secret` is `SharedSecret.fingerprint` for HS256, else None.
+    still be accepted (`TokenVerifier.is_current`). `secret` is `SharedSecret.fingerprint` for HS256, else None;
+    `lifetime` the seconds from the token's issue to its end.
     """
 
     audience: str | None
     algorithm: str
     secret: str | None = None
+    lifetime: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ class Verified:
     def verification(self) -> VerificationContext:
         issuer = self.verified_with[0]
         secret = issuer.fingerprint if isinstance(issuer, SharedSecret) else None
-        return VerificationContext(self.audience, self.algorithm, secret)
+        lifetime = self.times.expires_at - self.times.issued_at
+        return VerificationContext(self.audience, self.algorithm, secret, lifetime)
 
 
 def verify_token(
@@ -202,6 +203,8 @@ class TokenVerifier:
             return kid is None and hmac.compare_digest(verification.secret or "", shared.fingerprint)
         issuer, key = self.ring.issuer(name), None if kid is None else self.ring.key(name, kid)
         if issuer is None or key is None or verification.secret is not None:
+            return False
+        if verification.lifetime > issuer.longest_life:
             return False
         accepted = verification.audience in self._audiences and verification.audience in issuer.audiences
         return accepted and verification.algorithm in issuer.algorithms and verification.algorithm in key.algorithms

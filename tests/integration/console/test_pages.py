@@ -226,7 +226,7 @@ async def test_every_answer_is_strict(gate: GateFixture, visitor: Visitor) -> No
         found = dict(one.strip().split(" ", 1) for one in answer.headers["content-security-policy"].split(";"))
         assert found == POLICY
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         if "html" in answer.headers.get("content-type", ""):
             assert answer.headers["cache-control"] == "no-store"
             page = Text(answer.text)
@@ -244,7 +244,9 @@ async def test_hostile_words_are_only_words(gate: GateFixture, visitor: Visitor)
     admin = await gate.principal("admin", type="admin")
     name = HOSTILE
     who = await gate.principal(name, tenant=admin.tenant)
-    session = await opened(gate, who, COMPONENT)
+    session = await opened(gate, who)
+    # No component may boot under such a name any more (D-65); sessions of an earlier release may have it.
+    await gate.ask("UPDATE metagate.startup SET component_key = $1 WHERE startup_id = $2", COMPONENT, session)
     await gate.failed(who, session, error=HOSTILE, details={HOSTILE: HOSTILE})
     huge = '{"error": "' + "A" * 262_144 + '"}'
     other = await opened(gate, who, "big")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
 from uuid import uuid4
 
 import httpx
@@ -119,7 +120,8 @@ async def test_nobody_learns_anything(gate: GateFixture, visitor: Visitor) -> No
 @pytest.mark.parametrize(
     "elsewhere",
     ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/console/../v1", "/consoles",
-     "/console/sign-in?next=/console", '/console/"><script>', "/console\r\nx: y", ""],
+     "/console/sign-in?next=/console", "/console/../../x", "/console/..", "/console/a/../../v1/startups",
+     "/console/%2e%2e/v1", "/console/.%2E/v1", "/console/./../x", "/console?a=/../b#/../c", '/console/"><script>', "/console\r\nx: y", ""],
 )  # fmt: skip
 async def test_the_way_back_leads_nowhere_else(gate: GateFixture, visitor: Visitor, elsewhere: str) -> None:
     """Whatever `next` says, it ends within the console."""
@@ -127,7 +129,9 @@ async def test_the_way_back_leads_nowhere_else(gate: GateFixture, visitor: Visit
     answer = await visitor.sign_in(admin.key, next=elsewhere)
     assert answer.status_code == 303
     location = answer.headers["location"]
-    assert location == "/console" or location.startswith("/console/")
+    resolved = str(httpx.URL(gate.url).join(location).path)
+    assert resolved == "/console" or resolved.startswith("/console/")
+    assert not {"..", "."} & set(unquote(location.partition("?")[0]).split("/"))
     assert "evil" not in location
 
 
@@ -145,6 +149,14 @@ async def test_only_our_own_form_signs_in_and_out(gate: GateFixture, visitor: Vi
     for site in ("cross-site", "same-site"):
         answer = await visitor.client.post("/console/sign-in", data=form, headers={"sec-fetch-site": site})
         assert answer.status_code == 422
+    # Browsers leave Sec-Fetch-Site out over plain http: then Origin says where the form is from.
+    for origin in ("https://evil.example", "http://evil.example:8000", "null", "http://", ""):
+        answer = await visitor.client.post("/console/sign-in", data=form, headers={"origin": origin})
+        assert answer.status_code == 422, origin
+        assert SESSION not in visitor.client.cookies
+    own_origin = {"origin": gate.url}
+    assert (await visitor.client.post("/console/sign-in", data=form, headers=own_origin)).status_code == 303
+    visitor.client.cookies.delete(SESSION)
     refused = await visitor.client.post("/console/sign-in", json=form)
     assert refused.status_code == 415
     await visitor.inside(admin.key)
@@ -273,11 +285,15 @@ async def test_another_jwt_secret_ends_the_sessions_of_its_tokens(gate: GateFixt
 
 
 @pytest.mark.invariant("EXT-11")
-@pytest.mark.parametrize("change", [{"audiences": ["elsewhere"]}, {"algorithms": ["ES256"]}])
+@pytest.mark.parametrize(
+    "change", [{"audiences": ["elsewhere"]}, {"algorithms": ["ES256"]}, {"max_token_lifetime_seconds": 599}]
+)
 async def test_a_session_ends_when_its_issuer_is_believed_otherwise(
-    gate: GateFixture, change: dict[str, list[str]]
+    gate: GateFixture, change: dict[str, object]
 ) -> None:
-    """The TokenIssuer no longer names the audience or the algorithm that the token had: the session is over."""
+    """The TokenIssuer no longer names the audience or the algorithm that the token had, or allows so long a life no
+    more: the session is over.
+    """
     name = f"https://{uuid4()}.test"
     key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})
     admin = await gate.principal("admin", type="admin")
@@ -295,6 +311,31 @@ async def test_a_session_ends_when_its_issuer_is_believed_otherwise(
         await visitor.page()
         await gate.publish(issuer=[row(uuid4(), **{**declared, **change, "generation": 2})])
         assert (await visitor.see()).status_code == 303
+
+
+HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [(HTML, 303), ("text/html", 303), ("text/html;q=0.9, application/json;q=0.5", 303), ("*/*", 200), ("", 200),
+     ("application/json", 200), ("application/json, text/html;q=0.9", 200), ("text/html;q=0", 200), ("text/html;q=x", 200)],
+)  # fmt: skip
+async def test_a_browser_that_asks_for_the_root_gets_the_console(gate: GateFixture, accept: str, status: int) -> None:
+    """Whoever prefers HTML is led to /console; programs get what the gate says of itself."""
+    async with Visitor(gate.url) as visitor:
+        answer = await visitor.client.get("/", headers={"accept": accept})
+        assert answer.status_code == status
+        if status == 303:
+            assert answer.headers["location"] == "/console"
+        else:
+            assert answer.json()["service"] == "MetaGate"
+
+
+async def test_without_the_console_the_root_is_the_gates_own(database: Database) -> None:
+    """Also for a browser."""
+    async with serving(settings_for(database)) as url, Visitor(url) as visitor:
+        assert (await visitor.client.get("/", headers={"accept": HTML})).json()["service"] == "MetaGate"
 
 
 async def test_it_is_off_unless_asked_for(database: Database) -> None:

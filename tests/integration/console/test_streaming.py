@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.api.processes import started, wait_for
 from tests.integration.console.visiting import Visitor
 
+from legivellum.identity.api_keys import digest_of
 from metagate_api.server import serving
 
 
@@ -47,6 +50,53 @@ async def test_a_boot_is_told_and_a_suspension_ends_it(gate: GateFixture, visito
             pass
         assert word == "over"
         assert [one async for one in events] == []
+
+
+@pytest.mark.invariant("EXT-11")
+@pytest.mark.parametrize("how", ["suspended", "deleted", "key removed", "demoted", "expired"])
+async def test_a_stream_ends_within_a_second_of_its_credential(gate: GateFixture, visitor: Visitor, how: str) -> None:
+    """D-67: an open stream rests on a credential like any request."""
+    expires = datetime.now(UTC) + timedelta(seconds=4) if how == "expired" else None
+    admin = await gate.principal("admin", type="admin", key_expires=expires)
+    await visitor.inside(admin.key)
+    async with stream(visitor) as events:
+        assert await following(events) == "changed"
+        if how == "suspended":
+            await gate.change(admin, suspended=True)
+        elif how == "demoted":
+            await gate.change(admin, type="component")
+        elif how == "deleted":
+            await gate.publish(deletes={"principal": [(str(admin.tenant), admin.name)]})
+        elif how == "key removed":
+            await gate.publish(deletes={"api_key": [(digest_of(admin.key),)]})
+        else:
+            # A cookie counts whole seconds: the session may end up to one before its key.
+            await asyncio.sleep(max(0.0, (expires - datetime.now(UTC)).total_seconds()))
+        started_at = time.monotonic()
+        while (word := await following(events)) == "changed":
+            pass
+        assert word == "over"
+        assert time.monotonic() - started_at < 1.0
+
+
+async def test_streams_are_counted(gate: GateFixture, visitor: Visitor) -> None:
+    """Each as an answer of its route when it begins; how many are open now is a gauge."""
+    admin = await gate.principal("admin", type="admin")
+    await visitor.inside(admin.key)
+
+    async def counted(name: str) -> float:
+        lines = (await gate.client.get("/metrics")).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    answers = 'metagate_http_requests_total{route="/console/live",status="200"}'
+    before, open_before = await counted(answers), await counted("metagate_console_streams ")
+    async with stream(visitor) as events:
+        assert await following(events) == "changed"
+        assert await counted(answers) == before + 1
+        assert await counted("metagate_console_streams ") == open_before + 1
+    async with asyncio.timeout(10):
+        while await counted("metagate_console_streams ") > open_before:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_stream_keeps_nobody_from_stopping(database: Database, gate: GateFixture) -> None:
@@ -96,7 +146,7 @@ async def test_nobody_takes_all_streams(gate: GateFixture, visitor: Visitor) -> 
     async with AsyncExitStack() as one, AsyncExitStack() as rest, Visitor(gate.url) as another:
         assert await opened(one) == 200
         answers = await asyncio.gather(*(opened(rest) for _ in range(9)))
-        assert sorted(answers) == [200] * 3 + [503] * 6
+        assert sorted(answers) == [200] * 3 + [429] * 6
         await another.inside(other.key)
         async with stream(another) as events:
             assert await following(events) == "changed"

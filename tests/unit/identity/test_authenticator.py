@@ -137,7 +137,7 @@ async def test_everything_known_of_a_caller_is_told(directory: FakeDirectory) ->
         pod=Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1"),
         expires_at=datetime.fromtimestamp(NOW + 3590, UTC),
         audience="metagate",
-        verification=VerificationContext("metagate", "RS256"),
+        verification=VerificationContext("metagate", "RS256", None, 3_600),
     )
 
 
