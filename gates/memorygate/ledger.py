@@ -15,9 +15,9 @@ from uuid import UUID
 
 import asyncpg
 
+from legivellum.base.canonical_json import digest
 from legivellum.postgres.driver import translated
 from legivellum.postgres.pool import open_pool
-from legivellum.receipts.canonical import digest
 from legivellum.receipts.receipt import Receipt, form_of
 from legivellum.receipts.rights import Right
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import asyncpg
 
+from legivellum.base.canonical_json import Uncanonical, canonical
 from legivellum.postgres.driver import translated
-from legivellum.receipts.canonical import Uncanonical, canonical
 from memorygate.ledger import microseconds
 
 _COLUMNS = (
@@ -124,7 +124,7 @@ def _alone(one: Link) -> str | None:
         return "its body was altered"
     try:
         body = json.loads(one.body)
-        if canonical(body) != one.body.encode():
+        if canonical(body, round_trip=True) != one.body.encode():
             return "its body is not in canonical form"
     except (ValueError, Uncanonical):
         return "its body is not JSON"

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from legivellum.base.canonical_json import Uncanonical, canonical
 from legivellum.receipts import schema_v1
-from legivellum.receipts.canonical import Uncanonical, canonical
 from legivellum.receipts.phase_rules import PLACEHOLDER_WORDS, Finding, broken_rules
 
 KIB = 1024
@@ -71,7 +71,7 @@ def _pointer(text: str) -> str:
 def _at_most(size: int) -> AfterValidator:
     def check(value: Any) -> Any:
         try:
-            form = value.encode() if isinstance(value, str) else canonical(value)
+            form = value.encode() if isinstance(value, str) else canonical(value, round_trip=True)
         except (Uncanonical, UnicodeEncodeError):
             raise ValueError("must hold only numbers and text that JSON can carry unchanged (RFC 8785)") from None
         if len(form) > size:
@@ -203,7 +203,7 @@ def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | 
 def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes:
     """The canonical bytes of a complete receipt: one form, whichever way its absent fields were sent."""
     members = {name: value for name, value in fields.items() if value is not None and name not in without}
-    return canonical(members, inspect=[members[name] for name in _FREE if name in members])
+    return canonical(members, inspect=[members[name] for name in _FREE if name in members], round_trip=True)
 
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:
