@@ -2,7 +2,8 @@
 
 An archive is gzip over JSON lines: a head that says what it is, one line per receipt with everything its chain needs, a
 foot with the count and the sha256 of all lines before it. It is written beside its final name, read back and verified,
-and only then given that name. Nothing is removed from the ledger by exporting it.
+and only then given that name. Nothing is removed from the ledger by exporting it. Every receipt is in some archive once
+its month is over, those of the default partition too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from legivellum.postgres.driver import translated
-from memorygate.verifying import Bad, Link, Verdict, Walk, links
+from memorygate.verifying import ChainedReceipt, ChainVerifier, Defect, Verdict, read_receipts
 
 FORMAT = "memorygate-archive/1"
 
@@ -33,11 +34,22 @@ CROSS JOIN LATERAL regexp_match(
 WHERE i.inhparent = 'memorygate.receipt'::regclass AND bounds.part[2] <= memorygate.ulid_floor($1)
 ORDER BY 1
 """
-_MONTH = """
+_RECEIPT = """
 SELECT tenant::text, root_task_id, position, receipt_id, stored_at, body, digest, previous, chain,
        kind, phase, task_id, obligation_id, caused_by, signature
-FROM memorygate.receipt WHERE receipt_id >= $1 AND receipt_id < $2
-ORDER BY tenant::text COLLATE "C", root_task_id, position
+"""
+_ORDER = 'ORDER BY tenant::text COLLATE "C", root_task_id, position'
+_OF_PARTITION = f"{_RECEIPT} FROM memorygate.receipt WHERE receipt_id >= $1 AND receipt_id < $2 {_ORDER}"
+_DEFAULT_MONTHS = """
+SELECT DISTINCT memorygate.archive_month(receipt_id, stored_at) AS month FROM memorygate.receipt_default
+WHERE memorygate.archive_month(receipt_id, stored_at) < date_trunc('month', $1::timestamptz, 'UTC') ORDER BY 1
+"""
+_OF_DEFAULT_MONTH = (
+    f"{_RECEIPT} FROM memorygate.receipt_default WHERE memorygate.archive_month(receipt_id, stored_at) = $1 {_ORDER}"
+)
+_DEFAULT_PARTITION = """
+SELECT count(*), min(month), max(month)
+FROM (SELECT memorygate.archive_month(receipt_id, stored_at) AS month FROM memorygate.receipt_default) AS months
 """
 
 
@@ -48,28 +60,78 @@ class Archived:
     receipts: int
 
 
+@dataclass(frozen=True, slots=True)
+class DefaultPartition:
+    """Receipts for whose month there was no partition when they were stored, and the first and last of those months."""
+
+    receipts: int
+    first_month: date | None
+    last_month: date | None
+
+    def __str__(self) -> str:
+        if self.first_month is None or self.last_month is None:
+            return "the default partition is empty"
+        return (
+            f"{self.receipts} receipts lie in the default partition, of months from {self.first_month:%Y-%m} to "
+            f"{self.last_month:%Y-%m}: their ids are of a month for which `memorygate migrate` made no partition"
+        )
+
+
 class ArchiveUnreadable(Exception):  # noqa: N818 - what the file is
     """The file is not a whole archive."""
 
 
+class MonthNotOver(Exception):  # noqa: N818 - what the month is
+    """Months up to a day to come were asked for: one of them goes on, and its archive would not be whole."""
+
+
 @translated
 async def export(dsn: str, directory: Path, *, before: date) -> list[Archived]:
-    """One file for each month that ended before `before` (UTC) and has receipts. Raises ArchiveUnreadable, OSError."""
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "memorygate export"})
-    made: list[Archived] = []
+    """One file for each month that ended before `before` (UTC) and has receipts; another where the default partition
+    has some of that month. Raises MonthNotOver, ArchiveUnreadable, OSError.
+    """
+    connection = await _connect(dsn)
+    archives: list[Archived] = []
     try:
-        moment = datetime(before.year, before.month, before.day, tzinfo=UTC)
+        day = datetime(before.year, before.month, before.day, tzinfo=UTC)
+        if day > await connection.fetchval("SELECT clock_timestamp()"):
+            raise MonthNotOver(f"{before} is a day to come: only months that are over can be archived")
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            for row in await connection.fetch(_PARTITIONS, moment):
-                one = await _month(connection, directory, row["name"], row["lower"], row["upper"])
-                if one is not None:
-                    made.append(one)
+            for row in await connection.fetch(_PARTITIONS, day):
+                span = (row["lower"], row["upper"])
+                archives += await _write(connection, directory, row["name"], span, _OF_PARTITION, *span)
+            for row in await connection.fetch(_DEFAULT_MONTHS, day):
+                month: datetime = row["month"].astimezone(UTC)
+                following = (month + timedelta(days=31)).replace(day=1)
+                name = f"receipt_default_{month:%Y_%m}"
+                span = (month.date().isoformat(), following.date().isoformat())
+                archives += await _write(connection, directory, name, span, _OF_DEFAULT_MONTH, month)
     finally:
         await connection.close(timeout=5)
-    return made
+    return archives
 
 
-async def _month(connection: asyncpg.Connection, directory: Path, name: str, lower: str, upper: str) -> Archived | None:
+@translated
+async def default_partition(dsn: str) -> DefaultPartition:
+    """What lies where no month has a partition."""
+    connection = await _connect(dsn)
+    try:
+        count, first, last = await connection.fetchrow(_DEFAULT_PARTITION)
+        return DefaultPartition(
+            count, *(None if month is None else month.astimezone(UTC).date() for month in (first, last))
+        )
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _connect(dsn: str) -> asyncpg.Connection:
+    return await asyncpg.connect(dsn, server_settings={"application_name": "memorygate export"})
+
+
+async def _write(
+    connection: asyncpg.Connection, directory: Path, name: str, span: tuple[str, str], query: str, *args: Any
+) -> list[Archived]:
+    """The archive, or nothing where there is no receipt."""
     final = _place(directory, name)
     unfinished = final.with_name(final.name + ".unfinished")
     digest = hashlib.sha256()
@@ -81,21 +143,21 @@ async def _month(connection: asyncpg.Connection, directory: Path, name: str, low
             digest.update(line)
             file.write(line)
 
-        put({"format": FORMAT, "partition": name, "from": lower, "to": upper})
-        async for one in links(connection, _MONTH, lower, upper):
-            put(_line(one))
+        put({"format": FORMAT, "partition": name, "from": span[0], "to": span[1]})
+        async for receipt in read_receipts(connection, query, *args):
+            put(_line(receipt))
             count += 1
         put({"receipts": count, "sha256": digest.hexdigest()})
     if count == 0:
         unfinished.unlink()
-        return None
+        return []
     verdict = verify_archive(unfinished)
     if verdict.bad is not None or verdict.receipts != count:
         raise ArchiveUnreadable(f"{unfinished}: {verdict.bad or 'receipts are missing'}")
     with unfinished.open("rb") as written:
         os.fsync(written.fileno())
     unfinished.rename(final)
-    return Archived(final, name, count)
+    return [Archived(final, name, count)]
 
 
 def _place(directory: Path, name: str) -> Path:
@@ -103,24 +165,24 @@ def _place(directory: Path, name: str) -> Path:
     return directory / f"{name}.jsonl.gz"
 
 
-def _line(one: Link) -> dict[str, Any]:
+def _line(receipt: ChainedReceipt) -> dict[str, Any]:
     return {
-        "tenant": one.tenant,
-        "root": one.root_task_id,
-        "position": one.position,
-        "receipt_id": one.receipt_id,
-        "stored_at": one.stored_at.astimezone(UTC).isoformat(),
-        "previous": one.previous.hex(),
-        "chain": one.chain.hex(),
-        "sha256": one.digest.hex(),
-        "signature": one.signature,
-        "body": one.body,
+        "tenant": receipt.tenant,
+        "root": receipt.root_task_id,
+        "position": receipt.position,
+        "receipt_id": receipt.receipt_id,
+        "stored_at": receipt.stored_at.astimezone(UTC).isoformat(),
+        "previous": receipt.previous.hex(),
+        "chain": receipt.chain.hex(),
+        "sha256": receipt.digest.hex(),
+        "signature": receipt.signature,
+        "body": receipt.body,
     }
 
 
 def verify_archive(path: Path) -> Verdict:
     """Every line and every chain in the file. Raises ArchiveUnreadable when it is cut off, or not an archive at all."""
-    walk = Walk(whole=False)
+    verifier = ChainVerifier(whole=False)
     digest = hashlib.sha256()
     foot: dict[str, Any] | None = None
     for number, line in enumerate(_lines(path)):
@@ -130,16 +192,18 @@ def verify_archive(path: Path) -> Verdict:
                 raise ArchiveUnreadable(f"{path}: is not an archive of the ledger")
         elif "receipts" in value:
             foot = value
-            if value != {"receipts": walk.verdict.receipts, "sha256": digest.hexdigest()}:
-                walk.verdict.bad = walk.verdict.bad or Bad("-", "the foot", "does not fit the lines before it")
+            if value != {"receipts": verifier.verdict.receipts, "sha256": digest.hexdigest()}:
+                verifier.verdict.bad = verifier.verdict.bad or Defect(
+                    "-", "the foot", "does not fit the lines before it"
+                )
         elif foot is not None:
             raise ArchiveUnreadable(f"{path}: goes on after its foot")
-        elif walk.step(_link(path, value)) is not None:
-            return walk.verdict
+        elif verifier.check(_receipt(path, value)) is not None:
+            return verifier.verdict
         digest.update(line)
     if foot is None:
         raise ArchiveUnreadable(f"{path}: was cut off")
-    return walk.verdict
+    return verifier.verdict
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -160,9 +224,9 @@ def _read(path: Path, line: bytes) -> dict[str, Any]:
     return value
 
 
-def _link(path: Path, value: dict[str, Any]) -> Link:
+def _receipt(path: Path, value: dict[str, Any]) -> ChainedReceipt:
     try:
-        return Link(
+        return ChainedReceipt(
             tenant=value["tenant"],
             root_task_id=value["root"],
             position=value["position"],

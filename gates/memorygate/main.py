@@ -65,13 +65,18 @@ def export(
     directory: Annotated[Path, typer.Option(help="Where the files go.")] = Path(),
 ) -> None:
     """Write each finished month as a verified, compressed archive. Nothing is removed from the ledger."""
+    from memorygate.archiving import MonthNotOver, default_partition
     from memorygate.archiving import export as write
 
-    made = asyncio.run(write(database_url, directory, before=before.date()))
-    for one in made:
-        print(f"{one.path}: {one.receipts} receipts")
-    if not made:
+    try:
+        archives = asyncio.run(write(database_url, directory, before=before.date()))
+    except MonthNotOver as error:
+        raise typer.BadParameter(str(error), param_hint="--before") from error
+    for archive in archives:
+        print(f"{archive.path}: {archive.receipts} receipts")
+    if not archives:
         print("no finished month has receipts")
+    print(asyncio.run(default_partition(database_url)))
 
 
 def _expected() -> tuple[type[Exception], ...]:

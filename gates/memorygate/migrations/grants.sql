@@ -21,7 +21,8 @@ TO memorygate_writer;
 
 -- `verify` and `export` read everything and write nothing but what `verify` found.
 GRANT SELECT ON ALL TABLES IN SCHEMA memorygate TO memorygate_auditor;
-GRANT EXECUTE ON FUNCTION memorygate.link, memorygate.chain_seed, memorygate.ulid_floor TO memorygate_auditor;
+GRANT EXECUTE ON FUNCTION memorygate.link, memorygate.chain_seed, memorygate.ulid_floor, memorygate.ulid_time, memorygate.archive_month
+TO memorygate_auditor;
 GRANT EXECUTE ON FUNCTION memorygate.drifted, memorygate.moment, memorygate.record_verification TO memorygate_auditor;
 
 -- Other gates emit in their own transactions: each by its own function, and none by another's (D-59). A role that could not be

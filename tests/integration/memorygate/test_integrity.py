@@ -1,5 +1,6 @@
 """A ledger that was touched says where; what is derived can be thrown away and derived again; archives stand by themselves."""
 
+import asyncio
 import gzip
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -14,9 +15,10 @@ from ulid import ULID
 
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import Right
-from memorygate.archiving import ArchiveUnreadable, export, verify_archive
+from memorygate.archiving import ArchiveUnreadable, MonthNotOver, default_partition, export, verify_archive
 from memorygate.ledger import Entry, Ledger, Outcome, entry
 from memorygate.main import app
+from memorygate.schema import migrate_ledger
 from memorygate.verifying import verify
 
 TENANT = "00000000-0000-4000-8000-00000000000a"
@@ -105,7 +107,7 @@ async def test_one_flipped_byte_is_found_and_named(fresh_ledger: LedgerDatabase)
         await tamper(fresh_ledger, f"UPDATE memorygate.receipt SET {change} WHERE receipt_id = '{touched}'")
         bad = (await verify(fresh_ledger.auditor)).bad
         assert bad is not None, change
-        assert touched in bad.where or "position" in change or "root_task_id" in change, (change, bad)
+        assert touched in bad.place or "position" in change or "root_task_id" in change, (change, bad)
         assert bad.tenant == TENANT
         await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", touched)
         await tamper(fresh_ledger, "INSERT INTO memorygate.receipt SELECT ($1::memorygate.receipt).*", kept[0])
@@ -119,7 +121,7 @@ async def test_a_removed_receipt_is_missed(fresh_ledger: LedgerDatabase):
     await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", ids[2])
     bad = (await verify(fresh_ledger.auditor)).bad
     assert bad is not None
-    assert (bad.where, bad.reason) == (f"receipt {ids[3]}", "a receipt before it is missing")
+    assert (bad.place, bad.reason) == (f"receipt {ids[3]}", "a receipt before it is missing")
 
 
 async def test_a_removed_end_is_missed_by_what_is_derived(fresh_ledger: LedgerDatabase):
@@ -128,7 +130,7 @@ async def test_a_removed_end_is_missed_by_what_is_derived(fresh_ledger: LedgerDa
     await tamper(fresh_ledger, "DELETE FROM memorygate.receipt WHERE receipt_id = $1", ids[6])
     bad = (await verify(fresh_ledger.auditor)).bad
     assert bad is not None
-    assert bad.where == "task alone"
+    assert bad.place == "task alone"
 
 
 TABLES = {
@@ -259,6 +261,140 @@ async def test_what_is_not_of_this_time_is_kept_all_the_same(fresh_ledger: Ledge
         await ledger.close()
     assert (await verify(fresh_ledger.auditor)).receipts == 2
     assert await rows(fresh_ledger.superuser, "SELECT count(*) FROM memorygate.receipt_default") == [(2,)]
+
+
+async def insert_stored(database: LedgerDatabase, receipt_id: str, stored_at: datetime) -> None:
+    """A receipt as `append` would have stored it at another time: the first of its own chain."""
+    one = made(accepted(task_id=receipt_id, receipt_id=receipt_id))
+    await tamper(
+        database,
+        """INSERT INTO memorygate.receipt (tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id,
+                                            body, digest, previous, chain)
+           SELECT $1, $2, $3, 'obligation', 'accepted', $2, $2, 1, $2, $4, $5, memorygate.chain_seed($1, $2),
+                  memorygate.link(memorygate.chain_seed($1, $2), $5, $2, 1, $3)""",
+        UUID(TENANT), receipt_id, stored_at, one.body, one.digest,
+    )  # fmt: skip
+
+
+def exported(directory: Path) -> dict[str, set[str]]:
+    """The receipts in each archive; every archive verifies."""
+    found = {}
+    for path in directory.iterdir():
+        assert verify_archive(path).bad is None, path
+        lines = gzip.decompress(path.read_bytes()).splitlines()[1:-1]
+        found[path.name.removesuffix(".jsonl.gz")] = {json.loads(line)["receipt_id"] for line in lines}
+    return found
+
+
+async def test_every_receipt_is_in_some_archive_after_its_month(fresh_ledger: LedgerDatabase, tmp_path: Path):
+    """Ids of 1970, of a month without a partition and of the year 5000; none is archived before its month is over."""
+    long_ago, without_partition = "0" * 26, at(datetime(2020, 1, 5, tzinfo=UTC))
+    future, last_of_month = (
+        at(datetime(5000, 1, 1, tzinfo=UTC)),
+        at(datetime(2020, 1, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
+    )
+    stored_at = {
+        long_ago: datetime(2020, 3, 1, tzinfo=UTC),
+        without_partition: datetime(2020, 1, 5, tzinfo=UTC),
+        last_of_month: datetime(2020, 2, 1, tzinfo=UTC),
+        future: datetime(2020, 4, 30, 23, 59, 59, tzinfo=UTC),
+    }
+    for receipt_id, moment in stored_at.items():
+        await insert_stored(fresh_ledger, receipt_id, moment)
+    now = at(datetime.now(UTC))
+    await insert_stored(fresh_ledger, now, datetime.now(UTC))
+    await export(fresh_ledger.auditor, tmp_path, before=date(2020, 4, 30))
+    january = {without_partition, last_of_month}
+    assert exported(tmp_path) == {"receipt_default_1970_01": {long_ago}, "receipt_default_2020_01": january}
+    today = datetime.now(UTC).date()
+    await export(fresh_ledger.auditor, tmp_path, before=today)
+    assert exported(tmp_path) == {
+        "receipt_default_1970_01": {long_ago}, "receipt_default_2020_01": january, "receipt_default_2020_04": {future},
+    }  # fmt: skip
+    assert str(await default_partition(fresh_ledger.auditor)).startswith(
+        "4 receipts lie in the default partition, of months from 1970-01 to 2020-04"
+    )
+    printed = await asyncio.to_thread(
+        CliRunner().invoke,
+        app,
+        ["export", "--database-url", fresh_ledger.auditor, "--before", str(today), "--directory", str(tmp_path)],
+    )
+    assert "4 receipts lie in the default partition" in printed.output, printed.output
+
+
+async def test_a_ledger_that_was_not_migrated_for_a_year_is_archived_whole(
+    fresh_ledger: LedgerDatabase, tmp_path: Path
+):
+    """Without any month's partition: each month is in an archive, and `migrate` afterwards loses none of it."""
+    partitions = await rows(
+        fresh_ledger.superuser,
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'memorygate.receipt'::regclass AND inhrelid <> 'memorygate.receipt_default'::regclass",
+    )
+    for (name,) in partitions:
+        await tamper(fresh_ledger, f"DROP TABLE {name}")
+    months = [datetime(2024, month, 3, tzinfo=UTC) for month in range(1, 13)]
+    for moment in months:
+        await insert_stored(fresh_ledger, at(moment), moment)
+    await migrate_ledger(fresh_ledger.owner)
+    await export(fresh_ledger.auditor, tmp_path, before=date(2025, 1, 1))
+    assert sorted(exported(tmp_path)) == [f"receipt_default_{moment:%Y_%m}" for moment in months]
+    assert sum(len(ids) for ids in exported(tmp_path).values()) == 12
+
+
+async def test_a_month_that_goes_on_is_not_archived(fresh_ledger: LedgerDatabase, tmp_path: Path):
+    """`--before` a day to come is refused, in words and with exit status 2; today is not."""
+    today = datetime.now(UTC).date()
+    with pytest.raises(MonthNotOver):
+        await export(fresh_ledger.auditor, tmp_path, before=today + timedelta(days=1))
+    runner = CliRunner()
+    arguments = ["export", "--database-url", fresh_ledger.auditor, "--directory", str(tmp_path), "--before"]
+    refused = await asyncio.to_thread(runner.invoke, app, [*arguments, "2999-01-01"])
+    assert (refused.exit_code, "day to come" in refused.output) == (2, True), refused.output
+    assert list(tmp_path.iterdir()) == []
+    assert (await asyncio.to_thread(runner.invoke, app, [*arguments, str(today)])).exit_code == 0
+
+
+async def test_what_verify_found_last_is_kept(fresh_ledger: LedgerDatabase):
+    """When, whether it held, and where not; told to the tenant whose receipt is bad and to no other."""
+    ids = await fill(fresh_ledger)
+    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    try:
+        assert await ledger.last_verification(UUID(TENANT)) is None
+        before = datetime.now(UTC)
+        await verify(fresh_ledger.auditor)
+        first = await ledger.last_verification(UUID(TENANT))
+        assert first is not None
+        assert (first.held, first.place, first.reason) == (True, None, None)
+        assert before <= first.started_at <= first.finished_at
+        await tamper(fresh_ledger, f"UPDATE memorygate.receipt SET phase = 'complete' WHERE receipt_id = '{ids[0]}'")
+        await verify(fresh_ledger.auditor)
+        own, other = [await ledger.last_verification(UUID(tenant)) for tenant in (TENANT, OTHER)]
+        assert own is not None
+        assert other is not None
+        assert (own.held, own.place) == (False, f"receipt {ids[0]}")
+        assert (other.held, other.place, other.reason) == (False, None, None)
+        await tamper(fresh_ledger, f"UPDATE memorygate.receipt SET phase = 'accepted' WHERE receipt_id = '{ids[0]}'")
+        await verify(fresh_ledger.superuser, rebuild=True)
+        again = await ledger.last_verification(UUID(TENANT))
+        assert again is not None
+        assert again.held
+    finally:
+        await ledger.close()
+    assert await rows(fresh_ledger.superuser, "SELECT count(*), bool_and(rebuilt) FROM memorygate.verification") == [
+        (1, True)
+    ]
+
+
+async def test_the_auditor_writes_nothing_else(fresh_ledger: LedgerDatabase):
+    """What `verify` found is its one row; every table refuses it, whatever its session says."""
+    connection = await asyncpg.connect(fresh_ledger.auditor)
+    try:
+        await connection.execute("SET default_transaction_read_only = off")
+        for statement in ("DELETE FROM memorygate.verification", "UPDATE memorygate.receipt SET body = ''"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def test_new_ids_are_ulids():
