@@ -53,14 +53,14 @@ def admission(
     if context.invoked_subcommand is not None:
         return
     from legivellum.base import logging_setup
-    from metagate_api.settings import Settings
     from metagate_cli.compile_options import compile_settings
     from metagate_operator.cluster.admission.process import AdmissionOptions, run
     from metagate_operator.cluster.kubernetes_client import KubernetesError
+    from metagate_operator.settings import OperatorSettings
 
     if (tls_certificate is None) != (tls_key is None):
         raise Stop("--tls-certificate and --tls-key go together", code=2)
-    settings = Settings()
+    settings = OperatorSettings()
     options = AdmissionOptions(
         kubeconfig=None if kubeconfig is None else str(kubeconfig),
         namespace=system_namespace,

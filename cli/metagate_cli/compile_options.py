@@ -1,22 +1,37 @@
-"""How the API's settings become the compiler's: both must agree on HS256 and on defaults (D-37)."""
+"""How the settings of API and operator become the compiler's: both must agree on HS256 and on defaults (D-37)."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from metagate_api.settings import Settings
 from metagate_crds.objects import CompileSettings
+from metagate_operator.settings import OperatorSettings
 
 Place = Literal["standalone", "cluster", "files"]
 
 _EVERYWHERE: Final = ("*",)
 
 
+class CompileOptions(Protocol):
+    """What the settings of the API and of the operator have in common."""
+
+    @property
+    def jwt_secret(self) -> SecretStr | None: ...
+    @property
+    def jwt_issuer(self) -> str: ...
+    @property
+    def jwt_namespaces(self) -> str | None: ...
+    @property
+    def default_startup_sla_seconds(self) -> int: ...
+    @property
+    def model_fields_set(self) -> set[str]: ...
+
+
 def compile_settings(
-    system_namespace: str, settings: Settings | None = None, *, place: Place = "files"
+    system_namespace: str, settings: CompileOptions | None = None, *, place: Place = "files"
 ) -> CompileSettings:
     """What `metagate dev` (standalone), the operator and admission (cluster), `validate`, `compile` and `plan` (files)
     compile by.
@@ -25,7 +40,7 @@ def compile_settings(
     cluster: there naming JWT_ISSUER says that it is on. Who may claim its subjects when JWT_NAMESPACES is unset: nobody
     in a cluster, everybody elsewhere.
     """
-    settings = settings or Settings()
+    settings = settings or OperatorSettings()
     hs256_on = settings.jwt_secret is not None or (place != "standalone" and "jwt_issuer" in settings.model_fields_set)
     names = settings.jwt_namespaces
     default_namespaces = () if place == "cluster" else _EVERYWHERE

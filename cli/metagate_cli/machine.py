@@ -32,7 +32,6 @@ from metagate_operator.sources.directory_source import DirectorySource
 from metagate_operator.sources.directory_writer import DirectoryWriter
 from metagate_operator.sources.file_identities import FileIdentities
 from metagate_operator.sources.source import SourceUnavailable
-from metagate_operator.taking_turns import TakingTurns
 from metagate_store.maintenance import MaintenanceStore
 from metagate_store.publisher import Publisher
 
@@ -99,11 +98,10 @@ async def machine(
         publisher = await Publisher.open(found.publisher, failpoint=kill_at(writing.fail.split(",")))
         identities = FileIdentities()
         source = DirectorySource(resources, identities, system_namespace=SYSTEM_NAMESPACE)
-        shared = TakingTurns(publisher)
         compiling = compile_settings(SYSTEM_NAMESPACE, settings, place="standalone")
         reconciler = Reconciler(
             source=source,
-            publisher=shared,
+            publisher=publisher,
             reporter=VerdictLog(source.origin),
             compile_settings=compiling,
             settings=writing,
@@ -115,7 +113,7 @@ async def machine(
         housekeeper = RetentionTask(maintenance, retention=retention, mirroring=mirror)
         tasks = [
             asyncio.create_task(reconciler.run(), name="reconciler"),
-            asyncio.create_task(KeyRefresher(store=shared, web=HttpsKeyFetcher()).run(), name="issuers"),
+            asyncio.create_task(KeyRefresher(store=publisher, web=HttpsKeyFetcher()).run(), name="issuers"),
             asyncio.create_task(housekeeper.run(), name="housekeeping"),
             asyncio.create_task(_watch(found, data), name="database"),
         ]

@@ -87,20 +87,19 @@ def operator(
 
     from legivellum.base import logging_setup
     from legivellum.postgres.dsn import address
-    from metagate_api.settings import Settings
     from metagate_cli.compile_options import compile_settings
     from metagate_operator.cluster.kubernetes_client import KubernetesError
     from metagate_operator.cluster.leader_election import LeadershipLost
     from metagate_operator.cluster.preflight import NotReady
     from metagate_operator.cluster.process import OperatorOptions, run
-    from metagate_operator.settings import LedgerSettings, WriterSettings
+    from metagate_operator.settings import LedgerSettings, OperatorSettings, WriterSettings
 
     if not database_url:
         raise Stop("no database: set METAGATE_DATABASE_URL")
     if namespace and namespace_selector:
         raise Stop("--namespace and --namespace-selector: one of them")
     dsn = address(database_url, "METAGATE_DATABASE_URL")
-    settings = Settings()
+    settings, ledger = OperatorSettings(), LedgerSettings()
     options = OperatorOptions(
         dsn=dsn,
         identity=f"{identity or 'metagate-operator'}_{uuid.uuid4().hex[:8]}",
@@ -112,11 +111,11 @@ def operator(
         lease=lease,
         host=host,
         port=port,
-        mirror=settings.mirror,
+        mirror=ledger.ledger_url is not None,
         retention=timedelta(hours=settings.receipt_retention_hours),
         issuer_ca=issuer_ca_file,
         issuer_networks=issuer_networks,
-        ledger=LedgerSettings().access,
+        ledger=ledger.access,
         compile=replace(
             compile_settings(system_namespace, settings, place="cluster"), default_sla_seconds=default_sla_seconds
         ),

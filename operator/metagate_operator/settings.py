@@ -6,18 +6,41 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
+from legivellum.base.settings import GateSettings
 from metagate_operator.ledger.ledger_client import LedgerAccess
 
+_BY_PREFIX: Final = SettingsConfigDict(env_prefix="METAGATE_", case_sensitive=False)
 
-class WriterSettings(BaseSettings):
+
+def _named(name: str, default: Any, **rules: Any) -> Any:
+    """A setting that the API reads too: with the prefix, or as the environment of the seeds names it (INV-036)."""
+    return Field(default, validation_alias=AliasChoices(f"METAGATE_{name}", name), **rules)
+
+
+class OperatorSettings(GateSettings):
+    """What operator and admission read of what `docs/settings.md` describes for the API. It must be the same there:
+    the compiler and the API have to agree on HS256 and on defaults (D-37).
+    """
+
+    debug: bool = _named("DEBUG", False)
+    log_format: Literal["json", "console"] = Field("json", validation_alias=AliasChoices("METAGATE_LOG_FORMAT"))
+    jwt_secret: SecretStr | None = _named("JWT_SECRET", None)
+    """Only whether it is set counts here: it turns HS256 on."""
+    jwt_issuer: str = _named("JWT_ISSUER", "metagate", min_length=1)
+    jwt_namespaces: str | None = _named("JWT_NAMESPACES", None)
+    default_startup_sla_seconds: int = _named("DEFAULT_STARTUP_SLA_SECONDS", 120, ge=1, le=86_400)
+    receipt_retention_hours: int = _named("RECEIPT_RETENTION_HOURS", 72, ge=1)
+
+
+class WriterSettings(GateSettings):
     """Seconds, unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="METAGATE_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = _BY_PREFIX
 
     resync_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A full list-and-diff at least this often; up to a tenth earlier, so that several writers do not list together."""
@@ -34,12 +57,10 @@ class WriterSettings(BaseSettings):
     """Names of steps at which the process kills itself, for fault tests only: `after_packets,before_commit`."""
 
 
-class LedgerSettings(BaseSettings):
+class LedgerSettings(GateSettings):
     """How the relay reaches the ledger (D-56). Without `ledger_url` nothing is mirrored."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="METAGATE_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
-    )
+    model_config = _BY_PREFIX
 
     ledger_url: str | None = None
     token_file: Path | None = Field(None, description="A token for the ledger's audience; read again for each request.")

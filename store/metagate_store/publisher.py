@@ -6,13 +6,15 @@ revision still the one it knows, writes, and mints a revision only when somethin
 never see half of it: it is one transaction, and they read with one statement.
 """
 
+import asyncio
+import functools
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -40,14 +42,32 @@ STANDALONE = "standalone"
 """Claims a database for files instead of a cluster, so that neither ever empties the other's (D-46)."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate["Publisher", P], Awaitable[R]],
+) -> Callable[Concatenate["Publisher", P], Coroutine[Any, Any, R]]:
+    """The reconciler and the refresher of issuers' keys share one connection, which answers one question at a time."""
+
+    @functools.wraps(method)
+    async def call(self: "Publisher", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._lock:
+            return await method(self, *args, **kwargs)
+
+    return call
+
+
 class Publisher:
-    """The writer's hold on the database. Not for concurrent use: one reconciler, one publish at a time."""
+    """The writer's hold on the database: one connection, whose calls wait for each other."""
 
     def __init__(self, dsn: str, *, cluster_uid: str, failpoint: Failpoint) -> None:
         self._dsn = dsn
         self._cluster_uid = cluster_uid
         self._failpoint = failpoint
         self._connection: asyncpg.Connection | None = None
+        self._lock = asyncio.Lock()
         self._epoch = 0
         self._revision = 0
 
@@ -68,6 +88,7 @@ class Publisher:
     def epoch(self) -> int:
         return self._epoch
 
+    @_one_at_a_time
     @translated
     async def load(self) -> Published:
         """Take over, and learn what is stored."""
@@ -92,6 +113,7 @@ class Publisher:
             key_owners={row["sha256"]: sys.intern(row["tenant"]) for row in key_owners},
         )
 
+    @_one_at_a_time
     @translated
     async def publish(self, change: Change, *, mirror: bool = False) -> int:
         """Write the difference and return the revision served now: a new one only when a served table changed.
@@ -109,17 +131,20 @@ class Publisher:
 
     # ── issuers' keys ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @_one_at_a_time
     @translated
     async def issuers(self) -> Sequence[IssuerRow]:
         connection = await self._connected()
         return [_issuer(row) for row in await connection.fetch(sql("issuers.all"))]
 
+    @_one_at_a_time
     @translated
     async def issuer_keys(self, issuer: str) -> Sequence[IssuerKeyRow]:
         """Retired ones included."""
         connection = await self._connected()
         return [_issuer_key(row) for row in await connection.fetch(sql("issuers.keys"), issuer)]
 
+    @_one_at_a_time
     @translated
     async def keep_issuer_keys(self, keys: Sequence[IssuerKeyRow], gone: Sequence[tuple[str, str]] = ()) -> None:
         """Store what the refresher of Cluster and URL issuers found. Mints no revision; `credentials` shows it."""
@@ -141,6 +166,7 @@ class Publisher:
             if gone:
                 await connection.execute(sql("issuers.forget"), *map(list, zip(*gone, strict=True)))
 
+    @_one_at_a_time
     @translated
     async def tenant(self, namespace: str) -> UUID | None:
         """The present incarnation of a namespace."""

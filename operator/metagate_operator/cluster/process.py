@@ -36,7 +36,6 @@ from metagate_operator.reconcile.health import HealthFacts, WriterHealth
 from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.retention import RetentionTask
 from metagate_operator.settings import WriterSettings, kill_at
-from metagate_operator.taking_turns import TakingTurns
 from metagate_store.errors import StoreUnavailable
 from metagate_store.maintenance import MaintenanceStore
 from metagate_store.publisher import Publisher
@@ -198,12 +197,11 @@ async def _reconcile(
     )
     reporter = ClusterReporter(kubernetes, cache, instance=options.identity, everywhere=not options.namespaces)
     settings = await with_cluster_issuer(kubernetes, options.compile)
-    shared = TakingTurns(publisher)
     web = HttpsKeyFetcher(ca_file=options.issuer_ca, allow=parse_networks(options.issuer_networks))
-    keys = key_refresher(kubernetes, shared, reporter, web)
+    keys = key_refresher(kubernetes, publisher, reporter, web)
     reconciler = Reconciler(
         source=source,
-        publisher=shared,
+        publisher=publisher,
         reporter=reporter,
         compile_settings=settings,
         settings=options.writer,

@@ -403,3 +403,19 @@ async def test_tampered_packet_is_shown_before_anything_is_written(fresh_databas
     await connection.close()
     await reader.close()
     assert (answer.outcome, answer.digest, answer.body, sessions) == (BootstrapOutcome.PACKET, offending, body, 0)
+
+
+async def test_calls_of_one_publisher_wait_for_each_other(fresh_database: Database) -> None:
+    """The reconciler and the refresher of keys share it: what they ask at the same time is answered one by one."""
+    publisher = await Publisher.open(fresh_database.publisher)
+    await publisher.load()
+    answers = await asyncio.gather(
+        publisher.publish(change_of([somebody()])),
+        *(publisher.issuers() for _ in range(5)),
+        publisher.keep_issuer_keys([]),
+        publisher.issuer_keys("none"),
+        publisher.load(),
+    )
+    await publisher.close()
+    assert answers[0] == 1
+    assert answers[-1].revision == 1

@@ -8,6 +8,7 @@ from tests.unit.cli.running import metagate
 
 from metagate_api.settings import Settings
 from metagate_cli.compile_options import Place, compile_settings
+from metagate_operator.settings import OperatorSettings
 
 SECRET = SecretStr("a-secret-of-more-than-thirty-two-bytes")
 ISSUER = """
@@ -42,8 +43,18 @@ def test_one_rule_for_the_shared_secret(
     place: Place, given: dict[str, object], issuer: str | None, namespaces: tuple[str, ...]
 ) -> None:
     """D-37: on with the secret, or where nobody may hold it with its issuer; unset, nobody may claim in a cluster."""
-    found = compile_settings("metagate-system", Settings(**given), place=place)
-    assert (found.jwt_issuer, found.jwt_namespaces) == (issuer, namespaces)
+    for settings in (Settings(**given), OperatorSettings(**given)):
+        found = compile_settings("metagate-system", settings, place=place)
+        assert (found.jwt_issuer, found.jwt_namespaces) == (issuer, namespaces)
+
+
+def test_the_operator_reads_the_apis_settings_as_the_api_does() -> None:
+    """D-37: the same variables, types, defaults and bounds, or compiler and API would disagree."""
+    for name, field in OperatorSettings.model_fields.items():
+        api_field = Settings.model_fields[name]
+        assert (field.validation_alias, field.annotation, field.default, field.metadata) == (
+            api_field.validation_alias, api_field.annotation, api_field.default, api_field.metadata,
+        ), name  # fmt: skip
 
 
 def test_files_may_not_take_the_shared_issuer(tmp_path: Path) -> None:
