@@ -13,9 +13,9 @@ from typing import Any, Final
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http import correlation
 from legivellum.http.deadline import Deadline
-from legivellum.http.exchange import App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
+from legivellum.http.exchange import Answer, App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
 from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Problem, RequestRefused, refuse
+from legivellum.http.problems import Problem, refuse
 from legivellum.identity.tenancy import tenants_for
 from metagate_console import pages, responses
 from metagate_console.concurrency_limit import ConcurrencyLimit
@@ -24,7 +24,7 @@ from metagate_console.ports import Ports
 from metagate_console.request_parsing import PageQuery, link, path_segments
 from metagate_console.sessions import SessionCookies
 from metagate_console.sign_in import SignIn, safe_address
-from metagate_console.streaming import EventStreams
+from metagate_console.streaming import LiveStreams
 from metagate_console.viewer import Viewer, authorized_viewer
 
 _MINE: Final = re.compile(r"/console(?:/|\Z)")
@@ -62,7 +62,7 @@ class Console:
         self._sign_in = SignIn(ports, self._cookies)
         # whoever waits half of the deadline would not be drawn within the other half either
         self._turns = ConcurrencyLimit(ports.at_once, patience=ports.seconds / 2)
-        self._streams = EventStreams(ports, self._turns)
+        self._streams = LiveStreams(ports, self._turns)
         self._outer = Deadline(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
@@ -81,21 +81,10 @@ class Console:
             return
         except Exception as error:  # noqa: BLE001 - the last place where an error can still become an answer
             answer = self._failed(self._ports.problem(error, exchange), exchange)
-        if isinstance(answer, _Stream):
-            try:
-                place = self._streams.admit((answer.viewer.tenant, answer.viewer.principal_key))
-            except RequestRefused as refused:
-                answer = self._failed(refused.problem, exchange, answer.viewer)
-            else:
-                with place:
-                    # Counted and logged when it begins: how long somebody looks is no latency.
-                    self._ports.observe(exchange, Response(200, [], b""), time.perf_counter() - started)
-                    await self._streams.send(answer.viewer.session, answer.tenant, receive, send)
-                return
         self._ports.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    async def _answer(self, exchange: Exchange) -> "Response | _Stream":
+    async def _answer(self, exchange: Exchange) -> Answer:
         if exchange.path == "/":
             exchange.route = "/"
             return responses.redirect(link(), (b"vary", b"accept"))
@@ -119,9 +108,7 @@ class Console:
             return self._sign_in.away(exchange)
         return await self._seen(exchange, viewer, parts, reads=reads)
 
-    async def _seen(
-        self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool
-    ) -> "Response | _Stream":
+    async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> Answer:
         exchange.who = (str(viewer.tenant), viewer.principal_key)
         if parts == ("sign-out",) and exchange.method == "POST":
             return await self._sign_in.leave(exchange, viewer)
@@ -140,14 +127,14 @@ class Console:
         if not reads:
             raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
 
-    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> "Response | _Stream":
+    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> Answer:
         query = PageQuery(_query(exchange))
         tenant = query.id("tenant")
         if parts == ("live",):
             exchange.route = "/console/live"
             if exchange.method != "GET":
                 raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
-            return _Stream(viewer, tenants_for(viewer, tenant))
+            return self._streams.response(exchange, viewer, tenants_for(viewer, tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts
         route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
         if route is None:
@@ -171,14 +158,6 @@ class Console:
         exchange.code = problem.code
         values = {**self._frame(viewer, "Not shown"), "problem": problem, "request_id": exchange.request_id}
         return responses.html("failure.html", values, *responses.problem_headers(problem), status=problem.status)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """Not an answer but the beginning of a stream: whose, and about whom (None: about every tenant)."""
-
-    viewer: Viewer
-    tenant: Any
 
 
 def _asks_for_front_page(scope: Scope) -> bool:
