@@ -6,13 +6,16 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metagate_cli.terminal import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from legivellum.gate.definition import GateDefinition
     from metagate_api.settings import Settings
 
 
@@ -28,15 +31,22 @@ def dev(
     ] = None,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", help="`memorygate`: the receipt ledger too, on MEMORYGATE_PORT or 8001."),
+        typer.Option(
+            "--with",
+            help="Gates to serve too, with commas between: `memorygate` (the receipt ledger, on MEMORYGATE_PORT or "
+            "8001), `all`, or `module:ATTRIBUTE` of a gate under development.",
+        ),
     ] = None,
 ) -> None:
     """Declare, compile, publish and serve on this machine, until Ctrl-C. A changed file is served at once."""
+    from metagate_cli.gates import gate_definitions
+
     settings = local_settings(host, port)
-    beside = set(with_ or ())
-    if unknown := sorted(beside - {"memorygate"}):
-        raise typer.BadParameter(f"there is no {unknown[0]}, only memorygate", param_hint="--with")
-    run(_dev(resources, data_dir, settings, database_url, with_ledger=bool(beside)))
+    try:
+        gates = gate_definitions(with_ or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--with") from error
+    run(_dev(resources, data_dir, settings, database_url, gates))
 
 
 def local_settings(host: str | None, port: int | None) -> Settings:
@@ -55,14 +65,22 @@ def local_settings(host: str | None, port: int | None) -> Settings:
     return settings
 
 
-async def _dev(resources: Path, data: Path, settings: Settings, database_url: str | None, *, with_ledger: bool) -> None:
+async def _dev(
+    resources: Path,
+    data: Path,
+    settings: Settings,
+    database_url: str | None,
+    gates: Sequence[GateDefinition[Any, Any]],
+) -> None:
     import structlog
 
     from metagate_cli.machine import machine
 
     log = structlog.stdlib.get_logger("metagate.dev")
     must_be_a_directory(resources)
-    async with machine(resources, data, settings, database_url=database_url, with_ledger=with_ledger) as running:
+    async with machine(resources, data, settings, database_url=database_url, gates=gates) as running:
+        for name, url in running.gates.items():
+            log.info("serving_gate", gate=name, url=url)
         log.info("serving", url=running.url, ledger=running.ledger_url, resources=str(resources), data=str(data))
         await running.ended
 

@@ -1,4 +1,4 @@
-"""`metagate dev --with memorygate`: the ledger beside everything else, and MetaGate's witness known to it.
+"""`metagate dev --with memorygate`: startups are mirrored to the ledger beside MetaGate, whose witness is known to it.
 
 The witness is a Principal like any other (D-34), so it is declared like any other: as a file in the directory that is
 served, with the digest of a key that lies in the data directory.
@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from legivellum.identity.api_keys import digest_of, id_of, mint
-from memorygate.gate import GATE
-from memorygate.schema import WRITER, migrate_ledger
-from memorygate.settings import Settings
-from metagate_cli.database import Database, as_role
+from metagate_cli.database import Database
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
 from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
@@ -50,40 +44,20 @@ async def declared_witness(writer: DirectoryWriter, namespace: str, data: Path) 
 
 
 @asynccontextmanager
-async def mirroring(found: Database, witness: Path | None) -> AsyncIterator[str | None]:
-    """Relay startups to a ledger beside us when there is a witness, else to the one that the environment names, else to
+async def mirroring(database: Database, url: str | None, witness: Path | None) -> AsyncIterator[str | None]:
+    """Relay startups to the ledger at `url` with the witness's key, else to the one that the environment names, else to
     none. Yields the ledger's URL.
-
-    Raises:
-        OSError: the ledger's port is taken.
-
     """
-    async with _ledger(found) if witness is not None else nullcontext() as url:
-        access = LedgerSettings().access if url is None else LedgerAccess(url, api_key_file=witness)
-        if access is None:
-            yield None
-            return
-        relaying = asyncio.create_task(run_relay(found.publisher, HttpLedgerClient(access)), name="relay")
-        try:
-            yield access.url
-        finally:
-            relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _ledger(found: Database) -> AsyncIterator[str]:
-    """Serve the ledger out of the same database, as roles of its own."""
-    password = secrets.token_urlsafe(24)
-    await migrate_ledger(found.owner, passwords={WRITER: password})
-    settings = Settings().model_copy(
-        update={
-            "database_url": SecretStr(as_role(found.owner, WRITER, password)),
-            "identity_database_url": SecretStr(found.identity),
-        }
-    )
-    async with GATE.serving(settings) as url:
-        yield url
+    access = LedgerSettings().access if url is None else LedgerAccess(url, api_key_file=witness)
+    if access is None:
+        yield None
+        return
+    relaying = asyncio.create_task(run_relay(database.publisher, HttpLedgerClient(access)), name="relay")
+    try:
+        yield access.url
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
 
 
 def _witness_key(data: Path) -> tuple[Path, str]:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 
+from legivellum.gate.definition import GateDefinition
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import Database, database
+from metagate_cli.gates import serving_gates
 from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
@@ -49,6 +51,8 @@ class Machine:
     reconciler: Reconciler
     ended: asyncio.Task[None]
     ledger_url: str | None = None
+    gates: Mapping[str, str] = field(default_factory=dict)
+    """URLs of the gates that are served beside MetaGate, by name."""
 
 
 class FilesFromRequests:
@@ -82,11 +86,17 @@ def _as_os_error() -> Iterator[None]:
 
 @asynccontextmanager
 async def machine(
-    resources: Path, data: Path, settings: Settings, *, database_url: str | None = None, with_ledger: bool = False
+    resources: Path,
+    data: Path,
+    settings: Settings,
+    *,
+    database_url: str | None = None,
+    gates: Sequence[GateDefinition[Any, Any]] = (),
 ) -> AsyncIterator[Machine]:
     """Start all of it; everything is served when the block begins, and stopped in order when it ends.
 
-    `with_ledger`: the ledger too, with startups mirrored to it; without, to the one that `METAGATE_LEDGER_URL` names.
+    `gates` are served beside MetaGate. Startups are mirrored to the ledger among them; without one, to the ledger that
+    `METAGATE_LEDGER_URL` names.
 
     Raises:
         PostgresError, StoreError: the database cannot be used.
@@ -94,7 +104,8 @@ async def machine(
 
     """
     async with database(data, database_url) as found:
-        writing, mirror = WriterSettings(), with_ledger or settings.mirror
+        ledger = next((gate.name for gate in gates if gate.mirrors_startups), None)
+        writing, mirror = WriterSettings(), ledger is not None or settings.mirror
         publisher = await Publisher.open(found.publisher, failpoint=kill_at(writing.fail.split(",")))
         identities = FileIdentities()
         source = DirectorySource(resources, identities, system_namespace=SYSTEM_NAMESPACE)
@@ -122,11 +133,14 @@ async def machine(
         declared = FilesFromRequests(writer)
         try:
             await _either(reconciler.published(), ended)
-            known_witness = await declared_witness(writer, SYSTEM_NAMESPACE, data) if with_ledger else None
-            async with mirroring(found, known_witness) as ledger_url:
+            witness = None if ledger is None else await declared_witness(writer, SYSTEM_NAMESPACE, data)
+            async with (
+                serving_gates(found, gates) as urls,
+                mirroring(found, urls.get(ledger or ""), witness) as ledger_url,
+            ):
                 served = settings.model_copy(update={"database_url": SecretStr(found.api), "ledger_url": ledger_url})
                 async with serving(served, declared=declared) as url:
-                    yield Machine(url, source, reconciler, ended, ledger_url)
+                    yield Machine(url, source, reconciler, ended, ledger_url, urls)
         finally:
             for task in (*tasks, ended):
                 task.cancel()
