@@ -108,8 +108,12 @@ def _judge(
     )
     if conflicts or not (accepted := compiled.verdicts[key].condition(reasons.ACCEPTED)) or accepted.status != "True":
         return
+    if warning := _condition(compiled, key, reasons.WARNING):
+        notes.append(FileProblem(document.file, document.line, "spec", warning.reason, warning.message))
     references = compiled.verdicts[key].condition(reasons.RESOLVED_REFS)
     if references is not None and references.status == "False":
+        if references.reason == reasons.REFERENCE_NOT_VALID:
+            return  # what is wrong with the other object is reported where it is declared, once
         notes.append(FileProblem(document.file, document.line, "spec", references.reason, references.message))
         return
     done = compiled.verdicts[key].condition(reasons.COMPILED)

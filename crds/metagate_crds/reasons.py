@@ -10,6 +10,7 @@ COMPILED: Final = "Compiled"
 CONFLICTED: Final = "Conflicted"
 STALLED: Final = "Stalled"
 KEYS_FRESH: Final = "KeysFresh"
+WARNING: Final = "Warning"
 
 CONDITIONS: Final[dict[str, str]] = {
     READY: "The summary: what is declared is what is served.",
@@ -19,6 +20,7 @@ CONDITIONS: Final[dict[str, str]] = {
     CONFLICTED: "Another object already holds what this one claims. Present only when True.",
     STALLED: "Nothing will change until the spec does. Present only when True.",
     KEYS_FRESH: "The public keys of a TokenIssuer are known and were fetched recently.",
+    WARNING: "What is declared is served, and something in it is probably a mistake. Present only when True.",
 }
 
 # Reasons of a healthy object
@@ -74,6 +76,9 @@ SUBJECT_CONFLICT: Final = "SubjectConflict"
 KEY_CONFLICT: Final = "KeyConflict"
 ISSUER_CONFLICT: Final = "IssuerConflict"
 
+# Reasons of a warning
+SECRET_REF_NOT_DECLARED: Final = "SecretRefNotDeclared"  # noqa: S105 - the name of a reason
+
 # Reasons about an issuer's keys
 KEYS_INLINE: Final = "KeysInline"
 KEYS_AWAITED: Final = "KeysAwaited"
@@ -124,6 +129,7 @@ REASONS: Final[dict[str, str]] = {
     SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
     KEY_CONFLICT: "An older Principal already has this API key (D-45).",
     ISSUER_CONFLICT: "An older TokenIssuer already has this issuer, or is already the cluster's (D-44).",
+    SECRET_REF_NOT_DECLARED: "A service's `auth.secretRef` names none of the secretRefs of the Profile beside it.",
     KEYS_INLINE: "The keys are part of the spec.",
     KEYS_AWAITED: "The keys have not been fetched yet.",
     KEYS_FETCHED: "The keys were fetched recently.",

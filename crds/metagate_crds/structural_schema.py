@@ -67,11 +67,12 @@ def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 def with_defaults(kind: str, spec: Any) -> Any:
     """The spec with the defaults of its kind, where it is an object; the one given stays as it is."""
-    return _fill(_schema(kind), spec)
+    return _fill(schema_of(kind), spec)
 
 
 @cache
-def _schema(kind: str) -> dict[str, Any]:
+def schema_of(kind: str) -> dict[str, Any]:
+    """The schema of a kind's spec; not to be changed."""
     return structural_schema(SPECS[kind])
 
 

@@ -3,6 +3,7 @@
 Admission, the command line and compiling share it. What depends on other objects (references, conflicts) is not here.
 """
 
+from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.packet import MAX_BYTES
 from metagate_crds.rules.findings import Finding, render_path
 from metagate_crds.rules.spec_scanner import SpecScanner
+from metagate_crds.structural_schema import schema_of
 
 # Their content reaches packets, so forbidden keys are looked for in them (D-17).
 _IN_PACKETS: Final = frozenset({PROFILE.name, MANIFEST.name, PRINCIPAL_BINDING.name})
@@ -87,6 +89,8 @@ _MESSAGES: Final = {
     "bool_type": "must be true or false",
     "int_type": "must be an integer",
 }
+_API_KEY_ENTRY: Final = "as `metagate keys create` prints it, and never the key"
+_SHORTEST_BEGINNING: Final = 3
 _PHRASES: Final = (
     (" after validation", ""),
     ("Input should", "must"),
@@ -101,8 +105,13 @@ def _finding(kind: str, error: str, location: tuple[int | str, ...], message: st
     message = _MESSAGES.get(error, message)
     for pydantic_phrase, phrase in _PHRASES:
         message = message.replace(pydantic_phrase, phrase)
+    suggestion = _suggest(kind, location) if reason == reasons.UNKNOWN_FIELD else ""
     if reason == reasons.UNKNOWN_FIELD:
         message = f"is not a field of {kind}"
+    if reason == reasons.UNKNOWN_FIELD and location[:1] == ("apiKeys",):
+        message = f"is not part of an API key's entry, {_API_KEY_ENTRY}"
+    if error == "model_type" and location[:1] == ("apiKeys",):
+        message = f"must be an entry with id and sha256, {_API_KEY_ENTRY}"
     if reason == reasons.UNKNOWN_FIELD and kind == PRINCIPAL_BINDING.name and location[:1] == ("overrides",):
         reason, message = reasons.NOT_OVERRIDABLE, "cannot be overridden"
     if reason == reasons.UNKNOWN_FIELD and location[:1] == ("secretRefs",):
@@ -111,7 +120,48 @@ def _finding(kind: str, error: str, location: tuple[int | str, ...], message: st
         reason, message = reasons.INLINE_SECRET, "must be Env or File: secrets are references only"
     if reason == reasons.UNKNOWN_FIELD and "polling" in location[:1]:
         reason, message = reasons.INVALID_POLLING, "is more than a pointer: only endpoint, interval and description"
-    return Finding(render_path(step for step in location if step != "[key]"), reason, message)
+    return Finding(render_path(step for step in location if step != "[key]"), reason, message + suggestion)
+
+
+def _suggest(kind: str, location: tuple[int | str, ...]) -> str:
+    """What an unknown key was probably meant to be: a field beside it, or the place where a field of this name is.
+
+    The key itself is not repeated: it may be anything that somebody pasted.
+    """
+    schema = schema_of(kind)
+    *path, key = (step for step in location if step != "[key]")
+    fields = _fields_at(schema, path)
+    matches = [
+        *(name for name in fields if _plain(name) == _plain(str(key))),
+        *get_close_matches(str(key), fields, n=1),
+        *(name for name in fields if len(str(key)) >= _SHORTEST_BEGINNING and name.startswith(str(key))),
+    ]
+    if matches:
+        return f": did you mean `{matches[0]}`?"
+    parents = _parents_of(schema, str(key), "spec")
+    return f": `{parents[0]}` has a field of this name" if len(parents) == 1 else ""
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "").replace("-", "").casefold()
+
+
+def _fields_at(schema: dict[str, Any], path: list[int | str]) -> list[str]:
+    for step in path:
+        inner = schema.get("items") if isinstance(step, int) else schema.get("properties", {}).get(step)
+        schema = inner or schema.get("additionalProperties") or {}
+    return list(schema.get("properties", {}))
+
+
+def _parents_of(schema: dict[str, Any], key: str, path: str) -> list[str]:
+    """The objects of a schema that have a field of this name, as paths."""
+    parents = [path] if key in schema.get("properties", {}) and path != "spec" else []
+    for name, part in schema.get("properties", {}).items():
+        parents += _parents_of(part, key, f"{path}.{name}")
+    for suffix, part in (("[]", schema.get("items")), (".*", schema.get("additionalProperties"))):
+        if isinstance(part, dict):
+            parents += _parents_of(part, key, f"{path}{suffix}")
+    return parents
 
 
 def _system_namespace_findings(spec: Any) -> list[Finding]:

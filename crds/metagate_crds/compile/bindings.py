@@ -39,6 +39,7 @@ def compile_binding(
         return outcome
     if packet_body is not None:
         outcome.digest, outcome.body = packet_body.digest, packet_body.body
+        outcome.warnings = list(packet_body.warnings)
     if outcome.digest is None:
         outcome.served_generation = None
     outcome.rows.append(_binding_row(world, state, served, tenant, outcome))

@@ -64,6 +64,7 @@ class NormalizedProfile:
     body: dict[str, Any]
     sla_seconds: int | None
     required_env: bytes
+    secret_names: frozenset[str]
     sections: Sections
 
 
@@ -179,7 +180,9 @@ def _normalize_profile(model: ProfileSpec) -> NormalizedProfile:
             for ref in model.secret_refs
         ]
     )
-    return NormalizedProfile(body, model.startup.sla_seconds, required_env, _sections(body, PROFILE_SECTIONS))
+    secret_names = frozenset(ref.name for ref in model.secret_refs)
+    sections = _sections(body, PROFILE_SECTIONS)
+    return NormalizedProfile(body, model.startup.sla_seconds, required_env, secret_names, sections)
 
 
 def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:

@@ -31,6 +31,7 @@ _READY_MESSAGES: Final = {
 class CompileOutcome:
     """Rows to serve, and what stands in the way: unresolved references, conflicts, refusals of the merged result.
 
+    `warnings` stand in the way of nothing.
     `digest` and `body` are a Binding's packet. `extra` are conditions that only this kind has.
     """
 
@@ -38,6 +39,7 @@ class CompileOutcome:
     unresolved: list[Finding] = field(default_factory=list)
     conflicts: list[Finding] = field(default_factory=list)
     refusals: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
     extra: tuple[Condition, ...] = ()
     served_generation: int | None = None
     ready_reason: str = reasons.SERVED
@@ -73,15 +75,16 @@ def join_findings(findings: Iterable[Finding]) -> str:
 
 
 def _conditions(state: ObjectState, outcome: CompileOutcome) -> tuple[Condition, ...]:
+    extra = _failed(reasons.WARNING, outcome.warnings, status="True") + outcome.extra
     if not (state.findings or outcome.unresolved or outcome.conflicts or outcome.refusals):
-        return _healthy(outcome.ready_reason) + outcome.extra
+        return _healthy(outcome.ready_reason) + extra
     accepted = _accepted(state.findings)
     resolved = _resolved_refs(state, outcome)
     compiled = _compiled(state, outcome)
     conflicted = _failed(reasons.CONFLICTED, outcome.conflicts, status="True")
     stalled = _failed(reasons.STALLED, state.findings or outcome.refusals, status="True")
     conditions = [_ready(accepted, *conflicted, resolved, compiled), accepted, resolved, compiled]
-    return (*conditions, *conflicted, *stalled, *outcome.extra)
+    return (*conditions, *conflicted, *stalled, *extra)
 
 
 @lru_cache(maxsize=8)
@@ -130,5 +133,11 @@ def _ready(*conditions: Condition) -> Condition:
 def _failed(type_: str, findings: Sequence[Finding], status: str = "False") -> tuple[Condition, ...]:
     if not findings:
         return ()
-    worst = min(findings, key=lambda finding: (_SEVERITY.get(finding.reason, len(_SEVERITY)), finding))
+    worst = min(findings, key=_severity)
     return (Condition(type_, "True" if status == "True" else "False", worst.reason, join_findings(findings)),)
+
+
+def _severity(finding: Finding) -> tuple[int, Finding]:
+    # An object that was never valid reports that itself, so any other finding tells more.
+    last = len(_SEVERITY) + (finding.reason == reasons.REFERENCE_NOT_VALID)
+    return (_SEVERITY.get(finding.reason, last), finding)

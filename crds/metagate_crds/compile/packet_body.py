@@ -4,6 +4,7 @@ Sections are kept as canonical JSON per member, so that a body is put together f
 override touches are merged, validated and encoded again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +24,19 @@ from metagate_crds.compile.world import World
 from metagate_crds.kinds import MANIFEST, PROFILE
 from metagate_crds.models import ManifestSpec
 from metagate_crds.objects import ObjectKey
-from metagate_crds.rules.findings import Finding
+from metagate_crds.rules.findings import Finding, render_path
 from metagate_crds.rules.spec_scanner import SpecScanner
 from metagate_crds.validation import translate_errors
 
 
 @dataclass(frozen=True, slots=True)
 class PacketBody:
-    """The shared body of a packet and its digest, or why there is none."""
+    """The shared body of a packet and its digest, or why there is none. `warnings` are about a body that there is."""
 
     digest: str | None
     body: bytes | None
     refusals: tuple[Finding, ...]
+    warnings: tuple[Finding, ...] = ()
 
 
 def build_packet_body(world: World, namespace: str, binding: NormalizedBinding) -> PacketBody | None:
@@ -63,7 +65,9 @@ def build_packet_body(world: World, namespace: str, binding: NormalizedBinding) 
 
 def _build(binding: NormalizedBinding, profile: NormalizedProfile, manifest: NormalizedManifest) -> PacketBody:
     sections = {**profile.sections, **manifest.sections}
+    services = manifest.body["services"]
     if binding.overrides:
+        services = merge_patch(services, binding.overrides.get("services", {}))
         refusals = _apply_overrides(sections, binding.overrides, profile, manifest)
         if refusals:
             return PacketBody(None, None, tuple(sorted(refusals)))
@@ -73,7 +77,23 @@ def _build(binding: NormalizedBinding, profile: NormalizedProfile, manifest: Nor
     if len(body) > packet.MAX_BYTES:
         message = f"the packet is larger than {packet.MAX_BYTES} bytes"
         return PacketBody(None, None, (Finding("spec", reasons.PACKET_TOO_LARGE, message),))
-    return PacketBody(digest(body), body, ())
+    return PacketBody(digest(body), body, (), tuple(_undeclared_secrets(services, binding, profile)))
+
+
+def _undeclared_secrets(
+    services: dict[str, Any], binding: NormalizedBinding, profile: NormalizedProfile
+) -> Iterator[Finding]:
+    """A service whose callers need a secret that the component is not given: it starts, and cannot call the service."""
+    for name, service in services.items():
+        auth = service.get("auth") or {}
+        secret = auth.get("secretRef")
+        if secret is not None and secret not in profile.secret_names:
+            path = render_path(("services", name, "auth", "secretRef"))
+            message = (
+                f"{path} of Manifest {binding.manifest}, overrides included, names no entry of spec.secretRefs of"
+                f" Profile {binding.profile}"
+            )
+            yield Finding("spec.profileRef", reasons.SECRET_REF_NOT_DECLARED, message)
 
 
 def _apply_overrides(

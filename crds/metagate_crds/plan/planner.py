@@ -236,7 +236,9 @@ def _issues(compiled: CompiledWorld) -> Iterable[PlanIssue]:
         for type_, status, state in _ISSUE_STATES:
             condition = verdict.condition(type_)
             if condition is not None and condition.status == status:
-                yield PlanIssue(key, state, condition.message)
+                # A broken Manifest is one issue, not one for each of the Bindings that wait for it.
+                if condition.reason != reasons.REFERENCE_NOT_VALID:
+                    yield PlanIssue(key, state, condition.message)
                 break
 
 

@@ -27,6 +27,11 @@ _UNSTORABLE_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 # Public keys look random and are meant to be read by everybody.
 _PUBLIC_SECTIONS: Final = frozenset({"inline"})
 
+_API_KEY_ADVICE: Final = (
+    "an API key is declared by its digest, as `metagate keys create` prints it, and one that was written here must be"
+    " replaced"
+)
+
 Trail = tuple[Any, ...]
 """Steps of a path, innermost first: (step, outer trail) or ()."""
 
@@ -108,14 +113,18 @@ class SpecScanner:
         elif _UNSTORABLE_TEXT.search(value):
             self._add(trail, reasons.INVALID_VALUE, "holds NUL or a lone surrogate")
         elif value and secret_detection.names_secret(name):
-            self._add(trail, reasons.SECRET_VALUE, "holds a value under a name that says secret; declare a secretRef")
+            self._add_secret(trail, "holds a value under a name that says secret")
         elif secret_detection.looks_secret(value) or (
             len(value) >= 24
             and not secret_detection.names_digest(name)
             and not _is_public(trail)
             and secret_detection.looks_random(value)
         ):
-            self._add(trail, reasons.SECRET_VALUE, "looks like a secret; declare a secretRef")
+            self._add_secret(trail, "looks like a secret")
+
+    def _add_secret(self, trail: Trail, problem: str) -> None:
+        advice = _API_KEY_ADVICE if _steps(trail)[:1] == ["apiKeys"] else "declare a secretRef"
+        self._add(trail, reasons.SECRET_VALUE, f"{problem}; {advice}")
 
     def _scan_number(self, value: Any, trail: Trail, name: str) -> None:
         if isinstance(value, int):

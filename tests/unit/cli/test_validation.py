@@ -153,3 +153,42 @@ def test_files_are_found_as_dev_finds_them(tmp_path: Path) -> None:
         "values.yaml:2 NotAResource: has neither apiVersion nor kind, and is ignored",
     ]
     assert "1 object: valid" in done.stderr
+
+
+def test_a_broken_manifest_is_told_once(tmp_path: Path) -> None:
+    """Where it is declared, with what was meant; not again for each Binding that refers to it."""
+    path = tmp_path / "world.yaml"
+    parts = [
+        "kind: Profile\nmetadata: {name: p}\nspec: {}\n",
+        "kind: Manifest\nmetadata: {name: m}\nspec: {enviroment: {}}\n",
+    ]
+    for number in range(3):
+        refs = (
+            f"principalRef: {{name: a{number}}}, profileRef: {{name: p}}, manifestRef: {{name: m}}, components: ['*']"
+        )
+        parts.append(f"kind: PrincipalBinding\nmetadata: {{name: b{number}}}\nspec: {{{refs}}}\n")
+        parts.append(f"kind: Principal\nmetadata: {{name: a{number}}}\nspec: {{}}\n")
+    path.write_text("---\n".join(f"{HEAD}\n{part}" for part in parts))
+    done = metagate("validate", path)
+    assert done.stdout.splitlines() == [
+        f"{path}:9 spec.enviroment: UnknownField: is not a field of Manifest: did you mean `environment`?"
+    ]
+    assert "note" not in done.stderr
+
+
+def test_a_secret_that_the_profile_does_not_name_is_a_note(tmp_path: Path) -> None:
+    """The files stay valid: the components start, and one service will refuse them."""
+    path = tmp_path / "world.yaml"
+    refs = "principalRef: {name: a}, profileRef: {name: p}, manifestRef: {name: m}, components: ['*']"
+    service = "{endpoint: 'http://mail:25', auth: {scheme: basic, secretRef: mail}}"
+    path.write_text(
+        f"{HEAD}\nkind: Profile\nmetadata: {{name: p}}\nspec: {{}}\n---\n"
+        f"{HEAD}\nkind: Principal\nmetadata: {{name: a}}\nspec: {{}}\n---\n"
+        f"{HEAD}\nkind: Manifest\nmetadata: {{name: m}}\nspec: {{services: {{mail: {service}}}}}\n---\n"
+        f"{HEAD}\nkind: PrincipalBinding\nmetadata: {{name: b}}\nspec: {{{refs}}}\n"
+    )
+    done = metagate("validate", path)
+    assert done.returncode == 0
+    assert f"note: {path}:16 spec: SecretRefNotDeclared: spec.profileRef: spec.services.mail.auth.secretRef" in (
+        done.stdout + done.stderr
+    )

@@ -19,7 +19,7 @@ from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.world import World
 from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
-from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS
+from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS, WARNING
 from metagate_crds.validation import validate
 from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path, get_by_name
 from metagate_operator.cluster.object_cache import declared_object
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 BUDGET_SECONDS = 1.0
 LIMIT = 500
-COMPLAINTS = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True"}
+COMPLAINTS = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True", WARNING: "True"}
 NEW = "new"
 STAND_INS: Mapping[str, Mapping[str, Any]] = {
     PRINCIPAL.name: {"type": "component"},
@@ -94,6 +94,9 @@ def reference_warnings(
     world = World(settings, [namespace] if namespace.name else [], [*around, subject])
     verdict = compile_world(world, {}, frozenset({subject.key})).verdicts[subject.key]
     against = [each for each in verdict.conditions if COMPLAINTS.get(each.type) == each.status and each.message]
+    if any(each.spec is STAND_INS.get(each.key.kind) for each in around):
+        # a stand-in says nothing of what its object declares
+        against = [each for each in against if each.type != WARNING]
     causes = [
         each for each in against if each.type != COMPILED
     ] or against  # that nothing is served then needs no saying
