@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from metagate_cli.terminal import FAILURE, Stop
+from metagate_cli.terminal import FAILURE, Stop, print_note
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -25,26 +26,51 @@ def seconds(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _principal_types() -> list[str]:
+    from metagate_crds.models.principal import PrincipalType
+
+    return list(get_args(PrincipalType))
+
+
 def create_key(
     principal: Annotated[str, typer.Argument(help="Name of the Principal that gets the key.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
     expires: Annotated[str | None, typer.Option(help="Lifetime, like 90d; unset: until removed.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="Write the key there (0600) instead of printing it.")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            help="Print a whole Principal of this type, to apply as it is: admin, observer, component, …",
+            autocompletion=_principal_types,
+        ),
+    ] = None,
 ) -> None:
-    """Make an API key: the first line is the key, shown this once; then the YAML to declare, which holds
-    only a digest.
+    """Make an API key and print what to declare: YAML that holds only a digest of it.
+
+    The key is shown this once: as the first line, or with --type on standard error, so that the YAML can be piped on.
     """
     from legivellum.identity.api_keys import mint
 
+    if type_ is not None and type_ not in _principal_types():
+        raise typer.BadParameter(f"one of {', '.join(_principal_types())}", param_hint="--type")
     expires_at = datetime.now(UTC) + timedelta(seconds=seconds(expires)) if expires else None
     key = mint()
-    if key_file is None:
+    if key_file is not None:
+        write_secret(key_file, key.key)
+    elif type_ is None:
         print(key.key)
     else:
-        write_secret(key_file, key.key)
+        print_note(f"The key, shown this once: {key.key}")
     expiry_text = f', expiresAt: "{expires_at:%Y-%m-%dT%H:%M:%SZ}"' if expires_at else ""
-    print(f"# In Principal {namespace}/{principal}; the key itself is kept by nobody.")
+    if type_ is None:
+        print(f"# In Principal {namespace}/{principal}; the key itself is kept by nobody.")
+    else:
+        print("apiVersion: metagate.legivellum.io/v1alpha1\nkind: Principal")
+        print(f"metadata:\n  name: {json.dumps(principal)}\n  namespace: {json.dumps(namespace)}")
     print("spec:")
+    if type_ is not None:
+        print(f"  type: {type_}")
     print("  apiKeys:")
     print(f'  - {{id: {key.id}, sha256: "{key.sha256}"{expiry_text}}}')
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import shlex
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,8 +52,10 @@ def dev(
     run(_dev(resources, data_dir, settings, database_url, gates))
 
 
-def local_settings(host: str | None, port: int | None) -> Settings:
-    """The environment's settings with the command line's choices; logs for people on a terminal."""
+def local_settings(host: str | None, port: int | None, *, quiet: bool = False) -> Settings:
+    """The environment's settings with the command line's choices; logs for people on a terminal, or (`quiet`) warnings
+    only.
+    """
     from legivellum.base import logging_setup
     from metagate_api.settings import Settings
 
@@ -61,7 +66,7 @@ def local_settings(host: str | None, port: int | None) -> Settings:
     if "console" not in settings.model_fields_set:
         chosen["console"] = True
     settings = settings.model_copy(update=chosen)
-    logging_setup.configure(settings)
+    logging_setup.configure(settings, quiet=quiet)
     return settings
 
 
@@ -78,11 +83,39 @@ async def _dev(
 
     log = structlog.stdlib.get_logger("metagate.dev")
     must_be_a_directory(resources)
+    must_be_free(settings.host, settings.port)
     async with machine(resources, data, settings, database_url=database_url, gates=gates) as running:
         for name, url in running.gates.items():
             log.info("serving_gate", gate=name, url=url)
         log.info("serving", url=running.url, ledger=running.ledger_url, resources=str(resources), data=str(data))
+        if settings.console:
+            _print_console(running.url, resources)
         await running.ended
+
+
+def _print_console(url: str, resources: Path) -> None:
+    """For a person, on standard output; the log has its own line on standard error."""
+    print(f"Console: {url}/console (sign in with the API key of a Principal of type admin or observer). To make a key:")
+    print(
+        f"  metagate keys create me --type admin --key-file me.key > {shlex.quote(str(resources / 'me.yaml'))}",
+        flush=True,
+    )
+
+
+def must_be_free(host: str, port: int) -> None:
+    """Raise Stop when something listens there; said before a database is started, which takes seconds."""
+    if port and port_taken(host, port):
+        raise Stop(f"port {port} of {host} is in use: choose another with --port")
+
+
+def port_taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def must_be_a_directory(path: Path) -> None:

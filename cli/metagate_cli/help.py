@@ -21,7 +21,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "explain": "metagate explain principal/indexer --url http://127.0.0.1:8000 --key-file admin.key",
     "history": "metagate history manifest/prod --url http://127.0.0.1:8000 --key-file admin.key",
     "keys": "metagate keys create indexer --expires 90d --key-file indexer.key",
-    "keys create": "metagate keys create indexer --namespace agents --expires 90d --key-file indexer.key",
+    "keys create": "metagate keys create ada --type admin --key-file ada.key | kubectl apply -f -",
     "keys verify": "metagate keys verify indexer.key",
     "migrate": "metagate migrate --wait --timeout 60",
     "operator": "metagate operator --namespace team-a --issuers issuers/",

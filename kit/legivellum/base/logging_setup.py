@@ -39,9 +39,12 @@ class LoggingSettings(Protocol):
     def log_format(self) -> str: ...
 
 
-def configure(settings: LoggingSettings) -> None:
-    """Once per process. The standard library's loggers (uvicorn, asyncio) come out the same way."""
-    level = logging.DEBUG if settings.debug else logging.INFO
+def configure(settings: LoggingSettings, *, quiet: bool = False) -> None:
+    """Once per process. The standard library's loggers (uvicorn, asyncio) come out the same way.
+
+    `quiet`: warnings and errors only.
+    """
+    level = logging.DEBUG if settings.debug else logging.WARNING if quiet else logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

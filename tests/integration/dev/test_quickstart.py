@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.unit.cli.running import metagate
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -37,7 +39,7 @@ def test_once_and_again(tmp_path: Path) -> None:
     new.
     """
     folder = tmp_path / "work"
-    first, _ = start(folder, "--once").communicate(timeout=90)
+    first, _ = start(folder, "--once", "--verbose").communicate(timeout=90)
     packet = packet_in(first)
     assert len(packet) == 17
     assert re.search(r"^READY", first, re.MULTILINE)
@@ -48,7 +50,7 @@ def test_once_and_again(tmp_path: Path) -> None:
         assert key.read_text().strip() not in (folder / "resources" / "principals" / f"{name}.yaml").read_text()
     edited = folder / "resources" / "manifest.yaml"
     edited.write_text(edited.read_text().replace("eu-central", "eu-north"))
-    again = start(folder, "--once")
+    again = start(folder, "--once", "-v")
     second, _ = again.communicate(timeout=90)
     assert again.returncode == 0
     assert packet_in(second)["environment"]["region"] == "eu-north"
@@ -65,7 +67,7 @@ def test_it_stays_and_says_what_to_try(tmp_path: Path) -> None:
         said = ""
         for line in process.stdout:
             said += line
-            if "Ctrl-C" in line:
+            if line.startswith("Key file"):
                 break
         (url,) = set(re.findall(r"(http://[0-9.:]+)/v1/admin/bindings", said))
         key = (folder / "data" / "keys" / "admin.key").read_text().strip()
@@ -73,10 +75,57 @@ def test_it_stays_and_says_what_to_try(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert len(answer.json()["items"]) == 2
         assert "bootstrap --component-key indexer_main" in said
-        assert f"{url}/console" in said
+        assert [line.split() for line in said.splitlines()[-3:-1]] == [
+            ["Serving", "on", url],
+            ["Console", f"{url}/console"],
+        ]
+        assert str(folder / "data" / "keys" / "admin.key") in said.splitlines()[-1]
+        assert len(said.splitlines()) <= 40
+        assert max(map(len, said.splitlines()[3:12])) <= 80
         assert httpx.get(f"{url}/console/sign-in").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(30)
         process.stdout.close()
     assert code == 0
+
+
+def test_quiet_unless_asked(tmp_path: Path) -> None:
+    """One screen: what the packet says in short, READY, and no line of the log; -v has the log and the whole packet."""
+    work = [
+        sys.executable,
+        "-m",
+        "metagate_cli.main",
+        "quickstart",
+        "--once",
+        "--port",
+        "0",
+        "--directory",
+        str(tmp_path),
+    ]
+    quiet = subprocess.run(work, capture_output=True, text=True, timeout=90, check=True)
+    assert quiet.stderr == ""
+    assert "region=eu-central" in quiet.stdout
+    assert "{" not in quiet.stdout
+    assert len(quiet.stdout.splitlines()) < 20
+    loud = subprocess.run([*work, "-v"], capture_output=True, text=True, timeout=90, check=True)
+    assert '"event": "published"' in loud.stderr
+    assert packet_in(loud.stdout)["environment"]["region"] == "eu-central"
+
+
+def test_a_port_that_is_taken_is_said_before_any_work(tmp_path: Path) -> None:
+    """`dev` and `quickstart` name it and end, and have not begun to make a database."""
+    resources = tmp_path / "resources"
+    resources.mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in (
+            ("dev", "--resources", resources, "--data-dir", tmp_path / "data", "--port", port),
+            ("quickstart", "--directory", tmp_path / "work", "--port", port),
+        ):
+            done = metagate(*command)
+            assert (done.returncode, done.stdout) == (3, "")
+            assert f"port {port} of 127.0.0.1 is in use: choose another with --port" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resources"]

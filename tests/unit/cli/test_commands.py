@@ -38,6 +38,25 @@ def test_a_key_is_shown_once(tmp_path: Path) -> None:
     assert metagate("keys", "verify", file).returncode == 0
 
 
+def test_a_key_with_its_whole_principal(tmp_path: Path) -> None:
+    """With --type what is printed can be applied as it is: it is valid, and the key is not in it."""
+    done = metagate("keys", "create", "ada", "--type", "admin", "-n", "agents", "--expires", "1h")
+    key = re.search(r"mgk_\w+", done.stderr)
+    assert key is not None
+    assert key[0] not in done.stdout
+    resource = yaml.safe_load(done.stdout)
+    assert (resource["metadata"], resource["spec"]["type"]) == ({"name": "ada", "namespace": "agents"}, "admin")
+    assert resource["spec"]["apiKeys"][0]["sha256"] in metagate("keys", "verify", stdin=key[0]).stdout
+    file = tmp_path / "ada.yaml"
+    file.write_text(done.stdout)
+    assert metagate("validate", file).returncode == 0
+    quiet = metagate("keys", "create", "ada", "--type", "observer", "--key-file", tmp_path / "ada.key")
+    assert quiet.stderr == ""
+    wrong = metagate("keys", "create", "ada", "--type", "king")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "admin, observer" in wrong.stderr
+
+
 def test_a_token_needs_the_secret() -> None:
     """Off while JWT_SECRET is unset (D-37); with it, a token of the configured issuer that expires."""
     off = metagate("token", "create", "me")
