@@ -109,7 +109,7 @@ def test_quiet_unless_asked(tmp_path: Path) -> None:
     assert "{" not in quiet.stdout
     assert len(quiet.stdout.splitlines()) < 20
     loud = subprocess.run([*work, "-v"], capture_output=True, text=True, timeout=90, check=True)
-    assert '"event": "published"' in loud.stderr
+    assert '"event": "verdict"' in loud.stderr
     assert packet_in(loud.stdout)["environment"]["region"] == "eu-central"
 
 
