@@ -106,6 +106,7 @@ crds: $(STAMP)   ## write what is generated: the CRDs (twice: the chart needs it
 	@$(BIN)/python charts/rbac.py
 	@$(BIN)/python charts/readme.py
 	@$(BIN)/python charts/library.py
+	@$(BIN)/python charts/runbooks.py
 
 docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link followed, every command of the tutorials typed
 	@$(BIN)/python -m mkdocs build --strict

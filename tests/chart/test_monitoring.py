@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,15 @@ def test_alerts_say_what_to_do():
     for rule in rules:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert {"summary", "description"} <= set(rule["annotations"])
+
+
+def test_every_runbook_shows_its_alert():
+    """Severity, expression and text of the notification, as the rule has them: `make crds` writes them."""
+    assert subprocess.run([sys.executable, "charts/runbooks.py", "--check"], check=False).returncode == 0
+    page = Path("docs/runbooks/MetaGateBrakeHeld.md").read_text()
+    [rule] = [rule for rule in alerts() if rule["alert"] == "MetaGateBrakeHeld"]
+    assert rule["expr"].strip() in page
+    assert f"**Severity:** {rule['labels']['severity']}" in page
 
 
 def test_every_alert_has_a_runbook():

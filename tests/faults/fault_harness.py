@@ -21,7 +21,7 @@ from uuid import uuid4
 import asyncpg
 from tests.databases import ROLES, Database, Server
 from tests.faults import fairness, results, signals
-from tests.faults.gate import GateProcess, serving, through
+from tests.faults.gate import ServedGate, serving, through
 from tests.faults.history import RecordedCall, RequestHistory, Sample, StoredSession
 from tests.faults.load import FaultLoad, backing_off, client_of
 from tests.faults.promises import Bounds, FaultFigures, broken, figures, recovery
@@ -101,7 +101,7 @@ class FaultHarness:
     postgres: Postgres
     database: Database
     proxy: Proxy
-    gate: GateProcess
+    gate: ServedGate
     principals: list[PrincipalFixture]
     editions: int = 0
 
@@ -187,7 +187,7 @@ class FaultHarness:
         bounds: Bounds | None = None,
         pause: Callable[[int], float] = backing_off,
         publishing: bool = True,
-        gates: tuple[GateProcess, ...] = (),
+        gates: tuple[ServedGate, ...] = (),
     ) -> "Trial":
         """Play one row. Raises AssertionError with what broke which promise, and where the history lies."""
         trial = Trial(self, row, bounds or Bounds(), pause, gates or (self.gate,))
@@ -209,7 +209,7 @@ class Trial:
     row: str
     bounds: Bounds
     pause: Callable[[int], float]
-    gates: tuple[GateProcess, ...]
+    gates: tuple[ServedGate, ...]
     load: FaultLoad = field(init=False)
     stalls: Stalls = field(init=False)
     samples: list[Sample] = field(default_factory=list)
@@ -338,7 +338,7 @@ class Trial:
         return recovery(self.history)
 
 
-async def _metrics(gate: GateProcess) -> str:
+async def _metrics(gate: ServedGate) -> str:
     answer = await KeptConnections(gate.address).ask("GET", "/metrics", headers={}, keep=False)
     return answer.body.decode()
 
@@ -395,7 +395,7 @@ async def first_edition(harness: FaultHarness) -> None:
     await wait_until_known(harness, harness.gate)
 
 
-async def wait_until_known(harness: FaultHarness, gate: GateProcess) -> None:
+async def wait_until_known(harness: FaultHarness, gate: ServedGate) -> None:
     """Wait until each worker of `gate` lets everybody in: a dozen fresh connections reach all of them."""
     good, deadline = 0, time.monotonic() + 20
     while good < 12:

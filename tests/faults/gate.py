@@ -24,7 +24,7 @@ def through(dsn: str, port: int) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}"))
 
 
-class GateProcess:
+class ServedGate:
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         self.process = process
         self.port = port
@@ -68,7 +68,7 @@ class GateProcess:
 
 
 @asynccontextmanager
-async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIterator[GateProcess]:
+async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIterator[ServedGate]:
     """A gate all of whose workers say that they are ready."""
     port = free_port()
     environ = {
@@ -83,7 +83,7 @@ async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIte
     with tempfile.NamedTemporaryFile(prefix="metagate-faults-", suffix=".log", delete=False) as written:
         log = Path(written.name)
         process = subprocess.Popen([sys.executable, "-c", CODE], env=environ, stderr=written, stdout=written)
-    gate = GateProcess(process, port, log)
+    gate = ServedGate(process, port, log)
     try:
         await ready(gate, workers)
         yield gate
@@ -92,7 +92,7 @@ async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIte
         log.unlink()
 
 
-async def ready(gate: GateProcess, workers: int) -> None:
+async def ready(gate: ServedGate, workers: int) -> None:
     """Fresh connections reach all workers alike: sixteen good answers in a row mean all of them."""
     good = 0
     for _ in range(600):

@@ -106,7 +106,7 @@ LATER_SHARED = frozenset(
     re.findall(
         r"\w+",
         """
-    Credential CredentialChanges CredentialStore Database Directory Finding Gate Identity IssuerKeyRow IssuerRow Kind Limits
+    Credential CredentialChanges CredentialStore EventStreams Database Directory Finding Gate Identity IssuerKeyRow IssuerRow Kind Limits
     Machine Outbox Pod Process Protocol PublishedState Right Route Running Scripted Seen ServiceAccount Session Shell Signer Store
     Surface Verdict Worker World
     """,

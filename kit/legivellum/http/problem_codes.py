@@ -1,4 +1,4 @@
-"""Error codes: every refusal that leaves a gate carries exactly one of them (SPEC §1.1, D-56).
+"""Error codes: every refusal that leaves a gate carries exactly one of them (docs/errors.md).
 
 A code belongs to one status and one title, so that a caller can switch on the code alone. The codes of every gate are
 here; a gate registers its own in a subclass:
