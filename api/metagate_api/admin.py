@@ -3,38 +3,34 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.problems import RequestRefused, refuse
+from legivellum.http.problems import refuse
 from legivellum.identity.caller import CLUSTER
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
 from metagate_api.declared_files import DeclaredFiles, FileWritten, ResourceFinding
-from metagate_api.gate import (
-    Id,
-    Key,
-    admin,
-    admin_of,
-    empty,
-    exchange_of,
-    gate_of,
-    said,
-    speaker_of,
-)
+from metagate_api.gate import exchange_of, gate_of
 from metagate_api.problem_codes import Code
+from metagate_api.request_parameters import (
+    Authentication,
+    CurrentAdmin,
+    KeyParameter,
+    PageCursor,
+    PageLimit,
+    UuidParameter,
+    require_admin,
+)
+from metagate_api.responses import empty_response, json_response
 from metagate_crds import kinds
 from metagate_store.rows import Item
 
 Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
 Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
-Admin = Annotated[Caller, Depends(admin_of)]
-Speaker = Annotated[Caller | RequestRefused, Depends(speaker_of)]
-Limit = Annotated[int, Query(ge=1, le=500)]
-Word = Annotated[str | None, Query(max_length=1_024)]
 
 DECLARED_AS: Final[Mapping[str, kinds.Kind]] = {
     "principals": kinds.PRINCIPAL,
@@ -62,21 +58,34 @@ def shown(item: Item) -> dict[str, Any]:
 
 
 async def listing(  # noqa: PLR0917  # the framework fills them in by name
-    request: Request, caller: Admin, kind: Readable, tenant: Id | None = None, limit: Limit = 100, cursor: Word = None
+    request: Request,
+    caller: CurrentAdmin,
+    kind: Readable,
+    tenant: UuidParameter | None = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
 ) -> Response:
     page = await gate_of(request).reader.listing(
         kind, tenants_for(caller, tenant), after=cursors.read(kind, cursor), limit=limit
     )
-    return said({"items": [shown(item) for item in page.items], "next_cursor": cursors.written(kind, page.next)})
+    return json_response(
+        {"items": [shown(item) for item in page.items], "next_cursor": cursors.written(kind, page.next)}
+    )
 
 
-async def item(request: Request, caller: Admin, kind: Readable, key: Key, tenant: Id | None = None) -> Response:
+async def item(
+    request: Request,
+    caller: CurrentAdmin,
+    kind: Readable,
+    key: KeyParameter,
+    tenant: UuidParameter | None = None,
+) -> Response:
     found = None
     if "\0" not in key:
         found = await gate_of(request).reader.item(kind, authorized_tenant(caller, tenant), key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such object.")
-    return said(shown(found))
+    return json_response(shown(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +94,11 @@ class _Target:
     kind: kinds.Kind
 
 
-async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
+async def write(request: Request, authentication: Authentication, kind: Writable) -> Response:
     exchange = exchange_of(request)
     exchange.require_json()
     body = strict_json.parse_object(await request.body())
-    caller = await admin(gate_of(request), speaker)
+    caller = await require_admin(gate_of(request), authentication)
     target = _target(request, caller, kind)
     resource = _resource(body, target.kind)
     metadata = resource["metadata"]
@@ -99,19 +108,19 @@ async def write(request: Request, speaker: Speaker, kind: Writable) -> Response:
     name = metadata["name"]
     outcome = await target.files.write(kind=target.kind.name, namespace=namespace, name=name, resource=resource)
     if isinstance(outcome, FileWritten):
-        return said(
+        return json_response(
             {"kind": target.kind.name, "namespace": namespace, "name": name, "created": outcome.created},
             status=201 if outcome.created else 200,
         )
     raise _invalid(list(outcome))
 
 
-async def remove(request: Request, caller: Admin, kind: Writable, key: Key) -> Response:
+async def remove(request: Request, caller: CurrentAdmin, kind: Writable, key: KeyParameter) -> Response:
     target = _target(request, caller, kind)
     namespace = caller.namespace if target.kind.namespaced else ""
     if not _NAME.match(key) or not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
         raise refuse(Code.NOT_FOUND, "No declared file of this namespace has that object.")
-    return empty(204)
+    return empty_response(204)
 
 
 def _target(request: Request, caller: Caller, view: str) -> _Target:

@@ -20,7 +20,7 @@ from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.endpoints import ENDPOINTS
 from metagate_api.framework import FrameworkHandler, framework_handlers
-from metagate_api.gate import Gate, Seen
+from metagate_api.gate import Gate, SnapshotStatus
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer
@@ -88,16 +88,16 @@ def create_app(
     `lifespan` is an async context manager around the serving time, given the gate. `traces` is told of every answer.
     """
     buckets = TokenBuckets(settings.rate_per_second, settings.rate_burst)
-    seen = Seen(ready=reader is not None, up=reader is not None)
+    status = SnapshotStatus(ready=reader is not None, up=reader is not None)
     gate = Gate(
         settings=settings,
         authenticator=authenticator,
-        door=CallerAuthenticator(authenticator, buckets, informed=lambda: seen.ready),
+        caller_authenticator=CallerAuthenticator(authenticator, buckets, informed=lambda: status.ready),
         packet_cache=PacketCache(limit_bytes=settings.cache_bytes),
         issuers=issuers,
         declared=declared,
         signer=signer,
-        seen=seen,
+        status=status,
         connected=reader,
     )
     router = Router.bind(
@@ -149,14 +149,19 @@ def _batched_handlers(gate: Gate) -> dict[str, Handler]:
         return await gate.reader.report(asks)
 
     reports = Batcher(report, name="report", shape=shape)
+    authenticator, mirror = gate.caller_authenticator, settings.mirror
     return {
         "POST /v1/bootstrap": BootstrapHandler(
-            door=gate.door,
+            caller_authenticator=authenticator,
             batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=with_new_ids),
             packet_cache=gate.packet_cache,
-            mirror=settings.mirror,
+            mirror=mirror,
             signer=gate.signer,
         ),
-        "POST /v1/startup/ready": ReportHandler("READY", door=gate.door, batcher=reports, mirror=settings.mirror),
-        "POST /v1/startup/failed": ReportHandler("FAILED", door=gate.door, batcher=reports, mirror=settings.mirror),
+        "POST /v1/startup/ready": ReportHandler(
+            "READY", caller_authenticator=authenticator, batcher=reports, mirror=mirror
+        ),
+        "POST /v1/startup/failed": ReportHandler(
+            "FAILED", caller_authenticator=authenticator, batcher=reports, mirror=mirror
+        ),
     }

@@ -49,20 +49,20 @@ class BootstrapHandler:
     def __init__(
         self,
         *,
-        door: CallerAuthenticator,
+        caller_authenticator: CallerAuthenticator,
         batcher: Batcher[BootstrapQuery, BootstrapResult],
         packet_cache: PacketCache,
         mirror: bool,
         signer: Signer | None = None,
     ) -> None:
         self._signer = signer
-        self._door = door
+        self._caller_authenticator = caller_authenticator
         self._opener = SessionOpener(batcher, packet_cache, mirror=mirror)
         self._counters = {outcome: metrics.BOOTSTRAPS.labels(outcome.value) for outcome in BootstrapOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
         # The order of the checks is D-42's: credential, body, permission.
-        caller = await self._door.authenticate(exchange)
+        caller = await self._caller_authenticator.authenticate(exchange)
         request = parse_request(exchange, await self._body(exchange))
         opened = await self._open(require_caller(caller), request, exchange.deadline)
         return bootstrap_response(opened, self._signer)

@@ -23,7 +23,7 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         return await explained_boot(gate, tenant, boot)
 
     ports = Ports(
-        authenticate=gate.door.authenticate,
+        authenticate=gate.caller_authenticator.authenticate,
         is_current=gate.authenticator.is_current,
         reader=lambda: gate.reader,
         explain=explain,
@@ -39,7 +39,7 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         or settings.tls_cert is not None
         or (settings.public_url or "").lower().startswith("https://"),
         public_url=settings.public_url or "",
-        snapshot=lambda: (gate.seen.revision, gate.seen.credential_mark),
+        snapshot=lambda: (gate.status.revision, gate.status.credential_mark),
         streams=metrics.CONSOLE_STREAMS.inc,
     )
     return Console(ports, edge)

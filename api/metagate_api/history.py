@@ -8,26 +8,26 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import structlog
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from legivellum.http import strict_json
-from legivellum.http.problems import RequestRefused, refuse
+from legivellum.http.problems import refuse
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller
-from metagate_api.gate import (
-    Gate,
-    Id,
-    Key,
-    admin,
-    admin_of,
-    exchange_of,
-    gate_of,
-    said,
-    speaker_of,
-)
+from metagate_api.gate import Gate, exchange_of, gate_of
 from metagate_api.problem_codes import Code
 from metagate_api.rendering import shallow
+from metagate_api.request_parameters import (
+    Authentication,
+    CurrentAdmin,
+    KeyParameter,
+    PageCursor,
+    PageLimit,
+    UuidParameter,
+    require_admin,
+)
+from metagate_api.responses import json_response
 from metagate_crds import kinds
 from metagate_crds.compile.world import World
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
@@ -39,10 +39,6 @@ from metagate_store.history import Boot, ChangeEvent, Declaration
 
 _log = structlog.stdlib.get_logger("metagate.explain")
 
-Admin = Annotated[Caller, Depends(admin_of)]
-Speaker = Annotated[Caller | RequestRefused, Depends(speaker_of)]
-Limit = Annotated[int, Query(ge=1, le=500)]
-Word = Annotated[str | None, Query(max_length=1_024)]
 What = Annotated[
     str | None,
     Query(
@@ -61,20 +57,24 @@ _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a
 _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBinding": "binding"}
 
 
-async def explain_principal(request: Request, caller: Admin, key: Key, tenant: Id | None = None) -> Response:
+async def explain_principal(
+    request: Request, caller: CurrentAdmin, key: KeyParameter, tenant: UuidParameter | None = None
+) -> Response:
     whose = authorized_tenant(caller, tenant)
     boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(whose, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
-    return said(await explained_boot(gate_of(request), whose, boot))
+    return json_response(await explained_boot(gate_of(request), whose, boot))
 
 
-async def explain_startup(request: Request, caller: Admin, startup_id: Id, tenant: Id | None = None) -> Response:
+async def explain_startup(
+    request: Request, caller: CurrentAdmin, startup_id: UuidParameter, tenant: UuidParameter | None = None
+) -> Response:
     whose = authorized_tenant(caller, tenant)
     boot = await gate_of(request).reader.history.boot_of(whose, startup_id)
     if boot is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
-    return said(await explained_boot(gate_of(request), whose, boot))
+    return json_response(await explained_boot(gate_of(request), whose, boot))
 
 
 async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]:
@@ -130,11 +130,11 @@ def _failed(boot: Boot, reason: str) -> Exception:
 
 async def history(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
-    caller: Admin,
+    caller: CurrentAdmin,
     wanted: What = None,
-    tenant: Id | None = None,
-    limit: Limit = 100,
-    cursor: Word = None,
+    tenant: UuidParameter | None = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
 ) -> Response:
     noun, _, name = (wanted or "").partition("/")
     # one object is of one tenant: names repeat in others
@@ -148,7 +148,7 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
         limit=limit,
     )
     following = None if page.next is None else (str(page.next[0]), str(page.next[1]))
-    return said(
+    return json_response(
         {"items": [_happened(one) for one in page.items], "next_cursor": cursors.written(cursors.HISTORY, following)}
     )
 
@@ -160,11 +160,11 @@ def _happened(one: ChangeEvent) -> dict[str, Any]:
 
 async def objects(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
-    caller: Admin,
+    caller: CurrentAdmin,
     revision: Revision = None,
-    tenant: Id | None = None,
-    limit: Limit = 100,
-    cursor: Word = None,
+    tenant: UuidParameter | None = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
     key_digests: bool = False,  # the framework gives it by name
 ) -> Response:
     whose = authorized_tenant(caller, tenant)
@@ -176,7 +176,7 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
     after = cursors.read(cursors.OBJECTS, cursor)
     seen = None if after is None else (after[0], after[1])
     page = await reader.history.declared_at(whose, wanted, after=seen, limit=limit)
-    return said(
+    return json_response(
         {
             "revision": wanted,
             "newest": newest,
@@ -197,10 +197,12 @@ def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]
     return shown
 
 
-async def plan_changes(request: Request, speaker: Speaker, tenant: Id | None = None) -> Response:
+async def plan_changes(
+    request: Request, authentication: Authentication, tenant: UuidParameter | None = None
+) -> Response:
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())
-    caller = await admin(gate_of(request), speaker)
+    caller = await require_admin(gate_of(request), authentication)
     whose = authorized_tenant(caller, tenant)
     resources, prune = body.get("resources"), body.get("prune", False)
     if not isinstance(resources, list) or not isinstance(prune, bool):
@@ -210,7 +212,7 @@ async def plan_changes(request: Request, speaker: Speaker, tenant: Id | None = N
     found = await asyncio.to_thread(
         lambda: plan_to_dict(make_plan(current, propose_world(current, specs, prune=prune)))
     )
-    return said(found)
+    return json_response(found)
 
 
 async def _world(gate: Gate, caller: Caller, tenant: UUID) -> tuple[World, str]:

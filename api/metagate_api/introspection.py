@@ -4,29 +4,31 @@ The token asked about was shown to that gate, so it is meant for it and not for 
 that its issuer is believed for, and the answer names it. It opens nothing here.
 """
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 
 from legivellum.http import strict_json
 from legivellum.http.problem_codes import Code
-from legivellum.http.problems import RequestRefused, refuse
+from legivellum.http.problems import refuse
 from legivellum.identity.caller import CLUSTER, AuthFailure
 from metagate_api.callers import Caller, credential_row
-from metagate_api.gate import Gate, exchange_of, gate_of, said, speaker_of, standing
+from metagate_api.gate import Gate, exchange_of, gate_of
+from metagate_api.request_parameters import Authentication, revalidated
+from metagate_api.responses import json_response
 
 INACTIVE = {"active": False}
 _LONGEST = 16_384
 
 
-async def introspect(request: Request, speaker: Annotated[Caller | RequestRefused, Depends(speaker_of)]) -> Response:
+async def introspect(request: Request, authentication: Authentication) -> Response:
     exchange = exchange_of(request)
     token = _token(exchange.header(b"content-type") or b"", await request.body())
-    caller = await standing(gate_of(request), speaker)
+    caller = await revalidated(gate_of(request), authentication)
     if caller.type != "service":
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type service may do this.")
-    return said(await _answer(gate_of(request), caller, token))
+    return json_response(await _answer(gate_of(request), caller, token))
 
 
 async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:

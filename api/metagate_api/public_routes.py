@@ -7,8 +7,9 @@ from legivellum.http.openapi import openapi_document
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics
 from metagate_api.endpoints import ENDPOINTS
-from metagate_api.gate import Gate, gate_of, said
+from metagate_api.gate import Gate, gate_of
 from metagate_api.problem_codes import Code
+from metagate_api.responses import json_response
 from metagate_api.schemas import SCHEMAS
 
 DOCTRINE = "MetaGate is truth, not control."
@@ -32,11 +33,11 @@ def discovery_document(gate: Gate) -> dict[str, object]:
 
 
 async def discovery(request: Request) -> Response:
-    return said(discovery_document(gate_of(request)))
+    return json_response(discovery_document(gate_of(request)))
 
 
 async def root(request: Request) -> Response:
-    return said(
+    return json_response(
         {
             "service": "MetaGate",
             "version": gate_of(request).settings.version,
@@ -48,26 +49,26 @@ async def root(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Says that this process answers. It asks nobody, not even the database (INV-035)."""
-    return said({"status": "ok", "service": "metagate", "version": gate_of(request).settings.version})
+    return json_response({"status": "ok", "service": "metagate", "version": gate_of(request).settings.version})
 
 
 async def livez() -> Response:
-    return said({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
     """Ready once the database was reached and its schema fits; a later outage does not take it back (D-52)."""
-    seen = gate_of(request).seen
-    if not seen.ready:
-        why = "The database was not reached yet." if seen.fits else "The schema is not the one this release needs."
-        raise refuse(Code.NOT_READY, why)
-    return said(
+    status = gate_of(request).status
+    if not status.ready:
+        reason = "The database was not reached yet." if status.fits else "The schema is not the one this release needs."
+        raise refuse(Code.NOT_READY, reason)
+    return json_response(
         {
             "status": "ok",
-            "database": "up" if seen.up else "down",
-            "schema_version": seen.schema_version,
-            "revision": seen.revision,
-            "compiled_at": seen.compiled_at,
+            "database": "up" if status.up else "down",
+            "schema_version": status.schema_version,
+            "revision": status.revision,
+            "compiled_at": status.compiled_at,
         }
     )
 
@@ -79,7 +80,7 @@ async def description(request: Request) -> Response:
         "version": settings.version,
         "summary": "Bootstrap truth: who am I, what may I do, what world am I in?",
     }
-    return said(
+    return json_response(
         openapi_document(
             ENDPOINTS,
             info=info,

@@ -50,8 +50,8 @@ class PublishedState:
         """Raises what the store raises."""
         state, changes = await read_connected(self._gate, self._connect, self._read)
         self._credentials.apply(changes)
-        self._mark = self._gate.seen.credential_mark = changes.mark
-        if state.revision != self._gate.seen.revision:
+        self._mark = self._gate.status.credential_mark = changes.mark
+        if state.revision != self._gate.status.revision:
             self._cache.forget()
         self._take_over(state)
         return {"revision": state.revision, "schema_version": state.schema_version}
@@ -62,9 +62,13 @@ class PublishedState:
         return state, await reader.credentials(self._mark)
 
     def _take_over(self, state: State) -> None:
-        seen = self._gate.seen
-        seen.ready = seen.up = seen.fits = True
-        seen.revision, seen.compiled_at, seen.schema_version = state.revision, state.compiled_at, state.schema_version
+        status = self._gate.status
+        status.ready = status.up = status.fits = True
+        status.revision, status.compiled_at, status.schema_version = (
+            state.revision,
+            state.compiled_at,
+            state.schema_version,
+        )
         metrics.DATABASE_UP.set(1)
         metrics.REVISION.set(state.revision)
         if state.compiled_at is not None:
@@ -73,8 +77,8 @@ class PublishedState:
     def on_lost(self, error: Exception) -> None:
         # Whether what is cached still holds cannot be known while nobody answers.
         self._cache.forget()
-        self._gate.seen.up = False
-        self._gate.seen.fits = not isinstance(error, SchemaMismatch)
+        self._gate.status.up = False
+        self._gate.status.fits = not isinstance(error, SchemaMismatch)
         metrics.DATABASE_UP.set(0)
 
 

@@ -38,18 +38,18 @@ class ReportHandler:
         self,
         status: Literal["READY", "FAILED"],
         *,
-        door: CallerAuthenticator,
+        caller_authenticator: CallerAuthenticator,
         batcher: Batcher[ReportQuery, ReportResult],
         mirror: bool,
     ) -> None:
         self._status = status
-        self._door = door
+        self._caller_authenticator = caller_authenticator
         self._batcher = batcher
         self._mirror = mirror
         self._counters = {outcome: metrics.REPORTS.labels(status, outcome.value) for outcome in ReportOutcome}
 
     async def __call__(self, exchange: Exchange) -> Response:
-        caller = await self._door.authenticate(exchange)
+        caller = await self._caller_authenticator.authenticate(exchange)
         exchange.require_json()
         body = strict_json.parse_object(await exchange.body())
         startup_id = _startup_id(body)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from legivellum.http.etag import etag_matches
 from legivellum.http.problems import refuse
@@ -10,16 +10,14 @@ from legivellum.identity.caller import may_read_others
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_api import cursors
 from metagate_api.callers import Caller, credential_row, pod_row
-from metagate_api.gate import Id, caller_of, empty, gate_of, holder_of, said, sent
+from metagate_api.gate import gate_of
 from metagate_api.packet_rendering import render_packet, signature_headers
 from metagate_api.problem_codes import Code
+from metagate_api.request_parameters import AuthenticatedCaller, CurrentCaller, PageCursor, PageLimit, UuidParameter
+from metagate_api.responses import empty_response, json_response, raw_json_response
 from metagate_crds.packet import etag as packet_etag
 from metagate_store.rows import PacketOutcome, PacketQuery, StartupRow, require
 
-Who = Annotated[Caller, Depends(caller_of)]
-Holder = Annotated[Caller, Depends(holder_of)]
-Limit = Annotated[int, Query(ge=1, le=500)]
-Word = Annotated[str | None, Query(max_length=1_024)]
 Name = Annotated[str | None, Query(min_length=1, max_length=253, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 _REFUSALS = {
@@ -65,12 +63,12 @@ def shown(row: StartupRow) -> dict[str, Any]:
 
 async def startups(  # noqa: PLR0917  # the framework fills them in by name
     request: Request,
-    caller: Who,
+    caller: CurrentCaller,
     status: Literal["OPEN", "READY", "FAILED", "overdue"] | None = None,
     component_key: Name = None,
-    tenant: Id | None = None,
-    limit: Limit = 100,
-    cursor: Word = None,
+    tenant: UuidParameter | None = None,
+    limit: PageLimit = 100,
+    cursor: PageCursor = None,
 ) -> Response:
     page = await gate_of(request).reader.startups(
         tenants_for(caller, tenant),
@@ -80,17 +78,17 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
         after=cursors.read(cursors.STARTUPS, cursor),
         limit=limit,
     )
-    return said(
+    return json_response(
         {"items": [shown(row) for row in page.items], "next_cursor": cursors.written(cursors.STARTUPS, page.next)}
     )
 
 
-async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Response:
+async def summary(request: Request, caller: CurrentCaller, tenant: UuidParameter | None = None) -> Response:
     """Counts of one tenant (INV-095): a cluster-wide reader names which, as at the ledger (D-51)."""
     whose = authorized_tenant(caller, tenant)
     principal_key = None if reads_all(caller) else caller.principal_key
     counted = await gate_of(request).reader.summary(whose, principal_key=principal_key)
-    return said(
+    return json_response(
         {
             "tenant": whose,
             "principal_key": principal_key,
@@ -103,16 +101,18 @@ async def summary(request: Request, caller: Who, tenant: Id | None = None) -> Re
     )
 
 
-async def startup(request: Request, caller: Who, startup_id: Id, tenant: Id | None = None) -> Response:
+async def startup(
+    request: Request, caller: CurrentCaller, startup_id: UuidParameter, tenant: UuidParameter | None = None
+) -> Response:
     row = await gate_of(request).reader.startup(authorized_tenant(caller, tenant), startup_id)
     if row is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
     if row.principal_key != caller.principal_key and not reads_all(caller):
         raise refuse(Code.NOT_YOURS, "The session belongs to another principal.")
-    return said(shown(row))
+    return json_response(shown(row))
 
 
-async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Response:
+async def packet_now(request: Request, caller: AuthenticatedCaller, startup_id: UuidParameter) -> Response:
     """The packet as of now, for the session's owner: no receipt, no new session (D-47)."""
     packet_cache = gate_of(request).packet_cache
     expected, checked = packet_cache.expected(caller.tenant, caller.principal_key)
@@ -133,7 +133,7 @@ async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Respon
     tags = b",".join(value for name, value in request.scope["headers"] if name == b"if-none-match")
     headers = {"etag": f'"{etag}"'}
     if etag_matches(tags or None, etag):
-        return empty(304, headers)
+        return empty_response(304, headers)
     body = packet_cache.keep(
         caller.tenant, caller.principal_key, digest, checked if digest == expected else result.body
     )
@@ -141,4 +141,4 @@ async def packet_now(request: Request, caller: Holder, startup_id: Id) -> Respon
         body, result, principal_key=caller.principal_key, component_key=component_key, startup_id=startup_id
     )
     headers |= {name.decode(): value.decode() for name, value in signature_headers(gate_of(request).signer, packet)}
-    return sent(packet, headers=headers)
+    return raw_json_response(packet, headers=headers)

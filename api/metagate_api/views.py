@@ -1,24 +1,23 @@
 """What any principal of a tenant may read of it: rulesets and topology (D-49)."""
 
-from typing import Annotated
-
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.tenancy import authorized_tenant
-from metagate_api.callers import Caller
-from metagate_api.gate import Id, Key, caller_of, gate_of, said
+from metagate_api.gate import gate_of
+from metagate_api.request_parameters import CurrentCaller, KeyParameter, UuidParameter
+from metagate_api.responses import json_response
 
-Who = Annotated[Caller, Depends(caller_of)]
 
-
-async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | None = None) -> Response:
+async def policy_profile(
+    request: Request, caller: CurrentCaller, key: KeyParameter, tenant: UuidParameter | None = None
+) -> Response:
     asked = authorized_tenant(caller, tenant)
     found = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
     if found is None:
         raise refuse(Code.NOT_FOUND, "There is no such PolicyProfile.")
-    return said(
+    return json_response(
         {
             "key": found.name,
             "policy_hash": found.policy_hash,
@@ -29,10 +28,10 @@ async def policy_profile(request: Request, caller: Who, key: Key, tenant: Id | N
     )
 
 
-async def topology(request: Request, caller: Who, tenant: Id | None = None) -> Response:
+async def topology(request: Request, caller: CurrentCaller, tenant: UuidParameter | None = None) -> Response:
     asked = authorized_tenant(caller, tenant)
     found = await gate_of(request).reader.topology(asked)
-    return said(
+    return json_response(
         {
             "tenant": asked,
             "namespace": caller.namespace if asked == caller.tenant else None,

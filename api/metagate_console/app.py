@@ -109,7 +109,7 @@ class Console:
         return await self._seen(exchange, viewer, parts, reads=reads)
 
     async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> Answer:
-        exchange.who = (str(viewer.tenant), viewer.principal_key)
+        exchange.principal = (str(viewer.tenant), viewer.principal_key)
         if parts == ("sign-out",) and exchange.method == "POST":
             return await self._sign_in.leave(exchange, viewer)
         try:

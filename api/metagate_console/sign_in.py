@@ -106,7 +106,7 @@ class SignIn:
         try:
             caller = require_caller(await self._ports.authenticate(shown))
         finally:
-            exchange.who, exchange.reason = shown.who, shown.reason
+            exchange.principal, exchange.reason = shown.principal, shown.reason
         if not may_read_others(caller.type):
             raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
         return caller

@@ -22,7 +22,7 @@ class AccessLog:
     def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
         if answer.status < self._from:
             return
-        tenant, principal_key = exchange.who or (None, None)
+        tenant, principal_key = exchange.principal or (None, None)
         log = _log.error if answer.status == 500 else _log.warning if answer.status >= 500 else _log.info
         log(
             "request",

@@ -63,8 +63,21 @@ class Exchange:
     """A request being answered. `deadline` is the loop's time by which its answer is due."""
 
     __slots__ = (
-        "body_bytes", "code", "content", "deadline", "headers", "method", "path", "path_parameters", "reason",
-        "receive", "request_id", "route", "scope", "seconds", "who",
+        "body_bytes",
+        "code",
+        "content",
+        "deadline",
+        "headers",
+        "method",
+        "path",
+        "path_parameters",
+        "principal",
+        "reason",
+        "receive",
+        "request_id",
+        "route",
+        "scope",
+        "seconds",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, *, request_id: str, seconds: float) -> None:
@@ -83,7 +96,7 @@ class Exchange:
         """The body, once it was read."""
         self.seconds = seconds
         self.deadline = asyncio.get_running_loop().time() + seconds
-        self.who: tuple[str, str] | None = None
+        self.principal: tuple[str, str] | None = None
         """(tenant, principal_key) once known: for the access log, like the next two."""
         self.code: ProblemCode | None = None
         """Why it was refused."""

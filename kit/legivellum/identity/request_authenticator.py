@@ -60,7 +60,7 @@ class RequestAuthenticator:
             if caller.status == 403:
                 return refused
             raise refused
-        exchange.who = (str(caller.tenant), caller.principal_key)
+        exchange.principal = (str(caller.tenant), caller.principal_key)
         self._charge(caller, 1)
         return caller
 
