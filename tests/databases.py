@@ -1,6 +1,7 @@
 """Real PostgreSQL for the tests: one server per run, one database per module, cloned from a migrated template.
 
-`DATABASE_URL` (a superuser's) takes any other server instead of the embedded one.
+`DATABASE_URL` (a superuser's) takes any other server instead of the embedded one; `METAGATE_TEST_POSTGRES_BIN`, the
+directory of another PostgreSQL's binaries, starts one of those (`make test-postgres`).
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
+from tests.installed_postgres import InstalledPostgres
 
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.migrating import OWNER, PROCESS_ROLES, migrate
@@ -36,15 +38,25 @@ class Database:
 class Server:
     """A PostgreSQL server with the four roles."""
 
-    def __init__(self, superuser: str, passwords: dict[str, str], embedded: EmbeddedPostgres | None) -> None:
+    def __init__(
+        self,
+        superuser: str,
+        passwords: dict[str, str],
+        embedded: EmbeddedPostgres | None,
+        installed: InstalledPostgres | None = None,
+    ) -> None:
         self.superuser = superuser
         self.passwords = passwords
         self.embedded = embedded
+        self.installed = installed
 
     @classmethod
     def start(cls, directory: Path | None = None) -> Self:
         if url := os.environ.get("DATABASE_URL"):  # noqa: TID251 - the one setting of the suite
             return cls(url, {role: secrets.token_urlsafe(12) for role in ROLES}, None)
+        if binaries := os.environ.get("METAGATE_TEST_POSTGRES_BIN"):  # noqa: TID251
+            installed = InstalledPostgres(Path(binaries)).start()
+            return cls(installed.url, {role: secrets.token_urlsafe(12) for role in ROLES}, None, installed)
         directory = directory or Path(tempfile.mkdtemp(prefix="metagate-tests-"))
         directory.chmod(0o755)  # the server's account enters it
         # Nothing here outlives the run; tests of durability start their own server.
@@ -54,6 +66,8 @@ class Server:
         return cls(embedded.dsn("postgres", database="postgres"), passwords, embedded)
 
     def stop(self) -> None:
+        if self.installed is not None:
+            self.installed.stop()
         if self.embedded is not None:
             self.embedded.stop()
             shutil.rmtree(self.embedded.directory, ignore_errors=True)

@@ -4,7 +4,8 @@
 -- takes canonical bodies, reads every column from them and computes the digest, so no column can contradict its body (D-59).
 -- What is refused is a row of the answer, never an error: one receipt must not undo another gate's transaction (D-58).
 
-CREATE FUNCTION memorygate.append(
+-- A function of its own name: `append` stays one function, which the grants of the release before name without its arguments.
+CREATE FUNCTION memorygate.append_grouped(
     tenants uuid[], receipt_ids text[], kinds text[], phases text[], rights text[], emitters text[],
     task_ids text[], parent_ids text[], obligation_ids text[], owners text[], recipients text[], statuses text[],
     causes text[], dedupe_keys text[], dedupe_digests bytea[], dues text[],
@@ -83,9 +84,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION memorygate.append(uuid[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[],
-    text[], text[], bytea[], text[], text[], bytea[], text[], integer[], text[])
-IS 'As append without groups; rows of one group are stored together or not at all. `refusals`: what was refused before, by row.';
+COMMENT ON FUNCTION memorygate.append_grouped IS 'As append; rows of one group are stored together or not at all. `refusals`: what was refused before, by row.';
 
 -- The columns of a receipt, read from its body, and why it cannot be stored (NULL: it can). Raises an error for what is no JSON.
 CREATE FUNCTION memorygate.columns_of(body text)
@@ -183,7 +182,7 @@ BEGIN
     END LOOP;
 
     RETURN QUERY
-    SELECT * FROM memorygate.append(tenants, ids, kinds, phases, rights, emitters, tasks, parents, obligations, owners, recipients, statuses,
+    SELECT * FROM memorygate.append_grouped(tenants, ids, kinds, phases, rights, emitters, tasks, parents, obligations, owners, recipients, statuses,
                                     causes, keys, key_digests, nothing, bodies, digests, nothing,
                                     coalesce(groups, array_fill(NULL::integer, ARRAY[cardinality(bodies)])), refusals);
 END

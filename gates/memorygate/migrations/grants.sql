@@ -8,12 +8,8 @@ GRANT USAGE ON SCHEMA memorygate TO memorygate_writer, memorygate_auditor;
 GRANT USAGE ON TYPE memorygate.stored_receipt TO memorygate_writer;
 
 -- The gate asks and appends by functions; it touches no table, so it can neither change nor delete what is stored (INV-049).
-GRANT EXECUTE ON FUNCTION memorygate.append(
-    uuid[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], text[], bytea[], text[],
-    text[], bytea[], text[]
-) TO memorygate_writer;
 GRANT EXECUTE ON FUNCTION
-    memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
+    memorygate.append, memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
     memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests,
     memorygate.task_page, memorygate.root_page, memorygate.inbox_page, memorygate.stream_page, memorygate.stream_start,
     memorygate.chain_links, memorygate.receipts, memorygate.last_verification
