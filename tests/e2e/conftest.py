@@ -6,7 +6,18 @@ import pytest
 from tests.e2e.kubernetes import ENVIRONMENT, NodeCluster, start_node, stop_node
 from tests.e2e.release import Release, installed
 
-CHAPTERS = ("install", "booting", "rights", "admission", "databases", "faults", "memorygate", "upgrade", "uninstall")
+CHAPTERS = (
+    "install",
+    "booting",
+    "rights",
+    "admission",
+    "databases",
+    "faults",
+    "memorygate",
+    "upgrade",
+    "uninstall",
+    "readme",
+)
 FIGURES: list[str] = []
 
 if ENVIRONMENT.get("METAGATE_E2E") != "1":
