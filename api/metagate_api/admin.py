@@ -32,7 +32,7 @@ from metagate_store.rows import Item
 Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
 Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
 
-DECLARED_AS: Final[Mapping[str, kinds.Kind]] = {
+DECLARED_AS: Final[Mapping[str, kinds.ResourceKind]] = {
     "principals": kinds.PRINCIPAL,
     "profiles": kinds.PROFILE,
     "manifests": kinds.MANIFEST,
@@ -91,7 +91,7 @@ async def item(
 @dataclass(frozen=True, slots=True)
 class _Target:
     files: DeclaredFiles
-    kind: kinds.Kind
+    kind: kinds.ResourceKind
 
 
 async def write(request: Request, authentication: Authentication, kind: Writable) -> Response:
@@ -140,7 +140,7 @@ def _target(request: Request, caller: Caller, view: str) -> _Target:
     return _Target(files, kind)
 
 
-def _resource(body: dict[str, Any], kind: kinds.Kind) -> dict[str, Any]:
+def _resource(body: dict[str, Any], kind: kinds.ResourceKind) -> dict[str, Any]:
     metadata, spec = body.get("metadata"), body.get("spec")
     if body.get("apiVersion") != kinds.API_VERSION or body.get("kind") != kind.name:
         raise refuse(Code.INVALID_RESOURCE, f"Send a resource of {kinds.API_VERSION}, kind {kind.name}.")
@@ -151,7 +151,7 @@ def _resource(body: dict[str, Any], kind: kinds.Kind) -> dict[str, Any]:
     return body
 
 
-def _namespace(caller: Caller, kind: kinds.Kind, metadata: Mapping[str, Any]) -> str:
+def _namespace(caller: Caller, kind: kinds.ResourceKind, metadata: Mapping[str, Any]) -> str:
     """D-53: the caller writes its own namespace only, whatever the body says."""
     if not kind.namespaced:
         return ""

@@ -5,7 +5,7 @@ from typing import Any, Final
 import yaml
 
 from metagate_crds import kinds
-from metagate_crds.kinds import GROUP, KINDS, VERSION, Kind
+from metagate_crds.kinds import GROUP, KINDS, VERSION, ResourceKind
 from metagate_crds.models import SPECS
 from metagate_crds.structural_schema import structural_schema
 
@@ -85,7 +85,7 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _definition(kind: Kind) -> dict[str, Any]:
+def _definition(kind: ResourceKind) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -106,7 +106,7 @@ def _definition(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _version(kind: Kind) -> dict[str, Any]:
+def _version(kind: ResourceKind) -> dict[str, Any]:
     version: dict[str, Any] = {
         "name": VERSION,
         "served": True,
@@ -134,7 +134,7 @@ def _version(kind: Kind) -> dict[str, Any]:
     return version
 
 
-def _columns(kind: Kind) -> list[dict[str, Any]]:
+def _columns(kind: ResourceKind) -> list[dict[str, Any]]:
     ready = '.status.conditions[?(@.type=="Ready")]'
     return [
         _column("Ready", f"{ready}.status", "Whether what is declared is what is served."),
@@ -145,7 +145,7 @@ def _columns(kind: Kind) -> list[dict[str, Any]]:
     ]
 
 
-def _status(kind: Kind) -> dict[str, Any]:
+def _status(kind: ResourceKind) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "observedGeneration": {
             **_GENERATION,

@@ -9,7 +9,7 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """One kind; `noun` is its word in texts and API paths (D-55: a PrincipalBinding is a binding there)."""
 
     name: str
@@ -20,13 +20,13 @@ class Kind:
     namespaced: bool = True
 
 
-TOKEN_ISSUER: Final = Kind("TokenIssuer", "tokenissuers", "tokenissuer", ("ti",), "issuer", namespaced=False)
-PRINCIPAL: Final = Kind("Principal", "principals", "principal", ("prin",), "principal")
-PROFILE: Final = Kind("Profile", "profiles", "profile", ("prof",), "profile")
-MANIFEST: Final = Kind("Manifest", "manifests", "manifest", ("mf",), "manifest")
-PRINCIPAL_BINDING: Final = Kind("PrincipalBinding", "principalbindings", "principalbinding", ("pb",), "binding")
-POLICY_PROFILE: Final = Kind("PolicyProfile", "policyprofiles", "policyprofile", ("pp",), "policy-profile")
+TOKEN_ISSUER: Final = ResourceKind("TokenIssuer", "tokenissuers", "tokenissuer", ("ti",), "issuer", namespaced=False)
+PRINCIPAL: Final = ResourceKind("Principal", "principals", "principal", ("prin",), "principal")
+PROFILE: Final = ResourceKind("Profile", "profiles", "profile", ("prof",), "profile")
+MANIFEST: Final = ResourceKind("Manifest", "manifests", "manifest", ("mf",), "manifest")
+PRINCIPAL_BINDING: Final = ResourceKind("PrincipalBinding", "principalbindings", "principalbinding", ("pb",), "binding")
+POLICY_PROFILE: Final = ResourceKind("PolicyProfile", "policyprofiles", "policyprofile", ("pp",), "policy-profile")
 
-KINDS: Final[dict[str, Kind]] = {
+KINDS: Final[dict[str, ResourceKind]] = {
     kind.name: kind for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING, POLICY_PROFILE)
 }

@@ -25,7 +25,7 @@ class AncestorWindow(Spec):
     )
 
 
-class Limits(Spec):
+class TreeLimits(Spec):
     """Hard limits of every tree of requests. Only the depth is mandatory."""
 
     max_spawn_depth: Annotated[int, Field(ge=0, le=1024)] = Field(
@@ -126,7 +126,7 @@ class Target(Spec):
     url: Endpoint = Field(description="The URL that requests are forwarded to. Example: http://delegate:8004/plans.")
 
 
-class Surface(Spec):
+class AdmissionSurface(Spec):
     """An entrance of the admission boundary, with rules of its own."""
 
     surface_id: Word = Field(description="The name by which requests choose this surface. Example: public.")
@@ -171,7 +171,7 @@ class Surface(Spec):
 class PolicyProfileSpec(Spec):
     """The rules by which an admission boundary admits, rejects or forwards requests."""
 
-    limits: Limits = Field(description="The hard limits of every tree of requests.")
+    limits: TreeLimits = Field(description="The hard limits of every tree of requests.")
     budget: Budget = Field(
         default_factory=Budget,
         description="The budget that requests use up, so that no tree of requests grows for ever.",
@@ -179,13 +179,13 @@ class PolicyProfileSpec(Spec):
     invariants: Invariants = Field(
         default_factory=Invariants, description="Further checks that every request must pass."
     )
-    surfaces: Annotated[list[Surface], Field(max_length=64, json_schema_extra=by_key("surfaceId"))] = Field(
+    surfaces: Annotated[list[AdmissionSurface], Field(max_length=64, json_schema_extra=by_key("surfaceId"))] = Field(
         default_factory=list, description="The entrances of the boundary. A request names one of them."
     )
 
     @field_validator("surfaces")
     @classmethod
-    def _distinct_surfaces(cls, surfaces: list[Surface]) -> list[Surface]:
+    def _distinct_surfaces(cls, surfaces: list[AdmissionSurface]) -> list[AdmissionSurface]:
         return _distinct_by([surface.surface_id for surface in surfaces], surfaces)
 
 

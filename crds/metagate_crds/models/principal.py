@@ -33,7 +33,7 @@ def _instant(text: str) -> str:
     return text
 
 
-class ServiceAccount(Reference):
+class ServiceAccountRef(Reference):
     """Names a Kubernetes service account of the Principal's own namespace."""
 
 
@@ -52,7 +52,7 @@ class Subject(Spec):
         }
     )
 
-    service_account: ServiceAccount | None = Field(
+    service_account: ServiceAccountRef | None = Field(
         default=None,
         description="A Kubernetes service account of this namespace, whose tokens are this principal's."
         " Use it alone, or issuer and subject.",

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from metagate_crds.kinds import KINDS, Kind
+from metagate_crds.kinds import KINDS, ResourceKind
 from metagate_crds.objects import DeclaredObject, Namespace, ObjectKey
 from metagate_operator.cluster.kubernetes_client import (
     KubernetesClient,
@@ -208,7 +208,7 @@ class ClusterSource:
 
     async def _list(
         self,
-        kind: Kind,
+        kind: ResourceKind,
         inside: str | None,
         spaces: Mapping[str, Namespace],
         objects: list[DeclaredObject],

@@ -15,7 +15,7 @@ import aiohttp
 import kopf
 from kubernetes.aio import client, config
 
-from metagate_crds.kinds import API_VERSION, KINDS, Kind
+from metagate_crds.kinds import API_VERSION, KINDS, ResourceKind
 
 API_PATH = f"/apis/{API_VERSION}"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -178,7 +178,7 @@ def _status(answer: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def collection_path(kind: Kind, namespace: str | None = None) -> str:
+def collection_path(kind: ResourceKind, namespace: str | None = None) -> str:
     """The path of the kind's list; `namespace` None or "" is all of them."""
     inside = f"/namespaces/{namespace}" if namespace and kind.namespaced else ""
     return f"{API_PATH}{inside}/{kind.plural}"

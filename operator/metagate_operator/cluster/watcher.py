@@ -19,7 +19,7 @@ from typing import Any
 import kopf
 import structlog
 
-from metagate_crds.kinds import GROUP, VERSION, Kind
+from metagate_crds.kinds import GROUP, VERSION, ResourceKind
 from metagate_operator.cluster.kubernetes_client import KubernetesClient
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Watcher:
     def __init__(
         self,
         kubernetes: KubernetesClient,
-        kinds: Sequence[Kind],
+        kinds: Sequence[ResourceKind],
         *,
         namespaces: Sequence[str],
         watch_namespaces: bool,

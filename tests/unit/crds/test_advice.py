@@ -8,11 +8,11 @@ from tests.unit.crds.worlds import (
     MANIFEST,
     PRINCIPAL,
     PROFILE,
-    believable,
+    bootable_objects,
     compiled,
+    conditions_of,
     declared,
-    of,
-    said,
+    verdict_of,
     world,
 )
 
@@ -134,19 +134,19 @@ UNDECLARED = (
 
 
 def warning(*objects):
-    condition = of(compiled(*objects), "PrincipalBinding", "indexer").condition(reasons.WARNING)
+    condition = verdict_of(compiled(*objects), "PrincipalBinding", "indexer").condition(reasons.WARNING)
     return None if condition is None else (condition.status, condition.reason, condition.message)
 
 
 def test_a_secret_that_the_profile_does_not_name_is_a_warning():
     """The packet is served: the component starts, and cannot call that service."""
     manifest = declared("Manifest", "prod", {**MANIFEST, "services": {"memory": SERVICE}})
-    issuer, principal, profile, _, binding = believable()
+    issuer, principal, profile, _, binding = bootable_objects()
     result = compiled(issuer, principal, profile, manifest, binding)
-    verdict = of(result, "PrincipalBinding", "indexer")
+    verdict = verdict_of(result, "PrincipalBinding", "indexer")
     assert verdict.ready
     assert verdict.digest in result.packets
-    assert said(verdict)["Warning"] == ("True", reasons.SECRET_REF_NOT_DECLARED)
+    assert conditions_of(verdict)["Warning"] == ("True", reasons.SECRET_REF_NOT_DECLARED)
     assert warning(issuer, principal, profile, manifest, binding)[2] == UNDECLARED
     named = declared("Profile", "worker", {**PROFILE, "secretRefs": [{"name": "memory-token", "ref": "TOKEN"}]})
     assert warning(issuer, principal, named, manifest, binding) is None
@@ -154,7 +154,7 @@ def test_a_secret_that_the_profile_does_not_name_is_a_warning():
 
 def test_overrides_bring_and_remove_the_warning():
     """What counts is the merged service."""
-    issuer, principal, profile, manifest, _ = believable()
+    issuer, principal, profile, manifest, _ = bootable_objects()
 
     def bound(services):
         return declared("PrincipalBinding", "indexer", {**BINDING, "overrides": {"services": services}})
@@ -168,7 +168,7 @@ def test_overrides_bring_and_remove_the_warning():
 
 def test_only_what_is_served_is_warned_about():
     """An inactive Binding gives no packet."""
-    issuer, principal, profile, _, _ = believable()
+    issuer, principal, profile, _, _ = bootable_objects()
     manifest = declared("Manifest", "prod", {**MANIFEST, "services": {"memory": SERVICE}})
     inactive = declared("PrincipalBinding", "indexer", {**BINDING, "active": False})
     assert warning(issuer, principal, profile, manifest, inactive) is None

@@ -7,14 +7,14 @@ from tests.unit.crds.worlds import (
     PRINCIPAL,
     PROFILE,
     api_key,
-    believable,
+    bootable_objects,
     compiled,
+    conditions_of,
     declared,
-    good,
-    of,
-    outside,
+    external_issuer,
+    last_good_of,
     rows,
-    said,
+    verdict_of,
     world,
 )
 
@@ -28,9 +28,9 @@ def updated(kind, name, before, after, **more):
     """What is served when `before` was good and `after` is what stands there now."""
     first = declared(kind, name, before, **more)
     second = declared(kind, name, {**after, **BROKEN}, generation=2, **more)
-    others = [item for item in believable() if item.key != first.key]
-    result = compiled(*others, second, last_good=good(first))
-    assert said(of(result, kind, name))["Accepted"][0] == "False"
+    others = [item for item in bootable_objects() if item.key != first.key]
+    result = compiled(*others, second, last_good=last_good_of(first))
+    assert conditions_of(verdict_of(result, kind, name))["Accepted"][0] == "False"
     return result
 
 
@@ -46,15 +46,15 @@ def updated(kind, name, before, after, **more):
 )
 def test_a_broken_update_changes_nothing_that_is_served(kind, name, spec, table):
     """Rows and packets stay as they were, and the verdict says which generation they are of."""
-    before = compiled(*believable())
+    before = compiled(*bootable_objects())
     result = updated(kind, name, spec, {**spec})
     assert rows(result, table) == rows(before, table)
     assert result.packets == before.packets
-    verdict = of(result, kind, name)
+    verdict = verdict_of(result, kind, name)
     assert (verdict.generation, verdict.served_generation) == (2, 1)
-    assert said(verdict)["Compiled"] == ("False", reasons.LAST_GOOD_SERVED)
-    assert said(verdict)["Ready"] == ("False", reasons.UNKNOWN_FIELD)
-    assert said(verdict)["Stalled"] == ("True", reasons.UNKNOWN_FIELD)
+    assert conditions_of(verdict)["Compiled"] == ("False", reasons.LAST_GOOD_SERVED)
+    assert conditions_of(verdict)["Ready"] == ("False", reasons.UNKNOWN_FIELD)
+    assert conditions_of(verdict)["Stalled"] == ("True", reasons.UNKNOWN_FIELD)
     assert verdict.uid not in result.good
 
 
@@ -63,25 +63,25 @@ def test_an_unreadable_spec_takes_nothing_away(spec):
     """Garbage is no statement."""
     first = declared("PrincipalBinding", "indexer", BINDING)
     second = declared("PrincipalBinding", "indexer", spec, generation=2)
-    others = [item for item in believable() if item.key != first.key]
-    result = compiled(*others, second, last_good=good(first))
-    assert result.packets == compiled(*believable()).packets
+    others = [item for item in bootable_objects() if item.key != first.key]
+    result = compiled(*others, second, last_good=last_good_of(first))
+    assert result.packets == compiled(*bootable_objects()).packets
 
 
 def test_without_a_last_good_version_nothing_is_served():
     """And one of another incarnation of the object is not its last good."""
     second = declared("Manifest", "prod", BROKEN, generation=2, uid="another")
-    others = [item for item in believable() if item.key.kind != "Manifest"]
-    result = compiled(*others, second, last_good=good(*believable()))
+    others = [item for item in bootable_objects() if item.key.kind != "Manifest"]
+    result = compiled(*others, second, last_good=last_good_of(*bootable_objects()))
     assert rows(result, "manifest") == []
-    assert of(result, "Manifest", "prod").served_generation is None
+    assert verdict_of(result, "Manifest", "prod").served_generation is None
 
 
 def test_a_last_good_version_is_checked_like_any_other():
     """The database is no authority on rules, which may have become stricter since."""
     poisoned = declared("Manifest", "prod", {"environment": {"deploy": 1}})
     now = declared("Manifest", "prod", BROKEN, generation=2)
-    result = compiled(now, last_good=good(poisoned))
+    result = compiled(now, last_good=last_good_of(poisoned))
     assert rows(result, "manifest") == []
 
 
@@ -175,7 +175,7 @@ def test_scope_and_rights_are_taken_away_and_not_given():
     ):
         first = declared("Principal", "p", before, namespace="metagate-system")
         second = declared("Principal", "p", {**after, **BROKEN}, generation=2, namespace="metagate-system")
-        row = rows(compiled(second, last_good=good(first)), "principal")[0]
+        row = rows(compiled(second, last_good=last_good_of(first)), "principal")[0]
         assert (row["scope"], row["rights"]) == served
 
 
@@ -206,7 +206,7 @@ def test_components_are_those_that_both_versions_permit(before, after, served):
 
 def test_an_issuer_loses_what_a_broken_update_removes():
     """Namespaces, audiences and algorithms are intersected."""
-    before = outside(
+    before = external_issuer(
         audiences=["a", "b"],
         algorithms=["RS256", "ES256"],
         namespaces=["team", "other"],
@@ -217,10 +217,13 @@ def test_an_issuer_loses_what_a_broken_update_removes():
     subject = {"subjects": [{"issuer": "https://idp.example.com", "subject": "team:x"}]}
     first = declared("TokenIssuer", "idp", before)
     second = declared("TokenIssuer", "idp", {**after, **BROKEN}, generation=2)
-    result = compiled(second, declared("Principal", "p", subject), last_good=good(first))
+    result = compiled(second, declared("Principal", "p", subject), last_good=last_good_of(first))
     (row,) = rows(result, "issuer")
     assert (row["audiences"], row["algorithms"]) == (["b"], ["ES256"])
-    assert said(of(result, "Principal", "p"))["ResolvedRefs"] == ("False", reasons.ISSUER_NOT_ADMITTING)
+    assert conditions_of(verdict_of(result, "Principal", "p"))["ResolvedRefs"] == (
+        "False",
+        reasons.ISSUER_NOT_ADMITTING,
+    )
     assert rows(result, "subject") == []
 
 
@@ -236,20 +239,20 @@ def test_a_removed_inline_key_is_removed_in_a_broken_update():
     first = declared("TokenIssuer", "idp", issuer(keys))
     second = declared("TokenIssuer", "idp", issuer(keys[1:], **BROKEN), generation=2)
     assert [row["kid"] for row in rows(compiled(first), "issuer_key")] == ["one", "two"]
-    assert [row["kid"] for row in rows(compiled(second, last_good=good(first)), "issuer_key")] == ["two"]
+    assert [row["kid"] for row in rows(compiled(second, last_good=last_good_of(first)), "issuer_key")] == ["two"]
 
 
 def test_a_repaired_object_is_served_again():
     """Putting a valid version ends the last good one's reign."""
-    space = world(*believable())
+    space = world(*bootable_objects())
     last = dict(compile_world(space, {}).good)
     broken = declared("Manifest", "prod", BROKEN, generation=2)
     result = compile_world(space, last, space.put(broken))
-    assert of(result, "Manifest", "prod").served_generation == 1
+    assert verdict_of(result, "Manifest", "prod").served_generation == 1
     fixed = declared("Manifest", "prod", {**MANIFEST, "environment": {"region": "us-1"}}, generation=3)
     result = compile_world(space, last, space.put(fixed))
-    assert of(result, "Manifest", "prod").served_generation == 3
-    assert of(result, "PrincipalBinding", "indexer").ready
+    assert verdict_of(result, "Manifest", "prod").served_generation == 3
+    assert verdict_of(result, "PrincipalBinding", "indexer").ready
     assert result.good[fixed.uid] is fixed
 
 
@@ -257,4 +260,4 @@ def test_users_are_counted_by_what_is_served():
     """A broken Binding still uses what its last good version refers to."""
     elsewhere = {**BINDING, "manifestRef": {"name": "gone"}, **BROKEN}
     result = updated("PrincipalBinding", "indexer", BINDING, elsewhere)
-    assert of(result, "Manifest", "prod").uses == 1
+    assert verdict_of(result, "Manifest", "prod").uses == 1

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from tests.unit.crds.worlds import believable, compiled
+from tests.unit.crds.worlds import bootable_objects, compiled
 
 from metagate_crds import canonical_json, packet
 from metagate_crds.rules.patterns import component_permitted
@@ -27,7 +27,7 @@ SEED_KEYS = {
 
 
 def shared():
-    ((digest, body),) = compiled(*believable()).packets.items()
+    ((digest, body),) = compiled(*bootable_objects()).packets.items()
     return digest, body
 
 

@@ -39,7 +39,7 @@ CLUSTER_ISSUER: dict[str, Any] = {"audiences": ["metagate"], "jwks": {"source": 
 POLICY: dict[str, Any] = {"limits": {"maxSpawnDepth": 5}}
 
 
-def outside(issuer: str = "https://idp.example.com", **more: Any) -> dict[str, Any]:
+def external_issuer(issuer: str = "https://idp.example.com", **more: Any) -> dict[str, Any]:
     """A TokenIssuer of somebody else."""
     jwks = {"source": "URL", "url": "https://idp.example.com/jwks"}
     return {"issuer": issuer, "audiences": ["metagate"], "algorithms": ["RS256"], "jwks": jwks, **more}
@@ -59,7 +59,7 @@ def declared(
     return DeclaredObject(key, uid or f"uid-{kind}-{namespace}-{name}", generation, created, spec)
 
 
-def believable(*, namespace: str = "team") -> list[DeclaredObject]:
+def bootable_objects(*, namespace: str = "team") -> list[DeclaredObject]:
     """One of everything that a component needs to boot."""
     return [
         declared("TokenIssuer", "cluster", CLUSTER_ISSUER),
@@ -84,7 +84,7 @@ def compiled(
     return compile_world(world(*objects, **more), last_good or {})
 
 
-def good(*objects: DeclaredObject) -> dict[str, DeclaredObject]:
+def last_good_of(*objects: DeclaredObject) -> dict[str, DeclaredObject]:
     return {item.uid: item for item in objects}
 
 
@@ -93,14 +93,14 @@ def rows(result: CompiledWorld, table: str) -> list[dict[str, Any]]:
     return [dict(row.values) for row in sorted(found, key=lambda row: row.key)]
 
 
-def of(result: CompiledWorld, kind: str, name: str, namespace: str = "team") -> Verdict:
+def verdict_of(result: CompiledWorld, kind: str, name: str, namespace: str = "team") -> Verdict:
     return result.verdicts[ObjectKey(kind, "" if kind == "TokenIssuer" else namespace, name)]
 
 
-def said(verdict: Verdict) -> dict[str, tuple[str, str]]:
+def conditions_of(verdict: Verdict) -> dict[str, tuple[str, str]]:
     """Condition -> (status, reason)."""
     return {item.type: (item.status, item.reason) for item in verdict.conditions}
 
 
-def everything_said(result: CompiledWorld) -> str:
+def all_messages(result: CompiledWorld) -> str:
     return "\n".join(item.message for verdict in result.verdicts.values() for item in verdict.conditions)

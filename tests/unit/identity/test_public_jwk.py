@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.crds.worlds import compiled, declared, of, rows
+from tests.unit.crds.worlds import compiled, declared, rows, verdict_of
 from tests.unit.identity.issued import (
     NOW,
     OUTSIDE,
@@ -113,7 +113,7 @@ def verified(spec: dict[str, Any], signer: str) -> bool:
 def test_what_is_ready_verifies_and_what_is_not_says_so(spelling: str) -> None:
     """F9 and its kind: an inline set with one key is Ready and its tokens are good, or it is refused. Nothing between."""
     spec = issuer(SPELLINGS[spelling](RSA))
-    verdict = of(compiled(declared("TokenIssuer", "idp", spec)), "TokenIssuer", "idp")
+    verdict = verdict_of(compiled(declared("TokenIssuer", "idp", spec)), "TokenIssuer", "idp")
     assert verdict.ready == (spelling in GOOD)
     assert verified(spec, "rs") == verdict.ready
 
@@ -144,7 +144,7 @@ def test_a_key_of_no_use_takes_nothing_with_it(useless: str) -> None:
     if useless in NO_TEXT:
         return  # no spec may hold it anywhere
     spec = issuer(RSA, extra)
-    verdict = of(compiled(declared("TokenIssuer", "idp", spec)), "TokenIssuer", "idp")
+    verdict = verdict_of(compiled(declared("TokenIssuer", "idp", spec)), "TokenIssuer", "idp")
     fresh = verdict.condition("KeysFresh")
     assert verdict.ready
     assert verified(spec, "rs")

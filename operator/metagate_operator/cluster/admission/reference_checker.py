@@ -17,7 +17,7 @@ import structlog
 
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.world import World
-from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, Kind
+from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, ResourceKind
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS, WARNING
 from metagate_crds.validation import validate
@@ -74,11 +74,11 @@ class ReferenceChecker:
             wanted = []
         return [each for found in await asyncio.gather(*wanted) for each in found if each.key != subject.key]
 
-    async def _one(self, kind: Kind, namespace: str, name: str) -> list[DeclaredObject]:
+    async def _one(self, kind: ResourceKind, namespace: str, name: str) -> list[DeclaredObject]:
         found = await get_by_name(self._kubernetes, kind.name, namespace, name) if name else None
         return [] if found is None else [_standing(kind, found)]
 
-    async def _all(self, kind: Kind, namespace: str = "", selector: str = "") -> list[DeclaredObject]:
+    async def _all(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[DeclaredObject]:
         query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
         page = await self._kubernetes.call("GET", collection_path(kind, namespace), query=query)
         return [declared_object(kind.name, each) for each in page["items"]]
@@ -122,7 +122,7 @@ def _subject(request: Mapping[str, Any]) -> DeclaredObject:
     )
 
 
-def _standing(kind: Kind, body: Mapping[str, Any]) -> DeclaredObject:
+def _standing(kind: ResourceKind, body: Mapping[str, Any]) -> DeclaredObject:
     """The neighbour; when its present spec is refused and an earlier one is served, one that stands in for that: what
     it says is not known here, but it does resolve.
     """

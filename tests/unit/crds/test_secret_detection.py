@@ -5,7 +5,7 @@ import json
 import time
 
 import pytest
-from tests.unit.crds.worlds import MANIFEST, believable, compiled, declared, everything_said, rows
+from tests.unit.crds.worlds import MANIFEST, all_messages, bootable_objects, compiled, declared, rows
 
 from metagate_crds import reasons
 from metagate_crds.rules import secret_detection
@@ -137,7 +137,7 @@ def test_a_list_of_names_and_values_is_read_as_pairs():
 @pytest.mark.invariant("INV-033")
 def test_a_secret_reference_defaults_to_env_and_never_holds_a_value():
     """`kind` may be left out, inline is refused, and so is every field that could hold a value."""
-    result = compiled(*believable())
+    result = compiled(*bootable_objects())
     packet = json.loads(next(iter(result.packets.values())))
     assert packet["required_env"] == [{"name": "db", "ref_kind": "Env", "ref_name": "DB_PASSWORD", "required": True}]
     for wrong in (
@@ -173,9 +173,9 @@ def test_a_file_reference_is_an_absolute_path(ref):
 def test_no_canary_reaches_rows_packets_or_conditions():
     """A world full of secrets compiles to nothing that repeats them."""
     broken = declared("Manifest", "prod", {**MANIFEST, "environment": dict(CANARIES)}, generation=2)
-    objects = [broken if item.key == broken.key else item for item in believable()]
+    objects = [broken if item.key == broken.key else item for item in bootable_objects()]
     result = compiled(*objects)
-    shown = everything_said(result) + json.dumps(rows(result, "resource")) + str(result.packets)
+    shown = all_messages(result) + json.dumps(rows(result, "resource")) + str(result.packets)
     for canary in (*CANARIES.values(), "hunter2"):
         assert canary not in shown
 

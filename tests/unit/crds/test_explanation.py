@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from tests.unit.crds.strategies import VALID
-from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, SETTINGS, compiled, declared, of
+from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, SETTINGS, compiled, declared, verdict_of
 
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.world import World
@@ -64,7 +64,7 @@ def test_the_body_is_the_compilers_to_the_byte():
     """What is rebuilt is what was compiled in a whole world."""
     objects = three(binding={**BINDING, "overrides": OVERRIDES})
     whole = compiled(declared("Principal", "indexer", {}), *objects)
-    digest = of(whole, "PrincipalBinding", "indexer").digest
+    digest = verdict_of(whole, "PrincipalBinding", "indexer").digest
     found = explain_packet(*objects, SETTINGS)
     assert (found.digest, found.body) == (digest, whole.packets[digest])
     assert [(leaf.path, leaf.value) for leaf in found.leaves] == list(iterate_leaves(json.loads(found.body)))

@@ -7,14 +7,14 @@ from tests.unit.crds.worlds import (
     BINDING,
     MANIFEST,
     PROFILE,
-    believable,
+    all_messages,
+    bootable_objects,
     compiled,
+    conditions_of,
     declared,
-    everything_said,
-    good,
-    of,
+    last_good_of,
     rows,
-    said,
+    verdict_of,
 )
 
 from metagate_crds import reasons
@@ -77,17 +77,17 @@ def test_every_forbidden_key_is_refused_in_every_shape_and_place(kind, place, sh
 )
 def test_the_last_good_snapshot_stays_served_beside_a_forbidden_key(kind, place):
     """An update with a forbidden key is not accepted, and what was served before is served still."""
-    before = believable()
+    before = bootable_objects()
     name = next(item.key.name for item in before if item.key.kind == kind)
     broken = declared(kind, name, spoiled(kind, place, SHAPES["list in list"]("deploy")), generation=2)
     world_now = [broken if item.key == broken.key else item for item in before]
     served = compiled(*before)
-    result = compiled(*world_now, last_good=good(*before))
-    assert said(of(result, kind, name))["Accepted"] == ("False", reasons.FORBIDDEN_KEY)
+    result = compiled(*world_now, last_good=last_good_of(*before))
+    assert conditions_of(verdict_of(result, kind, name))["Accepted"] == ("False", reasons.FORBIDDEN_KEY)
     assert rows(result, "binding") == rows(served, "binding")
     assert result.packets == served.packets
-    assert of(result, kind, name).served_generation == 1
-    assert "deploy" in everything_said(result)
+    assert verdict_of(result, kind, name).served_generation == 1
+    assert "deploy" in all_messages(result)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.crds.strategies import objects, settings_of_worlds, spaces, worlds
 from tests.unit.crds.test_speed import crowd
-from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, api_key, believable, declared, good, world
+from tests.unit.crds.worlds import BINDING, MANIFEST, PROFILE, api_key, bootable_objects, declared, last_good_of, world
 
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.world import World
@@ -23,7 +23,7 @@ PR = ObjectKey("Principal", "team", "indexer")
 
 
 def planned(specs, *now, prune=False):
-    current = world(*(now or believable()))
+    current = world(*(now or bootable_objects()))
     return make_plan(current, propose_world(current, specs, prune=prune))
 
 
@@ -92,7 +92,7 @@ def test_invalid_conflicting_and_unresolved_are_troubles():
     dangling = planned({PB: {**BINDING, "profileRef": {"name": "nobody"}}})
     assert [(each.key, each.state) for each in dangling.issues] == [(PB, "Unresolved")]
     assert ("boots", True, False) in dangling.effects[0].access
-    current = world(*(replace(each, spec={"x": 1}) if each.key == MF else each for each in believable()))
+    current = world(*(replace(each, spec={"x": 1}) if each.key == MF else each for each in bootable_objects()))
     assert [each.key for each in make_plan(current, propose_world(current, {MF: MANIFEST})).resolved] != []
 
 
@@ -100,7 +100,7 @@ def test_true_is_not_one():
     """Values differ as JSON does."""
     assert [each.path for each in diff_packets(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
     one, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
-    found = planned({MF: true}, *(replace(each, spec=one) if each.key == MF else each for each in believable()))
+    found = planned({MF: true}, *(replace(each, spec=one) if each.key == MF else each for each in bootable_objects()))
     assert found.objects["changed"] == (MF,)
     assert found.effects[0].differences[0].path == ("environment", "flag")
 
@@ -166,4 +166,4 @@ def test_ten_thousand_bindings_in_seconds():
     found = make_plan(now, propose_world(now, specs))
     assert len(found.effects[0].principals) == 10_000
     assert time.process_time() - started < 5
-    assert good() == {}
+    assert last_good_of() == {}

@@ -10,14 +10,14 @@ from tests.unit.crds.worlds import (
     CLUSTER_ISSUER,
     PRINCIPAL,
     SETTINGS,
+    all_messages,
     api_key,
     compiled,
+    conditions_of,
     declared,
-    everything_said,
-    of,
-    outside,
+    external_issuer,
     rows,
-    said,
+    verdict_of,
     world,
 )
 
@@ -42,7 +42,7 @@ def principal(name, *claims, namespace="team", age=0.0, **more):
 
 
 def resolved(result, name="p", namespace="team"):
-    return said(of(result, "Principal", name, namespace))["ResolvedRefs"]
+    return conditions_of(verdict_of(result, "Principal", name, namespace))["ResolvedRefs"]
 
 
 def test_service_accounts_are_of_the_principals_own_namespace():
@@ -66,7 +66,7 @@ def test_an_explicit_subject_of_the_cluster_issuer_is_refused(issuer):
 
 def test_an_outside_issuer_cannot_be_made_of_the_clusters_name():
     """Even when a TokenIssuer with another source has the cluster's issuer."""
-    thief = declared("TokenIssuer", "thief", outside(SETTINGS.cluster_issuer, namespaces=["team"]), age=-1)
+    thief = declared("TokenIssuer", "thief", external_issuer(SETTINGS.cluster_issuer, namespaces=["team"]), age=-1)
     result = compiled(thief, CLUSTER, principal("p", (SETTINGS.cluster_issuer, "system:serviceaccount:other:sa")))
     assert resolved(result) == ("False", reasons.CLUSTER_SUBJECT)
     assert rows(result, "subject") == []
@@ -78,7 +78,10 @@ def test_without_a_cluster_issuer_service_accounts_do_not_resolve():
     blind = CompileSettings(cluster_issuer=None)
     result = compiled(CLUSTER, principal("p", "sa"), settings=blind)
     assert resolved(result) == ("False", reasons.NO_CLUSTER_ISSUER)
-    assert said(of(result, "TokenIssuer", "cluster"))["ResolvedRefs"] == ("False", reasons.NO_CLUSTER_ISSUER)
+    assert conditions_of(verdict_of(result, "TokenIssuer", "cluster"))["ResolvedRefs"] == (
+        "False",
+        reasons.NO_CLUSTER_ISSUER,
+    )
     named = declared("TokenIssuer", "cluster", {**CLUSTER_ISSUER, "issuer": "https://k"})
     assert rows(compiled(named, principal("p", "sa"), settings=blind), "subject")[0]["issuer"] == "https://k"
 
@@ -87,40 +90,42 @@ def test_the_oldest_issuer_has_the_url_and_the_oldest_cluster_issuer_the_cluster
     """The younger ones are told by name: TokenIssuers belong to the whole cluster."""
     result = compiled(
         CLUSTER,
-        declared("TokenIssuer", "a", outside(), age=2),
-        declared("TokenIssuer", "b", outside(), age=1),
+        declared("TokenIssuer", "a", external_issuer(), age=2),
+        declared("TokenIssuer", "b", external_issuer(), age=1),
         declared("TokenIssuer", "c", {**CLUSTER_ISSUER, "issuer": "https://c"}, age=3),
     )
     assert [row["name"] for row in rows(result, "issuer")] == ["cluster", "b"]
-    assert said(of(result, "TokenIssuer", "a"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
-    assert "TokenIssuer b" in of(result, "TokenIssuer", "a").condition("Conflicted").message
-    assert said(of(result, "TokenIssuer", "c"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
+    assert conditions_of(verdict_of(result, "TokenIssuer", "a"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
+    assert "TokenIssuer b" in verdict_of(result, "TokenIssuer", "a").condition("Conflicted").message
+    assert conditions_of(verdict_of(result, "TokenIssuer", "c"))["Conflicted"] == ("True", reasons.ISSUER_CONFLICT)
 
 
 def test_an_outside_issuer_admits_nobody_by_default():
     """Namespaces are named, or `*`."""
     claim = principal("p", (IDP, "x@team.example.com"))
     assert resolved(compiled(claim)) == ("False", reasons.ISSUER_NOT_FOUND)
-    assert resolved(compiled(declared("TokenIssuer", "idp", outside()), claim)) == (
+    assert resolved(compiled(declared("TokenIssuer", "idp", external_issuer()), claim)) == (
         "False",
         reasons.ISSUER_NOT_ADMITTING,
     )
     for namespaces in (["other"], []):
-        issuer = declared("TokenIssuer", "idp", outside(namespaces=namespaces))
+        issuer = declared("TokenIssuer", "idp", external_issuer(namespaces=namespaces))
         assert resolved(compiled(issuer, claim)) == ("False", reasons.ISSUER_NOT_ADMITTING)
-    issuer = declared("TokenIssuer", "idp", outside(namespaces=["team"]))
+    issuer = declared("TokenIssuer", "idp", external_issuer(namespaces=["team"]))
     assert rows(compiled(issuer, claim), "subject")[0]["principal_key"] == "p"
 
 
 def test_a_subject_pattern_keeps_namespaces_apart():
     """A namespace claims what the pattern gives it, and nothing of its neighbour."""
-    issuer = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="*@{namespace}.example.com"))
+    issuer = declared(
+        "TokenIssuer", "idp", external_issuer(namespaces=["*"], subjectPattern="*@{namespace}.example.com")
+    )
     mine = compiled(issuer, principal("p", (IDP, "x@team.example.com")))
     assert resolved(mine)[0] == "True"
     for foreign in ("x@other.example.com", "x@team.example.com.evil.org", "team.example.com", "x@a-team.example.com"):
         result = compiled(issuer, principal("p", (IDP, foreign)))
         assert resolved(result) == ("False", reasons.SUBJECT_NOT_ADMITTED)
-        assert foreign not in everything_said(result)
+        assert foreign not in all_messages(result)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,7 @@ def test_a_subject_pattern_keeps_namespaces_apart():
 )
 def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
     """`team` must not claim what belongs to `team-a`."""
-    (finding,) = validate("TokenIssuer", outside(namespaces=["a", "b"], subjectPattern=pattern))
+    (finding,) = validate("TokenIssuer", external_issuer(namespaces=["a", "b"], subjectPattern=pattern))
     assert finding.reason == reasons.INVALID_PATTERN
 
 
@@ -148,7 +153,7 @@ def test_a_pattern_that_would_admit_a_neighbour_is_refused(pattern):
 )
 def test_a_pattern_with_clear_borders_is_accepted(pattern):
     """Anything that no namespace name contains may stand beside the namespace."""
-    assert validate("TokenIssuer", outside(namespaces=["*"], subjectPattern=pattern)) == ()
+    assert validate("TokenIssuer", external_issuer(namespaces=["*"], subjectPattern=pattern)) == ()
     assert not patterns.subject_permitted(pattern, "team", pattern.replace("{namespace}", "team-a").replace("*", "x"))
 
 
@@ -166,7 +171,7 @@ def test_a_hostile_pattern_costs_nothing():
     """As many stars as a pattern may have, before a subject that almost fits: the answer comes at once."""
     border = "b@{namespace}.example.com"
     pattern = "*a" * ((256 - len(border)) // 2) + border
-    issuer = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern=pattern))
+    issuer = declared("TokenIssuer", "idp", external_issuer(namespaces=["*"], subjectPattern=pattern))
     began = time.process_time()
     result = compiled(issuer, principal("p", (IDP, "a" * 480 + "@team.example.com")))
     assert time.process_time() - began < 5
@@ -178,14 +183,14 @@ def test_a_hostile_pattern_costs_nothing():
 @pytest.mark.parametrize("namespaces", [["a", "b"], ["*"]])
 def test_a_pattern_is_mandatory_where_several_namespaces_are_admitted(namespaces):
     """One namespace needs none."""
-    assert validate("TokenIssuer", outside(namespaces=namespaces))[0].reason == reasons.INVALID_PATTERN
-    assert validate("TokenIssuer", outside(namespaces=["a"])) == ()
+    assert validate("TokenIssuer", external_issuer(namespaces=namespaces))[0].reason == reasons.INVALID_PATTERN
+    assert validate("TokenIssuer", external_issuer(namespaces=["a"])) == ()
     assert validate("TokenIssuer", {**CLUSTER_ISSUER, "namespaces": namespaces}) == ()
 
 
 def test_a_subject_belongs_to_one_principal_in_the_whole_cluster():
     """The oldest; a loser elsewhere is not told whose it is (D-13, D-44)."""
-    issuer = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="x:{namespace}/*"))
+    issuer = declared("TokenIssuer", "idp", external_issuer(namespaces=["*"], subjectPattern="x:{namespace}/*"))
     shared = (IDP, "x:team/1")
     result = compiled(
         issuer,
@@ -195,16 +200,18 @@ def test_a_subject_belongs_to_one_principal_in_the_whole_cluster():
     )
     assert [row["principal_key"] for row in rows(result, "subject")] == ["elder"]
     assert resolved(result, "stranger", "other") == ("False", reasons.SUBJECT_NOT_ADMITTED)
-    verdict = of(result, "Principal", "younger")
-    assert said(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
+    verdict = verdict_of(result, "Principal", "younger")
+    assert conditions_of(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
     assert "elder" in verdict.condition("Conflicted").message
 
 
 def test_a_conflict_across_namespaces_names_nobody():
     """Neither the namespace nor the object of the other tenant."""
-    loose = declared("TokenIssuer", "idp", outside(namespaces=["*"], subjectPattern="{namespace}"))
+    loose = declared("TokenIssuer", "idp", external_issuer(namespaces=["*"], subjectPattern="{namespace}"))
     tight = declared(
-        "TokenIssuer", "one", outside("https://one", namespaces=["zebra", "team"], subjectPattern="*:{namespace}:*")
+        "TokenIssuer",
+        "one",
+        external_issuer("https://one", namespaces=["zebra", "team"], subjectPattern="*:{namespace}:*"),
     )
     both = ("https://one", "a:zebra:b:team:c")
     result = compiled(
@@ -214,8 +221,8 @@ def test_a_conflict_across_namespaces_names_nobody():
         principal("loser", both, age=1),
         namespaces=("zebra",),
     )
-    verdict = of(result, "Principal", "loser")
-    assert said(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
+    verdict = verdict_of(result, "Principal", "loser")
+    assert conditions_of(verdict)["Conflicted"] == ("True", reasons.SUBJECT_CONFLICT)
     message = " ".join(item.message for item in verdict.conditions)
     assert "zebra" not in message
     assert "winner" not in message
@@ -235,8 +242,8 @@ def test_an_api_key_belongs_to_one_principal():
         ("tenant-zebra", "elder"),
         ("tenant-team", "twin"),
     ]
-    verdict = of(result, "Principal", "younger")
-    assert said(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
+    verdict = verdict_of(result, "Principal", "younger")
+    assert conditions_of(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
     assert "zebra" not in verdict.condition("Conflicted").message
 
 
@@ -251,10 +258,10 @@ def test_an_api_key_belongs_to_the_tenant_that_declared_it_first():
     claimed.key_owners = {api_key(1)["sha256"]: "tenant-team", api_key(2)["sha256"]: "tenant-gone"}
     result = compile_world(claimed, {})
     assert [(row["tenant"], row["principal_key"]) for row in rows(result, "api_key")] == [("tenant-team", "rightful")]
-    verdict = of(result, "Principal", "thief", "zebra")
-    assert said(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
+    verdict = verdict_of(result, "Principal", "thief", "zebra")
+    assert conditions_of(verdict)["Conflicted"] == ("True", reasons.KEY_CONFLICT)
     assert "team" not in " ".join(item.message for item in verdict.conditions)
-    assert "Conflicted" not in said(of(result, "Principal", "rightful"))
+    assert "Conflicted" not in conditions_of(verdict_of(result, "Principal", "rightful"))
 
 
 def test_the_shared_secrets_issuer_is_claimed_by_namespace():
@@ -269,11 +276,14 @@ def test_the_shared_secrets_issuer_is_claimed_by_namespace():
 
 def test_the_shared_secrets_issuer_cannot_be_a_token_issuer():
     """Nobody may bring keys for a name that HS256 answers for."""
-    issuer = declared("TokenIssuer", "thief", outside("metagate", namespaces=["team"]))
-    assert said(of(compiled(issuer), "TokenIssuer", "thief"))["Accepted"] == ("False", reasons.RESERVED_ISSUER)
+    issuer = declared("TokenIssuer", "thief", external_issuer("metagate", namespaces=["team"]))
+    assert conditions_of(verdict_of(compiled(issuer), "TokenIssuer", "thief"))["Accepted"] == (
+        "False",
+        reasons.RESERVED_ISSUER,
+    )
     assert rows(compiled(issuer), "issuer") == []
     off = CompileSettings(jwt_issuer=None)
-    assert of(compiled(issuer, settings=off), "TokenIssuer", "thief").ready
+    assert verdict_of(compiled(issuer, settings=off), "TokenIssuer", "thief").ready
 
 
 def test_scope_and_rights_belong_to_the_system_namespace():
@@ -282,7 +292,7 @@ def test_scope_and_rights_belong_to_the_system_namespace():
     result = compiled(
         CLUSTER, declared("Principal", "p", spec), declared("Principal", "p", spec, namespace="metagate-system")
     )
-    assert said(of(result, "Principal", "p"))["Accepted"] == ("False", reasons.SYSTEM_NAMESPACE_ONLY)
+    assert conditions_of(verdict_of(result, "Principal", "p"))["Accepted"] == ("False", reasons.SYSTEM_NAMESPACE_ONLY)
     (row,) = rows(result, "principal")
     assert (row["tenant"], row["scope"], row["rights"]) == ("tenant-metagate-system", "Cluster", ["witness"])
     moved = CompileSettings(system_namespace="team", cluster_issuer="https://k")
@@ -292,11 +302,11 @@ def test_scope_and_rights_belong_to_the_system_namespace():
 @pytest.mark.parametrize(
     "change",
     [
-        declared("TokenIssuer", "idp", outside(namespaces=["other"]), generation=2),
-        declared("TokenIssuer", "older", outside(), age=-1),
-        declared("TokenIssuer", "idp", outside("https://renamed", namespaces=["team"]), generation=2),
+        declared("TokenIssuer", "idp", external_issuer(namespaces=["other"]), generation=2),
+        declared("TokenIssuer", "older", external_issuer(), age=-1),
+        declared("TokenIssuer", "idp", external_issuer("https://renamed", namespaces=["team"]), generation=2),
         declared("TokenIssuer", "cluster", {**CLUSTER_ISSUER, "namespaces": []}, generation=2),
-        declared("TokenIssuer", "older", outside(SETTINGS.cluster_issuer), age=-1),
+        declared("TokenIssuer", "older", external_issuer(SETTINGS.cluster_issuer), age=-1),
         declared("TokenIssuer", "older", {**CLUSTER_ISSUER, "issuer": IDP}, age=-1),
     ],
 )
@@ -304,7 +314,7 @@ def test_a_changed_issuer_affects_those_who_rest_on_it(change):
     """Whichever way it loses or gains: its own Principals are compiled again, and nobody is forgotten."""
     before = [
         CLUSTER,
-        declared("TokenIssuer", "idp", outside(namespaces=["team"])),
+        declared("TokenIssuer", "idp", external_issuer(namespaces=["team"])),
         principal("outsider", (IDP, "x")),
         principal("pod", "sa"),
         principal("keyed", apiKeys=[api_key(1)]),
@@ -388,10 +398,10 @@ def test_inline_keys_become_rows_and_other_sources_wait():
         "audiences": ["a"],
         "jwks": {"source": "Inline", "inline": {"keys": [{**EC, "x5t": "zz", "alg": "ES256"}]}},
     }
-    result = compiled(declared("TokenIssuer", "in", inline), declared("TokenIssuer", "out", outside()))
+    result = compiled(declared("TokenIssuer", "in", inline), declared("TokenIssuer", "out", external_issuer()))
     assert rows(result, "issuer_key") == [{"issuer": "x", "kid": "k", "jwk": {**EC, "alg": "ES256"}, "alg": "ES256"}]
-    assert said(of(result, "TokenIssuer", "in"))["KeysFresh"] == ("True", reasons.KEYS_INLINE)
-    assert said(of(result, "TokenIssuer", "out"))["KeysFresh"] == ("Unknown", reasons.KEYS_AWAITED)
+    assert conditions_of(verdict_of(result, "TokenIssuer", "in"))["KeysFresh"] == ("True", reasons.KEYS_INLINE)
+    assert conditions_of(verdict_of(result, "TokenIssuer", "out"))["KeysFresh"] == ("Unknown", reasons.KEYS_AWAITED)
     assert rows(result, "issuer")[0] == {
         "issuer": IDP,
         "name": "out",
@@ -415,7 +425,7 @@ def test_algorithms_are_asymmetric_only(algorithm):
 )
 def test_key_sets_are_fetched_over_https(url):
     """And from nowhere else."""
-    assert validate("TokenIssuer", outside(jwks={"source": "URL", "url": url}))
+    assert validate("TokenIssuer", external_issuer(jwks={"source": "URL", "url": url}))
 
 
 @pytest.mark.parametrize(
