@@ -114,8 +114,13 @@ def connect(
     return ApiClient(url, {"x-api-key": _secret(key_file)}, tenant, ca_file)
 
 
-def stop_for(error: ApiError) -> Stop:
-    """The refusal as what ends a command."""
+NOT_FOUND: Final = frozenset({"NOT_FOUND", "SESSION_NOT_FOUND"})
+
+
+def stop_for(error: ApiError, subject: str = "", advice: str = "") -> Stop:
+    """The refusal as what ends a command. What does not exist is named (`subject`), with how to find what does."""
+    if subject and error.code in NOT_FOUND:
+        return Stop(f"{safe_text(subject)}: there is none{f' ({advice})' if advice else ''}", code=FAILURE)
     return Stop(safe_text(error), code=FAILURE)
 
 

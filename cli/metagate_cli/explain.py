@@ -43,7 +43,7 @@ def explain(
     except ApiError as error:
         if error.code == "NOT_REBUILT":
             raise Stop(f"THE ANSWER CANNOT BE REBUILT: {safe_text(error)}", code=FAILURE) from error
-        raise stop_for(error) from error
+        raise stop_for(error, what, f"`metagate {kind}s` lists them") from error
     print(structured(answer, output) if output.structured else explanation(answer, wide=output is Output.WIDE))
 
 

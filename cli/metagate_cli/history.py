@@ -43,6 +43,8 @@ def history(
             page = api.get("/v1/admin/history", object=what, limit=limit)
     except ApiError as error:
         raise stop_for(error) from error
+    if what is not None and not page["items"]:
+        raise Stop(f"{what}: there is none, and there never was (`metagate history` lists all)", code=FAILURE)
     if output.structured:
         print(structured(page["items"], output))
         return
@@ -178,4 +180,4 @@ def _objects(api: ApiClient, revision: int | None) -> dict[tuple[str, str, str],
         items = api.items("/v1/admin/history/objects", revision=revision, key_digests="true")
         return {(item["kind"], item["namespace"], item["name"]): item for item in items}
     except ApiError as error:
-        raise stop_for(error) from error
+        raise stop_for(error, f"revision {revision}", "`metagate history` lists them") from error

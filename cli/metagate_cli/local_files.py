@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
@@ -23,11 +25,15 @@ from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, Ob
 from metagate_crds.rules.patterns import component_permitted
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
-from metagate_operator.sources.directory_scanner import LINK_OUT, UNREADABLE, list_directory, stays_inside
+from metagate_operator.sources.directory_scanner import LINK_OUT, SUFFIXES, UNREADABLE, list_directory, stays_inside
 from metagate_operator.sources.directory_source import DUPLICATE_OBJECT, LINK_NOT_FOLLOWED
 from metagate_operator.sources.documents import MAX_BYTES, Document, FileContents, FileProblem, read_documents
 from metagate_operator.sources.source import SourceUnavailable
 
+STDIN: Final = Path("-")
+_STDIN_NAME: Final = "<stdin>"
+_STDIN_LIMIT: Final = 256 * 1024 * 1024
+"""Bytes: what `kustomize build` prints of a fleet is one stream, and much longer than a file somebody edits."""
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -195,17 +201,23 @@ def _binding(examined: Examination, namespace: str, principal: str) -> SnapshotR
 
 def files(paths: Sequence[Path], notes: list[FileProblem] | None = None) -> Iterable[Path]:
     """The files below `paths`, found as the watched directory finds them; `notes` gets the links that are not followed.
+    `-` is standard input.
 
     Raises:
-        Stop: a path does not exist or cannot be listed.
+        Stop: a path does not exist, cannot be listed, or is a directory without a file that could declare something.
 
     """
     for path in paths:
-        if path.is_dir():
+        if path == STDIN:
+            yield path
+        elif path.is_dir():
             try:
                 listing = list_directory(path)
             except SourceUnavailable as error:
                 raise Stop(str(error), code=FAILURE) from error
+            if not listing.files:
+                # Most likely the path is mistyped; taken as a world without objects it would be a plan to remove all.
+                raise Stop(f"{path}: holds no file that ends in {', '.join(SUFFIXES)}", code=FAILURE)
             links_out = [file for file in listing.files if not stays_inside(path, path / file)]
             if notes is not None:
                 notes += [
@@ -223,7 +235,14 @@ def files(paths: Sequence[Path], notes: list[FileProblem] | None = None) -> Iter
 
 
 def contents(file: Path, parsed: dict[bytes, FileContents] | None = None) -> FileContents:
-    """What a file holds. `parsed` remembers by content: most files of two worlds that are compared are the same."""
+    """What a file holds. `parsed` remembers by content: most files of two worlds that are compared are the same.
+
+    Raises:
+        Stop: standard input is empty.
+
+    """
+    if file == STDIN:
+        return _stdin_contents()
     try:
         with file.open("rb") as opened:
             raw = opened.read(MAX_BYTES + 1)
@@ -234,6 +253,15 @@ def contents(file: Path, parsed: dict[bytes, FileContents] | None = None) -> Fil
     if (file_contents := parsed.get(raw)) is None:
         file_contents = parsed[raw] = read_documents(raw, str(file))
     return file_contents
+
+
+@cache
+def _stdin_contents() -> FileContents:
+    """Standard input, which can be read once: asked for twice it is the same."""
+    raw = sys.stdin.buffer.read(_STDIN_LIMIT + 1)
+    if not raw.strip():
+        raise Stop("standard input is empty", code=FAILURE)
+    return read_documents(raw, _STDIN_NAME, limit=_STDIN_LIMIT)
 
 
 def _sorted(problems: Iterable[FileProblem]) -> tuple[FileProblem, ...]:

@@ -53,6 +53,12 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def _sections(report: dict[str, Any], *, wide: bool = False) -> Iterator[tuple[str, list[str]]]:
+    # What is refused is the reason for most of what follows, so it comes first.
+    if report["troubles"]:
+        yield (
+            "Would not be served as declared",
+            [f"! {item['state']}: {_object_name(item)}: {safe_text(item['message'])}" for item in report["troubles"]],
+        )
     objects = [
         f"{_MARKS[how]} {_object_name(item)}"
         for how in ("added", "changed", "removed")
@@ -62,11 +68,6 @@ def _sections(report: dict[str, Any], *, wide: bool = False) -> Iterator[tuple[s
         yield "Declared objects", objects if wide else _truncate(objects, 40)
     for effect in report["effects"]:
         yield _title(effect), list(_effect(effect, wide=wide))
-    if report["troubles"]:
-        yield (
-            "Would not be served as declared",
-            [f"! {item['state']}: {_object_name(item)}: {safe_text(item['message'])}" for item in report["troubles"]],
-        )
     if report["cured"]:
         yield "No longer in trouble", [f"+ {_object_name(item)} (was {item['state']})" for item in report["cured"]]
     if report["others"]:
@@ -88,7 +89,11 @@ def _effect(effect: dict[str, Any], *, wide: bool) -> Iterator[str]:
         named = [_principal_name(item) for item in effect["principals"][: None if wide else _PRINCIPALS_SHOWN]]
         more = effect["count"] - len(named)
         yield f"  of {', '.join(named)}{f' and {more} more' if more else ''}"
-    for change in (*effect["access"], *effect["differences"]):
+    changes = [*effect["access"], *effect["differences"]]
+    if effect["packet"] == "removed" and not wide:
+        yield f"  all of it: {len(effect['differences'])} values, which -o wide lists"
+        changes = effect["access"]
+    for change in changes:
         name = safe_text(change.get("what") or change.get("path"))
         if "before" in change:
             yield f"- {name}: {json_line(change['before'], longest)}"

@@ -13,7 +13,10 @@ from metagate_cli.terminal import FAILURE, Stop, colored, pretty, print_note, pr
 if TYPE_CHECKING:
     from metagate_operator.sources.documents import FileProblem
 
-Paths = Annotated[list[Path], typer.Argument(help="Files, or directories that are searched for *.yaml, *.yml, *.json.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(help="Files, directories that are searched for *.yaml, *.yml, *.json, or - for standard input."),
+]
 _VALUE_LIMIT: Final = 80
 SystemNamespace = Annotated[str, typer.Option(help="Where `scope: Cluster` and `rights` are allowed.")]
 
@@ -46,6 +49,8 @@ def validate(
         count = len(examination.findings)
         verdict = "valid" if not count else f"{count} finding{'s' if count > 1 else ''}"
         print_note(f"{examination.objects} object{'' if examination.objects == 1 else 's'}{skipped}: {verdict}")
+    if not examination.objects and not examination.findings:
+        raise Stop(f"nothing of metagate.legivellum.io is declared in {', '.join(map(str, paths))}", code=FAILURE)
     if examination.findings:
         raise typer.Exit(FAILURE)
 

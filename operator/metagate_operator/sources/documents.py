@@ -93,10 +93,10 @@ class FileContents:
         return bool(self.problems)
 
 
-def read_documents(raw: bytes, file: str) -> FileContents:
+def read_documents(raw: bytes, file: str, *, limit: int = MAX_BYTES) -> FileContents:
     """Every object of ours in the text of one file. Never raises: whatever is wrong with the text is a problem."""
-    if len(raw) > MAX_BYTES:
-        return FileContents(problems=(FileProblem(file, 0, "", INVALID_YAML, f"larger than {MAX_BYTES // 2**20} MiB"),))
+    if len(raw) > limit:
+        return FileContents(problems=(FileProblem(file, 0, "", INVALID_YAML, f"larger than {limit // 2**20} MiB"),))
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -297,3 +297,21 @@ def test_principals_and_startups_are_listed(deployment: DevFixture) -> None:
     assert (len(cut.stdout.splitlines()), "there are more: --limit" in cut.stderr) == (3, True)
     nobody = deployment.cli("startups", "--component", "part-9")
     assert (nobody.returncode, nobody.stdout, nobody.stderr) == (0, "", "none\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("history", "principal/nobody"), "principal/nobody: there is none"),
+        (("history", "principal/nobody", "-o", "json"), "principal/nobody: there is none"),
+        (("explain", "principal/nobody"), "principal/nobody: there is none (`metagate principals` lists them)"),
+        (("explain", "startup/00000000-0000-7000-8000-000000000000"), "00000000-0000-7000-8000-000000000000: there is none"),
+        (("diff", "1", "999999"), "revision 999999: there is none (`metagate history` lists them)"),
+        (("rollback", "999999"), "revision 999999: there is none"),
+    ],
+)  # fmt: skip
+def test_what_does_not_exist_is_named(deployment: DevFixture, command: tuple[str, ...], named: str) -> None:
+    """Exit 1, nothing on standard output, and the word that was typed."""
+    done = deployment.cli(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert named in done.stderr

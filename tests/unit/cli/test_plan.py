@@ -67,3 +67,54 @@ def test_markdown_fits_into_a_comment(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert 50_000 < len(done.stdout) < 65_536
     assert "too long for a comment" in done.stdout
+
+
+def test_standard_input(draft: Path) -> None:
+    """`-` is what was piped in, of any length, with its lines; both sides may be it, and then nothing changes."""
+    text = "\n---\n".join(file.read_text() for file in sorted(draft.rglob("*.yaml")))
+    files = json.loads(metagate("plan", draft, "--against", QUICKSTART, "-o", "json").stdout)
+    piped = metagate("plan", "-", "--against", QUICKSTART, "-o", "json", stdin=text)
+    assert (piped.returncode, json.loads(piped.stdout)) == (2, files)
+    assert metagate("plan", "-", "--against", "-", stdin=text).returncode == 0
+    long = text + "".join(f"\n---\n# {'x' * 100}" for _ in range(50_000))
+    assert len(long) > 5_000_000
+    assert metagate("validate", "-", stdin=long).returncode == 0
+    broken = metagate("validate", "-", stdin=text.replace("kind: Manifest", "kind: [", 1))
+    assert (broken.returncode, broken.stdout.startswith("<stdin>:")) == (1, True)
+    empty = metagate("plan", "-", "--against", QUICKSTART, stdin="\n")
+    assert (empty.returncode, empty.stdout, "standard input is empty" in empty.stderr) == (1, "", True)
+
+
+@pytest.mark.parametrize(
+    "command", [("validate",), ("plan", "--against", QUICKSTART), ("compile", "--principal=x", "--component=y")]
+)
+def test_a_directory_without_a_file_is_named(command: tuple[str | Path, ...], tmp_path: Path) -> None:
+    """Most likely it is the wrong one: exit 1, and not a plan to remove everything."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README.md").write_text("nothing")
+    done = metagate(command[0], tmp_path / "empty", *command[1:])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path / 'empty'}: holds no file that ends in .yaml" in done.stderr
+
+
+def test_files_of_others_only_are_named(tmp_path: Path) -> None:
+    """Nothing of ours is there to be valid."""
+    file = tmp_path / "deployment.yaml"
+    file.write_text("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n")
+    done = metagate("validate", file)
+    assert done.returncode == 1
+    assert f"nothing of metagate.legivellum.io is declared in {file}" in done.stderr
+
+
+def test_the_reason_for_a_lost_packet_comes_first(draft: Path) -> None:
+    """A Binding that names a Profile which is not there: why stands before what is lost, and that is not spelt out."""
+    binding = draft / "bindings" / "indexer.yaml"
+    binding.write_text(binding.read_text().replace("name: writer", "name: writter"))
+    done = metagate("plan", draft, "--against", QUICKSTART)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "Would not be served as declared"
+    assert "Unresolved: PrincipalBinding default/indexer" in lines[1]
+    lost = lines.index("default/indexer loses its packet") if "default/indexer loses its packet" in lines else None
+    assert (lost is not None) or "2 principals lose their packet" in lines
+    assert "/memory_map/scratch/backend" not in done.stdout
+    assert "/memory_map/scratch/backend" in metagate("plan", draft, "--against", QUICKSTART, "-o", "wide").stdout
