@@ -52,6 +52,7 @@ _OWN_COLUMNS: Final[dict[str, list[dict[str, Any]]]] = {
         _column("Depth", ".spec.limits.maxSpawnDepth", "The greatest depth of a tree of requests.", kind="integer"),
     ],
 }
+# Admission asks for the Bindings of one Principal with a field selector instead of listing all.
 _SELECTABLE: Final = {
     kinds.PRINCIPAL_BINDING.name: [f".spec.{ref}.name" for ref in ("principalRef", "profileRef", "manifestRef")]
 }
@@ -59,12 +60,13 @@ _COUNTED: Final = frozenset({kinds.PRINCIPAL.name, kinds.PROFILE.name, kinds.MAN
 
 
 def crd_documents() -> list[dict[str, Any]]:
-    """One CustomResourceDefinition per kind, in the order in which they are explained."""
+    """One CustomResourceDefinition per kind, in the order of `KINDS`."""
     return [_definition(kind) for kind in KINDS.values()]
 
 
 def crd_yaml() -> str:
     """All CRDs as one stream, ready for `kubectl apply -f -`."""
+    # each document begins with its separator, so that the output can be joined with others
     return "".join(f"---\n{_text(document)}" for document in crd_documents())
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from metagate_crds.models import SPECS, Spec
 
+# What pydantic writes and a structural schema may say; `title`, `discriminator`, `$defs` and the like may not be there.
 _KEPT: Final = frozenset(
     {
         "default",
@@ -39,6 +40,7 @@ def structural_schema(model: type[Spec]) -> dict[str, Any]:
 def _converted(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     node = _resolved(node, definitions)
     result = {name: value for name, value in node.items() if name in _KEPT or name.startswith("x-kubernetes-")}
+    # A default of None means that the field may be absent; the schema has no nulls.
     if result.get("default", ...) is None:
         del result["default"]
     if "const" in node:

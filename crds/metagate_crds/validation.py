@@ -51,6 +51,7 @@ def parse_spec(
     scanner.scan(spec)
     findings = list(scanner.findings)
     model = None
+    # A bound was hit: pydantic would walk the same bomb without bounds.
     if not scanner.stopped:
         model, schema = _parse_model(kind, spec)
         findings += schema
@@ -58,6 +59,7 @@ def parse_spec(
             findings += _system_namespace_findings(spec)
         if isinstance(model, TokenIssuerSpec) and reserved_issuer is not None and model.issuer == reserved_issuer:
             findings.append(Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"))
+        # Encoding costs more than everything else here, so it is done only where the bound could be exceeded.
         if not findings and kind in _IN_PACKETS and scanner.max_json_bytes > MAX_BYTES:
             findings += _size_findings(spec)
     return (None, tuple(sorted(set(findings)))) if findings else (model, ())
@@ -91,6 +93,7 @@ _MESSAGES: Final = {
 }
 _API_KEY_ENTRY: Final = "as `metagate keys create` prints it, and never the key"
 _SHORTEST_BEGINNING: Final = 3
+# pydantic's phrases in our words; its texts name Python's types and "input", which people do not declare.
 _PHRASES: Final = (
     (" after validation", ""),
     ("Input should", "must"),

@@ -28,6 +28,7 @@ def compile_binding(
     outcome.unresolved = _unresolved(world, state)
     served, packet_body = _served_version(world, state, spec, last_good, outcome)
     outcome.rows += _reference_rows(state, tenant)
+    # An inactive Binding keeps its references, so that its objects count it among their uses.
     if not spec.active:
         outcome.ready_reason = reasons.INACTIVE
         return outcome
@@ -55,6 +56,7 @@ def _served_version(
         return spec, packet_body
     outcome.refusals = list(packet_body.refusals)
     outcome.served_generation = None
+    # Availability before freshness: a packet that was served goes on being served while its successor is refused.
     earlier = _earlier_version(world, state, spec, last_good)
     if earlier is None or state.last_good is None:
         return spec, packet_body

@@ -43,16 +43,17 @@ def compile_world(world: World, last_good: LastGood, only: frozenset[ObjectKey] 
     for key in scope:
         state = world.state(key)
         if state is None:
-            rows[key] = ()
+            rows[key] = ()  # it was removed, and so are its rows
             continue
         namespaced = KINDS[key.kind].namespaced
         tenant = world.tenant(key.namespace) if namespaced else None
         outcome = _compile_object(world, state, tenant, last_good)
         verdict = verdicts[key] = build_verdict(state, outcome, world.uses(key))
         if namespaced and tenant is None:
-            rows[key] = ()
+            rows[key] = ()  # rows belong to a tenant, and this namespace has none yet
             continue
         rows[key] = (*outcome.rows, _resource_row(state, verdict, tenant))
+        # A spec that is valid by itself and refused when merged becomes the last good one only if there is no other.
         if not state.findings and not (outcome.refusals and _has_earlier_version(state, last_good)):
             good[state.declared.uid] = state.declared
         if outcome.digest is not None and outcome.body is not None:

@@ -26,6 +26,7 @@ class IssuerRegistry:
         owners: dict[str, tuple[ObjectKey, NormalizedIssuer]] = {}
         conflicts: dict[ObjectKey, Finding] = {}
         cluster: tuple[ObjectKey, NormalizedIssuer, str | None] | None = None
+        # By age, so that nobody can take over an issuer by declaring it once more.
         for state in sorted(states, key=lambda state: state.declared.age):
             spec, key = state.effective, state.declared.key
             if not isinstance(spec, NormalizedIssuer):
@@ -54,6 +55,7 @@ class IssuerRegistry:
             return self._resolve_service_account(ref, namespace)
         path = f"{ref.path}.issuer"
         cluster_issuers = {self.settings.cluster_issuer, self.cluster[2] if self.cluster else None}
+        # Spelled out, the subject could be a service account of another namespace.
         if ref.issuer in cluster_issuers:
             return Finding(path, reasons.CLUSTER_SUBJECT, "is the cluster's own; name a serviceAccount instead")
         if ref.issuer == self.settings.jwt_issuer:

@@ -96,6 +96,7 @@ def _read_list(spec: dict[str, Any], name: str) -> list[Any] | None:
 
 
 def _demote(good: PrincipalType, present: Any) -> PrincipalType:
+    # An unreadable type demotes nobody: a typing error must not lock an admin out.
     if not isinstance(present, str) or present not in _POWERS or _POWERS[good] <= _POWERS[present]:
         return good
     shared = _POWERS[good] & _POWERS[present]
@@ -126,7 +127,7 @@ def _with_earliest_expiry(key: ApiKeyDigest, keys: list[Any]) -> ApiKeyDigest:
             try:
                 ends.append(to_utc(item["expiresAt"]) or "")
             except (ValueError, OverflowError):
-                continue
+                continue  # no time: the key keeps the expiry it had
     return replace(key, expires_at=min(ends, default=None))
 
 

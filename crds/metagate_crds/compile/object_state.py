@@ -89,6 +89,7 @@ def earlier_version(state: ObjectState, last_good: LastGood, settings: CompileSe
     good = last_good.get(state.declared.uid)
     if good is None or good.generation == state.declared.generation:
         return None
+    # Parsed once per version: compiling asks again whenever something that the Binding refers to changes.
     if state.last_good is not good:
         state.last_good, state.last_good_normalized = good, _parse(good, settings)[0]
     normalized = state.last_good_normalized
@@ -108,7 +109,7 @@ def _parse(declared: DeclaredObject, settings: CompileSettings) -> tuple[Normali
 
 def _index(state: ObjectState, settings: CompileSettings) -> None:
     """Set what the effective version refers to and what it claims for itself."""
-    state.cached_references = None
+    state.cached_references = None  # they are made of `refs`, which change below
     state.refs, state.unique_keys = (), frozenset()
     namespace = state.declared.key.namespace
     match state.effective:

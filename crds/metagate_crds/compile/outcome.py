@@ -66,7 +66,7 @@ def join_findings(findings: Iterable[Finding]) -> str:
     text = "; ".join(parts)
     if len(text) <= _LONGEST_MESSAGE:
         return text
-    shown: list[str] = []
+    shown: list[str] = []  # whole findings only: half a path is worse than none
     for part in parts:
         if sum(map(len, shown)) + len(part) + 2 * len(shown) > _LONGEST_MESSAGE - _ROOM_FOR_COUNT:
             break
@@ -87,6 +87,7 @@ def _conditions(state: ObjectState, outcome: CompileOutcome) -> tuple[Condition,
     return (*conditions, *conflicted, *stalled, *extra)
 
 
+# Shared by thousands of objects, so that rows and statuses compare by identity first.
 @lru_cache(maxsize=8)
 def _healthy(reason: str) -> tuple[Condition, ...]:
     return (

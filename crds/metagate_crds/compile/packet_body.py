@@ -54,6 +54,7 @@ def build_packet_body(world: World, namespace: str, binding: NormalizedBinding) 
     if binding.overrides is not None:
         return _build(binding, profile, manifest)
     names = (namespace, binding.profile, binding.manifest)
+    # Compared by identity: a new version is a new object, and comparing bodies would cost what the cache saves.
     cached = world.cached_packets.get(names)
     if cached is not None and cached[0] is profile and cached[1] is manifest:
         known: PacketBody = cached[2]
@@ -74,6 +75,7 @@ def _build(binding: NormalizedBinding, profile: NormalizedProfile, manifest: Nor
     encoded = {field: join_members(members) for field, members in sections.items()}
     encoded |= {"profile": canonical(binding.profile), "manifest": canonical(binding.manifest)}
     body = packet.assemble({**encoded, "required_env": profile.required_env})
+    # Profile and Manifest fit by themselves, their sum may not.
     if len(body) > packet.MAX_BYTES:
         message = f"the packet is larger than {packet.MAX_BYTES} bytes"
         return PacketBody(None, None, (Finding("spec", reasons.PACKET_TOO_LARGE, message),))

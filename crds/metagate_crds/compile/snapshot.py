@@ -17,6 +17,7 @@ class SnapshotRow:
     table: str
     key: tuple[str, ...]
     values: Mapping[str, Any]
+    # A list because the row is frozen: the digest is filled in when it is first asked for.
     _content: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property

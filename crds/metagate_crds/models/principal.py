@@ -19,6 +19,7 @@ Right = Literal["witness"]
 
 def instant(text: str) -> datetime:
     """An RFC 3339 time in UTC. Raises ValueError for anything else, times without a zone included."""
+    # fromisoformat takes dates and times without a zone, which would mean another instant on another machine.
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None or "T" not in text.upper():
         raise ValueError("is not an RFC 3339 time")

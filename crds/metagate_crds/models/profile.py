@@ -56,6 +56,7 @@ class SecretRef(Spec):
     def _names_a_place(self) -> "SecretRef":
         if self.kind == "Env" and not _ENV.fullmatch(self.ref):
             raise refuse(reasons.INVALID_FIELD, "must have the name of an environment variable as ref")
+        # `..` would let a Profile point outside of the mount that whoever reviews it sees.
         if self.kind == "File" and (not _FILE.fullmatch(self.ref) or ".." in self.ref.split("/")):
             raise refuse(reasons.INVALID_FIELD, "must have the absolute path of a file as ref")
         return self

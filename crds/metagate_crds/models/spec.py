@@ -29,6 +29,7 @@ class Spec(BaseModel):
     @classmethod
     def _absent(cls, spec: Any) -> Any:
         """A field that is null is a field that is absent, as it is to kubectl."""
+        # Helm and kustomize write nulls for what is to be absent.
         if isinstance(spec, dict) and None in spec.values():
             return {name: value for name, value in spec.items() if value is not None}
         return spec
@@ -89,7 +90,7 @@ def _distinct(items: list[Any]) -> list[Any]:
 
 
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-"""An object whose content is the declarer's own; the rules of `shape` still hold inside."""
+"""An object whose content is the declarer's own; what `SpecScanner` finds is refused inside, too."""
 
 Distinct = AfterValidator(_distinct)
 AsSet: JsonDict = {"x-kubernetes-list-type": "set"}

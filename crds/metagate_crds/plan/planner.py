@@ -173,6 +173,7 @@ def _effects(
         old, new = before.get(principal, absent), after.get(principal, absent)
         if old.digest == new.digest and old.access == new.access:
             continue
+        # Equal pairs of packets are compared once (`cache`), however many principals have them.
         access = _access_changes(old.access, new.access)
         differences, encoded = compare_packets(old.digest, new.digest) if old.digest != new.digest else ((), "")
         group = (old.digest is None, new.digest is None, encoded, _access_group(access))

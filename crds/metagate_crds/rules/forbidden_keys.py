@@ -33,7 +33,7 @@ def _reads_forbidden(key: str) -> bool:
 
 def holds_forbidden_key(value: Any) -> bool:
     """Whether a JSON value has a forbidden key anywhere, lists in lists included."""
-    pending = [value]
+    pending = [value]  # a stack instead of recursion: a stored body may be nested deeper than Python recurses
     while pending:
         item = pending.pop()
         if isinstance(item, dict):

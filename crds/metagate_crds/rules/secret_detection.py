@@ -37,16 +37,16 @@ from detect_secrets.plugins.twilio import TwilioKeyDetector
 
 REDACTED: Final = "[redacted]"
 
-# Cheap enough to ask of every text.
-_ALWAYS: Final[tuple[BasePlugin, ...]] = (
+# Their patterns are cheap enough for every text.
+_CHEAP_DETECTORS: Final[tuple[BasePlugin, ...]] = (
     AWSKeyDetector(),
     AzureStorageKeyDetector(),
     BasicAuthDetector(),
     PrivateKeyDetector(),
 )
-# Asked only of texts with a long word in them, which most have not: these cost more than reading the text.
+# Asked only of texts with a long word in them, which most have not: their patterns cost more than the scan for one.
 _LONG_WORD: Final = re.compile(r"[0-9A-Za-z_\-]{24,}")
-_OF_LONG_WORDS: Final[tuple[BasePlugin, ...]] = (
+_LONG_WORD_DETECTORS: Final[tuple[BasePlugin, ...]] = (
     CloudantDetector(),
     DiscordBotTokenDetector(),
     GitHubTokenDetector(),
@@ -68,7 +68,7 @@ _HEX: Final = HexHighEntropyString(limit=3.0)
 _BASE64: Final = Base64HighEntropyString(limit=4.5)
 
 # What detect-secrets does not know: our own keys, newer GitHub tokens, a password without a user, assignments in DSNs.
-_OWN: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+_OWN_PATTERNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     ("mgk_", re.compile(r"mgk_[0-9A-Za-z]{10}_[0-9A-Za-z]{20,}")),
     ("github_pat_", re.compile(r"github_pat_[0-9A-Za-z_]{22,}")),
     ("sk-", re.compile(r"sk-(?:ant|proj)-[0-9A-Za-z_\-]{20,}")),
@@ -98,17 +98,20 @@ _HEX_WORD: Final = re.compile(r"[0-9a-fA-F]{32,}")
 _BASE64_WORD: Final = re.compile(r"[0-9A-Za-z+/_\-]{24,}={0,2}")
 _RUN: Final = re.compile(r"[0-9A-Za-z]{16,}")
 _TOKEN: Final = re.compile(r"[0-9A-Za-z+/_\-=]{24,}")
-# Anything shorter is a word, not a key, unless it is a URL with a password in it.
+# Anything shorter is a word, not a key, unless it is a URL with a password in it: `a://b:c@d`.
 _SHORTEST: Final = 13
 # Longer texts are rare, and remembering them could cost more memory than it saves time.
 _REMEMBERED: Final = 256
 
+# `dbPassword`, `DBPassword` and `db-password` are read as the words db and password.
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORDS: Final = re.compile(r"[^a-z0-9]+")
+# Only the last words count: `password_file` and `token_url` name a place, `api_key` a secret.
 _SECRET_NAME: Final = re.compile(
     r"(?:^|_)(?:(?:password|passwd|pwd|passphrase|secret|credential|apikey|(?:api|access|secret|private|signing|"
     r"encryption|auth)_key)s?|token)$"
 )
+# Numbers are secret under these names only: `tokens: 4096` is a limit, `pin: 1234` is a PIN.
 _PASSWORD_NAME: Final = re.compile(r"(?:^|_)(?:password|passwd|pwd|passphrase|pin)$")
 _DIGEST_WORDS: Final = frozenset(
     {
@@ -142,7 +145,7 @@ _DIGEST_WORDS: Final = frozenset(
 
 
 def looks_secret(text: str) -> bool:
-    """Whether this text looks like a secret, wherever it stands."""
+    """Whether this text looks like a secret, whatever the name of its field."""
     if text.isalnum() and text.islower():
         return False  # every shape that a detector knows has a capital or a separator; digests and names have none
     if len(text) < _SHORTEST and "://" not in text:
@@ -218,13 +221,14 @@ def _mixed(run: str) -> bool:
 
 def _matches(text: str) -> Iterator[str]:
     text = _SPACES.sub("  ", text)
-    for needle, pattern in _OWN:
+    for needle, pattern in _OWN_PATTERNS:
+        # `in` is much cheaper than a pattern that finds nothing.
         if needle in text:
             yield from (match.group() for match in pattern.finditer(text))
-    for detector in _ALWAYS:
+    for detector in _CHEAP_DETECTORS:
         yield from detector.analyze_string(text)
     if _LONG_WORD.search(text):
-        for detector in _OF_LONG_WORDS:
+        for detector in _LONG_WORD_DETECTORS:
             yield from detector.analyze_string(text)
     lowered = text.lower()
     if "xox" in lowered or "hooks.slack.com" in lowered:
@@ -241,6 +245,7 @@ def _redacted_text(text: str) -> str:
     if len(text) < _SHORTEST and "://" not in text:
         return text
     text = _SPACES.sub("  ", text)
+    # The longest first: a shorter match may be part of it, and replacing that would leave the rest readable.
     for match in sorted(set(_matches(text)), key=len, reverse=True):
         text = text.replace(match, REDACTED)
-    return _TOKEN.sub(lambda found: REDACTED if _random(found.group()) else found.group(), text)
+    return _TOKEN.sub(lambda match: REDACTED if _random(match.group()) else match.group(), text)

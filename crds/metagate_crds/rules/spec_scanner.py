@@ -57,6 +57,7 @@ class SpecScanner:
             if self._enter(trail, depth, len(value)):
                 for index, item in enumerate(value):
                     self.scan(item, (index, trail), depth + 1, name)
+        # bool is an int in Python, and null and booleans are never wrong here
         elif value is not None and not isinstance(value, bool):
             self._scan_number(value, trail, name)
 
@@ -66,6 +67,7 @@ class SpecScanner:
         return 6 * self._text + 32 * self._nodes
 
     def _add(self, trail: Trail, reason: str, message: str) -> None:
+        # Enough to mend a file by; a spec with a million faults must not make a million objects.
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(render_path(_steps(trail)), reason, message))
 
@@ -95,7 +97,7 @@ class SpecScanner:
             if problem:
                 self._add(inner, reasons.INVALID_KEY, problem)
             if len(key) > MAX_KEY:
-                continue
+                continue  # what follows would cost time in the length of the key
             if self._forbid and is_forbidden(key):
                 self._add(inner, reasons.FORBIDDEN_KEY, "is a forbidden key")
             if secret_detection.looks_secret(key):
