@@ -11,6 +11,8 @@ STARTUPS: Final = "startups"
 """Its positions are (tenant, startup_id); those of the other lists (tenant, name), but for these two."""
 HISTORY: Final = "history"
 """Its positions are (revision, seq)."""
+TOPOLOGY: Final = "topology"
+"""Its positions are (tenant, name), like those of the admin views."""
 OBJECTS: Final = "objects"
 """Its positions are (kind, name)."""
 

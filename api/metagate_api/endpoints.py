@@ -152,9 +152,17 @@ ENDPOINTS: Final = (
         "/v1/topology",
         "The tenant's principals, components, services and who uses them (D-49)",
         "any principal",
-        (Reply(200, "The topology, with its revision.", "Topology"),),
-        (Code.INVALID_REQUEST, Code.TENANT_MISMATCH),
-        (_TENANT,),
+        (Reply(200, "The topology of one page of principals, with its revision.", "Topology"),),
+        (Code.INVALID_REQUEST, Code.INVALID_CURSOR, Code.TENANT_MISMATCH),
+        (
+            _TENANT,
+            in_query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": 2_000, "default": 2_000},
+                "Most principals of one page; services are those that they use.",
+            ),
+            _PAGE[1],
+        ),
     ),
     Endpoint(
         "GET",

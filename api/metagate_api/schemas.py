@@ -211,6 +211,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "services": listed(
                 exactly({"name": TEXT, "type": maybe(TEXT), "endpoint": maybe(TEXT), "used_by": listed(TEXT)})
             ),
+            "next_cursor": maybe(TEXT),
         }
     ),
     "IntrospectionRequest": open_({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),

@@ -3,7 +3,10 @@
 One statement after the other: a page has one connection of the pool at a time (`turns`).
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +17,8 @@ from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_console import charts
 from metagate_console.page import Page, PageRequest, Redirect
 from metagate_console.request_parsing import link
-from metagate_store.history import Boot
+from metagate_store.history import Boot, ChangeEvent
+from metagate_store.overviews import SearchMatch
 
 PAGE: Final = 50
 LAST: Final = 15
@@ -23,6 +27,15 @@ LOOKED: Final = 20_000
 LEAVES: Final = 600
 """Lines of a packet that a page shows; more are told by the command line."""
 ROWS: Final = 200
+FEW: Final = 8
+"""Components in trouble that the overview shows at once; the others unfold, so that the chart stays in sight."""
+ERRORS: Final = 12
+REFUSED: Final = 25
+MATCHES: Final = 20
+_KINDS: Final = {
+    "principal": "Principals", "component": "Components", "service": "Services", "manifest": "Manifests",
+    "startup": "Startups",
+}  # fmt: skip
 
 
 async def overview(visit: PageRequest) -> Page:
@@ -30,14 +43,19 @@ async def overview(visit: PageRequest) -> Page:
     overviews = visit.reader.overviews
     found = await overviews.overview(whose)
     state = await visit.reader.state()
+    failures = await overviews.failures(whose, limit=ERRORS)
+    not_served = await overviews.not_served(whose, limit=REFUSED + 1) if visit.viewer.admin else ()
     issuers = await overviews.issuers() if visit.viewer.admin else ()
+    down = [trouble for trouble in found.troubles if not trouble.up_again]
     names = {one.tenant: one.namespace for one in found.tenants}
     return Page(
         "overview.html",
         "Overview",
         {
             "found": found, "state": state, "issuers": issuers, "names": names,
-            "timeline": charts.timeline(found.minutes, found.at), "now": found.at,
+            "timeline": charts.timeline(found.minutes, found.at), "now": found.at, "down": down, "few": FEW,
+            "recovered": len(found.troubles) - len(down), "failures": failures, "not_served": not_served,
+            "most_refused": REFUSED,
         },
         live=True,
     )  # fmt: skip
@@ -126,9 +144,28 @@ async def history(visit: PageRequest) -> Page:
     return Page(
         "history.html",
         "History",
-        {"items": page.items, "following": following, "first": before is None, "now": state.now},
+        {"revisions": _by_revision(page.items), "following": following, "first": before is None, "now": state.now},
         live=before is None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionChanges:
+    """What one revision published, as far as it is on the page."""
+
+    number: int
+    changes: tuple[ChangeEvent, ...]
+
+    @property
+    def summary(self) -> str:
+        """How many objects of each kind."""
+        counts = Counter(change.kind for change in self.changes)
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+
+
+def _by_revision(changes: Sequence[ChangeEvent]) -> list[RevisionChanges]:
+    """Newest first, as they come."""
+    return [RevisionChanges(number, tuple(group)) for number, group in groupby(changes, lambda change: change.revision)]
 
 
 async def search(visit: PageRequest) -> Page | Redirect:
@@ -138,8 +175,12 @@ async def search(visit: PageRequest) -> Page | Redirect:
         owner = await _owner(visit, whose, startup_id)
         if owner is not None:
             return Redirect(link("startups", startup_id, tenant=owner if visit.viewer.everywhere else None))
-    found = () if wanted is None else await visit.reader.overviews.named(whose, wanted, limit=PAGE + 1)
-    values = {"wanted": wanted, "found": found[:PAGE], "cut": len(found) > PAGE, "is_id": startup_id is not None}
+    found: tuple[SearchMatch, ...] = ()
+    if wanted is not None and startup_id is None:
+        found = await visit.reader.overviews.search(whose, wanted.lstrip("…"), limit=MATCHES + 1)
+    by_kind = {kind: [match for match in found if match.kind == kind] for kind in _KINDS}
+    groups = [(kind, _KINDS[kind], matches) for kind, matches in by_kind.items() if matches]
+    values = {"wanted": wanted, "groups": groups, "most": MATCHES, "is_id": startup_id is not None}
     return Page("search.html", "Search", values)
 
 

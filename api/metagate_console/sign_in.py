@@ -23,6 +23,7 @@ _BODY: Final = 16_384
 _LONGEST_NEXT: Final = 1_500
 _FORM_MEDIA: Final = b"application/x-www-form-urlencoded"
 _SAME: Final = frozenset({b"same-origin", b"none"})
+_NEITHER: Final = "That is neither an API key (mgk_…) nor a token: something was left out or added in copying."
 _STALE: Final = "The form was not made for this browser, or is too old. Here is a new one."
 
 
@@ -63,7 +64,8 @@ class SignIn:
             if refused.problem.status not in {400, 401, 403}:
                 raise
             exchange.code = refused.problem.code
-            return self.page(exchange, going, problem=refused.problem.detail, status=refused.problem.status)
+            detail = refused.problem.detail if _looks_like_credential(form.get("credential", "")) else _NEITHER
+            return self.page(exchange, going, problem=detail, status=refused.problem.status)
         return responses.redirect(going, opened)
 
     async def leave(self, exchange: Exchange, viewer: Viewer) -> Response:
@@ -116,6 +118,12 @@ class SignIn:
         if credential.startswith("mgk_"):
             return self._ports.api_key_header.lower().encode(), value
         return b"authorization", b"Bearer " + value
+
+
+def _looks_like_credential(text: str) -> bool:
+    """An API key, or three parts with dots between: what else is typed is a slip, and told as that."""
+    text = text.strip()
+    return not text or text.startswith("mgk_") or text.count(".") == 2
 
 
 def _host_of(url: bytes) -> bytes | None:

@@ -122,6 +122,7 @@ def topology(row: Record) -> Topology:
             TopologyService(one["name"], one["type"], one["endpoint"], tuple(one["used_by"]))
             for one in json.loads(row["services"])
         ),
+        more=row["more"],
     )
 
 

@@ -103,14 +103,48 @@ class IssuerFreshness:
 
 
 @dataclass(frozen=True, slots=True)
-class PrincipalMatch:
-    """A principal that a search found."""
+class SearchMatch:
+    """Something whose name holds what was searched. `kind`: principal, component, service, manifest or startup.
 
+    `detail`: a principal's type, a component's principal, a service's endpoint, a startup's component.
+    """
+
+    kind: str
     tenant: UUID
     namespace: str
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """A declared object that is refused (`served_generation` None), or held at its last good generation."""
+
+    tenant: UUID | None
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    served_generation: int | None
+    reason: str
+    message: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Sessions of the last hour that failed with the same error; the ids and names are those of the newest one."""
+
+    error: str
+    startups: int
+    components: int
+    principals: int
+    first_at: datetime
+    last_at: datetime
+    tenant: UUID
+    startup_id: UUID
     principal_key: str
-    type: str
-    suspended: bool
+    component_key: str
 
 
 class OverviewStore:
@@ -137,13 +171,20 @@ class OverviewStore:
     async def issuers(self) -> tuple[IssuerFreshness, ...]:
         return tuple(IssuerFreshness(**row) for row in await self._pool.fetch("console.issuers", ISSUERS))
 
-    async def named(self, tenant: UUID | None, prefix: str, *, limit: int) -> tuple[PrincipalMatch, ...]:
-        """Principals whose names begin like this, by tenant and name."""
-        if tenant is None:
-            rows = await self._pool.fetch("console.named_everywhere", prefix, limit)
-        else:
-            rows = await self._pool.fetch("console.named", tenant, prefix, limit)
-        return tuple(PrincipalMatch(**row) for row in rows)
+    async def search(self, tenant: UUID | None, wanted: str, *, limit: int) -> tuple[SearchMatch, ...]:
+        """At most `limit` of each kind. `wanted` holds at least one character."""
+        rows = await self._pool.fetch("console.search", tenant, tenant is None, wanted, limit)
+        return tuple(SearchMatch(*row) for row in rows)
+
+    async def not_served(self, tenant: UUID | None, *, limit: int) -> tuple[NotServed, ...]:
+        """Newest first."""
+        rows = await self._pool.fetch("console.not_served", tenant, tenant is None, limit)
+        return tuple(NotServed(**row) for row in rows)
+
+    async def failures(self, tenant: UUID | None, *, limit: int, span: int = SPAN) -> tuple[FailureGroup, ...]:
+        """The most frequent errors first."""
+        rows = await self._pool.fetch("console.failures", tenant, tenant is None, span, limit)
+        return tuple(FailureGroup(**row) for row in rows)
 
     async def tenant_of(self, startup_id: UUID) -> UUID | None:
         """Whose session it is; for cluster-wide readers."""

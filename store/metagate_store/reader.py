@@ -48,6 +48,9 @@ CONTENDED_PAUSES = (0.0, 0.005, 0.02, 0.05)
 LOADING_SECONDS = 30
 """How long loading every credential may take; two hundred thousand keys take one to two seconds."""
 
+TOPOLOGY_PRINCIPALS = 2_000
+"""Principals of one page of a topology; about 30 ms."""
+
 SPAN = 100_000
 """Sessions that one filtered page or one summary looks at; about 30 ms."""
 
@@ -245,8 +248,9 @@ class Reader:
         rows = await self._pool.fetch("read.policy_profile", tenant, name)
         return replace(PolicyProfile(**rows[0]), body=json.loads(rows[0]["body"])) if rows else None
 
-    async def topology(self, tenant: UUID) -> Topology:
-        return decoding.topology((await self._pool.fetch("read.topology", tenant))[0])
+    async def topology(self, tenant: UUID, *, after: str | None = None, limit: int = TOPOLOGY_PRINCIPALS) -> Topology:
+        """At most `limit` principals, by name, and the services that they use (D-49)."""
+        return decoding.topology((await self._pool.fetch("read.topology", tenant, after, limit))[0])
 
     async def state(self) -> State:
         return decoding.state((await self._pool.fetch("read.state"))[0])

@@ -294,9 +294,12 @@ class TopologyService:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
+    """One page of principals, by name; `services` are those that they use. `more`: there are others after them."""
+
     revision: int
     principals: tuple[TopologyPrincipal, ...]
     services: tuple[TopologyService, ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

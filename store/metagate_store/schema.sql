@@ -394,6 +394,46 @@ $$;
 
 ALTER FUNCTION metagate.everybody() OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.failures(in_tenant uuid, everywhere boolean, span integer, page integer) RETURNS TABLE(error text, startups bigint, components bigint, principals bigint, first_at timestamp with time zone, last_at timestamp with time zone, tenant uuid, startup_id uuid, principal_key text, component_key text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    WITH asked AS MATERIALIZED (
+        SELECT t.tenant, greatest(20, span / greatest(1, count(*) OVER ()))::integer AS share
+        FROM (
+            SELECT a.tenant FROM metagate.tenant AS a
+            WHERE a.retired_at IS NULL AND (everywhere OR a.tenant = in_tenant)
+            ORDER BY a.namespace, a.tenant LIMIT 1000
+        ) AS t
+    ),
+    failed AS MATERIALIZED (
+        SELECT s.tenant, s.startup_id, s.principal_key, s.component_key, s.opened_at, left(s.report ->> 'error', 300) AS error
+        FROM asked AS t
+        CROSS JOIN LATERAL (
+            SELECT n.* FROM metagate.startup AS n
+            WHERE n.tenant = t.tenant ORDER BY n.tenant DESC, n.startup_id DESC LIMIT t.share
+        ) AS s
+        WHERE s.status = 'FAILED' AND s.opened_at > now() - interval '1 hour'
+    )
+    SELECT g.error, g.startups, g.components, g.principals, g.first_at, g.last_at, l.tenant, l.startup_id, l.principal_key, l.component_key
+    FROM (
+        SELECT coalesce(f.error, '') AS error, count(*) AS startups, count(DISTINCT (f.tenant, f.principal_key, f.component_key)) AS components,
+            count(DISTINCT (f.tenant, f.principal_key)) AS principals, min(f.opened_at) AS first_at, max(f.opened_at) AS last_at
+        FROM failed AS f GROUP BY 1
+    ) AS g
+    CROSS JOIN LATERAL (
+        SELECT f.tenant, f.startup_id, f.principal_key, f.component_key FROM failed AS f
+        WHERE coalesce(f.error, '') = g.error ORDER BY f.startup_id DESC LIMIT 1
+    ) AS l
+    ORDER BY g.startups DESC, g.last_at DESC, g.error
+    LIMIT page
+$$;
+
+ALTER FUNCTION metagate.failures(in_tenant uuid, everywhere boolean, span integer, page integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) RETURNS SETOF metagate.happening
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -647,6 +687,20 @@ END $$;
 
 ALTER FUNCTION metagate.mark_unbound() OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.mark_verdict() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF (NEW.conditions, NEW.served_generation) IS DISTINCT FROM (OLD.conditions, OLD.served_generation) THEN
+        NEW.changed_at := now();
+    END IF;
+    RETURN NEW;
+
+END $$;
+
+ALTER FUNCTION metagate.mark_verdict() OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) RETURNS SETOF metagate.found
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -687,6 +741,30 @@ CREATE FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page intege
 $$;
 
 ALTER FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.not_served(in_tenant uuid, everywhere boolean, page integer) RETURNS TABLE(tenant uuid, kind text, namespace text, name text, generation bigint, served_generation bigint, reason text, message text, changed_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    SELECT r.tenant, r.kind, r.namespace, r.name, r.generation, r.served_generation,
+        coalesce(w.condition ->> 'reason', ''), coalesce(w.condition ->> 'message', ''), r.changed_at
+    FROM (
+        SELECT a.* FROM metagate.resource AS a
+        WHERE (NOT (a.conditions @> '[{"type": "Ready", "status": "True"}]') OR a.served_generation IS DISTINCT FROM a.generation)
+            AND (everywhere OR a.tenant = in_tenant)
+        ORDER BY a.changed_at DESC, a.namespace, a.kind, a.name
+        LIMIT page
+    ) AS r
+    LEFT JOIN LATERAL (
+        -- Ready is the summary of the others.
+        SELECT c.condition FROM jsonb_array_elements(r.conditions) AS c (condition) WHERE c.condition ->> 'type' = 'Ready' LIMIT 1
+    ) AS w ON true
+    ORDER BY r.changed_at DESC, r.namespace, r.kind, r.name
+$$;
+
+ALTER FUNCTION metagate.not_served(in_tenant uuid, everywhere boolean, page integer) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) RETURNS SETOF metagate.overview
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1161,6 +1239,73 @@ $$;
 
 ALTER FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text, page integer) RETURNS TABLE(kind text, tenant uuid, namespace text, name text, detail text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET work_mem TO '16MB'
+    AS $_$
+    WITH asked AS MATERIALIZED (
+        SELECT t.tenant, t.namespace, greatest(20, 20000 / greatest(1, count(*) OVER ()))::integer AS share
+        FROM (
+            SELECT a.tenant, a.namespace FROM metagate.tenant AS a
+            WHERE a.retired_at IS NULL AND (everywhere OR a.tenant = in_tenant)
+            ORDER BY a.namespace, a.tenant LIMIT 1000
+        ) AS t
+    ),
+    recent AS MATERIALIZED (
+        SELECT s.tenant, t.namespace, s.startup_id, s.principal_key, s.component_key
+        FROM asked AS t
+        CROSS JOIN LATERAL (
+            SELECT n.tenant, n.startup_id, n.principal_key, n.component_key FROM metagate.startup AS n
+            WHERE n.tenant = t.tenant ORDER BY n.tenant DESC, n.startup_id DESC LIMIT t.share
+        ) AS s
+    ),
+    packets AS MATERIALIZED (
+        SELECT d.tenant, d.namespace, convert_from(k.body, 'UTF8')::jsonb -> 'services' AS services
+        FROM (
+            SELECT DISTINCT t.tenant, t.namespace, b.digest FROM asked AS t JOIN metagate.binding AS b ON b.tenant = t.tenant
+            LIMIT 2000
+        ) AS d
+        JOIN metagate.packet AS k ON k.digest = d.digest
+    )
+    (
+        SELECT 'principal', p.tenant, t.namespace, p.principal_key, p.type || CASE WHEN p.suspended THEN ', suspended' ELSE '' END
+        FROM asked AS t JOIN metagate.principal AS p ON p.tenant = t.tenant
+        WHERE strpos(lower(p.principal_key), lower(wanted)) > 0
+        ORDER BY strpos(lower(p.principal_key), lower(wanted)) > 1, p.principal_key, t.namespace LIMIT page
+    )
+    UNION ALL (
+        SELECT DISTINCT 'component', r.tenant, r.namespace, r.component_key, r.principal_key
+        FROM recent AS r WHERE strpos(lower(r.component_key), lower(wanted)) > 0
+        ORDER BY 4, 5 LIMIT page
+    )
+    UNION ALL (
+        SELECT DISTINCT 'service', k.tenant, k.namespace, s.name, coalesce(s.service ->> 'endpoint', '')
+        FROM packets AS k
+        CROSS JOIN LATERAL jsonb_each(
+            CASE jsonb_typeof(k.services) WHEN 'object' THEN k.services ELSE '{}' END) AS s (name, service)
+        WHERE strpos(lower(s.name), lower(wanted)) > 0
+        ORDER BY 4, 5 LIMIT page
+    )
+    UNION ALL (
+        SELECT 'manifest', m.tenant, t.namespace, m.name, ''
+        FROM asked AS t JOIN metagate.manifest AS m ON m.tenant = t.tenant
+        WHERE strpos(lower(m.name), lower(wanted)) > 0
+        ORDER BY m.name, t.namespace LIMIT page
+    )
+    UNION ALL (
+        -- Ids begin with the time: what tells them apart is the end.
+        SELECT 'startup', r.tenant, r.namespace, r.startup_id::text, r.component_key
+        FROM recent AS r
+        WHERE wanted ~ '^[0-9A-Fa-f]{6,12}$' AND r.startup_id::text LIKE '%' || lower(wanted)
+        ORDER BY r.startup_id DESC LIMIT page
+    )
+$_$;
+
+ALTER FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text, page integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.standing(in_tenant uuid, in_principal text) RETURNS SETOF metagate.boot
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1406,6 +1551,86 @@ CREATE FUNCTION metagate.topology(in_tenant uuid) RETURNS TABLE(revision bigint,
 $$;
 
 ALTER FUNCTION metagate.topology(in_tenant uuid) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) RETURNS TABLE(revision bigint, principals json, services json, more boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET work_mem TO '16MB'
+    AS $$
+    WITH paged AS MATERIALIZED (
+        SELECT p.principal_key, p.type, p.suspended
+        FROM metagate.principal AS p
+        WHERE p.tenant = in_tenant AND p.principal_key > coalesce(after_name, '')
+        ORDER BY p.tenant, p.principal_key LIMIT page + 1
+    ),
+    shown AS MATERIALIZED (
+        SELECT p.* FROM paged AS p ORDER BY p.principal_key LIMIT page
+    ),
+    recent AS MATERIALIZED (
+        SELECT s.principal_key, s.component_key
+        FROM metagate.startup AS s
+        WHERE s.tenant = in_tenant
+        ORDER BY s.tenant DESC, s.startup_id DESC
+        LIMIT 10000
+    ),
+    seen_by AS MATERIALIZED (
+        SELECT d.principal_key, json_agg(d.component_key) AS components
+        FROM (
+            SELECT DISTINCT r.principal_key, r.component_key
+            FROM recent AS r WHERE r.principal_key IN (SELECT n.principal_key FROM shown AS n) ORDER BY 1, 2
+        ) AS d
+        GROUP BY d.principal_key
+    ),
+    bound AS MATERIALIZED (
+        SELECT b.principal_key, b.components, b.profile, b.manifest, b.digest
+        FROM shown AS n
+        JOIN metagate.binding AS b ON b.tenant = in_tenant AND b.principal_key = n.principal_key
+    ),
+    packets AS MATERIALIZED (
+        SELECT d.digest, (
+            SELECT convert_from(k.body, 'UTF8')::jsonb -> 'services' FROM metagate.packet AS k WHERE k.digest = d.digest
+        ) AS services
+        FROM (SELECT DISTINCT b.digest FROM bound AS b) AS d
+    ),
+    offered AS MATERIALIZED (
+        SELECT k.digest, s.name, s.service ->> 'type' AS type, s.service ->> 'endpoint' AS endpoint
+        FROM packets AS k
+        CROSS JOIN LATERAL jsonb_each(
+            CASE jsonb_typeof(k.services) WHEN 'object' THEN k.services ELSE '{}' END) AS s (name, service)
+    ),
+    named AS MATERIALIZED (
+        SELECT o.digest, json_agg(o.name ORDER BY o.name) AS services FROM offered AS o GROUP BY o.digest
+    )
+    SELECT
+        (SELECT coalesce(max(r.revision), 0) FROM metagate.revision AS r),
+        (
+            SELECT coalesce(json_agg(json_build_object(
+                'principal_key', p.principal_key, 'type', p.type, 'suspended', p.suspended,
+                'components', coalesce(b.components, '{}'), 'profile', b.profile, 'manifest', b.manifest,
+                'seen', coalesce(s.components, '[]'), 'services', coalesce(n.services, '[]')
+            ) ORDER BY p.principal_key), '[]')
+            FROM shown AS p
+            LEFT JOIN bound AS b ON b.principal_key = p.principal_key
+            LEFT JOIN named AS n ON n.digest = b.digest
+            LEFT JOIN seen_by AS s ON s.principal_key = p.principal_key
+        ),
+        (
+            SELECT coalesce(json_agg(json_build_object(
+                'name', g.name, 'type', g.type, 'endpoint', g.endpoint, 'used_by', g.used_by
+            ) ORDER BY g.name, g.type, g.endpoint), '[]')
+            FROM (
+                SELECT o.name, o.type, o.endpoint, json_agg(b.principal_key ORDER BY b.principal_key) AS used_by
+                FROM offered AS o JOIN bound AS b ON b.digest = o.digest
+                GROUP BY 1, 2, 3
+            ) AS g
+        ),
+        (SELECT count(*) FROM paged) > page
+$$;
+
+ALTER FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) OWNER TO metagate_owner;
 
 CREATE TABLE metagate.api_key (
     sha256 text NOT NULL COLLATE pg_catalog."C",
@@ -1713,7 +1938,8 @@ CREATE TABLE metagate.resource (
     conditions jsonb NOT NULL,
     uses integer DEFAULT 0 NOT NULL,
     content text NOT NULL,
-    revision bigint NOT NULL
+    revision bigint NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 ALTER TABLE metagate.resource OWNER TO metagate_owner;
@@ -1936,6 +2162,8 @@ CREATE INDEX outbox_startup ON metagate.outbox USING btree (startup_id);
 
 CREATE INDEX reference_target ON metagate.reference USING btree (kind, tenant, name);
 
+CREATE INDEX resource_not_served ON metagate.resource USING btree (tenant, changed_at) WHERE ((NOT (conditions @> '[{"type": "Ready", "status": "True"}]'::jsonb)) OR (served_generation IS DISTINCT FROM generation));
+
 CREATE INDEX subject_principal ON metagate.subject USING btree (tenant, principal_key);
 
 CREATE INDEX tenant_namespace ON metagate.tenant USING btree (namespace) WHERE (retired_at IS NULL);
@@ -1953,6 +2181,8 @@ CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.api_key FOR EAC
 CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE ON metagate.issuer FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', '');
 
 CREATE TRIGGER mark AFTER INSERT OR DELETE OR UPDATE OF jwk, alg, retired_at ON metagate.issuer_key FOR EACH ROW EXECUTE FUNCTION metagate.mark_credential('issuer', 'kid');
+
+CREATE TRIGGER mark BEFORE UPDATE ON metagate.resource FOR EACH ROW EXECUTE FUNCTION metagate.mark_verdict();
 
 CREATE TRIGGER own BEFORE INSERT OR UPDATE ON metagate.api_key FOR EACH ROW EXECUTE FUNCTION metagate.own_key_digest();
 
@@ -2034,6 +2264,10 @@ REVOKE ALL ON FUNCTION metagate.everybody() FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.everybody() TO metagate_identity;
 
+REVOKE ALL ON FUNCTION metagate.failures(in_tenant uuid, everywhere boolean, span integer, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.failures(in_tenant uuid, everywhere boolean, span integer, page integer) TO metagate_api;
+
 REVOKE ALL ON FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.history(in_tenant uuid, in_kind text, in_name text, before_revision bigint, before_seq bigint, page integer) TO metagate_api;
@@ -2074,6 +2308,8 @@ REVOKE ALL ON FUNCTION metagate.mark_credential() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION metagate.mark_unbound() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION metagate.mark_verdict() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.named(in_tenant uuid, in_prefix text, page integer) TO metagate_api;
@@ -2083,6 +2319,10 @@ REVOKE ALL ON FUNCTION metagate.named_everywhere(in_prefix text, page integer) F
 GRANT ALL ON FUNCTION metagate.named_everywhere(in_prefix text, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.named_of(of_tenants uuid[], in_prefix text, page integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.not_served(in_tenant uuid, everywhere boolean, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.not_served(in_tenant uuid, everywhere boolean, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.overview(in_tenant uuid, span integer, most integer) FROM PUBLIC;
 
@@ -2130,6 +2370,10 @@ GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects te
 
 GRANT ALL ON FUNCTION metagate.resolve(kinds text[], issuers text[], subjects text[], kids text[]) TO metagate_identity;
 
+REVOKE ALL ON FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text, page integer) TO metagate_api;
+
 REVOKE ALL ON FUNCTION metagate.standing(in_tenant uuid, in_principal text) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.standing(in_tenant uuid, in_principal text) TO metagate_api;
@@ -2169,6 +2413,10 @@ GRANT ALL ON FUNCTION metagate.tenants_everywhere(page integer) TO metagate_api;
 REVOKE ALL ON FUNCTION metagate.topology(in_tenant uuid) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.topology(in_tenant uuid) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) TO metagate_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.api_key TO metagate_publisher;
 

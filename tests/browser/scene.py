@@ -41,6 +41,24 @@ class Scene:
     hostile: str
     """A startup that reported what nobody should."""
 
+    resources: Path = Path()
+
+    def refuse(self, name: str) -> Path:
+        """Declare a Profile that cannot be served."""
+        path = self.resources / f"{name}.yaml"
+        path.write_text(resource("Profile", name, {"startup": {"slaSeconds": -1}}), encoding="utf-8")
+        return path
+
+    def fail(self, error: str) -> str:
+        startup = self.boot("failing")
+        answer = httpx.post(
+            f"{self.url}/v1/startup/failed",
+            json={"startup_id": startup, "error": error},
+            headers={"X-API-Key": self.worker},
+        )
+        assert answer.status_code == 200, answer.text
+        return startup
+
     def boot(self, component: str) -> str:
         answer = httpx.post(
             f"{self.url}/v1/bootstrap", json={"component_key": component}, headers={"X-API-Key": self.worker}
@@ -61,6 +79,7 @@ def played(folder: Path) -> Iterator[Scene]:
         try:
             dev.ready()
             scene = Scene(dev, dev.url, keys["admin"].key, keys["ruler"].key, keys["shop-web"].key, "", "")
+            scene.resources = resources
             _live(scene, keys, resources, dsn)
             yield scene
         finally:
@@ -118,11 +137,21 @@ def _live(scene: Scene, keys: dict[str, MintedKey], resources: Path, dsn: str) -
 
     scene.explained = scene.boot("web_1")
     report("ready", scene.explained, build_version="7.4.1", health={"cache": "warm"})
-    scene.hostile = scene.boot("<b>bold</b>\u202egnp.exe")
+    scene.hostile = scene.boot("hostile")
+    asyncio.run(_rename_component(dsn, scene.hostile, "<b>bold</b>\u202egnp.exe"))
     report("failed", scene.hostile, error=HOSTILE, details={"disk": "full", HOSTILE: [HOSTILE]})
     region = (resources / "manifest.yaml").read_text()
     (resources / "manifest.yaml").write_text(region.replace("eu-central", "eu-north"))
     asyncio.run(_remember(dsn, scene.explained))
+
+
+async def _rename_component(dsn: str, startup_id: str, component: str) -> None:
+    """No component may boot under such a name any more; sessions of an earlier release may have it."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "UPDATE metagate.startup SET component_key = $1 WHERE startup_id = $2", component, UUID(startup_id)
+    )
+    await connection.close()
 
 
 async def _remember(dsn: str, pattern: str) -> None:

@@ -105,6 +105,55 @@ def test_without_javascript(scene: Scene, browser: Browser, tmp_path: Path) -> N
             expect(page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
 
 
+def test_errors_are_grouped_and_ids_can_be_copied(scene: Scene, glass: Glass) -> None:
+    """Equal errors are one line; its startup is shown by the end of its id, copied whole, and found by what is shown."""
+    for _ in range(3):
+        scene.fail("no route to the database")
+    newest = scene.fail("no route to the database")
+    glass.see("/console")
+    section = glass.page.get_by_role("region", name="Failed startups by error")
+    row = section.get_by_role("row").filter(has_text="no route to the database")
+    expect(row).to_have_count(1)
+    expect(row.get_by_role("cell").nth(1)).to_have_text("4")
+    expect(row.get_by_role("link", name=f"…{newest[-8:]}")).to_be_visible()
+    glass.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    row.get_by_role("button", name="Copy").click()
+    expect(row.get_by_role("button", name="Copy")).to_have_text("Copied")
+    assert glass.page.evaluate("navigator.clipboard.readText()") == newest
+    glass.page.locator("h1").click()
+    glass.page.keyboard.press("/")
+    expect(glass.page.get_by_role("searchbox")).to_be_focused()
+    glass.page.get_by_role("searchbox").fill(newest[-8:])
+    glass.page.keyboard.press("Enter")
+    glass.page.get_by_role("link", name=f"…{newest[-8:]}").click()
+    expect(glass.page.get_by_role("heading", level=1, name=f"Startup {newest}")).to_be_visible()
+    assert glass.accessible() == []
+
+
+def test_search_finds_letters_anywhere(scene: Scene, glass: Glass) -> None:
+    """Principals, services and Manifests, each under its heading."""
+    glass.see("/console/search?q=AIL")
+    for heading, name in (("Principals", "shop-mail"), ("Services", "mailrelay"), ("Manifests", "shop-mail")):
+        section = glass.page.get_by_role("region", name=heading, exact=True).last
+        expect(section.get_by_text(name, exact=True).first).to_be_visible()
+    assert glass.accessible() == []
+
+
+def test_what_is_declared_but_not_served_is_on_the_first_page(scene: Scene, glass: Glass) -> None:
+    """An object that the writer refuses, with the reason, until it is gone."""
+    path = scene.refuse("never-served")
+    try:
+        glass.see("/console")
+        row = glass.page.get_by_role("row").filter(has_text="never-served")
+        expect(row).to_contain_text("nothing", timeout=30_000)
+        expect(row).to_contain_text("Invalid")
+        assert glass.accessible() == []
+        glass.picture("refused-wide-light", whole=True)
+    finally:
+        path.unlink()
+    expect(glass.page.get_by_text("never-served")).to_have_count(0, timeout=30_000)
+
+
 def test_by_keyboard(glass: Glass) -> None:
     """The first Tab reaches a way past the navigation; each stop has a name and can be seen."""
     glass.see("/console")

@@ -100,3 +100,38 @@
   label();
   follow();
 })();
+
+// Copying an id, and "/" for the search.
+(() => {
+  document.documentElement.classList.add("scripted");
+
+  const copied = async (text) => {
+    // The clipboard is there over https and at this machine only.
+    if (navigator.clipboard) { await navigator.clipboard.writeText(text); return; }
+    const field = document.createElement("textarea");
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-copy]");
+    if (!button) return;
+    try {
+      await copied(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Not copied";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2_000);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, select, textarea")) return;
+    event.preventDefault();
+    document.getElementById("q")?.focus();
+  });
+})();

@@ -19,7 +19,8 @@ GRANT EXECUTE ON FUNCTION
     metagate.policy_profile, metagate.topology, metagate.state, metagate.booted, metagate.standing, metagate.layers,
     metagate.history, metagate.history_everywhere, metagate.declared_at, metagate.summary,
     metagate.overview, metagate.overview_everywhere, metagate.tenants_everywhere, metagate.issuers_seen, metagate.named,
-    metagate.named_everywhere, metagate.startup_everywhere
+    metagate.named_everywhere, metagate.startup_everywhere, metagate.topology_page, metagate.not_served, metagate.failures,
+    metagate.search
 TO metagate_api;
 
 -- Another gate may look up who speaks (D-48).

@@ -14,13 +14,17 @@ SELECT * FROM metagate.tenants_everywhere($1);
 -- How fresh the issuers' keys are.
 SELECT * FROM metagate.issuers_seen($1);
 
--- name: console.named
--- Principals of a tenant by prefix.
-SELECT * FROM metagate.named($1, $2, $3);
+-- name: console.search
+-- What has these letters in its name.
+SELECT * FROM metagate.search($1, $2, $3, $4);
 
--- name: console.named_everywhere
--- Principals of any tenant by prefix.
-SELECT * FROM metagate.named_everywhere($1, $2);
+-- name: console.not_served
+-- What is declared and not served.
+SELECT * FROM metagate.not_served($1, $2, $3);
+
+-- name: console.failures
+-- What failed, by error.
+SELECT * FROM metagate.failures($1, $2, $3, $4);
 
 -- name: console.startup_everywhere
 -- Whose session this is.

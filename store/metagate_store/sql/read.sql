@@ -56,8 +56,8 @@ SELECT * FROM metagate.item($1, $2, $3);
 SELECT * FROM metagate.policy_profile($1, $2);
 
 -- name: read.topology
--- Who is there and what they use.
-SELECT * FROM metagate.topology($1);
+-- Who is there and what they use, by pages of principals.
+SELECT * FROM metagate.topology_page($1, $2, $3);
 
 -- name: read.state
 -- How fresh the database is.

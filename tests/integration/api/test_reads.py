@@ -257,6 +257,39 @@ async def test_topology(gate: GateFixture) -> None:
     assert (await read(gate, other, "/v1/topology")).json()["services"] == []
 
 
+async def test_topology_goes_by_pages(gate: GateFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D-66: `limit` principals or so many bytes, whichever comes first; the cursor is of this list and this tenant."""
+    tenant = uuid4()
+    names = [f"p{n}" for n in range(5)]
+    people = [await gate.principal(name, tenant=tenant, body=shared_body(services={name: {}})) for name in names]
+    stranger = await gate.principal("stranger", scope="Cluster", type="observer")
+
+    async def walked(limit: int | None) -> list[list[str]]:
+        pages: list[list[str]] = []
+        params: dict[str, Any] = {} if limit is None else {"limit": limit}
+        while True:
+            page = (await read(gate, people[0], "/v1/topology", **params)).json()
+            pages.append([principal["principal_key"] for principal in page["principals"]])
+            assert sorted(service["name"] for service in page["services"]) == pages[-1]
+            assert [service["used_by"] for service in page["services"]] == [[name] for name in pages[-1]]
+            if page["next_cursor"] is None:
+                return pages
+            params["cursor"] = page["next_cursor"]
+
+    assert await walked(None) == [names]
+    assert await walked(2) == [names[:2], names[2:4], names[4:]]
+    monkeypatch.setattr("metagate_api.views.PAGE_BYTES", 500)
+    small = await walked(None)
+    assert len(small) > 1
+    assert [name for page in small for name in page] == names
+    monkeypatch.undo()
+    cursor = (await read(gate, people[0], "/v1/topology", limit=2)).json()["next_cursor"]
+    other = await read(gate, stranger, "/v1/topology", cursor=cursor)
+    assert (other.status_code, other.json()["code"]) == (422, "INVALID_CURSOR")
+    for params in ({"limit": 0}, {"limit": 2_001}, {"cursor": "x"}):
+        assert (await read(gate, people[0], "/v1/topology", **params)).status_code == 422
+
+
 async def test_a_cluster_wide_reader_names_the_tenant(gate: GateFixture) -> None:
     """D-51: a cluster-wide admin or observer reads any tenant's topology and rulesets; nobody else does."""
     who = await gate.principal()

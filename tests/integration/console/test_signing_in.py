@@ -80,7 +80,7 @@ async def test_what_is_no_credential(gate: GateFixture, visitor: Visitor) -> Non
     suspended = await gate.principal("out", type="admin", suspended=True)
     unknown = mint().key
     for credential, status in (
-        (unknown, 401), ("mgk_nonsense", 401), ("x.y.z", 401), ("", 401), ("\u202e\x1b[31m", 401), ("a" * 9_000, 401),
+        (unknown, 401), ("mgk_nonsense", 401), ("x.y.z", 401), ("nonsense", 401), ("", 401), ("\u202e\x1b[31m", 401), ("a" * 9_000, 401),
         (expired.key, 401), (suspended.key, 403), (suspended.token(), 403),
     ):  # fmt: skip
         answer = await visitor.sign_in(credential)
@@ -88,6 +88,8 @@ async def test_what_is_no_credential(gate: GateFixture, visitor: Visitor) -> Non
         assert 'role="alert"' in answer.text
         assert credential[:40] not in answer.text or not credential
         assert SESSION not in visitor.client.cookies
+        if credential == "nonsense":
+            assert "neither an API key (mgk_…) nor a token" in said(answer)
     assert (await visitor.see()).status_code == 303
 
 

@@ -1,11 +1,13 @@
 """How boots go right now, in statements whose cost does not grow with what is kept."""
 
+import json
 from datetime import UTC, datetime
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 from tests.databases import Database
-from tests.integration.store.worlds import publish, row, somebody
+from tests.integration.store.worlds import Somebody, publish, row, somebody
 
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome
@@ -70,21 +72,104 @@ async def test_up_again(database: Database, reader: Reader) -> None:
     assert found.troubles[0].startup_id == last
 
 
-async def test_names_and_owners(database: Database, reader: Reader) -> None:
-    """By the beginning of a name, in one tenant or in all; whose session an id is."""
-    one, other = somebody("finder-a"), somebody("finder-b")
-    await publish(database.publisher, one, other)
-    assert [found.principal_key for found in await reader.overviews.named(one.tenant, "finder-", limit=9)] == [
-        "finder-a"
-    ]
-    everywhere = await reader.overviews.named(None, "finder-", limit=9)
-    assert {found.principal_key for found in everywhere} == {"finder-a", "finder-b"}
-    assert len(await reader.overviews.named(None, "finder-", limit=1)) == 1
-    assert await reader.overviews.named(None, "finder-%", limit=9) == ()
-    session = await boot(reader, other)
+async def test_search(database: Database, reader: Reader) -> None:
+    """By some letters of a name, in one tenant or in all: principals, components, services, Manifests; sessions by the end
+    of their id; no letter is a wildcard.
+    """
+    services = b'{"services":{"finder-db":{"type":"postgres","endpoint":"tcp://db:1"}}}'
+    one, other = somebody("a-Finder"), somebody("finder-b", body=services)
+    manifest = row(other.uid, tenant=str(other.tenant), name="finders", body={}, generation=1)
+    await publish(database.publisher, one, other, more={"manifest": [manifest]})
+    session = await boot(reader, other, "find_er")
+
+    async def found(tenant: UUID | None, wanted: str, limit: int = 9) -> list[tuple[str, str]]:
+        return [(match.kind, match.name) for match in await reader.overviews.search(tenant, wanted, limit=limit)]
+
+    assert await found(one.tenant, "finder") == [("principal", "a-Finder")]
+    assert await found(other.tenant, "FINDER") == [
+        ("principal", "finder-b"), ("service", "finder-db"), ("manifest", "finders"),
+    ]  # fmt: skip
+    assert await found(None, "finder-") == [("principal", "finder-b"), ("service", "finder-db")]
+    assert await found(None, "nder", limit=1) == [
+        ("principal", "a-Finder"), ("service", "finder-db"), ("manifest", "finders"),
+    ]  # fmt: skip
+    assert await found(None, "find_") == [("component", "find_er")]
+    assert await found(None, "finder%") == []
+    assert await found(other.tenant, str(session)[-8:]) == [("startup", str(session))]
+    assert await found(one.tenant, str(session)[-8:]) == []
+    assert await found(uuid4(), "finder") == []
     assert await reader.overviews.tenant_of(session) == other.tenant
     assert await reader.overviews.tenant_of(uuid4()) is None
     assert (await reader.overviews.tenants())[one.tenant] == f"team-{one.tenant.hex[:8]}"
+
+
+async def test_failures_by_error(database: Database, reader: Reader) -> None:
+    """Equal errors are one line, the most frequent first, with the newest session; nothing older than an hour, nothing of
+    another tenant.
+    """
+    who, other = somebody("a"), somebody("b")
+    await publish(database.publisher, who, other)
+
+    async def fail(of: Somebody, component: str, error: str) -> UUID:
+        opened = of.ask(component)
+        await reader.bootstrap([opened])
+        await reader.report([of.tells(opened.startup_id, "FAILED", payload=json.dumps({"error": error}))])
+        return opened.startup_id
+
+    await fail(who, "x", "no disk")
+    await fail(who, "y", "no disk")
+    newest = await fail(who, "x", "no disk")
+    await fail(who, "z", "no network")
+    await fail(other, "z", "no network")
+    old = await fail(who, "w", "long ago")
+    connection = await asyncpg.connect(database.superuser)
+    await connection.execute(
+        "UPDATE metagate.startup SET opened_at = now() - interval '2 hours' WHERE startup_id = $1", old
+    )
+    await connection.close()
+    groups = await reader.overviews.failures(who.tenant, limit=9)
+    assert [(group.error, group.startups, group.components, group.principals) for group in groups] == [
+        ("no disk", 3, 2, 1), ("no network", 1, 1, 1),
+    ]  # fmt: skip
+    assert (groups[0].startup_id, groups[0].component_key) == (newest, "x")
+    everywhere = {group.error: group.startups for group in await reader.overviews.failures(None, limit=99)}
+    assert everywhere["no network"] >= 2
+    assert await reader.overviews.failures(uuid4(), limit=9) == ()
+
+
+async def test_declared_but_not_served(database: Database, reader: Reader) -> None:
+    """What is refused, or held at its last good generation, with the reason, and since when; what is served is not there."""
+    tenant, uid = uuid4(), uuid4()
+
+    def verdict(
+        owner: UUID, name: str, *, ready: str, reason: str, generation: int = 1, served: int | None = 1
+    ) -> dict[str, Any]:
+        conditions = [{"type": "Ready", "status": ready, "reason": reason, "message": f"{name} says why"}]
+        return row(
+            owner, kind="Profile", tenant=str(tenant), namespace="team", name=name, generation=generation,
+            served_generation=served, created_at="2026-01-01T00:00:00Z", conditions=conditions, uses=0,
+        )  # fmt: skip
+
+    async def names(of: UUID | None = tenant) -> set[str]:
+        return {each.name for each in await reader.overviews.not_served(of, limit=500)}
+
+    fine = verdict(uuid4(), "fine", ready="True", reason="Ready")
+    held = verdict(uuid4(), "held", ready="False", reason="Invalid", generation=3, served=2)
+    gone = verdict(uid, "gone", ready="False", reason="ForbiddenKey", served=None)
+    await publish(database.publisher, more={"resource": [fine, held, gone]})
+    found = {each.name: each for each in await reader.overviews.not_served(tenant, limit=9)}
+    assert {name: (each.reason, each.generation, each.served_generation) for name, each in found.items()} == {
+        "held": ("Invalid", 3, 2), "gone": ("ForbiddenKey", 1, None),
+    }  # fmt: skip
+    assert found["gone"].message == "gone says why"
+    since = found["gone"].changed_at
+    await publish(database.publisher, more={"resource": [gone | {"uses": 1, "content": "another"}]})
+    again = {each.name: each for each in await reader.overviews.not_served(tenant, limit=9)}
+    assert again["gone"].changed_at == since, "another number of users is no other verdict"
+    await publish(database.publisher, more={"resource": [verdict(uid, "gone", ready="True", reason="Ready")]})
+    assert await names() == {"held"}
+    assert await names(uuid4()) == set()
+    assert "held" in await names(None)
 
 
 async def test_issuers(database: Database, reader: Reader) -> None:

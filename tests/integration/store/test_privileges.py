@@ -100,10 +100,10 @@ async def test_who_may_execute_what(database: Database) -> None:
     may = {role: {row["proname"] for row in rows if row["rolname"] == role} for role in PROCESS_ROLES}
     assert may[API] == {
         "bootstrap", "report", "resolve", "credentials", "credential_mark", "packet_now", "startup", "startups",
-        "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "state",
+        "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "topology_page", "state",
         "booted", "standing", "layers", "history", "history_everywhere", "declared_at", "summary",
         "overview", "overview_everywhere", "tenants_everywhere", "issuers_seen", "named", "named_everywhere",
-        "startup_everywhere",
+        "startup_everywhere", "not_served", "failures", "search",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}

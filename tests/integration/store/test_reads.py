@@ -291,6 +291,21 @@ async def test_topology(database: Database, reader: Reader) -> None:
     ]
 
 
+async def test_topology_by_pages(database: Database, reader: Reader) -> None:
+    """Each page has its principals and the services that they use; together they are the whole."""
+    tenant = uuid4()
+    people = [somebody(f"p{n}", tenant=tenant, body=b'{"services":{"s%d":{}}}' % (n % 2)) for n in range(5)]
+    await publish(database.publisher, *people, somebody("alien"))
+    first = await reader.topology(tenant, limit=2)
+    assert ([one.principal_key for one in first.principals], first.more) == (["p0", "p1"], True)
+    assert [(one.name, one.used_by) for one in first.services] == [("s0", ("p0",)), ("s1", ("p1",))]
+    last = await reader.topology(tenant, after="p3", limit=2)
+    assert ([one.principal_key for one in last.principals], last.more) == (["p4"], False)
+    assert [(one.name, one.used_by) for one in last.services] == [("s0", ("p4",))]
+    exactly = await reader.topology(tenant, limit=5)
+    assert (len(exactly.principals), exactly.more) == (5, False)
+
+
 async def test_state(fresh_database: Database) -> None:
     """State says which revision is served since when, and which schema it has."""
     reader = await Reader.connect(fresh_database.api, size=1)
