@@ -56,6 +56,7 @@ OTHERS = frozenset(
         "pip",
         "printf",
         "psql",
+        "python",
         "python3",
         "rm",
         "sed",
