@@ -104,12 +104,13 @@ LANGUAGE sql STABLE AS $$
                 OR greatest(length(f.principal_ai), length(f.recipient_ai), length(f.emitter)) > 253
                 OR '' IN (f.task_id, f.parent_task_id, f.obligation_id, f.principal_ai, f.recipient_ai, f.dedupe_key)
                 OR (f.phase = 'complete') <> (f.status IN ('success', 'failure', 'canceled'))
-                -- A number or object under one of these names would come out of the record as text, and the column differ from the body.
-                OR NOT d.document @> jsonb_strip_nulls(to_jsonb(f))
-                -- Members twice, in another order or with white space between them would hash to something no reader computes again.
+                -- Members twice, in another order or with white space between them would hash to something no reader computes again; a
+                -- number or object under one of these names comes out of the record as text, and the column would differ from the body.
                 OR body IS DISTINCT FROM (
                     SELECT '{' || string_agg(to_json(m.key)::text || ':' || m.value::text, ',' ORDER BY m.key COLLATE "C") || '}'
-                    FROM json_each(body::json) AS m HAVING count(*) = count(DISTINCT m.key))
+                    FROM json_each(body::json) AS m
+                    HAVING count(*) = count(DISTINCT m.key) AND bool_and(left(m.value::text, 1) = '"' OR m.key <> ALL (
+                        '{tenant_id,receipt_id,kind,phase,emitter,task_id,parent_task_id,obligation_id,principal_ai,recipient_ai,status,caused_by_receipt_id,dedupe_key}')))
            THEN 'INVALID_RECEIPT' END
     FROM (SELECT body::jsonb AS document) AS d
     CROSS JOIN LATERAL jsonb_to_record(d.document) AS f(
