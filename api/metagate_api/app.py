@@ -9,7 +9,7 @@ from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.access_log import AccessLog
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.edge import Edge, Observer
-from legivellum.http.exchange import Answer, App, Exchange
+from legivellum.http.exchange import AnyResponse, App, Exchange
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
@@ -38,8 +38,8 @@ _FRAMEWORK_FUNCTIONS: Final[dict[str, FrameworkHandler]] = {
     "GET /health": public_routes.health,
     "GET /livez": public_routes.livez,
     "GET /readyz": public_routes.readyz,
-    "GET /metrics": public_routes.exposition,
-    "GET /openapi.json": public_routes.description,
+    "GET /metrics": public_routes.metrics_exposition,
+    "GET /openapi.json": public_routes.openapi,
     "GET /.well-known/metagate.json": public_routes.discovery,
     "GET /v1/startup/{startup_id}": startups.startup,
     "GET /v1/startup/{startup_id}/packet": startups.packet_now,
@@ -107,7 +107,7 @@ def create_app(
     )
     count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
 
-    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
         if traces is not None:
@@ -118,7 +118,7 @@ def create_app(
         async with nullcontext() if lifespan is None else lifespan(gate):
             yield
 
-    edge = Edge(router, translate=unavailable, observe=observe, lifespan=serving_time)
+    edge = Edge(router, translate=translate_store_error, observe=observe, lifespan=serving_time)
     if not settings.console:
         return Application(edge, gate, router)
     from metagate_api.console_mount import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
@@ -126,7 +126,7 @@ def create_app(
     return Application(console(gate, edge, edge.observe), gate, router)
 
 
-def unavailable(error: Exception) -> Problem | None:
+def translate_store_error(error: Exception) -> Problem | None:
     """Driver errors in the gate's words (docs/database.md): whatever goes wrong with the store is a 503."""
     if isinstance(error, StoreError | OSError | TimeoutError):
         return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
@@ -136,7 +136,7 @@ def unavailable(error: Exception) -> Problem | None:
 def _batched_handlers(gate: Gate) -> dict[str, Handler]:
     """Boot and report: many requests share one statement."""
     settings = gate.settings
-    shape = BatchLimits(queue=settings.queue)
+    limits = BatchLimits(queue=settings.queue)
     opened = BATCH_ROWS.labels("bootstrap")
     reported = BATCH_ROWS.labels("report")
 
@@ -148,12 +148,12 @@ def _batched_handlers(gate: Gate) -> dict[str, Handler]:
         reported.observe(len(asks))
         return await gate.reader.report(asks)
 
-    reports = Batcher(report, name="report", shape=shape)
+    reports = Batcher(report, name="report", limits=limits)
     authenticator, mirror = gate.caller_authenticator, settings.mirror
     return {
         "POST /v1/bootstrap": BootstrapHandler(
             caller_authenticator=authenticator,
-            batcher=Batcher(bootstrap, name="bootstrap", shape=shape, renew=with_new_ids),
+            batcher=Batcher(bootstrap, name="bootstrap", limits=limits, renew=with_new_ids),
             packet_cache=gate.packet_cache,
             mirror=mirror,
             signer=gate.signer,

@@ -95,7 +95,7 @@ class Directory:
             return known
         asked_of = self._known
         credential = Credential("token" if issuer else "key", issuer, subject)
-        row = await self._batcher.ask(credential, asyncio.get_running_loop().time() + self._seconds)
+        row = await self._batcher.submit(credential, asyncio.get_running_loop().time() + self._seconds)
         if row is None:
             return None
         if len(self._known) >= self._limit:

@@ -48,7 +48,7 @@ def compose(settings: Settings, *, declared: DeclaredFiles | None = None) -> App
 
 def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application:
     shared = shared_secret(settings)
-    spans = tracing.traces("metagate", settings)
+    spans = tracing.span_recorder("metagate", settings)
     keys, tokens = KeyRing(), TokenVerifier(audiences=(settings.audience,), shared=shared)
     dsn = settings.dsn
     pending: list[Application] = []
@@ -57,7 +57,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
         return await pending[0].gate.reader.resolve(credentials)
 
     directory = Directory(
-        Batcher(resolve, name="resolve", shape=BatchLimits(queue=settings.queue)), seconds=settings.deadline_seconds
+        Batcher(resolve, name="resolve", limits=BatchLimits(queue=settings.queue)), seconds=settings.deadline_seconds
     )
     authenticator = Authenticator(
         keys=keys,

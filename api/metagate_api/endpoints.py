@@ -21,7 +21,7 @@ _PERMISSION = (Code.NO_BINDING, Code.COMPONENT_NOT_PERMITTED, Code.NOT_THIS_POD)
 _STARTUP_ID = in_path("startup_id", schemas.UUID)
 _KIND = in_path("kind", {"type": "string", "enum": list(schemas.VIEWS)})
 _WRITABLE = in_path("kind", {"type": "string", "enum": [*schemas.VIEWS, "token-issuers"]})
-_KEY = in_path("key", {"type": "string", "minLength": 1, "maxLength": schemas.LONGEST_KEY})
+_KEY = in_path("key", {"type": "string", "minLength": 1, "maxLength": schemas.MAX_KEY_LENGTH})
 _TENANT = in_query("tenant", schemas.UUID, "For a cluster-wide admin or observer: whose (D-51).")
 _PAGE = (
     in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from legivellum.http.metrics import exposed
+from legivellum.http.metrics import exposition_of
 from legivellum.http.openapi import openapi_document
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from metagate_api import metrics
@@ -73,7 +73,7 @@ async def readyz(request: Request) -> Response:
     )
 
 
-async def description(request: Request) -> Response:
+async def openapi(request: Request) -> Response:
     settings = gate_of(request).settings
     info = {
         "title": "MetaGate",
@@ -91,10 +91,10 @@ async def description(request: Request) -> Response:
     )
 
 
-async def exposition(request: Request) -> Response:
+async def metrics_exposition(request: Request) -> Response:
     if gate_of(request).settings.metrics_port is not None:
         raise refuse(Code.NOT_FOUND, "Metrics have a port of their own.")
-    shown = exposed(metrics.REGISTRY)
+    shown = exposition_of(metrics.REGISTRY)
     response = Response(shown.body)
     response.raw_headers[:0] = [(b"content-type", shown.content_type.encode()), *SECURITY_HEADERS]
     return response

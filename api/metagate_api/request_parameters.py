@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 from pydantic import BeforeValidator
 
-from legivellum.base.uuids import uuid_of
+from legivellum.base.uuids import parse_uuid
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from metagate_api.callers import Caller, credential_row, principal_suspended, require_caller
 from metagate_api.gate import Gate, exchange_of, gate_of
-from metagate_api.schemas import LONGEST_KEY
+from metagate_api.schemas import MAX_KEY_LENGTH
 
 
 async def authenticate(request: Request) -> Caller | RequestRefused:
@@ -55,7 +55,7 @@ async def current_admin(request: Request) -> Caller:
 
 
 def _parse_uuid(text: object) -> UUID:
-    uuid = uuid_of(text)
+    uuid = parse_uuid(text)
     if uuid is None:
         raise ValueError("a UUID has 36 characters")
     return uuid
@@ -70,6 +70,6 @@ CurrentCaller = Annotated[Caller, Depends(current_caller)]
 CurrentAdmin = Annotated[Caller, Depends(current_admin)]
 
 UuidParameter = Annotated[UUID, BeforeValidator(_parse_uuid)]
-KeyParameter = Annotated[str, Path(min_length=1, max_length=LONGEST_KEY)]
+KeyParameter = Annotated[str, Path(min_length=1, max_length=MAX_KEY_LENGTH)]
 PageLimit = Annotated[int, Query(ge=1, le=500)]
 PageCursor = Annotated[str | None, Query(max_length=1_024)]

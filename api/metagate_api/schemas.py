@@ -4,7 +4,7 @@ from typing import Any, Final
 
 Schema = dict[str, Any]
 
-LONGEST_KEY: Final = 512
+MAX_KEY_LENGTH: Final = 512
 """Characters of a `{key}` in a path: a secret ref's is made of two names."""
 UUID: Final[Schema] = {"type": "string", "format": "uuid"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -20,15 +20,15 @@ COMPONENT_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?$"
 COMPONENT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": COMPONENT_PATTERN}
 
 
-def maybe(schema: Schema) -> Schema:
+def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def listed(schema: Schema) -> Schema:
+def array_of(schema: Schema) -> Schema:
     return {"type": "array", "items": schema}
 
 
-def exactly(properties: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
+def closed_object(properties: dict[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
     """An object with these members and no others."""
     return {
         "type": "object",
@@ -38,16 +38,16 @@ def exactly(properties: dict[str, Schema], *, optional: tuple[str, ...] = ()) ->
     }
 
 
-def open_(properties: dict[str, Schema], *required: str) -> Schema:
+def open_object(properties: dict[str, Schema], *required: str) -> Schema:
     """An object with these members among others."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": True}
 
 
-def named(name: str) -> Schema:
+def reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-WELCOME_PACKET: Final = exactly(
+WELCOME_PACKET: Final = closed_object(
     {
         "packet_id": UUID,
         "packet_etag": DIGEST,
@@ -62,12 +62,12 @@ WELCOME_PACKET: Final = exactly(
         "memory_map": OBJECT,
         "polling": OBJECT,
         "schemas": OBJECT,
-        "required_env": listed(
-            exactly(
+        "required_env": array_of(
+            closed_object(
                 {"name": TEXT, "ref_kind": {"type": "string"}, "ref_name": TEXT, "required": BOOLEAN},
             )
         ),
-        "startup": exactly(
+        "startup": closed_object(
             {
                 "startup_id": UUID,
                 "status": {"const": "OPEN"},
@@ -76,12 +76,12 @@ WELCOME_PACKET: Final = exactly(
             }
         ),
         "environment": OBJECT,
-        "snapshot": exactly({"revision": INTEGER, "digest": DIGEST, "compiled_at": TIME}),
+        "snapshot": closed_object({"revision": INTEGER, "digest": DIGEST, "compiled_at": TIME}),
     }
 )
 """The fifteen keys of INV-013, with `environment` and `snapshot`."""
 
-_STARTUP = exactly(
+_STARTUP = closed_object(
     {
         "startup_id": UUID,
         "tenant": UUID,
@@ -92,53 +92,55 @@ _STARTUP = exactly(
         "late": BOOLEAN,
         "opened_at": TIME,
         "deadline_at": TIME,
-        "acknowledged_at": maybe(TIME),
+        "acknowledged_at": nullable(TIME),
         "packet_id": UUID,
         "digest": DIGEST,
         "revision": INTEGER,
-        "report": maybe(OBJECT),
-        "pod": maybe(exactly({"uid": TEXT, "name": maybe(TEXT), "node": maybe(TEXT)})),
+        "report": nullable(OBJECT),
+        "pod": nullable(closed_object({"uid": TEXT, "name": nullable(TEXT), "node": nullable(TEXT)})),
     }
 )
 
-_ITEM = open_(
+_ITEM = open_object(
     {"key": TEXT, "tenant": UUID, "namespace": TEXT, "revision": INTEGER}, "key", "tenant", "namespace", "revision"
 )
 
-_PRINCIPAL = exactly(
+_PRINCIPAL = closed_object(
     {
         "principal_key": TEXT,
         "type": TEXT,
         "suspended": BOOLEAN,
-        "components": exactly({"permitted": listed(TEXT), "seen": listed(TEXT)}),
-        "profile": maybe(TEXT),
-        "manifest": maybe(TEXT),
-        "services": listed(TEXT),
+        "components": closed_object({"permitted": array_of(TEXT), "seen": array_of(TEXT)}),
+        "profile": nullable(TEXT),
+        "manifest": nullable(TEXT),
+        "services": array_of(TEXT),
     }
 )
 
 
 def _page(item: str) -> Schema:
-    return exactly({"items": listed(named(item)), "next_cursor": maybe(TEXT)})
+    return closed_object({"items": array_of(reference(item)), "next_cursor": nullable(TEXT)})
 
 
 _OBJECT: Final[dict[str, Schema]] = {"kind": TEXT, "namespace": TEXT, "name": TEXT}
-_TROUBLE: Final = exactly({**_OBJECT, "state": TEXT, "message": TEXT})
+_TROUBLE: Final = closed_object({**_OBJECT, "state": TEXT, "message": TEXT})
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Anything": OBJECT,
     "Text": TEXT,
-    "Root": open_({"service": TEXT, "version": TEXT, "doctrine": TEXT}, "service", "version", "doctrine"),
-    "Health": open_({"status": TEXT, "service": TEXT, "version": TEXT}, "status"),
-    "Live": open_({"status": TEXT}, "status"),
-    "Ready": open_({"status": TEXT, "database": {"enum": ["up", "down"]}, "revision": INTEGER}, "status", "database"),
-    "Discovery": open_(
+    "Root": open_object({"service": TEXT, "version": TEXT, "doctrine": TEXT}, "service", "version", "doctrine"),
+    "Health": open_object({"status": TEXT, "service": TEXT, "version": TEXT}, "status"),
+    "Live": open_object({"status": TEXT}, "status"),
+    "Ready": open_object(
+        {"status": TEXT, "database": {"enum": ["up", "down"]}, "revision": INTEGER}, "status", "database"
+    ),
+    "Discovery": open_object(
         {
             "metagate_version": TEXT,
             "bootstrap_endpoint": TEXT,
-            "supported_auth": listed(TEXT),
-            "startup_endpoints": exactly({"ready": TEXT, "failed": TEXT}),
-            "issuers": listed(TEXT),
+            "supported_auth": array_of(TEXT),
+            "startup_endpoints": closed_object({"ready": TEXT, "failed": TEXT}),
+            "issuers": array_of(TEXT),
             "api_key_header": TEXT,
             "audience": TEXT,
             "openapi": TEXT,
@@ -150,15 +152,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "issuers",
     ),
     "WelcomePacket": WELCOME_PACKET,
-    "BootstrapRequest": open_(
+    "BootstrapRequest": open_object(
         {
             "component_key": COMPONENT,
-            "principal_key": maybe({"type": "string", "minLength": 1, "maxLength": 512}),
-            "last_packet_etag": maybe({"type": "string", "minLength": 1, "maxLength": 512}),
+            "principal_key": nullable({"type": "string", "minLength": 1, "maxLength": 512}),
+            "last_packet_etag": nullable({"type": "string", "minLength": 1, "maxLength": 512}),
         },
         "component_key",
     ),
-    "ReadyRequest": open_(
+    "ReadyRequest": open_object(
         {
             "startup_id": UUID,
             "build_version": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"\S"},
@@ -167,16 +169,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "startup_id",
         "build_version",
     ),
-    "FailedRequest": open_(
+    "FailedRequest": open_object(
         {
             "startup_id": UUID,
             "error": {"type": "string", "minLength": 1, "maxLength": 8_192, "pattern": r"\S"},
-            "details": maybe(OBJECT),
+            "details": nullable(OBJECT),
         },
         "startup_id",
         "error",
     ),
-    "Acknowledgement": exactly(
+    "Acknowledgement": closed_object(
         {
             "startup_id": UUID,
             "status": {"type": "string", "enum": ["READY", "FAILED"]},
@@ -186,50 +188,52 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "Startup": _STARTUP,
     "StartupPage": _page("Startup"),
-    "Summary": exactly(
+    "Summary": closed_object(
         {
             "tenant": UUID,
-            "principal_key": maybe(TEXT),
-            "startups": exactly({"open": INTEGER, "ready": INTEGER, "failed": INTEGER}),
-            "oldest_open_at": maybe(TIME),
+            "principal_key": nullable(TEXT),
+            "startups": closed_object({"open": INTEGER, "ready": INTEGER, "failed": INTEGER}),
+            "oldest_open_at": nullable(TIME),
             "overdue": INTEGER,
-            "latest_opened_at": maybe(TIME),
-            "counted_since": maybe(TIME),
+            "latest_opened_at": nullable(TIME),
+            "counted_since": nullable(TIME),
         }
     ),
     "Item": _ITEM,
     "ItemPage": _page("Item"),
-    "PolicyProfile": exactly(
+    "PolicyProfile": closed_object(
         {"key": TEXT, "policy_hash": TEXT, "revision": INTEGER, "generation": INTEGER, "ruleset": OBJECT}
     ),
-    "Topology": exactly(
+    "Topology": closed_object(
         {
             "tenant": UUID,
-            "namespace": maybe(TEXT),
+            "namespace": nullable(TEXT),
             "revision": INTEGER,
-            "principals": listed(_PRINCIPAL),
-            "services": listed(
-                exactly({"name": TEXT, "type": maybe(TEXT), "endpoint": maybe(TEXT), "used_by": listed(TEXT)})
+            "principals": array_of(_PRINCIPAL),
+            "services": array_of(
+                closed_object(
+                    {"name": TEXT, "type": nullable(TEXT), "endpoint": nullable(TEXT), "used_by": array_of(TEXT)}
+                )
             ),
             "next_cursor": maybe(TEXT),
         }
     ),
-    "IntrospectionRequest": open_({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),
-    "Introspection": open_(
+    "IntrospectionRequest": open_object({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),
+    "Introspection": open_object(
         {
             "active": BOOLEAN,
             "tenant": UUID,
             "principal_key": TEXT,
-            "aud": maybe(TEXT),
-            "exp": maybe(INTEGER),
+            "aud": nullable(TEXT),
+            "exp": nullable(INTEGER),
         },
         "active",
     ),
-    "Resource": open_(
+    "Resource": open_object(
         {
             "apiVersion": TEXT,
             "kind": TEXT,
-            "metadata": open_({"name": TEXT, "namespace": TEXT}, "name"),
+            "metadata": open_object({"name": TEXT, "namespace": TEXT}, "name"),
             "spec": OBJECT,
         },
         "apiVersion",
@@ -237,31 +241,31 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "metadata",
         "spec",
     ),
-    "Explanation": exactly(
+    "Explanation": closed_object(
         {
             "tenant": UUID,
             "principal_key": TEXT,
-            "component_key": maybe(TEXT),
-            "startup_id": maybe(UUID),
-            "opened_at": maybe(TIME),
+            "component_key": nullable(TEXT),
+            "startup_id": nullable(UUID),
+            "opened_at": nullable(TIME),
             "revision": INTEGER,
             "compiled_at": TIME,
             "digest": DIGEST,
-            "objects": listed(
-                exactly(
+            "objects": array_of(
+                closed_object(
                     {
                         "layer": {"type": "string", "enum": ["profile", "manifest", "binding"]},
                         **_OBJECT,
                         "uid": UUID,
                         "generation": INTEGER,
-                        "manager": maybe(TEXT),
+                        "manager": nullable(TEXT),
                         "revision": INTEGER,
                         "changed_at": TIME,
                     }
                 )
             ),
-            "leaves": listed(
-                exactly(
+            "leaves": array_of(
+                closed_object(
                     {
                         "path": TEXT,
                         "value": {},
@@ -273,69 +277,73 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
         }
     ),
-    "Happening": exactly(
+    "Happening": closed_object(
         {
             "revision": INTEGER,
             "changed_at": TIME,
             **_OBJECT,
-            "tenant": maybe(UUID),
+            "tenant": nullable(UUID),
             "uid": UUID,
             "generation": INTEGER,
-            "served_generation": maybe(INTEGER),
-            "manager": maybe(TEXT),
-            "before_digest": maybe(TEXT),
-            "after_digest": maybe(TEXT),
-            "principal_key": maybe(TEXT),
-            "packet_digest": maybe(TEXT),
+            "served_generation": nullable(INTEGER),
+            "manager": nullable(TEXT),
+            "before_digest": nullable(TEXT),
+            "after_digest": nullable(TEXT),
+            "principal_key": nullable(TEXT),
+            "packet_digest": nullable(TEXT),
             "how": {"type": "string", "enum": ["added", "changed", "removed"]},
         }
     ),
     "HappeningPage": _page("Happening"),
-    "DeclaredPage": exactly(
+    "DeclaredPage": closed_object(
         {
             "revision": INTEGER,
             "newest": INTEGER,
-            "items": listed(
-                exactly(
+            "items": array_of(
+                closed_object(
                     {
                         **_OBJECT,
                         "uid": UUID,
                         "generation": INTEGER,
                         "created_at": TIME,
-                        "manager": maybe(TEXT),
+                        "manager": nullable(TEXT),
                         "spec": {},
                         "revision": INTEGER,
                         "changed_at": TIME,
                     }
                 )
             ),
-            "next_cursor": maybe(TEXT),
+            "next_cursor": nullable(TEXT),
         }
     ),
-    "PlanRequest": open_({"resources": listed(named("Resource")), "prune": BOOLEAN}, "resources"),
-    "Plan": exactly(
+    "PlanRequest": open_object({"resources": array_of(reference("Resource")), "prune": BOOLEAN}, "resources"),
+    "Plan": closed_object(
         {
             "changes": BOOLEAN,
-            "objects": exactly({how: listed(exactly(_OBJECT)) for how in ("added", "changed", "removed")}),
-            "effects": listed(
-                exactly(
+            "objects": closed_object(
+                {how: array_of(closed_object(_OBJECT)) for how in ("added", "changed", "removed")}
+            ),
+            "effects": array_of(
+                closed_object(
                     {
                         "count": INTEGER,
                         "packet": {"type": "string", "enum": ["unchanged", "added", "removed", "changed"]},
-                        "principals": listed(exactly({"namespace": TEXT, "name": TEXT, "digest": maybe(DIGEST)})),
-                        "differences": listed(
-                            exactly({"path": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
+                        "principals": array_of(
+                            closed_object({"namespace": TEXT, "name": TEXT, "digest": nullable(DIGEST)})
                         ),
-                        "access": listed(
-                            exactly({"what": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
+                        "differences": array_of(
+                            closed_object({"path": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
+                        ),
+                        "access": array_of(
+                            closed_object({"what": TEXT, "before": {}, "after": {}}, optional=("before", "after"))
                         ),
                     }
                 )
             ),
-            "troubles": listed(_TROUBLE),
-            "cured": listed(_TROUBLE),
-            "others": listed(exactly(_OBJECT)),
+            "troubles": array_of(_TROUBLE),
+            "cured": array_of(_TROUBLE),
+            "others": array_of(closed_object(_OBJECT)),
         }
     ),
-    "Declared": exactly({"kind": TEXT, "namespace": TEXT, "name": TEXT, "created": BOOLEAN}),
+    "Declared": closed_object({"kind": TEXT, "namespace": TEXT, "name": TEXT, "created": BOOLEAN}),
 }

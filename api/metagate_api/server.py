@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from legivellum.gate.server import run_gate, serve_embedded
 from legivellum.gate.serving import open_at_most
 from legivellum.http.limits import Limits
-from legivellum.http.metrics import everywhere
+from legivellum.http.metrics import combined_registry
 from metagate_api import metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles
@@ -78,7 +78,7 @@ def _metrics(settings: Settings) -> Iterator[None]:
     if settings.metrics_port is None:
         yield
         return
-    server, thread = start_http_server(settings.metrics_port, settings.host, everywhere(metrics.REGISTRY))
+    server, thread = start_http_server(settings.metrics_port, settings.host, combined_registry(metrics.REGISTRY))
     try:
         yield
     finally:

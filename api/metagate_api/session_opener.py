@@ -65,7 +65,7 @@ class SessionOpener:
         """The session, or the result that refuses it. `deadline`: the loop's clock."""
         for _ in range(ATTEMPTS):
             expected, checked = self._packet_cache.expected(caller.tenant, caller.principal_key)
-            result = await self._batcher.ask(self._query(caller, request, expected), deadline)
+            result = await self._batcher.submit(self._query(caller, request, expected), deadline)
             if result.outcome is BootstrapOutcome.PACKET:
                 self._packet_cache.keep(caller.tenant, caller.principal_key, require(result.digest), result.body)
             elif result.outcome in _OPENED:
@@ -76,7 +76,7 @@ class SessionOpener:
 
     async def check(self, caller: Caller, request: BootstrapRequest, deadline: float) -> BootstrapResult:
         """Whether it would be permitted, with nothing written: without an expected digest only the packet comes."""
-        return await self._batcher.ask(self._query(caller, request, None), deadline)
+        return await self._batcher.submit(self._query(caller, request, None), deadline)
 
     def _opened(
         self, caller: Caller, request: BootstrapRequest, result: BootstrapResult, checked: bytes | None

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from legivellum.base.timestamps import rfc3339
-from legivellum.base.uuids import uuid_of
+from legivellum.base.uuids import parse_uuid
 from legivellum.http import strict_json
 from legivellum.http.batching import Batcher
 from legivellum.http.exchange import Exchange, Response, json_response
@@ -83,16 +83,16 @@ class ReportHandler:
             pod=pod_row(caller),
             mirror=self._mirror,
         )
-        answer = await self._batcher.ask(ask, exchange.deadline)
+        answer = await self._batcher.submit(ask, exchange.deadline)
         for _ in range(_ROUNDS):
             if answer.outcome is not ReportOutcome.CONTENDED:
                 break
-            answer = await self._batcher.ask(ask, exchange.deadline)
+            answer = await self._batcher.submit(ask, exchange.deadline)
         return answer
 
 
 def _startup_id(body: dict[str, Any]) -> UUID:
-    found = uuid_of(body.get("startup_id"))
+    found = parse_uuid(body.get("startup_id"))
     if found is not None:
         return found
     raise refuse(Code.INVALID_REQUEST, "startup_id: required, the UUID that the packet named.")

@@ -13,7 +13,7 @@ from typing import Any, Final
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http import correlation
 from legivellum.http.deadline import Deadline
-from legivellum.http.exchange import Answer, App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
+from legivellum.http.exchange import AnyResponse, App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, refuse
 from legivellum.identity.tenancy import tenants_for
@@ -84,7 +84,7 @@ class Console:
         self._ports.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    async def _answer(self, exchange: Exchange) -> Answer:
+    async def _answer(self, exchange: Exchange) -> AnyResponse:
         if exchange.path == "/":
             exchange.route = "/"
             return responses.redirect(link(), (b"vary", b"accept"))
@@ -108,7 +108,7 @@ class Console:
             return self._sign_in.away(exchange)
         return await self._seen(exchange, viewer, parts, reads=reads)
 
-    async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> Answer:
+    async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> AnyResponse:
         exchange.principal = (str(viewer.tenant), viewer.principal_key)
         if parts == ("sign-out",) and exchange.method == "POST":
             return await self._sign_in.leave(exchange, viewer)
@@ -127,7 +127,7 @@ class Console:
         if not reads:
             raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
 
-    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> Answer:
+    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> AnyResponse:
         query = PageQuery(_query(exchange))
         tenant = query.id("tenant")
         if parts == ("live",):

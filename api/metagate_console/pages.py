@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
-from legivellum.base.uuids import uuid_of
+from legivellum.base.uuids import parse_uuid
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused, refuse
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
@@ -113,7 +113,7 @@ async def startups(visit: PageRequest) -> Page:
 
 
 async def startup(visit: PageRequest) -> Page:
-    whose, found = authorized_tenant(visit.viewer, visit.tenant), uuid_of(visit.name)
+    whose, found = authorized_tenant(visit.viewer, visit.tenant), parse_uuid(visit.name)
     row = None if found is None else await visit.reader.startup(whose, found)
     if row is None:
         raise refuse(Code.NOT_FOUND, "There is no such startup.")
@@ -170,7 +170,7 @@ def _by_revision(changes: Sequence[ChangeEvent]) -> list[RevisionChanges]:
 
 async def search(visit: PageRequest) -> Page | Redirect:
     whose, wanted = tenants_for(visit.viewer, visit.tenant), visit.query.text("q", 512)
-    startup_id = uuid_of(wanted or "")
+    startup_id = parse_uuid(wanted or "")
     if startup_id is not None:
         owner = await _owner(visit, whose, startup_id)
         if owner is not None:

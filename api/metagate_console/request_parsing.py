@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 from uuid import UUID
 
-from legivellum.base.uuids import uuid_of
+from legivellum.base.uuids import parse_uuid
 from legivellum.http.exchange import Scope
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
@@ -64,7 +64,7 @@ class PageQuery:
 
     def id(self, name: str) -> UUID | None:
         value = self.text(name)
-        found = None if value is None else uuid_of(value)
+        found = None if value is None else parse_uuid(value)
         if value is not None and found is None:
             raise refuse(Code.INVALID_REQUEST, f"{name}: a UUID.")
         return found

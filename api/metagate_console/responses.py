@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from legivellum.http.exchange import Response
-from legivellum.http.problems import Problem, jittered
+from legivellum.http.problems import Problem, jittered_retry_after
 from metagate_console.rendering import STATIC, rendered, static, version
 
 POLICY: Final = (
@@ -54,5 +54,9 @@ def asset(name: str, query: bytes) -> Response | None:
 
 def problem_headers(problem: Problem) -> list[Header]:
     """When to come back, where that is worth saying."""
-    again = [(b"retry-after", str(problem.retry_after or jittered()).encode())] if problem.status in {429, 503} else []
+    again = (
+        [(b"retry-after", str(problem.retry_after or jittered_retry_after()).encode())]
+        if problem.status in {429, 503}
+        else []
+    )
     return [*again, *problem.headers]

@@ -131,7 +131,7 @@ class Post:
         settings = gate.settings
         self._outer = Deadline(settings.deadline_seconds)
         self._batcher: Batcher[Entry, Appended] = Batcher(
-            self._append, name="append", shape=BatchLimits(queue=settings.queue)
+            self._append, name="append", limits=BatchLimits(queue=settings.queue)
         )
 
     async def __call__(self, exchange: Exchange) -> Response:
@@ -142,7 +142,7 @@ class Post:
         places = to_unknown_recipients(self._gate, [asked])
         if places and await self._outer.run(not_stored_yet(self._gate, [asked], places), name="recipient"):
             raise refuse(*RECIPIENT_UNKNOWN)
-        answer = await self._batcher.ask(asked, exchange.deadline)
+        answer = await self._batcher.submit(asked, exchange.deadline)
         if answer.outcome in REFUSALS:
             raise refuse(*REFUSALS[answer.outcome])
         said = acknowledged(asked, answer)

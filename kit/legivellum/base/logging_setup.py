@@ -15,19 +15,19 @@ import structlog
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
-def places(exc_info: ExcInfo) -> str:
+def traceback_places(exc_info: ExcInfo) -> str:
     """Where an exception came from, through all that led to it: files, lines and types, the last one first."""
-    said = []
-    error, seen = exc_info[1], set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        said.append("".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__]))
+    parts = []
+    error, visited = exc_info[1], set[int]()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
+        parts.append("".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__]))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return "\nafter\n".join(said)
+    return "\nafter\n".join(parts)
 
 
 def _on_console(out: TextIO, exc_info: Any) -> None:
-    out.write("\n" + places(exc_info))
+    out.write("\n" + traceback_places(exc_info))
 
 
 class LoggingSettings(Protocol):
@@ -51,13 +51,13 @@ def configure(settings: LoggingSettings, *, quiet: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Any] = (
-        [structlog.processors.ExceptionRenderer(places), structlog.processors.JSONRenderer()]
+    renderers: list[Any] = (
+        [structlog.processors.ExceptionRenderer(traceback_places), structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_on_console)]
     )
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -65,7 +65,8 @@ def configure(settings: LoggingSettings, *, quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 
-class _Environment(EnvSettingsSource):
+class _EnvironmentSource(EnvSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        found = super()._load_env_vars()
-        return {name: value for name, value in found.items() if not (value or "").startswith("tcp://")}
+        variables = super()._load_env_vars()
+        return {name: value for name, value in variables.items() if not (value or "").startswith("tcp://")}
 
 
 class GateSettings(BaseSettings):
@@ -39,7 +39,7 @@ class GateSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no second place
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no second place
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
+        return init_settings, _EnvironmentSource(settings_cls)
 
     def masked(self) -> dict[str, Any]:
         """Every setting by name, secrets as stars: what is printed once at start."""

@@ -13,33 +13,35 @@ from cryptography import x509
 _log = structlog.get_logger("metagate.tls")
 
 CertificateObserver = Callable[[datetime], None]
-"""Told when the certificate that is served from now on ends."""
+"""Called with the time at which the certificate that is served from now on expires."""
 
 
 def ignore_expiry(_ends: datetime) -> None:
-    """Nobody wants to know; a function, because it travels to the workers."""
+    """Does nothing. A named function, because it is pickled on its way to the workers."""
 
 
-def context(
-    cert: str, key: str, *, look_every: float = 5.0, loaded: CertificateObserver = ignore_expiry
+def server_context(
+    cert: str, key: str, *, check_every: float = 5.0, loaded: CertificateObserver = ignore_expiry
 ) -> ssl.SSLContext:
     """A server context, TLS 1.2 and newer, that reloads both files when they change. Raises OSError or SSLError now.
 
-    A thread looks: the files are replaced by whoever renews certificates, and nothing tells us.
+    A thread compares the files every `check_every` seconds: whoever renews them sends no signal.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_alpn_protocols(["http/1.1"])
-    made.load_cert_chain(cert, key)
-    watch = _Watch(made, Path(cert), Path(key), look_every, loaded)
-    watch.tell()
-    threading.Thread(target=watch.run, name="certificate", daemon=True).start()
-    return made
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(cert, key)
+    watcher = _CertificateWatcher(context, Path(cert), Path(key), check_every, loaded)
+    watcher.report_expiry()
+    threading.Thread(target=watcher.run, name="certificate", daemon=True).start()
+    return context
 
 
-class _Watch:
-    def __init__(self, made: ssl.SSLContext, cert: Path, key: Path, every: float, loaded: CertificateObserver) -> None:
-        self._context = made
+class _CertificateWatcher:
+    def __init__(
+        self, context: ssl.SSLContext, cert: Path, key: Path, every: float, loaded: CertificateObserver
+    ) -> None:
+        self._context = context
         self._cert = cert
         self._key = key
         self._every = every
@@ -50,9 +52,9 @@ class _Watch:
         while True:
             threading.Event().wait(self._every)
             with contextlib.suppress(OSError):
-                self.look()
+                self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         stamp = self._stamp()
         if stamp == self._seen:
             return
@@ -64,15 +66,15 @@ class _Watch:
             _log.warning("certificate_not_reloaded", error=type(error).__qualname__)
             return
         self._seen = stamp
-        self.tell()
+        self.report_expiry()
         _log.info("certificate_reloaded")
 
-    def tell(self) -> None:
-        """What OpenSSL takes and our parser does not is served all the same: only nobody knows when it ends."""
+    def report_expiry(self) -> None:
+        """A certificate that OpenSSL takes and our parser does not is served all the same, without a known expiry."""
         with contextlib.suppress(OSError, ValueError):
             self._loaded(x509.load_pem_x509_certificate(self._cert.read_bytes()).not_valid_after_utc)
 
     def _stamp(self) -> tuple[tuple[int, int, int], ...]:
         """Kubernetes swaps a symbolic link: the identity of what it points to changes, not only its time."""
-        found = [path.stat() for path in (self._cert, self._key)]
-        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+        statuses = [path.stat() for path in (self._cert, self._key)]
+        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 class TokenBuckets:
     """`rate` tokens a second refill a bucket of `burst`. With N processes a principal may get N times as much.
 
-    At most `principals` buckets are kept; when there are more, those that are full again are forgotten (a full bucket
-    is what a newcomer gets), and if that frees nothing, all are: the limit errs towards serving.
+    At most `principals` buckets are kept; beyond that the full ones are dropped (a new principal gets a full bucket
+    anyway), and if none is full, all are: when in doubt a request is served.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class TokenBuckets:
             self._buckets[principal] = (tokens, now)
             return max(1, math.ceil((cost - tokens) / self._rate))
         if len(self._buckets) >= self._principals:
-            self._forget(now)
+            self._drop_full(now)
         self._buckets[principal] = (tokens - cost, now)
         return 0
 
-    def _forget(self, now: float) -> None:
+    def _drop_full(self, now: float) -> None:
         self._buckets = {
             principal: (tokens, since)
             for principal, (tokens, since) in self._buckets.items()

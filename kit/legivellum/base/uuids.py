@@ -5,7 +5,7 @@ from uuid import UUID
 _LENGTH = 36
 
 
-def uuid_of(text: object) -> UUID | None:
+def parse_uuid(text: object) -> UUID | None:
     """None for whatever is no UUID in its one form of 36 characters."""
     if not isinstance(text, str) or len(text) != _LENGTH:
         return None

@@ -27,7 +27,7 @@ from legivellum.gate.snapshot_poller import (
 from legivellum.http import tracing
 from legivellum.http.access_log import AccessLog
 from legivellum.http.edge import Edge
-from legivellum.http.exchange import Answer, App, Exchange
+from legivellum.http.exchange import AnyResponse, App, Exchange
 from legivellum.http.limits import Limits
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.openapi import openapi_document
@@ -212,9 +212,9 @@ def application(process: GateProcess[SettingsT, DatabaseT], *, follow: bool = Fa
         defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
     )
     count, log = RouteMetrics(process.metrics.requests, process.metrics.latency), AccessLog(settings.access_log)
-    spans = tracing.traces(definition.name, settings)
+    spans = tracing.span_recorder(definition.name, settings)
 
-    def observe(exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         count(exchange, answer, seconds)
         log(exchange, answer, seconds)
         if spans is not None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from legivellum.gate.snapshot_poller import DatabaseStatus
 from legivellum.http.endpoints import ANYBODY, Endpoint, Reply, Schema
 from legivellum.http.exchange import Exchange, Response, json_response
-from legivellum.http.metrics import exposed
+from legivellum.http.metrics import exposition_of
 from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import SECURITY_HEADERS, refuse
 from legivellum.http.router import Handler
@@ -92,7 +92,7 @@ class PublicRoutes:
         return json_response(200, _rendered(facts))
 
     async def metrics(self, _exchange: Exchange) -> Response:
-        exposition = exposed(self._registry)
+        exposition = exposition_of(self._registry)
         headers = [
             (b"content-type", exposition.content_type.encode()),
             (b"content-length", b"%d" % len(exposition.body)),

@@ -136,7 +136,7 @@ def config(
 def _tls(
     certificate: tls_reload.CertificateObserver, chosen: uvicorn.Config, _default: Callable[[], ssl.SSLContext]
 ) -> ssl.SSLContext:
-    return tls_reload.context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile), loaded=certificate)
+    return tls_reload.server_context(str(chosen.ssl_certfile), str(chosen.ssl_keyfile), loaded=certificate)
 
 
 def serve(chosen: uvicorn.Config) -> None:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import structlog
 
-from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.exchange import AnyResponse, Exchange
 
 _log = structlog.get_logger("gate.access")
 
@@ -19,7 +19,7 @@ class AccessLog:
     def __init__(self, which: Literal["all", "refused", "none"]) -> None:
         self._from = {"all": 0, "refused": 400, "none": 1_000}[which]
 
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         if answer.status < self._from:
             return
         tenant, principal_key = exchange.principal or (None, None)

@@ -1,11 +1,11 @@
-"""Natural batching: while a statement is in flight, arriving questions queue; the next statement carries them all.
+"""Batching: while a statement is in flight, arriving queries queue; the next statement carries them all.
 
-Nobody ever waits for a batch to fill. One question alone goes at once; under load the batches grow by themselves to
-what the database can take, one commit for many answers. Two statements in flight keep the database busy while Python
-works. The queue is bounded: beyond it the answer is an immediate 503 (F21), not a longer wait.
+Nobody waits for a batch to fill. A query that comes alone leaves at once; under load the batches grow to what the
+database can take, one commit for many results. Two statements in flight keep the database busy while Python works. The
+queue is bounded: beyond it a query is refused at once (F21) instead of waiting longer.
 
-One failed statement must not spoil its neighbours: its rows are asked again one by one, once, while their deadlines
-allow it. Two failures in a row say that it was not a row's fault, and the rest is told at once.
+A failed statement must not fail every query in it because of one: they are run again one by one, once, while their
+deadlines allow it. After two failures in a row the reason is not a single row, and the rest fails with it.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 
 from legivellum.http.deadline import DeadlineExceeded, Overloaded
 
-Ask = TypeVar("Ask")
-Answer = TypeVar("Answer")
+Query = TypeVar("Query")
+Result = TypeVar("Result")
 
-_HOPELESS_SECONDS = 0.03
-"""A row with less than this left is not asked again."""
+_LEAST_SECONDS = 0.03
+"""A query with less time than this is not run again."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """`statement_seconds`: a statement that takes longer loses its slot; it dies in the background."""
+    """`statement_seconds`: a statement that takes longer loses its slot; it is cancelled in the background."""
 
     in_flight: int = 2
     rows: int = 64
@@ -34,116 +34,116 @@ class BatchLimits:
     leftovers: int = 8
 
 
-class _Waiting(Generic[Ask, Answer]):
-    __slots__ = ("answer", "ask", "deadline")
+class _Pending(Generic[Query, Result]):
+    __slots__ = ("deadline", "query", "result")
 
-    def __init__(self, ask: Ask, answer: "asyncio.Future[Answer]", deadline: float) -> None:
-        self.ask = ask
-        self.answer = answer
+    def __init__(self, query: Query, result: "asyncio.Future[Result]", deadline: float) -> None:
+        self.query = query
+        self.result = result
         self.deadline = deadline
 
 
-class Batcher(Generic[Ask, Answer]):
-    """`run` answers many questions with one statement: as many answers, in the same order.
+class Batcher(Generic[Query, Result]):
+    """`run` gives the results of many queries with one statement: as many, in the same order.
 
-    `renew` makes the question that is asked again after a failure (with new ids: the first may have been answered).
+    `renew` makes the query that is run again after a failure (with new ids: the first may have been committed).
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Ask]], Awaitable[list[Answer]]],
+        run: Callable[[Sequence[Query]], Awaitable[list[Result]]],
         *,
         name: str,
-        shape: BatchLimits | None = None,
-        renew: Callable[[Ask], Ask] | None = None,
+        limits: BatchLimits | None = None,
+        renew: Callable[[Query], Query] | None = None,
     ) -> None:
         self._run = run
         self._renew = renew
         self._name = name
-        self._shape = shape or BatchLimits()
-        self._queue: deque[_Waiting[Ask, Answer]] = deque()
+        self._limits = limits or BatchLimits()
+        self._queue: deque[_Pending[Query, Result]] = deque()
         self._statements: set[asyncio.Task[None]] = set()
-        self._cancelling: set[asyncio.Future[list[Answer]]] = set()
-        self._kicked = False
+        self._cancelling: set[asyncio.Future[list[Result]]] = set()
+        self._start_scheduled = False
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         return len(self._queue)
 
-    async def ask(self, ask: Ask, deadline: float) -> Answer:
-        """The answer, by `deadline` (the loop's clock). Raises DeadlineExceeded, Overloaded, or what `run` raises."""
+    async def submit(self, query: Query, deadline: float) -> Result:
+        """The result, by `deadline` (the loop's clock). Raises DeadlineExceeded, Overloaded, or what `run` raises."""
         loop = asyncio.get_running_loop()
-        if len(self._queue) >= self._shape.queue:
+        if len(self._queue) >= self._limits.queue:
             raise Overloaded
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._queue.append(_Waiting(ask, answer, deadline))
-        if not self._kicked and len(self._statements) < self._shape.in_flight:
+        result: asyncio.Future[Result] = loop.create_future()
+        self._queue.append(_Pending(query, result, deadline))
+        if not self._start_scheduled and len(self._statements) < self._limits.in_flight:
             # After everything that is ready in this turn of the loop: what arrived together travels together.
-            self._kicked = True
-            loop.call_soon(self._kick)
-        clock = loop.call_at(deadline, _expire, answer)
+            self._start_scheduled = True
+            loop.call_soon(self._start_statements)
+        expiry = loop.call_at(deadline, _expire, result)
         try:
-            return await answer
+            return await result
         finally:
-            clock.cancel()
+            expiry.cancel()
 
     async def close(self) -> None:
         """Let what is in flight end."""
         while self._statements:
             await asyncio.wait(set(self._statements))
 
-    def _kick(self) -> None:
-        self._kicked = False
-        while self._queue and len(self._statements) < self._shape.in_flight:
+    def _start_statements(self) -> None:
+        self._start_scheduled = False
+        while self._queue and len(self._statements) < self._limits.in_flight:
             statement = asyncio.get_running_loop().create_task(self._drain(), name=self._name)
             self._statements.add(statement)
-            statement.add_done_callback(self._drained)
-            if len(self._queue) <= self._shape.rows:
+            statement.add_done_callback(self._on_statement_end)
+            if len(self._queue) <= self._limits.rows:
                 break
 
-    def _drained(self, statement: asyncio.Task[None]) -> None:
+    def _on_statement_end(self, statement: asyncio.Task[None]) -> None:
         self._statements.discard(statement)
         if self._queue and not statement.cancelled():
-            self._kick()
+            self._start_statements()
 
     async def _drain(self) -> None:
-        while batch := self._take():
-            await self._settle(batch)
+        while batch := self._next_batch():
+            await self._answer_batch(batch)
 
-    def _take(self) -> list[_Waiting[Ask, Answer]]:
-        """The next rows; who is gone or out of time is not asked for, so that nothing is written for nobody."""
-        batch: list[_Waiting[Ask, Answer]] = []
-        while self._queue and len(batch) < self._shape.rows:
-            waiting = self._queue.popleft()
-            if not waiting.answer.done():
-                batch.append(waiting)
+    def _next_batch(self) -> list[_Pending[Query, Result]]:
+        """The next queries. Those nobody waits for any more are dropped, so that nothing is written for them."""
+        batch: list[_Pending[Query, Result]] = []
+        while self._queue and len(batch) < self._limits.rows:
+            pending = self._queue.popleft()
+            if not pending.result.done():
+                batch.append(pending)
         return batch
 
-    async def _settle(self, batch: list[_Waiting[Ask, Answer]]) -> None:
-        failure = await self._ask_all(batch)
+    async def _answer_batch(self, batch: list[_Pending[Query, Result]]) -> None:
+        failure = await self._run_batch(batch)
         if failure is None:
             return
-        strikes = 0
+        failures_in_a_row = 0
         now = asyncio.get_running_loop().time
-        for waiting in batch:
-            if waiting.answer.done():
+        for pending in batch:
+            if pending.result.done():
                 continue
-            if strikes < 2 and waiting.deadline - now() > _HOPELESS_SECONDS:
+            if failures_in_a_row < 2 and pending.deadline - now() > _LEAST_SECONDS:
                 if self._renew is not None:
-                    waiting.ask = self._renew(waiting.ask)
-                if (failure_again := await self._ask_all([waiting])) is None:
-                    strikes = 0
+                    pending.query = self._renew(pending.query)
+                if (second_failure := await self._run_batch([pending])) is None:
+                    failures_in_a_row = 0
                     continue
-                strikes, failure = strikes + 1, failure_again
-            if not waiting.answer.done():
-                waiting.answer.set_exception(failure)
+                failures_in_a_row, failure = failures_in_a_row + 1, second_failure
+            if not pending.result.done():
+                pending.result.set_exception(failure)
 
-    async def _ask_all(self, batch: list[_Waiting[Ask, Answer]]) -> Exception | None:
-        """One statement. Answers are handed out; a failure is returned, the futures left open."""
-        if len(self._cancelling) >= self._shape.leftovers:
+    async def _run_batch(self, batch: list[_Pending[Query, Result]]) -> Exception | None:
+        """One statement. Results are handed out; a failure is returned, and the futures stay open."""
+        if len(self._cancelling) >= self._limits.leftovers:
             return Overloaded()
-        statement = asyncio.ensure_future(self._run([waiting.ask for waiting in batch]))
-        done, _ = await asyncio.wait({statement}, timeout=self._shape.statement_seconds)
+        statement = asyncio.ensure_future(self._run([pending.query for pending in batch]))
+        done, _ = await asyncio.wait({statement}, timeout=self._limits.statement_seconds)
         if not done:
             self._cancelling.add(statement)
             statement.add_done_callback(self._on_cancelled)
@@ -154,17 +154,17 @@ class Batcher(Generic[Ask, Answer]):
         failure = statement.exception()
         if isinstance(failure, Exception):
             return failure
-        for waiting, answer in zip(batch, statement.result(), strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(answer)
+        for pending, result in zip(batch, statement.result(), strict=True):
+            if not pending.result.done():
+                pending.result.set_result(result)
         return None
 
-    def _on_cancelled(self, statement: "asyncio.Future[list[Answer]]") -> None:
+    def _on_cancelled(self, statement: "asyncio.Future[list[Result]]") -> None:
         self._cancelling.discard(statement)
         if not statement.cancelled():
             statement.exception()
 
 
-def _expire(answer: "asyncio.Future[Answer]") -> None:
-    if not answer.done():
-        answer.set_exception(DeadlineExceeded())
+def _expire(result: "asyncio.Future[Result]") -> None:
+    if not result.done():
+        result.set_exception(DeadlineExceeded())

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class DeadlineExceeded(Exception):  # noqa: N818  # an outcome of waiting
-    """There was no answer before the deadline."""
+    """The work had no result before the deadline."""
 
 
 class Overloaded(Exception):  # noqa: N818  # an outcome of asking
@@ -54,7 +54,7 @@ class Deadline:
     def _on_cancelled(self, task: asyncio.Task[Any]) -> None:
         self._cancelling.discard(task)
         if not task.cancelled():
-            task.exception()  # somebody has to look at it
+            task.exception()  # else asyncio logs that it was never retrieved
 
     @property
     def cancelling(self) -> int:

@@ -17,7 +17,7 @@ import structlog
 from legivellum.http import correlation
 from legivellum.http.deadline import DeadlineExceeded, Overloaded
 from legivellum.http.exchange import (
-    Answer,
+    AnyResponse,
     ClientGone,
     Exchange,
     Receive,
@@ -37,7 +37,7 @@ _log = structlog.get_logger("metagate.edge")
 
 
 class Observer(Protocol):
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None: ...
+    def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None: ...
 
 
 class Edge:
@@ -74,7 +74,7 @@ class Edge:
         self.observe(exchange, answer, time.perf_counter() - started)
         await exchange.send(answer, send)
 
-    def observe(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def observe(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         """What is counted and logged of an answer is not part of it: a failure there does not reach the client."""
         try:
             self._observe(exchange, answer, seconds)
@@ -89,7 +89,7 @@ class Edge:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, exchange: Exchange) -> Answer:
+    async def _answer(self, exchange: Exchange) -> AnyResponse:
         try:
             route = self.router.route(exchange)
             if route.limits.deadline_seconds != exchange.seconds:

@@ -56,7 +56,7 @@ class StreamingResponse(NamedTuple):
     write_body: Callable[[ResponseStream], Awaitable[None]]
 
 
-Answer = Response | StreamingResponse
+AnyResponse = Response | StreamingResponse
 
 
 class Exchange:
@@ -149,7 +149,7 @@ class Exchange:
         self.deadline += seconds - self.seconds
         self.seconds = seconds
 
-    async def send(self, answer: Answer, send: Send) -> None:
+    async def send(self, answer: AnyResponse, send: Send) -> None:
         """The answer with this request's id, without a body where HTTP wants none (RFC 9110 §6.4.1)."""
         answer.headers.append((b"x-request-id", self.request_id.encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
-from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.exchange import AnyResponse, Exchange
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -22,7 +22,7 @@ class Exposition:
     body: bytes
 
 
-def everywhere(own: CollectorRegistry) -> CollectorRegistry:
+def combined_registry(own: CollectorRegistry) -> CollectorRegistry:
     """The metrics of this process, or of all workers in multiprocess mode."""
     if MULTIPROCESS_DIRECTORY not in os.environ:  # noqa: TID251  # prometheus-client's own switch
         return own
@@ -31,8 +31,8 @@ def everywhere(own: CollectorRegistry) -> CollectorRegistry:
     return added_up
 
 
-def exposed(own: CollectorRegistry) -> Exposition:
-    return Exposition(CONTENT_TYPE_LATEST, generate_latest(everywhere(own)))
+def exposition_of(own: CollectorRegistry) -> Exposition:
+    return Exposition(CONTENT_TYPE_LATEST, generate_latest(combined_registry(own)))
 
 
 class RouteMetrics:
@@ -44,7 +44,7 @@ class RouteMetrics:
         self._counters: dict[tuple[str, int], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
 
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         route = exchange.route or "other"
         key = (route, answer.status)
         counter = self._counters.get(key)

@@ -55,14 +55,14 @@ class Problem:
         headers = [(b"content-type", PROBLEM_TYPE), (b"content-length", b"%d" % length), *SECURITY_HEADERS]
         status = self.status
         if status in {503, 429}:
-            headers.append((b"retry-after", b"%d" % (self.retry_after or jittered())))
+            headers.append((b"retry-after", b"%d" % (self.retry_after or jittered_retry_after())))
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         headers.extend(self.headers)
         return headers
 
 
-def jittered() -> int:
+def jittered_retry_after() -> int:
     """Seconds to wait before coming back: whole seconds are all that Retry-After can say."""
     return random.randint(*RETRY_AFTER_SECONDS)  # noqa: S311  # spreads load, guards nothing
 

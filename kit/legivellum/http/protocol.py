@@ -25,7 +25,7 @@ from legivellum.http.limits import Limits
 from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import Problem
 from legivellum.http.router import Router
-from legivellum.http.write_coalescing import JoinedWrites
+from legivellum.http.write_coalescing import CoalescedWrites
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -42,7 +42,7 @@ class _Phase(Enum):
     BODY = "body"
 
 
-class _Stop(Exception):  # noqa: N818  # unwinds the parser's C callbacks, is never seen outside
+class _ParsingAborted(Exception):  # noqa: N818  # unwinds the parser's C callbacks, is never seen outside
     """Raised inside a parser callback after the refusal was noted."""
 
 
@@ -59,62 +59,66 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._phase = _Phase.IDLE
-        self._deaf = False  # what still arrives is discarded
+        self._discarding = False  # what still arrives is discarded
         self._refusal: Problem | None = None
-        self._active: RequestResponseCycle | None = None
-        self._raw_head = self._raw_body = self._body = self._head = 0
-        self._body_bytes = self.limits.body_bytes
+        self._active_cycle: RequestResponseCycle | None = None
+        self._raw_head_bytes = self._raw_body_bytes = self._received_bytes = self._head_bytes = 0
+        self._body_limit = self.limits.body_bytes
         self._body_seconds = self.limits.body_seconds
-        self._framing: bytes | None = None
+        self._postponed_head: bytes | None = None
         """The head that frames the body behind an offer to upgrade, until that body is parsed."""
-        self._clock: asyncio.TimerHandle | None = None
-        self._clock_phase: _Phase | None = None
-        self._writing: asyncio.TimerHandle | None = None
+        self._phase_timer: asyncio.TimerHandle | None = None
+        self._timed_phase: _Phase | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     # ── connection ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._answers = JoinedWrites(transport, self.loop)
+        self._responses = CoalescedWrites(transport, self.loop)
         if len(self.connections) > self.limits.connections:
-            self._answer(Problem(Code.OVERLOADED, "Too many connections."))
+            self._write_problem(Problem(Code.OVERLOADED, "Too many connections."))
             return
-        self._clock = self.loop.call_later(self.limits.idle_seconds, transport.close)
+        self._phase_timer = self.loop.call_later(self.limits.idle_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
-        if self._writing is not None:
-            self._writing.cancel()
-        active = self._active
-        if active is not None and not active.response_complete:
-            active.disconnected = True
-            active.message_event.set()
+        self._cancel_phase_timer()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        cycle = self._active_cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._deaf:
+        if self._discarding:
             return
         within_body = self._phase is _Phase.BODY
         if within_body:
-            self._raw_body += len(data)
+            self._raw_body_bytes += len(data)
         else:
-            self._raw_head += len(data)
+            self._raw_head_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            self._refuse(self._refusal or Problem(Code.MALFORMED_REQUEST, "This is not one unambiguous HTTP request."))
+            self._refuse_request(
+                self._refusal or Problem(Code.MALFORMED_REQUEST, "This is not one unambiguous HTTP request.")
+            )
             return
         if self._phase is _Phase.BODY and not within_body:
-            self._raw_body = len(data)  # the head in it counts too; the limit has room for that
-        if self._phase is not _Phase.BODY and self._raw_head > self.limits.header_bytes + self.limits.url_bytes:
-            self._refuse(Problem(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers."))
-        elif self._raw_body > self._body_bytes * _CHUNK_OVERHEAD:
-            self._refuse(Problem(Code.MALFORMED_REQUEST, "The chunks carry more framing than body."))
+            self._raw_body_bytes = len(data)  # the head in it counts too; the limit has room for that
+        if self._phase is not _Phase.BODY and self._raw_head_bytes > self.limits.header_bytes + self.limits.url_bytes:
+            self._refuse_request(
+                Problem(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers.")
+            )
+        elif self._raw_body_bytes > self._body_limit * _CHUNK_OVERHEAD:
+            self._refuse_request(Problem(Code.MALFORMED_REQUEST, "The chunks carry more framing than body."))
         else:
-            self._watch()
+            self._start_phase_timer()
 
     def _feed(self, data: bytes) -> None:
         """Parses. Behind an offer to upgrade httptools stops, and takes what follows for another protocol; it is not,
@@ -125,68 +129,68 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as pause:
                 data = data[pause.args[0] :]
-                if self._framing is not None:
-                    framing, self._framing = self._framing, None
-                    self.parser = ParserAfterHead(self, framing).parser
+                if self._postponed_head is not None:
+                    head, self._postponed_head = self._postponed_head, None
+                    self.parser = ParserAfterHead(self, head).parser
             else:
                 return
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that only closed its sending half still gets the answer it waits for."""
-        if self._phase is not _Phase.IDLE and not self._deaf:
-            self._refuse(Problem(Code.MALFORMED_REQUEST, "The connection ended within a request."))
-        active = self._active
+        if self._phase is not _Phase.IDLE and not self._discarding:
+            self._refuse_request(Problem(Code.MALFORMED_REQUEST, "The connection ended within a request."))
+        cycle = self._active_cycle
         # An answer that has begun and goes on is a stream: who stops talking to it has left.
-        if active is None or active.response_started or self.scheme == "https":
+        if cycle is None or cycle.response_started or self.scheme == "https":
             return None
-        active.keep_alive = False
+        cycle.keep_alive = False
         return True
 
     def shutdown(self) -> None:
         """The server stops: what is being answered is answered first, and a stream ends here and whole. Who follows
         one connects again.
         """
-        active = self._active
-        if active is None or active.response_complete or not active.response_started:
+        cycle = self._active_cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             super().shutdown()
             return
-        if active.chunked_encoding:
-            self._answers.write(b"0\r\n\r\n")
-        self._answers.close()
+        if cycle.chunked_encoding:
+            self._responses.write(b"0\r\n\r\n")
+        self._responses.close()
 
     # ── the parser's callbacks ───────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._phase = _Phase.HEAD
-        self._head = 0
+        self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         if len(self.url) > self.limits.url_bytes:
-            self._stop(Code.URL_TOO_LONG, f"The URL is longer than {self.limits.url_bytes} bytes.")
+            self._abort_parsing(Code.URL_TOO_LONG, f"The URL is longer than {self.limits.url_bytes} bytes.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         value = value.strip(b" \t")  # RFC 9110 §5.5; the parser drops what is in front only
         if self._phase is _Phase.BODY:
-            self._stop(Code.MALFORMED_REQUEST, "Trailers are not accepted.")
-        self._head += len(name) + len(value) + 4
-        if self._head > self.limits.header_bytes:
-            self._stop(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers.")
+            self._abort_parsing(Code.MALFORMED_REQUEST, "Trailers are not accepted.")
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self.limits.header_bytes:
+            self._abort_parsing(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers.")
         super().on_header(name, value)
         if len(self.headers) > self.limits.header_count:
-            self._stop(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_count} header fields.")
+            self._abort_parsing(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_count} header fields.")
 
     def on_headers_complete(self) -> None:
-        self._raw_head = self._raw_body = self._body = 0
+        self._raw_head_bytes = self._raw_body_bytes = self._received_bytes = 0
         version = self.parser.get_http_version()
         has_body = self._check_framing(version)
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                self._stop(Code.MALFORMED_REQUEST, "Tunnels are not opened here.")
-            self._framing = self._framing_head(version) if has_body else None
+                self._abort_parsing(Code.MALFORMED_REQUEST, "Tunnels are not opened here.")
+            self._postponed_head = self._framing_head(version) if has_body else None
         if len(self.pipeline) >= self.limits.pipelined:
-            self._stop(Code.MALFORMED_REQUEST, f"More than {self.limits.pipelined} pipelined requests.")
+            self._abort_parsing(Code.MALFORMED_REQUEST, f"More than {self.limits.pipelined} pipelined requests.")
         if version == "1.0":
             self.expect_100_continue = False  # it knows no interim answers (RFC 9110 §10.1.1)
         super().on_headers_complete()
@@ -196,35 +200,35 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _framing_head(self, version: str) -> bytes:
         """A head with the same framing as the one at hand, and nothing else that matters to a parser."""
-        framing = [
+        head = [
             b"%s: %s\r\n" % (name, value)
             for name, value in self.headers
             if name in {b"content-length", b"transfer-encoding"}
         ]
         close = b"" if self.parser.should_keep_alive() else b"connection: close\r\n"
-        return b"POST / HTTP/%s\r\nhost: -\r\n%s%s\r\n" % (version.encode(), b"".join(framing), close)
+        return b"POST / HTTP/%s\r\nhost: -\r\n%s%s\r\n" % (version.encode(), b"".join(head), close)
 
     def _check_framing(self, version: str) -> bool:
         """Refuse what another implementation might frame differently. Returns whether a body follows."""
         if version not in {"1.1", "1.0"}:
-            self._stop(Code.MALFORMED_REQUEST, "Only versions 1.1 and 1.0 of HTTP are spoken here.")
-        hosts = codings = length = 0
+            self._abort_parsing(Code.MALFORMED_REQUEST, "Only versions 1.1 and 1.0 of HTTP are spoken here.")
+        host_count = coding_count = length = 0
         for name, value in self.headers:
             if name == b"host":
-                hosts += 1
+                host_count += 1
             elif name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
-                codings += 1
-                if value.lower() != b"chunked" or codings > 1 or version == "1.0":
-                    self._stop(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            self._stop(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
-        if length or codings:
+                coding_count += 1
+                if value.lower() != b"chunked" or coding_count > 1 or version == "1.0":
+                    self._abort_parsing(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
+        if host_count > 1 or (host_count == 0 and version == "1.1"):
+            self._abort_parsing(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
+        if length or coding_count:
             self._set_body_limits()
-        if length > self._body_bytes:
-            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_bytes} bytes.")
-        return bool(length or codings)
+        if length > self._body_limit:
+            self._abort_parsing(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_limit} bytes.")
+        return bool(length or coding_count)
 
     def _set_body_limits(self) -> None:
         """Those of the route that the body is for: an upload is larger and slower than a report."""
@@ -234,100 +238,100 @@ class GuardedProtocol(HttpToolsProtocol):
         if not raw_path.startswith(b"/"):
             raw_path = httptools.parse_url(self.url).path  # the absolute form, which a proxy sends
         limits = self.router.limits(self.parser.get_method().decode("ascii"), raw_path)
-        self._body_bytes, self._body_seconds = limits.body_bytes, limits.body_seconds
+        self._body_limit, self._body_seconds = limits.body_bytes, limits.body_seconds
 
     def on_body(self, body: bytes) -> None:
-        self._body += len(body)
-        if self._body > self._body_bytes:
-            self._stop(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_bytes} bytes.")
+        self._received_bytes += len(body)
+        if self._received_bytes > self._body_limit:
+            self._abort_parsing(Code.BODY_TOO_LARGE, f"The body is larger than {self._body_limit} bytes.")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._framing is not None:
+        if self._postponed_head is not None:
             return  # the parser takes the message for complete without its body, which follows
         self._phase = _Phase.IDLE
-        self._raw_head = self._raw_body = 0
+        self._raw_head_bytes = self._raw_body_bytes = 0
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._active = cycle
-        cycle.transport = self._answers
+        self._active_cycle = cycle
+        cycle.transport = self._responses
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        self._answers.flush()
+        self._responses.flush()
         super().on_response_complete()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         if self.transport.get_write_buffer_size():
-            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
 
     # ── slow writers and slow readers ────────────────────────────────────────────────────────────────────────────────
 
-    def _watch(self) -> None:
+    def _start_phase_timer(self) -> None:
         """A phase that is still open after this packet has a clock, started once: dripping bytes do not renew it."""
-        phase = _Phase.HEAD if self._phase is _Phase.IDLE and self._raw_head else self._phase
-        if phase is self._clock_phase:
+        phase = _Phase.HEAD if self._phase is _Phase.IDLE and self._raw_head_bytes else self._phase
+        if phase is self._timed_phase:
             return
-        self._stop_clock()
+        self._cancel_phase_timer()
         if phase is not _Phase.IDLE:
             seconds = self.limits.header_seconds if phase is _Phase.HEAD else self._body_seconds
-            self._clock_phase = phase
-            self._clock = self.loop.call_later(seconds, self._too_slow, phase)
+            self._timed_phase = phase
+            self._phase_timer = self.loop.call_later(seconds, self._on_phase_timeout, phase)
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-        self._clock_phase = None
+    def _cancel_phase_timer(self) -> None:
+        if self._phase_timer is not None:
+            self._phase_timer.cancel()
+            self._phase_timer = None
+        self._timed_phase = None
 
-    def _too_slow(self, phase: _Phase) -> None:
-        what = "headers" if phase is _Phase.HEAD else "body"
-        self._refuse(Problem(Code.REQUEST_TIMEOUT, f"The {what} did not arrive in time."))
+    def _on_phase_timeout(self, phase: _Phase) -> None:
+        part = "headers" if phase is _Phase.HEAD else "body"
+        self._refuse_request(Problem(Code.REQUEST_TIMEOUT, f"The {part} did not arrive in time."))
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._writing is None:
-            self._writing = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _stop(self, code: ProblemCode, detail: str) -> None:
+    def _abort_parsing(self, code: ProblemCode, detail: str) -> None:
         self._refusal = Problem(code, detail)
-        raise _Stop
+        raise _ParsingAborted
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse_request(self, problem: Problem) -> None:
         """Answer once, in the place of the request that is at fault, and never inside another request's answer."""
-        self._deaf = True
-        active = self._active
-        if active is None or active.response_complete:
-            if self._phase is _Phase.BODY and active is not None and active is self.cycle:
+        self._discarding = True
+        cycle = self._active_cycle
+        if cycle is None or cycle.response_complete:
+            if self._phase is _Phase.BODY and cycle is not None and cycle is self.cycle:
                 self.transport.close()  # it has its answer already; only its body is still dripping in
             else:
-                self._answer(problem)
-        elif active is self.cycle and self._phase is _Phase.BODY and not active.response_started:
-            active.disconnected = True
-            active.message_event.set()
-            self._answer(problem)
+                self._write_problem(problem)
+        elif cycle is self.cycle and self._phase is _Phase.BODY and not cycle.response_started:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._write_problem(problem)
         else:
             self.pipeline.clear()
-            active.keep_alive = False
+            cycle.keep_alive = False
             if self.transport.is_closing():
                 return
-            self._stop_clock()
+            self._cancel_phase_timer()
 
-    def _answer(self, problem: Problem) -> None:
-        self._deaf = True
-        self._stop_clock()
+    def _write_problem(self, problem: Problem) -> None:
+        self._discarding = True
+        self._cancel_phase_timer()
         self._unset_keepalive_if_required()
         body = problem.body()
         head = STATUS_LINE[problem.status]
@@ -338,6 +342,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(lines))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._writing = self.loop.call_later(self.limits.linger_seconds, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.linger_seconds, self.transport.abort)
         else:
             self.transport.close()

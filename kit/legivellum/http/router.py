@@ -15,11 +15,11 @@ from urllib.parse import unquote_to_bytes
 
 from legivellum.http.deadline import Deadline
 from legivellum.http.endpoints import Endpoint
-from legivellum.http.exchange import Answer, Exchange, Response
+from legivellum.http.exchange import AnyResponse, Exchange, Response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import SECURITY_HEADERS, RequestRefused, refuse
 
-Handler = Callable[[Exchange], Coroutine[Any, Any, Answer]]
+Handler = Callable[[Exchange], Coroutine[Any, Any, AnyResponse]]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -24,14 +24,14 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from legivellum.http.exchange import Answer, Exchange
+from legivellum.http.exchange import AnyResponse, Exchange
 
-_CARRIED: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+_PROPAGATED_HEADERS: Final = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 _FLUSH_SECONDS: Final = 2.0
 
 
-class Traces:
+class SpanRecorder:
     """Told of every answer by the edge, like the access log. A span says what that would say, without who asked."""
 
     def __init__(self, service: str, version: str) -> None:
@@ -45,17 +45,17 @@ class Traces:
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """While this process serves. What is left at the end is sent if that takes no longer than two seconds."""
-        named = Resource.create({"service.name": self._service, "service.version": self._version})
-        provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        resource = Resource.create({"service.name": self._service, "service.version": self._version})
+        provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = provider.get_tracer("legivellum.http", self._version)
         try:
             yield
         finally:
             self._tracer = None
-            await _last_sent(provider)
+            await _flush(provider)
 
-    def __call__(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         if self._tracer is None:
             return
         ended = time.time_ns()
@@ -74,32 +74,32 @@ class Traces:
 
 
 def _carrier(exchange: Exchange) -> dict[str, str]:
-    found: dict[str, str] = {}
+    carrier: dict[str, str] = {}
     for key, value in exchange.headers:
-        name = _CARRIED.get(key)
+        name = _PROPAGATED_HEADERS.get(key)
         if name is not None:
-            found[name] = value.decode("latin-1") if name not in found else ""  # sent twice is not sent
-    return found
+            carrier[name] = value.decode("latin-1") if name not in carrier else ""  # sent twice is not sent
+    return carrier
 
 
-def _attributes(exchange: Exchange, answer: Answer, method: str, route: str | None) -> dict[str, AttributeValue]:
+def _attributes(exchange: Exchange, answer: AnyResponse, method: str, route: str | None) -> dict[str, AttributeValue]:
     """By the semantic conventions of HTTP servers, but for `url.path`: a path holds ids, and what somebody mistyped."""
-    said: dict[str, AttributeValue] = {
+    attributes: dict[str, AttributeValue] = {
         "http.request.method": method,
         "http.response.status_code": answer.status,
         "url.scheme": exchange.scope.get("scheme", "http"),
         "metagate.request_id": exchange.request_id,
     }
     if route:
-        said["http.route"] = route
+        attributes["http.route"] = route
     if exchange.code is not None:
-        said["metagate.code"] = exchange.code.name
+        attributes["metagate.code"] = exchange.code.name
     if answer.status >= 500:
-        said["error.type"] = str(answer.status)
-    return said
+        attributes["error.type"] = str(answer.status)
+    return attributes
 
 
-async def _last_sent(provider: TracerProvider) -> None:
+async def _flush(provider: TracerProvider) -> None:
     """A daemon: whoever waits for a collector that does not answer must not be waited for."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 

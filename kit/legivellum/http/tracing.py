@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from legivellum.http.spans import Traces
+    from legivellum.http.spans import SpanRecorder
 
 
 class TracingSettings(Protocol):
@@ -17,10 +17,10 @@ class TracingSettings(Protocol):
     def version(self) -> str: ...
 
 
-def traces(service: str, settings: TracingSettings) -> Traces | None:
+def span_recorder(service: str, settings: TracingSettings) -> SpanRecorder | None:
     """Raises ModuleNotFoundError where the extra `otel` is not installed."""
     if not settings.tracing:
         return None
-    from legivellum.http.spans import Traces  # noqa: PLC0415 - an extra
+    from legivellum.http.spans import SpanRecorder  # noqa: PLC0415 - an extra
 
-    return Traces(service, settings.version)
+    return SpanRecorder(service, settings.version)

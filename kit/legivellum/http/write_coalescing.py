@@ -7,7 +7,7 @@ twice. Together they were a sixth of what a worker spends on a boot.
 import asyncio
 
 
-class JoinedWrites(asyncio.Transport):
+class CoalescedWrites(asyncio.Transport):
     """A transport as an answer sees it: what is written is held until `flush`, which the end of the answer calls.
 
     A head whose body takes longer (a stream) leaves with the next turn of the loop.
@@ -16,16 +16,16 @@ class JoinedWrites(asyncio.Transport):
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
+        self._pending: list[bytes] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._held:
+        if not self._pending:
             self._loop.call_soon(self.flush)
-        self._held.append(bytes(data))
+        self._pending.append(bytes(data))
 
     def flush(self) -> None:
-        if self._held:
-            data, self._held = b"".join(self._held), []
+        if self._pending:
+            data, self._pending = b"".join(self._pending), []
             self._transport.write(data)
 
     def is_closing(self) -> bool:

@@ -38,7 +38,7 @@ def soon(seconds: float = 5.0) -> float:
 
 
 async def ask_many(batcher: Batcher[int, int], *asks: int, seconds: float = 5.0) -> list[asyncio.Task[int]]:
-    tasks = [asyncio.create_task(batcher.ask(ask, soon(seconds))) for ask in asks]
+    tasks = [asyncio.create_task(batcher.submit(ask, soon(seconds))) for ask in asks]
     for _ in range(4):
         await asyncio.sleep(0)
     return tasks
@@ -73,7 +73,7 @@ async def test_what_arrives_in_one_turn_travels_together() -> None:
 async def test_rows_are_bounded() -> None:
     """No statement carries more rows than the shape allows, and at most two are in flight."""
     database = Statements()
-    tasks = await ask_many(Batcher(database.run, name="t", shape=BatchLimits(rows=4)), *range(10))
+    tasks = await ask_many(Batcher(database.run, name="t", limits=BatchLimits(rows=4)), *range(10))
     assert database.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
     for at in range(3):
         await database.let(at)
@@ -83,11 +83,11 @@ async def test_rows_are_bounded() -> None:
 async def test_a_full_queue_refuses_at_once() -> None:
     """Beyond the bound the answer is immediate, and nothing is asked for it."""
     database = Statements()
-    batcher = Batcher(database.run, name="t", shape=BatchLimits(in_flight=1, queue=2))
+    batcher = Batcher(database.run, name="t", limits=BatchLimits(in_flight=1, queue=2))
     tasks = await ask_many(batcher, 1)
     tasks += await ask_many(batcher, 2, 3)
     with pytest.raises(Overloaded):
-        await batcher.ask(4, soon())
+        await batcher.submit(4, soon())
     await database.let(0)
     await database.let(1)
     assert [await task for task in tasks] == [10, 20, 30]
@@ -97,7 +97,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
 async def test_the_deadline_holds_whatever_the_statement_does() -> None:
     """A statement that never returns costs its questions their deadline, no more; latecomers are not asked for."""
     database = Statements()
-    batcher = Batcher(database.run, name="t", shape=BatchLimits(in_flight=1, statement_seconds=0.2))
+    batcher = Batcher(database.run, name="t", limits=BatchLimits(in_flight=1, statement_seconds=0.2))
     started = soon(0)
     tasks = await ask_many(batcher, 1, seconds=0.05)
     tasks += await ask_many(batcher, 2, seconds=0.05)
@@ -124,11 +124,11 @@ async def test_a_statement_that_swallows_cancellation_loses_its_slot() -> None:
                     continue
         return list(asks)
 
-    batcher: Batcher[int, int] = Batcher(run, name="t", shape=BatchLimits(in_flight=1, statement_seconds=0.05))
+    batcher: Batcher[int, int] = Batcher(run, name="t", limits=BatchLimits(in_flight=1, statement_seconds=0.05))
     first = await ask_many(batcher, 1, seconds=0.02)
     with pytest.raises(DeadlineExceeded):
         await first[0]
-    assert await batcher.ask(2, soon(2)) == 2
+    assert await batcher.submit(2, soon(2)) == 2
     stuck.set()
     await asyncio.sleep(0.01)
 

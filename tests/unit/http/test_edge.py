@@ -12,7 +12,7 @@ import structlog
 from legivellum.http.asgi_handler import AsgiHandler
 from legivellum.http.edge import Edge
 from legivellum.http.endpoints import Endpoint, Reply
-from legivellum.http.exchange import Answer, Exchange, Response, ResponseStream, StreamingResponse, json_response
+from legivellum.http.exchange import AnyResponse, Exchange, Response, ResponseStream, StreamingResponse, json_response
 from legivellum.http.router import Handler, RouteLimits, Router
 
 DEFAULTS = RouteLimits(body_bytes=1_000, body_seconds=1.0, deadline_seconds=0.2)
@@ -22,7 +22,7 @@ OBSERVED = list[tuple[str | None, int]]
 def edge_of(handlers: Mapping[str, Handler], observed: OBSERVED | None = None, **endpoint: Any) -> Edge:
     table = [Endpoint(*key.split(" "), "", "none", (Reply(200, ""),), **endpoint) for key in handlers]  # type: ignore[arg-type]
 
-    def observe(exchange: Exchange, answer: Answer, _seconds: float) -> None:
+    def observe(exchange: Exchange, answer: AnyResponse, _seconds: float) -> None:
         if observed is not None:
             observed.append((exchange.route, answer.status))
 
@@ -105,7 +105,7 @@ async def test_the_observer_is_told_of_the_route_and_cannot_break_an_answer() ->
             await client.request(method, path)
     assert observed == [("/a/{b}", 200), ("/a/{b}", 200), ("/a/{b}", 405), ("/a/{b}", 204), (None, 404)]
 
-    def failing_observer(exchange: Exchange, answer: Answer, seconds: float) -> None:
+    def failing_observer(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         raise RuntimeError
 
     table = (Endpoint("GET", "/", "", "none", (Reply(200, ""),)),)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from legivellum.base.logging_setup import places
+from legivellum.base.logging_setup import traceback_places
 
 
 @pytest.mark.invariant("INV-034")
@@ -16,7 +16,7 @@ def test_an_error_is_logged_by_type_and_place() -> None:
         except KeyError as error:
             raise ValueError("hunter" + str(2)) from error
     except ValueError:
-        said = places(sys.exc_info())
+        said = traceback_places(sys.exc_info())
     assert "hunter2" not in said.replace('{}["hunter2"]', "")
     assert said.index("ValueError") < said.index("after") < said.rindex("KeyError")
     assert "test_journal.py" in said

@@ -55,7 +55,7 @@ def shown(writer: asyncio.StreamWriter) -> str:
 
 async def test_certificates_are_renewed_under_way(tmp_path: Path) -> None:
     """New handshakes get the new certificate, the old connection goes on; a broken pair changes nothing; no TLS 1.1."""
-    context = tls_reload.context(*put(tmp_path, issue("first")), look_every=0.02)
+    context = tls_reload.server_context(*put(tmp_path, issue("first")), check_every=0.02)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -91,4 +91,4 @@ async def test_certificates_are_renewed_under_way(tmp_path: Path) -> None:
 def test_missing_files_fail_at_once(tmp_path: Path) -> None:
     """Nobody serves plain text because a certificate was not there."""
     with pytest.raises(OSError, match="No such file"):
-        tls_reload.context(str(tmp_path / "a"), str(tmp_path / "b"))
+        tls_reload.server_context(str(tmp_path / "a"), str(tmp_path / "b"))
