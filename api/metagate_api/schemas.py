@@ -215,7 +215,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     {"name": TEXT, "type": nullable(TEXT), "endpoint": nullable(TEXT), "used_by": array_of(TEXT)}
                 )
             ),
-            "next_cursor": maybe(TEXT),
+            "next_cursor": nullable(TEXT),
         }
     ),
     "IntrospectionRequest": open_object({"token": {"type": "string", "minLength": 1, "maxLength": 16_384}}, "token"),
