@@ -7,10 +7,12 @@ every start of every container. That is why there are no dataclasses and no http
 
     with metagate_client.startup() as packet:       # bootstraps; READY when the block ends, FAILED when it raises
         memory = packet.service("memorygate")["endpoint"]
+
+`async with` does the same without holding up an event loop.
 """
 
 from metagate_client.client import Client
-from metagate_client.errors import ClientError, MisconfiguredError, RefusedError, UnavailableError
+from metagate_client.errors import ClientError, MisconfiguredError, RefusedError, UnavailableError, UntrustedError
 from metagate_client.packet import Packet
 from metagate_client.settings import Settings
 from metagate_client.startup import startup
@@ -23,5 +25,6 @@ __all__ = [
     "RefusedError",
     "Settings",
     "UnavailableError",
+    "UntrustedError",
     "startup",
 ]

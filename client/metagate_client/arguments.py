@@ -115,6 +115,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
         help="give the command a value of the packet: MEMORY=services.memorygate.endpoint; PATH? may be absent",
     )
     parser.add_argument("--require-secrets", action="store_true", help="do not start without the packet's required_env")
+    parser.add_argument(
+        "--report-reason", action="store_true", help="FAILED names what is missing or wrong, like the name of a secret"
+    )
     ready = parser.add_mutually_exclusive_group()
     ready.add_argument("--ready-file", metavar="FILE", help="ready when this file is written")
     ready.add_argument("--ready-port", type=_port, metavar="PORT", help="ready when this port accepts connections")

@@ -44,6 +44,9 @@ class Client:
         self._clock = clock
         self._sleep = sleep
 
+    def __repr__(self) -> str:
+        return f"<Client of {self.settings!r}>"
+
     def bootstrap(self, *, principal_key: str | None = None) -> Packet:
         """The Welcome Packet. Opens one startup session, however often the call had to be repeated (D-03)."""
         if not self.settings.component_key:

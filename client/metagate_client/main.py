@@ -77,7 +77,9 @@ def _run(options: argparse.Namespace) -> int:
         report_stopped(reporter, error)
         raise
     except MisconfiguredError as error:
-        reporter.failed("the component is misconfigured", {"exit_code": error.exit_code})
+        # Only when asked for: the reason has names that somebody declared, and goes into a database.
+        reason = f": {error}" if options.report_reason else ""
+        reporter.failed(f"the component is misconfigured{reason}", {"exit_code": error.exit_code})
         raise
 
 

@@ -35,6 +35,12 @@ class Packet:
             pass
         raise UnavailableError("what was read is not a Welcome Packet; check METAGATE_URL and the packet file")
 
+    def __repr__(self) -> str:
+        """Which packet it is, and nothing of what it holds."""
+        content = self.content
+        who = f"{content.get('principal_key')} as {content.get('component_key')}"
+        return f"<Packet of {who}, startup {content['startup']['startup_id']}{', STALE' if self.stale else ''}>"
+
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
 

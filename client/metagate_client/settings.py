@@ -84,6 +84,11 @@ class Settings:
         self.tls, self.host, self.port, self.base = _parsed(self.url)
         self.token_file, self.api_key_file = _credential_files(token_file, api_key_file, env)
 
+    def __repr__(self) -> str:
+        """Where and as whom; of the credential the file that it is read from."""
+        credential = self.token_file or self.api_key_file or "no credential"
+        return f"<Settings {self.url} as {self.component_key or 'no component'} with {credential}>"
+
     def credential(self) -> tuple[str, str]:
         """The header and value that say who we are; read anew at every call, because projected tokens are renewed."""
         if self.token_file is not None:

@@ -1,5 +1,6 @@
 """The three calls: what is sent, what is tried again, what is given up, and what a person is told."""
 
+import asyncio
 import socket
 import ssl
 import time
@@ -17,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.unit.client.double import PACKET, STARTUP, Double, double, problem, recorded, reply
 
 import metagate_client
-from metagate_client import http_request
+from metagate_client import errors, http_request
 from metagate_client.client import Client
-from metagate_client.errors import MisconfiguredError, RefusedError, UnavailableError, UntrustedError
+from metagate_client.errors import ClientError, MisconfiguredError, RefusedError, UnavailableError, UntrustedError
+from metagate_client.packet import Packet
 from metagate_client.settings import Settings
 
 
@@ -442,6 +444,50 @@ def test_a_start_as_a_block(gate: Double, token: Path) -> None:
     assert gate.asked[3].body["error"] == "ZeroDivisionError before it was ready"
 
 
+@pytest.mark.invariant("EXT-31")
+async def test_a_start_as_a_block_of_asyncio(gate: Double, token: Path) -> None:
+    """`async with` reports the same, and the event loop goes on while MetaGate takes its time."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    gate.script = [problem(503, "OVERLOADED"), problem(503, "OVERLOADED"), reply()]
+    try:
+        async with metagate_client.startup(client=client(gate, token), build_version="7") as packet:
+            assert packet["principal_key"] == "indexer"
+            assert ticks > 5  # two pauses of at least 50 and 100 ms lie behind it
+    finally:
+        ticking.cancel()
+    with pytest.raises(ZeroDivisionError):
+        async with metagate_client.startup(client=client(gate, token)):
+            raise ZeroDivisionError
+    assert gate.paths() == ["bootstrap"] * 3 + ["startup/ready", "bootstrap", "startup/failed"]
+
+
+def test_the_reason_is_reported_only_when_asked_for(gate: Double, token: Path) -> None:
+    """`report_reason` adds what the exception says, as one line that is not endless."""
+    with pytest.raises(LookupError), metagate_client.startup(client=client(gate, token), report_reason=True):
+        raise LookupError("no model\nat /models " + "x" * 1000)
+    error = gate.asked[1].body["error"]
+    assert error.startswith("LookupError before it was ready: no model at /models xxx")
+    assert len(error) < 600
+
+
+def test_a_repr_says_which_and_no_secret(gate: Double, token: Path) -> None:
+    """What a debugger shows of a client and a packet: where, as whom, which startup; neither credential nor values."""
+    made = client(gate, token)
+    packet = made.bootstrap()
+    assert repr(packet) == f"<Packet of indexer as {packet['component_key']}, startup {STARTUP}>"
+    assert repr(Packet.from_body(packet.body, stale=True)).endswith(", STALE>")
+    assert repr(made) == f"<Client of <Settings {made.settings.url} as {made.settings.component_key} with {token}>>"
+    assert token.read_text().strip() not in repr(made)
+
+
 def test_a_failed_that_cannot_be_told_hides_nothing(gate: Double, token: Path) -> None:
     """When the report fails too, the exception of the block is still the one that is raised."""
     gate.script = [reply(), problem(403, "NOT_THIS_POD")]
@@ -487,4 +533,8 @@ def test_only_a_packet_with_the_right_signature_is_used(gate: Double, token: Pat
 def test_the_package_exports_what_it_says() -> None:
     """Everything in `__all__` is there, and recorded answers come back as they were."""
     assert all(hasattr(metagate_client, name) for name in metagate_client.__all__)
+    raised = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, ClientError)
+    }
+    assert raised <= {*metagate_client.__all__}
     assert recorded("READY")

@@ -412,6 +412,10 @@ def test_missing_secrets_are_said_before_the_start(shell: Shell) -> None:
     assert code == 2
     assert shell.gate.paths()[2:] == ["bootstrap", "startup/failed"]
     assert not (shell.folder / "started").exists()
+    assert shell.gate.asked[-1].body["error"] == "the component is misconfigured"
+    code, _, err = shell("run", "--require-secrets", "--report-reason", "--", "true")
+    assert code == 2
+    assert "required secrets are missing: Env DB_PASSWORD" in shell.gate.asked[-1].body["error"]
 
 
 @pytest.mark.parametrize(
