@@ -37,18 +37,18 @@ def reason_table() -> str:
 
 
 def _fields(node: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    found: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, str, str, str]] = []
     for name, part in node.get("properties", {}).items():
         path = f"{prefix}{name}"
         default = "required" if name in node.get("required", []) else _default(part)
-        found.append((path, _type(part), default, part["description"].replace("|", "\\|")))
+        rows.append((path, _type(part), default, part["description"].replace("|", "\\|")))
         if part["type"] == "array":
-            found += _fields(part["items"], f"{path}[].")
+            rows += _fields(part["items"], f"{path}[].")
         elif "additionalProperties" in part:
-            found += _fields(part["additionalProperties"], f"{path}.*.")
+            rows += _fields(part["additionalProperties"], f"{path}.*.")
         else:
-            found += _fields(part, f"{path}.")
-    return found
+            rows += _fields(part, f"{path}.")
+    return rows
 
 
 def _default(part: dict[str, Any]) -> str:
@@ -76,8 +76,8 @@ def replaced(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    for each in KINDS:
-        page = page_of(each)
-        page.write_text(replaced(page.read_text(), field_table(each)))
+    for kind in KINDS:
+        page = page_of(kind)
+        page.write_text(replaced(page.read_text(), field_table(kind)))
     page = DOCS / "reasons.md"
     page.write_text(replaced(replaced(page.read_text(), condition_table()), reason_table()))

@@ -83,10 +83,10 @@ def test_what_resembles_nothing_gets_no_suggestion():
 )
 def test_a_pasted_api_key_is_answered_with_what_to_declare(spec):
     """Its digest, made by `metagate keys create`; a secretRef is no place for it. The key is not repeated."""
-    found = messages("Principal", {**PRINCIPAL, **spec})
-    assert any("`metagate keys create`" in message and "must be replaced" in message for message in found), found
-    assert not any("secretRef" in message for message in found)
-    assert KEY not in str(found)
+    advice = messages("Principal", {**PRINCIPAL, **spec})
+    assert any("`metagate keys create`" in message and "must be replaced" in message for message in advice), advice
+    assert not any("secretRef" in message for message in advice)
+    assert KEY not in str(advice)
 
 
 def test_a_digest_in_another_form_is_answered_with_the_form():
@@ -120,10 +120,10 @@ def test_what_is_no_duration_is_answered_with_examples(interval):
 )
 def test_texts_are_answered_with_an_example_and_never_with_a_pattern(kind, spec):
     """A regular expression is no advice."""
-    found = messages(kind, spec)
-    assert found
-    assert all("like " in message or "`metagate keys create`" in message for message in found), found
-    assert not any("pattern" in message or "[" in message.partition(": ")[2] for message in found), found
+    advice = messages(kind, spec)
+    assert advice
+    assert all("like " in message or "`metagate keys create`" in message for message in advice), advice
+    assert not any("pattern" in message or "[" in message.partition(": ")[2] for message in advice), advice
 
 
 SERVICE = {"endpoint": "http://memory:8001", "auth": {"scheme": "bearer", "secretRef": "memory-token"}}

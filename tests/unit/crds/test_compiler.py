@@ -366,7 +366,7 @@ def test_the_digest_names_the_packet_and_nothing_else():
         replaced(bootable_objects(), "Manifest", {**MANIFEST, "environment": {}}),
     ]
     digests = [set(compiled(*objects).packets) for objects in relevant]
-    assert all(found.isdisjoint(base) for found in digests)
+    assert all(own.isdisjoint(base) for own in digests)
 
 
 def test_a_policy_profile_is_served_with_its_hash():
@@ -443,8 +443,8 @@ def test_messages_are_bounded_and_say_how_much_is_missing():
 def test_a_row_knows_its_content():
     """Equal rows have equal content, whatever the order of their values."""
     first, second = compiled(*bootable_objects()), compiled(*reversed(bootable_objects()))
-    for key, found in first.rows.items():
-        assert [row.content for row in found] == [row.content for row in second.rows[key]]
+    for key, own_rows in first.rows.items():
+        assert [row.content for row in own_rows] == [row.content for row in second.rows[key]]
     assert all_messages(first)
 
 

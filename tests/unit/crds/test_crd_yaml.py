@@ -82,14 +82,14 @@ def test_every_field_of_a_spec_is_described_and_bounded(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_reads_well_in_kubectl(kind):
     """Names, columns, status, categories."""
-    names, found = BY_KIND[kind]["spec"]["names"], version(kind)
+    names, served_version = BY_KIND[kind]["spec"]["names"], version(kind)
     assert names["categories"] == ["metagate"]
     assert names["shortNames"]
     assert BY_KIND[kind]["spec"]["scope"] == ("Cluster" if kind == "TokenIssuer" else "Namespaced")
-    columns = [column["name"] for column in found["additionalPrinterColumns"]]
+    columns = [column["name"] for column in served_version["additionalPrinterColumns"]]
     assert columns[:2] == ["Ready", "Status"]
     assert "Age" in columns
-    assert found["subresources"] == {"status": {}}
+    assert served_version["subresources"] == {"status": {}}
     status = schema(kind)["properties"]["status"]
     assert status["default"] == {"observedGeneration": -1}
     assert {"observedGeneration", "conditions", "snapshot"} <= set(status["properties"])

@@ -29,13 +29,15 @@ def descriptions(node: Any, path: str) -> Iterator[tuple[str, str | None]]:
 
 
 def everything() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    described: dict[str, str | None] = {}
     for document in crd_documents():
         version = document["spec"]["versions"][0]
         kind = document["spec"]["names"]["kind"]
-        found |= dict(descriptions(version["schema"]["openAPIV3Schema"], kind))
-        found |= {f"{kind} column {item['name']}": item["description"] for item in version["additionalPrinterColumns"]}
-    return found
+        described |= dict(descriptions(version["schema"]["openAPIV3Schema"], kind))
+        described |= {
+            f"{kind} column {item['name']}": item["description"] for item in version["additionalPrinterColumns"]
+        }
+    return described
 
 
 DESCRIPTIONS = everything()
@@ -64,10 +66,10 @@ def test_a_description_is_a_sentence_for_a_stranger(path):
 def test_examples_in_descriptions_are_valid():
     """A duration or a key that is given as an example is one."""
     durations = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
-    found = 0
+    described = 0
     for path, text in DESCRIPTIONS.items():
         if text and "as a duration" in text:
             examples = text.split("Example")[1].split(":")[1].rstrip(".").split(",")
             assert all(durations.fullmatch(example.strip()) for example in examples), path
-            found += 1
-    assert found >= 3
+            described += 1
+    assert described >= 3

@@ -30,9 +30,9 @@ def test_the_field_table_is_the_schema(kind):
 def test_the_example_is_valid(kind):
     """And of the kind that the page is about."""
     (block,) = re.findall(r"^## Example\n+```yaml\n(.*?)^```", page_of(kind).read_text(), re.MULTILINE | re.DOTALL)
-    found = yaml.safe_load(block)
-    assert (found["apiVersion"], found["kind"]) == (API_VERSION, kind)
-    assert validate(kind, found["spec"], namespace=found["metadata"].get("namespace", "team-a")) == ()
+    documents = yaml.safe_load(block)
+    assert (documents["apiVersion"], documents["kind"]) == (API_VERSION, kind)
+    assert validate(kind, documents["spec"], namespace=documents["metadata"].get("namespace", "team-a")) == ()
 
 
 def test_every_condition_and_reason_is_in_the_table():

@@ -37,27 +37,27 @@ def three(profile=PROFILE, manifest=MANIFEST, binding=BINDING):
     )
 
 
-def of_path(found, *path):
-    [leaf] = [leaf for leaf in found.leaves if leaf.path == path]
+def of_path(explanation, *path):
+    [leaf] = [leaf for leaf in explanation.leaves if leaf.path == path]
     return leaf
 
 
 def test_each_leaf_names_its_layer():
     """Profile, Manifest, override, Binding; a removed member leaves no leaf, an emptied section is the override's."""
-    found = explain_packet(*three(binding={**BINDING, "overrides": OVERRIDES}), SETTINGS)
-    assert of_path(found, "capabilities", "read").layer == "profile"
-    assert of_path(found, "policy", "retries").layer == "override"
-    assert of_path(found, "policy", "deep", "more", 1, "x").origin == (
+    explanation = explain_packet(*three(binding={**BINDING, "overrides": OVERRIDES}), SETTINGS)
+    assert of_path(explanation, "capabilities", "read").layer == "profile"
+    assert of_path(explanation, "policy", "retries").layer == "override"
+    assert of_path(explanation, "policy", "deep", "more", 1, "x").origin == (
         "overrides", "policy", "deep", "more", 1, "x"
     )  # fmt: skip
-    assert of_path(found, "services", "memory", "endpoint").layer == "override"
-    assert of_path(found, "services", "memory", "type").layer == "manifest"
-    assert of_path(found, "environment").layer == "override"
-    assert of_path(found, "memory_map", "short").origin == ("memoryMap", "short")
-    assert of_path(found, "profile").layer == of_path(found, "manifest").layer == "binding"
-    assert of_path(found, "required_env", 0, "ref_name").origin == ("secretRefs", 0, "ref")
-    assert not of_path(found, "required_env", 0, "ref_kind").declared
-    assert not any(leaf.path[:2] == ("services", "mail") for leaf in found.leaves)
+    assert of_path(explanation, "services", "memory", "endpoint").layer == "override"
+    assert of_path(explanation, "services", "memory", "type").layer == "manifest"
+    assert of_path(explanation, "environment").layer == "override"
+    assert of_path(explanation, "memory_map", "short").origin == ("memoryMap", "short")
+    assert of_path(explanation, "profile").layer == of_path(explanation, "manifest").layer == "binding"
+    assert of_path(explanation, "required_env", 0, "ref_name").origin == ("secretRefs", 0, "ref")
+    assert not of_path(explanation, "required_env", 0, "ref_kind").declared
+    assert not any(leaf.path[:2] == ("services", "mail") for leaf in explanation.leaves)
 
 
 def test_the_body_is_the_compilers_to_the_byte():
@@ -65,9 +65,11 @@ def test_the_body_is_the_compilers_to_the_byte():
     objects = three(binding={**BINDING, "overrides": OVERRIDES})
     whole = compiled(declared("Principal", "indexer", {}), *objects)
     digest = verdict_of(whole, "PrincipalBinding", "indexer").digest
-    found = explain_packet(*objects, SETTINGS)
-    assert (found.digest, found.body) == (digest, whole.packets[digest])
-    assert [(leaf.path, leaf.value) for leaf in found.leaves] == list(iterate_leaves(json.loads(found.body)))
+    explanation = explain_packet(*objects, SETTINGS)
+    assert (explanation.digest, explanation.body) == (digest, whole.packets[digest])
+    assert [(leaf.path, leaf.value) for leaf in explanation.leaves] == list(
+        iterate_leaves(json.loads(explanation.body))
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,10 +148,10 @@ def test_changing_what_explain_names_changes_the_leaf(profile, manifest, binding
     """Of any leaf of any packet: change the object there, at the place named, and that leaf is another."""
     objects = three(profile, manifest, {**binding, "active": True})
     try:
-        found = explain_packet(*objects, SETTINGS)
+        explanation = explain_packet(*objects, SETTINGS)
     except NotReproducibleError:
         assume(False)
-    leaf = data.draw(st.sampled_from(found.leaves))
+    leaf = data.draw(st.sampled_from(explanation.leaves))
     position = {"profile": 1, "manifest": 2, "override": 0, "binding": 0}[leaf.layer]
     changed = list(objects)
     spec = placed(copy.deepcopy(objects[position].spec), leaf.origin, other(leaf))

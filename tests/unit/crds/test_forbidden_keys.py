@@ -65,10 +65,10 @@ def test_every_forbidden_key_is_refused_in_every_shape_and_place(kind, place, sh
     for key in FORBIDDEN_KEYS:
         for spelling in spellings(key):
             findings = validate(kind, spoiled(kind, place, SHAPES[shape](spelling)))
-            found = [item for item in findings if item.reason == reasons.FORBIDDEN_KEY]
-            assert found, (key, spelling)
-            assert found[0].path.startswith("spec." + ".".join(place))
-            assert spelling in found[0].path
+            forbidden = [item for item in findings if item.reason == reasons.FORBIDDEN_KEY]
+            assert forbidden, (key, spelling)
+            assert forbidden[0].path.startswith("spec." + ".".join(place))
+            assert spelling in forbidden[0].path
 
 
 @pytest.mark.invariant("INV-031")

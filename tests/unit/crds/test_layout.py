@@ -36,5 +36,5 @@ def test_what_is_used_of_the_kit_is_pure():
     program = (
         f"import sys, {', '.join(present)}; print({{'asyncio', 'socket', 'asyncpg', 'structlog'}} & sys.modules.keys())"
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"

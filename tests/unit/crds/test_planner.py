@@ -35,15 +35,15 @@ def test_nothing_changes_nothing():
 def test_one_manifest_of_many_is_one_entry():
     """Two thousand Bindings with one Manifest: one effect, every principal in it, the paths with both values."""
     now = world(*crowd(2_000))
-    found = make_plan(now, propose_world(now, {MF: {**MANIFEST, "environment": {"region": "us-1", "new": None}}}))
-    [effect] = found.effects
+    plan = make_plan(now, propose_world(now, {MF: {**MANIFEST, "environment": {"region": "us-1", "new": None}}}))
+    [effect] = plan.effects
     assert len(effect.principals) == 2_000
-    assert [(each.path, each.before, each.after) for each in effect.differences] == [
+    assert [(item.path, item.before, item.after) for item in effect.differences] == [
         (("environment", "new"), ABSENT, None),
         (("environment", "region"), "eu-1", "us-1"),
     ]
     assert effect.access == ()
-    assert found.objects["changed"] == (MF,)
+    assert plan.objects["changed"] == (MF,)
 
 
 def test_different_packets_with_equal_differences_are_one_entry():
@@ -85,24 +85,24 @@ def test_who_gains_and_loses_access():
 def test_invalid_conflicting_and_unresolved_are_troubles():
     """And an invalid update leaves the packet as it is (D-20)."""
     broken = planned({MF: {"nonsense": 1}})
-    assert [(each.key, each.state) for each in broken.issues] == [(MF, "Invalid")]
+    assert [(item.key, item.state) for item in broken.issues] == [(MF, "Invalid")]
     assert broken.effects == ()
     second = ObjectKey("PrincipalBinding", "team", "a-second")
-    assert [(each.key, each.state) for each in planned({second: BINDING}).issues] == [(second, "Conflicted")]
+    assert [(item.key, item.state) for item in planned({second: BINDING}).issues] == [(second, "Conflicted")]
     dangling = planned({PB: {**BINDING, "profileRef": {"name": "nobody"}}})
-    assert [(each.key, each.state) for each in dangling.issues] == [(PB, "Unresolved")]
+    assert [(item.key, item.state) for item in dangling.issues] == [(PB, "Unresolved")]
     assert ("boots", True, False) in dangling.effects[0].access
-    current = world(*(replace(each, spec={"x": 1}) if each.key == MF else each for each in bootable_objects()))
-    assert [each.key for each in make_plan(current, propose_world(current, {MF: MANIFEST})).resolved] != []
+    current = world(*(replace(item, spec={"x": 1}) if item.key == MF else item for item in bootable_objects()))
+    assert [item.key for item in make_plan(current, propose_world(current, {MF: MANIFEST})).resolved] != []
 
 
 def test_true_is_not_one():
     """Values differ as JSON does."""
-    assert [each.path for each in diff_packets(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
+    assert [item.path for item in diff_packets(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
     one, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
-    found = planned({MF: true}, *(replace(each, spec=one) if each.key == MF else each for each in bootable_objects()))
-    assert found.objects["changed"] == (MF,)
-    assert found.effects[0].differences[0].path == ("environment", "flag")
+    plan = planned({MF: true}, *(replace(item, spec=one) if item.key == MF else item for item in bootable_objects()))
+    assert plan.objects["changed"] == (MF,)
+    assert plan.effects[0].differences[0].path == ("environment", "flag")
 
 
 @many
@@ -110,22 +110,22 @@ def test_true_is_not_one():
 def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, prune):
     """Object by object, as a cluster would tell of them: the same packets, byte for byte, for exactly these principals."""
     current = World(chosen, spaces(), now)
-    found = make_plan(current, propose_world(current, {each.key: each.spec for each in change}, prune=prune))
+    plan = make_plan(current, propose_world(current, {item.key: item.spec for item in change}, prune=prune))
     served = World(chosen, spaces(), now)
     last_good = dict(compile_world(served, {}).good)
     if prune:
-        for key in set(served.objects) - {each.key for each in change}:
+        for key in set(served.objects) - {item.key for item in change}:
             last_good.pop(served.objects[key].uid, None)
             served.remove(key)
-    young = max((each.created for each in now), default=None)
+    young = max((item.created for item in now), default=None)
     from datetime import timedelta
 
-    for place, each in enumerate(sorted(change, key=lambda item: item.key)):
-        known = current.objects.get(each.key)
+    for place, item in enumerate(sorted(change, key=lambda item: item.key)):
+        known = current.objects.get(item.key)
         if known is None:
-            served.put(replace(each, created=(young or each.created) + timedelta(seconds=place + 1)))
+            served.put(replace(item, created=(young or item.created) + timedelta(seconds=place + 1)))
         else:
-            served.put(replace(known, spec=each.spec, generation=known.generation + 1))
+            served.put(replace(known, spec=item.spec, generation=known.generation + 1))
     after = compile_world(served, last_good)
     packets = {
         PrincipalRef(key.namespace, row.values["principal_key"]): row.values["digest"]
@@ -133,19 +133,21 @@ def test_applying_what_was_planned_gives_what_plan_printed(now, change, chosen, 
         for row in rows
         if row.table == "binding" and row.values["digest"] is not None
     }
-    assert dict(found.after) == packets
-    assert all(found.packets[digest] == after.packets[digest] for digest in packets.values())
-    for effect in found.effects:
-        for who in effect.principals:
-            assert (who in packets) == (effect.after is not None)
+    assert dict(plan.after) == packets
+    assert all(plan.packets[digest] == after.packets[digest] for digest in packets.values())
+    for effect in plan.effects:
+        for principal in effect.principals:
+            assert (principal in packets) == (effect.after is not None)
     before = {
         PrincipalRef(key.namespace, row.values["principal_key"]): row.values["digest"]
         for key, rows in compile_world(current, {}).rows.items()
         for row in rows
         if row.table == "binding" and row.values["digest"] is not None
     }
-    told = {who for effect in found.effects for who in effect.principals}
-    assert {who for who in before.keys() | packets.keys() if before.get(who) != packets.get(who)} <= told
+    affected = {principal for effect in plan.effects for principal in effect.principals}
+    assert {
+        principal for principal in before.keys() | packets.keys() if before.get(principal) != packets.get(principal)
+    } <= affected
 
 
 def test_what_an_api_server_fills_in_is_no_change():
@@ -163,7 +165,7 @@ def test_ten_thousand_bindings_in_seconds():
     now = world(*crowd(10_000))
     specs = {MF: {**MANIFEST, "environment": {"region": "us-1"}}}
     started = time.process_time()
-    found = make_plan(now, propose_world(now, specs))
-    assert len(found.effects[0].principals) == 10_000
+    plan = make_plan(now, propose_world(now, specs))
+    assert len(plan.effects[0].principals) == 10_000
     assert time.process_time() - started < 5
     assert last_good_of() == {}

@@ -50,17 +50,17 @@ def of_keys(result, keys):
 
 @many
 @given(st.sampled_from(KIND_NAMES).flatmap(lambda kind: st.tuples(st.just(kind), VALID[kind])))
-def test_valid_specs_are_valid(found):
+def test_valid_specs_are_valid(kind_and_spec):
     """The strategies speak the language, or the other properties would prove nothing."""
-    kind, spec = found
+    kind, spec = kind_and_spec
     assert validate(kind, spec) == ()
 
 
 @many
 @given(st.sampled_from(KIND_NAMES).flatmap(lambda kind: st.tuples(st.just(kind), broken(kind))))
-def test_findings_are_sorted_documented_and_quote_nothing(found):
+def test_findings_are_sorted_documented_and_quote_nothing(kind_and_spec):
     """Of whatever is wrong."""
-    kind, spec = found
+    kind, spec = kind_and_spec
     findings = validate(kind, spec)
     assert findings
     assert list(findings) == sorted(set(findings))
@@ -71,9 +71,9 @@ def test_findings_are_sorted_documented_and_quote_nothing(found):
 @pytest.mark.invariant("INV-032", "INV-018")
 @many
 @given(worlds(), settings_of_worlds)
-def test_no_packet_holds_a_forbidden_key(found, how):
+def test_no_packet_holds_a_forbidden_key(objects, how):
     """Nor anything but its ten canonical fields; its digest is its own."""
-    result = compile_world(World(how, spaces(), found), {})
+    result = compile_world(World(how, spaces(), objects), {})
     for digest, body in result.packets.items():
         assert packet.check_body(body, digest) is None
         assert not holds_forbidden_key(json.loads(body))
@@ -85,10 +85,10 @@ def test_no_packet_holds_a_forbidden_key(found, how):
 @pytest.mark.invariant("INV-018")
 @many
 @given(worlds(), settings_of_worlds, st.randoms(use_true_random=False))
-def test_the_order_of_objects_does_not_matter(found, how, chance):
+def test_the_order_of_objects_does_not_matter(objects, how, chance):
     """Equal worlds give equal rows, verdicts and packets, whatever came first."""
-    shuffled = random.Random(chance.random()).sample(found, len(found))
-    assert answer(compile_world(World(how, spaces(), found), {})) == answer(
+    shuffled = random.Random(chance.random()).sample(objects, len(objects))
+    assert answer(compile_world(World(how, spaces(), objects), {})) == answer(
         compile_world(World(how, spaces(), shuffled), {})
     )
 
@@ -96,19 +96,19 @@ def test_the_order_of_objects_does_not_matter(found, how, chance):
 @pytest.mark.invariant("INV-009")
 @many
 @given(worlds(), settings_of_worlds)
-def test_what_may_exist_once_exists_once(found, how):
+def test_what_may_exist_once_exists_once(objects, how):
     """No two rows of a table share a key, whoever declared them."""
-    result = compile_world(World(how, spaces(), found), {})
+    result = compile_world(World(how, spaces(), objects), {})
     keys = [(row.table, row.key) for rows in result.rows.values() for row in rows]
     assert len(keys) == len(set(keys))
 
 
 @many
 @given(worlds(), settings_of_worlds)
-def test_every_object_gets_a_verdict_that_adds_up(found, how):
+def test_every_object_gets_a_verdict_that_adds_up(objects, how):
     """Four conditions always, summed up in Ready; messages are documented, bounded and quote nothing."""
-    result = compile_world(World(how, spaces(), found), {})
-    assert set(result.verdicts) == set(result.rows) == {item.key for item in found}
+    result = compile_world(World(how, spaces(), objects), {})
+    assert set(result.verdicts) == set(result.rows) == {item.key for item in objects}
     for verdict in result.verdicts.values():
         said = {item.type: item for item in verdict.conditions}
         assert list(said)[:4] == [reasons.READY, reasons.ACCEPTED, reasons.RESOLVED_REFS, reasons.COMPILED]
@@ -117,12 +117,12 @@ def test_every_object_gets_a_verdict_that_adds_up(found, how):
         assert {item.reason for item in verdict.conditions} <= set(reasons.REASONS)
         sound = all(said[name].status == "True" for name in list(said)[1:4]) and reasons.CONFLICTED not in said
         assert verdict.ready is sound
-        assert (said[reasons.ACCEPTED].status == "True") is (not validate_of(verdict, found, how))
+        assert (said[reasons.ACCEPTED].status == "True") is (not validate_of(verdict, objects, how))
         assert all(CANARY not in item.message and len(item.message) <= 4000 for item in verdict.conditions)
 
 
-def validate_of(verdict, found, how):
-    (item,) = [item for item in found if item.key == verdict.key]
+def validate_of(verdict, objects, how):
+    (item,) = [item for item in objects if item.key == verdict.key]
     findings = validate(item.key.kind, item.spec, namespace=item.key.namespace, system_namespace=how.system_namespace)
     reserved = how.jwt_issuer and isinstance(item.spec, dict) and item.spec.get("issuer") == how.jwt_issuer
     return findings or (item.key.kind == "TokenIssuer" and reserved)

@@ -89,8 +89,10 @@ def last_good_of(*objects: DeclaredObject) -> dict[str, DeclaredObject]:
 
 
 def rows(result: CompiledWorld, table: str) -> list[dict[str, Any]]:
-    found: list[SnapshotRow] = [row for each in result.rows.values() for row in each if row.table == table]
-    return [dict(row.values) for row in sorted(found, key=lambda row: row.key)]
+    matching: list[SnapshotRow] = [
+        row for object_rows in result.rows.values() for row in object_rows if row.table == table
+    ]
+    return [dict(row.values) for row in sorted(matching, key=lambda row: row.key)]
 
 
 def verdict_of(result: CompiledWorld, kind: str, name: str, namespace: str = "team") -> Verdict:
