@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-import asyncpg
-
 from legivellum.base.canonical_json import digest
-from legivellum.postgres.driver import translated
-from legivellum.postgres.pool import open_pool
+from legivellum.postgres.pool import PooledDatabase
 from legivellum.receipts.receipt import Receipt, form_of
 from legivellum.receipts.rights import Right
 
@@ -218,19 +215,9 @@ def microseconds(moment: datetime) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-class Ledger:
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+class Ledger(PooledDatabase):
+    application_name = "memorygate"
 
-    @classmethod
-    async def connect(cls, dsn: str, *, size: int = 4, query_timeout: float = 0.8) -> Self:
-        """Raises Unavailable."""
-        return cls(await open_pool(dsn, size=size, query_timeout=query_timeout, name="memorygate"))
-
-    async def close(self) -> None:
-        self._pool.terminate()
-
-    @translated
     async def append(self, entries: Sequence[Entry]) -> list[Appended]:
         """One answer for each, in their order. What was refused carries no meaning but its outcome."""
         rows = await self._pool.fetch(_APPEND, *map(list, zip(*entries, strict=True)))
@@ -240,7 +227,6 @@ class Ledger:
         assert all(answers)
         return [answer for answer in answers if answer is not None]
 
-    @translated
     async def stored_digests(self, receipts: Sequence[tuple[UUID, str]]) -> list[bytes | None]:
         """The digest of each receipt that is stored, by (tenant, receipt_id), in their order."""
         digests: list[bytes | None] = [None] * len(receipts)
@@ -250,47 +236,39 @@ class Ledger:
             digests[ordinal - 1] = stored_digest
         return digests
 
-    @translated
     async def receipt(self, tenant: UUID, receipt_id: str) -> Stored | None:
         row = await self._pool.fetchrow("SELECT * FROM memorygate.receipt($1, $2)", tenant, receipt_id)
         return None if row is None else Stored(*row)
 
-    @translated
     async def task(self, tenant: UUID, task_id: str, *, after: Position = START, most: int = 100) -> LedgerPage[Stored]:
         query = "SELECT * FROM memorygate.task_page($1, $2, $3, $4, $5, $6)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, *after, most, PAGE_BYTES))
 
-    @translated
     async def root(self, tenant: UUID, task_id: str, *, after: int = 0, most: int = 100) -> LedgerPage[Stored]:
         """The receipts of the whole tree in which the task hangs, in the order of its chain."""
         query = "SELECT * FROM memorygate.root_page($1, $2, $3, $4, $5)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, after, most, PAGE_BYTES))
 
-    @translated
     async def chain_links(self, tenant: UUID, receipt_id: str, *, most: int) -> list[ChainLink]:
         """Where it came from and what it caused, by ledger time; empty when there is no such receipt."""
         query = "SELECT * FROM memorygate.chain_links($1, $2, $3)"
         return [ChainLink(*row) for row in await self._pool.fetch(query, tenant, receipt_id, most)]
 
-    @translated
     async def receipts(self, tenant: UUID, receipt_ids: Sequence[str]) -> list[Stored]:
         """These, by ledger time."""
         rows = await self._pool.fetch("SELECT * FROM memorygate.receipts($1, $2)", tenant, list(receipt_ids))
         return [Stored(*row) for row in rows]
 
-    @translated
     async def custody(self, tenant: UUID, obligation_ids: Sequence[str]) -> list[Custody]:
         """One for each, in their order."""
         query = "SELECT * FROM memorygate.custody($1, $2) ORDER BY ordinal"
         rows = await self._pool.fetch(query, [tenant] * len(obligation_ids), list(obligation_ids))
         return [Custody(*list(row)[1:]) for row in rows]
 
-    @translated
     async def last_verification(self, tenant: UUID) -> Verification | None:
         row = await self._pool.fetchrow("SELECT * FROM memorygate.last_verification($1)", tenant)
         return None if row is None else Verification(*row)
 
-    @translated
     async def inbox(
         self,
         tenant: UUID,
@@ -308,12 +286,10 @@ class Ledger:
         )  # fmt: skip
         return _page(Open, rows)
 
-    @translated
     async def settled(self) -> Mark:
         """Before this, nothing can appear any more."""
         return Mark(int(await self._pool.fetchval("SELECT memorygate.settled()::text")), 0)
 
-    @translated
     async def stream(
         self, tenant: UUID, after: Mark, *, most: int, since: datetime | None = None
     ) -> LedgerPage[tuple[Mark, Stored]]:
@@ -329,17 +305,15 @@ class Ledger:
         marked = [(Mark(int(row[0]), microseconds(row[2])), Stored(*list(row)[1:-1])) for row in rows]
         return LedgerPage(marked, bool(rows) and rows[0][-1])
 
-    @translated
     async def stream_start(self, tenant: UUID, since: datetime) -> Mark:
         """A mark before which nothing was stored at that time or later."""
         row = await self._pool.fetchval("SELECT memorygate.stream_start($1, $2)::text", tenant, since)
         return Mark(int(row), 0)
 
-    @translated
     async def summary(self, tenant: UUID) -> Summary:
-        return Summary(*await self._pool.fetchrow("SELECT * FROM memorygate.summary($1)", tenant))
+        (row,) = await self._pool.fetch("SELECT * FROM memorygate.summary($1)", tenant)
+        return Summary(*row)
 
-    @translated
     async def schema_version(self) -> int:
         return int(await self._pool.fetchval("SELECT schema_version FROM memorygate.state()") or 0)
 

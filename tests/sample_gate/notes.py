@@ -1,14 +1,10 @@
 """The database of notes: one method for each statement."""
 
 from dataclasses import dataclass
-from typing import Self
 from uuid import UUID
 
-import asyncpg
-
-from legivellum.postgres.driver import translated
 from legivellum.postgres.migrations import Schema
-from legivellum.postgres.pool import open_pool
+from legivellum.postgres.pool import PooledDatabase
 from legivellum.receipts.receipt import Receipt
 
 WRITER = "samplegate_writer"
@@ -29,23 +25,12 @@ class Note:
     receipt_id: str
 
 
-class NoteStore:
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+class NoteStore(PooledDatabase):
+    application_name = "samplegate"
 
-    @classmethod
-    async def connect(cls, dsn: str, *, size: int, query_timeout: float) -> Self:
-        """Raises Unavailable."""
-        return cls(await open_pool(dsn, size=size, query_timeout=query_timeout, name="samplegate"))
-
-    async def close(self) -> None:
-        self._pool.terminate()
-
-    @translated
     async def schema_version(self) -> int:
         return int(await self._pool.fetchval("SELECT schema_version FROM samplegate.state()") or 0)
 
-    @translated
     async def store(self, tenant: UUID, note: Note, receipt: Receipt) -> str:
         """The ledger's outcome, or NOTE_EXISTS: the note and its receipt are stored together or not at all."""
         return str(
@@ -55,7 +40,6 @@ class NoteStore:
             )
         )  # fmt: skip
 
-    @translated
     async def note(self, tenant: UUID, note_id: str) -> Note | None:
         row = await self._pool.fetchrow("SELECT * FROM samplegate.note($1, $2)", tenant, note_id)
         return None if row is None else Note(*row)

@@ -14,11 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
-
-from legivellum.postgres.driver import translated
 from legivellum.postgres.errors import Unavailable
-from legivellum.postgres.pool import open_pool
+from legivellum.postgres.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +75,25 @@ class IdentityDatabase:
     else.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     @classmethod
     async def connect(cls, dsn: str, *, application_name: str) -> Self:
         """Raises Unavailable."""
-        return cls(await open_pool(dsn, size=1, query_timeout=5.0, name=application_name))
+        return cls(await Pool.open(dsn, size=1, query_timeout=5.0, name=application_name))
 
     async def close(self) -> None:
-        self._pool.terminate()
+        await self._pool.close()
 
-    @translated
     async def revision(self) -> int:
         return int(await self._pool.fetchval("SELECT revision FROM metagate.state()") or 0)
 
-    @translated
     async def changes(self, since: int) -> CredentialChanges:
         return credential_changes(
             await self._pool.fetch("SELECT mark, kind, a, b, body FROM metagate.credentials($1)", since), since
         )
 
-    @translated
     async def list_subjects(self) -> dict[tuple[str, str], KnownPrincipal]:
         """Every subject that a Principal declares, by (issuer, subject); an API key's issuer is empty."""
         rows = await self._pool.fetch(
