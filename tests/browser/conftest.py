@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.browser.looking import Browser, Glass
+from tests.browser.looking import Browser, BrowserTab
 from tests.browser.scene import Scene, played
 
 ENVIRONMENT = os.environ  # noqa: TID251 - whether this suite runs
@@ -32,7 +32,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Iterator[
 
 
 @pytest.fixture
-def glass(browser: Browser) -> Iterator[Glass]:
+def tab(browser: Browser) -> Iterator[BrowserTab]:
     """A new tab. Whatever the policy blocked, a script threw or another host was asked for fails the test."""
     with browser.tab() as made:
         yield made

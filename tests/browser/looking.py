@@ -24,7 +24,7 @@ Scheme = Literal["light", "dark"]
 
 
 @dataclass
-class Glass:
+class BrowserTab:
     """One tab. `complaints` is what must not have happened."""
 
     page: Page
@@ -109,18 +109,18 @@ class Browser:
             context.close()
 
     @contextmanager
-    def tab(self) -> Iterator[Glass]:
-        glass = Glass(self.context.new_page(), self.url, self.pictures)
-        glass._watch()
+    def tab(self) -> Iterator[BrowserTab]:
+        tab = BrowserTab(self.context.new_page(), self.url, self.pictures)
+        tab._watch()
         try:
-            yield glass
-            assert glass.complaints == []
+            yield tab
+            assert tab.complaints == []
         finally:
-            glass.page.close()
+            tab.page.close()
 
     def sign_in(self, key: str) -> None:
-        with self.tab() as glass:
-            glass.see("/console/sign-in")
-            glass.page.fill("#credential", key)
-            glass.page.click("main button")
-            glass.page.wait_for_url(f"{self.url}/console")
+        with self.tab() as tab:
+            tab.see("/console/sign-in")
+            tab.page.fill("#credential", key)
+            tab.page.click("main button")
+            tab.page.wait_for_url(f"{self.url}/console")

@@ -51,7 +51,7 @@ def needed(rights: tuple[Right, ...], names: dict[str, str], watched: tuple[str,
     for right in rights:
         inside = {Where.CLUSTER: ("",), Where.OWN: (NAMESPACE,), Where.WATCHED: watched or ("",)}[right.where]
         for where in inside:
-            for verb, group, resource, name in right.each():
+            for verb, group, resource, name in right.permissions():
                 found.add((where, verb, group, resource, names.get(name, name)))
     return found
 

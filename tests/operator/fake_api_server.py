@@ -82,7 +82,7 @@ class FakeApiServer:
         """Tell again what was, as an old event."""
         self._send(self._plural(kind), {"type": event, "object": copy.deepcopy(body)}, body)
 
-    def gone(self) -> None:
+    def expire_watches(self) -> None:
         """410 in the middle of every watch, and for whoever asks to go on from before."""
         self._oldest = self.version
         for queue in self._watches:

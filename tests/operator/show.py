@@ -42,7 +42,7 @@ class Shown:
         return "\n".join(self.parts)
 
 
-def tell(shown: Shown, tenancy: Tenancy) -> None:
+def fill(shown: Shown, tenancy: Tenancy) -> None:
     quickstart = [
         document
         for file in sorted((ROOT / "examples/quickstart").rglob("*.yaml"))
@@ -122,7 +122,7 @@ async def main() -> None:
         shown = Shown(cluster)
         with Operator.running(tenancy):
             with Admission.running(cluster):
-                await asyncio.to_thread(tell, shown, tenancy)
+                await asyncio.to_thread(fill, shown, tenancy)
             with Admission.running(cluster):
                 await asyncio.to_thread(tell_the_rest, shown, tenancy)
         PAGE.write_text(shown.page())

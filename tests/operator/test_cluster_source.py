@@ -185,7 +185,7 @@ async def test_f30_gone_in_the_middle_of_a_watch_asks_for_a_listing(api: FakeApi
     async with listening(api, tmp_path) as recorder:
         await recorder.quiet()
         api.delete("Profile", "team-a", "worker", quietly=True)
-        api.gone()
+        api.expire_watches()
         await recorder.until(lambda event: isinstance(event, Relist))
         assert not [event for event in recorder.events if isinstance(event, ObjectGone | ObjectPut)]
         assert {each.key.kind for each in (await recorder.source.listing()).objects} == {"Manifest"}

@@ -93,11 +93,11 @@ async def test_f30_gone_in_the_middle_of_a_watch_changes_nothing(scripted: World
         await scripted.ready("PrincipalBinding", "indexer")
         await scripted.ready("Profile", "unused")
         revision = await scripted.revision()
-        api_of(scripted).gone()
+        api_of(scripted).expire_watches()
         await asyncio.sleep(2.5)
         assert await scripted.revision() == revision
         api_of(scripted).delete("Profile", scripted.surface.namespace, "unused", quietly=True)
-        api_of(scripted).gone()
+        api_of(scripted).expire_watches()
 
         async def gone() -> bool:
             return not await scripted.rows("SELECT 1 FROM metagate.profile WHERE name = 'unused'")

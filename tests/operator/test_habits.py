@@ -110,10 +110,10 @@ async def test_replace_and_delete_in_any_order(tenancy: Tenancy, both: tuple[Ope
         assert packet["environment"] == {"order": order}
         kubectl.run("delete", "-f", "-", stdin=tenancy.world()[::order])
         for table in ("binding", "principal", "profile", "manifest"):
-            await gone(tenancy, table)
+            await wait_until_empty(tenancy, table)
 
 
-async def gone(tenancy: Tenancy, table: str) -> None:
+async def wait_until_empty(tenancy: Tenancy, table: str) -> None:
     import asyncio
 
     for _ in range(100):
@@ -191,7 +191,7 @@ async def test_a_namespace_made_again_inherits_nothing(tenancy: Tenancy, operato
     first = await tenancy.rows("SELECT DISTINCT tenant FROM metagate.binding")
     tenancy.kubectl.run("delete", "namespace", tenancy.namespace, "--timeout=60s", timeout=90)
     tenancy.kubectl.run("create", "namespace", tenancy.namespace)
-    await gone(tenancy, "binding")
+    await wait_until_empty(tenancy, "binding")
     tenancy.apply(*tenancy.world())
     tenancy.wait_ready("pb/indexer")
     second = await tenancy.rows("SELECT DISTINCT tenant FROM metagate.binding")

@@ -26,7 +26,7 @@ EVERYBODY = re.compile(r"/(apis?|version)(/|$)")
 
 
 def granted(rights: Iterable[Right]) -> set[Use]:
-    return {(verb, group, resource) for right in rights for verb, group, resource, _ in right.each()}
+    return {(verb, group, resource) for right in rights for verb, group, resource, _ in right.permissions()}
 
 
 def used(cluster: Cluster, account: str) -> set[Use]:

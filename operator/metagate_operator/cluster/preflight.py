@@ -82,7 +82,7 @@ async def check_rights(
     questions = [
         AccessReview(verb, group, resource, name, inside, url=bool(right.urls))
         for right in rights
-        for verb, group, resource, name in right.each()
+        for verb, group, resource, name in right.permissions()
         for inside in _namespaces(right.where, namespace, namespaces)
     ]
     gate = asyncio.Semaphore(8)

@@ -46,7 +46,7 @@ class Right:
         named = {"resourceNames": list(self.names)} if self.names else {}
         return {"apiGroups": [self.group], "resources": list(self.resources), **named, "verbs": list(self.verbs)}
 
-    def each(self) -> Iterator[tuple[str, str, str, str]]:
+    def permissions(self) -> Iterator[tuple[str, str, str, str]]:
         """(verb, group, resource with its subresource, name or ""), one by one."""
         for verb in self.verbs:
             for resource in self.resources or self.urls:

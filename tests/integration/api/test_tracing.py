@@ -61,13 +61,13 @@ class Collector:
         async with asyncio.timeout(10):
             while True:
                 for span in self.spans:
-                    says = said(span.attributes)
+                    says = attributes_of(span.attributes)
                     if says.get("http.route") == route and wanted.items() <= says.items():
                         return span
                 await asyncio.sleep(0.02)
 
 
-def said(attributes: Any) -> dict[str, Any]:
+def attributes_of(attributes: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
 
 
@@ -104,7 +104,7 @@ async def test_a_request_is_a_span_of_its_callers_trace(
     assert span.kind == Span.SpanKind.SPAN_KIND_SERVER
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert before <= span.start_time_unix_nano <= span.end_time_unix_nano <= time.time_ns()
-    assert said(span.attributes) == {
+    assert attributes_of(span.attributes) == {
         "http.request.method": "POST",
         "http.route": "/v1/bootstrap",
         "http.response.status_code": 200,
@@ -113,11 +113,11 @@ async def test_a_request_is_a_span_of_its_callers_trace(
     }
     assert read.trace_id.hex() != TRACE
     assert not read.parent_span_id
-    assert (said(refused.attributes)["http.response.status_code"], refused.status.code) == (
+    assert (attributes_of(refused.attributes)["http.response.status_code"], refused.status.code) == (
         401,
         Status.STATUS_CODE_UNSET,
     )
-    resource = said(collector.requests[0].resource_spans[0].resource.attributes)
+    resource = attributes_of(collector.requests[0].resource_spans[0].resource.attributes)
     assert resource["service.name"] == "metagate"
     assert resource["deployment.environment"] == "test"
     sent = b"".join(one.SerializeToString() for one in collector.requests)
@@ -154,7 +154,7 @@ async def test_a_5xx_is_an_error(database: Database, collector: Collector) -> No
             assert answer.status_code == 503
             span = await collector.span("/v1/bootstrap")
     assert span.status.code == Status.STATUS_CODE_ERROR
-    assert said(span.attributes)["error.type"] == "503"
+    assert attributes_of(span.attributes)["error.type"] == "503"
 
 
 async def test_a_collector_that_is_away_costs_spans_only(gate: GateFixture, database: Database) -> None:

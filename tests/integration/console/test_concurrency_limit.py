@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 from tests.databases import Database
 from tests.integration.api.gate_fixture import GateFixture, settings_for
-from tests.integration.console.visiting import Visitor, said
+from tests.integration.console.visiting import Visitor, page_text
 
 from metagate_api.server import serving
 
@@ -33,7 +33,7 @@ async def test_pages_leave_connections_to_those_who_boot(database: Database, gat
             assert waiting <= 2
             answers = await asyncio.gather(*pages)
         assert {answer.status_code for answer in answers} == {503}
-        refused = [answer for answer in answers if "Too many pages are being drawn at once" in said(answer)]
+        refused = [answer for answer in answers if "Too many pages are being drawn at once" in page_text(answer)]
         assert len(refused) >= 5, "the others had their turn and met the lock"
         assert all("retry-after" in answer.headers for answer in refused)
         assert (await visitor.see("/console/history")).status_code == 200, "a turn that ended badly is free again"

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from tests.integration.console.visiting import hidden, said
+from tests.integration.console.visiting import hidden, page_text
 from tests.integration.dev.running import Dev, World, binding, manifest
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,9 +22,9 @@ def test_a_packet_told_by_layers(tmp_path_factory: pytest.TempPathFactory) -> No
         with httpx.Client(base_url=dev.url, timeout=10, trust_env=False) as client:
             form = {"token": hidden(client.get("/console/sign-in"), "token"), "credential": world.admin.key}
             assert client.post("/console/sign-in", data=form).status_code == 303
-            then = said(client.get(f"/console/startups/{session}"))
-            now = said(client.get("/console/principals/ada"))
-            past = said(client.get("/console/history"))
+            then = page_text(client.get(f"/console/startups/{session}"))
+            now = page_text(client.get("/console/principals/ada"))
+            past = page_text(client.get("/console/history"))
     finally:
         if dev.process.poll() is None:
             assert dev.stop() == 0

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
-from tests.integration.console.visiting import Text, Visitor, said
+from tests.integration.console.visiting import Text, Visitor, page_text
 
 PAGES = ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a")
 POLICY = {
@@ -91,7 +91,7 @@ async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> Non
     for path in (f"/console/startups/{uuid4()}", "/console/startups/x", "/console/principals/nobody", "/console/x/y/z"):
         answer = await visitor.see(path)
         assert answer.status_code == 404
-        assert "Signed in as" in said(answer)
+        assert "Signed in as" in page_text(answer)
 
 
 async def test_an_observer_sees_what_the_api_shows_it(gate: GateFixture, visitor: Visitor) -> None:
@@ -207,7 +207,7 @@ async def test_topology(gate: GateFixture, visitor: Visitor) -> None:
     await visitor.inside(admin.key)
     answer = await visitor.see("/console/topology")
     assert answer.text.count('class="wire"') == 1
-    page = said(answer)
+    page = page_text(answer)
     assert "p-0 +2" in page
     assert "memorygate · 3 use it" in page
     assert "http://memorygate:8001" in page
@@ -224,7 +224,7 @@ async def test_what_is_no_question(gate: GateFixture, visitor: Visitor, path: st
     admin = await gate.principal("admin", type="admin")
     await visitor.inside(admin.key)
     answer = await visitor.see(path)
-    assert answer.status_code in {404, 422}, said(answer)
+    assert answer.status_code in {404, 422}, page_text(answer)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
@@ -275,14 +275,14 @@ async def test_hostile_words_are_only_words(gate: GateFixture, visitor: Visitor)
         await visitor.client.get("/console/startups", params={"component": COMPONENT, "principal": HOSTILE}),
     ]
     for answer in pages:
-        assert answer.status_code == 200, said(answer)
+        assert answer.status_code == 200, page_text(answer)
         page = Text(answer.text)
         assert not {"img", "onerror", "onload", "iframe"} & (page.elements | page.attributes), answer.url
         assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202e]", answer.text), answer.url
         assert len(answer.text) < 100_000
-    assert "<img src=x onerror=alert(1)>" in said(pages[0])
-    assert "\\u202etxt.exe\\u200b" in said(pages[5])
-    assert "(262,144 characters)" in said(pages[6])
+    assert "<img src=x onerror=alert(1)>" in page_text(pages[0])
+    assert "\\u202etxt.exe\\u200b" in page_text(pages[5])
+    assert "(262,144 characters)" in page_text(pages[6])
     link = re.search(r'href="(/console/principals/[^"]+)"', pages[1].text)
     assert link is not None
 

@@ -16,7 +16,7 @@ from tests.databases import Database
 from tests.integration.api.gate_fixture import GateFixture, settings_for
 from tests.integration.api.processes import process
 from tests.integration.console.conftest import CONSOLE_SECRET
-from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, said
+from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, page_text
 from tests.integration.store.worlds import row
 
 from legivellum.identity.api_keys import digest_of, mint
@@ -69,7 +69,7 @@ async def test_others_stay_outside(gate: GateFixture, visitor: Visitor, role: st
     somebody = await gate.principal(role, type=role)
     answer = await visitor.sign_in(somebody.key)
     assert answer.status_code == 403
-    assert "Only a principal of type admin or observer" in said(answer)
+    assert "Only a principal of type admin or observer" in page_text(answer)
     assert (await visitor.see()).status_code == 303
 
 
@@ -89,7 +89,7 @@ async def test_what_is_no_credential(gate: GateFixture, visitor: Visitor) -> Non
         assert credential[:40] not in answer.text or not credential
         assert SESSION not in visitor.client.cookies
         if credential == "nonsense":
-            assert "neither an API key (mgk_…) nor a token" in said(answer)
+            assert "neither an API key (mgk_…) nor a token" in page_text(answer)
     assert (await visitor.see()).status_code == 303
 
 

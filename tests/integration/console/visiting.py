@@ -33,7 +33,7 @@ class Text(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def said(answer: httpx.Response) -> str:
+def page_text(answer: httpx.Response) -> str:
     return Text(answer.text).text
 
 
@@ -65,11 +65,11 @@ class Visitor:
 
     async def inside(self, credential: str) -> Self:
         answer = await self.sign_in(credential)
-        assert answer.status_code == 303, said(answer)
+        assert answer.status_code == 303, page_text(answer)
         return self
 
     async def page(self, path: str = "/console", **params: str) -> str:
         """What a page says to somebody who may see it."""
         answer = await self.see(path, **params)
-        assert answer.status_code == 200, (answer.status_code, said(answer))
-        return said(answer)
+        assert answer.status_code == 200, (answer.status_code, page_text(answer))
+        return page_text(answer)

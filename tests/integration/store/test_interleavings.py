@@ -164,7 +164,7 @@ def scene(
     return played
 
 
-def told(found: Explored, at_least: int) -> None:
+def expect_nothing_wrong(found: Explored, at_least: int) -> None:
     assert found.wrong == []
     assert found.orders >= at_least, f"only {found.orders} orders: the sessions did not meet"
 
@@ -189,7 +189,7 @@ async def test_every_order_is_played_once(harness: InterleavingHarness) -> None:
 
         return sessions, judge
 
-    told(await explore(scene(harness, begin)), 6)
+    expect_nothing_wrong(await explore(scene(harness, begin)), 6)
     assert sorted(seen) == ["aabb", "abab", "abba", "baab", "baba", "bbaa"]
     exclusive = await two_writers(harness, only("publish.lock", "commit"))
     assert exclusive.orders < 8 * 7 * 6 * 5 // 24, "nobody waited"
@@ -275,21 +275,21 @@ def wrong_with_one_key(
 @pytest.mark.invariant("INV-016")
 async def test_two_boots_of_one_key_and_a_publish(harness: InterleavingHarness) -> None:
     """However two bootstraps of one key and a publish interleave: one session, one answer, of one edition."""
-    told(await one_key(harness), 90)
+    expect_nothing_wrong(await one_key(harness), 90)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
 async def test_two_boots_and_every_statement_of_a_publish(harness: InterleavingHarness) -> None:
     """The same with each statement of the publish as a step."""
-    told(await one_key(harness, pauses=every_step), 2_000)
+    expect_nothing_wrong(await one_key(harness, pauses=every_step), 2_000)
 
 
 @pytest.mark.invariant("INV-016")
 @pytest.mark.parametrize("ending", ["unheard", "lost"])
 async def test_a_boot_that_is_asked_again(harness: InterleavingHarness, ending: str) -> None:
     """A commit that nobody heard of, or that never happened, and its retry beside another boot: still one session."""
-    told(await one_key(harness, pauses=None, **{ending: 1}), 8)
+    expect_nothing_wrong(await one_key(harness, pauses=None, **{ending: 1}), 8)
 
 
 @larger
@@ -297,14 +297,14 @@ async def test_a_boot_that_is_asked_again(harness: InterleavingHarness, ending: 
 @pytest.mark.parametrize("ending", ["unheard", "lost"])
 async def test_a_boot_that_is_asked_again_while_publishing(harness: InterleavingHarness, ending: str) -> None:
     """The same with a publish in between."""
-    told(await one_key(harness, **{ending: 1}), 450)
+    expect_nothing_wrong(await one_key(harness, **{ending: 1}), 450)
 
 
 @larger
 @pytest.mark.invariant("INV-016")
 async def test_three_boots_of_one_key(harness: InterleavingHarness) -> None:
     """Three at once: which of two that wait for the same key PostgreSQL wakes first is its own choice, not enumerated."""
-    told(await one_key(harness, boots_=3, pauses=None), 40)
+    expect_nothing_wrong(await one_key(harness, boots_=3, pauses=None), 40)
 
 
 async def test_it_would_notice_a_second_session(harness: InterleavingHarness) -> None:
@@ -326,8 +326,8 @@ async def test_it_would_notice_a_statement_split_in_two(harness: InterleavingHar
                 if recorded["outcome"] != "PACKET":
                     break
                 digest = recorded["digest"]
-            told = {**dict(recorded), "digest": resolved["digest"], "revision": resolved["revision"]}
-            return [tuple(told.values())]  # type: ignore[list-item]
+            expect_nothing_wrong = {**dict(recorded), "digest": resolved["digest"], "revision": resolved["revision"]}
+            return [tuple(expect_nothing_wrong.values())]  # type: ignore[list-item]
 
     async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
         who = await harness.edition(1)
@@ -425,14 +425,14 @@ def wrong_with_reports(
 @pytest.mark.parametrize("statuses", [("READY", "FAILED"), ("READY", "READY")], ids="-".join)
 async def test_two_reports_of_one_session(harness: InterleavingHarness, statuses: tuple[str, ...]) -> None:
     """However two reports interleave: one is recorded, once, and the other is told which."""
-    told(await reports(harness, *statuses), 6)
+    expect_nothing_wrong(await reports(harness, *statuses), 6)
 
 
 @larger
 @pytest.mark.invariant("INV-026")
 async def test_three_reports_of_one_session(harness: InterleavingHarness) -> None:
     """The same with three."""
-    told(await reports(harness, "READY", "FAILED", "READY"), 90)
+    expect_nothing_wrong(await reports(harness, "READY", "FAILED", "READY"), 90)
 
 
 async def test_it_would_notice_a_state_written_twice(harness: InterleavingHarness) -> None:
@@ -463,8 +463,8 @@ async def suspended(harness: InterleavingHarness, pauses: Callable[[str], bool])
             opened = await boots(booting, who, None, {})
             if opened.outcome is not BootstrapOutcome.OPENED:
                 return opened.outcome, None
-            [told] = await Reader(SteppedPool(booting)).report([who.tells(opened.startup_id)])  # type: ignore[arg-type]
-            return opened.outcome, told.outcome
+            [expect_nothing_wrong] = await Reader(SteppedPool(booting)).report([who.tells(opened.startup_id)])  # type: ignore[arg-type]
+            return opened.outcome, expect_nothing_wrong.outcome
 
         async def suspends() -> int:
             held, writer._connection = writer._connection, Stepped(writing)
@@ -508,13 +508,13 @@ def wrong_with_suspension(booting: Session, writing: Session, stored: Sequence[s
 
 async def test_a_suspension_holds_from_its_commit_on(harness: InterleavingHarness) -> None:
     """A boot and its report see a suspension exactly when it was committed before they were asked."""
-    told(await suspended(harness, COARSE), 15)
+    expect_nothing_wrong(await suspended(harness, COARSE), 15)
 
 
 @larger
 async def test_a_suspension_holds_from_its_commit_on_by_every_statement(harness: InterleavingHarness) -> None:
     """The same with each statement of the publish as a step."""
-    told(await suspended(harness, every_step), 300)
+    expect_nothing_wrong(await suspended(harness, every_step), 300)
 
 
 # ── a writer that is killed ──────────────────────────────────────────────────────────────────────────────────────────
@@ -570,14 +570,16 @@ async def killed(harness: InterleavingHarness, writes: Callable[[str], bool], as
 @pytest.mark.invariant("INV-016")
 async def test_a_writer_killed_at_any_step(harness: InterleavingHarness) -> None:
     """Whole or not at all, for the boot that comes in between and for the writer that comes after."""
-    told(await killed(harness, only("publish.lock", "upsert.binding", "commit"), only("read.bootstrap")), 18)
+    expect_nothing_wrong(
+        await killed(harness, only("publish.lock", "upsert.binding", "commit"), only("read.bootstrap")), 18
+    )
 
 
 @larger
 @pytest.mark.invariant("INV-016")
 async def test_a_writer_killed_at_any_statement(harness: InterleavingHarness) -> None:
     """The same at each statement of the publish, and with the boot's commit as a step."""
-    told(await killed(harness, every_step, every_step), 400)
+    expect_nothing_wrong(await killed(harness, every_step, every_step), 400)
 
 
 # ── two writers ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -631,12 +633,18 @@ def wrong_with_writers(
         yield f"neither published nor fenced: {errors}"
         return
     wrote = sorted(
-        (told, epoch, 100 * number) for number, (epoch, told) in enumerate(results, 1) if isinstance(told, int)
+        (expect_nothing_wrong, epoch, 100 * number)
+        for number, (epoch, expect_nothing_wrong) in enumerate(results, 1)
+        if isinstance(expect_nothing_wrong, int)
     )
-    if [(row["revision"], row["epoch"]) for row in minted] != [(told, epoch) for told, epoch, _ in wrote]:
+    if [(row["revision"], row["epoch"]) for row in minted] != [
+        (expect_nothing_wrong, epoch) for expect_nothing_wrong, epoch, _ in wrote
+    ]:
         yield f"told {wrote}, minted {[tuple(row) for row in minted]}"
-    if [told for told, _, _ in wrote] != list(range(before + 1, before + 1 + len(wrote))):
-        yield f"revisions {[told for told, _, _ in wrote]} after {before}"
+    if [expect_nothing_wrong for expect_nothing_wrong, _, _ in wrote] != list(
+        range(before + 1, before + 1 + len(wrote))
+    ):
+        yield f"revisions {[expect_nothing_wrong for expect_nothing_wrong, _, _ in wrote]} after {before}"
     if (bound["sla_seconds"], bound["revision"]) != (
         (wrote[-1][2], wrote[-1][0]) if wrote else (EDITIONS[1][1], before)
     ):
@@ -654,13 +662,13 @@ def wrong_with_writers(
 @pytest.mark.invariant("INV-016")
 async def test_two_writers_never_both(harness: InterleavingHarness) -> None:
     """However two writers take over and publish: who was taken over writes nothing, revisions have no gap."""
-    told(await two_writers(harness, COARSE), 10)
+    expect_nothing_wrong(await two_writers(harness, COARSE), 10)
 
 
 @larger
 async def test_two_writers_never_both_by_every_statement(harness: InterleavingHarness) -> None:
     """The same with each statement as a step."""
-    told(await two_writers(harness, every_step), 100)
+    expect_nothing_wrong(await two_writers(harness, every_step), 100)
 
 
 async def test_it_would_notice_writers_without_their_lock(harness: InterleavingHarness) -> None:

@@ -34,7 +34,7 @@ def row(kid: str, *, seen: datetime = NOW, misses: int = 0, retired: datetime | 
                         retired_at=retired)  # fmt: skip
 
 
-def found(*kids: str) -> tuple[UsableKey, ...]:
+def fetched_keys(*kids: str) -> tuple[UsableKey, ...]:
     return parse_key_set(document(*map(key, kids))).keys
 
 
@@ -78,7 +78,7 @@ def test_keys_are_taken_one_by_one() -> None:
 
 def test_a_new_key_is_stored_and_a_seen_one_touched() -> None:
     """A new key begins now; one that was seen before keeps its first time and loses its misses."""
-    kept = merge_keys(ISSUER, [row("a", seen=NOW - timedelta(hours=1), misses=2)], found("a", "b"), NOW)
+    kept = merge_keys(ISSUER, [row("a", seen=NOW - timedelta(hours=1), misses=2)], fetched_keys("a", "b"), NOW)
     assert [(each.kid, each.first_seen, each.last_seen, each.misses) for each in kept.rows] == [
         ("a", NOW - timedelta(days=9), NOW, 0),
         ("b", NOW, NOW, 0),
@@ -92,7 +92,9 @@ def test_a_new_key_is_stored_and_a_seen_one_touched() -> None:
 )
 def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, minutes: float, retires: bool) -> None:
     """Both must have passed: three fetches without it, and ten minutes since it was last seen."""
-    kept = merge_keys(ISSUER, [row("old", seen=NOW - timedelta(minutes=minutes), misses=misses)], found("new"), NOW)
+    kept = merge_keys(
+        ISSUER, [row("old", seen=NOW - timedelta(minutes=minutes), misses=misses)], fetched_keys("new"), NOW
+    )
     old = next(each for each in kept.rows if each.kid == "old")
     assert old.misses == misses + 1
     assert old.retired_at == (NOW if retires else None)
@@ -100,7 +102,7 @@ def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, 
 
 def test_a_retired_key_that_comes_back_is_believed_again() -> None:
     """What the issuer publishes counts: a key that returns is a key of the issuer."""
-    kept = merge_keys(ISSUER, [row("a", misses=5, retired=NOW - timedelta(hours=1))], found("a"), NOW)
+    kept = merge_keys(ISSUER, [row("a", misses=5, retired=NOW - timedelta(hours=1))], fetched_keys("a"), NOW)
     assert [(each.kid, each.misses, each.retired_at) for each in kept.rows] == [("a", 0, None)]
 
 
@@ -109,7 +111,7 @@ def test_a_retired_key_is_forgotten_after_a_day() -> None:
     kept = merge_keys(
         ISSUER,
         [row("recent", retired=NOW - timedelta(hours=23)), row("old", retired=NOW - timedelta(hours=24))],
-        found("new"),
+        fetched_keys("new"),
         NOW,
     )
     assert [each.kid for each in kept.rows] == ["new"]
@@ -127,7 +129,7 @@ def test_whatever_the_fetches_a_key_seen_lately_is_believed(sets: list[set[str]]
     for number, (kids, gap) in enumerate(zip(sets, gaps, strict=False)):
         now += timedelta(seconds=gap)
         seen |= dict.fromkeys(kids, (now, number))
-        kept = merge_keys(ISSUER, rows.values(), found(*sorted(kids)), now)
+        kept = merge_keys(ISSUER, rows.values(), fetched_keys(*sorted(kids)), now)
         rows |= {each.kid: each for each in kept.rows}
         for kid, (last, fetch) in seen.items():
             if now - last < timedelta(minutes=10) or number - fetch < 3:

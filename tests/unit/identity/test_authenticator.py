@@ -36,7 +36,7 @@ LONG_AGO = datetime.fromtimestamp(NOW - 1000, UTC)
 
 
 @dataclass(frozen=True)
-class Known:
+class PrincipalStub:
     tenant: UUID = TENANT
     namespace: str = "team-a"
     namespace_created: datetime | None = LONG_AGO
@@ -51,15 +51,15 @@ class FakeDirectory:
     """A directory in memory that counts what it is asked."""
 
     def __init__(self) -> None:
-        self.subjects: dict[tuple[str, str], Known] = {
-            ("", KEY.sha256): Known(),
-            (OUTSIDE, "indexer@example.com"): Known(),
-            (CLUSTER, "system:serviceaccount:team-a:indexer"): Known(),
-            (SHARED, "tester"): Known(),
+        self.subjects: dict[tuple[str, str], PrincipalStub] = {
+            ("", KEY.sha256): PrincipalStub(),
+            (OUTSIDE, "indexer@example.com"): PrincipalStub(),
+            (CLUSTER, "system:serviceaccount:team-a:indexer"): PrincipalStub(),
+            (SHARED, "tester"): PrincipalStub(),
         }
         self.asked: list[tuple[str, str]] = []
 
-    async def resolve(self, issuer: str, subject: str) -> Known | None:
+    async def resolve(self, issuer: str, subject: str) -> PrincipalStub | None:
         self.asked.append((issuer, subject))
         return self.subjects.get((issuer, subject))
 
@@ -124,7 +124,9 @@ async def test_a_key_and_tokens_speak_for_one_principal(gate: Authenticator) -> 
 
 async def test_everything_known_of_a_caller_is_told(directory: FakeDirectory) -> None:
     """The caller carries identity, credential, pod and expiry, so that nobody has to look at the token again."""
-    directory.subjects[CLUSTER, "system:serviceaccount:team-a:indexer"] = Known(rights=("witness",), suspended=True)
+    directory.subjects[CLUSTER, "system:serviceaccount:team-a:indexer"] = PrincipalStub(
+        rights=("witness",), suspended=True
+    )
     assert await make(directory).authenticate([bearer(token(account()))]) == Caller(
         tenant=TENANT,
         namespace="team-a",
@@ -221,7 +223,7 @@ async def test_a_token_older_than_its_namespace_is_refused(directory: FakeDirect
     value = bearer(token(account(iat=NOW - 10)))
     for created, believed in ((NOW - 11, True), (NOW - 10, True), (NOW - 9, False), (None, False)):
         moment = None if created is None else datetime.fromtimestamp(created + (0.9 if created == NOW - 10 else 0), UTC)
-        directory.subjects[at] = Known(namespace_created=moment)
+        directory.subjects[at] = PrincipalStub(namespace_created=moment)
         found = await make(directory).authenticate([value])
         assert isinstance(found, Caller) is believed, created
         assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.BEFORE_NAMESPACE)
@@ -247,7 +249,7 @@ async def test_what_the_directory_says_holds_from_the_next_request_on(
 ) -> None:
     """Nothing is cached beside the directory: a changed type is effective at once, without any word of a publication."""
     assert isinstance(await gate.authenticate([api_key()]), Caller)
-    directory.subjects["", KEY.sha256] = Known(type="admin")
+    directory.subjects["", KEY.sha256] = PrincipalStub(type="admin")
     changed = await gate.authenticate([api_key()])
     assert isinstance(changed, Caller)
     assert changed.type == "admin"
@@ -280,7 +282,7 @@ async def test_a_refused_credential_never_asks_the_directory(gate: Authenticator
 async def test_a_directory_that_fails_is_not_a_refusal(gate: Authenticator, directory: FakeDirectory) -> None:
     """When nobody can be asked the error reaches the gate, which answers 503: never a 401 that makes callers give up."""
 
-    async def broken(issuer: str, subject: str) -> Known | None:
+    async def broken(issuer: str, subject: str) -> PrincipalStub | None:
         raise ConnectionError("the database is away")
 
     directory.resolve = broken  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from metagate_crds.objects import ObjectKey
 from metagate_operator.reconcile.mass_deletion_guard import MassDeletionGuard
 
 
-def gone(count: int, kind: str = "PrincipalBinding", start: int = 0) -> set[tuple[ObjectKey, str]]:
+def vanished(count: int, kind: str = "PrincipalBinding", start: int = 0) -> set[tuple[ObjectKey, str]]:
     return {(ObjectKey(kind, "default", f"n{i}"), f"uid-{i}") for i in range(start, start + count)}
 
 
@@ -14,25 +14,25 @@ def guard() -> MassDeletionGuard:
 
 def test_few_are_believed_at_once() -> None:
     """Nine of nine, and a fifth of a hundred, are deletions like any other."""
-    assert guard().confirmed(gone(9), {"PrincipalBinding": 9}, 0.0) == gone(9)
-    assert guard().confirmed(gone(20), {"PrincipalBinding": 100}, 0.0) == gone(20)
+    assert guard().confirmed(vanished(9), {"PrincipalBinding": 9}, 0.0) == vanished(9)
+    assert guard().confirmed(vanished(20), {"PrincipalBinding": 100}, 0.0) == vanished(20)
 
 
 def test_many_wait_for_a_second_listing() -> None:
     """Ten of forty-nine wait two seconds; what is still missing then is gone."""
     held = guard()
-    assert held.confirmed(gone(10), {"PrincipalBinding": 49}, 0.0) == frozenset()
+    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 0.0) == frozenset()
     assert held.waiting
-    assert held.confirmed(gone(10), {"PrincipalBinding": 49}, 1.9) == frozenset()
-    assert held.confirmed(gone(10), {"PrincipalBinding": 49}, 2.0) == gone(10)
+    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 1.9) == frozenset()
+    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 2.0) == vanished(10)
     assert not held.waiting
 
 
 def test_what_comes_back_is_not_suspected() -> None:
     """Only what both listings miss is gone; the rest starts over."""
     held = guard()
-    held.confirmed(gone(30), {"PrincipalBinding": 40}, 0.0)
-    assert held.confirmed(gone(12, start=20), {"PrincipalBinding": 40}, 2.0) == gone(10, start=20)
+    held.confirmed(vanished(30), {"PrincipalBinding": 40}, 0.0)
+    assert held.confirmed(vanished(12, start=20), {"PrincipalBinding": 40}, 2.0) == vanished(10, start=20)
     assert held.waiting
     assert held.confirmed(set(), {"PrincipalBinding": 30}, 3.0) == frozenset()
     assert not held.waiting
@@ -40,6 +40,6 @@ def test_what_comes_back_is_not_suspected() -> None:
 
 def test_kinds_are_counted_apart() -> None:
     """A vanished kind waits; a single object of another kind does not."""
-    missing = gone(15, "Profile") | gone(1, "Manifest")
+    missing = vanished(15, "Profile") | vanished(1, "Manifest")
     known = {"Profile": 15, "Manifest": 3}
-    assert guard().confirmed(missing, known, 0.0) == gone(1, "Manifest")
+    assert guard().confirmed(missing, known, 0.0) == vanished(1, "Manifest")

@@ -45,7 +45,7 @@ async def slow(database: Database) -> AsyncIterator[GateFixture]:
         yield made
 
 
-async def known(slow: GateFixture, who: PrincipalFixture) -> None:
+async def remember_token(slow: GateFixture, who: PrincipalFixture) -> None:
     """Make the gate remember who this token is; HS256, because a key would first have to be published to it."""
     await slow.publisher.publish(_published(who))
     assert (await slow.client.get("/v1/startups", headers=who.by_token)).status_code == 200
@@ -68,7 +68,7 @@ async def answers(slow: GateFixture, who: PrincipalFixture) -> dict[tuple[int, s
 async def test_a_withdrawn_subject_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 401 CREDENTIAL_REVOKED to the very next request, also those that list and those for admins."""
     who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await known(slow, who)
+    await remember_token(slow, who)
     await slow.publisher.publish(_published(who, subject=[("metagate", who.subject)]))
     found = await answers(slow, who)
     assert set(found) == {(401, "CREDENTIAL_REVOKED")}, found
@@ -78,7 +78,7 @@ async def test_a_withdrawn_subject_is_told_by_every_answer(slow: GateFixture) ->
 async def test_a_suspended_principal_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 403 PRINCIPAL_SUSPENDED to the very next request."""
     who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await known(slow, who)
+    await remember_token(slow, who)
     await slow.publisher.publish(_published(replace(who, suspended=True)))
     found = await answers(slow, who)
     assert set(found) == {(403, "PRINCIPAL_SUSPENDED")}, found
@@ -87,7 +87,7 @@ async def test_a_suspended_principal_is_told_by_every_answer(slow: GateFixture) 
 async def test_a_demoted_admin_is_an_admin_no_more(slow: GateFixture) -> None:
     """D-33: a demoted type takes effect with the very next request."""
     who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await known(slow, who)
+    await remember_token(slow, who)
     assert (await slow.client.get("/v1/admin/principals", headers=who.by_token)).status_code == 200
     await slow.publisher.publish(_published(replace(who, type="component")))
     refused = await slow.client.get("/v1/admin/principals", headers=who.by_token)
