@@ -21,7 +21,8 @@ from typing import Any
 import asyncpg
 
 from legivellum.postgres.driver import translated
-from memorygate.verifying import ChainedReceipt, ChainVerifier, Defect, Verdict, read_receipts
+from legivellum.receipts.chain import ChainedReceipt, ChainVerifier, Defect, Verdict
+from memorygate.verifying import read_receipts
 
 FORMAT = "memorygate-archive/1"
 

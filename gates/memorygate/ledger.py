@@ -15,6 +15,7 @@ from uuid import UUID
 
 from legivellum.base.canonical_json import digest
 from legivellum.postgres.pool import PooledDatabase
+from legivellum.receipts.chain import microseconds
 from legivellum.receipts.receipt import Receipt, form_of
 from legivellum.receipts.rights import Right
 
@@ -208,11 +209,6 @@ def _due(metadata: dict[str, Any]) -> str:
 _PARAMETERS = ["$1::text[]::uuid[]", *(f"${place}" for place in range(2, len(Entry._fields) + 1))]
 _APPEND = f"SELECT * FROM memorygate.append({', '.join(_PARAMETERS)})"  # noqa: S608 - numbers of ours
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(moment: datetime) -> int:
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 class Ledger(PooledDatabase):
