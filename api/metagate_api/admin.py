@@ -80,12 +80,12 @@ async def item(
     key: KeyParameter,
     tenant: UuidParameter | None = None,
 ) -> Response:
-    found = None
+    served = None
     if "\0" not in key:
-        found = await gate_of(request).reader.item(kind, authorized_tenant(caller, tenant), key)
-    if found is None:
+        served = await gate_of(request).reader.item(kind, authorized_tenant(caller, tenant), key)
+    if served is None:
         raise refuse(Code.NOT_FOUND, "There is no such object.")
-    return json_response(shown(found))
+    return json_response(shown(served))
 
 
 @dataclass(frozen=True, slots=True)

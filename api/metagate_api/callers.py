@@ -101,8 +101,8 @@ class Directory:
         if len(self._known) >= self._limit:
             self._known = {}
         # An answer that was asked for before a `forget` may be older than it: it goes where nobody looks any more.
-        found = asked_of[issuer, subject] = ResolvedIdentity(row)
-        return found
+        identity = asked_of[issuer, subject] = ResolvedIdentity(row)
+        return identity
 
     def forget(self) -> None:
         self._known = {}

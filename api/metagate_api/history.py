@@ -37,7 +37,7 @@ from metagate_crds.plan.proposal import propose_world
 from metagate_crds.plan.serialization import leaves_to_list, plan_to_dict
 from metagate_store.history import Boot, ChangeEvent, Declaration
 
-_log = structlog.stdlib.get_logger("metagate.explain")
+_log = structlog.get_logger("metagate.explain")
 
 What = Annotated[
     str | None,
@@ -60,21 +60,21 @@ _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBindin
 async def explain_principal(
     request: Request, caller: CurrentAdmin, key: KeyParameter, tenant: UuidParameter | None = None
 ) -> Response:
-    whose = authorized_tenant(caller, tenant)
-    boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(whose, key)
+    tenant_id = authorized_tenant(caller, tenant)
+    boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(tenant_id, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")
-    return json_response(await explained_boot(gate_of(request), whose, boot))
+    return json_response(await explained_boot(gate_of(request), tenant_id, boot))
 
 
 async def explain_startup(
     request: Request, caller: CurrentAdmin, startup_id: UuidParameter, tenant: UuidParameter | None = None
 ) -> Response:
-    whose = authorized_tenant(caller, tenant)
-    boot = await gate_of(request).reader.history.boot_of(whose, startup_id)
+    tenant_id = authorized_tenant(caller, tenant)
+    boot = await gate_of(request).reader.history.boot_of(tenant_id, startup_id)
     if boot is None:
         raise refuse(Code.SESSION_NOT_FOUND, "There is no such session.")
-    return json_response(await explained_boot(gate_of(request), whose, boot))
+    return json_response(await explained_boot(gate_of(request), tenant_id, boot))
 
 
 async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]:
@@ -84,8 +84,8 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
     """
     if boot.digest is None:
         raise refuse(Code.BINDING_INCOMPLETE, "The binding refers to something missing or invalid: there is no packet.")
-    found = await gate.reader.history.layers(tenant, boot.principal_key, boot.revision)
-    rebuilt = _rebuilt(boot, found)
+    layers = await gate.reader.history.layers(tenant, boot.principal_key, boot.revision)
+    rebuilt = _rebuilt(boot, layers)
     return {
         "tenant": tenant,
         "principal_key": boot.principal_key,
@@ -96,8 +96,8 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
         "compiled_at": boot.compiled_at,
         "digest": rebuilt.digest,
         "objects": [
-            {"layer": _LAYERS[one.kind], **{name: value for name, value in shallow(one).items() if name in _OBJECT}}
-            for one in found
+            {"layer": _LAYERS[layer.kind], **{name: value for name, value in shallow(layer).items() if name in _OBJECT}}
+            for layer in layers
         ],
         "leaves": leaves_to_list(rebuilt),
     }
@@ -106,9 +106,9 @@ async def explained_boot(gate: Gate, tenant: UUID, boot: Boot) -> dict[str, Any]
 _OBJECT: Final = frozenset({"kind", "namespace", "name", "uid", "generation", "manager", "revision", "changed_at"})
 
 
-def _rebuilt(boot: Boot, found: Sequence[Declaration]) -> Explanation:
+def _rebuilt(boot: Boot, layers: Sequence[Declaration]) -> Explanation:
     """Made again, and the same to the byte; anything else is a failure, and said loudly."""
-    by_kind = {one.kind: _declared(one) for one in found}
+    by_kind = {layer.kind: _declared(layer) for layer in layers}
     missing = sorted(_LAYERS.keys() - by_kind.keys())
     if missing:
         raise _failed(boot, f"what was declared then is not remembered: {', '.join(missing)}")
@@ -138,24 +138,23 @@ async def history(  # noqa: PLR0917  # the framework fills them in by name
 ) -> Response:
     noun, _, name = (wanted or "").partition("/")
     # one object is of one tenant: names repeat in others
-    whose = authorized_tenant(caller, tenant) if wanted else tenants_for(caller, tenant)
+    tenant_id = authorized_tenant(caller, tenant) if wanted else tenants_for(caller, tenant)
     before = cursors.read(cursors.HISTORY, cursor)
     page = await gate_of(request).reader.history.change_events(
-        whose,
+        tenant_id,
         kind=_NOUNS[noun] if wanted else None,
         name=name or None,
         before=None if before is None else (int(before[0]), int(before[1])),
         limit=limit,
     )
     following = None if page.next is None else (str(page.next[0]), str(page.next[1]))
-    return json_response(
-        {"items": [_happened(one) for one in page.items], "next_cursor": cursors.written(cursors.HISTORY, following)}
-    )
+    next_cursor = cursors.written(cursors.HISTORY, following)
+    return json_response({"items": [_happened(event) for event in page.items], "next_cursor": next_cursor})
 
 
-def _happened(one: ChangeEvent) -> dict[str, Any]:
-    how = "removed" if one.after_digest is None else "added" if one.before_digest is None else "changed"
-    return {**{name: value for name, value in shallow(one).items() if name != "seq"}, "how": how}
+def _happened(event: ChangeEvent) -> dict[str, Any]:
+    how = "removed" if event.after_digest is None else "added" if event.before_digest is None else "changed"
+    return {**{name: value for name, value in shallow(event).items() if name != "seq"}, "how": how}
 
 
 async def objects(  # noqa: PLR0917  # the framework fills them in by name
@@ -167,33 +166,34 @@ async def objects(  # noqa: PLR0917  # the framework fills them in by name
     cursor: PageCursor = None,
     key_digests: bool = False,  # the framework gives it by name
 ) -> Response:
-    whose = authorized_tenant(caller, tenant)
+    tenant_id = authorized_tenant(caller, tenant)
     reader = gate_of(request).reader
     newest = (await reader.state()).revision
     if revision is not None and revision > newest:
         raise refuse(Code.NOT_FOUND, "There is no such revision yet.")
     wanted = revision or newest
     after = cursors.read(cursors.OBJECTS, cursor)
-    seen = None if after is None else (after[0], after[1])
-    page = await reader.history.declared_at(whose, wanted, after=seen, limit=limit)
+    position = None if after is None else (after[0], after[1])
+    page = await reader.history.declared_at(tenant_id, wanted, after=position, limit=limit)
     return json_response(
         {
             "revision": wanted,
             "newest": newest,
-            "items": [_declaration_shown(one, key_digests=key_digests) for one in page.items],
+            "items": [_declaration_shown(declaration, key_digests=key_digests) for declaration in page.items],
             "next_cursor": cursors.written(cursors.OBJECTS, page.next),
         }
     )
 
 
-def _declaration_shown(one: Declaration, *, key_digests: bool) -> dict[str, Any]:
+def _declaration_shown(declaration: Declaration, *, key_digests: bool) -> dict[str, Any]:
     """EXT-10: a list shows no material of API keys, not even what is declared of them, unless it is asked for by name:
     a Principal without its digests cannot be applied again.
     """
-    shown = {name: value for name, value in shallow(one).items() if name != "packet_digest"}
-    if one.kind == kinds.PRINCIPAL.name and not key_digests and isinstance(one.spec, Mapping):
-        keys = [{name: value for name, value in key.items() if name != "sha256"} for key in one.spec.get("apiKeys", ())]
-        shown["spec"] = {**one.spec, **({"apiKeys": keys} if keys else {})}
+    shown = {name: value for name, value in shallow(declaration).items() if name != "packet_digest"}
+    spec = declaration.spec
+    if declaration.kind == kinds.PRINCIPAL.name and not key_digests and isinstance(spec, Mapping):
+        keys = [{name: value for name, value in key.items() if name != "sha256"} for key in spec.get("apiKeys", ())]
+        shown["spec"] = {**spec, **({"apiKeys": keys} if keys else {})}
     return shown
 
 
@@ -203,38 +203,42 @@ async def plan_changes(
     exchange_of(request).require_json()
     body = strict_json.parse_object(await request.body())
     caller = await require_admin(gate_of(request), authentication)
-    whose = authorized_tenant(caller, tenant)
+    tenant_id = authorized_tenant(caller, tenant)
     resources, prune = body.get("resources"), body.get("prune", False)
     if not isinstance(resources, list) or not isinstance(prune, bool):
         raise refuse(Code.INVALID_REQUEST, "Send {resources: […], prune: false}.")
-    current, namespace = await _world(gate_of(request), caller, whose)
-    specs = dict(_proposed(one, namespace) for one in resources)
-    found = await asyncio.to_thread(
+    current, namespace = await _world(gate_of(request), caller, tenant_id)
+    specs = dict(_proposed(resource, namespace) for resource in resources)
+    changes = await asyncio.to_thread(
         lambda: plan_to_dict(make_plan(current, propose_world(current, specs, prune=prune)))
     )
-    return json_response(found)
+    return json_response(changes)
 
 
 async def _world(gate: Gate, caller: Caller, tenant: UUID) -> tuple[World, str]:
     """What is declared and valid in a tenant now."""
     newest = (await gate.reader.state()).revision
-    found: list[Declaration] = []
+    declarations: list[Declaration] = []
     after: tuple[str, str] | None = None
     while True:
         page = await gate.reader.history.declared_at(tenant, newest, after=after, limit=_PAGE)
-        found.extend(page.items)
+        declarations.extend(page.items)
         after = page.next
-        if len(found) > PLANNED_OBJECTS:
+        if len(declarations) > PLANNED_OBJECTS:
             raise refuse(
                 Code.INVALID_REQUEST,
                 f"More than {PLANNED_OBJECTS} objects are declared: use `metagate plan --url`, which takes its time.",
             )
         if after is None:
             break
-    namespace = found[0].namespace if found else caller.namespace if tenant == caller.tenant else "default"
+    if declarations:
+        namespace = declarations[0].namespace
+    else:
+        namespace = caller.namespace if tenant == caller.tenant else "default"
     settings = CompileSettings(default_sla_seconds=gate.settings.default_startup_sla_seconds)
-    born = min((one.created_at for one in found), default=datetime.now(UTC))
-    return World(settings, [Namespace(namespace, str(tenant), born)], [_declared(one) for one in found]), namespace
+    born = min((declaration.created_at for declaration in declarations), default=datetime.now(UTC))
+    objects = [_declared(declaration) for declaration in declarations]
+    return World(settings, [Namespace(namespace, str(tenant), born)], objects), namespace
 
 
 def _proposed(given: Any, namespace: str) -> tuple[ObjectKey, Any]:
@@ -252,6 +256,12 @@ def _proposed(given: Any, namespace: str) -> tuple[ObjectKey, Any]:
     return ObjectKey(known.name, namespace, name), given.get("spec")
 
 
-def _declared(one: Declaration) -> DeclaredObject:
-    key = ObjectKey(one.kind, one.namespace, one.name)
-    return DeclaredObject(key, str(one.uid), one.generation, one.created_at, one.spec, one.manager)
+def _declared(declaration: Declaration) -> DeclaredObject:
+    return DeclaredObject(
+        ObjectKey(declaration.kind, declaration.namespace, declaration.name),
+        str(declaration.uid),
+        declaration.generation,
+        declaration.created_at,
+        declaration.spec,
+        declaration.manager,
+    )

@@ -32,11 +32,11 @@ async def introspect(request: Request, authentication: Authentication) -> Respon
 
 
 async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
-    found = await gate.authenticator.introspect(token.encode("utf-8", "replace"))
-    if isinstance(found, AuthFailure):
+    subject = await gate.authenticator.introspect(token.encode("utf-8", "replace"))
+    if isinstance(subject, AuthFailure):
         return INACTIVE
     # The authenticator may remember for a moment; an introspection is asked once and believed for longer.
-    (identity,) = await gate.reader.resolve([credential_row(found)])
+    (identity,) = await gate.reader.resolve([credential_row(subject)])
     if identity is None or identity.suspended:
         return INACTIVE
     if identity.tenant != caller.tenant and caller.scope != CLUSTER:
@@ -49,8 +49,8 @@ async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
         "type": identity.type,
         "scope": identity.scope,
         "rights": identity.rights,
-        "aud": found.audience,
-        "exp": None if found.expires_at is None else int(found.expires_at.timestamp()),
+        "aud": subject.audience,
+        "exp": None if subject.expires_at is None else int(subject.expires_at.timestamp()),
     }
 
 

@@ -64,13 +64,13 @@ class ReportHandler:
             raise refuse(*_REFUSALS[answer.outcome])
         if answer.acknowledged_at is None:
             raise refuse(Code.UNAVAILABLE, "The session is being written by somebody else.")
-        said = {
+        body = {
             "startup_id": str(startup_id),
             "status": answer.status,
             "acknowledged_at": rfc3339(answer.acknowledged_at),
             "late": bool(answer.late),
         }
-        return json_response(200, rendered(said))
+        return json_response(200, rendered(body))
 
     async def _record(self, exchange: Exchange, caller: Caller, startup_id: UUID, payload: bytes) -> ReportResult:
         ask = ReportQuery(
@@ -92,9 +92,9 @@ class ReportHandler:
 
 
 def _startup_id(body: dict[str, Any]) -> UUID:
-    found = parse_uuid(body.get("startup_id"))
-    if found is not None:
-        return found
+    startup_id = parse_uuid(body.get("startup_id"))
+    if startup_id is not None:
+        return startup_id
     raise refuse(Code.INVALID_REQUEST, "startup_id: required, the UUID that the packet named.")
 
 

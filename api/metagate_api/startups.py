@@ -85,12 +85,12 @@ async def startups(  # noqa: PLR0917  # the framework fills them in by name
 
 async def summary(request: Request, caller: CurrentCaller, tenant: UuidParameter | None = None) -> Response:
     """Counts of one tenant (INV-095): a cluster-wide reader names which, as at the ledger (D-51)."""
-    whose = authorized_tenant(caller, tenant)
+    tenant_id = authorized_tenant(caller, tenant)
     principal_key = None if reads_all(caller) else caller.principal_key
-    counted = await gate_of(request).reader.summary(whose, principal_key=principal_key)
+    counted = await gate_of(request).reader.summary(tenant_id, principal_key=principal_key)
     return json_response(
         {
-            "tenant": whose,
+            "tenant": tenant_id,
             "principal_key": principal_key,
             "startups": {"open": counted.opened, "ready": counted.ready, "failed": counted.failed},
             "oldest_open_at": counted.oldest_open,

@@ -24,16 +24,16 @@ async def policy_profile(
     request: Request, caller: CurrentCaller, key: KeyParameter, tenant: UuidParameter | None = None
 ) -> Response:
     asked = authorized_tenant(caller, tenant)
-    found = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
-    if found is None:
+    profile = None if "\0" in key else await gate_of(request).reader.policy_profile(asked, key)
+    if profile is None:
         raise refuse(Code.NOT_FOUND, "There is no such PolicyProfile.")
     return json_response(
         {
-            "key": found.name,
-            "policy_hash": found.policy_hash,
-            "revision": found.revision,
-            "generation": found.generation,
-            "ruleset": found.body,
+            "key": profile.name,
+            "policy_hash": profile.policy_hash,
+            "revision": profile.revision,
+            "generation": profile.generation,
+            "ruleset": profile.body,
         }
     )
 

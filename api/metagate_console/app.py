@@ -61,8 +61,8 @@ class Console:
         self._cookies = SessionCookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
         self._sign_in = SignIn(ports, self._cookies)
         # whoever waits half of the deadline would not be drawn within the other half either
-        self._turns = ConcurrencyLimit(ports.at_once, patience=ports.seconds / 2)
-        self._streams = LiveStreams(ports, self._turns)
+        self._limit = ConcurrencyLimit(ports.at_once, patience=ports.seconds / 2)
+        self._streams = LiveStreams(ports, self._limit)
         self._outer = Deadline(ports.seconds)
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
@@ -91,10 +91,10 @@ class Console:
         parts = path_segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
-            found = responses.asset(parts[1], _query(exchange))
-            if found is not None:
+            asset = responses.asset(parts[1], _query(exchange))
+            if asset is not None:
                 exchange.route = "/console/static/{name}"
-                return found
+                return asset
         if parts == ("sign-in",):
             exchange.route = "/console/sign-in"
             if exchange.method == "POST":
@@ -141,9 +141,9 @@ class Console:
             raise refuse(Code.NOT_FOUND, "There is nothing at this path.")
         exchange.route = route.label
         name = parts[1] if len(parts) == 2 else ""
-        visit = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
-        async with self._turns.slot():
-            drawn = await route.draw(visit)
+        request = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
+        async with self._limit.slot():
+            drawn = await route.draw(request)
         if isinstance(drawn, Redirect):
             return responses.redirect(drawn.address)
         frame = self._frame(viewer, drawn.title, tenant=tenant, here=parts[0] if parts else "", live=drawn.live)

@@ -51,8 +51,8 @@ class Timeline:
 
 def timeline(minutes: Sequence[Minute], now: datetime) -> Timeline:
     """A column for each minute of the last hour, the newest at the right."""
-    top = _rounded(max((one.opened for one in minutes), default=0))
-    bars = [bar for one in minutes if 0 <= one.ago < MINUTES for bar in _column(one, top, now)]
+    top = _rounded(max((minute.opened for minute in minutes), default=0))
+    bars = [bar for minute in minutes if 0 <= minute.ago < MINUTES for bar in _column(minute, top, now)]
     across = [
         Tick(LEFT + WIDTH - ago * STEP, clock(now - timedelta(minutes=ago)) if ago else "now")
         for ago in (60, 45, 30, 15, 0)
@@ -136,23 +136,23 @@ class TopologyDiagram:
     hidden: tuple[int, int]
 
 
-def topology_diagram(found: Topology) -> TopologyDiagram:
+def topology_diagram(topology: Topology) -> TopologyDiagram:
     """Groups at the left, services at the right, a wire for each use; the largest groups and most used services."""
-    gathered: dict[tuple[str | None, str | None, tuple[str, ...]], list[TopologyPrincipal]] = {}
-    for one in found.principals:
-        if one.services:
-            gathered.setdefault((one.profile, one.manifest, one.services), []).append(one)
-    largest = sorted(gathered.items(), key=lambda item: (-len(item[1]), item[1][0].principal_key))
+    members_by_place: dict[tuple[str | None, str | None, tuple[str, ...]], list[TopologyPrincipal]] = {}
+    for item in topology.principals:
+        if item.services:
+            members_by_place.setdefault((item.profile, item.manifest, item.services), []).append(item)
+    largest = sorted(members_by_place.items(), key=lambda item: (-len(item[1]), item[1][0].principal_key))
     groups = tuple(
         PrincipalGroup(ROW // 2 + 8 + at * ROW, tuple(members), profile, manifest, services)
         for at, ((profile, manifest, services), members) in enumerate(largest[:GROUPS])
     )
-    used = sorted(found.services, key=lambda one: (-len(one.used_by), one.name))
+    used = sorted(topology.services, key=lambda item: (-len(item.used_by), item.name))
     nodes = tuple(
-        DiagramNode(ROW // 2 + 8 + at * ROW, one.name, one.type, one.endpoint, len(one.used_by))
-        for at, one in enumerate(used[:GROUPS])
+        DiagramNode(ROW // 2 + 8 + at * ROW, item.name, item.type, item.endpoint, len(item.used_by))
+        for at, item in enumerate(used[:GROUPS])
     )
-    users = [frozenset(one.used_by) for one in used[:GROUPS]]
+    users = [frozenset(item.used_by) for item in used[:GROUPS]]
     wires = tuple(
         DiagramEdge(_curve(group.y, node.y), source, target)
         for source, group in enumerate(groups)
@@ -161,7 +161,11 @@ def topology_diagram(found: Topology) -> TopologyDiagram:
     )
     rows = max(len(groups), len(nodes), 1)
     return TopologyDiagram(
-        rows * ROW + 16, groups, nodes, wires, (len(gathered) - len(groups), len(found.services) - len(nodes))
+        rows * ROW + 16,
+        groups,
+        nodes,
+        wires,
+        (len(members_by_place) - len(groups), len(topology.services) - len(nodes)),
     )
 
 

@@ -1,6 +1,6 @@
 """The pages: each asks the store what it shows, as the viewer may see it, in as few statements as it takes.
 
-One statement after the other: a page has one connection of the pool at a time (`turns`).
+One statement after the other: a page has one connection of the pool at a time (`concurrency_limit`).
 """
 
 from collections import Counter
@@ -38,68 +38,68 @@ _KINDS: Final = {
 }  # fmt: skip
 
 
-async def overview(visit: PageRequest) -> Page:
-    whose = tenants_for(visit.viewer, visit.tenant)
-    overviews = visit.reader.overviews
-    found = await overviews.overview(whose)
-    state = await visit.reader.state()
-    failures = await overviews.failures(whose, limit=ERRORS)
-    not_served = await overviews.not_served(whose, limit=REFUSED + 1) if visit.viewer.admin else ()
-    issuers = await overviews.issuers() if visit.viewer.admin else ()
-    down = [trouble for trouble in found.troubles if not trouble.up_again]
-    names = {one.tenant: one.namespace for one in found.tenants}
+async def overview(request: PageRequest) -> Page:
+    tenant = tenants_for(request.viewer, request.tenant)
+    overviews = request.reader.overviews
+    boots = await overviews.overview(tenant)
+    state = await request.reader.state()
+    failures = await overviews.failures(tenant, limit=ERRORS)
+    not_served = await overviews.not_served(tenant, limit=REFUSED + 1) if request.viewer.admin else ()
+    issuers = await overviews.issuers() if request.viewer.admin else ()
+    down = [trouble for trouble in boots.troubles if not trouble.up_again]
+    names = {one.tenant: one.namespace for one in boots.tenants}
     return Page(
         "overview.html",
         "Overview",
         {
-            "found": found, "state": state, "issuers": issuers, "names": names,
-            "timeline": charts.timeline(found.minutes, found.at), "now": found.at, "down": down, "few": FEW,
-            "recovered": len(found.troubles) - len(down), "failures": failures, "not_served": not_served,
+            "found": boots, "state": state, "issuers": issuers, "names": names,
+            "timeline": charts.timeline(boots.minutes, boots.at), "now": boots.at, "down": down, "few": FEW,
+            "recovered": len(boots.troubles) - len(down), "failures": failures, "not_served": not_served,
             "most_refused": REFUSED,
         },
         live=True,
     )  # fmt: skip
 
 
-async def principals(visit: PageRequest) -> Page:
-    whose = tenants_for(visit.viewer, visit.tenant)
-    after, after_tenant = visit.query.text("after", 512), visit.query.id("after_tenant")
-    seen = None if after is None else (str(after_tenant or whose or UUID(int=0)), after)
-    page = await visit.reader.listing("principals", whose, after=seen, limit=PAGE)
+async def principals(request: PageRequest) -> Page:
+    tenant = tenants_for(request.viewer, request.tenant)
+    after, after_tenant = request.query.text("after", 512), request.query.id("after_tenant")
+    position = None if after is None else (str(after_tenant or tenant or UUID(int=0)), after)
+    page = await request.reader.listing("principals", tenant, after=position, limit=PAGE)
     following = None
     if page.next is not None:
-        following = link("principals", tenant=visit.tenant, after=page.next[1], after_tenant=page.next[0])
+        following = link("principals", tenant=request.tenant, after=page.next[1], after_tenant=page.next[0])
     return Page("principals.html", "Principals", {"items": page.items, "following": following, "first": after is None})
 
 
-async def principal(visit: PageRequest) -> Page:
-    whose, reader, key = authorized_tenant(visit.viewer, visit.tenant), visit.reader, visit.name
-    found = None if "\0" in key or len(key) > 512 else await reader.item("principals", whose, key)
-    if found is None:
+async def principal(request: PageRequest) -> Page:
+    tenant, reader, key = authorized_tenant(request.viewer, request.tenant), request.reader, request.name
+    served = None if "\0" in key or len(key) > 512 else await reader.item("principals", tenant, key)
+    if served is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal.")
-    bound = found.body.get("binding")
-    binding = None if bound is None else await reader.item("bindings", whose, bound)
-    last = await reader.startups(whose, principal_key=key, limit=LAST, span=LOOKED)
+    bound = served.body.get("binding")
+    binding = None if bound is None else await reader.item("bindings", tenant, bound)
+    last = await reader.startups(tenant, principal_key=key, limit=LAST, span=LOOKED)
     state = await reader.state()
-    values: dict[str, Any] = {"found": found, "binding": binding, "last": last, "now": state.now, "more": None}
-    if visit.viewer.admin:
-        boot = await reader.history.current_boot(whose, key)
-        history = await reader.history.change_events(whose, kind="Principal", name=key, limit=LAST)
-        values["more"] = {"history": history.items, **await _explained(visit, whose, boot)}
+    values: dict[str, Any] = {"found": served, "binding": binding, "last": last, "now": state.now, "more": None}
+    if request.viewer.admin:
+        boot = await reader.history.current_boot(tenant, key)
+        history = await reader.history.change_events(tenant, kind="Principal", name=key, limit=LAST)
+        values["more"] = {"history": history.items, **await _explained(request, tenant, boot)}
     return Page("principal.html", f"Principal {key}", values, live=True)
 
 
-async def startups(visit: PageRequest) -> Page:
-    whose, query = tenants_for(visit.viewer, visit.tenant), visit.query
+async def startups(request: PageRequest) -> Page:
+    tenant, query = tenants_for(request.viewer, request.tenant), request.query
     status = query.one_of("status", "OPEN", "READY", "FAILED", "overdue")
-    component, who = query.text("component"), query.text("principal")
+    component, principal_key = query.text("component"), query.text("principal")
     after, after_tenant = query.id("after"), query.id("after_tenant")
-    seen = None if after is None else (str(after_tenant or whose or UUID(int=2**128 - 1)), str(after))
-    page = await visit.reader.startups(
-        whose, status=status, component_key=component, principal_key=who, after=seen, limit=PAGE
+    position = None if after is None else (str(after_tenant or tenant or UUID(int=2**128 - 1)), str(after))
+    page = await request.reader.startups(
+        tenant, status=status, component_key=component, principal_key=principal_key, after=position, limit=PAGE
     )
-    state, names = await visit.reader.state(), await _names(visit)
-    given = {"tenant": visit.tenant, "status": status, "component": component, "principal": who}
+    state, names = await request.reader.state(), await _names(request)
+    given = {"tenant": request.tenant, "status": status, "component": component, "principal": principal_key}
     following = None
     if page.next is not None:
         following = link("startups", **given, after=page.next[1], after_tenant=page.next[0])
@@ -112,35 +112,35 @@ async def startups(visit: PageRequest) -> Page:
     )  # fmt: skip
 
 
-async def startup(visit: PageRequest) -> Page:
-    whose, found = authorized_tenant(visit.viewer, visit.tenant), parse_uuid(visit.name)
-    row = None if found is None else await visit.reader.startup(whose, found)
+async def startup(request: PageRequest) -> Page:
+    tenant, startup_id = authorized_tenant(request.viewer, request.tenant), parse_uuid(request.name)
+    row = None if startup_id is None else await request.reader.startup(tenant, startup_id)
     if row is None:
         raise refuse(Code.NOT_FOUND, "There is no such startup.")
-    state, more = await visit.reader.state(), None
-    if visit.viewer.admin:
-        more = await _explained(visit, whose, await visit.reader.history.boot_of(whose, row.startup_id))
+    state, more = await request.reader.state(), None
+    if request.viewer.admin:
+        more = await _explained(request, tenant, await request.reader.history.boot_of(tenant, row.startup_id))
     return Page("startup.html", f"Startup {row.startup_id}", {"row": row, "now": state.now, "more": more}, live=True)
 
 
-async def topology(visit: PageRequest) -> Page:
-    whose = tenants_for(visit.viewer, visit.tenant)
-    if whose is None:
-        return Page("tenants.html", "Topology: of whom?", {"tenants": await visit.reader.overviews.tenants()})
-    found = await visit.reader.topology(whose)
-    values = {"found": found, "picture": charts.topology_diagram(found), "most": ROWS}
+async def topology(request: PageRequest) -> Page:
+    tenant = tenants_for(request.viewer, request.tenant)
+    if tenant is None:
+        return Page("tenants.html", "Topology: of whom?", {"tenants": await request.reader.overviews.tenants()})
+    page = await request.reader.topology(tenant)
+    values = {"found": page, "picture": charts.topology_diagram(page), "most": ROWS}
     return Page("topology.html", "Topology", values)
 
 
-async def history(visit: PageRequest) -> Page:
-    if not visit.viewer.admin:
+async def history(request: PageRequest) -> Page:
+    if not request.viewer.admin:
         raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin sees what was changed.")
-    whose, before = tenants_for(visit.viewer, visit.tenant), visit.query.position("before")
-    page = await visit.reader.history.change_events(whose, before=before, limit=PAGE)
-    state = await visit.reader.state()
+    tenant, before = tenants_for(request.viewer, request.tenant), request.query.position("before")
+    page = await request.reader.history.change_events(tenant, before=before, limit=PAGE)
+    state = await request.reader.state()
     following = None
     if page.next is not None:
-        following = link("history", tenant=visit.tenant, before=f"{page.next[0]}.{page.next[1]}")
+        following = link("history", tenant=request.tenant, before=f"{page.next[0]}.{page.next[1]}")
     return Page(
         "history.html",
         "History",
@@ -168,42 +168,42 @@ def _by_revision(changes: Sequence[ChangeEvent]) -> list[RevisionChanges]:
     return [RevisionChanges(number, tuple(group)) for number, group in groupby(changes, lambda change: change.revision)]
 
 
-async def search(visit: PageRequest) -> Page | Redirect:
-    whose, wanted = tenants_for(visit.viewer, visit.tenant), visit.query.text("q", 512)
+async def search(request: PageRequest) -> Page | Redirect:
+    tenant, wanted = tenants_for(request.viewer, request.tenant), request.query.text("q", 512)
     startup_id = parse_uuid(wanted or "")
     if startup_id is not None:
-        owner = await _owner(visit, whose, startup_id)
+        owner = await _owner(request, tenant, startup_id)
         if owner is not None:
-            return Redirect(link("startups", startup_id, tenant=owner if visit.viewer.everywhere else None))
-    found: tuple[SearchMatch, ...] = ()
+            return Redirect(link("startups", startup_id, tenant=owner if request.viewer.everywhere else None))
+    matches: tuple[SearchMatch, ...] = ()
     if wanted is not None and startup_id is None:
-        found = await visit.reader.overviews.search(whose, wanted.lstrip("…"), limit=MATCHES + 1)
-    by_kind = {kind: [match for match in found if match.kind == kind] for kind in _KINDS}
+        matches = await request.reader.overviews.search(tenant, wanted.lstrip("…"), limit=MATCHES + 1)
+    by_kind = {kind: [match for match in matches if match.kind == kind] for kind in _KINDS}
     groups = [(kind, _KINDS[kind], matches) for kind, matches in by_kind.items() if matches]
     values = {"wanted": wanted, "groups": groups, "most": MATCHES, "is_id": startup_id is not None}
     return Page("search.html", "Search", values)
 
 
-async def _owner(visit: PageRequest, whose: UUID | None, startup_id: UUID) -> UUID | None:
-    if whose is None:
-        return await visit.reader.overviews.tenant_of(startup_id)
-    return whose if await visit.reader.startup(whose, startup_id) is not None else None
+async def _owner(request: PageRequest, tenant: UUID | None, startup_id: UUID) -> UUID | None:
+    if tenant is None:
+        return await request.reader.overviews.tenant_of(startup_id)
+    return tenant if await request.reader.startup(tenant, startup_id) is not None else None
 
 
-async def _names(visit: PageRequest) -> Mapping[UUID, str]:
-    return await visit.reader.overviews.tenants() if visit.viewer.everywhere else {}
+async def _names(request: PageRequest) -> Mapping[UUID, str]:
+    return await request.reader.overviews.tenants() if request.viewer.everywhere else {}
 
 
-async def _explained(visit: PageRequest, tenant: UUID, boot: Boot | None) -> dict[str, Any]:
+async def _explained(request: PageRequest, tenant: UUID, boot: Boot | None) -> dict[str, Any]:
     """Packet and layers, or why there are none: a packet that cannot be made again is told loudly; the rest stays."""
-    told: dict[str, Any] = {"boot": boot, "explained": None, "problem": None, "leaves": ()}
+    values: dict[str, Any] = {"boot": boot, "explained": None, "problem": None, "leaves": ()}
     if boot is None:
-        return told
+        return values
     try:
-        found = await visit.explain(tenant, boot)
+        explanation = await request.explain(tenant, boot)
     except RequestRefused as refused:
-        return {**told, "problem": _only_of_packets(refused)}
-    return {**told, "explained": found, "leaves": found["leaves"][:LEAVES]}
+        return {**values, "problem": _only_of_packets(refused)}
+    return {**values, "explained": explanation, "leaves": explanation["leaves"][:LEAVES]}
 
 
 def _only_of_packets(refused: RequestRefused) -> Problem:

@@ -67,15 +67,15 @@ def _cut(text: str, longest: int) -> Markup:
     return escape(visible(text, longest))
 
 
-def _json(found: Any) -> Markup:
-    return escape(value(found))
+def _json(item: Any) -> Markup:
+    return escape(value(item))
 
 
 def _whole(text: str) -> Markup:
     return Markup(character_references(escape(text)))  # noqa: S704 - it is escaped
 
 
-def _finalised(found: Any) -> Any:
-    if isinstance(found, str) and not hasattr(found, "__html__"):  # else it is HTML: a macro's or a filter's
-        return visible(found)
-    return "–" if found is None else found
+def _finalised(item: Any) -> Any:
+    if isinstance(item, str) and not hasattr(item, "__html__"):  # else it is HTML: a macro's or a filter's
+        return visible(item)
+    return "–" if item is None else item

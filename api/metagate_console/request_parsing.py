@@ -24,10 +24,10 @@ def parse_form(raw: bytes) -> Form:
         )
     except ValueError:
         raise refuse(Code.INVALID_REQUEST, "The form cannot be read.") from None
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    form = dict(pairs)
+    if len(form) != len(pairs):
         raise refuse(Code.INVALID_REQUEST, "A field was sent more than once.")
-    return found
+    return form
 
 
 def path_segments(scope: Scope) -> tuple[str, ...]:
@@ -64,17 +64,17 @@ class PageQuery:
 
     def id(self, name: str) -> UUID | None:
         value = self.text(name)
-        found = None if value is None else parse_uuid(value)
-        if value is not None and found is None:
+        uuid = None if value is None else parse_uuid(value)
+        if value is not None and uuid is None:
             raise refuse(Code.INVALID_REQUEST, f"{name}: a UUID.")
-        return found
+        return uuid
 
     def position(self, name: str) -> tuple[int, int] | None:
         """Where a list goes on: `<revision>.<seq>`."""
         value = self.text(name)
         if value is None:
             return None
-        found = _POSITION.match(value)
-        if found is None:
+        match = _POSITION.match(value)
+        if match is None:
             raise refuse(Code.INVALID_REQUEST, f"{name}: not a place in this list.")
-        return int(found[1]), int(found[2])
+        return int(match[1]), int(match[2])

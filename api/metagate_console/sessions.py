@@ -97,7 +97,7 @@ class SessionCookies:
             return None
         try:
             claims = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
-            found = Session(
+            session = Session(
                 Credential(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
                 None if claims["verification"] is None else VerificationContext(*claims["verification"]),
                 UUID(claims["tenant"]),
@@ -107,7 +107,7 @@ class SessionCookies:
             )
         except (JoseError, ValueError, KeyError, TypeError):
             return None
-        return found if found.expires_at > self._clock() else None
+        return session if session.expires_at > self._clock() else None
 
     def closed(self) -> tuple[bytes, bytes]:
         return self._set(SESSION, "", 0)
@@ -142,9 +142,9 @@ def has_cookie(headers: RawHeaders, name: str) -> bool:
 
 def cookie(headers: RawHeaders, name: str) -> str | None:
     """Its value; None when it is not there, or there more than once: nobody picks one."""
-    found = _values(headers, name)
+    values = _values(headers, name)
     try:
-        return found[0].decode("ascii") if len(found) == 1 else None
+        return values[0].decode("ascii") if len(values) == 1 else None
     except UnicodeDecodeError:
         return None
 

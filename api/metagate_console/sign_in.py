@@ -99,16 +99,16 @@ class SignIn:
 
     async def _caller(self, exchange: Exchange, credential: str) -> Caller:
         """Whoever it speaks for, by the gate's own doors. Raises Refused."""
-        shown = Exchange(
+        inner = Exchange(
             {**exchange.scope, "headers": [self._header(credential)] if credential else []},
             exchange.receive,
             request_id=exchange.request_id,
             seconds=exchange.seconds,
         )
         try:
-            caller = require_caller(await self._ports.authenticate(shown))
+            caller = require_caller(await self._ports.authenticate(inner))
         finally:
-            exchange.principal, exchange.reason = shown.principal, shown.reason
+            exchange.principal, exchange.reason = inner.principal, inner.reason
         if not may_read_others(caller.type):
             raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
         return caller

@@ -38,9 +38,9 @@ _UNANSWERED: Final = (StoreError, OSError, TimeoutError, RequestRefused)
 class ChangeSignal:
     """A short word for the state of a tenant, another one when something changed. Asked at most once per `EVERY`."""
 
-    def __init__(self, ports: Ports, turns: ConcurrencyLimit, *, every: float = EVERY) -> None:
+    def __init__(self, ports: Ports, limit: ConcurrencyLimit, *, every: float = EVERY) -> None:
         self._ports = ports
-        self._turns = turns
+        self._limit = limit
         self._every = every
         self._asked: dict[UUID | None, tuple[float, asyncio.Task[str]]] = {}
 
@@ -57,12 +57,13 @@ class ChangeSignal:
 
     async def _word(self, tenant: UUID | None) -> str:
         reader = self._ports.reader()
-        async with self._turns.slot():
-            found, state = await reader.overviews.overview(tenant), await reader.state()
+        async with self._limit.slot():
+            overview, state = await reader.overviews.overview(tenant), await reader.state()
         known = (
-            state.revision, found.starting, found.overdue, found.latest, found.troubles,
+            state.revision, overview.starting, overview.overdue, overview.latest, overview.troubles,
             # the time line moves by the minute, whether or not anything happens
-            [(one.opened, one.ready, one.failed) for one in found.tenants], int(found.at.timestamp()) // 60,
+            [(counts.opened, counts.ready, counts.failed) for counts in overview.tenants],
+            int(overview.at.timestamp()) // 60,
         )  # fmt: skip
         return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
@@ -70,10 +71,10 @@ class ChangeSignal:
 class LiveStreams:
     """The open streams of one process."""
 
-    def __init__(self, ports: Ports, turns: ConcurrencyLimit) -> None:
+    def __init__(self, ports: Ports, limit: ConcurrencyLimit) -> None:
         self._ports = ports
-        self._turns = turns
-        self._signal = ChangeSignal(ports, turns)
+        self._limit = limit
+        self._signal = ChangeSignal(ports, limit)
         self._streams = EventStreams(most=STREAMS, heartbeat_seconds=_HEARTBEAT, opened=ports.streams)
 
     def response(self, exchange: Exchange, viewer: Viewer, tenant: UUID | None) -> StreamingResponse:
@@ -114,7 +115,7 @@ class LiveStreams:
             if snapshot == checked and time.monotonic() - checked_at < EVERY:
                 return True
             try:
-                async with self._turns.slot():
+                async with self._limit.slot():
                     viewer = await authorized_viewer(session, self._ports)
             except _UNANSWERED:
                 return True  # nobody knows; it is asked again

@@ -21,9 +21,9 @@ def visible(text: str, longest: int = LONGEST) -> str:
     return spelt if len(text) <= longest else f"{spelt}… ({len(text):,} characters)"
 
 
-def value(found: Any, longest: int = LONGEST) -> str:
+def value(item: Any, longest: int = LONGEST) -> str:
     """A value as JSON."""
-    return visible(json.dumps(found, ensure_ascii=False), longest)
+    return visible(json.dumps(item, ensure_ascii=False), longest)
 
 
 def character_references(text: str) -> str:

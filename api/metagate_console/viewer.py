@@ -27,10 +27,10 @@ async def authorized_viewer(session: Session, ports: Ports) -> Viewer | None:
     """Whoever the session's credential still speaks for, as the database and the believed issuers say now; None when
     they may not look (any more). Raises what the store raises.
     """
-    shown = session.credential
-    if not ports.is_current(shown.issuer, shown.kid, session.verification):
+    credential = session.credential
+    if not ports.is_current(credential.issuer, credential.kid, session.verification):
         return None
-    (identity,) = await ports.reader().resolve([shown])
+    (identity,) = await ports.reader().resolve([credential])
     if identity is None or not may_look(identity):
         return None
     if (identity.tenant, identity.principal_key) != (session.tenant, session.principal_key):

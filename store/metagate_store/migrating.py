@@ -158,12 +158,12 @@ async def _become_owner(connection: asyncpg.Connection) -> None:
 
 
 async def _claim(connection: asyncpg.Connection, cluster_uid: str, *, adopt: bool) -> None:
-    held = await connection.fetchval("SELECT metagate.claim($1)", cluster_uid)
-    if held == cluster_uid:
+    owner_uid = await connection.fetchval("SELECT metagate.claim($1)", cluster_uid)
+    if owner_uid == cluster_uid:
         return
     if not adopt:
         raise ForeignCluster(
-            f"the database belongs to {held}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
+            f"the database belongs to {owner_uid}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
         )
     await connection.execute("UPDATE metagate.installation SET cluster_uid = $1, since = now()", cluster_uid)
 

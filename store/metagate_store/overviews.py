@@ -202,19 +202,19 @@ def _overview(row: Any) -> Overview:
         overdue=row["overdue"],
         looked_back_to=row["looked_back_to"],
         everything=row["everything"],
-        minutes=tuple(Minute(*map(int, one)) for one in json.loads(row["minutes"])),
-        troubles=tuple(ComponentTrouble(**_typed(one)) for one in json.loads(row["troubles"])),
-        latest=tuple(RecentStartup(**_typed(one)) for one in json.loads(row["latest"])),
-        tenants=tuple(TenantCounts(**_typed(one)) for one in json.loads(row["tenants"])),
+        minutes=tuple(Minute(*map(int, members)) for members in json.loads(row["minutes"])),
+        troubles=tuple(ComponentTrouble(**_typed(members)) for members in json.loads(row["troubles"])),
+        latest=tuple(RecentStartup(**_typed(members)) for members in json.loads(row["latest"])),
+        tenants=tuple(TenantCounts(**_typed(members)) for members in json.loads(row["tenants"])),
     )
 
 
-def _typed(one: dict[str, Any]) -> dict[str, Any]:
+def _typed(members: dict[str, Any]) -> dict[str, Any]:
     """Ids and times, which JSON has as text."""
-    typed: dict[str, Any] = {name: UUID(one[name]) for name in ("tenant", "startup_id") if name in one}
+    typed: dict[str, Any] = {name: UUID(members[name]) for name in ("tenant", "startup_id") if name in members}
     moments: dict[str, Any] = {
-        name: None if one[name] is None else datetime.fromisoformat(one[name])
+        name: None if members[name] is None else datetime.fromisoformat(members[name])
         for name in ("opened_at", "acknowledged_at", "ready_at")
-        if name in one
+        if name in members
     }
-    return {**one, **typed, **moments}
+    return {**members, **typed, **moments}

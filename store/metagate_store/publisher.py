@@ -156,12 +156,12 @@ class Publisher:
                 for row in await connection.fetch(sql("issuers.keys"), issuer)
             }
             changed = [key for key in keys if _tells_readers(key, stored.get((key.issuer, key.kid)))]
-            seen = [key for key in keys if key not in changed and key.last_seen is not None]
+            unchanged = [key for key in keys if key not in changed and key.last_seen is not None]
             if changed:
                 await connection.execute(sql("issuers.keep"), *_columns(changed, _KEY_COLUMNS))
-            if seen:
+            if unchanged:
                 await connection.execute(
-                    sql("issuers.touch"), *_columns(seen, ("issuer", "kid", "last_seen", "misses"))
+                    sql("issuers.touch"), *_columns(unchanged, ("issuer", "kid", "last_seen", "misses"))
                 )
             if gone:
                 await connection.execute(sql("issuers.forget"), *map(list, zip(*gone, strict=True)))
@@ -171,8 +171,8 @@ class Publisher:
     async def tenant(self, namespace: str) -> UUID | None:
         """The present incarnation of a namespace."""
         connection = await self._connected()
-        found: UUID | None = await connection.fetchval(sql("load.tenant"), namespace)
-        return found
+        tenant: UUID | None = await connection.fetchval(sql("load.tenant"), namespace)
+        return tenant
 
     # ── how it is done ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,12 +220,11 @@ class Publisher:
         if change.audit:
             await connection.execute(sql("publish.audit"), _json([asdict(row) for row in change.audit]), revision)
         if served:
-            told = {table: count for table, count in counts.items() if count}
-            await connection.execute(sql("publish.revision"), revision, self._epoch, json.dumps(told))
+            changed_tables = {table: count for table, count in counts.items() if count}
+            await connection.execute(sql("publish.revision"), revision, self._epoch, json.dumps(changed_tables))
             if mirror:
-                await connection.execute(
-                    sql("publish.mirror"), revision, json.dumps({"counts": told, "objects": len(change.audit)})
-                )
+                body = {"counts": changed_tables, "objects": len(change.audit)}
+                await connection.execute(sql("publish.mirror"), revision, json.dumps(body))
         return revision
 
 
@@ -234,14 +233,14 @@ async def _connect(dsn: str, cluster_uid: str) -> asyncpg.Connection:
         dsn, timeout=5, command_timeout=120, server_settings={"application_name": "metagate writer"}
     )
     try:
-        held = await connection.fetchval(sql("publish.claim"), cluster_uid)
+        owner_uid = await connection.fetchval(sql("publish.claim"), cluster_uid)
     except BaseException:
         connection.terminate()
         raise
-    if held != cluster_uid:
+    if owner_uid != cluster_uid:
         await connection.close(timeout=2)
         raise ForeignCluster(
-            f"the database belongs to {held}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
+            f"the database belongs to {owner_uid}, not to {cluster_uid}; `metagate migrate --adopt` takes it over"
         )
     return connection
 

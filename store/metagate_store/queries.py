@@ -26,13 +26,13 @@ class Query:
 
 
 def parse(text: str) -> dict[str, Query]:
-    found = {
+    queries = {
         match["name"]: Query(match["name"], match["says"], match["sql"].strip().removesuffix(";"))
         for match in _BLOCK.finditer(text)
     }
-    if len(found) != text.count("-- name: "):
+    if len(queries) != text.count("-- name: "):
         raise ValueError("a block without description, or a name used twice")
-    return found
+    return queries
 
 
 @cache

@@ -94,14 +94,14 @@ class Reader:
 
     async def bootstrap(self, asks: Sequence[BootstrapQuery]) -> list[BootstrapResult]:
         """One answer per ask, in order. A retry after an error must come with fresh ids."""
-        found = await self._bootstrap(asks)
-        blind = [at for at, answer in enumerate(found) if _unseen(answer, asks[at])]
+        results = await self._bootstrap(asks)
+        blind = [at for at, answer in enumerate(results) if _unseen(answer, asks[at])]
         if blind:
             # The winner of a race for a key booted with a packet published after our snapshot; by now it can be seen.
             again = await self._bootstrap([asks[at] for at in blind])
             for at, answer in zip(blind, again, strict=True):
-                found[at] = answer
-        return found
+                results[at] = answer
+        return results
 
     async def _bootstrap(self, asks: Sequence[BootstrapQuery]) -> list[BootstrapResult]:
         rows = await self._pool.fetch(
@@ -121,16 +121,16 @@ class Reader:
 
     async def report(self, asks: Sequence[ReportQuery]) -> list[ReportResult]:
         """One answer per ask, in order. CONTENDED only when somebody held the row for longer than a moment."""
-        found = await self._report(asks)
+        results = await self._report(asks)
         for pause in CONTENDED_PAUSES:
-            contended = [at for at, answer in enumerate(found) if answer.outcome is ReportOutcome.CONTENDED]
+            contended = [at for at, answer in enumerate(results) if answer.outcome is ReportOutcome.CONTENDED]
             if not contended:
                 break
             await asyncio.sleep(pause)
             again = await self._report([asks[at] for at in contended])
             for at, answer in zip(contended, again, strict=True):
-                found[at] = answer
-        return found
+                results[at] = answer
+        return results
 
     async def _report(self, asks: Sequence[ReportQuery]) -> list[ReportResult]:
         rows = await self._pool.fetch(
