@@ -173,6 +173,20 @@ def _go(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": f"{environment['PATH']}{os.pathsep}{ROOT / '.venv-go/go/bin'}"}
 
 
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1 now; connections that are only waiting to be forgotten do
+    not count, as they do not for the server.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
 def _free_ports(count: int) -> int:
     """The first of `count` neighbouring ports that nobody listens on."""
     for _ in range(200):

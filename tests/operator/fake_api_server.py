@@ -42,6 +42,8 @@ class FakeApiServer:
     fail_page: dict[str, int] = field(default_factory=dict)  # plural → the page (1, 2, …) that answers 500 instead
     down: bool = False
     silent: bool = False  # watches stay open and say nothing
+    withheld: int = 0  # events that a silent watch did not send
+    dropped: int = 0  # requests that came while it was down
     refused: set[str] = field(default_factory=set)  # verbs like "patch principals/status" that are forbidden
     bookmarks: bool = True
     url: str = ""
@@ -135,6 +137,7 @@ class FakeApiServer:
     @web.middleware
     async def _faults(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.down:
+            self.dropped += 1
             assert request.transport is not None
             request.transport.abort()
             return web.Response(status=503)
@@ -238,7 +241,9 @@ class FakeApiServer:
         self._watched[id(queue)] = (plural, namespace)
         try:
             while (event_ := await queue.get()) is not None:
-                if not self.silent:
+                if self.silent:
+                    self.withheld += 1
+                else:
                     await response.write(json.dumps(event_).encode() + b"\n")
                 if event_["type"] == "ERROR":
                     break

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,17 @@ class Operator(Process):
 
         eventually(published, timeout=30)
 
+    def until_passes(self, more: int = 3, *, timeout: float = 30) -> None:
+        """Until so many more passes ended, and the statuses that they decided are written. A pass that runs already
+        counts: with two or more, at least one began after the call.
+        """
+        before = self.metric("metagate_passes_total")
+
+        def passed() -> bool:
+            return self.metric("metagate_passes_total") >= before + more and self.metric("metagate_status_waiting") == 0
+
+        eventually(passed, timeout=timeout)
+
     def probe(self, path: str) -> tuple[int, str]:
         return fetch(f"http://127.0.0.1:{self.port}{path}")
 
@@ -326,6 +338,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def until_second_after(body: Mapping[str, Any]) -> None:
+    """Until an object made now is younger than this one: creation times have whole seconds."""
+    created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
+    eventually(lambda: datetime.now(UTC) >= created + timedelta(seconds=1))
 
 
 def now() -> float:

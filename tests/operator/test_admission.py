@@ -7,7 +7,6 @@ import itertools
 import json
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import yaml
 from cryptography import x509
 from tests.cluster.control_plane import Cluster, eventually
-from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, answers
+from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, answers, until_second_after
 
 from metagate_operator.cluster.admission.certificates import LEAF_LIFETIME, issue_certificates, renew_certificates
 from metagate_operator.cluster.rbac import CERTIFICATES, WEBHOOK
@@ -149,7 +148,7 @@ def test_what_does_not_exist_yet_is_only_a_warning(tenancy: Tenancy, webhook: Ad
     tenancy.apply(*tenancy.world())
     done = tenancy.kubectl.apply(tenancy.binding("indexer", components=["a"]))
     assert "Warning" not in done.stderr
-    time.sleep(1.1)
+    until_second_after(tenancy.get("PrincipalBinding", "indexer"))
     done = tenancy.kubectl.apply(tenancy.binding("second", principal="indexer"))
     assert "created" in done.stdout
     assert "Warning: " in done.stderr
@@ -249,7 +248,7 @@ def test_a_mounted_certificate_is_reloaded_when_it_changes(cluster: Cluster, tmp
         eventually(lambda: answers(process.port))
         assert shown_certificate(process.port) == first.leaf
         certificate.write_bytes(second.leaf)
-        time.sleep(1.0)
+        eventually(lambda: process.logged("certificate_not_renewed"))
         assert shown_certificate(process.port) == first.leaf, "half a replacement must not be loaded"
         key.write_bytes(second.leaf_key)
         eventually(lambda: shown_certificate(process.port) == second.leaf)

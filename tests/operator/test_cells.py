@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -50,7 +49,13 @@ async def cells(cluster: Cluster, postgres: Server) -> AsyncIterator[tuple[Cell,
             tenancy = Tenancy.make(cluster, await postgres.make())
             label(tenancy, f"cell={tenancy.namespace}")
             # each cell has a system namespace and so a Lease of its own; here they share one
-            operator = Operator(tenancy, "--namespace-selector", f"cell={tenancy.namespace}", METAGATE_LEASE="false")
+            operator = Operator(
+                tenancy,
+                "--namespace-selector",
+                f"cell={tenancy.namespace}",
+                METAGATE_LEASE="false",
+                METAGATE_RESYNC_SECONDS="1",
+            )
             made.append(Cell(tenancy, operator))
             operator.until_published()
         yield made[0], made[1]
@@ -127,9 +132,11 @@ async def test_cells_agree_about_token_issuers(cells: tuple[Cell, Cell]) -> None
     def version() -> str:
         return str(kubectl.get("tokenissuer", name)["metadata"]["resourceVersion"])
 
-    await asyncio.sleep(2)
+    for cell in cells:
+        cell.operator.until_passes()
     seen = version()
-    await asyncio.sleep(5)
+    for cell in cells:
+        cell.operator.until_passes()
     assert version() == seen
 
 

@@ -1,7 +1,7 @@
 """The cluster as a source, against an API server that misbehaves on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,9 +50,16 @@ class EventRecorder:
                 await self._more.wait()
 
     async def quiet(self) -> None:
-        """kopf has told what it listed at first, and the source has compared it with its own listing."""
-        await asyncio.sleep(2.5)
+        """kopf has told what it listed at first, and the source has compared it with its own listing: no event."""
+        async with asyncio.timeout(20):
+            await self.source.watch_compared.wait()
         assert not self.events
+
+
+async def until(fact: Callable[[], bool], *, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not fact():
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -63,9 +70,7 @@ async def listening(api: FakeApiServer, directory: Path, **options) -> AsyncIter
     await recorder.source.listing()
     try:
         expected = 7 - (1 if options.get("namespaces") else 0) if not options.get("issuers") else 5
-        async with asyncio.timeout(10):
-            while api.watching < expected:
-                await asyncio.sleep(0.02)
+        await until(lambda: api.watching >= expected)
         yield recorder
     finally:
         task.cancel()
@@ -219,7 +224,7 @@ async def test_f29_a_silent_watch_is_given_up(api: FakeApiServer, tmp_path: Path
         await recorder.quiet()
         api.silent = True
         api.put("Profile", "team-a", "unheard", {})
-        await asyncio.sleep(0.3)
+        await until(lambda: api.withheld > 0)
         assert not recorder.events
         api.silent = False
         await recorder.until(lambda event: isinstance(event, ObjectPut) and event.object.key.name == "unheard")
@@ -233,7 +238,8 @@ async def test_the_bell_rings_again_after_the_server_was_away(api: FakeApiServer
         api.hang_up()
         with pytest.raises(SourceUnavailable):
             await recorder.source.listing()
-        await asyncio.sleep(1.0)
+        dropped = api.dropped
+        await until(lambda: api.dropped > dropped)  # the watch has tried again, too
         api.down = False
         await recorder.source.listing()
         api.put("Profile", "team-a", "later", {})
@@ -250,11 +256,12 @@ async def test_a_kind_that_vanished_is_watched_again_when_it_is_back(api: FakeAp
         api.hang_up()
         with pytest.raises(SourceUnavailable):
             await recorder.source.listing()
-        await asyncio.sleep(1.0)
+        asked = api.requests["watch profiles"]
+        await until(lambda: api.requests["watch profiles"] > asked or api.requests["list profiles"] > 2)
         api.vanished.clear()
         await recorder.source.listing()
         await recorder.until(lambda event: isinstance(event, Relist), seconds=20)
-        await asyncio.sleep(1.0)
+        await until(lambda: api.watching >= 7)
         api.put("Profile", "team-a", "later", {})
         await recorder.until(
             lambda event: isinstance(event, ObjectPut) and event.object.key.name == "later", seconds=20

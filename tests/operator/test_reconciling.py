@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from tests.databases import Server
 from tests.operator.fake_api_server import FakeApiServer
-from tests.operator.machinery import Tenancy
+from tests.operator.machinery import Tenancy, until_second_after
 from tests.operator.surfaces import Real, Scripted, World, scripted_tenancy, until
 
 
@@ -113,7 +113,7 @@ async def test_of_two_active_bindings_the_oldest_is_served(world: World) -> None
     await world.declare()
     async with world.operator():
         await world.ready("PrincipalBinding", "indexer")
-        await asyncio.sleep(1.1)  # creation times have whole seconds
+        until_second_after(await world.surface.body("PrincipalBinding", "indexer"))
         await world.surface.put(
             "PrincipalBinding",
             "a-younger",

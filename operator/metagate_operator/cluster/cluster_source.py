@@ -78,9 +78,11 @@ class ClusterSource:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._quiet: asyncio.TimerHandle | None = None
         self._vanished = False
-        self._started = False
+        self.watch_compared = asyncio.Event()
+        """Set once the watch has shown what it listed at its start, and that was compared with the last listing."""
         self._listed = asyncio.Event()
         self._relisted: set[ObjectKey] = set()
+        self._listed_twice = False
         self._last: dict[ObjectKey, DeclaredObject] = {}
         self._watcher = Watcher(
             kubernetes,
@@ -185,6 +187,7 @@ class ClusterSource:
 
     def _listed_again(self, where: ObjectKey) -> None:
         """Kopf lists at its start and after a 410, and an object deleted meanwhile then fires no event."""
+        self._listed_twice |= where in self._relisted
         self._relisted.add(where)
         if self._quiet is not None:
             self._quiet.cancel()
@@ -193,17 +196,18 @@ class ClusterSource:
     def _compare(self) -> None:
         """Kopf's listing is over. At its start it showed everything, and what it did not show may be gone since ours;
         after a 410 it showed some kinds anew, and says nothing of one that is empty now. Only a listing of our own
-        can tell.
+        can tell; also when the 410 came so early that the two listings cannot be told apart.
         """
         shown, self._relisted = self._relisted, set()
-        if self._started:
+        twice, self._listed_twice = self._listed_twice, False
+        if twice or self.watch_compared.is_set():
             self._events.put_nowait(Relist("the watch listed again"))
         elif missing := sum(each not in shown for each in self._cache):
             self._events.put_nowait(Relist(f"the watch started without {missing} objects that were listed"))
-        self._started = True
+        self.watch_compared.set()
 
     def _on_disconnect(self, reason: str) -> None:
-        self._started = False
+        self.watch_compared.clear()
         self._events.put_nowait(Relist(f"the watch broke: {reason}"))
 
     async def _list(

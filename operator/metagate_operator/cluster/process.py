@@ -7,13 +7,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from legivellum.base.supervision import run_until_first_exit
 from metagate_crds.objects import CompileSettings
 from metagate_operator.cluster.cluster_issuer import discover_cluster_issuer, key_refresher, with_cluster_issuer
 from metagate_operator.cluster.cluster_source import ClusterSource
@@ -46,6 +48,8 @@ log = structlog.get_logger(__name__)
 RECURSION_LIMIT = 30_000
 STACK_BYTES = 64 << 20
 STORE_RETRY_SECONDS = 2.0
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,41 +213,28 @@ async def _reconcile(
     )
     state.health = reconciler.health
     state.phase = ""
-    tasks: list[Callable[[], Awaitable[None]]] = [
-        reconciler.run,
-        reporter.run,
-        keys.run,
-        DatabaseOutageReporter(cache, reporter, reconciler.health).run,
-        MemoryTrimmer(reconciler.health).run,
-    ]
     maintenance = MaintenanceStore(options.dsn)
     mirroring = options.mirror or options.ledger is not None
-    tasks.append(RetentionTask(maintenance, retention=options.retention, mirroring=mirroring).run)
-    tasks.append(OverdueCounter(maintenance).run)
+    works: dict[str, Work] = {
+        "reconcile": reconciler.run,
+        "report": reporter.run,
+        "refresh_keys": keys.run,
+        "tell_outages": DatabaseOutageReporter(cache, reporter, reconciler.health).run,
+        "trim_memory": MemoryTrimmer(reconciler.health).run,
+        "retain": RetentionTask(maintenance, retention=options.retention, mirroring=mirroring).run,
+        "count_overdue": OverdueCounter(maintenance).run,
+    }
     if options.ledger is not None:
         ledger = options.ledger
-        tasks.append(lambda: run_relay(options.dsn, HttpLedgerClient(ledger)))
+        works["relay"] = lambda: run_relay(options.dsn, HttpLedgerClient(ledger))
     if settings.cluster_issuer is None:
-        tasks.append(lambda: discover_cluster_issuer(kubernetes, options.compile, reconciler))
+        works["discover_issuer"] = lambda: discover_cluster_issuer(kubernetes, options.compile, reconciler)
     if options.lease:
-        tasks.append(leadership.keep)
+        works["keep_lease"] = leadership.keep
     try:
-        await together(*tasks)
+        await run_until_first_exit(**works)
     finally:
         await maintenance.close()
-
-
-async def together(*works: Callable[[], Awaitable[None]]) -> None:
-    """All of them until one ends or fails; its own error, not a group of them."""
-    tasks = [asyncio.ensure_future(work()) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _State:

@@ -8,7 +8,6 @@ says is not written again.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from legivellum.base.backoff import Backoff
 from metagate_crds.kinds import TOKEN_ISSUER
 from metagate_crds.objects import ObjectKey
 from metagate_crds.reasons import KEYS_FRESH
@@ -71,7 +71,7 @@ class ClusterReporter:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._pause = 0.0
+        self._backoff = Backoff(0.5, LONGEST_PAUSE_SECONDS, spread=0.3)
         self._issuers: dict[str, tuple[Verdict, int]] = {}
         self.freshness: Mapping[str, Condition] = {}
         self._allowance = events.EventBudget(time.monotonic)
@@ -141,9 +141,9 @@ class ClusterReporter:
                 await self._write(verdict, revision)
             except KubernetesError as error:
                 self._put_back(verdict, revision)
-                self._pause = min(max(self._pause * 2, 0.5), LONGEST_PAUSE_SECONDS)
-                log.warning("status_not_written", error=str(error), retry_in=round(self._pause, 1))
-                await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+                pause = self._backoff.pause()
+                log.warning("status_not_written", error=str(error), retry_in=round(pause, 1))
+                await asyncio.sleep(pause)
             finally:
                 self._busy.discard(verdict.key)
                 self._tell()
@@ -184,7 +184,7 @@ class ClusterReporter:
                     continue
                 self._refused(verdict, error)
                 return
-            self._pause = 0.0
+            self._backoff.reset()
             WRITES.labels("written").inc()
             self._cache.observe(verdict.key, cached_object(body))
             await self._tell_transition(verdict, before)

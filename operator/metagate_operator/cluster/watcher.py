@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import kopf
 import structlog
 
+from legivellum.base.backoff import Backoff
 from metagate_crds.kinds import GROUP, VERSION, ResourceKind
 from metagate_operator.cluster.kubernetes_client import KubernetesClient
 
@@ -28,6 +28,8 @@ OnEvent = Callable[[str, str | None, Mapping[str, Any]], None]
 """(kind, event type, object); the type is None for objects of a first or repeated listing."""
 
 LONGEST_PAUSE_SECONDS = 30.0
+WORKED_SECONDS = 60.0
+"""A watch that lasted longer did not fail at once: the next pause is short again."""
 PAGE = 500
 
 
@@ -76,7 +78,7 @@ class Watcher:
             await asyncio.to_thread(self._thread.join, 10)
 
     def _watch_until_stopped(self) -> None:
-        pause = 0.5
+        backoff = Backoff(1.0, LONGEST_PAUSE_SECONDS, spread=0.3)
         while not self._stop.is_set():
             self._again.clear()
             began = asyncio.new_event_loop()
@@ -95,12 +97,15 @@ class Watcher:
             except Exception as error:  # noqa: BLE001 - whatever ended it, it is started again
                 reason = type(error).__name__
                 log.warning("watch_broke", error=str(error)[:300], kind=reason)
-            pause = 0.5 if began.time() - started > 60 else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            if began.time() - started > WORKED_SECONDS:
+                backoff.reset()
             began.close()
             if self._stop.is_set():
                 return
-            if not self._again.is_set():
-                self._again.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            if self._again.is_set():
+                backoff.reset()  # somebody asked for this restart: nothing failed
+            else:
+                self._again.wait(backoff.pause())
             self._tell(self._on_disconnect, reason)
 
     def _tell(self, who: Callable[..., None], *what: object) -> None:

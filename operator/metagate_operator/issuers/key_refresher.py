@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import structlog
 from prometheus_client import Gauge
 
+from legivellum.base.backoff import Backoff
 from metagate_crds import reasons
 from metagate_crds.verdict import Condition
 from metagate_operator.issuers import jwks
@@ -138,7 +139,7 @@ class KeyRefresher:
             found = jwks.parse_key_set(await self._fetch(row), row.algorithms)
         except (KeysUnavailable, jwks.InvalidKeySet) as error:
             schedule.failures += 1
-            wait = min(interval, self._pace.retry * 2 ** min(schedule.failures - 1, 16))
+            wait = Backoff(self._pace.retry, interval, spread=0.0).after(schedule.failures)
             self._tell(row, _stale(str(error)))
         else:
             known = await self._store.issuer_keys(row.issuer)

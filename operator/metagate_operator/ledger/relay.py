@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +28,8 @@ from typing import Any, Protocol
 import structlog
 from prometheus_client import Counter, Gauge
 
+from legivellum.base.backoff import Backoff
+from legivellum.base.supervision import run_until_first_exit
 from metagate_operator.ledger.ledger_client import LedgerClient, LedgerUnavailable, ReceiptOutcome, Rejected
 from metagate_operator.ledger.witness_receipts import receipt_of
 from metagate_store.errors import StoreError
@@ -98,14 +101,13 @@ class Relay:
     async def run(self) -> None:
         """Until cancelled."""
         shares = len(self._outboxes)
-        works = [self._drain_for_ever(outbox, share, shares) for share, outbox in enumerate(self._outboxes)]
-        tasks = [asyncio.ensure_future(work) for work in (*works, self._measure(self._outboxes[0]))]
+        drainers = {
+            f"drain_{share}": functools.partial(self._drain_for_ever, outbox, share, shares)
+            for share, outbox in enumerate(self._outboxes)
+        }
         try:
-            await asyncio.gather(*tasks)
+            await run_until_first_exit(**drainers, measure=functools.partial(self._measure, self._outboxes[0]))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._client.close()
 
     async def drain(self, outbox: Outbox, share: int = 0, shares: int = 1, *, rows: int | None = None) -> int:
@@ -139,19 +141,21 @@ class Relay:
             batch.delivered.append(row.seq)
 
     async def _drain_for_ever(self, outbox: Outbox, share: int, shares: int) -> None:
-        failures, rows = 0, self._rows
+        failing, rows = False, self._rows
+        backoff = Backoff(self._pace.backoff_seconds, self._pace.backoff_max_seconds, jitter=self._jitter)
         while True:
             try:
                 found, worked = await self._drain_in_turn(outbox, share, shares, rows=rows)
             except (LedgerUnavailable, StoreError) as error:
-                failures += 1
+                failing = True
                 rows = max(1, rows // 2)  # a ledger that is only slow answers a smaller question in time
                 OUTAGES.inc()
                 self._tell(error)
-                await self._sleep(self._pause(failures))
+                await self._sleep(backoff.pause())
                 continue
-            if failures and found:
-                failures = 0
+            if failing and found:
+                failing = False
+                backoff.reset()
                 self._tell(None)
             full, rows = found == rows, min(self._rows, rows * 2)
             await self._sleep(worked * self._rest if full else self._pace.idle_seconds)
@@ -164,10 +168,6 @@ class Relay:
         async with turn:
             began = self._clock()
             return await self.drain(outbox, share, shares, rows=rows), self._clock() - began
-
-    def _pause(self, failures: int) -> float:
-        longest = min(self._pace.backoff_max_seconds, self._pace.backoff_seconds * 2 ** min(failures - 1, 16))
-        return float(longest * (0.5 + self._jitter() / 2))
 
     def _adapt(self, lag: float) -> None:
         """From the gentle pace, while the oldest receipt waits no longer than from one look to the next, evenly to full

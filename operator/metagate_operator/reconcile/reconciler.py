@@ -21,6 +21,8 @@ from typing import Protocol
 
 import structlog
 
+from legivellum.base.backoff import Backoff
+from legivellum.base.supervision import run_until_first_exit
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.snapshot import CompiledWorld
 from metagate_crds.compile.world import World
@@ -76,6 +78,7 @@ class Reconciler:
         self._source, self._publisher, self._identities, self._mirror = source, publisher, identities, mirror
         self._settings = settings or WriterSettings()
         self._clock, self._jitter = clock, jitter
+        self._backoff = Backoff(self._settings.backoff_seconds, self._settings.backoff_max_seconds, jitter=jitter)
         self._guard = MassDeletionGuard(
             objects=self._settings.brake_objects, share=self._settings.brake_share, seconds=self._settings.brake_seconds
         )
@@ -107,19 +110,9 @@ class Reconciler:
             SchemaMismatch, ForeignCluster: the database is not one to write to.
 
         """
-        tasks = [
-            asyncio.create_task(self._reconcile(), name="reconcile"),
-            asyncio.create_task(self._consume_events(), name="reconcile.listen"),
-            asyncio.create_task(self._status_queue.run(), name="reconcile.report"),
-        ]
-        try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()  # none of them ends by itself
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_until_first_exit(
+            reconcile=self._reconcile, consume_events=self._consume_events, report=self._status_queue.run
+        )
 
     async def _consume_events(self) -> None:
         """Takes events as they come; a source that breaks off is asked again and listed."""
@@ -134,7 +127,7 @@ class Reconciler:
             except SourceUnavailable as error:
                 _log.warning("source.unavailable", message=str(error))
             failures += 1
-            await asyncio.sleep(self._backoff(failures))
+            await asyncio.sleep(self._backoff.after(failures))
             self._notice(Relist("the source's events broke off"))
 
     def _notice(self, event: Event) -> None:
@@ -156,7 +149,7 @@ class Reconciler:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, what is served stays served
                 self._failed(error)
-                await asyncio.sleep(self._backoff(self.health.consecutive_failures))
+                await asyncio.sleep(self._backoff.after(self.health.consecutive_failures))
                 continue
             now = self._clock()
             self.health.succeeded(now - started)
@@ -182,10 +175,6 @@ class Reconciler:
             failures=self.health.consecutive_failures,
             exc_info=None if isinstance(error, _EXPECTED) else error,
         )
-
-    def _backoff(self, failures: int) -> float:
-        grown: float = self._settings.backoff_seconds * 2.0 ** min(failures - 1, 16)
-        return min(grown, self._settings.backoff_max_seconds) * (1 - 0.5 * self._jitter())
 
     async def _full_pass(self) -> None:
         published_state = await self._loaded()

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from tests.cluster.control_plane import Cluster, eventually
+from tests.cluster.control_plane import Cluster, eventually, is_free
 from tests.integration.api.gate_fixture import settings_for
 from tests.integration.api.processes import started, wait_for
 from tests.operator.machinery import Operator, Tenancy
@@ -272,22 +272,22 @@ async def missed(mesh: Mesh, kid: str) -> None:
 
 
 def restart(cluster: Cluster, arguments: list[str]) -> None:
-    """The API server with these arguments instead of the one that runs. One that ends before it is ready (an etcd that
-    was kept waiting) is started again: the tests after this one need it.
+    """The API server with these arguments instead of the one that runs.
+
+    A killed process looks ended (a zombie) as soon as its first thread is; its port is taken until the last of its
+    threads is gone. The next API server waits for nobody: it ends when it cannot listen.
     """
     run = cluster.run_directory
     assert run is not None
-    for _ in range(3):
-        before = api_server(cluster)
-        if before is not None:
-            os.kill(before, signal.SIGKILL)  # asked politely it waits a minute for its watchers
-            eventually(lambda pid=before: ended(pid), timeout=30)
-        started = spawned(run, arguments)
-        with contextlib.suppress(AssertionError):
-            eventually(lambda pid=started: answers(cluster) or ended(pid), timeout=60)
-        if answers(cluster):
-            return
-    raise AssertionError(f"the API server does not start: {(run / 'kube-apiserver.log').read_text()[-3000:]}")
+    before = api_server(cluster)
+    if before is not None:
+        os.kill(before, signal.SIGKILL)  # asked politely it waits a minute for its watchers
+        port = int(cluster.server.rpartition(":")[2])
+        eventually(lambda: ended(before) and is_free(port), timeout=30)
+    started = spawned(run, arguments)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: answers(cluster) or ended(started), timeout=60)
+    assert answers(cluster), f"the API server does not start: {(run / 'kube-apiserver.log').read_text()[-3000:]}"
 
 
 def spawned(run: Path, arguments: list[str]) -> int:

@@ -25,9 +25,11 @@ class FakeStore:
         self.rows: list[IssuerRow] = list(rows)
         self.keys: dict[tuple[str, str], IssuerKeyRow] = {}
         self.away = False
+        self.asked_while_away = 0
 
     async def issuers(self) -> Sequence[IssuerRow]:
         if self.away:
+            self.asked_while_away += 1
             raise StoreUnavailable
         return list(self.rows)
 
@@ -181,7 +183,9 @@ async def test_a_database_that_is_away_ends_nothing() -> None:
     world.refresher._pace = RefreshIntervals(look=0.01)
     task = asyncio.create_task(world.refresher.run())
     try:
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while world.store.asked_while_away < 2 and not task.done():
+                await asyncio.sleep(0.01)
         assert not task.done()
         world.store.away = False
         world.refresher.wake()

@@ -70,7 +70,7 @@ class Machine:
 
 async def rests(outbox: Outbox, machine: Machine, pace: RelayPace = PACE) -> list[float]:
     """Every pause of the one drainer, until it found its outbox empty."""
-    relay = Relay([outbox], machine, pace=pace, jitter=lambda: 1.0, clock=lambda: machine.now, sleep=machine.sleep)
+    relay = Relay([outbox], machine, pace=pace, jitter=lambda: 0.0, clock=lambda: machine.now, sleep=machine.sleep)
     running = asyncio.create_task(relay.run())
     async with asyncio.timeout(10):
         while PACE.idle_seconds not in machine.rests:
@@ -154,7 +154,7 @@ GENTLE = 16 / (0.26 * 10)
 async def test_what_can_be_carried_over_is_never_far_behind(share: float):
     """At any rate below full speed the lag settles, whether it began with an empty outbox or after an outage."""
     world = Arrivals(share * FULL)
-    relay = Relay([world], world, pace=RelayPace(), jitter=lambda: 1.0, clock=lambda: world.now, sleep=world.sleep)
+    relay = Relay([world], world, pace=RelayPace(), jitter=lambda: 0.0, clock=lambda: world.now, sleep=world.sleep)
     running = asyncio.create_task(relay.run())
     await world.until(600)
     settled = world.lag
