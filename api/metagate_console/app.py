@@ -21,13 +21,12 @@ from metagate_console import pages, responses
 from metagate_console.concurrency_limit import ConcurrencyLimit
 from metagate_console.page import PageHandler, PageRequest, Redirect
 from metagate_console.ports import Ports
-from metagate_console.request_parsing import PageQuery, link, path_segments
+from metagate_console.request_parsing import PageQuery, is_of_console, link, path_segments
 from metagate_console.sessions import SessionCookies
 from metagate_console.sign_in import SignIn, safe_address
 from metagate_console.streaming import LiveStreams
 from metagate_console.viewer import Viewer, authorized_viewer
 
-_MINE: Final = re.compile(r"/console(?:/|\Z)")
 _QUALITY: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
 _RATE, _BURST = 20.0, 200.0
 """Pages a second of one principal: far more than people read, far less than a loop asks for."""
@@ -67,7 +66,7 @@ class Console:
         self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (_MINE.match(scope["path"]) or _asks_for_front_page(scope)):
+        if scope["type"] != "http" or not (is_of_console(scope["raw_path"]) or _asks_for_front_page(scope)):
             await self._rest(scope, receive, send)
             return
         started = time.perf_counter()
@@ -132,8 +131,6 @@ class Console:
         tenant = query.id("tenant")
         if parts == ("live",):
             exchange.route = "/console/live"
-            if exchange.method != "GET":
-                raise refuse(Code.METHOD_NOT_ALLOWED, "A stream is only got.")
             return self._streams.response(exchange, viewer, tenants_for(viewer, tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts
         route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))

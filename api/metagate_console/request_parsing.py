@@ -2,10 +2,11 @@
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 from uuid import UUID
 
 from legivellum.base.uuids import parse_uuid
+from legivellum.http import router
 from legivellum.http.exchange import Scope
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
@@ -31,9 +32,17 @@ def parse_form(raw: bytes) -> Form:
 
 
 def path_segments(scope: Scope) -> tuple[str, ...]:
-    """The parts of the path below /console, each decoded by itself; a name may hold a slash."""
-    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    return tuple(unquote(part) for part in path.decode("latin-1").split("/")[2:])
+    """The parts of the path below /console, each decoded by itself; a name may hold a slash.
+
+    Raises MALFORMED_REQUEST (400), as the gate's router does.
+    """
+    return tuple(router.path_segments(scope["raw_path"])[1:])
+
+
+def is_of_console(raw_path: bytes) -> bool:
+    """Whether the first segment is `console`: an escaped slash separates nothing, other escapes are decoded."""
+    first = raw_path.split(b"/", 2)[1:2]
+    return bool(first) and unquote_to_bytes(first[0]) == b"console"
 
 
 def link(*parts: object, **query: object) -> str:

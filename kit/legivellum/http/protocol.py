@@ -46,9 +46,9 @@ class _ParsingAborted(Exception):  # noqa: N818  # unwinds the parser's C callba
     """Raised inside a parser callback after the refusal was noted."""
 
 
-def guarded(limits: Limits) -> type[GuardedProtocol]:
-    """A protocol class with these limits, for `uvicorn.Config(http=…)`."""
-    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits})
+def guarded(limits: Limits, router: Router | None = None) -> type[GuardedProtocol]:
+    """A protocol class with these limits, and those of the router's routes, for `uvicorn.Config(http=…)`."""
+    return type("GuardedProtocol", (GuardedProtocol,), {"limits": limits, "router": router})
 
 
 class GuardedProtocol(HttpToolsProtocol):

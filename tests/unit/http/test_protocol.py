@@ -13,8 +13,12 @@ import pytest_asyncio
 import uvicorn
 from tests import corpora
 
+from legivellum.http.edge import Edge
+from legivellum.http.endpoints import Endpoint, Reply
+from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
+from legivellum.http.router import RouteLimits, Router
 
 LIMITS = Limits(
     body_bytes=2_000,
@@ -79,12 +83,20 @@ class _Quiet(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(limits: Limits = LIMITS) -> AsyncIterator[tuple[Echo, int]]:
-    app = Echo()
+async def listening(
+    limits: Limits = LIMITS, *, app: Any = None, router: Router | None = None
+) -> AsyncIterator[tuple[Any, int]]:
+    app = app or Echo()
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=guarded(limits), ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        app,
+        http=guarded(limits, router),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
     )
     server = _Quiet(config)
     task = asyncio.create_task(server.serve([sock]))
@@ -93,7 +105,8 @@ async def listening(limits: Limits = LIMITS) -> AsyncIterator[tuple[Echo, int]]:
     try:
         yield app, sock.getsockname()[1]
     finally:
-        app.release.set()
+        if isinstance(app, Echo):
+            app.release.set()
         server.should_exit = True
         server.force_exit = True
         await task
@@ -528,3 +541,64 @@ async def test_handlers_see_no_trailers() -> None:
     async with listening() as (app, port):
         await talk(port, CHUNKED + b"0\r\nX-API-Key: evil\r\n\r\n")
         assert "evil" not in str(app.seen)
+
+
+async def upload_size(exchange: Exchange) -> Response:
+    return json_response(200, b"%d" % len(await exchange.body()))
+
+
+UPLOAD = Endpoint(
+    "PUT", "/uploads/{name}", "", "none", (Reply(200, ""),), body_bytes=300_000, body_seconds=1.0, keeps_deadline=True
+)
+REPORT = Endpoint("POST", "/reports", "", "none", (Reply(200, ""),), keeps_deadline=True)
+
+
+@asynccontextmanager
+async def edge_with_an_upload() -> AsyncIterator[int]:
+    """A gate whose one route takes larger and slower bodies than its default; its protocol knows the table."""
+    handlers = {UPLOAD.key: upload_size, REPORT.key: upload_size}
+    defaults = RouteLimits(LIMITS.body_bytes, LIMITS.body_seconds, deadline_seconds=0.2)
+    router = Router.bind((UPLOAD, REPORT), handlers, defaults=defaults)
+    edge = Edge(router, translate=lambda error: None, observe=lambda exchange, answer, seconds: None)
+    async with listening(app=edge, router=router) as (_app, port):
+        yield port
+
+
+async def test_a_body_has_the_limits_of_its_route_at_the_socket() -> None:
+    """An upload may be larger than a report, by length and in chunks, also in the absolute form and behind an offer."""
+    large = b"x" * 300_000
+    by_length = b"Content-Length: 300000\r\n\r\n" + large
+    in_chunks = b"Transfer-Encoding: chunked\r\n\r\n" + (b"2710\r\n" + b"x" * 10_000 + b"\r\n") * 30 + b"0\r\n\r\n"
+    offer = b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n"
+    async with edge_with_an_upload() as port:
+        for target in (b"/uploads/a%2Fb", b"/uploads/a?x=y", b"http://gate.example/uploads/a"):
+            for extra in (CLOSE, offer):
+                for body in (by_length, in_chunks):
+                    got = await talk(port, b"PUT " + target + b" HTTP/1.1\r\nHost: a\r\n" + extra + body)
+                    assert statuses(got) == [200], got[:300]
+                    assert got.endswith(b"300000")
+        for target in (b"PUT /uploads/a", b"POST /reports", b"POST /nothing", b"PUT /uploads/%00"):
+            size = 300_001 if target == b"PUT /uploads/a" else 2_001
+            got = await talk(port, target + b" HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            assert problem(got)["code"] == "BODY_TOO_LARGE"
+
+
+async def test_a_body_has_the_clock_of_its_route() -> None:
+    """Dripping bytes renew no clock: the total time counts, and an upload has more of it than a report."""
+    async with edge_with_an_upload() as port:
+        for head, longest in ((b"PUT /uploads/a", 1.0), (b"POST /reports", 0.3)):
+            started = asyncio.get_running_loop().time()
+            drip = [b"x"] * int(longest / 0.04)
+            got = await talk(
+                port, head + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n", *drip, pause=0.04, wait=3
+            )
+            assert problem(got)["code"] == "REQUEST_TIMEOUT"
+            assert asyncio.get_running_loop().time() - started >= longest
+        dripped = await talk(
+            port,
+            b"PUT /uploads/a HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"Content-Length: 5\r\n\r\n",
+            *[b"x"] * 5,
+            pause=0.12,
+        )
+        assert statuses(dripped) == [200]
+        assert dripped.endswith(b"5")

@@ -1,4 +1,4 @@
-"""The tables of the documentation say what the code does: regenerate with `python -m tests.unit.http.test_documents`."""
+"""The tables of the documentation say what the code does: regenerate with `python -m tests.unit.http.test_documented_tables`."""
 
 from collections.abc import Callable
 from pathlib import Path
