@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
 from legivellum.http.endpoints import JSON_CODES, Endpoint, Reply, Schema, in_path, in_query
-from legivellum.http.openapi import schema_reference
-from legivellum.receipts.receipt import OPTIONAL_IN_A_REQUEST, Draft
+from legivellum.receipts.json_schemas import receipt_schemas
 from legivellum.receipts.rights import CUSTODIAL
 from memorygate.ledger import Custody
 from memorygate.problem_codes import Code
@@ -26,13 +26,6 @@ _RECEIPT: Final = (
     Code.TASK_MISMATCH,
 )
 _READ: Final = (Code.INVALID_REQUEST, Code.TENANT_MISMATCH)
-_TENANT: Final = in_query(
-    "tenant", {"type": "string", "format": "uuid"}, "Cluster-wide admins and observers only (D-51)."
-)
-_PAGE: Final = (
-    in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
-    in_query("cursor", {"type": "string", "minLength": 1, "maxLength": 1024}, "`next_cursor` of the page before."),
-)
 _CHAIN_LIMIT: Final = in_query(
     "limit", {"type": "integer", "minimum": 1, "maximum": 500}, "Most items of one page; omitted: the whole chain."
 )
@@ -69,7 +62,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "The receipt.", "StoredReceipt"),),
         (*_READ, Code.NOT_FOUND),
-        (in_path("receipt_id", _ID), _TENANT),
+        (in_path("receipt_id", _ID), TENANT_QUERY),
         name="readReceipt",
     ),
     Endpoint(
@@ -79,7 +72,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "A page.", "ReceiptPage"),),
         (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
-        (in_path("task_id", _ID), *_PAGE, _TENANT),
+        (in_path("task_id", _ID), LIMIT_QUERY, CURSOR_QUERY, TENANT_QUERY),
         name="readTask",
     ),
     Endpoint(
@@ -89,7 +82,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "The chain, by ledger time.", "Chain"),),
         (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
-        (in_path("receipt_id", _ID), _CHAIN_LIMIT, _PAGE[1], _TENANT),
+        (in_path("receipt_id", _ID), _CHAIN_LIMIT, CURSOR_QUERY, TENANT_QUERY),
         name="readChain",
     ),
     Endpoint(
@@ -99,7 +92,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "A page.", "ReceiptPage"),),
         (*_READ, Code.INVALID_CURSOR, Code.NOT_FOUND),
-        (in_path("task_id", _ID), *_PAGE, _TENANT),
+        (in_path("task_id", _ID), LIMIT_QUERY, CURSOR_QUERY, TENANT_QUERY),
         name="readRoot",
     ),
     Endpoint(
@@ -109,7 +102,12 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "A page.", "ReceiptPage"),),
         (*_READ, Code.INVALID_CURSOR),
-        (in_query("since", {"type": "string", "format": "date-time"}, "Stored then or later."), *_PAGE, _TENANT),
+        (
+            in_query("since", {"type": "string", "format": "date-time"}, "Stored then or later."),
+            LIMIT_QUERY,
+            CURSOR_QUERY,
+            TENANT_QUERY,
+        ),
         name="readReceipts",
     ),
     Endpoint(
@@ -119,7 +117,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "One item for each, in their order.", "Obligations"),),
         (*JSON_CODES, *_READ),
-        (_TENANT,),
+        (TENANT_QUERY,),
         body="ObligationIds",
         name="lookUpObligations",
     ),
@@ -130,7 +128,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "Events until either side ends it.", "Text", media="text/event-stream"),),
         (*_READ, Code.INVALID_CURSOR),
-        (in_query("from", {"type": "string", "enum": ["now", "beginning"]}, "Where it begins."), _TENANT),
+        (in_query("from", {"type": "string", "enum": ["now", "beginning"]}, "Where it begins."), TENANT_QUERY),
         name="streamReceipts",
     ),
     Endpoint(
@@ -145,8 +143,9 @@ ENDPOINTS: Final = (
             in_query("kind", {"type": "string", "enum": sorted(CUSTODIAL), "default": "obligation"}, "Only this kind."),
             in_query("task_id", {**_NAME, "maxLength": 200}, "Only of this task."),
             in_query("principal_ai", _NAME, "Only of this owner."),
-            *_PAGE,
-            _TENANT,
+            LIMIT_QUERY,
+            CURSOR_QUERY,
+            TENANT_QUERY,
         ),
         name="readInbox",
     ),
@@ -157,7 +156,7 @@ ENDPOINTS: Final = (
         "any principal",
         (Reply(200, "The counts.", "Object"),),
         _READ,
-        (_TENANT,),
+        (TENANT_QUERY,),
         name="readSummary",
     ),
 )
@@ -217,57 +216,26 @@ _BATCH_ANSWER: Final = {
 }
 
 
-def _page(name: str) -> dict[str, Any]:
-    return {
+SCHEMAS: Final = {
+    "Batch": _BATCH,
+    "BatchAnswer": _BATCH_ANSWER,
+    "Chain": _CHAIN,
+    "ReceiptPage": page_schema("StoredReceipt"),
+    "ObligationPage": page_schema("OpenObligation"),
+    "ObligationIds": _OBLIGATION_IDS,
+    "Obligations": _OBLIGATIONS,
+    **receipt_schemas(),
+    "Stored": {
         "type": "object",
-        "required": ["items", "next_cursor"],
+        "required": list(_ACKNOWLEDGED),
         "properties": {
-            "items": {"type": "array", "items": schema_reference(name)},
-            "next_cursor": {"type": ["string", "null"]},
+            "receipt_id": {"type": "string"},
+            "stored_at": {"type": "string", "format": "date-time"},
+            "replayed": {"type": "boolean"},
         },
-    }
-
-
-def _schemas() -> dict[str, Any]:
-    drafted = Draft.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = drafted.pop("$defs", {})
-    required = [name for name in drafted["required"] if name not in OPTIONAL_IN_A_REQUEST]
-    ledgers_own = {
-        "stored_at": {"type": "string", "format": "date-time"},
-        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "root_task_id": {"type": "string"},
-        "position": {"type": "integer", "minimum": 1},
-        "chain_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    }
-    return {
-        "Batch": _BATCH,
-        "BatchAnswer": _BATCH_ANSWER,
-        "Chain": _CHAIN,
-        "ReceiptPage": _page("StoredReceipt"),
-        "ObligationPage": _page("OpenObligation"),
-        "ObligationIds": _OBLIGATION_IDS,
-        "Obligations": _OBLIGATIONS,
-        **definitions,
-        "Receipt": {**drafted, "required": required, "additionalProperties": False},
-        "StoredReceipt": {
-            "type": "object",
-            "properties": {**drafted["properties"], **ledgers_own},
-            "required": [*drafted["required"], *ledgers_own],
-        },
-        "Stored": {
-            "type": "object",
-            "required": list(_ACKNOWLEDGED),
-            "properties": {
-                "receipt_id": {"type": "string"},
-                "stored_at": {"type": "string", "format": "date-time"},
-                "replayed": {"type": "boolean"},
-            },
-        },
-        "OpenObligation": {
-            "type": "object",
-            "required": ["obligation_id", "kind", "task_id", "principal_ai", "opened_at", "custody_at", "receipt"],
-        },
-    }  # fmt: skip
-
-
-SCHEMAS: Final = _schemas()
+    },
+    "OpenObligation": {
+        "type": "object",
+        "required": ["obligation_id", "kind", "task_id", "principal_ai", "opened_at", "custody_at", "receipt"],
+    },
+}

@@ -11,13 +11,13 @@ from legivellum.gate.definition import GateDefinition
 from legivellum.gate.process import GateProcess
 from legivellum.http.router import Handler
 from legivellum.identity.request_authenticator import RequestAuthenticator
+from legivellum.receipts.signers import Signers
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
 from memorygate.ledger import Ledger
 from memorygate.metrics import METRICS
 from memorygate.problem_codes import Code
 from memorygate.schema import LEDGER, WRITER
 from memorygate.settings import Settings
-from memorygate.signatures import Signers
 
 LedgerProcess = GateProcess[Settings, Ledger]
 

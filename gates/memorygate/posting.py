@@ -23,7 +23,7 @@ from legivellum.receipts.phase_rules import Finding
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
-from memorygate.answers import acknowledged, rendered
+from memorygate.answers import acknowledged
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
 from memorygate.problem_codes import Code
@@ -210,4 +210,4 @@ async def appended(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
 
 
 def _refused(code: ProblemCode, detail: str) -> bytes:
-    return rendered({"status": code.status, "code": code.name, "title": code.title, "detail": detail})
+    return strict_json.encode({"status": code.status, "code": code.name, "title": code.title, "detail": detail})

@@ -10,19 +10,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from legivellum.gate.query import limit_parameter, query_parameters, tenant_parameter
+from legivellum.base.timestamps import rfc3339
+from legivellum.gate.cursors import decode_numbers, decode_time, encode_numbers, encode_time
+from legivellum.gate.query import limit_parameter, page_body, query_parameters, tenant_parameter
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import may_read_others
 from legivellum.identity.request_authenticator import require_caller
+from legivellum.receipts.causes import chain_markers
 from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
-from memorygate import cursors
-from memorygate.answers import clock, listed, rendered, shown, shown_open
+from memorygate.answers import shown, shown_open
 from memorygate.gate import Gate
-from memorygate.ledger import PAGE_BYTES, ChainLink, Mark, Verification
+from memorygate.ledger import PAGE_BYTES, START, ChainLink, Mark, Position, Verification
 
 _LOOKED_UP = 256
 """Most obligations in one look-up: a plan's tasks and more, in one statement."""
@@ -53,12 +55,12 @@ class Reading:
             kind=kind,
             task_id=asked.get("task_id"),
             principal_ai=asked.get("principal_ai"),
-            after=cursors.read(name, asked.get("cursor")),
+            after=_after(name, asked),
             most=limit,
         )
         last = page.items[-1] if page.more else None
-        cursor = None if last is None else cursors.written(name, (last.custody_at, last.obligation_id))
-        return json_response(200, listed([shown_open(obligation) for obligation in page.items], cursor))
+        cursor = None if last is None else encode_time(name, last.custody_at, last.obligation_id)
+        return json_response(200, page_body([shown_open(obligation) for obligation in page.items], cursor))
 
     async def task(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
@@ -66,11 +68,11 @@ class Reading:
         asked = query_parameters(exchange, "tenant", "limit", "cursor")
         tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         name = f"task/{tenant}/{task_id}"
-        after = cursors.read(name, asked.get("cursor"))
+        after = _after(name, asked)
         page = await self._gate.ledger.task(tenant, task_id, after=after, most=limit)
         last = page.items[-1] if page.more else None
-        cursor = None if last is None else cursors.written(name, (last.stored_at, last.receipt_id))
-        return json_response(200, listed([shown(receipt) for receipt in page.items], cursor))
+        cursor = None if last is None else encode_time(name, last.stored_at, last.receipt_id)
+        return json_response(200, page_body([shown(receipt) for receipt in page.items], cursor))
 
     async def root(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
@@ -78,10 +80,10 @@ class Reading:
         asked = query_parameters(exchange, "tenant", "limit", "cursor")
         tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         name = f"root/{tenant}/{task_id}"
-        after = cursors.read_number(name, asked.get("cursor"))
+        (after,) = decode_numbers(name, asked["cursor"], 63) if "cursor" in asked else (0,)
         page = await self._gate.ledger.root(tenant, task_id, after=after, most=limit)
-        cursor = cursors.written_number(name, page.items[-1].position) if page.more else None
-        return json_response(200, listed([shown(receipt) for receipt in page.items], cursor))
+        cursor = encode_numbers(name, page.items[-1].position) if page.more else None
+        return json_response(200, page_body([shown(receipt) for receipt in page.items], cursor))
 
     async def receipts(self, exchange: Exchange) -> Response:
         """In the order of the stream: whoever reads page after page misses nothing that was stored meanwhile."""
@@ -90,12 +92,12 @@ class Reading:
         tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
         since = _since(asked)
         name = f"receipts/{tenant}"
-        mark = cursors.read_mark(name, asked.get("cursor"))
+        mark = Mark(*decode_numbers(name, asked["cursor"], 64, 56)) if "cursor" in asked else None
         if mark is None:
             mark = Mark(0, 0) if since is None else await self._gate.ledger.stream_start(tenant, since)
         page = await self._gate.ledger.stream(tenant, mark, most=limit, since=since)
-        cursor = cursors.written_mark(name, page.items[-1][0]) if page.more else None
-        return json_response(200, listed([shown(receipt) for _, receipt in page.items], cursor))
+        cursor = encode_numbers(name, *page.items[-1][0]) if page.more else None
+        return json_response(200, page_body([shown(receipt) for _, receipt in page.items], cursor))
 
     async def chain(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
@@ -106,7 +108,7 @@ class Reading:
         # Without a limit a chain comes as a whole, as far as one answer may hold it.
         limit = limit_parameter(asked) if "limit" in asked else 2 * most
         name = f"chain/{tenant}/{receipt_id}"
-        after = cursors.read(name, asked.get("cursor"))
+        after = _after(name, asked)
         links = await self._gate.ledger.chain_links(tenant, receipt_id, most=most)
         if not links:
             raise _unknown()
@@ -114,8 +116,15 @@ class Reading:
         page = _fitting(rest, limit)
         receipts = await self._gate.ledger.receipts(tenant, [link.receipt_id for link in page])
         last = page[-1] if len(page) < len(rest) else None
-        cursor = None if last is None else cursors.written(name, (last.stored_at, last.receipt_id))
-        return json_response(200, listed([shown(receipt) for receipt in receipts], cursor, **markers(links, most)))
+        cursor = None if last is None else encode_time(name, last.stored_at, last.receipt_id)
+        return json_response(
+            200,
+            page_body(
+                [shown(receipt) for receipt in receipts],
+                cursor,
+                **chain_markers({link.receipt_id: link.caused_by for link in links}, truncated=len(links) >= most),
+            ),
+        )
 
     async def receipt(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
@@ -147,12 +156,12 @@ class Reading:
                 "success": counted.startups_ready,
                 "failure": counted.startups_failed,
             },
-            "oldest_open_at": None if counted.oldest_open is None else clock(counted.oldest_open),
+            "oldest_open_at": None if counted.oldest_open is None else rfc3339(counted.oldest_open),
             "overdue": counted.overdue,
-            "latest_stored_at": None if counted.latest is None else clock(counted.latest),
+            "latest_stored_at": None if counted.latest is None else rfc3339(counted.latest),
             "last_verification": None if verification is None else _shown_verification(verification),
         }
-        return json_response(200, rendered(said))
+        return json_response(200, strict_json.encode(said))
 
 
 class ObligationLookup:
@@ -169,7 +178,8 @@ class ObligationLookup:
         self._gate.authenticator.charge_batch(require_caller(caller), len(names))
         custody = await self._gate.ledger.custody(tenant, names)
         items = [
-            rendered({"obligation_id": name, **entry._asdict()}) for name, entry in zip(names, custody, strict=True)
+            strict_json.encode({"obligation_id": name, **entry._asdict()})
+            for name, entry in zip(names, custody, strict=True)
         ]
         return json_response(200, b'{"items":[%s]}' % b",".join(items))
 
@@ -187,8 +197,8 @@ def _obligation_ids(body: Any) -> list[str]:
 
 def _shown_verification(verification: Verification) -> dict[str, object]:
     return {
-        "started_at": clock(verification.started_at),
-        "finished_at": clock(verification.finished_at),
+        "started_at": rfc3339(verification.started_at),
+        "finished_at": rfc3339(verification.finished_at),
         "held": verification.held,
         "place": verification.place,
         "reason": verification.reason,
@@ -215,35 +225,8 @@ def _fitting(links: Sequence[ChainLink], limit: int) -> Sequence[ChainLink]:
     return links[:limit]
 
 
-def markers(links: Sequence[ChainLink], most: int) -> dict[str, object]:
-    """What a reader of a chain must know: where a cause is missing, where it bites its own tail, whether there is
-    more.
-    """
-    causes = {link.receipt_id: link.caused_by for link in links}
-    truncated = len(links) >= most
-    dangling = sorted({cause for cause in causes.values() if cause is not None and cause not in causes})
-    return {
-        # With a bounded answer a missing cause may only lie beyond the bound.
-        "dangling": [] if truncated else dangling,
-        "cycles": _cycles(causes),
-        "truncated": truncated,
-    }
-
-
-def _cycles(causes: Mapping[str, str | None]) -> list[str]:
-    """The smallest id of each cycle. Every receipt has one cause, so walking up from each finds them all."""
-    settled: set[str] = set()
-    cycles: list[str] = []
-    for start in causes:
-        walked: list[str] = []
-        at: str | None = start
-        while at is not None and at in causes and at not in settled:
-            settled.add(at)
-            walked.append(at)
-            at = causes[at]
-        if at in walked:
-            cycles.append(min(walked[walked.index(at) :]))
-    return sorted(cycles)
+def _after(listing: str, asked: Mapping[str, str]) -> Position:
+    return decode_time(listing, asked["cursor"]) if "cursor" in asked else START
 
 
 def _unknown() -> Exception:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
 from legivellum.gate.snapshot_poller import DatabaseStatus
+from legivellum.http import strict_json
 from legivellum.http.endpoints import ANYBODY, Endpoint, Reply, Schema
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.metrics import exposition_of
@@ -54,7 +54,7 @@ class PublicRoutes:
         self._description = description
         self._status = status
         self._registry = registry
-        self._document = _rendered(document)
+        self._document = strict_json.encode(document)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -68,15 +68,15 @@ class PublicRoutes:
 
     async def root(self, _exchange: Exchange) -> Response:
         return json_response(
-            200, _rendered({**self._description, "version": self._version, "openapi": "/openapi.json"})
+            200, strict_json.encode({**self._description, "version": self._version, "openapi": "/openapi.json"})
         )
 
     async def health(self, _exchange: Exchange) -> Response:
         """Says that this process answers. It asks nobody, not even the database (INV-035)."""
-        return json_response(200, _rendered({"status": "ok", "service": self._name, "version": self._version}))
+        return json_response(200, strict_json.encode({"status": "ok", "service": self._name, "version": self._version}))
 
     async def livez(self, _exchange: Exchange) -> Response:
-        return json_response(200, _rendered({"status": "ok"}))
+        return json_response(200, strict_json.encode({"status": "ok"}))
 
     async def readyz(self, _exchange: Exchange) -> Response:
         """Ready once both databases were reached and the schema fits; a later outage does not take it back (D-52)."""
@@ -89,7 +89,7 @@ class PublicRoutes:
             "identity": "up" if status.identity else "down",
             "schema_version": status.schema_version,
         }
-        return json_response(200, _rendered(facts))
+        return json_response(200, strict_json.encode(facts))
 
     async def metrics(self, _exchange: Exchange) -> Response:
         exposition = exposition_of(self._registry)
@@ -110,7 +110,3 @@ def _why_not_ready(status: DatabaseStatus) -> str:
     if status.up:
         return "The principals are not known yet."
     return "The database was not reached yet."
-
-
-def _rendered(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

@@ -1,11 +1,14 @@
-"""The query parameters that the gates' lists have in common. Each refusal names the parameter, never its value."""
+"""What the gates' lists have in common: query parameters, pages. A refusal names the parameter, never its value."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from legivellum.http import strict_json
+from legivellum.http.endpoints import Schema, in_query
 from legivellum.http.exchange import Exchange
+from legivellum.http.openapi import schema_reference
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import Caller
@@ -14,6 +17,36 @@ from legivellum.identity.tenancy import authorized_tenant
 DEFAULT_LIMIT: Final = 100
 LARGEST_LIMIT: Final = 500
 _LONGEST_VALUE: Final = 2_048
+
+TENANT_QUERY: Final = in_query(
+    "tenant", {"type": "string", "format": "uuid"}, "Cluster-wide admins and observers only (D-51)."
+)
+LIMIT_QUERY: Final = in_query(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": DEFAULT_LIMIT},
+    "Most items of one page.",
+)
+CURSOR_QUERY: Final = in_query(
+    "cursor", {"type": "string", "minLength": 1, "maxLength": 1024}, "`next_cursor` of the page before."
+)
+
+
+def page_schema(item: str) -> Schema:
+    """The JSON schema of a page whose items have the schema `item`."""
+    return {
+        "type": "object",
+        "required": ["items", "next_cursor"],
+        "properties": {
+            "items": {"type": "array", "items": schema_reference(item)},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
+def page_body(items: list[bytes], next_cursor: str | None, **more: Any) -> bytes:
+    """A page of items that are JSON already."""
+    rest = strict_json.encode({"next_cursor": next_cursor, **more})[1:]
+    return b'{"items":[' + b",".join(items) + b"]," + rest
 
 
 def query_parameters(exchange: Exchange, *known: str) -> Mapping[str, str]:

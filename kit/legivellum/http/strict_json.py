@@ -56,6 +56,14 @@ _DECODER = json.JSONDecoder(
 )
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def encode(value: Any) -> bytes:
+    """JSON without white space, in UTF-8. Raises ValueError for a number that JSON does not have."""
+    return _ENCODE(value).encode()
+
+
 def parse(raw: bytes, *, max_depth: int = MAX_DEPTH, max_keys: int = MAX_KEYS) -> Any:
     """The value of `raw`. Raises Refused: MALFORMED_JSON (400), JSON_TOO_DEEP or JSON_TOO_MANY_KEYS (422)."""
     try:

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from legivellum.receipts.receipt import Receipt, Signature, examine
-from memorygate.signatures import Signers, SignersUnreadable
+from legivellum.receipts.signers import Signers, SignersUnreadable
 
 TENANT = "00000000-0000-4000-8000-000000000001"
 OTHER = "00000000-0000-4000-8000-000000000002"
