@@ -3,6 +3,7 @@
 Admission, the command line and compiling share it. What depends on other objects (references, conflicts) is not here.
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 from metagate_crds import canonical_json, reasons
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE
 from metagate_crds.models import SPECS, Spec
+from metagate_crds.models import principal as principal_texts
+from metagate_crds.models import spec as spec_texts
 from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.packet import MAX_BYTES
 from metagate_crds.rules.findings import Finding, render_path
@@ -80,6 +83,8 @@ def translate_errors(kind: str, error: ValidationError) -> list[Finding]:
     ]
 
 
+_TEXT_ERRORS: Final = frozenset({"string_type", "string_too_short", "string_too_long", "string_pattern_mismatch"})
+_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED
 _REASON_OF: Final = {"missing": reasons.MISSING_FIELD, "extra_forbidden": reasons.UNKNOWN_FIELD}
 
 _MESSAGES: Final = {
@@ -108,6 +113,9 @@ def _finding(kind: str, error: str, location: tuple[int | str, ...], message: st
     message = _MESSAGES.get(error, message)
     for pydantic_phrase, phrase in _PHRASES:
         message = message.replace(pydantic_phrase, phrase)
+    if error in _TEXT_ERRORS:
+        wanted = _WANTED.get(_schema_at(schema_of(kind), location).get("pattern", ""))
+        message = f"must be {wanted}" if wanted else message
     suggestion = _suggest(kind, location) if reason == reasons.UNKNOWN_FIELD else ""
     if reason == reasons.UNKNOWN_FIELD:
         message = f"is not a field of {kind}"
@@ -133,7 +141,7 @@ def _suggest(kind: str, location: tuple[int | str, ...]) -> str:
     """
     schema = schema_of(kind)
     *path, key = (step for step in location if step != "[key]")
-    fields = _fields_at(schema, path)
+    fields = list(_schema_at(schema, path).get("properties", {}))
     matches = [
         *(name for name in fields if _plain(name) == _plain(str(key))),
         *get_close_matches(str(key), fields, n=1),
@@ -149,11 +157,11 @@ def _plain(key: str) -> str:
     return key.replace("_", "").replace("-", "").casefold()
 
 
-def _fields_at(schema: dict[str, Any], path: list[int | str]) -> list[str]:
+def _schema_at(schema: dict[str, Any], path: Iterable[int | str]) -> dict[str, Any]:
     for step in path:
         inner = schema.get("items") if isinstance(step, int) else schema.get("properties", {}).get(step)
         schema = inner or schema.get("additionalProperties") or {}
-    return list(schema.get("properties", {}))
+    return schema
 
 
 def _parents_of(schema: dict[str, Any], key: str, path: str) -> list[str]:

@@ -6,11 +6,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refuse, text_like
+from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refuse
 
 _KEY_ID: Final = "^[0-9A-Za-z]{10}$"
 _SHA256: Final = "^[0-9a-f]{64}$"
-_AS_PRINTED: Final = "as `metagate keys create` prints it"
+WANTED: Final = {
+    _KEY_ID: "the ten characters after mgk_ in the key, as `metagate keys create` prints it",
+    _SHA256: "the SHA-256 digest of the key in 64 lower-case hexadecimal digits, as `metagate keys create` prints it",
+}
 
 PrincipalType = Literal["component", "admin", "observer", "principal", "delegate", "worker", "service"]
 Scope = Literal["Namespace", "Cluster"]
@@ -77,18 +80,12 @@ class Subject(Spec):
 class ApiKey(Spec):
     """The digest of an API key. `metagate keys create` makes a key and prints this entry; never write the key here."""
 
-    id: Annotated[
-        str,
-        Field(min_length=10, max_length=10, pattern=_KEY_ID),
-        text_like(_KEY_ID, 10, f"the ten characters after mgk_ in the key, {_AS_PRINTED}"),
-    ] = Field(
+    id: Annotated[str, Field(min_length=10, max_length=10, pattern=_KEY_ID)] = Field(
         description="The public part of the key: the ten characters after mgk_. It names the key in logs and lists."
     )
-    sha256: Annotated[
-        str,
-        Field(min_length=64, max_length=64, pattern=_SHA256),
-        text_like(_SHA256, 64, f"the SHA-256 digest of the key in 64 lower-case hexadecimal digits, {_AS_PRINTED}"),
-    ] = Field(description="The SHA-256 digest of the whole key, as 64 lower-case hexadecimal digits.")
+    sha256: Annotated[str, Field(min_length=64, max_length=64, pattern=_SHA256)] = Field(
+        description="The SHA-256 digest of the whole key, as 64 lower-case hexadecimal digits."
+    )
     expires_at: Annotated[str, Field(max_length=40), AfterValidator(_instant)] | None = Field(
         default=None,
         description="When the key stops working, as an RFC 3339 time with a zone. Example: 2027-02-01T00:00:00Z.",

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
@@ -13,7 +13,6 @@ from metagate_crds import reasons
 _DURATION_PATTERN: Final = "^([0-9]{1,9}(ms|s|m|h))+$"
 _DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
 _DURATION_PART: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
-_LONGEST_DURATION: Final = 32
 _LARGEST_DURATION: Final = 366 * 24 * 3_600_000
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -56,31 +55,10 @@ def seconds(duration: str) -> int:
     return milliseconds(duration) // 1000
 
 
-def _duration(value: Any) -> Any:
-    try:
-        length = milliseconds(value) if isinstance(value, str) and len(value) <= _LONGEST_DURATION else 0
-    except ValueError:
-        length = 0
-    if not length:
-        raise refuse(reasons.INVALID_FIELD, "must be a duration as text, like 250ms, 5s, 1m30s or 1h")
-    if length > _LARGEST_DURATION:
+def _bounded(duration: str) -> str:
+    if not 1 <= milliseconds(duration) <= _LARGEST_DURATION:
         raise refuse(reasons.INVALID_FIELD, "must be a duration between 1ms and 366 days")
-    return value
-
-
-def text_like(pattern: str, longest: int, wanted: str) -> BeforeValidator:
-    """Refuses other values with one message that says what is wanted, with an example.
-
-    It runs before the constraints of the field, which would quote a regular expression.
-    """
-    compiled = re.compile(pattern)
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, str) or not 1 <= len(value) <= longest or not compiled.fullmatch(value):
-            raise refuse(reasons.INVALID_FIELD, f"must be {wanted}")
-        return value
-
-    return BeforeValidator(check)
+    return duration
 
 
 def _distinct(items: list[Any]) -> list[Any]:
@@ -108,30 +86,20 @@ LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _WORD: Final = "^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _ENDPOINT: Final = "^[^\\s\\x00-\\x1f\\x7f]+$"
 _LINE: Final = "^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$"
+WANTED: Final = {
+    DNS_NAME: "the name of an object: lower-case letters, digits, - and ., like memory-indexer",
+    _WORD: "one word of at most 63 letters, digits, _, . and -, like memory-token",
+    _ENDPOINT: "an address as text without white space, like http://memory:8001",
+    _LINE: "one line of text, not blank, of at most 512 characters",
+    _DURATION_PATTERN: "a duration as text, like 250ms, 5s, 1m30s or 1h",
+}
+"""Pattern -> what is said to somebody whose text does not match: a regular expression is no advice."""
 
-ObjectName = Annotated[
-    str,
-    Field(min_length=1, max_length=253, pattern=DNS_NAME),
-    text_like(DNS_NAME, 253, "the name of an object: lower-case letters, digits, - and ., like memory-indexer"),
-]
-Word = Annotated[
-    str,
-    Field(min_length=1, max_length=63, pattern=_WORD),
-    text_like(_WORD, 63, "one word of at most 63 letters, digits, _, . and -, like memory-token"),
-]
-Duration = Annotated[
-    str, Field(min_length=2, max_length=_LONGEST_DURATION, pattern=_DURATION_PATTERN), BeforeValidator(_duration)
-]
-Endpoint = Annotated[
-    str,
-    Field(min_length=1, max_length=2048, pattern=_ENDPOINT),
-    text_like(_ENDPOINT, 2048, "an address as text without white space, like http://memory:8001"),
-]
-Line = Annotated[
-    str,
-    Field(min_length=1, max_length=512, pattern=_LINE),
-    text_like(_LINE, 512, "one line of text, not blank, of at most 512 characters"),
-]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern=_WORD)]
+Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=_DURATION_PATTERN), AfterValidator(_bounded)]
+Endpoint = Annotated[str, Field(min_length=1, max_length=2048, pattern=_ENDPOINT)]
+Line = Annotated[str, Field(min_length=1, max_length=512, pattern=_LINE)]
 """One line of text, not blank."""
 
 
