@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
 from metagate_cli.api_client import ApiClient, ApiError, CaFile, KeyFile, TokenFile, Url, connect
+from metagate_cli.observations import Observation, names_text
 from metagate_cli.output import Output, OutputOption, safe_text, structured
-from metagate_cli.terminal import FAILURE, Stop, colored, progress
+from metagate_cli.terminal import FAILURE, Stop, progress
 
-State = Literal["ok", "note", "wrong"]
-_STYLES: Final[Mapping[State, str]] = {"ok": "green", "note": "yellow", "wrong": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One thing that was looked at. `next` is what to do about it, "" when there is nothing."""
-
-    state: State
-    what: str
-    says: str
-    next: str = ""
+BOOTING_TYPES: Final = frozenset({"component", "delegate", "worker"})
+"""Types of Principals that boot; a person who looks and a gate that calls need no Binding."""
+FINDINGS_SHOWN: Final = 20
 
 
 def doctor(
@@ -41,12 +32,19 @@ def doctor(
     resources: Annotated[Path | None, typer.Option(help="Look at these declared files too.")] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Look at the cluster of the kubeconfig too.")] = False,
     kubeconfig: Annotated[Path | None, typer.Option(help="Implies --cluster. Default: KUBECONFIG.")] = None,
+    pre: Annotated[
+        bool, typer.Option("--pre", help="Of the cluster: whether the chart can be installed; implies --cluster.")
+    ] = False,
+    system_namespace: Annotated[
+        str, typer.Option(help="Of the cluster: where MetaGate is or will be.")
+    ] = "metagate-system",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
     from legivellum.postgres.dsn import address
 
     database_url = address(database_url, "DATABASE_URL") if database_url else None
+    all_names = output is not Output.TABLE
     observations: list[Observation] = []
     with progress("looking"):
         if database_url:
@@ -54,37 +52,32 @@ def doctor(
         if url:
             credential = key_file is not None or token_file is not None
             api = connect(url, key_file, token_file, ca_file, None) if credential else ApiClient(url, {}, None, ca_file)
-            observations += _check_api(api, credential=credential)
+            observations += _check_api(api, credential=credential, all_names=all_names)
         if resources is not None:
-            observations += _check_files(resources)
-        if cluster or kubeconfig is not None:
-            observations += _check_cluster(kubeconfig)
+            observations += _check_files(resources, all_findings=all_names)
+        if cluster or pre or kubeconfig is not None:
+            from metagate_cli.cluster_checks import check_before_install, check_cluster
+
+            observations += (check_before_install if pre else check_cluster)(kubeconfig, system_namespace)
     if not observations:
         raise Stop("look at what? Give --url, --database-url, --resources or --cluster", code=FAILURE)
     if output.structured:
-        rows = [
-            {"state": observation.state, "what": observation.what, "says": observation.says, "next": observation.next}
-            for observation in observations
-        ]
+        rows = [{"state": seen.state, "what": seen.what, "says": seen.says, "next": seen.next} for seen in observations]
         print(structured(rows, output))
     else:
         for observation in observations:
-            state = colored(f"{observation.state:5}", _STYLES[observation.state])
-            print(f"{state}  {observation.what}: {observation.says}")
-            if observation.next:
-                print(f"       → {observation.next}")
+            print("\n".join(observation.lines()))
     if any(observation.state == "wrong" for observation in observations):
         raise typer.Exit(FAILURE)
 
 
-def _check_api(api: ApiClient, *, credential: bool) -> Iterator[Observation]:
+def _check_api(api: ApiClient, *, credential: bool, all_names: bool) -> Iterator[Observation]:
     try:
         ready = api.get("/readyz")
         yield Observation("ok", "API", f"ready at {safe_text(api.url)}, serves revision {ready.get('revision')}")
     except ApiError as error:
-        yield Observation(
-            "wrong", "API", f"answers, but is not ready: {safe_text(error)}", "see its log, and the database"
-        )
+        says = f"answers, but is not ready: {safe_text(error)}"
+        yield Observation("wrong", "API", says, "see its log, and the database")
         return
     except Stop as stop:
         yield Observation("wrong", "API", str(stop), "is it running, and is this its address?")
@@ -94,42 +87,49 @@ def _check_api(api: ApiClient, *, credential: bool) -> Iterator[Observation]:
         yield Observation("note", "credential", "none was given", "--key-file of an admin shows more")
         return
     try:
-        principals = api.get("/v1/admin/principals", limit=500)["items"]
+        principals = list(api.items("/v1/admin/principals"))
     except ApiError as error:
-        advice = (
-            "a principal of type admin is needed" if error.code == "ROLE_REQUIRED" else "declare it, or make another"
-        )
+        role = error.code == "ROLE_REQUIRED"
+        advice = "a principal of type admin is needed" if role else "declare it, or make another"
         yield Observation("wrong", "credential", safe_text(error), advice)
         return
-    yield Observation("ok", "credential", f"an admin's; its tenant has {_counted(len(principals))}")
+    count = "1 principal" if len(principals) == 1 else f"{len(principals)} principals"
+    yield Observation("ok", "credential", f"an admin's; its tenant has {count}")
+    yield from _check_bindings(api, principals, all_names=all_names)
+    yield from _check_startups(api, all_names=all_names)
+
+
+def _check_bindings(api: ApiClient, principals: list[dict[str, Any]], *, all_names: bool) -> Iterator[Observation]:
     unbound = [
         principal["key"]
         for principal in principals
-        if principal.get("binding") is None and principal.get("type") != "admin"
+        if principal.get("binding") is None and principal.get("type") in BOOTING_TYPES
     ]
     if unbound:
-        yield Observation(
-            "note", "bindings", f"not bound: {safe_text(', '.join(unbound[:10]))}", "they get NO_BINDING when they boot"
-        )
+        says = f"not bound: {names_text(unbound, all_of_them=all_names)}"
+        yield Observation("note", "bindings", says, "they get NO_BINDING when they boot")
     incomplete = [binding["key"] for binding in api.items("/v1/admin/bindings") if binding.get("digest") is None]
     if incomplete:
-        yield Observation(
-            "wrong", "bindings", f"refer to something missing or invalid: {safe_text(', '.join(incomplete[:10]))}",
-            "declare the Profile or Manifest that they name",
-        )  # fmt: skip
-    overdue = api.get("/v1/startups", status="overdue", limit=500)["items"]
-    if overdue:
-        names = sorted({startup["component_key"] for startup in overdue})
-        yield Observation(
-            "note",
-            "startups",
-            f"overdue: {safe_text(', '.join(names[:10]))}",
-            "they booted and never said ready or failed",
-        )
+        says = f"refer to something missing or invalid: {names_text(incomplete, all_of_them=all_names)}"
+        yield Observation("wrong", "bindings", says, "declare the Profile or Manifest that they name")
 
 
-def _counted(principals: int) -> str:
-    return "1 principal" if principals == 1 else f"{principals}{'' if principals < 500 else ' or more'} principals"
+def _check_startups(api: ApiClient, *, all_names: bool) -> Iterator[Observation]:
+    """Counts come from the summary; there may be millions of startups, so names are those of the newest 500."""
+    try:
+        summary = api.get("/v1/summary")
+    except ApiError as error:  # an admin of the cluster has no tenant of its own
+        yield Observation("note", "startups", f"cannot be counted: {safe_text(error)}")
+        return
+    for status, count, advice in (
+        ("overdue", summary["overdue"], "they booted and never said ready or failed"),
+        ("FAILED", summary["startups"]["failed"], "why: metagate startups --status failed"),
+    ):
+        newest = api.get("/v1/startups", status=status, limit=500)["items"] if count else []
+        if newest:
+            names = sorted({startup["component_key"] for startup in newest})
+            says = f"{count} {status}: {names_text(names, all_of_them=all_names)}"
+            yield Observation("note", "startups", says, advice)
 
 
 def _check_snapshot(ready: Mapping[str, Any]) -> Iterator[Observation]:
@@ -176,7 +176,7 @@ def _check_database(dsn: str) -> Iterator[Observation]:
         yield Observation("wrong", "relay", says, "does the ledger answer? The writer's log says")
 
 
-def _check_files(resources: Path) -> Iterator[Observation]:
+def _check_files(resources: Path, *, all_findings: bool) -> Iterator[Observation]:
     from metagate_cli.local_files import examine
 
     try:
@@ -184,50 +184,12 @@ def _check_files(resources: Path) -> Iterator[Observation]:
     except Stop as stop:
         yield Observation("wrong", "files", str(stop))
         return
-    if not examination.findings:
+    findings = examination.findings
+    if not findings:
         yield Observation("ok", "files", f"{examination.objects} objects, all valid")
-    for finding in examination.findings[:20]:
+    shown = findings if all_findings else findings[:FINDINGS_SHOWN]
+    for finding in shown:
         yield Observation("wrong", "files", safe_text(finding), "metagate validate says the same")
-
-
-def _check_cluster(kubeconfig: Path | None) -> Iterator[Observation]:
-    from metagate_crds.kinds import KINDS
-    from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path
-    from metagate_operator.cluster.preflight import NotReady, check_kinds
-
-    async def check() -> list[Observation]:
-        try:
-            kubernetes = await KubernetesClient.connect(None if kubeconfig is None else str(kubeconfig))
-        except KubernetesError as error:
-            return [Observation("wrong", "cluster", safe_text(error), "is there a kubeconfig?")]
-        try:
-            await check_kinds(kubernetes)
-            observations = [Observation("ok", "cluster", "answers, and serves every kind")]
-            for kind in KINDS.values():
-                items = (await kubernetes.get(collection_path(kind, None), limit=500))["items"]
-                observations.extend(_check_conditions(kind.name, items))
-        except NotReady as error:
-            return [Observation("wrong", "cluster", safe_text(error))]
-        except KubernetesError as error:
-            return [Observation("wrong", "cluster", safe_text(error), "may this user list MetaGate's kinds?")]
-        finally:
-            await kubernetes.close()
-        return observations
-
-    yield from asyncio.run(check())
-
-
-def _check_conditions(kind: str, items: list[Any]) -> Iterator[Observation]:
-    for item in items:
-        name = f"{kind} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}".replace(" /", " ")
-        conditions = {
-            condition.get("type"): condition for condition in (item.get("status") or {}).get("conditions") or []
-        }
-        ready = conditions.get("Ready")
-        if ready is None:
-            yield Observation(
-                "wrong", safe_text(name), "nobody has looked at it", "does the operator run, and watch here?"
-            )
-        elif ready.get("status") != "True":
-            says = f"{ready.get('reason')}: {ready.get('message')}"
-            yield Observation("wrong", safe_text(name), safe_text(says))
+    if len(shown) < len(findings):
+        says = f"{len(findings) - len(shown)} findings more"
+        yield Observation("wrong", "files", says, "metagate validate says all of them")

@@ -38,7 +38,12 @@ async def test_a_plan_against_the_cluster_is_what_becomes_of_it(
     again = metagate("plan", file, *cluster)
     assert again.returncode == 0, again.stdout + again.stderr
     looked = metagate("doctor", "--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-o", "json")
-    assert {"answers, and serves every kind"} <= {one["says"] for one in json.loads(looked.stdout)}
+    says = {(one["what"], one["says"]) for one in json.loads(looked.stdout)}
+    assert {("cluster", "answers, and serves every kind"), ("pods", "there is none in metagate-system")} <= says
+    assert "webhook" in {what for what, _ in says}
+    ahead = metagate("doctor", "--pre", "--kubeconfig", str(tenancy.cluster.kubectl.kubeconfig), "-o", "json")
+    states = {one["what"]: one["state"] for one in json.loads(ahead.stdout)}
+    assert states == {"Kubernetes": "ok", "rights": "ok", "CRDs": "note"}
 
 
 def _placed(resource: dict[str, Any], namespace: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ async def check_rights(
 
     async def held(question: AccessReview) -> bool:
         async with gate:
-            return await _held(kubernetes, question)
+            return await is_allowed(kubernetes, question)
 
     answers = await asyncio.gather(*(held(each) for each in questions))
     missing = sorted(str(question) for question, allowed in zip(questions, answers, strict=True) if not allowed)
@@ -103,7 +103,8 @@ def _namespaces(where: Where, own: str, watched: Sequence[str]) -> Sequence[str]
     return watched if where is Where.WATCHED and watched else ("",)
 
 
-async def _held(kubernetes: KubernetesClient, question: AccessReview) -> bool:
+async def is_allowed(kubernetes: KubernetesClient, question: AccessReview) -> bool:
+    """Whether the API server says that we may."""
     answer = await kubernetes.call(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

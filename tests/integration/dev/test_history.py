@@ -267,6 +267,11 @@ def test_doctor_says_what_is_wrong(deployment: DevFixture, tmp_path: Path) -> No
     broken = tmp_path / "broken.yaml"
     broken.write_text(resource("Manifest", "world", {"nonsense": 1}))
     assert metagate("doctor", "--resources", broken).returncode == 1
+    for place in range(25):
+        (tmp_path / f"broken-{place}.yaml").write_text("kind: [")
+    many = metagate("doctor", "--resources", tmp_path).stdout
+    assert re.search(r"files: \d+ findings more$", many, re.MULTILINE), many
+    assert many.count("InvalidYAML") <= 20
     assert metagate("doctor").returncode == 1
 
 
@@ -315,3 +320,28 @@ def test_what_does_not_exist_is_named(deployment: DevFixture, command: tuple[str
     done = deployment.cli(*command)
     assert (done.returncode, done.stdout) == (1, "")
     assert named in done.stderr
+
+
+def test_doctor_leaves_nobody_out_in_silence(deployment: DevFixture) -> None:
+    """FAILED ones are counted; of a long list the rest is counted, and -o wide names all; who only looks needs no Binding."""
+    startup = deployment.dev.bootstrap(deployment.world.key, "broken").json()["startup"]["startup_id"]
+    httpx.post(
+        f"{deployment.dev.url}/v1/startup/failed",
+        json={"startup_id": startup, "error": "no"},
+        headers={"X-API-Key": deployment.world.key.key},
+    ).raise_for_status()
+    before = deployment.revision
+    deployment.world.write("people/watcher.yaml", principal("watcher", mint(), type="observer"))
+    deployment.world.write("people/gate.yaml", principal("gate", mint(), type="service"))
+    names = [f"lonely-{place:02}" for place in range(13)]
+    deployment.world.write("people/lonely.yaml", "---\n".join(principal(name, mint()) for name in names))
+    deployment.dev.until(lambda: deployment.revision > before, 10)
+    deployment.dev.until(lambda: "lonely-12" in deployment.cli("principals").stdout, 20)
+    looked = deployment.cli("doctor")
+    assert looked.returncode == 0, looked.stdout
+    assert re.search(r"^note +startups: \d+ FAILED: .*broken", looked.stdout, re.MULTILINE), looked.stdout
+    [unbound] = [line for line in looked.stdout.splitlines() if "not bound" in line]
+    assert "and 3 more (-o wide names them)" in unbound
+    assert "watcher" not in unbound
+    assert "gate" not in unbound
+    assert "lonely-12" in deployment.cli("doctor", "-o", "wide").stdout
