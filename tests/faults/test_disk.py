@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.faults.debian import install
 from tests.faults.fairness import fairly
 from tests.faults.fault_harness import FaultHarness, Trial, fault_harness
 
@@ -19,8 +20,10 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016", "INV-02
 @fairly
 async def test_f18_fsync_fails(shared: FaultHarness) -> None:
     """EIO from the first fdatasync of the gate's backends: the server ends itself and recovers, nothing acked is lost."""
-    if (strace := shutil.which("strace")) is None:
-        pytest.skip("there is no strace here")
+    if (strace := shutil.which("strace")) is None and install("strace"):
+        strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("there is no strace here, and it cannot be installed")
 
     async def fault(_trial: Trial) -> None:
         pids = [part for pid in await shared.backends() for part in ("-p", str(pid))]
