@@ -12,7 +12,7 @@ _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FILE: Final = re.compile(r"/[^\x00-\x20\x7f]+")
 
 
-class Startup(Spec):
+class StartupLimits(Spec):
     """How long a component may take to start."""
 
     sla_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(
@@ -74,8 +74,8 @@ class ProfileSpec(Spec):
         description="Rules that components keep by themselves, in any form; they get them as they are."
         " Example: {retries: 3}.",
     )
-    startup: Startup = Field(
-        default_factory=Startup, description="How long a component of this Profile may take to start."
+    startup: StartupLimits = Field(
+        default_factory=StartupLimits, description="How long a component of this Profile may take to start."
     )
     secret_refs: Annotated[list[SecretRef], Field(max_length=128, json_schema_extra=by_key("name"))] = Field(
         default_factory=list,
