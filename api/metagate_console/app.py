@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from legivellum.base.token_bucket import TokenBuckets
-from legivellum.http import correlation
 from legivellum.http.deadline import Deadline
-from legivellum.http.exchange import AnyResponse, App, ClientGone, Exchange, RawHeaders, Receive, Response, Scope, Send
+from legivellum.http.exchange import (
+    AnyResponse,
+    App,
+    ClientGone,
+    Exchange,
+    RawHeaders,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    choose_request_id,
+)
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, refuse
 from legivellum.identity.tenancy import tenants_for
@@ -70,9 +80,7 @@ class Console:
             await self._rest(scope, receive, send)
             return
         started = time.perf_counter()
-        exchange = Exchange(
-            scope, receive, request_id=correlation.request_id(scope["headers"]), seconds=self._outer.seconds
-        )
+        exchange = Exchange(scope, receive, request_id=choose_request_id(scope["headers"]), seconds=self._outer.seconds)
         exchange.route = "/console/{page}"
         try:
             answer = await self._outer.run(self._answer(exchange), name="console")

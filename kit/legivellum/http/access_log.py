@@ -27,7 +27,7 @@ class AccessLog:
         log(
             "request",
             method=exchange.method,
-            path=exchange.route or _LONG_SEGMENT.sub("…", exchange.path)[:256],
+            path=exchange.route or _unrouted(exchange),
             status=answer.status,
             code=None if exchange.code is None else exchange.code.name,
             reason=exchange.reason,
@@ -36,3 +36,9 @@ class AccessLog:
             tenant=tenant,
             principal_key=principal_key,
         )
+
+
+def _unrouted(exchange: Exchange) -> str:
+    """A path without a route, still escaped: decoded control characters would act on the terminal that shows them."""
+    raw_path: bytes = exchange.scope["raw_path"]
+    return _LONG_SEGMENT.sub("…", raw_path.decode("ascii", "backslashreplace"))[:256]

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from legivellum.http import correlation
 from legivellum.http.deadline import DeadlineExceeded, Overloaded
 from legivellum.http.exchange import (
     AnyResponse,
@@ -24,6 +23,7 @@ from legivellum.http.exchange import (
     Response,
     Scope,
     Send,
+    choose_request_id,
     problem_response,
 )
 from legivellum.http.problem_codes import Code
@@ -64,7 +64,7 @@ class Edge:
         exchange = Exchange(
             scope,
             receive,
-            request_id=correlation.request_id(scope["headers"]),
+            request_id=choose_request_id(scope["headers"]),
             seconds=self.router.defaults.deadline_seconds,
         )
         try:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
+import uuid_utils
+
 from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import JSON_TYPE, SECURITY_HEADERS, Problem, refuse
 
@@ -17,6 +19,17 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _BODILESS = frozenset({204, 304})
 _JSON_MEDIA = re.compile(rb'application/json(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*\Z', re.IGNORECASE)
+
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,127}\Z")
+
+
+def choose_request_id(headers: RawHeaders) -> str:
+    """The id that a request carries through every log line: the caller's own when it is sane, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _SANE_ID.match(value):
+            return value.decode()
+    return uuid_utils.uuid7().hex
 
 
 class ClientGone(Exception):  # noqa: N818  # nobody is left to read an error

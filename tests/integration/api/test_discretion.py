@@ -16,7 +16,18 @@ from metagate_api.settings import PUBLISHED_JWT_SECRET
 SQL = re.compile(
     r"metagate\.\w+\(|permission denied|\b(SELECT|INSERT|UPDATE|CONTEXT|SQLSTATE|relation|asyncpg|unnest|constraint)\b"
 )
-FUNCTIONS = ("bootstrap", "report", "packet_now", "startup", "startups", "items", "item", "policy_profile", "topology")
+FUNCTIONS = (
+    "bootstrap",
+    "report",
+    "packet_now",
+    "startup",
+    "startups",
+    "items",
+    "item",
+    "policy_profile",
+    "topology",
+    "topology_page",
+)
 
 
 @pytest.mark.invariant("EXT-03")
