@@ -1,16 +1,14 @@
 """Months of the ledger as files: compressed, complete, checkable without a database (D-10).
 
-An archive is gzip over JSON lines: a head that says what it is, one line per receipt with everything its chain needs, a
-foot with the count and the sha256 of all lines before it. It is written beside its final name, read back and verified,
-and only then given that name. Nothing is removed from the ledger by exporting it. Every receipt is in some archive once
-its month is over, those of the default partition too.
+An archive is gzip over the lines of `legivellum.receipts.archive_format`. It is written beside its final name, read
+back and verified, and only then given that name. Nothing is removed from the ledger by exporting it. Every receipt is
+in some archive once its month is over, those of the default partition too.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +19,9 @@ from typing import Any
 import asyncpg
 
 from legivellum.postgres.driver import translated
-from legivellum.receipts.chain import ChainedReceipt, ChainVerifier, Defect, Verdict
+from legivellum.receipts.archive_format import FORMAT, ArchiveUnreadable, encoded, receipt_line, verify_lines
+from legivellum.receipts.chain import Verdict
 from memorygate.verifying import read_receipts
-
-FORMAT = "memorygate-archive/1"
 
 _PARTITIONS = """
 SELECT c.relname::text AS name, bounds.part[1] AS lower, bounds.part[2] AS upper
@@ -76,10 +73,6 @@ class DefaultPartition:
             f"{self.receipts} receipts lie in the default partition, of months from {self.first_month:%Y-%m} to "
             f"{self.last_month:%Y-%m}: their ids are of a month for which `memorygate migrate` made no partition"
         )
-
-
-class ArchiveUnreadable(Exception):  # noqa: N818 - what the file is
-    """The file is not a whole archive."""
 
 
 class MonthNotOver(Exception):  # noqa: N818 - what the month is
@@ -140,13 +133,13 @@ async def _write(
     with gzip.open(unfinished, "wb", compresslevel=6) as file:
 
         def put(value: dict[str, Any]) -> None:
-            line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            line = encoded(value)
             digest.update(line)
             file.write(line)
 
         put({"format": FORMAT, "partition": name, "from": span[0], "to": span[1]})
         async for receipt in read_receipts(connection, query, *args):
-            put(_line(receipt))
+            put(receipt_line(receipt))
             count += 1
         put({"receipts": count, "sha256": digest.hexdigest()})
     if count == 0:
@@ -166,45 +159,9 @@ def _place(directory: Path, name: str) -> Path:
     return directory / f"{name}.jsonl.gz"
 
 
-def _line(receipt: ChainedReceipt) -> dict[str, Any]:
-    return {
-        "tenant": receipt.tenant,
-        "root": receipt.root_task_id,
-        "position": receipt.position,
-        "receipt_id": receipt.receipt_id,
-        "stored_at": receipt.stored_at.astimezone(UTC).isoformat(),
-        "previous": receipt.previous.hex(),
-        "chain": receipt.chain.hex(),
-        "sha256": receipt.digest.hex(),
-        "signature": receipt.signature,
-        "body": receipt.body,
-    }
-
-
 def verify_archive(path: Path) -> Verdict:
     """Every line and every chain in the file. Raises ArchiveUnreadable when it is cut off, or not an archive at all."""
-    verifier = ChainVerifier(whole=False)
-    digest = hashlib.sha256()
-    foot: dict[str, Any] | None = None
-    for number, line in enumerate(_lines(path)):
-        value = _read(path, line)
-        if number == 0:
-            if value.get("format") != FORMAT:
-                raise ArchiveUnreadable(f"{path}: is not an archive of the ledger")
-        elif "receipts" in value:
-            foot = value
-            if value != {"receipts": verifier.verdict.receipts, "sha256": digest.hexdigest()}:
-                verifier.verdict.bad = verifier.verdict.bad or Defect(
-                    "-", "the foot", "does not fit the lines before it"
-                )
-        elif foot is not None:
-            raise ArchiveUnreadable(f"{path}: goes on after its foot")
-        elif verifier.check(_receipt(path, value)) is not None:
-            return verifier.verdict
-        digest.update(line)
-    if foot is None:
-        raise ArchiveUnreadable(f"{path}: was cut off")
-    return verifier.verdict
+    return verify_lines(_lines(path), str(path))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -213,32 +170,3 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield from file
     except (OSError, EOFError) as error:
         raise ArchiveUnreadable(f"{path}: cannot be read ({type(error).__name__})") from error
-
-
-def _read(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ArchiveUnreadable(f"{path}: a line is not a JSON object")
-    return value
-
-
-def _receipt(path: Path, value: dict[str, Any]) -> ChainedReceipt:
-    try:
-        return ChainedReceipt(
-            tenant=value["tenant"],
-            root_task_id=value["root"],
-            position=value["position"],
-            receipt_id=value["receipt_id"],
-            stored_at=datetime.fromisoformat(value["stored_at"]),
-            body=value["body"],
-            digest=bytes.fromhex(value["sha256"]),
-            previous=bytes.fromhex(value["previous"]),
-            chain=bytes.fromhex(value["chain"]),
-            signature=value["signature"],
-            columns={"receipt_id": value["receipt_id"], "tenant": value["tenant"]},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchiveUnreadable(f"{path}: a line is not a receipt") from error

@@ -80,8 +80,8 @@ def export(
 
 
 def _expected() -> tuple[type[Exception], ...]:
+    from legivellum.receipts.archive_format import ArchiveUnreadable
     from legivellum.receipts.signers import SignersUnreadable
-    from memorygate.archiving import ArchiveUnreadable
 
     return ArchiveUnreadable, SignersUnreadable
 

@@ -1,1 +1,1 @@
-"""The receipt: its fields, its canonical form, its phase rules. Pure: no I/O."""
+"""The receipt: fields, form, rules, chain, archive, signatures. Pure but for reading the file of signers."""

@@ -13,9 +13,10 @@ from tests.integration.memorygate.conftest import LedgerDatabase, accepted, comp
 from typer.testing import CliRunner
 from ulid import ULID
 
+from legivellum.receipts.archive_format import ArchiveUnreadable
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import Right
-from memorygate.archiving import ArchiveUnreadable, MonthNotOver, default_partition, export, verify_archive
+from memorygate.archiving import MonthNotOver, default_partition, export, verify_archive
 from memorygate.ledger import Entry, Ledger, Outcome, entry
 from memorygate.main import app
 from memorygate.schema import migrate_ledger
