@@ -53,16 +53,16 @@ async def connect(settings: Settings) -> Ledger:
 
 def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
     """Raises SignersUnreadable."""
-    from memorygate.posting import Post, PostBatch  # noqa: PLC0415 - they import this module
-    from memorygate.reading import ObligationLookup, Reading  # noqa: PLC0415
-    from memorygate.streaming import ReceiptStream  # noqa: PLC0415
+    from memorygate.read_handlers import ObligationLookup, ReadHandlers  # noqa: PLC0415
+    from memorygate.receipt_handlers import StoreBatch, StoreReceipt  # noqa: PLC0415 - they import this module
+    from memorygate.receipt_stream import ReceiptStream  # noqa: PLC0415
 
     path = process.settings.signers_file
     gate = Gate(process, Signers.none() if path is None else Signers.from_file(Path(path)))
-    reading = Reading(gate)
+    reading = ReadHandlers(gate)
     return {
-        "POST /receipts": Post(gate),
-        "POST /receipts/batch": PostBatch(gate),
+        "POST /receipts": StoreReceipt(gate),
+        "POST /receipts/batch": StoreBatch(gate),
         "GET /receipts/stream": ReceiptStream(gate),
         "GET /receipts/{receipt_id}": reading.receipt,
         "GET /receipts/task/{task_id}": reading.task,

@@ -196,11 +196,11 @@ def entry(receipt: Receipt, right: Right) -> Entry:
 
 def _due(metadata: dict[str, Any]) -> str:
     """`metadata.deadline_at`, where somebody gave one: counted when it has passed, and nothing else (INV-060)."""
-    said = metadata.get("deadline_at")
-    if not isinstance(said, str):
+    text = metadata.get("deadline_at")
+    if not isinstance(text, str):
         return ""
     try:
-        moment = datetime.fromisoformat(said)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return ""
     return "" if moment.tzinfo is None else moment.isoformat()

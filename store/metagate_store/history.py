@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from metagate_store.pool import Pool
+from metagate_store.pool import NamedQueryPool
 
 EXACT = 2**53 - 1
 
@@ -94,7 +94,7 @@ class ChangeEventPage:
 class HistoryStore:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: NamedQueryPool) -> None:
         self._pool = pool
 
     async def boot_of(self, tenant: UUID, startup_id: UUID) -> Boot | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from metagate_store.pool import Pool
+from metagate_store.pool import NamedQueryPool
 
 SPAN = 20_000
 """Sessions that one overview looks at: an hour of five boots a second; 40 to 60 ms."""
@@ -153,7 +153,7 @@ class OverviewStore:
     `tenant` None: every tenant's, for a cluster-wide reader (D-51).
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: NamedQueryPool) -> None:
         self._pool = pool
 
     async def overview(self, tenant: UUID | None, *, span: int = SPAN, most: int = TROUBLES) -> Overview:

@@ -8,7 +8,7 @@ from legivellum.postgres import pool as kit_pool
 from metagate_store.queries import sql
 
 
-class Pool(kit_pool.Pool):
+class NamedQueryPool(kit_pool.Pool):
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of a named query. Raises StoreUnavailable within acquire + query timeout, SchemaMismatch."""
         return await super().fetch(sql(query), *arguments)

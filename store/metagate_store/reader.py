@@ -16,7 +16,7 @@ from asyncpg import Record
 from metagate_store import decoding
 from metagate_store.history import HistoryStore
 from metagate_store.overviews import OverviewStore
-from metagate_store.pool import Pool
+from metagate_store.pool import NamedQueryPool
 from metagate_store.rows import (
     BootstrapOutcome,
     BootstrapQuery,
@@ -58,7 +58,7 @@ SPAN = 100_000
 class Reader:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: NamedQueryPool) -> None:
         self._pool = pool
         self._behind = True  # the next look at the credentials may have much to say
         self.history = HistoryStore(pool)
@@ -77,7 +77,7 @@ class Reader:
     ) -> Self:
         """`size` connections, all opened now and kept. Times in seconds. `prepared`: see Pool.open."""
         return cls(
-            await Pool.open(
+            await NamedQueryPool.open(
                 dsn,
                 size=size,
                 acquire_timeout=acquire_timeout,

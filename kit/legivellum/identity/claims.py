@@ -109,18 +109,18 @@ def service_account(claims: Mapping[str, Any], sub: str, *, required: bool) -> S
 
     `required`: this issuer's tokens are service accounts' and nothing else (the cluster's own issuer).
     """
-    said = claims.get("kubernetes.io")
-    if said is None and not required and not sub.startswith(_SERVICE_ACCOUNT):
+    kubernetes = claims.get("kubernetes.io")
+    if kubernetes is None and not required and not sub.startswith(_SERVICE_ACCOUNT):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("serviceaccount"), dict):
+    if not isinstance(kubernetes, dict) or not isinstance(kubernetes.get("serviceaccount"), dict):
         return _DISAGREE
-    namespace, name = said.get("namespace"), said["serviceaccount"].get("name")
+    namespace, name = kubernetes.get("namespace"), kubernetes["serviceaccount"].get("name")
     if not isinstance(namespace, str) or not isinstance(name, str) or sub != f"{_SERVICE_ACCOUNT}{namespace}:{name}":
         return _DISAGREE
-    bound = said.get("pod")
+    bound = kubernetes.get("pod")
     if bound is None:
         return ServiceAccount(namespace, None)
-    node = said.get("node")
+    node = kubernetes.get("node")
     if not isinstance(bound, dict) or not (node is None or isinstance(node, dict)):
         return _DISAGREE
     uid, pod_name, node_name = bound.get("uid"), bound.get("name"), None if node is None else node.get("name")

@@ -60,15 +60,15 @@ class KeyRing:
         if entries is None:
             return _UNKNOWN
         digest = hashlib.sha256(value).digest()
-        found: float | None = None
+        expiry: float | None = None
         for stored, expires in _ENTRY.iter_unpack(entries):
             if hmac.compare_digest(stored, digest):
-                found = expires
-        if found is None:
+                expiry = expires
+        if expiry is None:
             return _UNKNOWN
-        if found <= now:
+        if expiry <= now:
             return _EXPIRED
-        expires_at = None if found == _NEVER else datetime.fromtimestamp(found, UTC)
+        expires_at = None if expiry == _NEVER else datetime.fromtimestamp(expiry, UTC)
         return Credential("key", "", digest.hex(), None), expires_at
 
     def _put(self, change: KeyChange) -> None:

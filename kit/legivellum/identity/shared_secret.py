@@ -40,8 +40,8 @@ class SharedSecret:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about short ones, which the gate's settings refuse
             object.__setattr__(self, "key", OctKey.import_key(self.secret))
-        said = repr(("metagate fingerprint of JWT_SECRET", self.issuer, self.algorithm, self.audience))
-        object.__setattr__(self, "fingerprint", hmac.digest(self.secret, said.encode(), "sha256")[:12].hex())
+        identity = repr(("metagate fingerprint of JWT_SECRET", self.issuer, self.algorithm, self.audience))
+        object.__setattr__(self, "fingerprint", hmac.digest(self.secret, identity.encode(), "sha256")[:12].hex())
 
     def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
         """Whether this secret made the signature, with the one algorithm it is used with."""

@@ -65,10 +65,10 @@ class Migrated:
 
 def migrations(schema: Schema) -> tuple[Migration, ...]:
     folder = files(schema.package) / "migrations"
-    found = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
     return tuple(
         Migration(int(name[:4]), name.removesuffix(".sql"), (folder / name).read_text(encoding="utf-8"))
-        for name in found
+        for name in names
     )
 
 
@@ -226,9 +226,11 @@ async def set_up_roles(connection: asyncpg.Connection, schema: Schema, passwords
 async def _set_up(
     connection: asyncpg.Connection, role: str, settings: Mapping[str, str], password: str | None, warnings: list[str]
 ) -> None:
-    held = await connection.fetchrow("SELECT rolconfig FROM pg_catalog.pg_roles WHERE rolname = $1", role)
+    role_settings = await connection.fetchrow("SELECT rolconfig FROM pg_catalog.pg_roles WHERE rolname = $1", role)
     statements = [] if password is None else [f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(password)}'"]
-    if not {f"{name}={value}" for name, value in settings.items()} <= set((held and held["rolconfig"]) or ()):
+    if not {f"{name}={value}" for name, value in settings.items()} <= set(
+        (role_settings and role_settings["rolconfig"]) or ()
+    ):
         statements += [f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in settings.items()]
     for statement in statements:
         try:

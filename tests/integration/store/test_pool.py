@@ -17,7 +17,7 @@ from legivellum.postgres.driver import translate
 from metagate_postgres import EmbeddedPostgres
 from metagate_store.errors import RowRefused, SchemaMismatch, StoreUnavailable
 from metagate_store.migrating import PROCESS_ROLES, migrate
-from metagate_store.pool import Pool
+from metagate_store.pool import NamedQueryPool
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome
 
@@ -48,7 +48,7 @@ async def answers(reader: Reader, who, *, within: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def taken(pool: Pool):
+async def taken(pool: NamedQueryPool):
     """A connection of the pool's, to look into."""
     connection = await pool._take()
     yield connection
@@ -144,13 +144,13 @@ async def test_slow_login(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPa
     who = somebody()
     await publish(server.dsn("metagate_publisher"), who)
     reader = await Reader.connect(server.dsn("metagate_api"), size=1, acquire_timeout=0.05)
-    connect = Pool._connect
+    connect = NamedQueryPool._connect
 
-    async def slowly(pool: Pool):
+    async def slowly(pool: NamedQueryPool):
         await asyncio.sleep(0.3)
         return await connect(pool)
 
-    monkeypatch.setattr(Pool, "_connect", slowly)
+    monkeypatch.setattr(NamedQueryPool, "_connect", slowly)
     async with taken(reader._pool) as connection:
         connection.terminate()
     with pytest.raises(StoreUnavailable):
@@ -161,7 +161,9 @@ async def test_slow_login(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPa
 
 async def test_closing(database: Database) -> None:
     """Closing ends what runs and what waits, and later calls are refused."""
-    pool = await Pool.open(database.api, size=1, acquire_timeout=5, query_timeout=5, prepared=True, name="test")
+    pool = await NamedQueryPool.open(
+        database.api, size=1, acquire_timeout=5, query_timeout=5, prepared=True, name="test"
+    )
     await pool._take()
     waiting = asyncio.create_task(pool.fetch("read.state"), name="waiting")
     await asyncio.sleep(0)
@@ -189,7 +191,9 @@ async def test_table_lock(database: Database, reader: Reader) -> None:
 
 async def test_exhausted_pool(database: Database) -> None:
     """More callers than connections wait no longer than the acquire timeout (F21)."""
-    pool = await Pool.open(database.api, size=1, acquire_timeout=0.1, query_timeout=1, prepared=True, name="test")
+    pool = await NamedQueryPool.open(
+        database.api, size=1, acquire_timeout=0.1, query_timeout=1, prepared=True, name="test"
+    )
     busy = await pool._take()
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
@@ -238,7 +242,9 @@ async def test_new_connection_asks_nothing(database: Database) -> None:
     """A new connection's first bootstrap is one statement: the driver needs to ask the server for no type."""
     who = somebody()
     await publish(database.publisher, who)
-    pool = await Pool.open(database.api, size=1, acquire_timeout=1, query_timeout=1, prepared=True, name="test")
+    pool = await NamedQueryPool.open(
+        database.api, size=1, acquire_timeout=1, query_timeout=1, prepared=True, name="test"
+    )
     seen: list[str] = []
     async with taken(pool) as connection:
         connection.add_query_logger(lambda record: seen.append(record.query))

@@ -23,10 +23,10 @@ from legivellum.receipts.phase_rules import Finding
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
-from memorygate.answers import acknowledged
 from memorygate.gate import Gate
 from memorygate.ledger import Appended, Entry, Outcome, entry
 from memorygate.problem_codes import Code
+from memorygate.rendering import render_acknowledgement
 
 _SHOWN_FINDINGS: Final = 40
 
@@ -59,13 +59,13 @@ RECIPIENT_UNKNOWN: Final = (
 _NOBODY = ("00000000-0000-0000-0000-000000000000", "nobody")
 
 
-def named(findings: Sequence[Finding]) -> str:
+def describe_findings(findings: Sequence[Finding]) -> str:
     """Every bad field in one sentence each; a hostile body does not get a long answer."""
-    said = "; ".join(map(str, findings[:_SHOWN_FINDINGS]))
-    return said if len(findings) <= _SHOWN_FINDINGS else f"{said}; and {len(findings) - _SHOWN_FINDINGS} more"
+    described = "; ".join(map(str, findings[:_SHOWN_FINDINGS]))
+    return described if len(findings) <= _SHOWN_FINDINGS else f"{described}; and {len(findings) - _SHOWN_FINDINGS} more"
 
 
-def examined(sent: Any, caller: Caller | RequestRefused) -> Receipt:
+def examine_sent(sent: Any, caller: Caller | RequestRefused) -> Receipt:
     """Raises INVALID_RECEIPT (422), naming every bad field."""
     if not isinstance(sent, dict):
         raise refuse(Code.INVALID_RECEIPT, "A receipt must be a JSON object.")
@@ -73,10 +73,10 @@ def examined(sent: Any, caller: Caller | RequestRefused) -> Receipt:
     receipt = examine(sent, tenant=tenant, emitter=emitter)
     if isinstance(receipt, Receipt):
         return receipt
-    raise refuse(Code.INVALID_RECEIPT, named(receipt))
+    raise refuse(Code.INVALID_RECEIPT, describe_findings(receipt))
 
 
-def authorised(gate: Gate, receipt: Receipt, caller: Caller) -> Entry:
+def authorize(gate: Gate, receipt: Receipt, caller: Caller) -> Entry:
     """The receipt as it goes to the database. Raises the 403s that need no look at custody."""
     fields = receipt.fields
     role = role_of(caller.type, caller.rights)
@@ -123,7 +123,7 @@ def _is_known(gate: Gate, entry: Entry) -> bool:
     return entry.recipient_ai in GATES or gate.is_principal(UUID(entry.tenant), entry.recipient_ai)
 
 
-class Post:
+class StoreReceipt:
     """One receipt. 201 stored, 200 replayed."""
 
     def __init__(self, gate: Gate) -> None:
@@ -137,24 +137,24 @@ class Post:
     async def __call__(self, exchange: Exchange) -> Response:
         caller = await self._gate.authenticator.authenticate(exchange)
         exchange.require_json()
-        receipt = examined(strict_json.parse(await exchange.body()), caller)
-        asked = authorised(self._gate, receipt, require_caller(caller))
+        receipt = examine_sent(strict_json.parse(await exchange.body()), caller)
+        asked = authorize(self._gate, receipt, require_caller(caller))
         places = to_unknown_recipients(self._gate, [asked])
         if places and await self._outer.run(not_stored_yet(self._gate, [asked], places), name="recipient"):
             raise refuse(*RECIPIENT_UNKNOWN)
         answer = await self._batcher.submit(asked, exchange.deadline)
         if answer.outcome in REFUSALS:
             raise refuse(*REFUSALS[answer.outcome])
-        said = acknowledged(asked, answer)
+        acknowledgement = render_acknowledgement(asked, answer)
         if answer.outcome is Outcome.REPLAYED:
-            return json_response(200, said, (b"idempotency-replayed", b"true"))
-        return json_response(201, said, (b"location", b"/receipts/" + answer.receipt_id.encode()))
+            return json_response(200, acknowledgement, (b"idempotency-replayed", b"true"))
+        return json_response(201, acknowledgement, (b"location", b"/receipts/" + answer.receipt_id.encode()))
 
     async def _append(self, entries: Sequence[Entry]) -> list[Appended]:
-        return await appended(self._gate, entries)
+        return await append_entries(self._gate, entries)
 
 
-class PostBatch:
+class StoreBatch:
     """Many receipts in one transaction, each answered by itself: what a relay needs after an outage."""
 
     def __init__(self, gate: Gate, *, in_flight: int = 2) -> None:
@@ -177,7 +177,7 @@ class PostBatch:
         asked: list[tuple[int, Entry]] = []
         for place, sent in enumerate(body["receipts"]):
             try:
-                asked.append((place, authorised(self._gate, examined(sent, speaker), speaker)))
+                asked.append((place, authorize(self._gate, examine_sent(sent, speaker), speaker)))
             except RequestRefused as refused:
                 items[place] = _refused(refused.problem.code, refused.problem.detail)
         entries = [entry for _, entry in asked]
@@ -186,26 +186,26 @@ class PostBatch:
             for number in reversed(unknown):
                 items[asked.pop(number)[0]] = _refused(*RECIPIENT_UNKNOWN)
         if asked:
-            for (place, one), answer in zip(
+            for (place, entry), answer in zip(
                 asked, await self._outer.run(self._append(asked), name="batch"), strict=True
             ):
                 items[place] = (
                     _refused(*REFUSALS[answer.outcome])
                     if answer.outcome in REFUSALS
                     else b'{"status":%d,' % (200 if answer.outcome is Outcome.REPLAYED else 201)
-                    + acknowledged(one, answer)[1:]
+                    + render_acknowledgement(entry, answer)[1:]
                 )
         return json_response(200, b'{"items":[%s]}' % b",".join(items))
 
     async def _append(self, asked: Sequence[tuple[int, Entry]]) -> list[Appended]:
         async with self._turns:
-            return await appended(self._gate, [one for _, one in asked])
+            return await append_entries(self._gate, [entry for _, entry in asked])
 
 
-async def appended(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
+async def append_entries(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
     metrics.BATCH_ROWS.observe(len(entries))
     answers = await gate.ledger.append(entries)
-    metrics.stored((one.kind, answer.outcome.value) for one, answer in zip(entries, answers, strict=True))
+    metrics.stored((entry.kind, answer.outcome.value) for entry, answer in zip(entries, answers, strict=True))
     return answers
 
 

@@ -19,9 +19,9 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.postgres.errors import DatabaseError
 from memorygate import metrics
-from memorygate.answers import shown
 from memorygate.gate import Gate
 from memorygate.ledger import Mark
+from memorygate.rendering import render_receipt
 
 _MARK: Final = re.compile(rb"(\d{1,20})\.(\d{1,17})\Z")
 _PAGE: Final = 200
@@ -74,12 +74,11 @@ class ReceiptStream:
                 page, more = [], False
             if page:
                 mark = page[-1][0]
-                await events.write(
-                    b"".join(
-                        b"id: %d.%d\nevent: receipt\ndata: %b\n\n" % (at.written_by, at.microseconds, shown(stored))
-                        for at, stored in page
-                    )
-                )
+                await events.write(b"".join(_event(at, render_receipt(stored)) for at, stored in page))
                 metrics.STREAMED.inc(len(page))
             if not more:
                 await events.pause(self._gate.settings.stream_poll_ms / 1_000)
+
+
+def _event(mark: Mark, receipt: bytes) -> bytes:
+    return b"id: %d.%d\nevent: receipt\ndata: %b\n\n" % (mark.written_by, mark.microseconds, receipt)

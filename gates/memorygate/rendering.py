@@ -8,7 +8,7 @@ from legivellum.http import strict_json
 from memorygate.ledger import Appended, Entry, Open, Outcome, Stored
 
 
-def shown(stored: Stored) -> bytes:
+def render_receipt(stored: Stored) -> bytes:
     """One receipt: its canonical form, and behind it the fields that only the ledger writes."""
     added: dict[str, Any] = {
         "stored_at": rfc3339(stored.stored_at),
@@ -23,22 +23,22 @@ def shown(stored: Stored) -> bytes:
     return stored.body.encode()[:-1] + b"," + strict_json.encode(added)[1:]
 
 
-def shown_open(held: Open) -> bytes:
+def render_obligation(obligation: Open) -> bytes:
     facts = {
-        "obligation_id": held.obligation_id,
-        "kind": held.kind,
-        "task_id": held.task_id,
-        "principal_ai": held.principal_ai,
-        "opened_at": rfc3339(held.opened_at),
-        "opened_by": held.opened_by,
-        "custody_at": rfc3339(held.custody_at),
-        "custody_by": held.moved_by,
-        "deadline_at": None if held.due_at is None else rfc3339(held.due_at),
+        "obligation_id": obligation.obligation_id,
+        "kind": obligation.kind,
+        "task_id": obligation.task_id,
+        "principal_ai": obligation.principal_ai,
+        "opened_at": rfc3339(obligation.opened_at),
+        "opened_by": obligation.opened_by,
+        "custody_at": rfc3339(obligation.custody_at),
+        "custody_by": obligation.moved_by,
+        "deadline_at": None if obligation.due_at is None else rfc3339(obligation.due_at),
     }
-    return strict_json.encode(facts)[:-1] + b',"receipt":' + held.body.encode() + b"}"
+    return strict_json.encode(facts)[:-1] + b',"receipt":' + obligation.body.encode() + b"}"
 
 
-def acknowledged(entry: Entry, answer: Appended) -> bytes:
+def render_acknowledgement(entry: Entry, answer: Appended) -> bytes:
     """What the emitter hears. For a replay under a dedupe_key `receipt_id` is the first receipt's.
 
     Written by hand, because it is written for every receipt: ids, digests and times need no escape, names do.

@@ -22,15 +22,15 @@ from legivellum.identity.request_authenticator import require_caller
 from legivellum.receipts.causes import chain_markers
 from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
-from memorygate.answers import shown, shown_open
 from memorygate.gate import Gate
 from memorygate.ledger import PAGE_BYTES, START, ChainLink, Mark, Position, Verification
+from memorygate.rendering import render_obligation, render_receipt
 
 _LOOKED_UP = 256
 """Most obligations in one look-up: a plan's tasks and more, in one statement."""
 
 
-class Reading:
+class ReadHandlers:
     """The handlers, by name of what they show."""
 
     def __init__(self, gate: Gate) -> None:
@@ -38,77 +38,79 @@ class Reading:
 
     async def inbox(self, exchange: Exchange) -> Response:
         caller = await self._gate.authenticator.caller(exchange)
-        asked = query_parameters(exchange, "principal", "kind", "task_id", "principal_ai", "tenant", "limit", "cursor")
-        tenant = tenant_parameter(asked, caller)
-        whose = asked.get("principal", caller.principal_key)
+        parameters = query_parameters(
+            exchange, "principal", "kind", "task_id", "principal_ai", "tenant", "limit", "cursor"
+        )
+        tenant = tenant_parameter(parameters, caller)
+        whose = parameters.get("principal", caller.principal_key)
         foreign = whose != caller.principal_key or tenant != caller.tenant
         if foreign and not may_read_others(role_of(caller.type, caller.rights)):
             raise refuse(Code.ROLE_REQUIRED, "principal: only an admin or observer looks into another's inbox.")
-        kind = asked.get("kind", "obligation")
+        kind = parameters.get("kind", "obligation")
         if kind not in CUSTODIAL:
             raise refuse(Code.INVALID_REQUEST, f"kind: must be one of: {', '.join(sorted(CUSTODIAL))}.")
-        limit = limit_parameter(asked)
+        limit = limit_parameter(parameters)
         name = f"inbox/{tenant}/{whose}/{kind}"
         page = await self._gate.ledger.inbox(
             tenant,
             whose,
             kind=kind,
-            task_id=asked.get("task_id"),
-            principal_ai=asked.get("principal_ai"),
-            after=_after(name, asked),
+            task_id=parameters.get("task_id"),
+            principal_ai=parameters.get("principal_ai"),
+            after=_after(name, parameters),
             most=limit,
         )
         last = page.items[-1] if page.more else None
         cursor = None if last is None else encode_time(name, last.custody_at, last.obligation_id)
-        return json_response(200, page_body([shown_open(obligation) for obligation in page.items], cursor))
+        return json_response(200, page_body([render_obligation(obligation) for obligation in page.items], cursor))
 
     async def task(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
         caller = await self._gate.authenticator.caller(exchange)
-        asked = query_parameters(exchange, "tenant", "limit", "cursor")
-        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
+        parameters = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant, limit = tenant_parameter(parameters, caller), limit_parameter(parameters)
         name = f"task/{tenant}/{task_id}"
-        after = _after(name, asked)
+        after = _after(name, parameters)
         page = await self._gate.ledger.task(tenant, task_id, after=after, most=limit)
         last = page.items[-1] if page.more else None
         cursor = None if last is None else encode_time(name, last.stored_at, last.receipt_id)
-        return json_response(200, page_body([shown(receipt) for receipt in page.items], cursor))
+        return json_response(200, page_body([render_receipt(receipt) for receipt in page.items], cursor))
 
     async def root(self, exchange: Exchange) -> Response:
         task_id = exchange.path_parameters["task_id"]
         caller = await self._gate.authenticator.caller(exchange)
-        asked = query_parameters(exchange, "tenant", "limit", "cursor")
-        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
+        parameters = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant, limit = tenant_parameter(parameters, caller), limit_parameter(parameters)
         name = f"root/{tenant}/{task_id}"
-        (after,) = decode_numbers(name, asked["cursor"], 63) if "cursor" in asked else (0,)
+        (after,) = decode_numbers(name, parameters["cursor"], 63) if "cursor" in parameters else (0,)
         page = await self._gate.ledger.root(tenant, task_id, after=after, most=limit)
         cursor = encode_numbers(name, page.items[-1].position) if page.more else None
-        return json_response(200, page_body([shown(receipt) for receipt in page.items], cursor))
+        return json_response(200, page_body([render_receipt(receipt) for receipt in page.items], cursor))
 
     async def receipts(self, exchange: Exchange) -> Response:
         """In the order of the stream: whoever reads page after page misses nothing that was stored meanwhile."""
         caller = await self._gate.authenticator.caller(exchange)
-        asked = query_parameters(exchange, "tenant", "limit", "cursor", "since")
-        tenant, limit = tenant_parameter(asked, caller), limit_parameter(asked)
-        since = _since(asked)
+        parameters = query_parameters(exchange, "tenant", "limit", "cursor", "since")
+        tenant, limit = tenant_parameter(parameters, caller), limit_parameter(parameters)
+        since = _since(parameters)
         name = f"receipts/{tenant}"
-        mark = Mark(*decode_numbers(name, asked["cursor"], 64, 56)) if "cursor" in asked else None
+        mark = Mark(*decode_numbers(name, parameters["cursor"], 64, 56)) if "cursor" in parameters else None
         if mark is None:
             mark = Mark(0, 0) if since is None else await self._gate.ledger.stream_start(tenant, since)
         page = await self._gate.ledger.stream(tenant, mark, most=limit, since=since)
         cursor = encode_numbers(name, *page.items[-1][0]) if page.more else None
-        return json_response(200, page_body([shown(receipt) for _, receipt in page.items], cursor))
+        return json_response(200, page_body([render_receipt(receipt) for _, receipt in page.items], cursor))
 
     async def chain(self, exchange: Exchange) -> Response:
         receipt_id = exchange.path_parameters["receipt_id"]
         caller = await self._gate.authenticator.caller(exchange)
-        asked = query_parameters(exchange, "tenant", "limit", "cursor")
-        tenant = tenant_parameter(asked, caller)
+        parameters = query_parameters(exchange, "tenant", "limit", "cursor")
+        tenant = tenant_parameter(parameters, caller)
         most = self._gate.settings.chain_receipts
         # Without a limit a chain comes as a whole, as far as one answer may hold it.
-        limit = limit_parameter(asked) if "limit" in asked else 2 * most
+        limit = limit_parameter(parameters) if "limit" in parameters else 2 * most
         name = f"chain/{tenant}/{receipt_id}"
-        after = _after(name, asked)
+        after = _after(name, parameters)
         links = await self._gate.ledger.chain_links(tenant, receipt_id, most=most)
         if not links:
             raise _unknown()
@@ -120,7 +122,7 @@ class Reading:
         return json_response(
             200,
             page_body(
-                [shown(receipt) for receipt in receipts],
+                [render_receipt(receipt) for receipt in receipts],
                 cursor,
                 **chain_markers({link.receipt_id: link.caused_by for link in links}, truncated=len(links) >= most),
             ),
@@ -130,10 +132,10 @@ class Reading:
         receipt_id = exchange.path_parameters["receipt_id"]
         caller = await self._gate.authenticator.caller(exchange)
         tenant = tenant_parameter(query_parameters(exchange, "tenant"), caller)
-        found = await self._gate.ledger.receipt(tenant, receipt_id)
-        if found is None:
+        receipt = await self._gate.ledger.receipt(tenant, receipt_id)
+        if receipt is None:
             raise _unknown()
-        return json_response(200, shown(found))
+        return json_response(200, render_receipt(receipt))
 
     async def summary(self, exchange: Exchange) -> Response:
         caller = await self._gate.authenticator.caller(exchange)
@@ -142,7 +144,7 @@ class Reading:
         verification = await self._gate.ledger.last_verification(tenant)
         closed = counted.succeeded + counted.failed + counted.canceled
         ended = counted.startups_ready + counted.startups_failed
-        said = {
+        facts = {
             "tenant_id": str(tenant),
             "receipts": counted.receipts,
             "obligations": {
@@ -161,7 +163,7 @@ class Reading:
             "latest_stored_at": None if counted.latest is None else rfc3339(counted.latest),
             "last_verification": None if verification is None else _shown_verification(verification),
         }
-        return json_response(200, strict_json.encode(said))
+        return json_response(200, strict_json.encode(facts))
 
 
 class ObligationLookup:
@@ -205,12 +207,12 @@ def _shown_verification(verification: Verification) -> dict[str, object]:
     }
 
 
-def _since(asked: Mapping[str, str]) -> datetime | None:
+def _since(parameters: Mapping[str, str]) -> datetime | None:
     """Raises INVALID_REQUEST for what is no time with an offset."""
-    if "since" not in asked:
+    if "since" not in parameters:
         return None
     try:
-        return datetime.fromisoformat(moment(asked["since"])).astimezone(UTC)
+        return datetime.fromisoformat(moment(parameters["since"])).astimezone(UTC)
     except (ValueError, OverflowError):
         raise refuse(Code.INVALID_REQUEST, "since: must be an RFC 3339 time, like 2027-01-31T12:00:00Z.") from None
 
@@ -225,8 +227,8 @@ def _fitting(links: Sequence[ChainLink], limit: int) -> Sequence[ChainLink]:
     return links[:limit]
 
 
-def _after(listing: str, asked: Mapping[str, str]) -> Position:
-    return decode_time(listing, asked["cursor"]) if "cursor" in asked else START
+def _after(listing: str, parameters: Mapping[str, str]) -> Position:
+    return decode_time(listing, parameters["cursor"]) if "cursor" in parameters else START
 
 
 def _unknown() -> Exception:
