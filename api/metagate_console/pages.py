@@ -54,7 +54,8 @@ async def overview(request: PageRequest) -> Page:
         {
             "found": boots, "state": state, "issuers": issuers, "names": names,
             "timeline": charts.timeline(boots.minutes, boots.at), "now": boots.at, "down": down, "few": FEW,
-            "recovered": len(boots.troubles) - len(down), "failures": failures, "not_served": not_served,
+            "errors": await overviews.errors(down), "recovered": len(boots.troubles) - len(down),
+            "failures": failures, "not_served": not_served,
             "most_refused": REFUSED,
         },
         live=True,
@@ -118,9 +119,22 @@ async def startup(request: PageRequest) -> Page:
     if row is None:
         raise refuse(Code.NOT_FOUND, "There is no such startup.")
     state, more = await request.reader.state(), None
+    earlier = await request.reader.startups(
+        tenant,
+        principal_key=row.principal_key,
+        component_key=row.component_key,
+        after=(str(tenant), str(row.startup_id)),
+        limit=1,
+        span=LOOKED,
+    )
     if request.viewer.admin:
         more = await _explained(request, tenant, await request.reader.history.boot_of(tenant, row.startup_id))
-    return Page("startup.html", f"Startup {row.startup_id}", {"row": row, "now": state.now, "more": more}, live=True)
+    return Page(
+        "startup.html",
+        f"Startup {row.startup_id}",
+        {"row": row, "now": state.now, "more": more, "before": next(iter(earlier.items), None)},
+        live=True,
+    )
 
 
 async def topology(request: PageRequest) -> Page:

@@ -4,6 +4,7 @@ Sessions have one index, so an overview looks at the newest `SPAN` of them and s
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -185,6 +186,12 @@ class OverviewStore:
         """The most frequent errors first."""
         rows = await self._pool.fetch("console.failures", tenant, tenant is None, span, limit)
         return tuple(FailureGroup(**row) for row in rows)
+
+    async def errors(self, troubles: Sequence[ComponentTrouble]) -> dict[UUID, str]:
+        """By session: what the newest one of each component reported as its error; others are left out."""
+        tenants, startups = [trouble.tenant for trouble in troubles], [trouble.startup_id for trouble in troubles]
+        rows = await self._pool.fetch("console.errors", tenants, startups)
+        return {row["startup_id"]: row["error"] for row in rows}
 
     async def tenant_of(self, startup_id: UUID) -> UUID | None:
         """Whose session it is; for cluster-wide readers."""

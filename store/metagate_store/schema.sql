@@ -378,6 +378,20 @@ $$;
 
 ALTER FUNCTION metagate.declared_then(in_tenant uuid, in_kind text, in_name text, in_revision bigint) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.errors_of(of_tenants uuid[], of_startups uuid[]) RETURNS TABLE(startup_id uuid, error text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    SELECT s.startup_id, left(s.report ->> 'error', 300)
+    FROM unnest(of_tenants, of_startups) AS a (tenant, startup_id)
+    JOIN metagate.startup AS s ON s.tenant = a.tenant AND s.startup_id = a.startup_id
+    WHERE s.status = 'FAILED' AND s.report ->> 'error' IS NOT NULL
+$$;
+
+ALTER FUNCTION metagate.errors_of(of_tenants uuid[], of_startups uuid[]) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.everybody() RETURNS TABLE(issuer text, subject text, tenant uuid, namespace text, namespace_created timestamp with time zone, principal_key text, type text, scope text, rights text[], suspended boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2259,6 +2273,10 @@ REVOKE ALL ON FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, 
 GRANT ALL ON FUNCTION metagate.declared_at(in_tenant uuid, in_revision bigint, after_kind text, after_name text, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.declared_then(in_tenant uuid, in_kind text, in_name text, in_revision bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.errors_of(of_tenants uuid[], of_startups uuid[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.errors_of(of_tenants uuid[], of_startups uuid[]) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.everybody() FROM PUBLIC;
 

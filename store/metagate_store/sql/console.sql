@@ -29,3 +29,7 @@ SELECT * FROM metagate.failures($1, $2, $3, $4);
 -- name: console.startup_everywhere
 -- Whose session this is.
 SELECT * FROM metagate.startup_everywhere($1);
+
+-- name: console.errors
+-- What some sessions reported as their error.
+SELECT * FROM metagate.errors_of($1, $2);

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, shared_body
 from tests.integration.console.visiting import Text, Visitor, page_text
 
 PAGES = ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a")
@@ -52,7 +52,7 @@ async def test_overview(gate: GateFixture, visitor: Visitor) -> None:
     trouble = re.search(sections, page)
     assert trouble is not None
     assert re.search(r"overdue: no report slow stuck 1 0", trouble[1])
-    assert re.search(r"failed indexer broken 0 1", trouble[1])
+    assert re.search(r"failed indexer broken 0 1 .* no disk", trouble[1]), "the error's text"
     assert "mended" not in trouble[1]
     assert "1 component that was in trouble is up again" in trouble[1]
     assert "good" not in trouble[1]
@@ -92,6 +92,25 @@ async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> Non
         answer = await visitor.see(path)
         assert answer.status_code == 404
         assert "Signed in as" in page_text(answer)
+
+
+async def test_a_startup_shows_the_one_before(gate: GateFixture, visitor: Visitor) -> None:
+    """Of the same principal and component, how it went, and whether it was told the same; the list of failed ones says why."""
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
+    first = await opened(gate, who)
+    await gate.failed(who, first, error="no route to the database")
+    await opened(gate, who, "another")
+    second = await opened(gate, who)
+    await gate.change(who, body=shared_body(services={}))
+    third = await opened(gate, who)
+    await visitor.inside(admin.key)
+    page = await visitor.page(f"/console/startups/{second}")
+    assert re.search(rf"The startup before …{first[-8:]} Copy failed , .* with the same packet", page), page
+    page = await visitor.page(f"/console/startups/{third}")
+    assert re.search(rf"The startup before …{second[-8:]} .* with another packet, of revision \d+", page), page
+    assert "The startup before none" in await visitor.page(f"/console/startups/{first}")
+    assert "no route to the database" in await visitor.page("/console/startups", status="FAILED")
 
 
 async def test_an_observer_sees_what_the_api_shows_it(gate: GateFixture, visitor: Visitor) -> None:

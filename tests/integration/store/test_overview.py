@@ -1,6 +1,7 @@
 """How boots go right now, in statements whose cost does not grow with what is kept."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -70,6 +71,13 @@ async def test_up_again(database: Database, reader: Reader) -> None:
     found = await reader.overviews.overview(who.tenant)
     assert [(one.component_key, one.up_again) for one in found.troubles] == [("worse", False), ("mended", True)]
     assert found.troubles[0].startup_id == last
+    overdue = replace(found.troubles[0], tenant=uuid4())
+    assert await reader.overviews.errors(found.troubles) == {}, "they reported no error's text"
+    said = who.ask("said")
+    await reader.bootstrap([said])
+    await reader.report([who.tells(said.startup_id, "FAILED", payload='{"error": "no disk"}')])
+    troubles = (await reader.overviews.overview(who.tenant)).troubles
+    assert await reader.overviews.errors([*troubles, overdue]) == {said.startup_id: "no disk"}
 
 
 async def test_search(database: Database, reader: Reader) -> None:

@@ -29,7 +29,7 @@ CLUSTER_WIDE = {
 """Functions of the API that take no tenant: D-51's, the credential loader's (D-45), and how fresh the database is and the
 issuers' keys are, which discovery names to everybody."""
 BY_CREDENTIAL = {"resolve"}
-MANY_TENANTS = {"bootstrap", "report"}
+MANY_TENANTS = {"errors_of", "bootstrap", "report"}
 """Their first argument is one tenant per row."""
 
 
@@ -103,7 +103,7 @@ async def test_who_may_execute_what(database: Database) -> None:
         "startups_everywhere", "items", "items_everywhere", "item", "policy_profile", "topology", "topology_page", "state",
         "booted", "standing", "layers", "history", "history_everywhere", "declared_at", "summary",
         "overview", "overview_everywhere", "tenants_everywhere", "issuers_seen", "named", "named_everywhere",
-        "startup_everywhere", "not_served", "failures", "search",
+        "startup_everywhere", "not_served", "failures", "search", "errors_of",
     }  # fmt: skip
     assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}
