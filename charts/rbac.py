@@ -12,14 +12,14 @@ from typing import Any
 
 import yaml
 
-from metagate_operator.cluster.rbac import Right, Where, admission_rights, operator_rights
+from metagate_operator.cluster.rbac import RbacRight, Where, admission_rights, operator_rights
 
 TARGET = Path(__file__).parent / "metagate" / "files" / "rbac.yaml"
 WATCHED = "WATCHED-NAMESPACES"
 """Stands for the list of them, which only the values know."""
 
 
-def split(rights: Sequence[Right]) -> dict[str, list[dict[str, Any]]]:
+def split(rights: Sequence[RbacRight]) -> dict[str, list[dict[str, Any]]]:
     return {where.value: [each.rule() for each in rights if each.where is where] for where in Where}
 
 

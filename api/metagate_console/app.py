@@ -43,20 +43,20 @@ _RATE, _BURST = 20.0, 200.0
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class PageRoute:
     label: str
     draw: PageHandler
 
 
-_PAGES: Final[Mapping[tuple[str, int], Route]] = {
-    ("", 0): Route("/console", pages.overview),
-    ("principals", 0): Route("/console/principals", pages.principals),
-    ("principals", 1): Route("/console/principals/{name}", pages.principal),
-    ("startups", 0): Route("/console/startups", pages.startups),
-    ("startups", 1): Route("/console/startups/{startup_id}", pages.startup),
-    ("topology", 0): Route("/console/topology", pages.topology),
-    ("history", 0): Route("/console/history", pages.history),
-    ("search", 0): Route("/console/search", pages.search),
+_PAGES: Final[Mapping[tuple[str, int], PageRoute]] = {
+    ("", 0): PageRoute("/console", pages.overview),
+    ("principals", 0): PageRoute("/console/principals", pages.principals),
+    ("principals", 1): PageRoute("/console/principals/{name}", pages.principal),
+    ("startups", 0): PageRoute("/console/startups", pages.startups),
+    ("startups", 1): PageRoute("/console/startups/{startup_id}", pages.startup),
+    ("topology", 0): PageRoute("/console/topology", pages.topology),
+    ("history", 0): PageRoute("/console/history", pages.history),
+    ("search", 0): PageRoute("/console/search", pages.search),
 }
 """By the first part of the path and how many follow."""
 

@@ -19,7 +19,7 @@ from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, mi
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseUrls:
     """DSNs by what they may do; `running` is False once a server of our own has ended by itself."""
 
     owner: str
@@ -30,7 +30,7 @@ class Database:
 
 
 @asynccontextmanager
-async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
+async def database(directory: Path, url: str | None) -> AsyncIterator[DatabaseUrls]:
     """A migrated database: embedded in `directory`, or the one at `url`, whose owner it names.
 
     Raises:
@@ -42,7 +42,7 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
         passwords = _passwords(directory)
         owner = address(url, "--database-url")
         await migrate(owner, passwords=passwords)
-        yield Database(
+        yield DatabaseUrls(
             owner,
             publisher=as_role(owner, PUBLISHER, passwords[PUBLISHER]),
             api=as_role(owner, API, passwords[API]),
@@ -55,7 +55,7 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[Database]:
     await asyncio.to_thread(server.start)
     try:
         await migrate(server.dsn(), passwords={role: server.password(role) for role in PROCESS_ROLES})
-        yield Database(
+        yield DatabaseUrls(
             server.dsn(),
             publisher=server.dsn(PUBLISHER),
             api=server.dsn(API),

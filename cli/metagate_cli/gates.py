@@ -14,7 +14,7 @@ from metagate_cli.database import as_role
 
 if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
-    from metagate_cli.database import Database
+    from metagate_cli.database import DatabaseUrls
 
 GATES: Final[Mapping[str, str]] = {"memorygate": "memorygate.gate:GATE"}
 """Where each gate's definition is, by the gate's name."""
@@ -49,7 +49,7 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
 
 @asynccontextmanager
 async def serving_gates(
-    database: Database, definitions: Sequence[GateDefinition[Any, Any]]
+    database: DatabaseUrls, definitions: Sequence[GateDefinition[Any, Any]]
 ) -> AsyncIterator[Mapping[str, str]]:
     """Migrate each gate's schema and serve it, each as a role of its own. Yields their URLs by name.
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from legivellum.identity.api_keys import digest_of, id_of, mint
-from metagate_cli.database import Database
+from metagate_cli.database import DatabaseUrls
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
 from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
@@ -44,7 +44,7 @@ async def declared_witness(writer: DirectoryWriter, namespace: str, data: Path) 
 
 
 @asynccontextmanager
-async def mirroring(database: Database, url: str | None, witness: Path | None) -> AsyncIterator[str | None]:
+async def mirroring(database: DatabaseUrls, url: str | None, witness: Path | None) -> AsyncIterator[str | None]:
     """Relay startups to the ledger at `url` with the witness's key, else to the one that the environment names, else to
     none. Yields the ledger's URL.
     """

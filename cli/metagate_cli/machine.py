@@ -19,7 +19,7 @@ from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.compile_options import compile_settings
-from metagate_cli.database import Database, database
+from metagate_cli.database import DatabaseUrls, database
 from metagate_cli.gates import serving_gates
 from metagate_cli.ledger import declared_witness, mirroring
 from metagate_cli.terminal import Stop
@@ -150,7 +150,7 @@ async def machine(
                     await opened.close()
 
 
-async def _watch(found: Database, data: Path) -> None:
+async def _watch(found: DatabaseUrls, data: Path) -> None:
     """Ends everything when our own server ended by itself: whoever started us starts us again, and it recovers."""
     while found.running():  # noqa: ASYNC110 - a process ends without telling us
         await asyncio.sleep(0.5)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.chart.rendering import CHART, MATRIX, NAMESPACE, ROOT, Chart, Object, of_kind
 
-from metagate_operator.cluster.rbac import Right, Where, admission_rights, operator_rights
+from metagate_operator.cluster.rbac import RbacRight, Where, admission_rights, operator_rights
 
 WORKLOADS = {"pods", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "cronjobs", "services"}
 Grant = tuple[str, str, str, str, str]
@@ -46,7 +46,7 @@ def granted(objects: list[Object], account: str) -> set[Grant]:
     return found
 
 
-def needed(rights: tuple[Right, ...], names: dict[str, str], watched: tuple[str, ...]) -> set[Grant]:
+def needed(rights: tuple[RbacRight, ...], names: dict[str, str], watched: tuple[str, ...]) -> set[Grant]:
     found: set[Grant] = set()
     for right in rights:
         inside = {Where.CLUSTER: ("",), Where.OWN: (NAMESPACE,), Where.WATCHED: watched or ("",)}[right.where]

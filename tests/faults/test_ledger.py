@@ -22,7 +22,7 @@ from tests.faults.history import percentile
 from tests.integration.memorygate.conftest import LedgerDatabase, rows
 from tests.integration.memorygate.ledger_fixture import (
     LedgerPrincipal,
-    Process,
+    LedgerProcess,
     free_port,
     ledger_process,
     ready,
@@ -50,8 +50,8 @@ class Mirroring:
     harness: FaultHarness
     database: LedgerDatabase
     url: str
-    ledger: Process
-    relay: Process
+    ledger: LedgerProcess
+    relay: LedgerProcess
 
     async def up(self) -> None:
         """Both processes run, whatever an earlier trial left behind."""

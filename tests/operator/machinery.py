@@ -151,7 +151,7 @@ class Tenancy:
         self.kubectl.run("delete", "namespace", self.namespace, "--wait=false", check=False)
 
 
-class Process:
+class OperatorProcess:
     """A process of ours, its log, and its end."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
@@ -199,7 +199,7 @@ class Process:
         self.log_path.unlink(missing_ok=True)
 
 
-class Operator(Process):
+class Operator(OperatorProcess):
     """`metagate operator` under its service account."""
 
     def __init__(
@@ -263,7 +263,7 @@ class Operator(Process):
         )
 
 
-class Admission(Process):
+class Admission(OperatorProcess):
     """`metagate admission`, self-managed, under its service account, called by URL."""
 
     def __init__(self, cluster: Cluster, *arguments: str, port: int | None = None, **environment: str) -> None:

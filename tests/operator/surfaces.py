@@ -52,7 +52,7 @@ class Real:
         return None
 
 
-class Scripted:
+class ScriptedSurface:
     """The fake API server."""
 
     def __init__(self, api: FakeApiServer, directory: Path) -> None:
@@ -75,7 +75,7 @@ class Scripted:
         return self.api.kubeconfig(self._directory)
 
 
-class World:
+class DeclaredSurface:
     """A surface, a database, and the operator between them."""
 
     def __init__(self, surface: Surface, database: Database, tenancy: Tenancy) -> None:
@@ -168,4 +168,4 @@ def scripted_tenancy(cluster: Cluster | None, database: Database, namespace: str
     return Tenancy(cluster, database, namespace)  # type: ignore[arg-type]
 
 
-__all__ = ["METAGATE", "Real", "Scripted", "Surface", "World", "resource", "scripted_tenancy", "until"]
+__all__ = ["METAGATE", "DeclaredSurface", "Real", "ScriptedSurface", "Surface", "resource", "scripted_tenancy", "until"]

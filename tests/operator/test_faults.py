@@ -17,7 +17,7 @@ from tests.databases import Database, Server
 from tests.integration.api.processes import process as gate
 from tests.operator.fake_api_server import FakeApiServer
 from tests.operator.machinery import Tenancy
-from tests.operator.surfaces import Scripted, World, scripted_tenancy, until
+from tests.operator.surfaces import DeclaredSurface, ScriptedSurface, scripted_tenancy, until
 
 from legivellum.identity.api_keys import mint
 
@@ -26,29 +26,29 @@ FAILPOINTS = ("after_packets", "after_declared", "after_tables", "before_commit"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def scripted(fresh_database: Database, tmp_path: Path) -> AsyncIterator[World]:
+async def scripted(fresh_database: Database, tmp_path: Path) -> AsyncIterator[DeclaredSurface]:
     async with FakeApiServer().serving() as api:
-        surface = Scripted(api, tmp_path)
-        yield World(surface, fresh_database, scripted_tenancy(None, fresh_database, surface.namespace))
+        surface = ScriptedSurface(api, tmp_path)
+        yield DeclaredSurface(surface, fresh_database, scripted_tenancy(None, fresh_database, surface.namespace))
 
 
-def api_of(world: World) -> FakeApiServer:
-    assert isinstance(world.surface, Scripted)
+def api_of(world: DeclaredSurface) -> FakeApiServer:
+    assert isinstance(world.surface, ScriptedSurface)
     return world.surface.api
 
 
-async def environment(world: World) -> object:
+async def environment(world: DeclaredSurface) -> object:
     packet = await world.packet()
     return None if packet is None else packet["environment"]
 
 
-async def changed(world: World, value: int) -> None:
+async def changed(world: DeclaredSurface, value: int) -> None:
     await world.surface.put(
         "Manifest", "prod", {"deploymentKey": "default", "version": 2, "environment": {"round": value}}
     )
 
 
-async def served(world: World, value: int, *, seconds: float = 15) -> None:
+async def served(world: DeclaredSurface, value: int, *, seconds: float = 15) -> None:
     async def is_served() -> bool:
         return await environment(world) == {"round": value}
 
@@ -56,7 +56,7 @@ async def served(world: World, value: int, *, seconds: float = 15) -> None:
 
 
 @pytest.mark.parametrize("step", FAILPOINTS)
-async def test_f27_killed_in_the_middle_of_a_publish(scripted: World, step: str) -> None:
+async def test_f27_killed_in_the_middle_of_a_publish(scripted: DeclaredSurface, step: str) -> None:
     """kill -9 at each step: what was served before is served, whole, and the restart finishes the change."""
     await scripted.declare()
     async with scripted.operator():
@@ -74,7 +74,7 @@ async def test_f27_killed_in_the_middle_of_a_publish(scripted: World, step: str)
     assert await scripted.revision() == revision + 1
 
 
-async def test_f29_a_silent_watch_is_noticed_by_age_and_healed(scripted: World) -> None:
+async def test_f29_a_silent_watch_is_noticed_by_age_and_healed(scripted: DeclaredSurface) -> None:
     """Nothing comes through the open watch: the resync finds the change within its period."""
     await scripted.declare()
     async with scripted.operator(METAGATE_RESYNC_SECONDS="2") as operator:
@@ -85,7 +85,7 @@ async def test_f29_a_silent_watch_is_noticed_by_age_and_healed(scripted: World) 
         assert await asyncio.to_thread(operator.metric, "metagate_pass_success_age_seconds") < 3
 
 
-async def test_f30_gone_in_the_middle_of_a_watch_changes_nothing(scripted: World) -> None:
+async def test_f30_gone_in_the_middle_of_a_watch_changes_nothing(scripted: DeclaredSurface) -> None:
     """410: a new listing, the deletion that was lost is found, nothing else is deleted, and the same content is no new revision."""
     await scripted.declare()
     await scripted.surface.put("Profile", "unused", {"capabilities": {}})
@@ -112,7 +112,7 @@ async def test_f30_gone_in_the_middle_of_a_watch_changes_nothing(scripted: World
         assert await scripted.revision() == revision + 1
 
 
-async def test_f32_lost_shuffled_and_replayed_events_converge(scripted: World) -> None:
+async def test_f32_lost_shuffled_and_replayed_events_converge(scripted: DeclaredSurface) -> None:
     """Events that are lost or come twice and late: the resync arrives at what is declared, and nothing flips on the way."""
     await scripted.declare()
     old = api_of(scripted).put(
@@ -144,7 +144,7 @@ async def test_f32_lost_shuffled_and_replayed_events_converge(scripted: World) -
         assert seen == {1, 2}
 
 
-async def test_a_mass_disappearance_waits_for_a_second_listing(scripted: World) -> None:
+async def test_a_mass_disappearance_waits_for_a_second_listing(scripted: DeclaredSurface) -> None:
     """D-40: half of a kind is missing from a listing and back in the next: nothing was revoked; missing in both: gone."""
     await scripted.declare()
     for number in range(30):
@@ -176,7 +176,7 @@ async def test_a_mass_disappearance_waits_for_a_second_listing(scripted: World) 
         await until(gone, seconds=30)
 
 
-async def test_kinds_that_vanish_revoke_nothing(scripted: World) -> None:
+async def test_kinds_that_vanish_revoke_nothing(scripted: DeclaredSurface) -> None:
     """A CRD that is not served any more makes every pass fail and changes nothing; once it is back, work goes on."""
     await scripted.declare()
     async with scripted.operator(METAGATE_RESYNC_SECONDS="1") as operator:
@@ -196,7 +196,7 @@ async def test_kinds_that_vanish_revoke_nothing(scripted: World) -> None:
 
 
 @pytest.mark.invariant("INV-025")
-async def test_f31_the_api_serves_while_the_api_server_is_away(scripted: World) -> None:
+async def test_f31_the_api_serves_while_the_api_server_is_away(scripted: DeclaredSurface) -> None:
     """Bootstraps succeed, all of them, while the operator can reach nothing; its age grows, and it catches up by itself."""
     key = mint()
     await scripted.declare()
@@ -233,7 +233,9 @@ async def test_f31_the_api_serves_while_the_api_server_is_away(scripted: World) 
             await served(scripted, 9, seconds=30)
 
 
-async def test_without_its_database_status_says_so_and_it_catches_up(scripted: World, postgres: Server) -> None:
+async def test_without_its_database_status_says_so_and_it_catches_up(
+    scripted: DeclaredSurface, postgres: Server
+) -> None:
     """The database away: the change waits, its object says why, nothing crashes; back again, it is served and says that."""
     await scripted.declare()
     async with scripted.operator(METAGATE_BACKOFF_MAX_SECONDS="1") as operator:
@@ -251,7 +253,7 @@ async def test_without_its_database_status_says_so_and_it_catches_up(scripted: W
         assert (await scripted.ready("Manifest", "prod"))["reason"] == "Served"
 
 
-async def test_a_replaced_database_is_told_of_anew(scripted: World, postgres: Server) -> None:
+async def test_a_replaced_database_is_told_of_anew(scripted: DeclaredSurface, postgres: Server) -> None:
     """An empty database in the place of the old one: no status goes on naming a revision that only the old one had."""
     await scripted.declare()
     async with scripted.operator():
@@ -269,7 +271,7 @@ async def test_a_replaced_database_is_told_of_anew(scripted: World, postgres: Se
         await until(newest_said)
         before = await said()
     empty = await postgres.make()
-    replaced = World(scripted.surface, empty, scripted_tenancy(None, empty, scripted.surface.namespace))
+    replaced = DeclaredSurface(scripted.surface, empty, scripted_tenancy(None, empty, scripted.surface.namespace))
     try:
         async with replaced.operator():
             newest = await replaced.revision()
@@ -292,7 +294,7 @@ async def sql(server: Server, statement: str) -> None:
         await connection.close()
 
 
-async def test_f33_a_thousand_invalid_objects_hurt_nobody(scripted: World) -> None:
+async def test_f33_a_thousand_invalid_objects_hurt_nobody(scripted: DeclaredSurface) -> None:
     """1,000 invalid Manifests and one valid world: it is served, each of the others says what is wrong, memory stays bounded."""
     for number in range(1000):
         spec = {"deploymentKey": "d", "version": 1, "environment": {"a": {"tasks": number}, "b": ["x" * 200] * 20}}

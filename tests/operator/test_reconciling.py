@@ -11,26 +11,26 @@ import pytest_asyncio
 from tests.databases import Server
 from tests.operator.fake_api_server import FakeApiServer
 from tests.operator.machinery import Tenancy, until_second_after
-from tests.operator.surfaces import Real, Scripted, World, scripted_tenancy, until
+from tests.operator.surfaces import DeclaredSurface, Real, ScriptedSurface, scripted_tenancy, until
 
 
 @pytest_asyncio.fixture(loop_scope="session", params=["scripted", "real"])
-async def world(request: pytest.FixtureRequest, postgres: Server, tmp_path: Path) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, postgres: Server, tmp_path: Path) -> AsyncIterator[DeclaredSurface]:
     """A world to declare in; on the real server with a namespace of its own."""
     database = await postgres.make()
     if request.param == "scripted":
         async with FakeApiServer().serving() as api:
-            surface = Scripted(api, tmp_path)
-            yield World(surface, database, scripted_tenancy(None, database, surface.namespace))
+            surface = ScriptedSurface(api, tmp_path)
+            yield DeclaredSurface(surface, database, scripted_tenancy(None, database, surface.namespace))
     else:
         tenancy = await asyncio.to_thread(Tenancy.make, request.getfixturevalue("cluster"), database)
-        yield World(Real(tenancy), database, tenancy)
+        yield DeclaredSurface(Real(tenancy), database, tenancy)
         await asyncio.to_thread(tenancy.remove)
     await postgres.drop(database)
 
 
 @pytest.mark.invariant("INV-041")
-async def test_declared_before_the_start_is_served_after_it(world: World) -> None:
+async def test_declared_before_the_start_is_served_after_it(world: DeclaredSurface) -> None:
     """The first listing publishes everything, and every object says that it is served."""
     await world.declare()
     async with world.operator():
@@ -46,7 +46,7 @@ async def test_declared_before_the_start_is_served_after_it(world: World) -> Non
             assert (await world.ready(kind, name))["reason"] == "Served"
 
 
-async def test_a_change_is_served_and_its_status_follows(world: World) -> None:
+async def test_a_change_is_served_and_its_status_follows(world: DeclaredSurface) -> None:
     """A Manifest that changes changes the packet, and the Binding's digest and revision with it."""
     await world.declare()
     async with world.operator():
@@ -70,7 +70,7 @@ async def test_a_change_is_served_and_its_status_follows(world: World) -> None:
 
 
 @pytest.mark.invariant("INV-031")
-async def test_an_invalid_update_keeps_the_last_good_one_served(world: World) -> None:
+async def test_an_invalid_update_keeps_the_last_good_one_served(world: DeclaredSurface) -> None:
     """D-20: what is served stays, `snapshot.generation` falls behind, the reason and the path are told; a repair is served."""
     await world.declare()
     async with world.operator():
@@ -94,7 +94,7 @@ async def test_an_invalid_update_keeps_the_last_good_one_served(world: World) ->
 
 
 @pytest.mark.invariant("INV-041")
-async def test_a_deleted_binding_is_revoked_at_once(world: World) -> None:
+async def test_a_deleted_binding_is_revoked_at_once(world: DeclaredSurface) -> None:
     """Deletion is a revocation: the binding's row is gone within the bound of an event, not of a resync."""
     await world.declare()
     async with world.operator():
@@ -108,7 +108,7 @@ async def test_a_deleted_binding_is_revoked_at_once(world: World) -> None:
 
 
 @pytest.mark.invariant("INV-009")
-async def test_of_two_active_bindings_the_oldest_is_served(world: World) -> None:
+async def test_of_two_active_bindings_the_oldest_is_served(world: DeclaredSurface) -> None:
     """D-21: the younger one is Conflicted and names the winner; when the winner goes, it is served."""
     await world.declare()
     async with world.operator():
@@ -132,7 +132,7 @@ async def test_of_two_active_bindings_the_oldest_is_served(world: World) -> None
         assert packet["environment"]["x"] == 1
 
 
-async def test_references_may_come_in_any_order(world: World) -> None:
+async def test_references_may_come_in_any_order(world: DeclaredSurface) -> None:
     """A Binding before what it refers to says what is missing, and is served when the last of it arrives."""
     await world.surface.put("PrincipalBinding", "indexer", world.binding("indexer"))
     async with world.operator():
@@ -143,7 +143,7 @@ async def test_references_may_come_in_any_order(world: World) -> None:
         assert await world.packet() is not None
 
 
-async def test_a_restart_finds_nothing_to_do(world: World) -> None:
+async def test_a_restart_finds_nothing_to_do(world: DeclaredSurface) -> None:
     """Started again over an unchanged world: no revision, no status write."""
     await world.declare()
     async with world.operator():
@@ -171,7 +171,7 @@ async def test_a_restart_finds_nothing_to_do(world: World) -> None:
     assert after == versions
 
 
-async def test_changes_while_nobody_watches_are_found_at_the_start(world: World) -> None:
+async def test_changes_while_nobody_watches_are_found_at_the_start(world: DeclaredSurface) -> None:
     """What was changed and deleted while the operator was away is served and revoked when it is back."""
     await world.declare()
     await world.declare("second")
@@ -188,7 +188,7 @@ async def test_changes_while_nobody_watches_are_found_at_the_start(world: World)
         assert await world.packet("second") is None
 
 
-async def test_uses_are_counted(world: World) -> None:
+async def test_uses_are_counted(world: DeclaredSurface) -> None:
     """A Manifest and a Profile say how many Bindings use them."""
     await world.declare()
     await world.declare("second")
@@ -210,7 +210,7 @@ async def test_uses_are_counted(world: World) -> None:
         await until(recounted)
 
 
-async def test_many_changes_at_once_all_arrive(world: World) -> None:
+async def test_many_changes_at_once_all_arrive(world: DeclaredSurface) -> None:
     """A burst of a hundred objects is served whole, and every one of them says so."""
     await world.declare()
     async with world.operator():

@@ -15,7 +15,7 @@ from metagate_operator.cluster.rbac import (
     ADMISSION,
     CERTIFICATES,
     OPERATOR,
-    Right,
+    RbacRight,
     admission_rights,
     operator_rights,
 )
@@ -25,7 +25,7 @@ EVERYBODY = re.compile(r"/(apis?|version)(/|$)")
 """Discovery, which any account may read; as it may ask for its own rights."""
 
 
-def granted(rights: Iterable[Right]) -> set[Use]:
+def granted(rights: Iterable[RbacRight]) -> set[Use]:
     return {(verb, group, resource) for right in rights for verb, group, resource, _ in right.permissions()}
 
 

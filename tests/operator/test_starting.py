@@ -13,21 +13,21 @@ from tests.cluster.control_plane import Cluster, eventually
 from tests.databases import Database, Server
 from tests.operator.fake_api_server import FakeApiServer
 from tests.operator.machinery import SYSTEM, Operator, Tenancy
-from tests.operator.surfaces import Scripted, World, scripted_tenancy
+from tests.operator.surfaces import DeclaredSurface, ScriptedSurface, scripted_tenancy
 
 from metagate_operator.cluster import rbac
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def scripted(fresh_database: Database, tmp_path: Path) -> AsyncIterator[World]:
+async def scripted(fresh_database: Database, tmp_path: Path) -> AsyncIterator[DeclaredSurface]:
     """A world on the scripted API server."""
     async with FakeApiServer().serving() as api:
-        surface = Scripted(api, tmp_path)
-        yield World(surface, fresh_database, scripted_tenancy(None, fresh_database, surface.namespace))
+        surface = ScriptedSurface(api, tmp_path)
+        yield DeclaredSurface(surface, fresh_database, scripted_tenancy(None, fresh_database, surface.namespace))
 
 
-def api_of(world: World) -> FakeApiServer:
-    assert isinstance(world.surface, Scripted)
+def api_of(world: DeclaredSurface) -> FakeApiServer:
+    assert isinstance(world.surface, ScriptedSurface)
     return world.surface.api
 
 
@@ -38,7 +38,7 @@ async def ended(operator: Operator) -> str:
 
 
 @pytest.mark.invariant("EXT-19")
-async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted: World) -> None:
+async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted: DeclaredSurface) -> None:
     """Without its CRDs it does not start, and says what to run."""
     api_of(scripted).vanished.update({"profiles", "manifests"})
     async with scripted.operator(wait=False) as operator:
@@ -48,7 +48,9 @@ async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted
 
 
 @pytest.mark.invariant("EXT-19")
-async def test_an_unmigrated_database_ends_it_with_the_command_that_migrates(scripted: World, postgres: Server) -> None:
+async def test_an_unmigrated_database_ends_it_with_the_command_that_migrates(
+    scripted: DeclaredSurface, postgres: Server
+) -> None:
     """An empty database is not one to write to."""
     empty = await postgres.make(migrated=False)
     scripted.database = empty
@@ -86,8 +88,10 @@ def test_a_database_of_another_cluster_is_refused(tenancy: Tenancy, tmp_path: Pa
 
     async def elsewhere() -> str:
         async with FakeApiServer().serving() as api:
-            surface = Scripted(api, tmp_path)
-            world = World(surface, tenancy.database, scripted_tenancy(None, tenancy.database, surface.namespace))
+            surface = ScriptedSurface(api, tmp_path)
+            world = DeclaredSurface(
+                surface, tenancy.database, scripted_tenancy(None, tenancy.database, surface.namespace)
+            )
             async with world.operator(wait=False) as operator:
                 return await ended(operator)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from metagate_crds.kinds import API_VERSION, KINDS
 from metagate_operator.cluster.kubernetes_client import API_PATH, KubernetesClient, KubernetesRefused
-from metagate_operator.cluster.rbac import Right, Where
+from metagate_operator.cluster.rbac import RbacRight, Where
 
 CRDS_COMMAND = "metagate crds | kubectl apply --server-side -f -"
 RBAC_COMMAND = "metagate operator rbac | kubectl apply -f -"
@@ -67,7 +67,7 @@ async def check_kinds(kubernetes: KubernetesClient) -> None:
 
 async def check_rights(
     kubernetes: KubernetesClient,
-    rights: Sequence[Right],
+    rights: Sequence[RbacRight],
     *,
     namespace: str,
     namespaces: Sequence[str],

@@ -30,7 +30,7 @@ class Where(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class RbacRight:
     """One rule of RBAC. `names` empty: of any name. `urls` for those that are not about resources."""
 
     where: Where
@@ -59,35 +59,39 @@ _NEIGHBOURS = tuple(kind.plural for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, M
 _GLOBAL = tuple(kind.plural for kind in KINDS.values() if not kind.namespaced)
 
 
-def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = True) -> tuple[Right, ...]:
+def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = True) -> tuple[RbacRight, ...]:
     """What `metagate operator` does, cluster-wide or in `namespaces` only."""
     rights = [
-        Right(Where.WATCHED, ("list", "watch"), GROUP, _NAMESPACED),
-        Right(Where.WATCHED, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _NAMESPACED)),
-        Right(Where.WATCHED, ("create",), "events.k8s.io", ("events",)),
-        Right(Where.OWN, ("create",), "coordination.k8s.io", ("leases",)),
-        Right(Where.OWN, ("get", "update"), "coordination.k8s.io", ("leases",), names=(leader_election.LEASE_NAME,)),
-        Right(Where.CLUSTER, ("get",), urls=("/.well-known/openid-configuration", "/openid/v1/jwks")),
+        RbacRight(Where.WATCHED, ("list", "watch"), GROUP, _NAMESPACED),
+        RbacRight(Where.WATCHED, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _NAMESPACED)),
+        RbacRight(Where.WATCHED, ("create",), "events.k8s.io", ("events",)),
+        RbacRight(Where.OWN, ("create",), "coordination.k8s.io", ("leases",)),
+        RbacRight(
+            Where.OWN, ("get", "update"), "coordination.k8s.io", ("leases",), names=(leader_election.LEASE_NAME,)
+        ),
+        RbacRight(Where.CLUSTER, ("get",), urls=("/.well-known/openid-configuration", "/openid/v1/jwks")),
     ]
     if namespaces:
-        rights.append(Right(Where.CLUSTER, ("get",), "", ("namespaces",), names=("kube-system", *sorted(namespaces))))
+        rights.append(
+            RbacRight(Where.CLUSTER, ("get",), "", ("namespaces",), names=("kube-system", *sorted(namespaces)))
+        )
     else:
-        rights.append(Right(Where.CLUSTER, ("get", "list", "watch"), "", ("namespaces",)))
+        rights.append(RbacRight(Where.CLUSTER, ("get", "list", "watch"), "", ("namespaces",)))
     if cluster_issuers:
-        rights.append(Right(Where.CLUSTER, ("list", "watch"), GROUP, _GLOBAL))
+        rights.append(RbacRight(Where.CLUSTER, ("list", "watch"), GROUP, _GLOBAL))
     if cluster_issuers and not namespaces:  # with some namespaces only, the one cluster-wide grant is to read
-        rights.append(Right(Where.CLUSTER, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _GLOBAL)))
+        rights.append(RbacRight(Where.CLUSTER, ("patch",), GROUP, tuple(f"{plural}/status" for plural in _GLOBAL)))
     return tuple(rights)
 
 
-def admission_rights(*, self_managed: bool = True) -> tuple[Right, ...]:
+def admission_rights(*, self_managed: bool = True) -> tuple[RbacRight, ...]:
     """What `metagate admission` does: look up what an object refers to, and care for its own certificate."""
-    rights = [Right(Where.CLUSTER, ("list",), GROUP, _NEIGHBOURS)]
+    rights = [RbacRight(Where.CLUSTER, ("list",), GROUP, _NEIGHBOURS)]
     if self_managed:
         rights += [
-            Right(Where.OWN, ("create",), "", ("secrets",)),
-            Right(Where.OWN, ("get", "update"), "", ("secrets",), names=(CERTIFICATES,)),
-            Right(
+            RbacRight(Where.OWN, ("create",), "", ("secrets",)),
+            RbacRight(Where.OWN, ("get", "update"), "", ("secrets",), names=(CERTIFICATES,)),
+            RbacRight(
                 Where.CLUSTER,
                 ("get", "patch"),
                 "admissionregistration.k8s.io",
@@ -99,7 +103,7 @@ def admission_rights(*, self_managed: bool = True) -> tuple[Right, ...]:
 
 
 def manifests(
-    account: str, rights: Sequence[Right], *, namespace: str, namespaces: Sequence[str] = ()
+    account: str, rights: Sequence[RbacRight], *, namespace: str, namespaces: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Service account, roles and bindings that grant exactly `rights`."""
     found: list[dict[str, Any]] = [
@@ -110,7 +114,7 @@ def manifests(
     ]
     if everywhere:
         found += _granted("ClusterRole", account, None, everywhere, namespace)
-    inside: dict[str, list[Right]] = {name: [] for name in namespaces}
+    inside: dict[str, list[RbacRight]] = {name: [] for name in namespaces}
     inside.setdefault(namespace, [])
     for right in rights:
         if right.where is Where.OWN:
@@ -124,7 +128,9 @@ def manifests(
     return found
 
 
-def _granted(kind: str, account: str, inside: str | None, rights: Sequence[Right], home: str) -> list[dict[str, Any]]:
+def _granted(
+    kind: str, account: str, inside: str | None, rights: Sequence[RbacRight], home: str
+) -> list[dict[str, Any]]:
     metadata = {"name": account, **({"namespace": inside} if inside else {})}
     return [
         {

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 from tests.integration.console.visiting import hidden, page_text
-from tests.integration.dev.running import Dev, World, binding, manifest
+from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_a_packet_told_by_layers(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A startup's page says what it was told then, the principal's what it would be told now, history what came between."""
     folder = tmp_path_factory.mktemp("console")
-    world = World(folder / "resources")
+    world = DeclaredFolder(folder / "resources")
     world.write("bindings.yaml", binding("ada", overrides={"capabilities": {"write": True}}))
     dev = Dev(world.folder, folder / "data")
     try:

@@ -44,7 +44,7 @@ def manifest(region: str) -> str:
     return resource("Manifest", "world", {"deploymentKey": "d", "environment": {"region": region}})
 
 
-class World:
+class DeclaredFolder:
     """A small declared world in a directory: profile, manifest, one principal with a key, its binding, an admin."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,14 +14,14 @@ import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
+from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
 from metagate_postgres.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(120)
-Living = tuple[Dev, World]
+Living = tuple[Dev, DeclaredFolder]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def living(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
     """One running instance for the tests that leave the world as they found it."""
-    world = World(tmp_path_factory.mktemp("world") / "resources")
+    world = DeclaredFolder(tmp_path_factory.mktemp("world") / "resources")
     dev = Dev(world.folder, data)
     try:
         dev.ready()
@@ -227,7 +227,7 @@ def test_a_port_in_use_is_one_line(living: Living, tmp_path: Path) -> None:
 
 def test_stopping_killing_and_coming_back(tmp_path: Path) -> None:
     """SIGTERM ends it cleanly; after kill -9 no database is left running; data and identities survive both."""
-    world, data = World(tmp_path / "resources"), tmp_path / "data"
+    world, data = DeclaredFolder(tmp_path / "resources"), tmp_path / "data"
     first = Dev(world.folder, data).ready()
     etag = first.bootstrap(world.key).json()["packet_etag"]
     startup = first.bootstrap(world.key).json()["startup"]["startup_id"]
@@ -254,7 +254,7 @@ def test_stopping_killing_and_coming_back(tmp_path: Path) -> None:
 
 def test_a_database_that_ends_by_itself(tmp_path: Path) -> None:
     """The server killed: one line says so, the process ends, and the next start recovers everything."""
-    world, data = World(tmp_path / "resources"), tmp_path / "data"
+    world, data = DeclaredFolder(tmp_path / "resources"), tmp_path / "data"
     first = Dev(world.folder, data).ready()
     etag = first.bootstrap(world.key).json()["packet_etag"]
     server = _postmaster(data)
@@ -270,7 +270,7 @@ def test_a_database_that_ends_by_itself(tmp_path: Path) -> None:
 @pytest.mark.invariant("INV-003")
 def test_a_database_of_ones_own_and_a_token(tmp_path: Path) -> None:
     """`--database-url` as the seeds write it; a key and an HS256 token of the same principal get the same packet."""
-    world = World(tmp_path / "resources")
+    world = DeclaredFolder(tmp_path / "resources")
     secret = "a-secret-of-more-than-thirty-two-bytes"
     world.write(
         "people/ada.yaml", principal("ada", world.key, subjects=[{"issuer": "metagate", "subject": "ada@example.com"}])

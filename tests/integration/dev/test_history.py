@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 import yaml
-from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
+from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
@@ -27,7 +27,7 @@ HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202etxt.exe <img src=x onerror=alert(1)
 class DevFixture:
     """A running dev, its world, and its admin at the command line."""
 
-    def __init__(self, dev: Dev, world: World, key_file: Path, dsn: str) -> None:
+    def __init__(self, dev: Dev, world: DeclaredFolder, key_file: Path, dsn: str) -> None:
         self.dev, self.world, self.key_file, self.dsn = dev, world, key_file, dsn
 
     def cli(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ class DevFixture:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevFixture]:
     folder = tmp_path_factory.mktemp("past")
-    world = World(folder / "resources")
+    world = DeclaredFolder(folder / "resources")
     key_file = folder / "admin.key"
     key_file.write_text(world.admin.key)
     (folder / "pg").mkdir(mode=0o755)

@@ -61,7 +61,7 @@ class Recorder:
             self.order.append(verdict.key.name)
 
 
-class Running:
+class RunningReconciler:
     def __init__(
         self, source: ScriptedSource, reconciler: Reconciler, task: asyncio.Task[None], reporter: Recorder
     ) -> None:
@@ -94,7 +94,7 @@ class Running:
 @asynccontextmanager
 async def reconciling(
     database: Database, source: ScriptedSource, *, store: Any = None, writer: WriterSettings = QUICK
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningReconciler]:
     publisher = await Publisher.open(database.publisher)
     reporter = Recorder()
     reconciler = Reconciler(
@@ -106,7 +106,7 @@ async def reconciling(
     )
     task = asyncio.create_task(reconciler.run())
     try:
-        yield Running(source, reconciler, task, reporter)
+        yield RunningReconciler(source, reconciler, task, reporter)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -498,7 +498,7 @@ async def test_a_key_stays_with_the_tenant_that_declared_it_first(fresh_database
     async def served() -> list[tuple[str, str]]:
         return [tuple(row) for row in await fetch(fresh_database.superuser, holders)]
 
-    def conflicted(running: Running, key: ObjectKey) -> str:
+    def conflicted(running: RunningReconciler, key: ObjectKey) -> str:
         return next(c.status for c in running.reporter.verdicts[key].conditions if c.type == "Conflicted")
 
     source = ScriptedSource([thief, rightful])

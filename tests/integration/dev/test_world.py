@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.dev.running import Dev, World, binding, manifest, principal, resource
+from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest, principal, resource
 
 from legivellum.identity.api_keys import mint
 
 pytestmark = pytest.mark.timeout(120)
-Living = tuple[Dev, World]
+Living = tuple[Dev, DeclaredFolder]
 
 PROFILE: dict[str, Any] = {
     "capabilities": {"read": True},
@@ -45,7 +45,7 @@ CHANGES: list[tuple[str, str, str, Any]] = [
 @pytest.fixture(scope="module")
 def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Living]:
     folder = tmp_path_factory.mktemp("world")
-    world = World(folder / "resources")
+    world = DeclaredFolder(folder / "resources")
     world.write("profile.yaml", resource("Profile", "worker", PROFILE))
     world.write("manifest.yaml", resource("Manifest", "world", MANIFEST))
     dev = Dev(world.folder, folder / "data")

@@ -168,7 +168,7 @@ def escalate(to: str, **fields: Any) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class Running:
+class RunningLedger:
     """A gate inside the test's loop, without a socket."""
 
     process: LedgerProcess
@@ -207,9 +207,9 @@ async def module_client(ledger: Ledger) -> AsyncIterator[tuple[LedgerProcess, ht
 
 
 @pytest.fixture
-def gate(module_client: tuple[LedgerProcess, httpx.AsyncClient]) -> Running:
+def gate(module_client: tuple[LedgerProcess, httpx.AsyncClient]) -> RunningLedger:
     """The gate, with a tenant of this test's own."""
-    return Running(*module_client)
+    return RunningLedger(*module_client)
 
 
 async def rows(dsn: str, query: str, *args: Any) -> list[tuple[Any, ...]]:

@@ -125,7 +125,7 @@ def free_port() -> int:
 
 
 @dataclass(slots=True)
-class Process:
+class LedgerProcess:
     """A child of the test, its output beside."""
 
     command: list[str]
@@ -146,8 +146,8 @@ class Process:
             await self.running.wait()
 
 
-def ledger_process(database: LedgerDatabase, port: int, log: Path, **settings: str) -> Process:
-    return Process(
+def ledger_process(database: LedgerDatabase, port: int, log: Path, **settings: str) -> LedgerProcess:
+    return LedgerProcess(
         [sys.executable, "-c", "from memorygate.main import main; main()", "serve"],
         {
             "MEMORYGATE_DATABASE_URL": database.writer,
@@ -159,8 +159,8 @@ def ledger_process(database: LedgerDatabase, port: int, log: Path, **settings: s
     )
 
 
-def relay_process(database: LedgerDatabase, url: str, key_file: Path, log: Path) -> Process:
-    return Process(
+def relay_process(database: LedgerDatabase, url: str, key_file: Path, log: Path) -> LedgerProcess:
+    return LedgerProcess(
         [sys.executable, str(Path(__file__).with_name("relaying.py"))],
         {"RELAY_DATABASE": database.database.publisher, "RELAY_LEDGER": url, "RELAY_KEY_FILE": str(key_file)},
         log,

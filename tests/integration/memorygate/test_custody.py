@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from tests.integration.memorygate.conftest import Running, accepted, complete, new_id
+from tests.integration.memorygate.conftest import RunningLedger, accepted, complete, new_id
 
 
 def code(answer):
@@ -12,7 +12,7 @@ def code(answer):
 
 
 @pytest.mark.invariant("INV-042")
-async def test_a_valid_receipt_is_stored_and_read_back_with_equal_content(gate: Running):
+async def test_a_valid_receipt_is_stored_and_read_back_with_equal_content(gate: RunningLedger):
     """What was sent is found by id, task and chain, with the ledger's own fields beside it."""
     alice = gate.peer()
     sent = accepted(
@@ -32,7 +32,7 @@ async def test_a_valid_receipt_is_stored_and_read_back_with_equal_content(gate: 
 
 
 @pytest.mark.invariant("INV-051", "EXT-13")
-async def test_an_obligation_is_in_its_custodians_inbox_until_it_is_completed(gate: Running):
+async def test_an_obligation_is_in_its_custodians_inbox_until_it_is_completed(gate: RunningLedger):
     """Accepting shows it, completing removes it, a sibling of the same task stays."""
     alice = gate.peer()
     await alice.accepted(task_id="t", obligation_id="one")
@@ -43,7 +43,7 @@ async def test_an_obligation_is_in_its_custodians_inbox_until_it_is_completed(ga
 
 
 @pytest.mark.invariant("INV-051", "EXT-14", "INV-060")
-async def test_escalation_moves_custody_inside_the_obligation(gate: Running):
+async def test_escalation_moves_custody_inside_the_obligation(gate: RunningLedger):
     """The target sees it at once, and the former custodian can neither complete nor escalate it any more (D-08)."""
     alice, bob = gate.peer("alice"), gate.peer("bob", "worker")
     await alice.accepted(task_id="t")
@@ -57,7 +57,7 @@ async def test_escalation_moves_custody_inside_the_obligation(gate: Running):
 
 
 @pytest.mark.invariant("EXT-12")
-async def test_what_is_over_stays_over(gate: Running):
+async def test_what_is_over_stays_over(gate: RunningLedger):
     """Accepting, completing or escalating a completed obligation is 409, and completing what nobody accepted too."""
     alice = gate.peer()
     assert code(await alice.complete(task_id="t")) == (409, "OBLIGATION_NOT_ACCEPTED")
@@ -70,7 +70,7 @@ async def test_what_is_over_stays_over(gate: Running):
 
 @pytest.mark.invariant("INV-122", "INV-045")
 @pytest.mark.parametrize("role", ["worker", "service", "component", "admin", "observer"])
-async def test_only_principals_and_delegates_open_obligations(gate: Running, role: str):
+async def test_only_principals_and_delegates_open_obligations(gate: RunningLedger, role: str):
     """Every other role is refused, and nothing is stored."""
     peer = gate.peer("eve", role)
     assert code(await peer.accepted(task_id="t")) == (403, "MAY_NOT_EMIT")
@@ -78,13 +78,13 @@ async def test_only_principals_and_delegates_open_obligations(gate: Running, rol
 
 
 @pytest.mark.invariant("INV-122")
-async def test_a_delegate_opens_for_others_and_a_principal_only_for_itself(gate: Running):
+async def test_a_delegate_opens_for_others_and_a_principal_only_for_itself(gate: RunningLedger):
     """`principal_ai` of a new obligation is the emitter's own, unless a delegate opens it."""
     assert code(await gate.peer("alice").accepted(task_id="a", principal_ai="bob")) == (403, "EMITTER_MISMATCH")
     assert (await gate.peer("planner", "delegate").accepted(task_id="b", principal_ai="bob")).status_code == 201
 
 
-async def test_acceptance_of_an_open_obligation_is_its_custodians_acknowledgement(gate: Running):
+async def test_acceptance_of_an_open_obligation_is_its_custodians_acknowledgement(gate: RunningLedger):
     """It is stored and changes nothing (D-35); anybody else's is 403."""
     delegate, worker, other = gate.peer("planner", "delegate"), gate.peer("worker", "worker"), gate.peer("other")
     await delegate.accepted(task_id="t", principal_ai="alice", recipient_ai="worker")
@@ -94,7 +94,7 @@ async def test_acceptance_of_an_open_obligation_is_its_custodians_acknowledgemen
     assert len((await worker.get("/receipts/task/t")).json()["items"]) == 2
 
 
-async def test_a_receipt_must_name_the_obligations_own_task_and_principal(gate: Running):
+async def test_a_receipt_must_name_the_obligations_own_task_and_principal(gate: RunningLedger):
     """Another task is 409, another owner 403; the obligation stays open."""
     alice = gate.peer()
     await alice.accepted(task_id="t", obligation_id="o")
@@ -104,7 +104,7 @@ async def test_a_receipt_must_name_the_obligations_own_task_and_principal(gate: 
 
 
 @pytest.mark.invariant("EXT-12", "INV-058")
-async def test_of_a_hundred_completions_one_wins(gate: Running):
+async def test_of_a_hundred_completions_one_wins(gate: RunningLedger):
     """A hundred different receipts complete one obligation at once: one is stored, the others are 409."""
     alice = gate.peer()
     await alice.accepted(task_id="t")
@@ -114,7 +114,7 @@ async def test_of_a_hundred_completions_one_wins(gate: Running):
 
 
 @pytest.mark.invariant("INV-058")
-async def test_of_a_hundred_openers_one_wins(gate: Running):
+async def test_of_a_hundred_openers_one_wins(gate: RunningLedger):
     """A hundred principals open one obligation at once: one has custody, the others are 403."""
     peers = [gate.peer(f"p{n}") for n in range(100)]
     answers = await asyncio.gather(*(peer.accepted(task_id="t", principal_ai=peer.name) for peer in peers))
@@ -122,7 +122,7 @@ async def test_of_a_hundred_openers_one_wins(gate: Running):
 
 
 @pytest.mark.invariant("EXT-14")
-async def test_of_a_hundred_escalations_one_moves_custody(gate: Running):
+async def test_of_a_hundred_escalations_one_moves_custody(gate: RunningLedger):
     """A hundred escalations to different targets: one is stored, and the others hear that custody has gone."""
     alice = gate.peer()
     await alice.accepted(task_id="t")
@@ -133,7 +133,7 @@ async def test_of_a_hundred_escalations_one_moves_custody(gate: Running):
 
 
 @pytest.mark.invariant("INV-058")
-async def test_completion_against_escalation_has_one_winner(gate: Running):
+async def test_completion_against_escalation_has_one_winner(gate: RunningLedger):
     """Fifty completions race fifty escalations: exactly one of the hundred is stored."""
     alice = gate.peer()
     await alice.accepted(task_id="t")
@@ -144,7 +144,7 @@ async def test_completion_against_escalation_has_one_winner(gate: Running):
 
 
 @pytest.mark.invariant("INV-049")
-async def test_the_same_receipt_again_is_a_replay_however_many_send_it(gate: Running):
+async def test_the_same_receipt_again_is_a_replay_however_many_send_it(gate: RunningLedger):
     """A hundred identical posts store one receipt; one hears 201, the others 200 with the same answer."""
     alice = gate.peer()
     body = accepted(task_id="t", principal_ai="alice")
@@ -155,7 +155,7 @@ async def test_the_same_receipt_again_is_a_replay_however_many_send_it(gate: Run
 
 
 @pytest.mark.invariant("INV-049", "INV-058")
-async def test_an_id_is_taken_once_whatever_else_the_bodies_say(gate: Running):
+async def test_an_id_is_taken_once_whatever_else_the_bodies_say(gate: RunningLedger):
     """A hundred different receipts under one id, on different tasks: one is stored, the others are 409."""
     alice = gate.peer()
     receipt_id = new_id()
@@ -165,7 +165,7 @@ async def test_an_id_is_taken_once_whatever_else_the_bodies_say(gate: Running):
     assert (await alice.get(f"/receipts/{receipt_id}")).json()["task_id"] == winner["task_id"]
 
 
-async def test_a_dedupe_key_stands_for_one_receipt_of_its_emitter(gate: Running):
+async def test_a_dedupe_key_stands_for_one_receipt_of_its_emitter(gate: RunningLedger):
     """The same work under its key with a new id is a replay of the first; other work is 409; other emitters are free."""
     alice, bob = gate.peer("alice"), gate.peer("bob")
     first = await alice.accepted(task_id="t", dedupe_key="k")
@@ -175,7 +175,7 @@ async def test_a_dedupe_key_stands_for_one_receipt_of_its_emitter(gate: Running)
     assert (await bob.accepted(task_id="v", dedupe_key="k")).status_code == 201
 
 
-async def test_a_dedupe_key_raced_by_a_hundred_has_one_receipt(gate: Running):
+async def test_a_dedupe_key_raced_by_a_hundred_has_one_receipt(gate: RunningLedger):
     """A hundred ids for the same work under one key: all hear of one receipt."""
     alice = gate.peer()
     answers = await asyncio.gather(*(alice.accepted(task_id="t", dedupe_key="k") for _ in range(100)))
@@ -184,7 +184,7 @@ async def test_a_dedupe_key_raced_by_a_hundred_has_one_receipt(gate: Running):
 
 
 @pytest.mark.invariant("INV-058")
-async def test_emitters_of_every_role_at_once_are_stored_once_and_in_one_order(gate: Running):
+async def test_emitters_of_every_role_at_once_are_stored_once_and_in_one_order(gate: RunningLedger):
     """Many emitters on many tasks under one root: every receipt once, positions without a gap, time never going back."""
     delegate = gate.peer("planner", "delegate")
     await delegate.accepted(task_id="root", principal_ai="planner")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.integration.dev.running import Dev, World, principal
+from tests.integration.dev.running import DeclaredFolder, Dev, principal
 from tests.integration.memorygate.ledger_fixture import free_port
 
 from legivellum.identity.api_keys import mint
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.mark.invariant("INV-039", "INV-121")
 def test_a_boot_and_a_ready_are_two_linked_receipts_of_one_closed_obligation(tmp_path: Path):
     """Boot, report, and read the task at the ledger; then start again: nothing is there twice."""
-    world = World(tmp_path / "resources")
+    world = DeclaredFolder(tmp_path / "resources")
     observer = mint()
     world.write("people/eve.yaml", principal("eve", observer, type="observer"))
     port = free_port()

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.integration.memorygate.conftest import Running, accepted
+from tests.integration.memorygate.conftest import RunningLedger, accepted
 
 from memorygate.gate import GATE
 
@@ -15,7 +15,7 @@ GETS = sorted({endpoint.path for endpoint in ENDPOINTS if endpoint.method == "GE
 
 
 @pytest.mark.parametrize("path", GETS)
-async def test_head_is_get_without_a_body(gate: Running, path: str):
+async def test_head_is_get_without_a_body(gate: RunningLedger, path: str):
     """On every path that GET is on, with a credential and without: the status and the type of GET, no body."""
     alice = gate.peer()
     sent = accepted(task_id="t", principal_ai="alice")
@@ -31,7 +31,7 @@ async def test_head_is_get_without_a_body(gate: Running, path: str):
         assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
 
 
-async def test_options_and_other_methods_name_what_a_path_takes(gate: Running):
+async def test_options_and_other_methods_name_what_a_path_takes(gate: RunningLedger):
     """OPTIONS is 204 and 405 is a problem; both name every method of the path."""
     for path in sorted({endpoint.path for endpoint in ENDPOINTS}):
         concrete = re.sub(r"\{\w+\}", "x", path)
@@ -45,7 +45,7 @@ async def test_options_and_other_methods_name_what_a_path_takes(gate: Running):
 
 
 @pytest.mark.parametrize("name", ["repo/pull/7", "a b", "100%", "ä/ö", "...", "task/x", "%2F", "?x#y"])
-async def test_any_task_id_is_found_by_its_escaped_name(gate: Running, name: str):
+async def test_any_task_id_is_found_by_its_escaped_name(gate: RunningLedger, name: str):
     """A slash in a name is data when it is escaped, and so is everything else."""
     alice = gate.peer()
     assert (await alice.accepted(task_id=name)).status_code == 201
@@ -55,20 +55,20 @@ async def test_any_task_id_is_found_by_its_escaped_name(gate: Running, name: str
 
 
 @pytest.mark.parametrize("path", ["/receipts%2Ftask%2Ft", "/v1%2Fsummary", "/receipts/task%2Ft/x", "/%72eceipts%2F"])
-async def test_an_escaped_slash_separates_nothing(gate: Running, path: str):
+async def test_an_escaped_slash_separates_nothing(gate: RunningLedger, path: str):
     """A proxy's path rule and the gate see the same segments."""
     assert (await gate.peer().get(path)).status_code == 404
 
 
 @pytest.mark.parametrize("escape", ["%00", "a%00b", "%0A", "%1b%5B2J", "%7f", "%C2%80", "%ff"])
 @pytest.mark.parametrize("prefix", ["/receipts/", "/receipts/task/", "/receipts/chain/", "/nothing/", "/"])
-async def test_control_characters_in_a_path_are_400(gate: Running, prefix: str, escape: str):
+async def test_control_characters_in_a_path_are_400(gate: RunningLedger, prefix: str, escape: str):
     """No input looks like an outage: NUL never reaches the database."""
     answer = await gate.peer().get(prefix + escape)
     assert (answer.status_code, answer.json()["code"]) == (400, "MALFORMED_REQUEST")
 
 
-async def test_the_document_describes_what_is_routed(gate: Running):
+async def test_the_document_describes_what_is_routed(gate: RunningLedger):
     """Every endpoint of the table and no other, each with its codes, none with a 500."""
     document = (await gate.client.get("/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}

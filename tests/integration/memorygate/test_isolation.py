@@ -6,7 +6,15 @@ from collections import Counter
 
 import asyncpg
 import pytest
-from tests.integration.memorygate.conftest import LedgerDatabase, Running, accepted, complete, escalate, new_id, rows
+from tests.integration.memorygate.conftest import (
+    LedgerDatabase,
+    RunningLedger,
+    accepted,
+    complete,
+    escalate,
+    new_id,
+    rows,
+)
 
 from legivellum.receipts.rights import MATRIX, PHASES, ROLES, Kind, Right
 
@@ -23,7 +31,7 @@ async def contents(database: LedgerDatabase) -> dict[str, str]:
 
 
 @pytest.mark.invariant("INV-056")
-async def test_another_tenants_ids_look_like_ids_that_do_not_exist(gate: Running):
+async def test_another_tenants_ids_look_like_ids_that_do_not_exist(gate: RunningLedger):
     """Receipt, task, chain, inbox and summary of one tenant say nothing of another's, and ids may be equal in both."""
     alice, eve = gate.peer(), gate.stranger()
     sent = accepted(task_id="secret-task", principal_ai="alice")
@@ -42,7 +50,7 @@ async def test_another_tenants_ids_look_like_ids_that_do_not_exist(gate: Running
 
 
 @pytest.mark.invariant("INV-056")
-async def test_a_cause_or_parent_in_another_tenant_is_a_dangling_name(gate: Running):
+async def test_a_cause_or_parent_in_another_tenant_is_a_dangling_name(gate: RunningLedger):
     """Naming another tenant's receipt links nothing and shows nothing."""
     alice, eve = gate.peer(), gate.stranger()
     cause = accepted(task_id="a", principal_ai="alice")
@@ -57,7 +65,7 @@ async def test_a_cause_or_parent_in_another_tenant_is_a_dangling_name(gate: Runn
 
 
 @pytest.mark.invariant("INV-046")
-async def test_a_receipt_for_another_tenant_is_refused_and_not_stored(gate: Running):
+async def test_a_receipt_for_another_tenant_is_refused_and_not_stored(gate: RunningLedger):
     """A contradiction with the credential is 403, never overwritten; the same tenant may be repeated."""
     alice, eve = gate.peer(), gate.stranger()
     answer = await eve.accepted(task_id="t", tenant_id=str(gate.tenant))
@@ -74,7 +82,7 @@ ARTIFACT = {
 
 
 @pytest.mark.invariant("INV-045")
-async def test_nobody_emits_in_anothers_name(gate: Running):
+async def test_nobody_emits_in_anothers_name(gate: RunningLedger):
     """An emitter that is not the credential's principal is 403."""
     answer = await gate.peer("alice").accepted(task_id="t", emitter="bob")
     assert (answer.status_code, answer.json()["code"]) == (403, "EMITTER_MISMATCH")
@@ -82,7 +90,7 @@ async def test_nobody_emits_in_anothers_name(gate: Running):
 
 @pytest.mark.invariant("INV-045", "INV-122", "INV-040")
 @pytest.mark.parametrize("role", ROLES)
-async def test_the_matrix_holds_at_the_socket(gate: Running, role: str):
+async def test_the_matrix_holds_at_the_socket(gate: RunningLedger, role: str):
     """Every kind and phase by every role: 201 where the matrix says so, else 403; a custodian's needs custody."""
     peer = gate.witness() if role == "witness" else gate.peer(role, role)
     opener = gate.peer("opener", "delegate")
@@ -105,7 +113,7 @@ async def test_the_matrix_holds_at_the_socket(gate: Running, role: str):
 
 @pytest.mark.invariant("INV-080", "INV-045")
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "witness"])
-async def test_plans_are_a_delegates(gate: Running, role: str):
+async def test_plans_are_a_delegates(gate: RunningLedger, role: str):
     """Only a delegate emits a receipt of type `plan`; runs and approvals it opens, and whoever has custody completes them."""
     delegate, peer = gate.peer("planner", "delegate"), gate.peer(role, role)
     for phase, made in (("accepted", accepted), ("complete", complete), ("escalate", lambda **f: escalate("bob", **f))):
@@ -122,7 +130,7 @@ async def test_plans_are_a_delegates(gate: Running, role: str):
 
 
 @pytest.mark.invariant("INV-045")
-async def test_a_principal_named_like_a_gate_emits_nothing(gate: Running):
+async def test_a_principal_named_like_a_gate_emits_nothing(gate: RunningLedger):
     """Names that begin with svc: are the gates'; as a recipient such a gate is known."""
     answer = await gate.peer("svc:asyncgate", "delegate").accepted(task_id="t")
     assert (answer.status_code, answer.json()["code"]) == (403, "EMITTER_MISMATCH")
@@ -130,7 +138,7 @@ async def test_a_principal_named_like_a_gate_emits_nothing(gate: Running):
 
 
 @pytest.mark.invariant("INV-040", "INV-046")
-async def test_the_witness_alone_names_another_tenant(gate: Running):
+async def test_the_witness_alone_names_another_tenant(gate: RunningLedger):
     """A startup receipt lands in the tenant it names, and its own tenant knows nothing of it (D-34)."""
     witness = gate.peer("metagate", "service", rights=("witness",), tenant=gate.stranger().tenant)
     body = accepted(
@@ -151,7 +159,7 @@ async def test_the_witness_alone_names_another_tenant(gate: Running):
 
 
 @pytest.mark.invariant("INV-057")
-async def test_an_inbox_is_its_principals(gate: Running):
+async def test_an_inbox_is_its_principals(gate: RunningLedger):
     """Another principal is 403; an observer or admin of the tenant may look; of another tenant only cluster-wide."""
     await gate.peer("alice").accepted(task_id="t")
     for role in ("principal", "worker", "service", "delegate", "component"):
@@ -168,7 +176,7 @@ async def test_an_inbox_is_its_principals(gate: Running):
 
 
 @pytest.mark.invariant("INV-049")
-async def test_no_method_changes_or_deletes_a_receipt(gate: Running):
+async def test_no_method_changes_or_deletes_a_receipt(gate: RunningLedger):
     """PUT, PATCH and DELETE are 405 everywhere, and so is POST on what is only read."""
     alice = gate.peer()
     sent = accepted(task_id="t", principal_ai="alice")
@@ -180,7 +188,7 @@ async def test_no_method_changes_or_deletes_a_receipt(gate: Running):
 
 
 @pytest.mark.invariant("INV-095")
-async def test_looking_on_writes_nothing_and_post_there_is_405(gate: Running, ledger_database: LedgerDatabase):
+async def test_looking_on_writes_nothing_and_post_there_is_405(gate: RunningLedger, ledger_database: LedgerDatabase):
     """Health, readiness, metrics and summary, hammered: every table as before; POST on each is 405."""
     alice = gate.peer("alice", "observer")
     paths = ("/health", "/", "/livez", "/readyz", "/metrics", "/v1/summary", "/openapi.json")
@@ -192,7 +200,7 @@ async def test_looking_on_writes_nothing_and_post_there_is_405(gate: Running, le
 
 
 @pytest.mark.invariant("INV-055", "INV-123")
-async def test_reading_changes_nothing(gate: Running, ledger_database: LedgerDatabase):
+async def test_reading_changes_nothing(gate: RunningLedger, ledger_database: LedgerDatabase):
     """Every GET, twice: the checksums of all tables are equal, and the inbox is not marked as read."""
     alice = gate.peer()
     sent = accepted(task_id="t", principal_ai="alice")
@@ -246,7 +254,7 @@ async def test_the_gates_role_has_no_right_on_any_table(ledger_database: LedgerD
 
 
 @pytest.mark.invariant("INV-059", "INV-123")
-async def test_nothing_acts_on_what_a_receipt_asks_for(gate: Running):
+async def test_nothing_acts_on_what_a_receipt_asks_for(gate: RunningLedger):
     """A body that begs for action is stored and nothing else: no connection leaves the process, no path acts."""
     alice = gate.peer()
     begging = {
@@ -277,7 +285,7 @@ async def test_nothing_acts_on_what_a_receipt_asks_for(gate: Running):
 
 
 @pytest.mark.invariant("INV-060")
-async def test_a_deadline_that_passes_changes_nobodys_custody(gate: Running):
+async def test_a_deadline_that_passes_changes_nobodys_custody(gate: RunningLedger):
     """An overdue obligation is counted as such and stays where it is."""
     alice = gate.peer()
     await alice.accepted(task_id="t", metadata={"deadline_at": "2020-01-01T00:00:00Z"})
@@ -286,7 +294,7 @@ async def test_a_deadline_that_passes_changes_nobodys_custody(gate: Running):
     assert (await alice.get("/v1/summary")).json()["obligations"]["open"] == 1
 
 
-async def test_a_suspended_principal_is_refused_after_its_body_was_judged(gate: Running):
+async def test_a_suspended_principal_is_refused_after_its_body_was_judged(gate: RunningLedger):
     """422 for a bad body, 403 for a good one (D-42)."""
     peer = gate.peer(suspended=True)
     assert (await peer.post({"phase": "x"})).status_code == 422
@@ -295,7 +303,7 @@ async def test_a_suspended_principal_is_refused_after_its_body_was_judged(gate: 
 
 
 @pytest.mark.invariant("INV-047")
-async def test_without_a_credential_nothing_is_said(gate: Running):
+async def test_without_a_credential_nothing_is_said(gate: RunningLedger):
     """Every path that needs somebody is 401, before the body is looked at."""
     for path in ("/receipts/x", "/receipts/task/x", "/receipts/chain/x", "/inbox", "/v1/summary", "/receipts/stream"):
         assert (await gate.client.get(path)).status_code == 401, path
@@ -303,7 +311,7 @@ async def test_without_a_credential_nothing_is_said(gate: Running):
         assert (await gate.client.post(path, content=b"{")).status_code == 401, path
 
 
-async def test_a_batch_answers_each_by_itself(gate: Running):
+async def test_a_batch_answers_each_by_itself(gate: RunningLedger):
     """Stored, replayed, refused by rule, by right and by custody, in one transaction and in order."""
     alice = gate.peer()
     first = accepted(task_id="t", principal_ai="alice")
@@ -320,7 +328,7 @@ async def test_a_batch_answers_each_by_itself(gate: Running):
     assert len((await alice.get("/receipts/task/t")).json()["items"]) == 2
 
 
-async def test_bodies_are_bounded(gate: Running):
+async def test_bodies_are_bounded(gate: RunningLedger):
     """Over the body limit 413, over a field's limit 422 naming it, an embedded artifact 422; nothing stored."""
     alice = gate.peer()
     assert (await alice.accepted(task_id="t", task_body="x" * 600_000)).status_code == 413

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.memorygate.conftest import (
     LedgerDatabase,
     Peer,
-    Running,
+    RunningLedger,
     accepted,
     complete,
     new_id,
@@ -50,7 +50,7 @@ async def pages(peer: Peer, path: str, **params: Any) -> list[list[dict[str, Any
         ("/inbox", "opened_by"),
     ],
 )
-async def test_a_page_ends_at_a_mebibyte_of_receipts(gate: Running, path: str, key: str):
+async def test_a_page_ends_at_a_mebibyte_of_receipts(gate: RunningLedger, path: str, key: str):
     """Thirty receipts of 100 KiB: ten at a time whatever the limit, none lost, none twice; one alone always fits."""
     alice = gate.peer()
     cause = new_id()
@@ -70,7 +70,7 @@ async def test_a_page_ends_at_a_mebibyte_of_receipts(gate: Running, path: str, k
 
 
 @pytest.mark.invariant("INV-053")
-async def test_a_chain_pages_with_limit_and_cursor(gate: Running):
+async def test_a_chain_pages_with_limit_and_cursor(gate: RunningLedger):
     """Every page has the same markers, the order is the ledger's, and another list's cursor is 422."""
     alice = gate.peer()
     ids = [new_id() for _ in range(25)]
@@ -93,7 +93,7 @@ async def test_a_chain_pages_with_limit_and_cursor(gate: Running):
         assert (await alice.get(f"/receipts/chain/{ids[0]}", limit=limit)).status_code == 422
 
 
-async def test_a_root_shows_its_whole_tree_in_the_order_of_its_chain(gate: Running):
+async def test_a_root_shows_its_whole_tree_in_the_order_of_its_chain(gate: RunningLedger):
     """Of every task of the tree, whichever of them is named; another tenant and an unknown task have none."""
     alice = gate.peer()
     tree = {"child": "root", "grandchild": "child", "sibling": "root"}
@@ -110,7 +110,7 @@ async def test_a_root_shows_its_whole_tree_in_the_order_of_its_chain(gate: Runni
     assert (await gate.stranger().get("/receipts/root/root")).json()["items"] == []
 
 
-async def test_receipts_since_a_time_come_in_the_order_of_the_stream(gate: Running):
+async def test_receipts_since_a_time_come_in_the_order_of_the_stream(gate: RunningLedger):
     """All of them without `since`; with it what was stored then or later, page by page, and only the tenant's."""
     alice, stranger = gate.peer(), gate.stranger()
     stored = []
@@ -137,7 +137,7 @@ async def test_receipts_since_a_time_come_in_the_order_of_the_stream(gate: Runni
     assert (await stranger.get("/v1/receipts", cursor=first)).status_code == 422
 
 
-async def test_where_a_time_begins_is_found_in_a_long_stream(gate: Running, ledger_database: LedgerDatabase):
+async def test_where_a_time_begins_is_found_in_a_long_stream(gate: RunningLedger, ledger_database: LedgerDatabase):
     """Two days of history, told to the table by its owner: `since` finds its place, also where times and transactions cross."""
     alice = gate.peer()
     for number in range(6):
@@ -161,7 +161,7 @@ async def test_where_a_time_begins_is_found_in_a_long_stream(gate: Running, ledg
     assert await listed(2400) == ["t5"]
 
 
-async def test_many_obligations_are_looked_up_at_once(gate: Running):
+async def test_many_obligations_are_looked_up_at_once(gate: RunningLedger):
     """Open, moved, closed and unknown ones in the order of the question; another tenant's are unknown."""
     alice, bob = gate.peer(), gate.peer("bob", "worker")
     opened = (await alice.accepted(task_id="t", obligation_id="open")).json()["receipt_id"]
@@ -200,7 +200,7 @@ FORGED_CURSORS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "202
 
 @pytest.mark.invariant("INV-055")
 @pytest.mark.parametrize("moment", FORGED_CURSORS)
-async def test_a_forged_cursor_is_refused_and_no_outage(gate: Running, moment: str):
+async def test_a_forged_cursor_is_refused_and_no_outage(gate: RunningLedger, moment: str):
     """Times beyond what the database knows, in every list: 422, never 500 or 503."""
     import base64
 
@@ -226,7 +226,7 @@ async def test_a_forged_cursor_is_refused_and_no_outage(gate: Running, moment: s
 
 @pytest.mark.invariant("INV-056")
 @pytest.mark.parametrize("path", ["/receipts/root/t", "/v1/receipts"])
-async def test_another_tenant_is_for_cluster_wide_readers(gate: Running, path: str):
+async def test_another_tenant_is_for_cluster_wide_readers(gate: RunningLedger, path: str):
     """`?tenant=` as everywhere (D-51)."""
     await gate.peer().accepted(task_id="t")
     assert (await gate.peer(tenant=uuid4()).get(path, tenant=str(gate.tenant))).status_code == 403

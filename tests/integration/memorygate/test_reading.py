@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from tests.integration.memorygate.conftest import Peer, Running, accepted, complete, new_id
+from tests.integration.memorygate.conftest import Peer, RunningLedger, accepted, complete, new_id
 
 
 async def walk(peer: Peer, path: str, **params):
@@ -21,7 +21,7 @@ async def walk(peer: Peer, path: str, **params):
 
 
 @pytest.mark.invariant("INV-052", "INV-054")
-async def test_a_task_shows_all_its_receipts_in_the_ledgers_order(gate: Running):
+async def test_a_task_shows_all_its_receipts_in_the_ledgers_order(gate: RunningLedger):
     """n sent, n shown, by stored_at then id, whatever the emitters' clocks say; an unknown task is an empty list."""
     alice = gate.peer()
     years = random.sample(range(2000, 2040), 30)
@@ -38,7 +38,7 @@ async def test_a_task_shows_all_its_receipts_in_the_ledgers_order(gate: Running)
 
 
 @pytest.mark.invariant("INV-054")
-async def test_the_order_is_stable_under_concurrent_writers(gate: Running):
+async def test_the_order_is_stable_under_concurrent_writers(gate: RunningLedger):
     """Pages read while others write: what was read stays a prefix of what is read later."""
     alice = gate.peer()
 
@@ -59,7 +59,7 @@ async def test_the_order_is_stable_under_concurrent_writers(gate: Running):
 
 
 @pytest.mark.invariant("INV-053")
-async def test_the_chain_is_found_from_any_of_its_links(gate: Running):
+async def test_the_chain_is_found_from_any_of_its_links(gate: RunningLedger):
     """Five links, each the cause of the next: every anchor shows all five in order."""
     alice = gate.peer()
     ids = [new_id() for _ in range(5)]
@@ -73,7 +73,7 @@ async def test_the_chain_is_found_from_any_of_its_links(gate: Running):
 
 
 @pytest.mark.invariant("INV-053")
-async def test_cycles_and_missing_causes_end_with_a_marker(gate: Running):
+async def test_cycles_and_missing_causes_end_with_a_marker(gate: RunningLedger):
     """A receipt that causes itself, two that cause each other, one whose cause is unknown: marked, and none hangs."""
     alice = gate.peer()
     own, first, second, missing, lost = (new_id() for _ in range(5))
@@ -92,7 +92,7 @@ async def test_cycles_and_missing_causes_end_with_a_marker(gate: Running):
 
 
 @pytest.mark.invariant("INV-053")
-async def test_a_long_chain_is_cut_and_says_so(gate: Running):
+async def test_a_long_chain_is_cut_and_says_so(gate: RunningLedger):
     """A thousand and more effects of one cause: bounded, and marked as truncated."""
     alice = gate.peer()
     cause = new_id()
@@ -106,7 +106,7 @@ async def test_a_long_chain_is_cut_and_says_so(gate: Running):
     assert cause in {item["receipt_id"] for item in chain["items"]}
 
 
-async def test_the_inbox_pages_and_filters(gate: Running):
+async def test_the_inbox_pages_and_filters(gate: RunningLedger):
     """Pages of a stable order; by task, by owner and by kind; startups only when asked for (D-34)."""
     delegate, worker = gate.peer("planner", "delegate"), gate.peer("worker", "worker")
     batch = [
@@ -123,7 +123,7 @@ async def test_the_inbox_pages_and_filters(gate: Running):
     assert one["receipt"]["receipt_id"] == one["opened_by"] == one["custody_by"]
 
 
-async def test_queries_are_strict(gate: Running):
+async def test_queries_are_strict(gate: RunningLedger):
     """Unknown, repeated, blank or foreign parameters and cursors are 422; none is ignored."""
     alice = gate.peer()
     cursor = None
@@ -140,7 +140,7 @@ async def test_queries_are_strict(gate: Running):
     assert (await gate.peer("bob").get("/inbox", cursor=cursor)).json()["code"] == "INVALID_CURSOR"
 
 
-async def test_the_summary_counts_by_state(gate: Running):
+async def test_the_summary_counts_by_state(gate: RunningLedger):
     """Open, ended in each way, startups beside, the oldest open and the latest."""
     alice, witness = gate.peer(), gate.witness()
     times = []

@@ -158,7 +158,7 @@ async def test_the_ledger_knows_who_speaks_by_metagates_own_keys(place: LedgerFi
         assert (await client.get("/inbox")).status_code == 401
 
 
-class Scripted:
+class ScriptedLedger:
     """A door that answers as it is told."""
 
     def __init__(self, *answers: object) -> None:
@@ -183,7 +183,7 @@ async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: LedgerFixture)
     def refuse_startups(receipt: dict[str, object]) -> ReceiptOutcome:
         return Rejected("MAY_NOT_EMIT", "no") if receipt["kind"] == "startup" else Accepted()
 
-    door = Scripted(LedgerUnavailable("down"), LedgerUnavailable("down"), refuse_startups)
+    door = ScriptedLedger(LedgerUnavailable("down"), LedgerUnavailable("down"), refuse_startups)
     async with RelayAtWork(place, door=door, outboxes=1):
         await place.drained()
         await asyncio.sleep(0.1)
@@ -197,7 +197,7 @@ async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixtur
     """Over two drainers and interrupted batches, accepted is always sent before complete."""
     for who in place.components:
         await place.boot(who, 60)
-    door = Scripted(*(random.choice([LedgerUnavailable("x"), Accepted()]) for _ in range(8)))
+    door = ScriptedLedger(*(random.choice([LedgerUnavailable("x"), Accepted()]) for _ in range(8)))
     async with RelayAtWork(place, door=door):
         await place.drained()
     seen: set[str] = set()

@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from tests.databases import Database
-from tests.integration.dev.running import Dev, World, principal
+from tests.integration.dev.running import DeclaredFolder, Dev, principal
 from tests.integration.memorygate.conftest import PASSWORD, LedgerDatabase, _as, rows
-from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, Process, free_port, ledger_fixture, ready
+from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, LedgerProcess, free_port, ledger_fixture, ready
 from tests.sample_gate.gate import EMITTER, GATE, Settings
 from tests.sample_gate.notes import WRITER
 
@@ -164,7 +164,7 @@ async def test_its_own_command_migrates_and_serves_with_two_workers(fresh_databa
         output, _ = await migrating.communicate()
         assert (migrating.returncode, output.strip()) == (0, expected)
     port = free_port()
-    serving = Process(
+    serving = LedgerProcess(
         [*command, "serve"],
         {
             "SAMPLEGATE_DATABASE_URL": _as(fresh_database.owner, WRITER),
@@ -194,7 +194,7 @@ async def test_its_own_command_migrates_and_serves_with_two_workers(fresh_databa
 @pytest.mark.timeout(120)
 async def test_it_runs_in_dev_beside_metagate_and_the_ledger(tmp_path: Path):
     """`--with memorygate,module:ATTRIBUTE`: a note is stored with a declared key and its receipt is read at the ledger."""
-    world = World(tmp_path / "resources")
+    world = DeclaredFolder(tmp_path / "resources")
     key = mint()
     world.write("people/ann.yaml", principal("ann", key, type="principal"))
     memorygate, sample = free_port(), free_port()

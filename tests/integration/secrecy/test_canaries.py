@@ -18,7 +18,7 @@ from tests.canaries import canaries_in, canary, dump
 from tests.databases import Database, Server
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for
 from tests.integration.api.processes import free_port, wait_for
-from tests.integration.dev.running import Dev, World, manifest, resource
+from tests.integration.dev.running import DeclaredFolder, Dev, manifest, resource
 
 from legivellum.identity import api_keys
 from legivellum.identity.shared_secret import SharedSecret
@@ -198,9 +198,9 @@ def ended(arguments: list[str], environment: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def living(tmp_path: Path) -> Iterator[tuple[Dev, World, dict[str, str]]]:
+def living(tmp_path: Path) -> Iterator[tuple[Dev, DeclaredFolder, dict[str, str]]]:
     values = {"a variable": canary(), "JWT_SECRET": canary() + canary()}
-    world = World(tmp_path / "resources")
+    world = DeclaredFolder(tmp_path / "resources")
     dev = Dev(
         world.folder,
         tmp_path / "data",
@@ -217,7 +217,7 @@ def living(tmp_path: Path) -> Iterator[tuple[Dev, World, dict[str, str]]]:
             dev.stop()
 
 
-def test_dev_and_what_it_refuses(living: tuple[Dev, World, dict[str, str]], tmp_path: Path) -> None:
+def test_dev_and_what_it_refuses(living: tuple[Dev, DeclaredFolder, dict[str, str]], tmp_path: Path) -> None:
     """Declared secrets, Secrets beside the declared files, and posted ones: refused by path, and said and stored nowhere."""
     dev, world, values = living
     values |= {name: canary() for name in ("declared", "declared deep", "in a Secret", "in half a file", "posted")}

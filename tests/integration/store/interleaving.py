@@ -31,7 +31,7 @@ STUCK_SECONDS = 20.0
 NAMES = {query.sql: name for name, query in every().items()}
 
 
-class Session:
+class SteppedSession:
     """A coroutine with a connection of its own, let go step by step."""
 
     def __init__(self, name: str, connection: asyncpg.Connection, pauses: Callable[[str], bool]) -> None:
@@ -103,7 +103,7 @@ class Session:
 class Stepped:
     """A connection as the publisher uses it, each of whose statements and commits is a step."""
 
-    def __init__(self, session: Session, instead: dict[str, str] | None = None) -> None:
+    def __init__(self, session: SteppedSession, instead: dict[str, str] | None = None) -> None:
         self._session = session
         self._instead = instead or {}
 
@@ -148,7 +148,7 @@ class SteppedPool:
     """
 
     def __init__(
-        self, session: Session, *, unheard: int = 0, lost: int = 0, instead: dict[str, str] | None = None
+        self, session: SteppedSession, *, unheard: int = 0, lost: int = 0, instead: dict[str, str] | None = None
     ) -> None:
         self._session = session
         self._unheard = unheard
@@ -180,7 +180,7 @@ class SteppedPool:
 class Run:
     """One order as it was played: who was let go, and who could have been instead."""
 
-    sessions: Sequence[Session]
+    sessions: Sequence[SteppedSession]
     choices: list[int] = field(default_factory=list)
     options: list[list[int]] = field(default_factory=list)
     stuck: bool = False
@@ -192,7 +192,7 @@ class Run:
         return " | ".join(f"{who}: {step}" for _, who, step in steps)
 
 
-async def play(sessions: Sequence[Session], prefix: Sequence[int], monitor: asyncpg.Connection) -> Run:
+async def play(sessions: Sequence[SteppedSession], prefix: Sequence[int], monitor: asyncpg.Connection) -> Run:
     """Let the sessions go in the order that begins with `prefix`; after it always the first who can."""
     run = Run(sessions)
     await _quiet(sessions, monitor)
@@ -213,7 +213,7 @@ async def play(sessions: Sequence[Session], prefix: Sequence[int], monitor: asyn
     return run
 
 
-async def _quiet(sessions: Sequence[Session], monitor: asyncpg.Connection) -> None:
+async def _quiet(sessions: Sequence[SteppedSession], monitor: asyncpg.Connection) -> None:
     """Until everybody asks, is done, or waits for a lock that only another one's step can free."""
     deadline = asyncio.get_running_loop().time() + STUCK_SECONDS
     while running := [session for session in sessions if session.runs]:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from tests.databases import Database
-from tests.integration.store.interleaving import Explored, Run, Session, Stepped, SteppedPool, explore, play
+from tests.integration.store.interleaving import Explored, Run, Stepped, SteppedPool, SteppedSession, explore, play
 from tests.integration.store.worlds import Somebody, change_of, somebody
 
 from metagate_store.errors import Fenced, StaleBase, StoreUnavailable
@@ -55,7 +55,7 @@ class InterleavingHarness:
         self._free: dict[str, list[asyncpg.Connection]] = {}
         self._used: list[tuple[str, asyncpg.Connection]] = []
 
-    async def session(self, name: str, role: str = "api", pauses: Callable[[str], bool] = every_step) -> Session:
+    async def session(self, name: str, role: str = "api", pauses: Callable[[str], bool] = every_step) -> SteppedSession:
         free = self._free.setdefault(role, [])
         while free:
             if not (connection := free.pop()).is_closed():
@@ -63,9 +63,9 @@ class InterleavingHarness:
         else:
             connection = await asyncpg.connect(getattr(self.database, role), server_settings=PATIENT)
         self._used.append((role, connection))
-        return Session(name, connection, pauses)
+        return SteppedSession(name, connection, pauses)
 
-    async def over(self, sessions: Sequence[Session]) -> None:
+    async def over(self, sessions: Sequence[SteppedSession]) -> None:
         """The sessions' connections are free for the next order; one that is in the middle of something is ended."""
         for session in sessions:
             await session.end()
@@ -114,7 +114,7 @@ async def harness(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> 
 # ── who acts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def boots(session: Session, who: Somebody, key: str | None, instead: dict[str, str], **ending: int) -> Any:
+async def boots(session: SteppedSession, who: Somebody, key: str | None, instead: dict[str, str], **ending: int) -> Any:
     """As the gate does: with the digest it knows, again with the one it is told, and anew after an error."""
     reader = Reader(SteppedPool(session, instead=instead, **ending))  # type: ignore[arg-type]
     expected = hashlib.sha256(EDITIONS[1][0]).hexdigest()
@@ -131,7 +131,7 @@ async def boots(session: Session, who: Somebody, key: str | None, instead: dict[
     raise AssertionError("the packet never stopped changing")
 
 
-async def publishes(session: Session, writer: Publisher, who: Somebody, number: int) -> int:
+async def publishes(session: SteppedSession, writer: Publisher, who: Somebody, number: int) -> int:
     """The writer's own publish, through a connection that steps."""
     held, writer._connection = writer._connection, Stepped(session)
     try:
@@ -141,7 +141,7 @@ async def publishes(session: Session, writer: Publisher, who: Somebody, number: 
         writer._connection = held
 
 
-def committed(session: Session, nth: int = -1) -> int | None:
+def committed(session: SteppedSession, nth: int = -1) -> int | None:
     """When its (last) commit was let go; None when it did not come to that."""
     found = session.begun("commit")
     return found[nth] if found else None
@@ -149,7 +149,7 @@ def committed(session: Session, nth: int = -1) -> int | None:
 
 def scene(
     harness: InterleavingHarness,
-    begin: Callable[[], Awaitable[tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]]],
+    begin: Callable[[], Awaitable[tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]]],
 ) -> Callable[[Sequence[int]], Awaitable[tuple[Run, list[str]]]]:
     """A scene for `explore`: `begin` prepares the database, starts the sessions and gives what judges the end."""
 
@@ -173,10 +173,10 @@ async def test_every_order_is_played_once(harness: InterleavingHarness) -> None:
     """Two sessions of two steps have six orders; where one waits for a lock of the other, those that cannot be are left out."""
     seen: list[str] = []
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         sessions = [await harness.session(name) for name in ("a", "b")]
 
-        async def walks(session: Session) -> None:
+        async def walks(session: SteppedSession) -> None:
             await session.step("first")
             await session.step("second")
 
@@ -209,7 +209,7 @@ async def one_key(
 ) -> Explored:
     """Bootstraps of one Idempotency-Key, and the next edition published meanwhile (`pauses` None: it is not)."""
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         who = await harness.edition(1)
         first = harness.revision
         sessions = [await harness.session(f"boot {at}") for at in range(boots_)]
@@ -230,8 +230,8 @@ async def one_key(
 
 
 def wrong_with_one_key(
-    sessions: Sequence[Session],
-    writing: Session | None,
+    sessions: Sequence[SteppedSession],
+    writing: SteppedSession | None,
     first: int,
     stored: Sequence[asyncpg.Record],
     keys: Sequence[asyncpg.Record],
@@ -329,7 +329,7 @@ async def test_it_would_notice_a_statement_split_in_two(harness: InterleavingHar
             expect_nothing_wrong = {**dict(recorded), "digest": resolved["digest"], "revision": resolved["revision"]}
             return [tuple(expect_nothing_wrong.values())]  # type: ignore[list-item]
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         who = await harness.edition(1)
         first = harness.revision
         booting = await harness.session("boot")
@@ -371,13 +371,13 @@ async def reports(
 ) -> Explored:
     """Reports of one session, each by a session of its own."""
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         who = await harness.edition(1)
         opening = await harness.session("boot", pauses=only())
         opened = await boots(opening, who, None, {})
         sessions = [await harness.session(f"{status} {at}") for at, status in enumerate(statuses)]
 
-        async def tells(session: Session, status: str) -> Any:
+        async def tells(session: SteppedSession, status: str) -> Any:
             reader = Reader(SteppedPool(session, instead=instead))  # type: ignore[arg-type]
             [answer] = await reader.report([who.tells(opened.startup_id, status, mirror=True)])
             return answer
@@ -396,7 +396,7 @@ async def reports(
 
 
 def wrong_with_reports(
-    sessions: Sequence[Session], statuses: Sequence[str], row: asyncpg.Record, sent: Sequence[str]
+    sessions: Sequence[SteppedSession], statuses: Sequence[str], row: asyncpg.Record, sent: Sequence[str]
 ) -> Iterator[str]:
     answers = [session.result() for session in sessions]
     if errors := [repr(one) for one in answers if isinstance(one, BaseException)]:
@@ -453,7 +453,7 @@ async def test_it_would_notice_a_state_written_twice(harness: InterleavingHarnes
 async def suspended(harness: InterleavingHarness, pauses: Callable[[str], bool]) -> Explored:
     """A component boots and reports READY while somebody suspends its principal."""
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         who = await harness.edition(1)
         booting = await harness.session("boot")
         writing = await harness.session("suspend", "publisher", pauses)
@@ -485,7 +485,7 @@ async def suspended(harness: InterleavingHarness, pauses: Callable[[str], bool])
     return await explore(scene(harness, begin))
 
 
-def wrong_with_suspension(booting: Session, writing: Session, stored: Sequence[str]) -> Iterator[str]:
+def wrong_with_suspension(booting: SteppedSession, writing: SteppedSession, stored: Sequence[str]) -> Iterator[str]:
     done = committed(writing)
     if isinstance(writing.result(), BaseException) or done is None:
         yield f"not suspended: {writing.result()!r}"
@@ -523,7 +523,7 @@ async def test_a_suspension_holds_from_its_commit_on_by_every_statement(harness:
 async def killed(harness: InterleavingHarness, writes: Callable[[str], bool], asks: Callable[[str], bool]) -> Explored:
     """The writer's backend is ended at any step of its publish, beside a boot."""
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         await harness.writer.load()
         who = await harness.edition(1)
         first = harness.revision
@@ -594,13 +594,13 @@ async def two_writers(
 ) -> Explored:
     """Two writers take over and publish, each its own edition of the same principal."""
 
-    async def begin() -> tuple[list[Session], Callable[[Run], Awaitable[list[str]]]]:
+    async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         await harness.writer.load()
         who = await harness.edition(1)
         before = harness.revision
         sessions = [await harness.session(f"writer {at}", "publisher", pauses) for at in (1, 2)]
 
-        async def writes(session: Session, number: int) -> tuple[int, int | BaseException]:
+        async def writes(session: SteppedSession, number: int) -> tuple[int, int | BaseException]:
             writer = Publisher("", cluster_uid=STANDALONE, failpoint=lambda _name: None)
             writer._connection = Stepped(session, instead)
             await writer.load()
@@ -626,7 +626,7 @@ async def two_writers(
 
 
 def wrong_with_writers(
-    sessions: Sequence[Session], before: int, minted: Sequence[asyncpg.Record], bound: asyncpg.Record
+    sessions: Sequence[SteppedSession], before: int, minted: Sequence[asyncpg.Record], bound: asyncpg.Record
 ) -> Iterator[str]:
     results = [session.result() for session in sessions]
     if errors := [repr(one) for one in results if isinstance(one, BaseException)]:

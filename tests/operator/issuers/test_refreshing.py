@@ -42,7 +42,7 @@ class FakeStore:
             self.keys.pop(each, None)
 
 
-class World:
+class IssuerWorld:
     def __init__(self, *rows: IssuerRow) -> None:
         self.store = FakeStore(*rows)
         self.seconds = 0.0
@@ -80,7 +80,7 @@ class World:
 
 async def test_each_source_is_asked_at_its_own_pace() -> None:
     """The cluster's keys are looked at more often than the web's, and inline ones never."""
-    world = World(WEB, CLUSTER, INLINE)
+    world = IssuerWorld(WEB, CLUSTER, INLINE)
     for _ in range(61):
         await world.after(1)
     assert world.asked.count(CLUSTER_KEYS) == 5
@@ -91,7 +91,7 @@ async def test_each_source_is_asked_at_its_own_pace() -> None:
 
 async def test_rotation_overlaps_and_then_retires() -> None:
     """A new key is believed with the next fetch, the old one until it was missed three times and ten minutes."""
-    world = World(WEB)
+    world = IssuerWorld(WEB)
     await world.after(0)
     world.answers["https://idp.example.com/k"] = document(key("b"))
     for _ in range(9):
@@ -108,7 +108,7 @@ async def test_rotation_overlaps_and_then_retires() -> None:
 )
 async def test_a_failed_fetch_changes_nothing_but_the_condition(broken: bytes | Exception) -> None:
     """For an hour of failures the keys stay as they are and status says that they are stale (F34)."""
-    world = World(WEB)
+    world = IssuerWorld(WEB)
     await world.after(0)
     before = dict(world.store.keys)
     assert world.refresher.freshness["idp"] == Condition("KeysFresh", "True", "KeysFetched", "1 key published")
@@ -127,7 +127,7 @@ async def test_a_failed_fetch_changes_nothing_but_the_condition(broken: bytes | 
 
 async def test_after_a_failure_it_asks_sooner() -> None:
     """A failure is retried after two seconds, then four, up to the ordinary interval."""
-    world = World(WEB)
+    world = IssuerWorld(WEB)
     world.answers["https://idp.example.com/k"] = KeysUnavailable("it answered 503")
     at = []
     for second in range(200):
@@ -139,7 +139,7 @@ async def test_after_a_failure_it_asks_sooner() -> None:
 
 async def test_one_issuer_that_fails_does_not_hold_up_another() -> None:
     """Each issuer stands for itself."""
-    world = World(WEB, CLUSTER)
+    world = IssuerWorld(WEB, CLUSTER)
     world.answers[CLUSTER_KEYS] = KeysUnavailable("the API server is away")
     await world.after(0)
     assert world.believed() == {"a"}
@@ -151,7 +151,7 @@ async def test_one_issuer_that_fails_does_not_hold_up_another() -> None:
 
 async def test_a_new_or_changed_issuer_is_fetched_at_once() -> None:
     """What was just declared, or points elsewhere now, does not wait for the interval."""
-    world = World()
+    world = IssuerWorld()
     await world.after(0)
     world.store.rows.append(WEB)
     await world.after(1)
@@ -168,7 +168,7 @@ async def test_a_new_or_changed_issuer_is_fetched_at_once() -> None:
 
 async def test_without_a_cluster_a_cluster_issuer_says_so() -> None:
     """Standalone there is no API server to ask; the condition says what to do instead."""
-    world = World(CLUSTER)
+    world = IssuerWorld(CLUSTER)
     world.refresher._cluster = None
     await world.after(0)
     assert "URL or Inline" in world.refresher.freshness["cluster"].message
@@ -178,7 +178,7 @@ async def test_a_database_that_is_away_ends_nothing() -> None:
     """While the store is unavailable the refresher waits; when it is back it goes on."""
     import asyncio
 
-    world = World(WEB)
+    world = IssuerWorld(WEB)
     world.store.away = True
     world.refresher._pace = RefreshIntervals(look=0.01)
     task = asyncio.create_task(world.refresher.run())

@@ -36,7 +36,7 @@ def gate() -> Iterator[Double]:
         yield made
 
 
-class Shell:
+class ClientShell:
     """Runs the client without site-packages: what it cannot import it does not have."""
 
     def __init__(self, alone: Path, folder: Path, gate: Double) -> None:
@@ -70,21 +70,21 @@ class Shell:
 
 
 @pytest.fixture
-def shell(alone: Path, tmp_path: Path, gate: Double) -> Shell:
-    return Shell(alone, tmp_path, gate)
+def shell(alone: Path, tmp_path: Path, gate: Double) -> ClientShell:
+    return ClientShell(alone, tmp_path, gate)
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code]
 
 
-def test_bootstrap_prints_the_packet(shell: Shell) -> None:
+def test_bootstrap_prints_the_packet(shell: ClientShell) -> None:
     """Standard output is the packet and nothing else; the client needs nothing but itself."""
     code, out, err = shell("bootstrap")
     assert (code, json.loads(out), err) == (0, PACKET, "")
 
 
-def test_the_packet_file_is_private_and_whole(shell: Shell) -> None:
+def test_the_packet_file_is_private_and_whole(shell: ClientShell) -> None:
     """The file has mode 0600 whatever the umask, replaces an older one in one step, and leaves nothing beside it."""
     path = shell.folder / "packet.json"
     path.write_text("old")
@@ -101,14 +101,14 @@ def test_the_packet_file_is_private_and_whole(shell: Shell) -> None:
     assert shell("bootstrap", "--packet-file", str(path), "--packet-mode", "0644")[0] == 2
 
 
-def test_a_packet_file_that_cannot_be_written_is_told(shell: Shell) -> None:
+def test_a_packet_file_that_cannot_be_written_is_told(shell: ClientShell) -> None:
     """One line names the file and the reason."""
     code, _, err = shell("bootstrap", "--packet-file", "/nowhere/packet.json")
     assert code == 2
     assert err == "metagate: cannot write the packet file /nowhere/packet.json: No such file or directory\n"
 
 
-def test_a_link_in_the_way_is_replaced_not_followed(shell: Shell) -> None:
+def test_a_link_in_the_way_is_replaced_not_followed(shell: ClientShell) -> None:
     """A symbolic link where the packet belongs is replaced; what it points to stays as it is."""
     (shell.folder / "target").write_text("mine")
     (shell.folder / "packet.json").symlink_to(shell.folder / "target")
@@ -117,7 +117,7 @@ def test_a_link_in_the_way_is_replaced_not_followed(shell: Shell) -> None:
     assert not (shell.folder / "packet.json").is_symlink()
 
 
-def test_ready_and_failed_find_their_startup(shell: Shell) -> None:
+def test_ready_and_failed_find_their_startup(shell: ClientShell) -> None:
     """By option, by packet file, or by the environment that `run` gives its command."""
     (shell.folder / "packet.json").write_text(json.dumps(PACKET))
     code, out, _ = shell("ready", "--startup-id", "given", "--build-version", "7", "--health", '{"a":1}')
@@ -143,7 +143,7 @@ def test_ready_and_failed_find_their_startup(shell: Shell) -> None:
         ([problem(503, "UNAVAILABLE", Retry_After="60")], 3, "metagate: MetaGate at http://127.0.0.1"),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_a_code(shell: Shell, script: list[bytes], code: int, line: str) -> None:
+def test_what_goes_wrong_is_one_line_and_a_code(shell: ClientShell, script: list[bytes], code: int, line: str) -> None:
     """Refused is 1, unavailable 3; one line each, no stack."""
     shell.gate.script = list(script)
     found, out, err = shell("bootstrap")
@@ -152,7 +152,7 @@ def test_what_goes_wrong_is_one_line_and_a_code(shell: Shell, script: list[bytes
 
 
 @pytest.mark.invariant("EXT-31")
-def test_a_command_is_witnessed(shell: Shell) -> None:
+def test_a_command_is_witnessed(shell: ClientShell) -> None:
     """`run` boots, runs the command with its packet, passes its output and exit code on, and reports READY."""
     code, out, err = shell(
         "run", "--packet-file", "packet.json", "--build-version", "1.2",
@@ -184,7 +184,9 @@ def test_a_command_is_witnessed(shell: Shell) -> None:
         (["/etc/hostname"], 126, "hostname could not be started"),
     ],
 )
-def test_a_command_that_dies_before_ready_is_failed(shell: Shell, program: list[str], code: int, error: str) -> None:
+def test_a_command_that_dies_before_ready_is_failed(
+    shell: ClientShell, program: list[str], code: int, error: str
+) -> None:
     """The exit code is the command's, FAILED says how it ended, and its arguments are nobody's business."""
     found, _, _ = shell("run", "--", *program)
     assert found == code
@@ -195,7 +197,7 @@ def test_a_command_that_dies_before_ready_is_failed(shell: Shell, program: list[
 
 
 @pytest.mark.parametrize("sign", ["--ready-file", "--ready-port"])
-def test_a_job_that_never_gave_its_sign_is_failed(shell: Shell, sign: str) -> None:
+def test_a_job_that_never_gave_its_sign_is_failed(shell: ClientShell, sign: str) -> None:
     """With a sign agreed on, ending well without it is not having been ready; without one it is."""
     assert shell("run", sign, "1" if sign == "--ready-port" else "sign", "--", "true")[0] == 0
     assert shell.gate.asked[1].body["error"] == "true exited with code 0 before it was ready"
@@ -203,7 +205,7 @@ def test_a_job_that_never_gave_its_sign_is_failed(shell: Shell, sign: str) -> No
     assert shell.gate.paths()[2:] == ["bootstrap", "startup/ready"]
 
 
-def test_ready_when_the_file_is_written(shell: Shell) -> None:
+def test_ready_when_the_file_is_written(shell: ClientShell) -> None:
     """READY comes when the file is written; one left over from an earlier start says nothing."""
     (shell.folder / "sign").write_text("old")
     process = shell.start("run", "--ready-file", "sign", "--", "sh", "-c", "echo up; read x; echo ready > sign; read y")
@@ -220,7 +222,7 @@ def test_ready_when_the_file_is_written(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_ready_when_the_port_accepts(shell: Shell) -> None:
+def test_ready_when_the_port_accepts(shell: ClientShell) -> None:
     """READY comes when something listens on the port, not before."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -240,13 +242,13 @@ def test_ready_when_the_port_accepts(shell: Shell) -> None:
     assert process.returncode == 0
 
 
-def test_ready_after_a_while(shell: Shell) -> None:
+def test_ready_after_a_while(shell: ClientShell) -> None:
     """READY comes after the delay; dying later than that is the command's own affair."""
     assert shell("run", "--ready-after", "0.1", "--", "sh", "-c", "sleep 0.5; exit 3")[0] == 3
     assert shell.gate.paths() == ["bootstrap", "startup/ready"]
 
 
-def test_the_command_may_report_itself(shell: Shell) -> None:
+def test_the_command_may_report_itself(shell: ClientShell) -> None:
     """With --ready-by-command nobody else says READY; dying is FAILED, unless READY was said before."""
     assert shell("run", "--ready-by-command", "--ready-after", "1", "--", "true")[0] == 2
     assert shell("run", "--ready-by-command", "--", "sh", "-c", "sleep 0.2; exit 4")[0] == 4
@@ -256,7 +258,7 @@ def test_the_command_may_report_itself(shell: Shell) -> None:
     assert (code, err) == (4, "")
 
 
-def test_signals_are_passed_on(shell: Shell) -> None:
+def test_signals_are_passed_on(shell: ClientShell) -> None:
     """Every signal of the list reaches the command, which decides what it means; the exit code is what it makes of it."""
     code = """
 import signal, sys, time
@@ -280,7 +282,7 @@ sys.exit(5)
     assert process.returncode == 5
 
 
-def test_the_command_gets_its_signals_as_they_are_everywhere(shell: Shell) -> None:
+def test_the_command_gets_its_signals_as_they_are_everywhere(shell: ClientShell) -> None:
     """What Python ignores in itself (SIGPIPE) is not ignored in the command."""
     code = "import re; print(re.search('SigIgn:\\t(.*)', open('/proc/self/status').read())[1])"
     # The command is not Python, which would ignore SIGPIPE for itself again.
@@ -290,7 +292,7 @@ def test_the_command_gets_its_signals_as_they_are_everywhere(shell: Shell) -> No
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs root and unshare")
-def test_as_process_one_it_reaps_and_stops(shell: Shell) -> None:
+def test_as_process_one_it_reaps_and_stops(shell: ClientShell) -> None:
     """As process 1 of a PID namespace: orphans are reaped, SIGTERM reaches the command, the code is passed through."""
     code = """
 import os, signal, subprocess, sys, time
@@ -313,7 +315,7 @@ signal.pause()
     assert process.returncode == 9
 
 
-def test_stopped_while_booting(shell: Shell) -> None:
+def test_stopped_while_booting(shell: ClientShell) -> None:
     """SIGTERM while MetaGate does not answer ends at once with 143, and nothing was started."""
 
     def silent(connection: socket.socket) -> None:
@@ -332,7 +334,7 @@ def test_stopped_while_booting(shell: Shell) -> None:
 
 
 @pytest.mark.invariant("EXT-31")
-def test_without_metagate_the_default_fails_loudly(shell: Shell) -> None:
+def test_without_metagate_the_default_fails_loudly(shell: ClientShell) -> None:
     """By default a MetaGate that is away means no start, within the bound."""
     shell.environ["METAGATE_URL"] = "http://127.0.0.1:9"
     began = time.monotonic()
@@ -344,7 +346,7 @@ def test_without_metagate_the_default_fails_loudly(shell: Shell) -> None:
 
 
 @pytest.mark.invariant("EXT-31")
-def test_continue_starts_without_a_packet(shell: Shell) -> None:
+def test_continue_starts_without_a_packet(shell: ClientShell) -> None:
     """By choice the command starts without a packet: no old one is left to be taken for it, and nothing is reported."""
     shell.environ |= {"METAGATE_URL": "http://127.0.0.1:9", "METAGATE_STARTUP_ID": "from-outside"}
     (shell.folder / "packet.json").write_text(json.dumps(PACKET))
@@ -358,7 +360,7 @@ def test_continue_starts_without_a_packet(shell: Shell) -> None:
 
 
 @pytest.mark.invariant("EXT-31")
-def test_cached_starts_with_the_last_packet_and_says_so(shell: Shell) -> None:
+def test_cached_starts_with_the_last_packet_and_says_so(shell: ClientShell) -> None:
     """By choice the last packet is used, marked stale in the log, the environment and beside the file, never reported."""
     arguments = ("run", "--if-unavailable", "cached", "--timeout", "0.3", "--packet-file", "packet.json", "--")
     show = ("sh", "-c", 'echo "$METAGATE_PACKET_STATE [$METAGATE_STARTUP_ID]"; ls; exit 1')
@@ -384,7 +386,7 @@ def test_cached_starts_with_the_last_packet_and_says_so(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("choice", ["continue", "cached"])
-def test_a_refusal_is_never_continued_from(shell: Shell, choice: str) -> None:
+def test_a_refusal_is_never_continued_from(shell: ClientShell, choice: str) -> None:
     """MetaGate that says no is not away: whatever was chosen, a revoked component does not start."""
     (shell.folder / "packet.json").write_text(json.dumps(PACKET))
     shell.gate.script = [problem(403, "PRINCIPAL_SUSPENDED")]
@@ -394,7 +396,7 @@ def test_a_refusal_is_never_continued_from(shell: Shell, choice: str) -> None:
     assert not (shell.folder / "started").exists()
 
 
-def test_a_ready_that_cannot_be_told_yet_is_told_later(shell: Shell) -> None:
+def test_a_ready_that_cannot_be_told_yet_is_told_later(shell: ClientShell) -> None:
     """When MetaGate is away for a moment at READY time the command runs on, and READY is told when it is back."""
     shell.gate.script = [reply(), problem(503, "UNAVAILABLE"), problem(503, "UNAVAILABLE"), recorded("READY")]
     code, out, _ = shell("run", "--ready-after", "0", "--", "sh", "-c", "sleep 1; echo done")
@@ -402,7 +404,7 @@ def test_a_ready_that_cannot_be_told_yet_is_told_later(shell: Shell) -> None:
     assert shell.gate.paths() == ["bootstrap", *["startup/ready"] * 3]
 
 
-def test_missing_secrets_are_said_before_the_start(shell: Shell) -> None:
+def test_missing_secrets_are_said_before_the_start(shell: ClientShell) -> None:
     """A required secret that is not there is a warning, and on demand a reason not to start, reported as FAILED."""
     del shell.environ["DB_PASSWORD"]
     code, _, err = shell("run", "--", "true")
@@ -436,7 +438,7 @@ def test_missing_secrets_are_said_before_the_start(shell: Shell) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_understood_is_2(shell: Shell, arguments: list[str]) -> None:
+def test_what_cannot_be_understood_is_2(shell: ClientShell, arguments: list[str]) -> None:
     """A command line that cannot work ends with 2 and says why, without a stack."""
     code, _, err = shell(*arguments)
     assert code == 2
@@ -444,7 +446,7 @@ def test_what_cannot_be_understood_is_2(shell: Shell, arguments: list[str]) -> N
     assert err
 
 
-def test_run_costs_little(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_costs_little(shell: ClientShell, capsys: pytest.CaptureFixture[str]) -> None:
     """What `run -- true` adds to a start: less than 60 ms of CPU over starting Python itself (best of several)."""
 
     def cpu(command: list[str]) -> float:

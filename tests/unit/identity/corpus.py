@@ -18,7 +18,7 @@ from tests.unit.identity.issued import (
     OUTSIDE,
     SECRET,
     SHARED,
-    Signer,
+    TokenSigner,
     account,
     b64,
     claims,
@@ -119,14 +119,14 @@ def _algorithms() -> dict[str, bytes]:
     return {
         **unsigned,
         **with_signature,
-        "HS256 with the PEM public key": token(claims(), Signer("HS256", "rs-1", pem)),
-        "HS256 with the stripped PEM": token(claims(), Signer("HS256", "rs-1", pem.strip())),
-        "HS256 with the DER public key": token(claims(), Signer("HS256", "rs-1", der)),
-        "HS256 with the modulus": token(claims(), Signer("HS256", "rs-1", rs.jwk()["n"].encode())),
+        "HS256 with the PEM public key": token(claims(), TokenSigner("HS256", "rs-1", pem)),
+        "HS256 with the stripped PEM": token(claims(), TokenSigner("HS256", "rs-1", pem.strip())),
+        "HS256 with the DER public key": token(claims(), TokenSigner("HS256", "rs-1", der)),
+        "HS256 with the modulus": token(claims(), TokenSigner("HS256", "rs-1", rs.jwk()["n"].encode())),
         "HS256 with our secret for an outside issuer": token(claims(), "shared", kid="rs-1"),
         "HS512 for the shared issuer": token({**claims(), "iss": SHARED}, "shared", alg="HS512"),
-        "HS256 empty secret": token({**claims(), "iss": SHARED}, Signer("HS256", "", b"")),
-        "HS256 wrong secret": token({**claims(), "iss": SHARED}, Signer("HS256", "", b"wrong")),
+        "HS256 empty secret": token({**claims(), "iss": SHARED}, TokenSigner("HS256", "", b"")),
+        "HS256 wrong secret": token({**claims(), "iss": SHARED}, TokenSigner("HS256", "", b"wrong")),
         "RS256 for the shared issuer": token(claims(iss=SHARED)),
         "none for the shared issuer": token(claims(iss=SHARED), "shared", alg="none"),
         "RS256 signed, PS256 said": token(claims(), alg="PS256"),
@@ -161,7 +161,7 @@ def _sha256() -> Any:
 
 def _keys() -> dict[str, bytes]:
     keys = signers()
-    mine = Signer("RS256", "mine", rsa_key(which=4))
+    mine = TokenSigner("RS256", "mine", rsa_key(which=4))
     return {
         "signed by a stranger with a known kid": token(claims(), "stranger"),
         "unknown kid": token(claims(), kid="nobody"),
@@ -170,7 +170,7 @@ def _keys() -> dict[str, bytes]:
         "kid as a number": token(claims(), kid=1),
         "kid as a list": token(claims(), kid=["rs-1"]),
         "kid as an object": token(claims(), kid={"rs-1": True}),
-        "kid is a path": token(claims(), Signer("HS256", "../../../../dev/null", b"")),
+        "kid is a path": token(claims(), TokenSigner("HS256", "../../../../dev/null", b"")),
         "kid is SQL": token(claims(), kid="rs-1' OR '1'='1"),
         "kid is a URL": token(claims(), kid="https://evil.example/key"),
         "kid with another case": token(claims(), kid="RS-1"),
@@ -191,9 +191,9 @@ def _keys() -> dict[str, bytes]:
         "x5c": token(claims(), mine, x5c=["MIIB"]),
         "good key, x5c beside": token(claims(), x5c=["MIIB"]),
         "ECDSA on another curve": token(
-            claims(), Signer("EdDSA", "es-1", ed25519.Ed25519PrivateKey.generate()), alg="ES256"
+            claims(), TokenSigner("EdDSA", "es-1", ed25519.Ed25519PrivateKey.generate()), alg="ES256"
         ),
-        "HMAC with the kid as its key": token(claims(), Signer("HS256", "rs-1", b"rs-1")),
+        "HMAC with the kid as its key": token(claims(), TokenSigner("HS256", "rs-1", b"rs-1")),
     }
 
 

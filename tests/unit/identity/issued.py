@@ -30,7 +30,7 @@ class KeyRow:
 
 
 @dataclass(frozen=True)
-class IssuerRow:
+class IssuerRowStub:
     issuer: str
     audiences: tuple[str, ...] = (AUDIENCE,)
     algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
@@ -39,7 +39,7 @@ class IssuerRow:
 
 
 @dataclass(frozen=True)
-class IssuerKeyRow:
+class IssuerKeyRowStub:
     issuer: str
     kid: str
     jwk: dict[str, Any]
@@ -51,8 +51,8 @@ class Changed:
     mark: int = 1
     full: bool = False
     api_keys: tuple[KeyRow, ...] = ()
-    issuers: tuple[IssuerRow, ...] = ()
-    issuer_keys: tuple[IssuerKeyRow, ...] = ()
+    issuers: tuple[IssuerRowStub, ...] = ()
+    issuer_keys: tuple[IssuerKeyRowStub, ...] = ()
     gone_api_keys: tuple[str, ...] = ()
     gone_issuers: tuple[str, ...] = ()
     gone_issuer_keys: tuple[tuple[str, str], ...] = ()
@@ -67,7 +67,7 @@ def number(value: int, length: int | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Signer:
+class TokenSigner:
     """A private key with a name and the algorithm it signs with."""
 
     alg: str
@@ -105,15 +105,15 @@ def rsa_key(bits: int = 2048, which: int = 0) -> rsa.RSAPrivateKey:
 
 
 @cache
-def signers() -> dict[str, Signer]:
+def signers() -> dict[str, TokenSigner]:
     return {
-        "rs": Signer("RS256", "rs-1", rsa_key()),
-        "ps": Signer("PS256", "ps-1", rsa_key(which=1)),
-        "es": Signer("ES256", "es-1", ec.generate_private_key(ec.SECP256R1())),
-        "ed": Signer("EdDSA", "ed-1", ed25519.Ed25519PrivateKey.generate()),
-        "other": Signer("RS256", "other-1", rsa_key(which=2)),
-        "stranger": Signer("RS256", "rs-1", rsa_key(which=3)),
-        "shared": Signer("HS256", "", SECRET),
+        "rs": TokenSigner("RS256", "rs-1", rsa_key()),
+        "ps": TokenSigner("PS256", "ps-1", rsa_key(which=1)),
+        "es": TokenSigner("ES256", "es-1", ec.generate_private_key(ec.SECP256R1())),
+        "ed": TokenSigner("EdDSA", "ed-1", ed25519.Ed25519PrivateKey.generate()),
+        "other": TokenSigner("RS256", "other-1", rsa_key(which=2)),
+        "stranger": TokenSigner("RS256", "rs-1", rsa_key(which=3)),
+        "shared": TokenSigner("HS256", "", SECRET),
     }
 
 
@@ -124,14 +124,14 @@ def published(mark: int = 1) -> Changed:
         mark=mark,
         full=True,
         issuers=(
-            IssuerRow(CLUSTER, algorithms=("RS256", "ES256"), source="Cluster"),
-            IssuerRow(OUTSIDE, audiences=(AUDIENCE, "memorygate")),
-            IssuerRow(OTHER, audiences=("something-else",)),
+            IssuerRowStub(CLUSTER, algorithms=("RS256", "ES256"), source="Cluster"),
+            IssuerRowStub(OUTSIDE, audiences=(AUDIENCE, "memorygate")),
+            IssuerRowStub(OTHER, audiences=("something-else",)),
         ),
         issuer_keys=(
-            *(IssuerKeyRow(CLUSTER, key.kid, key.jwk()) for key in (keys["rs"], keys["es"])),
-            *(IssuerKeyRow(OUTSIDE, key.kid, key.jwk()) for key in own),
-            IssuerKeyRow(OTHER, "other-1", keys["other"].jwk()),
+            *(IssuerKeyRowStub(CLUSTER, key.kid, key.jwk()) for key in (keys["rs"], keys["es"])),
+            *(IssuerKeyRowStub(OUTSIDE, key.kid, key.jwk()) for key in own),
+            IssuerKeyRowStub(OTHER, "other-1", keys["other"].jwk()),
         ),
     )
 
@@ -162,7 +162,7 @@ def account(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
 
-def token(payload: Any, signer: Signer | str = "rs", header: Any = None, **members: Any) -> bytes:
+def token(payload: Any, signer: TokenSigner | str = "rs", header: Any = None, **members: Any) -> bytes:
     """Sign anything at all: `payload` and `header` may be objects or raw bytes; `members` change the header."""
     key = signers()[signer] if isinstance(signer, str) else signer
     if header is None:

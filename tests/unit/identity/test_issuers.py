@@ -11,8 +11,8 @@ from tests.unit.identity.issued import (
     OTHER,
     OUTSIDE,
     Changed,
-    IssuerKeyRow,
-    IssuerRow,
+    IssuerKeyRowStub,
+    IssuerRowStub,
     b64,
     number,
     published,
@@ -113,7 +113,7 @@ def test_two_algs_that_contradict_leave_nothing() -> None:
 def test_only_asymmetric_algorithms_exist() -> None:
     """No HMAC and no `none` can get into an issuer's list, whatever is published."""
     ring = IssuerRing()
-    ring.apply(Changed(issuers=(IssuerRow(OUTSIDE, algorithms=("HS256", "none", "RS256", "ES256K")),)))
+    ring.apply(Changed(issuers=(IssuerRowStub(OUTSIDE, algorithms=("HS256", "none", "RS256", "ES256K")),)))
     found = ring.issuer(OUTSIDE)
     assert found is not None
     assert found.algorithms == {"RS256"}
@@ -124,7 +124,7 @@ def test_one_bad_key_leaves_the_others() -> None:
     """Keys are imported one by one; what was not imported is told with its reason."""
     ring = IssuerRing()
     ring.apply(published())
-    bad = (IssuerKeyRow(OUTSIDE, "secret", {"kty": "oct", "k": "AAAA"}), IssuerKeyRow(OUTSIDE, "new", EC))
+    bad = (IssuerKeyRowStub(OUTSIDE, "secret", {"kty": "oct", "k": "AAAA"}), IssuerKeyRowStub(OUTSIDE, "new", EC))
     ring.apply(Changed(issuer_keys=bad))
     assert ring.key(OUTSIDE, "secret") is None
     assert ring.key(OUTSIDE, "new") is not None
@@ -159,7 +159,7 @@ def test_a_key_that_is_seen_again_stays_the_same() -> None:
     ring = IssuerRing()
     ring.apply(published())
     before = ring.key(OUTSIDE, "rs-1")
-    ring.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", dict(RSA)),)))
+    ring.apply(Changed(issuer_keys=(IssuerKeyRowStub(OUTSIDE, "rs-1", dict(RSA)),)))
     assert ring.key(OUTSIDE, "rs-1") is before
-    ring.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", dict(RSA), "RS256"),)))
+    ring.apply(Changed(issuer_keys=(IssuerKeyRowStub(OUTSIDE, "rs-1", dict(RSA), "RS256"),)))
     assert ring.key(OUTSIDE, "rs-1") is not before

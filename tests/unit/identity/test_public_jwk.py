@@ -13,8 +13,8 @@ from tests.unit.identity.issued import (
     NOW,
     OUTSIDE,
     Changed,
-    IssuerKeyRow,
-    IssuerRow,
+    IssuerKeyRowStub,
+    IssuerRowStub,
     b64,
     claims,
     number,
@@ -97,10 +97,11 @@ def verified(spec: dict[str, Any], signer: str) -> bool:
     """Whether a token of this signer is good by what compiling the TokenIssuer publishes."""
     result = compiled(declared("TokenIssuer", "idp", spec))
     issuers = [
-        IssuerRow(row["issuer"], tuple(row["audiences"]), tuple(row["algorithms"])) for row in rows(result, "issuer")
+        IssuerRowStub(row["issuer"], tuple(row["audiences"]), tuple(row["algorithms"]))
+        for row in rows(result, "issuer")
     ]
     keys = [
-        IssuerKeyRow(row["issuer"], row["kid"], json.loads(json.dumps(row["jwk"])), row["alg"])
+        IssuerKeyRowStub(row["issuer"], row["kid"], json.loads(json.dumps(row["jwk"])), row["alg"])
         for row in rows(result, "issuer_key")
     ]
     verifier = TokenVerifier(audiences=("metagate",))

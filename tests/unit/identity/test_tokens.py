@@ -20,8 +20,8 @@ from tests.unit.identity.issued import (
     SECRET,
     SHARED,
     Changed,
-    IssuerKeyRow,
-    IssuerRow,
+    IssuerKeyRowStub,
+    IssuerRowStub,
     account,
     claims,
     published,
@@ -208,11 +208,11 @@ def test_a_remembered_token_still_expires(tokens: TokenVerifier, seconds: int, b
     [
         Changed(gone_issuers=(OUTSIDE,)),
         Changed(gone_issuer_keys=((OUTSIDE, "rs-1"),)),
-        Changed(issuers=(IssuerRow(OUTSIDE, audiences=("memorygate",)),)),
-        Changed(issuers=(IssuerRow(OUTSIDE, algorithms=("ES256",)),)),
-        Changed(issuers=(IssuerRow(OUTSIDE, max_token_lifetime_seconds=60),)),
-        Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", signers()["stranger"].jwk()),)),
-        Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "rs-1", {"kty": "oct", "k": "AAAA"}),)),
+        Changed(issuers=(IssuerRowStub(OUTSIDE, audiences=("memorygate",)),)),
+        Changed(issuers=(IssuerRowStub(OUTSIDE, algorithms=("ES256",)),)),
+        Changed(issuers=(IssuerRowStub(OUTSIDE, max_token_lifetime_seconds=60),)),
+        Changed(issuer_keys=(IssuerKeyRowStub(OUTSIDE, "rs-1", signers()["stranger"].jwk()),)),
+        Changed(issuer_keys=(IssuerKeyRowStub(OUTSIDE, "rs-1", {"kty": "oct", "k": "AAAA"}),)),
         Changed(full=True),
     ],
     ids=["issuer gone", "key gone", "audience", "algorithm", "lifetime", "key replaced", "key unusable", "all new"],
@@ -227,7 +227,7 @@ def test_a_remembered_token_never_outlives_what_it_rests_on(tokens: TokenVerifie
 
 def test_old_and_new_key_hold_together(tokens: TokenVerifier) -> None:
     """While an issuer publishes two keys the tokens of both are believed; after the old one goes only the new."""
-    tokens.apply(Changed(issuer_keys=(IssuerKeyRow(OUTSIDE, "other-1", signers()["other"].jwk()),)))
+    tokens.apply(Changed(issuer_keys=(IssuerKeyRowStub(OUTSIDE, "other-1", signers()["other"].jwk()),)))
     old, new = token(claims()), token(claims(), "other")
     assert isinstance(tokens.verify(old, NOW), Verified)
     assert isinstance(tokens.verify(new, NOW), Verified)
@@ -256,7 +256,7 @@ def test_memory_is_bounded_and_junk_pushes_nothing_out() -> None:
 def test_a_gate_accepts_each_of_its_audiences_and_no_other(audience: str, accepted: bool) -> None:
     """A token for any of the gate's audiences is valid and stays current; one for another gate is refused (D-44)."""
     tokens = TokenVerifier(audiences=("metagate", "sample"))
-    issuer = IssuerRow(OUTSIDE, audiences=("metagate", "sample", "memorygate"))
+    issuer = IssuerRowStub(OUTSIDE, audiences=("metagate", "sample", "memorygate"))
     tokens.apply(Changed(issuers=(issuer,), issuer_keys=published().issuer_keys))
     verified = tokens.verify(token(claims(aud=audience)), NOW)
     assert isinstance(verified, Verified) is accepted

@@ -10,7 +10,7 @@ from metagate_store.errors import StoreUnavailable
 from metagate_store.maintenance import Purged
 
 
-class Store:
+class RetentionStoreStub:
     def __init__(self, *, failures: int = 0, batches: int = 1) -> None:
         self.failures, self.batches = failures, batches
         self.purges: list[tuple[timedelta, bool]] = []
@@ -38,7 +38,7 @@ class Store:
 @pytest.mark.invariant("INV-028")
 async def test_it_goes_on_until_nothing_is_due() -> None:
     """A full batch is followed by another one; the retention and the mirror's state are passed on."""
-    store = Store(batches=3)
+    store = RetentionStoreStub(batches=3)
     await RetentionTask(store, retention=timedelta(hours=72), mirroring=True).run_once()
     assert store.purges == [(timedelta(hours=72), True)] * 3
     assert store.packets == [timedelta(hours=72)] * 3
@@ -46,7 +46,7 @@ async def test_it_goes_on_until_nothing_is_due() -> None:
 
 async def test_a_database_that_is_away_is_tried_again() -> None:
     """An outage postpones, it does not end the task."""
-    store = Store(failures=2)
+    store = RetentionStoreStub(failures=2)
     task = asyncio.create_task(RetentionTask(store, retention=timedelta(1), mirroring=False, every=0.001).run())
     async with asyncio.timeout(5):
         await store.clean.wait()

@@ -19,7 +19,7 @@ PACE = RelayPace(rows=2, rest=8.0, idle_seconds=0.25, measure_seconds=5.0)
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 
 
-class Outbox:
+class OutboxStub:
     """Always full for the drainer, until `batches` were taken; tells ages as they are scripted."""
 
     def __init__(self, batches: int, ages: Sequence[float] = ()) -> None:
@@ -41,7 +41,7 @@ class Outbox:
         return 0
 
 
-class Machine:
+class PacedMachine:
     """A clock that only work moves, and every sleep that was asked for; the measuring waits for its turn."""
 
     def __init__(self, seconds: float, outages: int = 0) -> None:
@@ -68,7 +68,7 @@ class Machine:
         await asyncio.sleep(0)
 
 
-async def rests(outbox: Outbox, machine: Machine, pace: RelayPace = PACE) -> list[float]:
+async def rests(outbox: OutboxStub, machine: PacedMachine, pace: RelayPace = PACE) -> list[float]:
     """Every pause of the one drainer, until it found its outbox empty."""
     relay = Relay([outbox], machine, pace=pace, jitter=lambda: 0.0, clock=lambda: machine.now, sleep=machine.sleep)
     running = asyncio.create_task(relay.run())
@@ -82,20 +82,21 @@ async def rests(outbox: Outbox, machine: Machine, pace: RelayPace = PACE) -> lis
 
 async def test_a_batch_is_followed_by_a_rest_in_proportion_to_what_it_took():
     """A busy machine makes batches slow and rests long; at full speed there is none."""
-    assert await rests(Outbox(3), Machine(0.5)) == [4.0, 4.0, 4.0]
+    assert await rests(OutboxStub(3), PacedMachine(0.5)) == [4.0, 4.0, 4.0]
     assert (
-        await rests(Outbox(3), Machine(0.5), RelayPace(rows=2, rest=0.0, idle_seconds=PACE.idle_seconds)) == [0.0] * 3
+        await rests(OutboxStub(3), PacedMachine(0.5), RelayPace(rows=2, rest=0.0, idle_seconds=PACE.idle_seconds))
+        == [0.0] * 3
     )
 
 
 async def test_a_young_outbox_is_no_reason_to_hurry():
     """Younger than one look to the next: whatever it did in between."""
-    assert set(await rests(Outbox(6, [1.0, 2.0, 3.0, 4.0]), Machine(1.0))) == {8.0}
+    assert set(await rests(OutboxStub(6, [1.0, 2.0, 3.0, 4.0]), PacedMachine(1.0))) == {8.0}
 
 
 async def test_the_older_the_outbox_the_shorter_the_rests():
     """Evenly from the gentle pace to none at all, and gentle again as soon as it is young."""
-    found = await rests(Outbox(8, [5.0, 10.0, 32.5, 60.0, 600.0, 3.0]), Machine(1.0))
+    found = await rests(OutboxStub(8, [5.0, 10.0, 32.5, 60.0, 600.0, 3.0]), PacedMachine(1.0))
     changes = [rest for at, rest in enumerate(found) if not at or rest != found[at - 1]]
     assert [round(rest, 2) for rest in changes] == [8.0, 7.27, 4.0, 0.0, 8.0]
 
