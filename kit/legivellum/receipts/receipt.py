@@ -231,8 +231,8 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 def _finding(error: Any) -> Finding:
     path = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained-")))
     if error["type"] == "extra_forbidden":
-        said = "is kept by the ledger and cannot be sent" if path in _LEDGERS_OWN else "is not a field of a receipt"
-        return Finding(path, said)
+        message = "is kept by the ledger and cannot be sent" if path in _LEDGERS_OWN else "is not a field of a receipt"
+        return Finding(path, message)
     if error["type"] == "missing":
         return Finding(path, "is required")
     return Finding(path, error["msg"].removeprefix("Value error, "))
