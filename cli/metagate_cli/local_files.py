@@ -25,7 +25,8 @@ from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, Ob
 from metagate_crds.rules.patterns import component_permitted
 from metagate_crds.validation import validate
 from metagate_crds.verdict import Condition
-from metagate_operator.sources.directory_scanner import LINK_OUT, SUFFIXES, UNREADABLE, list_directory, stays_inside
+from metagate_operator.sources.directory_listing import LINK_OUT, SUFFIXES, list_directory, stays_inside
+from metagate_operator.sources.directory_scanner import UNREADABLE
 from metagate_operator.sources.directory_source import DUPLICATE_OBJECT, LINK_NOT_FOLLOWED
 from metagate_operator.sources.documents import MAX_BYTES, Document, FileContents, FileProblem, read_documents
 from metagate_operator.sources.source import SourceUnavailable

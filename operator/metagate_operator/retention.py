@@ -1,7 +1,7 @@
-"""What time does to the database: tomorrow's partitions are made, sessions older than the retention leave (D-39), and
-packets that nothing refers to any more.
+"""Retention: creates the partitions of the next days, and removes startup sessions that are older than the retention
+(D-39) and packets that nothing refers to any more.
 
-Best effort, in the writer's process and never in the API's: whatever fails is done the next time.
+It runs in the operator's process and never in the API's. Whatever fails is done the next time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RetentionTask:
         self._store, self._retention, self._mirroring, self._every = store, retention, mirroring, every
 
     async def run(self) -> None:
-        """Keep house for ever; ends only with its task."""
+        """Repeats `run_once` until cancelled."""
         while True:
             try:
                 await self.run_once()

@@ -56,8 +56,8 @@ async def discover_cluster_issuer(
 async def with_cluster_issuer(kubernetes: KubernetesClient, settings: CompileSettings) -> CompileSettings:
     """With the issuer of the cluster's own tokens, as the API server names it; without, when it does not say."""
     try:
-        found = await kubernetes.get("/.well-known/openid-configuration")
-        return replace(settings, cluster_issuer=str(found["issuer"]))
+        discovery = await kubernetes.get("/.well-known/openid-configuration")
+        return replace(settings, cluster_issuer=str(discovery["issuer"]))
     except (KubernetesError, KeyError, TypeError) as error:
         log.warning("cluster_issuer_unknown", error=str(error))
         return settings

@@ -72,7 +72,7 @@ class ClusterSource:
         self._namespaces = tuple(namespaces)
         self._selector = selector
         self._issuers = issuers
-        self._kinds = tuple(each for each in KINDS.values() if each.namespaced or issuers is None)
+        self._kinds = tuple(kind for kind in KINDS.values() if kind.namespaced or issuers is None)
         self._filed: tuple[DeclaredObject, ...] = ()
         self._known: dict[str, Namespace] = {}
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -102,15 +102,15 @@ class ClusterSource:
 
         """
         self._cache.begin_listing()
-        seen: list[tuple[ObjectKey, CachedObject]] = []
+        listed: list[tuple[ObjectKey, CachedObject]] = []
         objects: list[DeclaredObject] = []
         try:
             objects.extend(self._files())
             namespaces = await self._list_namespaces()
-            spaces = {each.name: each for each in namespaces}
+            spaces = {space.name: space for space in namespaces}
             for kind in self._kinds:
                 for inside in self._namespaces if self._namespaces and kind.namespaced else (None,):
-                    await self._list(kind, inside, spaces, objects, seen)
+                    await self._list(kind, inside, spaces, objects, listed)
         except KubernetesError as error:
             self._vanished |= isinstance(error, KubernetesRefused) and error.status == 404
             raise SourceUnavailable(str(error)) from error
@@ -118,15 +118,15 @@ class ClusterSource:
             self._vanished = False
             self._watcher.restart()  # kopf does not look for kinds that were not there when it started
         self._known = spaces
-        self._cache.end_listing(seen)
-        self._last = {each.key: each for each in objects}
+        self._cache.end_listing(listed)
+        self._last = {declared.key: declared for declared in objects}
         self._listed.set()
         return Listing(namespaces=tuple(namespaces), objects=tuple(objects))
 
     async def events(self) -> AsyncIterator[Event]:
-        """What the bell told, projected; a `Relist` whenever it may have missed something.
+        """The watch events, projected; a `Relist` whenever the watch may have missed something.
 
-        It rings once there is a listing to compare with, or else the first listing would come twice.
+        The watch starts after the first listing: it is compared with it, or every object would come twice.
         """
         await self._listed.wait()
         self._watcher.start()
@@ -162,22 +162,22 @@ class ClusterSource:
                 self._last.pop(where, None)
                 self._events.put_nowait(ObjectGone(where, body["metadata"]["uid"]))
         elif self._cache.observe(where, cached_object(body)):
-            found = self._last[where] = declared_object(kind, body)
-            self._events.put_nowait(ObjectPut(found))
+            changed = self._last[where] = declared_object(kind, body)
+            self._events.put_nowait(ObjectPut(changed))
 
     def _on_namespace_event(self, event: str | None, body: Mapping[str, Any]) -> None:
-        found = namespace_of(body)
-        known = self._known.get(found.name)
+        space = namespace_of(body)
+        known = self._known.get(space.name)
         if event == "DELETED":
-            if known is None or known.uid == found.uid:
-                self._known.pop(found.name, None)
-                self._events.put_nowait(NamespaceGone(found.name, found.uid))
+            if known is None or known.uid == space.uid:
+                self._known.pop(space.name, None)
+                self._events.put_nowait(NamespaceGone(space.name, space.uid))
         elif not self._selector.items() <= body["metadata"].get("labels", {}).items():
-            if self._known.pop(found.name, None) is not None:
+            if self._known.pop(space.name, None) is not None:
                 self._events.put_nowait(Relist("a namespace lost the label"))
-        elif known != found:
-            self._known[found.name] = found
-            self._events.put_nowait(NamespacePut(found))
+        elif known != space:
+            self._known[space.name] = space
+            self._events.put_nowait(NamespacePut(space))
             if self._selector:
                 self._events.put_nowait(Relist("a namespace has the label, and what is in it was not looked at"))
 
@@ -202,7 +202,7 @@ class ClusterSource:
         twice, self._listed_twice = self._listed_twice, False
         if twice or self.watch_compared.is_set():
             self._events.put_nowait(Relist("the watch listed again"))
-        elif missing := sum(each not in shown for each in self._cache):
+        elif missing := sum(key not in shown for key in self._cache):
             self._events.put_nowait(Relist(f"the watch started without {missing} objects that were listed"))
         self.watch_compared.set()
 
@@ -216,15 +216,16 @@ class ClusterSource:
         inside: str | None,
         spaces: Mapping[str, Namespace],
         objects: list[DeclaredObject],
-        seen: list[tuple[ObjectKey, CachedObject]],
+        listed: list[tuple[ObjectKey, CachedObject]],
     ) -> None:
         async for body in self.pages(collection_path(kind, inside)):
             where = object_key(kind.name, body)
             if not (being_deleted(body) or self._foreign(where, spaces)):
                 known = self._last.get(where)
-                seen.append((where, cached_object(body)))
+                cached = cached_object(body)
+                listed.append((where, cached))
                 # the same generation is the same object: two worlds that are compared share it
-                same = known is not None and (known.uid, known.generation) == (seen[-1][1].uid, seen[-1][1].generation)
+                same = known is not None and (known.uid, known.generation) == (cached.uid, cached.generation)
                 objects.append(known if same and known is not None else declared_object(kind.name, body))
 
     async def pages(self, path: str, *, labels: Mapping[str, str] = NO_LABELS) -> AsyncIterator[Mapping[str, Any]]:
@@ -245,19 +246,19 @@ class ClusterSource:
     async def _list_namespaces(self) -> list[Namespace]:
         if not self._namespaces:
             return [namespace_of(body) async for body in self.pages("/api/v1/namespaces", labels=self._selector)]
-        found = []
+        spaces = []
         for name in self._namespaces:
             try:
-                found.append(namespace_of(await self._kubernetes.get(f"/api/v1/namespaces/{name}")))
+                spaces.append(namespace_of(await self._kubernetes.get(f"/api/v1/namespaces/{name}")))
             except KubernetesRefused as error:
                 if error.status != 404:
                     raise
-        return found
+        return spaces
 
     def _files(self) -> tuple[DeclaredObject, ...]:
-        found = read_issuer_files(self._issuers) if self._issuers is not None else ()
-        self._filed = found
-        return found
+        issuers = read_issuer_files(self._issuers) if self._issuers is not None else ()
+        self._filed = issuers
+        return issuers
 
     async def _check_unwatched(self) -> None:
         """Without the right to watch namespaces their coming and going is seen by asking, and files are not watched
@@ -269,7 +270,7 @@ class ClusterSource:
                 filed = self._filed
                 if self._files() != filed:
                     self._events.put_nowait(Relist("an issuer's file changed"))
-                if self._namespaces and {each.name: each for each in await self._list_namespaces()} != self._known:
+                if self._namespaces and {space.name: space for space in await self._list_namespaces()} != self._known:
                     self._events.put_nowait(Relist("a namespace came or went"))
             except (KubernetesError, SourceUnavailable) as error:
                 log.warning("unreadable", error=str(error))

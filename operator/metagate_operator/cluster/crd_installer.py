@@ -64,9 +64,9 @@ async def _generation(kubernetes: KubernetesClient, name: str) -> int | None:
 
 async def _established(kubernetes: KubernetesClient, name: str, deadline: float) -> None:
     while True:
-        found = await kubernetes.get(f"{COLLECTION}/{name}")
-        conditions = found.get("status", {}).get("conditions", ())
-        if any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
+        definition = await kubernetes.get(f"{COLLECTION}/{name}")
+        conditions = definition.get("status", {}).get("conditions", ())
+        if any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions):
             return
         if time.monotonic() > deadline:
             raise KubernetesUnreachable(f"{name} was applied, and is not served yet")

@@ -1,4 +1,4 @@
-"""Tells people that their change waits for the database, while it does.
+"""Reports in the status of objects that their change waits for the database.
 
 What is served stays served, and the status of objects that nobody changed stays true, so only those are told whose
 generation is not published yet; and only once it takes long enough for somebody to wonder.

@@ -140,9 +140,9 @@ class KubernetesClient:
         except (aiohttp.ClientError, OSError, TimeoutError, config.ConfigException) as error:
             raise KubernetesUnreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
         if not 200 <= response.status <= 299:
-            said = _status(answer)
+            details = _status(answer)
             raise KubernetesRefused(
-                response.status, str(said.get("reason", response.reason)), str(said.get("message", ""))
+                response.status, str(details.get("reason", response.reason)), str(details.get("message", ""))
             )
         return answer
 
@@ -172,10 +172,10 @@ class KubernetesClient:
 def _status(answer: bytes) -> dict[str, Any]:
     """Kubernetes' account of an error, where it gives one."""
     try:
-        said = json.loads(answer or b"null")
+        details = json.loads(answer or b"null")
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return details if isinstance(details, dict) else {}
 
 
 def collection_path(kind: ResourceKind, namespace: str | None = None) -> str:
@@ -194,5 +194,5 @@ async def get_by_name(kubernetes: KubernetesClient, kind_name: str, namespace: s
     takes.
     """
     query = {"fieldSelector": f"metadata.name={name}"}
-    found = (await kubernetes.call("GET", collection_path(KINDS[kind_name], namespace), query=query))["items"]
-    return found[0] if found else None
+    items = (await kubernetes.call("GET", collection_path(KINDS[kind_name], namespace), query=query))["items"]
+    return items[0] if items else None

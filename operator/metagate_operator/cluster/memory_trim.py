@@ -1,4 +1,4 @@
-"""Gives back to the system what a large pass needed for a moment.
+"""Returns the memory of a large pass to the operating system.
 
 A first publish of ten thousand objects builds their rows as text, and the allocator keeps the pages for a next time
 that does not come.
@@ -28,11 +28,11 @@ class MemoryTrimmer:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     async def run(self) -> None:
-        seen = 0
+        passes = 0
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if self._health.passes != seen and self._health.last_pass_seconds > LARGE_PASS_SECONDS:
+            if self._health.passes != passes and self._health.last_pass_seconds > LARGE_PASS_SECONDS:
                 gc.collect()
                 if self._trim is not None:
                     await asyncio.to_thread(self._trim, 0)
-            seen = self._health.passes
+            passes = self._health.passes

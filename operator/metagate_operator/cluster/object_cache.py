@@ -1,4 +1,5 @@
-"""What was last seen of each object in the cluster: enough to drop an echo, to write its status, and no more.
+"""The last known version of each object in the cluster: as much as is needed to recognise the echo of our own status
+write and to write the next one.
 
 A custom resource with its status and managed fields is several kilobytes; ten thousand of them would be the operator's
 memory. The spec is kept by the world; here stay the version to write against and the status that is already there.
@@ -35,7 +36,7 @@ class CachedObject:
 
 
 class ObjectCache:
-    """The last sight of every object that is there."""
+    """The last known version of every object that exists."""
 
     def __init__(self) -> None:
         self._objects: dict[ObjectKey, CachedObject] = {}
@@ -79,14 +80,14 @@ class ObjectCache:
         return True
 
     def begin_listing(self) -> None:
-        """A listing begins: what is seen from now on may be younger than what it will say."""
+        """A listing begins: what is observed from now on may be younger than its result."""
         self._meanwhile = set()
 
-    def end_listing(self, seen: Iterable[tuple[ObjectKey, CachedObject]]) -> None:
+    def end_listing(self, listed: Iterable[tuple[ObjectKey, CachedObject]]) -> None:
         """The listing ended, whole: this is everything, but for what came meanwhile."""
         meanwhile = self._meanwhile
         there = set(meanwhile)
-        for key, cached in seen:
+        for key, cached in listed:
             there.add(key)
             self.observe(key, cached)
         self._objects = {key: cached for key, cached in self._objects.items() if key in there}
@@ -114,13 +115,13 @@ def cached_object(body: Mapping[str, Any]) -> CachedObject:
         version=metadata.get("resourceVersion", ""),
         status_digest=status_digest(status),
         since={
-            sys.intern(each["type"]): (
-                sys.intern(each.get("status", "")),
-                sys.intern(each.get("reason", "")),
-                sys.intern(each.get("lastTransitionTime", "")),
+            sys.intern(condition["type"]): (
+                sys.intern(condition.get("status", "")),
+                sys.intern(condition.get("reason", "")),
+                sys.intern(condition.get("lastTransitionTime", "")),
             )
-            for each in status.get("conditions") or ()
-            if isinstance(each, dict) and "type" in each
+            for condition in status.get("conditions") or ()
+            if isinstance(condition, dict) and "type" in condition
         },
         snapshot=(sys.intern(snapshot.get("digest", "")), snapshot.get("generation", 0), snapshot.get("revision", 0)),
     )
@@ -139,8 +140,8 @@ def _stable(value: Any) -> Any:
     if isinstance(value, list):
         members = [_stable(member) for member in value]
         return (
-            sorted(members, key=lambda each: each.get("type", ""))
-            if all(isinstance(each, dict) for each in members)
+            sorted(members, key=lambda member: member.get("type", ""))
+            if all(isinstance(member, dict) for member in members)
             else members
         )
     return value
@@ -180,5 +181,5 @@ def timestamp(text: str) -> datetime:
 
 def last_manager(fields: Any) -> str | None:
     """Who last wrote the spec, as far as the API server says (EXT-04)."""
-    writers = [each for each in fields if each.get("subresource", "") == "" and each.get("manager")]
-    return sys.intern(max(writers, key=lambda each: each.get("time", ""))["manager"]) if writers else None
+    writers = [field for field in fields if field.get("subresource", "") == "" and field.get("manager")]
+    return sys.intern(max(writers, key=lambda field: field.get("time", ""))["manager"]) if writers else None

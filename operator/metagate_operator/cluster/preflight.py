@@ -53,13 +53,13 @@ async def check_kinds(kubernetes: KubernetesClient) -> None:
 
     """
     try:
-        found = {each["name"] for each in (await kubernetes.get(API_PATH))["resources"]}
+        served = {resource["name"] for resource in (await kubernetes.get(API_PATH))["resources"]}
     except KubernetesRefused as error:
         if error.status != 404:
             raise
-        found = set()
+        served = set()
     missing = sorted(
-        name for kind in KINDS.values() for name in (kind.plural, f"{kind.plural}/status") if name not in found
+        name for kind in KINDS.values() for name in (kind.plural, f"{kind.plural}/status") if name not in served
     )
     if missing:
         raise NotReady(f"the API server does not serve {', '.join(missing)} of {API_VERSION}; run: {CRDS_COMMAND}")
@@ -87,11 +87,11 @@ async def check_rights(
     ]
     gate = asyncio.Semaphore(8)
 
-    async def held(question: AccessReview) -> bool:
+    async def ask(question: AccessReview) -> bool:
         async with gate:
             return await is_allowed(kubernetes, question)
 
-    answers = await asyncio.gather(*(held(each) for each in questions))
+    answers = await asyncio.gather(*(ask(question) for question in questions))
     missing = sorted(str(question) for question, allowed in zip(questions, answers, strict=True) if not allowed)
     if missing:
         raise NotReady(f"the service account may not {'; '.join(missing)}. Run: {command}")

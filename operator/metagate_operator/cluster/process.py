@@ -98,7 +98,7 @@ def run(options: OperatorOptions) -> None:
             outcome.append(error)
 
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, stop.ring)
+        signal.signal(name, stop.request)
     thread = threading.Thread(target=body, name="operator")
     thread.start()
     thread.join()
@@ -107,36 +107,36 @@ def run(options: OperatorOptions) -> None:
 
 
 class _Stop:
-    """A signal, heard in the main thread, told to the loop in another one."""
+    """A signal arrives in the main thread and cancels a task of the loop in another one."""
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._requested = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def ring(self, *_: object) -> None:
-        self._rung.set()
+    def request(self, *_: object) -> None:
+        self._requested.set()
         if self._loop is not None and self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
-    def aim(self, task: asyncio.Task[None]) -> None:
+    def cancel_on_request(self, task: asyncio.Task[None]) -> None:
         self._loop, self._task = asyncio.get_running_loop(), task
-        if self._rung.is_set():
+        if self._requested.is_set():
             task.cancel()
 
     @property
-    def rung(self) -> bool:
-        return self._rung.is_set()
+    def requested(self) -> bool:
+        return self._requested.is_set()
 
 
 async def _until(stop: _Stop, work: Awaitable[None]) -> None:
     task = asyncio.ensure_future(work)
     assert isinstance(task, asyncio.Task)
-    stop.aim(task)
+    stop.cancel_on_request(task)
     try:
         await task
     except asyncio.CancelledError:
-        if not stop.rung:
+        if not stop.requested:
             raise
         log.info("stopped")
 
@@ -238,7 +238,7 @@ async def _reconcile(
 
 
 class _State:
-    """What the probes are told."""
+    """What probes and metrics show."""
 
     def __init__(self, options: OperatorOptions, health: WriterHealth) -> None:
         self._bound = 3 * options.writer.resync_seconds

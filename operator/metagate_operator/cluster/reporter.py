@@ -108,7 +108,8 @@ class ClusterReporter:
         if fresh is None or verdict.condition(KEYS_FRESH) is None:
             return verdict
         return replace(
-            verdict, conditions=tuple(fresh if each.type == KEYS_FRESH else each for each in verdict.conditions)
+            verdict,
+            conditions=tuple(fresh if condition.type == KEYS_FRESH else condition for condition in verdict.conditions),
         )
 
     async def run(self) -> None:
@@ -165,8 +166,8 @@ class ClusterReporter:
             if before is None or (before.uid, before.generation) != (verdict.uid, verdict.generation):
                 WRITES.labels("obsolete").inc()
                 return  # gone, or another incarnation or generation, which gets a verdict of its own
-            found = status_of(verdict, revision, self._clock(), before)
-            if not status_differs(found, before):
+            new_status = status_of(verdict, revision, self._clock(), before)
+            if not status_differs(new_status, before):
                 return
             try:
                 with SECONDS.time():
@@ -174,7 +175,7 @@ class ClusterReporter:
                         "PATCH",
                         f"{object_path(*verdict.key)}/status",
                         query={"fieldManager": FIELD_MANAGER, "force": "true"},
-                        body=status_patch(verdict, found, before.version),
+                        body=status_patch(verdict, new_status, before.version),
                         content_type=APPLY_PATCH,
                     )
             except KubernetesRefused as error:
@@ -193,8 +194,8 @@ class ClusterReporter:
 
     async def _look(self, verdict: Verdict) -> CachedObject | None:
         """The object moved on under our hands: what does it look like now?"""
-        found = await get_by_name(self._kubernetes, *verdict.key)
-        return None if found is None else cached_object(found)
+        body = await get_by_name(self._kubernetes, *verdict.key)
+        return None if body is None else cached_object(body)
 
     def _refused(self, verdict: Verdict, error: KubernetesRefused) -> None:
         if error.status == 404:

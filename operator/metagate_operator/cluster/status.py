@@ -22,31 +22,31 @@ def status_of(verdict: Verdict, revision: int, now: datetime, before: CachedObje
     database's, replaced or restored from a backup since: it says nothing any more.
     """
     moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    found: dict[str, Any] = {
+    status: dict[str, Any] = {
         "observedGeneration": verdict.generation,
         "conditions": [
             {
-                "type": each.type,
-                "status": each.status,
-                "reason": each.reason,
-                "message": _bounded(each.message),
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": _bounded(condition.message),
                 "observedGeneration": verdict.generation,
-                "lastTransitionTime": _since(each.type, each.status, before) or moment,
+                "lastTransitionTime": _since(condition.type, condition.status, before) or moment,
             }
-            for each in verdict.conditions
+            for condition in verdict.conditions
         ],
     }
     if verdict.served_generation is not None:
         digest, generation, known = before.snapshot
         unchanged = (digest, generation) == (verdict.digest or "", verdict.served_generation) and known
-        found["snapshot"] = {
+        status["snapshot"] = {
             **({"digest": verdict.digest} if verdict.digest else {}),
             "generation": verdict.served_generation,
             "revision": known if unchanged and known <= revision else revision,
         }
     if verdict.key.kind in COUNTED:
-        found["uses"] = verdict.uses
-    return found
+        status["uses"] = verdict.uses
+    return status
 
 
 def _bounded(message: str) -> str:
@@ -58,15 +58,15 @@ def _since(condition: str, status: str, before: CachedObject) -> str | None:
     return known[2] if known is not None and known[0] == status else None
 
 
-def status_differs(found: dict[str, Any], before: CachedObject) -> bool:
+def status_differs(status: dict[str, Any], before: CachedObject) -> bool:
     """Whether the object says something else than this status, or names a revision that is not there any more."""
-    named = (found.get("snapshot") or {}).get("revision", 0)
-    return status_digest(found) != before.status_digest or bool(before.snapshot[2] > named)
+    named = (status.get("snapshot") or {}).get("revision", 0)
+    return status_digest(status) != before.status_digest or bool(before.snapshot[2] > named)
 
 
-def status_patch(verdict: Verdict, found: dict[str, Any], version: str) -> dict[str, Any]:
+def status_patch(verdict: Verdict, status: dict[str, Any], version: str) -> dict[str, Any]:
     """The body of the server-side apply; with its version it is refused (409) when the object has moved on."""
     metadata: dict[str, Any] = {"name": verdict.key.name, "resourceVersion": version}
     if verdict.key.namespace:
         metadata["namespace"] = verdict.key.namespace
-    return {"apiVersion": API_VERSION, "kind": KINDS[verdict.key.kind].name, "metadata": metadata, "status": found}
+    return {"apiVersion": API_VERSION, "kind": KINDS[verdict.key.kind].name, "metadata": metadata, "status": status}

@@ -1,4 +1,4 @@
-"""kopf rings the bell: something happened to an object. It decides nothing and writes nothing.
+"""Delivers the watch events of custom resources, by kopf. It decides nothing and writes nothing.
 
 It has a thread and an event loop of its own, because on its way out it ends every task of the loop that it did not find
 there, and because a stream error other than 410 ends it: it is then started again, and its listener lists everything
@@ -34,8 +34,8 @@ PAGE = 500
 
 
 class Watcher:
-    """Watches some kinds, everywhere or in some namespaces. `heard` and `rang` are called in the loop that called
-    `start`.
+    """Watches some kinds, everywhere or in some namespaces. `on_event` and `on_disconnect` are called in the
+    loop that called `start`.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Watcher:
                 self._again.wait(backoff.pause())
             self._tell(self._on_disconnect, reason)
 
-    def _tell(self, who: Callable[..., None], *what: object) -> None:
+    def _tell(self, callback: Callable[..., None], *what: object) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(who, *what)
+            self._loop.call_soon_threadsafe(callback, *what)
         except RuntimeError:
-            self._stop.set()  # the listener's loop is gone, and with it the reason to ring
+            self._stop.set()  # the loop of the receiver has ended: there is nobody to call
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

@@ -1,7 +1,7 @@
 """What a fetched key set changes: pure policy over what is known and what was found.
 
 Keys are taken one by one, so a bad one never takes a good one with it. An issuer that publishes nothing, or nothing
-readable, changes nothing: a broken proxy must not log out a cluster. A key that disappears stays believed until it was
+readable, changes nothing: a broken proxy must not log out a cluster. A key that disappears stays in use until it was
 missed three times and for ten minutes, because a set behind a cache or a load balancer may be older than the last one.
 """
 
@@ -79,10 +79,10 @@ def parse_key_set(document: bytes, algorithms: Collection[str] = ALGORITHMS) -> 
     return ParsedKeySet(tuple(usable), parsed.skipped_text)
 
 
-def merge_keys(issuer: str, known: Iterable[IssuerKeyRow], found: Iterable[UsableKey], now: datetime) -> KeyChanges:
+def merge_keys(issuer: str, known: Iterable[IssuerKeyRow], published: Iterable[UsableKey], now: datetime) -> KeyChanges:
     """What the keys of an issuer are now, given what was known and what was just found (at least one key)."""
     before = {row.kid: row for row in known}
-    rows = [_seen(issuer, before.pop(key.kid, None), key, now) for key in found]
+    rows = [_seen(issuer, before.pop(key.kid, None), key, now) for key in published]
     gone = []
     for row in before.values():
         if row.retired_at is None:

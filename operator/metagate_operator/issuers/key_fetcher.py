@@ -133,8 +133,9 @@ def _refuse(address: Address, allow: Sequence[Network]) -> None:
     # `in` of different versions is False, so one list serves both.
     if any(address in network for network in allow):
         return
-    for each in _meant(address):
-        if each in _METADATA or each.is_loopback or each.is_link_local or each.is_unspecified or each.is_multicast:
+    for candidate in _meant(address):
+        local = candidate.is_loopback or candidate.is_link_local or candidate.is_unspecified or candidate.is_multicast
+        if local or candidate in _METADATA:
             raise _RefusedAddressError("its address is loopback, link-local or a metadata service, which is refused")
 
 

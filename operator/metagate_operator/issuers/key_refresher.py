@@ -121,35 +121,35 @@ class KeyRefresher:
             known = self._schedules.get(issuer)
             if known is None or known.row != row:
                 self._schedules[issuer] = _Schedule(row, self._clock())
-        due = [each for each in self._schedules.values() if each.due <= self._clock()]
-        outcomes = await asyncio.gather(*(self._refresh(each) for each in due), return_exceptions=True)
+        due = [schedule for schedule in self._schedules.values() if schedule.due <= self._clock()]
+        outcomes = await asyncio.gather(*(self._refresh(schedule) for schedule in due), return_exceptions=True)
         self._measure()
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
 
     def _measure(self) -> None:
-        STALE.set(sum(each.failures > 0 for each in self._schedules.values()))
-        OLDEST.set(max((self._clock() - each.fetched for each in self._schedules.values()), default=0.0))
+        STALE.set(sum(schedule.failures > 0 for schedule in self._schedules.values()))
+        OLDEST.set(max((self._clock() - schedule.fetched for schedule in self._schedules.values()), default=0.0))
 
     async def _refresh(self, schedule: _Schedule) -> None:
         row = schedule.row
         interval = self._pace.cluster if row.source == "Cluster" else self._pace.url
         try:
-            found = jwks.parse_key_set(await self._fetch(row), row.algorithms)
+            key_set = jwks.parse_key_set(await self._fetch(row), row.algorithms)
         except (KeysUnavailable, jwks.InvalidKeySet) as error:
             schedule.failures += 1
             wait = Backoff(self._pace.retry, interval, spread=0.0).after(schedule.failures)
             self._tell(row, _stale(str(error)))
         else:
             known = await self._store.issuer_keys(row.issuer)
-            kept = jwks.merge_keys(row.issuer, known, found.keys, self._now())
+            kept = jwks.merge_keys(row.issuer, known, key_set.keys, self._now())
             await self._store.keep_issuer_keys(kept.rows, kept.gone)
             schedule.failures, wait, schedule.fetched = 0, interval, self._clock()
-            self._tell(row, _fresh(found))
-            for each in kept.rows:
-                if each.retired_at is not None:
-                    _log.info("issuer.key_retired", issuer=row.name, kid=each.kid)
+            self._tell(row, _fresh(key_set))
+            for key in kept.rows:
+                if key.retired_at is not None:
+                    _log.info("issuer.key_retired", issuer=row.name, kid=key.kid)
         schedule.due = self._clock() + wait * (1 - 0.1 * self._jitter())
 
     async def _fetch(self, row: IssuerRow) -> bytes:
@@ -174,9 +174,9 @@ class KeyRefresher:
         self._on_change(row.name)
 
 
-def _fresh(found: jwks.ParsedKeySet) -> Condition:
-    skipped = f"; not used: {found.skipped}" if found.skipped else ""
-    known = "1 key" if len(found.keys) == 1 else f"{len(found.keys)} keys"
+def _fresh(key_set: jwks.ParsedKeySet) -> Condition:
+    skipped = f"; not used: {key_set.skipped}" if key_set.skipped else ""
+    known = "1 key" if len(key_set.keys) == 1 else f"{len(key_set.keys)} keys"
     return Condition(reasons.KEYS_FRESH, "True", reasons.KEYS_FETCHED, f"{known} published{skipped}")
 
 

@@ -1,4 +1,4 @@
-"""The ledger as the relay meets it: one endpoint that takes many receipts and answers each.
+"""The client of the ledger: one endpoint that takes many receipts and answers each.
 
 Two things must never be confused (EXT-20). A *refusal* is the ledger's last word about one receipt: sending it again
 gives the same. An *outage* is everything else, a wrong credential and an answer that makes no sense included: nothing
@@ -127,8 +127,8 @@ def _credential(access: LedgerAccess) -> dict[str, str]:
     return {}
 
 
-def _answers(said: Any, count: int) -> list[ReceiptOutcome]:
-    items = said.get("items") if isinstance(said, dict) else None
+def _answers(answer: Any, count: int) -> list[ReceiptOutcome]:
+    items = answer.get("items") if isinstance(answer, dict) else None
     if not isinstance(items, list) or len(items) != count:
         raise LedgerUnavailable("the ledger's answer does not fit the question")
     return [_answer(item) for item in items]

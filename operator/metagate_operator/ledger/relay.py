@@ -145,7 +145,7 @@ class Relay:
         backoff = Backoff(self._pace.backoff_seconds, self._pace.backoff_max_seconds, jitter=self._jitter)
         while True:
             try:
-                found, worked = await self._drain_in_turn(outbox, share, shares, rows=rows)
+                sent, worked = await self._drain_in_turn(outbox, share, shares, rows=rows)
             except (LedgerUnavailable, StoreError) as error:
                 failing = True
                 rows = max(1, rows // 2)  # a ledger that is only slow answers a smaller question in time
@@ -153,11 +153,11 @@ class Relay:
                 self._tell(error)
                 await self._sleep(backoff.pause())
                 continue
-            if failing and found:
+            if failing and sent:
                 failing = False
                 backoff.reset()
                 self._tell(None)
-            full, rows = found == rows, min(self._rows, rows * 2)
+            full, rows = sent == rows, min(self._rows, rows * 2)
             await self._sleep(worked * self._rest if full else self._pace.idle_seconds)
 
     async def _drain_in_turn(self, outbox: Outbox, share: int, shares: int, *, rows: int) -> tuple[int, float]:

@@ -1,7 +1,7 @@
-"""The declared world as the source last told it: events change it, a listing replaces it.
+"""What is declared, as the source last reported it: events change it, a listing replaces it.
 
 Events may be repeated, late, or out of order; each object's uid and generation decide what is news. What a listing
-merely misses passes the brake first (D-40).
+merely misses must be confirmed by the mass-deletion guard first (D-40).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REMEMBERED: Final = 10_000
 
 
 class DesiredState:
-    """What is declared, and which incarnations were seen to go."""
+    """What is declared, and the incarnations whose deletion was witnessed."""
 
     def __init__(self, settings: CompileSettings, guard: MassDeletionGuard) -> None:
         self.settings = settings
@@ -59,7 +59,7 @@ class DesiredState:
         if known is not None and known.uid == declared.uid and known.generation >= declared.generation:
             return frozenset()
         if declared.uid in self._gone:
-            return frozenset()  # told late: an incarnation that was seen to go never comes back
+            return frozenset()  # a late event: an incarnation whose deletion was witnessed never comes back
         return self.world.put(declared)
 
     def _remove(self, key: ObjectKey, uid: str) -> frozenset[ObjectKey]:
@@ -96,8 +96,8 @@ class DesiredState:
                 world.put_namespace(known_spaces[key.namespace])
             world.put(before[key])
         if held:
-            said = "a listing misses too many objects: a second one must confirm it"
-            _log.warning("brake", held=len(held), known=len(before), message=said)
+            message = "a listing misses too many objects: a second one must confirm it"
+            _log.warning("brake", held=len(held), known=len(before), message=message)
         return world, len(held)
 
     def replace(self, world: World) -> None:

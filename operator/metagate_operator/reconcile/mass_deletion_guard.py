@@ -1,4 +1,4 @@
-"""The mass-delete brake (D-40): what a listing merely misses is not believed at once when it is a lot.
+"""Protection against mass deletion (D-40): when a listing misses many objects, a second listing must confirm it.
 
 A namespace that the API server could not read, a mount that is not there yet: both look like deletions. A witnessed
 deletion never comes here.
@@ -36,8 +36,10 @@ class MassDeletionGuard:
             if count >= self._objects and count > self._share * known.get(kind, 0)
         }
         suspects = {
-            each: self._suspects.get(each, now) for each in missing if each[0].kind in braked or each in self._suspects
+            incarnation: self._suspects.get(incarnation, now)
+            for incarnation in missing
+            if incarnation[0].kind in braked or incarnation in self._suspects
         }
-        held = {each for each, since in suspects.items() if now - since < self._seconds}
-        self._suspects = {each: suspects[each] for each in held}
+        held = {incarnation for incarnation, since in suspects.items() if now - since < self._seconds}
+        self._suspects = {incarnation: suspects[incarnation] for incarnation in held}
         return frozenset(missing - held)

@@ -60,7 +60,7 @@ class Store(Protocol):
 
 
 class Reconciler:
-    """The one writer. `run()` until cancelled or fenced; `book` where the source mints its own identities."""
+    """The one writer. `run()` until cancelled or fenced; `identities` where the source makes its own identities."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""The standalone door: a directory of YAML files, watched.
+"""A watched directory of YAML files as a source.
 
 Every change is answered by a scan of the whole tree (a few milliseconds for a thousand files) and a comparison with
 what was declared before, so a lost notification costs one period of the rescan and nothing else.
 
-Absence is believed only where everything could be read: while a file has a broken part, the objects it declared
+Absence counts only where everything could be read: while a file has a broken part, the objects it declared
 before stay as they were, and after a restart, when nobody remembers what a broken file declared, every missing object
 does.
 """
@@ -73,7 +73,7 @@ class _State:
 
 
 class DirectorySource:
-    """A `Source` over a directory. `book` must be restored before the first listing."""
+    """A `Source` over a directory. `identities` must be restored before the first listing."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class DirectorySource:
             self._events.put_nowait(error)
 
     async def _watch(self) -> None:
-        """Rings the bell on every notification; starts over when the directory was replaced by another one."""
+        """Asks for a scan on every notification; starts over when the directory was replaced by another one."""
         while True:
             with suppress(OSError, RuntimeError):
                 inode = self.root.stat().st_ino
@@ -214,7 +214,7 @@ class DirectorySource:
 
     def _resolve(self) -> _State:
         """What the files declare, taken together; the first of two declarations (by file and line) counts."""
-        found: dict[ObjectKey, list[Document]] = defaultdict(list)
+        documents: dict[ObjectKey, list[Document]] = defaultdict(list)
         problems: list[FileProblem] = []
         notes = [
             FileProblem(path, 0, "", LINK_NOT_FOLLOWED, link.reason)
@@ -224,9 +224,9 @@ class DirectorySource:
             problems.extend(file.contents.problems)
             notes.extend(file.contents.notes)
             for document in file.contents.documents:
-                found[document.key].append(document)
-        state = self._held(found)
-        for key, (first, *others) in found.items():
+                documents[document.key].append(document)
+        state = self._held(documents)
+        for key, (first, *others) in documents.items():
             problems += [
                 FileProblem(
                     other.file,
@@ -255,32 +255,32 @@ class DirectorySource:
         state.problems, state.notes = frozenset(problems), frozenset(notes)
         return state
 
-    def _held(self, found: Mapping[ObjectKey, list[Document]]) -> _State:
+    def _held(self, documents: Mapping[ObjectKey, list[Document]]) -> _State:
         """What a broken file declared before, and after a restart what any file may have declared."""
         state = _State()
         broken = {path for path, file in self._scanner.files.items() if file.contents.broken} | self._scanner.unread
         for key, before in self._state.objects.items():
             origin = self._state.origins.get(key)
             if origin is None:
-                keep = bool(broken) and key not in found
+                keep = bool(broken) and key not in documents
             else:
                 unknown = origin.file in broken or self._is_behind_a_link_out(origin.file)
-                keep = unknown and all(document.file != origin.file for document in found.get(key, ()))
+                keep = unknown and all(document.file != origin.file for document in documents.get(key, ()))
             if keep:
                 state.objects[key] = before
                 if origin is not None:
                     state.origins[key] = origin
         if broken and not self._looked:
-            self._restore_last_good(state, found)
+            self._restore_last_good(state, documents)
         return state
 
     def _is_behind_a_link_out(self, file: str) -> bool:
         """Whether a folder on the way to it has become a link that is not followed: then its absence says nothing."""
         return any(link.outside and file.startswith(f"{path}/") for path, link in self._scanner.unfollowed.items())
 
-    def _restore_last_good(self, state: _State, found: Mapping[ObjectKey, list[Document]]) -> None:
+    def _restore_last_good(self, state: _State, documents: Mapping[ObjectKey, list[Document]]) -> None:
         for key, identity in self._identities.all().items():
-            if key not in found and (good := self._identities.last_good(identity)) is not None:
+            if key not in documents and (good := self._identities.last_good(identity)) is not None:
                 state.objects[key] = DeclaredObject(
                     key, identity.uid, identity.generation, identity.first_seen, good.spec
                 )

@@ -24,7 +24,7 @@ import yaml
 from metagate_crds.kinds import API_VERSION, KINDS
 from metagate_crds.objects import CompileSettings, ObjectKey
 from metagate_crds.validation import validate
-from metagate_operator.sources.directory_scanner import stays_inside
+from metagate_operator.sources.directory_listing import stays_inside
 from metagate_operator.sources.directory_source import LINK_NOT_FOLLOWED, DirectorySource
 from metagate_operator.sources.documents import Document, FileProblem, document_spans, read_documents
 from metagate_operator.sources.yaml_values import is_plain_text, parse_document
@@ -82,7 +82,7 @@ class DirectoryWriter:
             system_namespace=self._settings.system_namespace,
             reserved_issuer=self._settings.jwt_issuer,
         )
-        return tuple(FileProblem("request", 0, each.path, each.reason, each.message) for each in findings)
+        return tuple(FileProblem("request", 0, finding.path, finding.reason, finding.message) for finding in findings)
 
     def _replace(self, key: ObjectKey, present: Document | None, text: str | None) -> None:
         """Write `text` where the object stands (or at its own place), or take it away."""
@@ -112,7 +112,7 @@ def _without(path: Path, key: ObjectKey, instead: str | None) -> str | None:
 
     """
     raw = path.read_bytes()
-    own = next((each for each in read_documents(raw, path.name).documents if each.key == key), None)
+    own = next((document for document in read_documents(raw, path.name).documents if document.key == key), None)
     if own is None:
         raise OSError(
             errno.EIO, f"{key.kind} {key.name} cannot be found in this file; repair the file first", str(path)

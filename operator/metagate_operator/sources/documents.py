@@ -114,13 +114,13 @@ def document_spans(lines: Sequence[str]) -> list[tuple[int, int]]:
     `---` and `...` in the first column can be nothing else in YAML; what follows a marker in its line belongs to the
     document.
     """
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     first = 0
     for index, line in enumerate(lines):
         if _MARKER.match(line):
-            found.append((first, index))
+            spans.append((first, index))
             first = index if line[3:].strip() else index + 1
-    return [*found, (first, len(lines))]
+    return [*spans, (first, len(lines))]
 
 
 _MARKER: Final = re.compile(r"(---|\.\.\.)(\s|$)")

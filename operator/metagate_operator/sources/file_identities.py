@@ -1,8 +1,8 @@
 """When a declared file was first seen, and how often its spec changed: what Kubernetes would know and files do not
 (D-53).
 
-The book is restored from the database before the first listing and saved with the publish it belongs to, in the same
-transaction. Whoever comes back after having been removed is somebody else: another uid.
+They are restored from the database before the first listing, and saved in the same transaction as the publish they
+belong to. An object that is declared again after it was removed is another one, with another uid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnsavedIdentities:
 
 
 class FileIdentities:
-    """Mints uid, generation and age of what is seen. In memory; `unsaved` and `saved` tie it to the database."""
+    """Mints uid, generation and age of declared objects. In memory; `unsaved` and `saved` tie it to the database."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class FileIdentities:
         self._declared: Mapping[str, DeclaredRow] = {}
 
     def restore(self, sightings: Iterable[FileIdentityRow], declared: Iterable[DeclaredRow]) -> None:
-        """Take over what the database remembers; what was seen since and never saved stays."""
+        """Take over what the database remembers; what was observed since and never saved stays."""
         self._identities = {ObjectKey(s.kind, s.namespace, s.name): s for s in sightings}
         for key, identity in self._touched.items():
             if identity is None:
@@ -57,11 +57,11 @@ class FileIdentities:
         if known is not None and known.spec_digest == spec_digest:
             return known
         if known is not None:
-            seen = replace(known, generation=known.generation + 1, spec_digest=spec_digest)
+            current = replace(known, generation=known.generation + 1, spec_digest=spec_digest)
         else:
-            seen = FileIdentityRow(*key, self._mint(), 1, spec_digest, self._clock())
-        self._identities[key] = self._touched[key] = seen
-        return seen
+            current = FileIdentityRow(*key, self._mint(), 1, spec_digest, self._clock())
+        self._identities[key] = self._touched[key] = current
+        return current
 
     def forget(self, key: ObjectKey) -> None:
         """The object was removed."""
@@ -72,7 +72,7 @@ class FileIdentities:
         return self._identities
 
     def last_good(self, identity: FileIdentityRow) -> DeclaredRow | None:
-        """The last valid spec that the database kept of it when the book was restored."""
+        """The last valid spec that the database kept of it at the last `restore`."""
         return self._declared.get(identity.uid)
 
     def unsaved(self) -> UnsavedIdentities:
@@ -82,7 +82,7 @@ class FileIdentities:
         )
 
     def saved(self, what: UnsavedIdentities) -> None:
-        """The database has these now; what was seen meanwhile stays unsaved."""
+        """The database has these now; what was observed meanwhile stays unsaved."""
         for identity in what.seen:
             key = ObjectKey(identity.kind, identity.namespace, identity.name)
             if self._touched.get(key) is identity:

@@ -24,10 +24,10 @@ def read_issuer_files(directory: Path) -> tuple[DeclaredObject, ...]:
         SourceUnavailable: the directory or a file cannot be read whole, so nothing may be concluded from absence.
 
     """
-    found: dict[str, DeclaredObject] = {}
+    issuers: dict[str, DeclaredObject] = {}
     try:
         files = sorted(
-            each for each in directory.iterdir() if each.suffix in {".yaml", ".yml"} and not each.name.startswith(".")
+            file for file in directory.iterdir() if file.suffix in {".yaml", ".yml"} and not file.name.startswith(".")
         )
         for file in files:
             contents = read_documents(file.read_bytes(), file.name)
@@ -38,7 +38,7 @@ def read_issuer_files(directory: Path) -> tuple[DeclaredObject, ...]:
                 if document.kind == TOKEN_ISSUER.name:
                     uid = str(uuid5(NAMESPACE_URL, f"{GROUP}/{document.name}"))
                     key = ObjectKey(TOKEN_ISSUER.name, "", document.name)
-                    found.setdefault(document.name, DeclaredObject(key, uid, written, EPOCH, document.spec))
+                    issuers.setdefault(document.name, DeclaredObject(key, uid, written, EPOCH, document.spec))
     except OSError as error:
         raise SourceUnavailable(f"{directory}: {error.strerror}") from error
-    return tuple(found.values())
+    return tuple(issuers.values())

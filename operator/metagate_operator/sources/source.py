@@ -1,8 +1,8 @@
-"""The two doors of the writer: where declared objects come from, and where verdicts go.
+"""What the reconciler works with: where declared objects come from, and where verdicts go.
 
 A `Source` is level-triggered. `listing()` is the truth: everything that is declared, or `SourceUnavailable`, and then
-nothing changes. `events()` is only speed: each event says what one object looks like now, and a source that is not
-sure that it told everything sends `Relist`. Kubernetes (`ClusterSource`) and a directory of YAML files
+nothing changes. `events()` is only speed: each event says what one object looks like now, and a source that may
+have missed an event sends `Relist`. Kubernetes (`ClusterSource`) and a directory of YAML files
 (`DirectorySource`) both implement it; the reconciler, the compiler, the store and the API do not know which one is in
 use.
 """

@@ -162,10 +162,10 @@ class _Values:
             path = _below(parent.path, parent.key)
             parent.wants_key = True
             if parent.merging:
-                found = value if isinstance(value, list) else [value]
-                if not all(isinstance(each, dict) for each in found):
+                merged = value if isinstance(value, list) else [value]
+                if not all(isinstance(mapping, dict) for mapping in merged):
                     raise YamlError(line, "<< needs a mapping", path)
-                parent.merges.extend(found)
+                parent.merges.extend(merged)
             else:
                 parent.value[parent.key] = value
         self._lines[path] = line

@@ -58,13 +58,13 @@ class MountedCertificate:
         self._loaded: tuple[bytes, bytes] | None = None
 
     async def reload(self, context: ssl.SSLContext) -> bool:
-        found = (self._certificate.read_bytes(), self._key.read_bytes())
-        if found == self._loaded:
+        pair = (self._certificate.read_bytes(), self._key.read_bytes())
+        if pair == self._loaded:
             return False
         load_certificate(
-            context, *found
+            context, *pair
         )  # raises while the two do not belong together, as in the middle of a replacement
-        self._loaded = found
+        self._loaded = pair
         return True
 
 
@@ -122,15 +122,15 @@ class SecretCertificate:
                 if await self._kubernetes.write("POST", self._collection, {**body, "data": _encoded(material)}):
                     return material
                 continue
-            found = CertificateBundle.from_secret(
+            stored = CertificateBundle.from_secret(
                 {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
             )
             material = (
-                renew_certificates(found, self._names, now)
-                if found is not None
+                renew_certificates(stored, self._names, now)
+                if stored is not None
                 else issue_certificates(self._names, now)
             )
-            if material is found:
+            if material is stored:
                 return material
             place = f"{self._collection}/{self._secret}"
             if await self._kubernetes.write("PUT", place, {**secret, "data": _encoded(material)}):
@@ -141,7 +141,7 @@ class SecretCertificate:
         """Let the API server trust our CA, wherever its configuration does not yet."""
         path = f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{self._webhook}"
         try:
-            found = await self._kubernetes.get(path)
+            configuration = await self._kubernetes.get(path)
         except KubernetesRefused as error:
             if error.status == 404:
                 log.warning("webhook_configuration_missing", name=self._webhook)
@@ -150,8 +150,8 @@ class SecretCertificate:
         wanted = base64.b64encode(authorities).decode()
         changes = [
             {"op": "add", "path": f"/webhooks/{number}/clientConfig/caBundle", "value": wanted}
-            for number, each in enumerate(found.get("webhooks") or ())
-            if each["clientConfig"].get("caBundle") != wanted
+            for number, webhook in enumerate(configuration.get("webhooks") or ())
+            if webhook["clientConfig"].get("caBundle") != wanted
         ]
         if changes:
             await self._kubernetes.call("PATCH", path, body=changes, content_type=JSON_PATCH)
@@ -163,9 +163,9 @@ def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) ->
     try:
         for descriptor, content in ((chain, certificate), (private, key)):
             os.write(descriptor, content)
-        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+        for target in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
             # first into a scratch one: a pair that does not match would leave the live context with half of it
-            each.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{private}")
+            target.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{private}")
         CERTIFICATE_EXPIRY.set(x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp())
     finally:
         os.close(chain)

@@ -43,10 +43,10 @@ class CertificateBundle:
         }
 
     @classmethod
-    def from_secret(cls, found: Mapping[str, bytes]) -> CertificateBundle | None:
+    def from_secret(cls, secret: Mapping[str, bytes]) -> CertificateBundle | None:
         """None when something is missing or is no certificate: then it is made anew."""
         try:
-            material = cls(found["ca.crt"], found["ca.key"], found["tls.crt"], found["tls.key"])
+            material = cls(secret["ca.crt"], secret["ca.key"], secret["tls.crt"], secret["tls.key"])
             x509.load_pem_x509_certificates(material.authorities)
             x509.load_pem_x509_certificate(material.leaf)
             _key(material.authority_key)
@@ -65,11 +65,11 @@ def issue_certificates(names: Sequence[str], now: datetime) -> CertificateBundle
 def renew_certificates(material: CertificateBundle, names: Sequence[str], now: datetime) -> CertificateBundle:
     """The material as it should be now; the very same object when nothing is due."""
     authorities = x509.load_pem_x509_certificates(material.authorities)
-    living = [each for each in authorities if each.not_valid_after_utc > now]
+    living = [authority for authority in authorities if authority.not_valid_after_utc > now]
     if not living:
         return issue_certificates(names, now)
     if len(living) < len(authorities):
-        material = replace(material, authorities=b"".join(_pem(each) for each in living))
+        material = replace(material, authorities=b"".join(_pem(authority) for authority in living))
     youngest = living[0]
     if _due(youngest, now):
         authority, key = _authority(now)
@@ -150,8 +150,8 @@ def _general(name: str) -> x509.GeneralName:
 
 
 def _names(leaf: x509.Certificate) -> list[str]:
-    found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return [str(each.value) for each in found]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
 
 
 def _key(pem: bytes) -> ec.EllipticCurvePrivateKey:

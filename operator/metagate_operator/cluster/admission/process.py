@@ -100,8 +100,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, *arguments: Any, **named: Any) -> None:
         await super().startup(*arguments, **named)
-        for each in self.servers:
-            for socket in each.sockets:
+        for listener in self.servers:
+            for socket in listener.sockets:
                 log.info("admission_listens", port=socket.getsockname()[1])
 
 

@@ -1,7 +1,8 @@
 """What an object refers to, looked up for a warning: a reference that does not exist yet, a conflict with an older
 object.
 
-A small world of the object and its neighbours is compiled, and what its verdict would complain about becomes a warning.
+A small world of the object and what it refers to is compiled. Conditions of its verdict that are not good become
+warnings.
 A lookup that fails, or takes too long, gives none.
 """
 
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 BUDGET_SECONDS = 1.0
 LIMIT = 500
-COMPLAINTS = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True", WARNING: "True"}
+WARNED_STATUSES = {RESOLVED_REFS: "False", COMPILED: "False", CONFLICTED: "True", WARNING: "True"}
 NEW = "new"
 STAND_INS: Mapping[str, Mapping[str, Any]] = {
     PRINCIPAL.name: {"type": "component"},
@@ -39,7 +40,7 @@ REFERENCES = (("principalRef", PRINCIPAL), ("profileRef", PROFILE), ("manifestRe
 
 
 class ReferenceChecker:
-    """Looks around one object."""
+    """Looks up what one object refers to or conflicts with."""
 
     def __init__(self, kubernetes: KubernetesClient, settings: CompileSettings) -> None:
         self._kubernetes = kubernetes
@@ -72,35 +73,41 @@ class ReferenceChecker:
             wanted = [self._all(TOKEN_ISSUER)]
         else:
             wanted = []
-        return [each for found in await asyncio.gather(*wanted) for each in found if each.key != subject.key]
+        return [
+            declared for objects in await asyncio.gather(*wanted) for declared in objects if declared.key != subject.key
+        ]
 
     async def _one(self, kind: ResourceKind, namespace: str, name: str) -> list[DeclaredObject]:
-        found = await get_by_name(self._kubernetes, kind.name, namespace, name) if name else None
-        return [] if found is None else [_standing(kind, found)]
+        body = await get_by_name(self._kubernetes, kind.name, namespace, name) if name else None
+        return [] if body is None else [_served_or_stand_in(kind, body)]
 
     async def _all(self, kind: ResourceKind, namespace: str = "", selector: str = "") -> list[DeclaredObject]:
         query: dict[str, str | int] = {"limit": LIMIT, **({"fieldSelector": selector} if selector else {})}
         page = await self._kubernetes.call("GET", collection_path(kind, namespace), query=query)
-        return [declared_object(kind.name, each) for each in page["items"]]
+        return [declared_object(kind.name, item) for item in page["items"]]
 
 
 def reference_warnings(
     subject: DeclaredObject, around: Sequence[DeclaredObject], settings: CompileSettings
 ) -> tuple[str, ...]:
-    """What compiling the subject among its neighbours would say against it."""
+    """The messages of the conditions that the subject would have among these objects and that are not good."""
     namespace = Namespace(subject.key.namespace, NEW, subject.created)
     # the rules about whom a token belongs to are about the cluster's issuer by its kind, not by its discovered name
     settings = replace(settings, cluster_issuer=settings.cluster_issuer or "https://cluster.invalid")
     world = World(settings, [namespace] if namespace.name else [], [*around, subject])
     verdict = compile_world(world, {}, frozenset({subject.key})).verdicts[subject.key]
-    against = [each for each in verdict.conditions if COMPLAINTS.get(each.type) == each.status and each.message]
-    if any(each.spec is STAND_INS.get(each.key.kind) for each in around):
+    against = [
+        condition
+        for condition in verdict.conditions
+        if WARNED_STATUSES.get(condition.type) == condition.status and condition.message
+    ]
+    if any(declared.spec is STAND_INS.get(declared.key.kind) for declared in around):
         # a stand-in says nothing of what its object declares
-        against = [each for each in against if each.type != WARNING]
+        against = [condition for condition in against if condition.type != WARNING]
     causes = [
-        each for each in against if each.type != COMPILED
+        condition for condition in against if condition.type != COMPILED
     ] or against  # that nothing is served then needs no saying
-    return tuple(part for each in causes for part in each.message.split("; "))
+    return tuple(part for condition in causes for part in condition.message.split("; "))
 
 
 def _subject(request: Mapping[str, Any]) -> DeclaredObject:
@@ -122,17 +129,17 @@ def _subject(request: Mapping[str, Any]) -> DeclaredObject:
     )
 
 
-def _standing(kind: ResourceKind, body: Mapping[str, Any]) -> DeclaredObject:
-    """The neighbour; when its present spec is refused and an earlier one is served, one that stands in for that: what
-    it says is not known here, but it does resolve.
+def _served_or_stand_in(kind: ResourceKind, body: Mapping[str, Any]) -> DeclaredObject:
+    """The referenced object. When its present spec is refused and an earlier one is served, a stand-in: what the served
+    one says is not known here, but it resolves.
     """
-    found = declared_object(kind.name, body)
+    referenced = declared_object(kind.name, body)
     served = ((body.get("status") or {}).get("snapshot") or {}).get("generation")
-    if served and kind.name in STAND_INS and validate(kind.name, found.spec, namespace=found.key.namespace):
-        return replace(found, spec=STAND_INS[kind.name])
-    return found
+    if served and kind.name in STAND_INS and validate(kind.name, referenced.spec, namespace=referenced.key.namespace):
+        return replace(referenced, spec=STAND_INS[kind.name])
+    return referenced
 
 
 def _ref(spec: Mapping[str, Any], field: str) -> object:
-    found = spec.get(field)
-    return found.get("name", "") if isinstance(found, dict) else ""
+    reference = spec.get(field)
+    return reference.get("name", "") if isinstance(reference, dict) else ""

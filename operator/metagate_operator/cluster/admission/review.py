@@ -22,22 +22,22 @@ def review_object(request: Mapping[str, Any], settings: CompileSettings) -> tupl
     it was: nobody should have to repair a spec in order to remove a finalizer or a label.
     """
     kind = request.get("kind") or {}
-    found = request.get("object")
+    body = request.get("object")
     if (
         kind.get("group") != GROUP
         or kind.get("kind") not in KINDS
         or request.get("subResource")
-        or not isinstance(found, dict)
+        or not isinstance(body, dict)
     ):
         return ()
-    if (found.get("metadata") or {}).get("deletionTimestamp"):
+    if (body.get("metadata") or {}).get("deletionTimestamp"):
         return ()
     before = request.get("oldObject")
-    if isinstance(before, dict) and before.get("spec") == found.get("spec"):
+    if isinstance(before, dict) and before.get("spec") == body.get("spec"):
         return ()
     return validate(
         kind["kind"],
-        found.get("spec"),
+        body.get("spec"),
         namespace=request.get("namespace") or "",
         system_namespace=settings.system_namespace,
         reserved_issuer=settings.jwt_issuer,
@@ -53,27 +53,28 @@ def review_response(
         response["status"] = refusal_status(request, findings)
     elif warnings:
         response["warnings"] = [
-            each if len(each) <= WARNING_LIMIT else each[: WARNING_LIMIT - 1] + "…" for each in warnings
+            warning if len(warning) <= WARNING_LIMIT else warning[: WARNING_LIMIT - 1] + "…" for warning in warnings
         ]
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
 def refusal_status(request: Mapping[str, Any], findings: Sequence[Finding]) -> dict[str, Any]:
     kind = request["kind"]["kind"]
-    shown = [f"{each}" for each in findings[:SHOWN]]
+    shown = [f"{finding}" for finding in findings[:SHOWN]]
     if len(findings) > SHOWN:
         shown.append(f"and {len(findings) - SHOWN} more")
     return {
         "status": "Failure",
         "reason": "Invalid",
         "code": 422,
-        "message": f"{kind} is not valid:\n" + "\n".join(f"  {each}" for each in shown),
+        "message": f"{kind} is not valid:\n" + "\n".join(f"  {finding}" for finding in shown),
         "details": {
             "group": GROUP,
             "kind": kind,
             "name": request.get("name", ""),
             "causes": [
-                {"reason": each.reason, "message": each.message, "field": each.path} for each in findings[:SHOWN]
+                {"reason": finding.reason, "message": finding.message, "field": finding.path}
+                for finding in findings[:SHOWN]
             ],
         },
     }
