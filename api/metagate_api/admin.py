@@ -1,6 +1,5 @@
 """The admin views: what the database serves, with its revision; standalone also writing (D-12, D-53)."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ from metagate_api.request_parameters import (
 )
 from metagate_api.responses import empty_response, json_response
 from metagate_crds import kinds
+from metagate_crds.rules.patterns import is_object_name
 from metagate_store.rows import Item
 
 Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
@@ -44,7 +44,6 @@ DECLARED_AS: Final[Mapping[str, kinds.ResourceKind]] = {
 """The resource that declares what each view shows; a secret ref is a line of its Profile."""
 
 _WIDER = ("scope", "rights")
-_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
 
 
 def shown(item: Item) -> dict[str, Any]:
@@ -118,7 +117,7 @@ async def write(request: Request, authentication: Authentication, kind: Writable
 async def remove(request: Request, caller: CurrentAdmin, kind: Writable, key: KeyParameter) -> Response:
     target = _target(request, caller, kind)
     namespace = caller.namespace if target.kind.namespaced else ""
-    if not _NAME.match(key) or not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
+    if not is_object_name(key) or not await target.files.remove(kind=target.kind.name, namespace=namespace, name=key):
         raise refuse(Code.NOT_FOUND, "No declared file of this namespace has that object.")
     return empty_response(204)
 
@@ -146,7 +145,7 @@ def _resource(body: dict[str, Any], kind: kinds.ResourceKind) -> dict[str, Any]:
         raise refuse(Code.INVALID_RESOURCE, f"Send a resource of {kinds.API_VERSION}, kind {kind.name}.")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not isinstance(spec, dict):
         raise refuse(Code.INVALID_RESOURCE, "metadata.name and spec are required.")
-    if not _NAME.match(metadata["name"]):
+    if not is_object_name(metadata["name"]):
         raise refuse(Code.INVALID_RESOURCE, "metadata.name: a DNS subdomain name, as Kubernetes has it.")
     return body
 

@@ -1,7 +1,6 @@
 """What admins ask about yesterday and tomorrow: why a packet is as it is, what changed, what a change would do."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -35,6 +34,7 @@ from metagate_crds.plan.explanation import Explanation, NotReproducibleError, ex
 from metagate_crds.plan.planner import make_plan
 from metagate_crds.plan.proposal import propose_world
 from metagate_crds.plan.serialization import leaves_to_list, plan_to_dict
+from metagate_crds.rules.patterns import is_object_name
 from metagate_store.history import Boot, ChangeEvent, Declaration
 
 _log = structlog.get_logger("metagate.explain")
@@ -53,7 +53,6 @@ PLANNED_OBJECTS: Final = 2_000
 """Larger worlds are planned by the command line, which has more time than one request."""
 _PAGE: Final = 500
 _NOUNS: Final = {kind.noun: kind.name for kind in kinds.KINDS.values()}
-_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*\Z")
 _LAYERS: Final = {"Profile": "profile", "Manifest": "manifest", "PrincipalBinding": "binding"}
 
 
@@ -249,7 +248,7 @@ def _proposed(given: Any, namespace: str) -> tuple[ObjectKey, Any]:
     if known is None or not known.namespaced:
         raise refuse(Code.INVALID_RESOURCE, "kind: one of the namespaced kinds; others are not one tenant's to plan.")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    if not isinstance(metadata, Mapping) or not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(metadata, Mapping) or not is_object_name(name):
         raise refuse(Code.INVALID_RESOURCE, "metadata.name: a DNS subdomain name, as Kubernetes has it.")
     if metadata.get("namespace", namespace) != namespace:
         raise refuse(Code.TENANT_MISMATCH, "metadata.namespace: only that of the tenant.")

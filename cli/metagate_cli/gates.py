@@ -37,10 +37,10 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
             references[GATES[name]] = None
         elif ":" in name:
             references[name] = None
+            if "" not in sys.path:
+                sys.path.insert(0, "")  # a gate under development is a module of the directory one works in
         else:
             raise ValueError(f"there is no gate {name!r}: {', '.join(GATES)}, {ALL}, or module:ATTRIBUTE")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a gate under development is a module of the directory one works in
     try:
         return tuple(load_definition(reference) for reference in references)
     except (ImportError, AttributeError, TypeError) as error:

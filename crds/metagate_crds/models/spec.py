@@ -9,6 +9,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from metagate_crds import reasons
+from metagate_crds.rules import patterns
 
 _DURATION_PATTERN: Final = "^([0-9]{1,9}(ms|s|m|h))+$"
 _DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
@@ -80,7 +81,7 @@ def by_key(name: str) -> JsonDict:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [name]}
 
 
-DNS_NAME = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+DNS_NAME = f"^{patterns.DNS_NAME}$"
 LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 _WORD: Final = "^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"

@@ -6,13 +6,25 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeGuard
 
 COMPONENT_KEY: Final = "[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?"
 """What a component may call itself (D-65): the key becomes a file name and a label of a metric."""
 
+DNS_NAME: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+"""What an object may be named (RFC 1123), of at most LONGEST_NAME characters."""
+LONGEST_NAME: Final = 253
+
 NAMESPACE: Final = "{namespace}"
 _NAME_CHARACTER: Final = re.compile(r"[a-z0-9\-*{}]")
+
+
+_DNS_NAME: Final = re.compile(DNS_NAME)
+
+
+def is_object_name(text: object) -> TypeGuard[str]:
+    """Whether an object of Kubernetes may have this name."""
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and _DNS_NAME.fullmatch(text) is not None
 
 
 def component_permitted(components: Iterable[str], component_key: str) -> bool:

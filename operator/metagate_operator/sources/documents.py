@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from metagate_crds.kinds import API_VERSION, GROUP, KINDS
 from metagate_crds.objects import ObjectKey
+from metagate_crds.rules.patterns import is_object_name
 from metagate_operator.sources.yaml_values import INVALID_YAML, YamlError, parse_document
 
 DEFAULT_NAMESPACE: Final = "default"
-NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -244,7 +244,7 @@ def _document(value: Mapping[str, Any], lines: Mapping[str, int], line: int, fil
     if not isinstance(metadata, dict):
         raise _refused(lines, line, "metadata", "must be a mapping with a name")
     name = metadata.get("name")
-    if not isinstance(name, str) or len(name) > 253 or not NAME.fullmatch(name):
+    if not is_object_name(name):
         raise _refused(lines, line, "metadata.name", "must be lower case letters, digits, - and . (at most 253)")
     namespace = _namespace(kind, metadata, lines, line)
     for key in value:
