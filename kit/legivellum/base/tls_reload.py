@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from cryptography import x509
 
-_log = structlog.get_logger("metagate.tls")
+_log = structlog.get_logger("gate.tls")
 
 CertificateObserver = Callable[[datetime], None]
 """Called with the time at which the certificate that is served from now on expires."""

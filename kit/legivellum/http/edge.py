@@ -33,7 +33,7 @@ from legivellum.http.router import Router
 Translate = Callable[[Exception], Problem | None]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
-_log = structlog.get_logger("metagate.edge")
+_log = structlog.get_logger("gate.edge")
 
 
 class Observer(Protocol):
@@ -92,9 +92,10 @@ class Edge:
     async def _answer(self, exchange: Exchange) -> AnyResponse:
         try:
             route = self.router.route(exchange)
-            if route.limits.deadline_seconds != exchange.seconds:
-                exchange.set_deadline(route.limits.deadline_seconds)
-            exchange.body_bytes = route.limits.body_bytes
+            limits = route.limits
+            if limits.deadline_seconds != exchange.seconds:
+                exchange.set_deadline(limits.deadline_seconds)
+            exchange.body_bytes = limits.body_bytes
             if route.deadline is None:
                 return await route.handler(exchange)
             # The body has a clock of its own: a slow client must not use up the time that the answer has.

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import uuid_utils
@@ -17,6 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+_NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 _BODILESS = frozenset({204, 304})
 _JSON_MEDIA = re.compile(rb'application/json(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*\Z', re.IGNORECASE)
 
@@ -102,7 +104,7 @@ class Exchange:
         self.request_id = request_id
         self.route: str | None = None
         """The template of the path, once it is known: what metrics and logs may name."""
-        self.path_parameters: Mapping[str, str] = {}
+        self.path_parameters: Mapping[str, str] = _NO_PARAMETERS
         self.body_bytes = 0
         """Most bytes of the body: set by the edge to what the route takes."""
         self.content: bytes | None = None
@@ -168,10 +170,10 @@ class Exchange:
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         if answer.status in _BODILESS or self.method == "HEAD":
             await send({"type": "http.response.body", "body": b""})
-        elif isinstance(answer, StreamingResponse):
-            await self._stream(answer, send)
-        else:
+        elif isinstance(answer, Response):
             await send({"type": "http.response.body", "body": answer.body})
+        else:
+            await self._stream(answer, send)
 
     async def _stream(self, answer: StreamingResponse, send: Send) -> None:
         disconnected = asyncio.create_task(wait_for_disconnect(self.receive), name="wait for the client to leave")

@@ -177,7 +177,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self.limits.header_bytes:
             self._abort_parsing(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_bytes} bytes of headers.")
-        super().on_header(name, value)
+        # As uvicorn's own, without the call: this runs for every header of every request.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         if len(self.headers) > self.limits.header_count:
             self._abort_parsing(Code.HEADERS_TOO_LARGE, f"More than {self.limits.header_count} header fields.")
 
@@ -191,11 +195,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._postponed_head = self._framing_head(version) if has_body else None
         if len(self.pipeline) >= self.limits.pipelined:
             self._abort_parsing(Code.MALFORMED_REQUEST, f"More than {self.limits.pipelined} pipelined requests.")
-        if version == "1.0":
+        old = version == "1.0"
+        if old:
             self.expect_100_continue = False  # it knows no interim answers (RFC 9110 §10.1.1)
         super().on_headers_complete()
         self._phase = _Phase.BODY
-        if version == "1.0":
+        if old:
             self.cycle.__class__ = Http10Cycle  # uvicorn makes the cycle and offers no place to choose its class
 
     def _framing_head(self, version: str) -> bytes:
@@ -234,10 +239,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """Those of the route that the body is for: an upload is larger and slower than a report."""
         if self.router is None:
             return
-        raw_path = self.url.split(b"?", 1)[0]
-        if not raw_path.startswith(b"/"):
-            raw_path = httptools.parse_url(self.url).path  # the absolute form, which a proxy sends
-        limits = self.router.limits(self.parser.get_method().decode("ascii"), raw_path)
+        method = self.parser.get_method()
+        by_method = self.router.exact_limits.get(self.url)
+        limits = None if by_method is None else by_method.get(method)
+        if limits is None:
+            raw_path = self.url.split(b"?", 1)[0]
+            if not raw_path.startswith(b"/"):
+                raw_path = httptools.parse_url(self.url).path  # the absolute form, which a proxy sends
+            limits = self.router.limits(method.decode("ascii"), raw_path)
         self._body_limit, self._body_seconds = limits.body_bytes, limits.body_seconds
 
     def on_body(self, body: bytes) -> None:

@@ -99,13 +99,17 @@ class Router:
             path = templates.setdefault(route.template, _PathRoutes(route.template))
             path.routes[method] = route
         self._exact: dict[bytes, _PathRoutes] = {}
+        self.exact_limits: dict[bytes, dict[bytes, RouteLimits]] = {}
+        """By raw path and method, for paths without parameters: what a protocol asks for every body."""
         self._by_length: dict[int, list[_PathRoutes]] = {}
         # A literal segment goes before a parameter: `/v1/admin/plan` is itself and no `/v1/admin/{kind}`.
         for path in sorted(templates.values(), key=_PathRoutes.free_segments):
             path.complete(defaults)
             self._by_length.setdefault(len(path.segments), []).append(path)
             if not any(path.free_segments()):
-                self._exact[path.template.encode()] = path
+                raw_path = path.template.encode()
+                self._exact[raw_path] = path
+                self.exact_limits[raw_path] = {method.encode(): route.limits for method, route in path.routes.items()}
 
     @classmethod
     def bind(cls, endpoints: Iterable[Endpoint], handlers: Mapping[str, Handler], *, defaults: RouteLimits) -> Router:
