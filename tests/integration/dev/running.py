@@ -67,12 +67,22 @@ class DeclaredFolder:
 class Dev:
     """One `metagate dev`. `lines` is what it said, as it says it."""
 
-    def __init__(self, resources: Path, data: Path, *arguments: str, port: int = 0, **environment: str) -> None:
+    def __init__(
+        self,
+        resources: Path,
+        data: Path,
+        *arguments: str,
+        port: int = 0,
+        python: str = sys.executable,
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
         quiet = {name: value for name, value in os.environ.items() if not name.startswith(("METAGATE_", "JWT_"))}  # noqa: TID251
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "metagate_cli.main", "dev", "--resources", str(resources), "--data-dir", str(data),
+            [python, "-m", "metagate_cli.main", "dev", "--resources", str(resources), "--data-dir", str(data),
              "--port", str(port), *arguments],
             env={**quiet, **environment},
+            cwd=cwd,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
