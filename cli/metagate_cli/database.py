@@ -12,16 +12,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import asyncpg
+
 from legivellum.postgres.dsn import address
-from metagate_store.migrating import API, IDENTITY, PROCESS_ROLES, PUBLISHER, migrate
+from metagate_store.migrating import API, IDENTITY, OWNER, PROCESS_ROLES, PUBLISHER, migrate
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrls:
-    """DSNs by what they may do; `running` is False once a server of our own has ended by itself."""
+    """DSNs by what they may do; `running` is False once a server of our own has ended by itself.
 
+    `administrator` makes the schemas of other gates, with owners of their own: were it MetaGate's owner, that login
+    would be a member of the ledger's owner, and could change its rows. A database that was named has only its owner.
+    """
+
+    administrator: str
     owner: str
     publisher: str
     api: str
@@ -43,12 +51,14 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[DatabaseUr
         owner = address(url, "--database-url")
         await migrate(owner, passwords=passwords)
         yield DatabaseUrls(
-            owner,
+            administrator=owner,
+            owner=owner,
             publisher=as_role(owner, PUBLISHER, passwords[PUBLISHER]),
             api=as_role(owner, API, passwords[API]),
             identity=as_role(owner, IDENTITY, passwords[IDENTITY]),
         )
         return
+    from metagate_postgres.cluster import SUPERUSER
     from metagate_postgres.server import EmbeddedPostgres
 
     server = EmbeddedPostgres(directory)
@@ -56,7 +66,8 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[DatabaseUr
     try:
         await migrate(server.dsn(), passwords={role: server.password(role) for role in PROCESS_ROLES})
         yield DatabaseUrls(
-            server.dsn(),
+            administrator=server.dsn(SUPERUSER),
+            owner=server.dsn(),
             publisher=server.dsn(PUBLISHER),
             api=server.dsn(API),
             identity=server.dsn(IDENTITY),
@@ -64,6 +75,30 @@ async def database(directory: Path, url: str | None) -> AsyncIterator[DatabaseUr
         )
     finally:
         await asyncio.shield(asyncio.to_thread(server.stop))
+
+
+async def withdraw_memberships(database: DatabaseUrls) -> None:
+    """Take from MetaGate's owner what lets it act as the owner of another gate's schema: earlier releases made those
+    schemas as that login.
+    """
+    if database.administrator == database.owner:
+        return
+    connection = await asyncpg.connect(database.administrator, timeout=10)
+    try:
+        for role in await connection.fetch(_OTHER_OWNERS, OWNER):
+            await connection.execute(f"REVOKE {role['name']} FROM {OWNER} CASCADE")
+    finally:
+        await connection.close(timeout=5)
+
+
+_OTHER_OWNERS: Final = """
+SELECT DISTINCT quote_ident(r.rolname) AS name
+FROM pg_catalog.pg_namespace AS n
+JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
+JOIN pg_catalog.pg_auth_members AS m ON m.roleid = r.oid
+JOIN pg_catalog.pg_roles AS l ON l.oid = m.member
+WHERE l.rolname = $1 AND r.rolname <> $1 AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%'
+"""
 
 
 def as_role(url: str, role: str, password: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from metagate_cli.database import as_role
+from metagate_cli.database import as_role, withdraw_memberships
 
 if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
@@ -62,7 +62,7 @@ async def serving_gates(
         urls = {}
         for definition in definitions:
             password = secrets.token_urlsafe(24)
-            await definition.migrate(database.owner, passwords={definition.role: password})
+            await definition.migrate(database.administrator, passwords={definition.role: password})
             settings = definition.settings().model_copy(
                 update={
                     "database_url": SecretStr(as_role(database.owner, definition.role, password)),
@@ -70,4 +70,5 @@ async def serving_gates(
                 }
             )
             urls[definition.name] = await serving.enter_async_context(definition.serving(settings))
+        await withdraw_memberships(database)
         yield urls

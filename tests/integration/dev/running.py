@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
+import pytest
 
 from legivellum.identity.api_keys import MintedKey, mint
 
@@ -140,3 +142,23 @@ def _json(line: str) -> dict[str, Any]:
         return dict(json.loads(line))
     except ValueError:
         return {}
+
+
+async def owner_cannot_change_the_ledger(data: Path) -> None:
+    """Log in as MetaGate's owner into the running database of a data directory, and try what would change a ledger row."""
+    password = json.loads((data / "passwords.json").read_text())["metagate_owner"]
+    port = int((data / "pgdata/postmaster.pid").read_text().splitlines()[3])
+    connection = await asyncpg.connect(
+        host="127.0.0.1", port=port, user="metagate_owner", password=password, database="metagate"
+    )
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'memorygate'")
+        assert len(tables) > 3
+        for table in tables:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"DELETE FROM memorygate.{table['tablename']}")
+        for statement in ("SET ROLE memorygate_owner", "GRANT memorygate_owner TO metagate_owner"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.checkouts import checkout_of
-from tests.integration.dev.running import Dev, World, manifest
+from tests.integration.dev.running import Dev, DeclaredFolder, manifest, owner_cannot_change_the_ledger
 
 PREVIOUS = "01711b5"
 """The commit before the packages moved to roots of their own."""
@@ -44,11 +44,11 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_data_directory_of_the_release_before(previous: Path, tmp_path: Path) -> None:
+async def test_a_data_directory_of_the_release_before(previous: Path, tmp_path: Path) -> None:
     """What was served is served, with the same key and a revision that goes on; startups and receipts of before are there,
     a session that was open can be reported, and a change is published.
     """
-    world, data = World(tmp_path / "resources"), tmp_path / "data"
+    world, data = DeclaredFolder(tmp_path / "resources"), tmp_path / "data"
     old = Dev(
         world.folder, data, "--with", "memorygate", python=str(previous), cwd=tmp_path, MEMORYGATE_PORT="0"
     ).ready()
@@ -80,11 +80,12 @@ def test_a_data_directory_of_the_release_before(previous: Path, tmp_path: Path) 
         new.until(lambda: new.region(world.key) == "us", 20)
         _receipts(new, world, finished, at_least=2)
         _receipts(new, world, opened["startup"]["startup_id"], at_least=2)
+        await owner_cannot_change_the_ledger(data)
     finally:
         assert new.stop() == 0
 
 
-def _receipts(dev: Dev, world: World, startup_id: str, *, at_least: int) -> None:
+def _receipts(dev: Dev, world: DeclaredFolder, startup_id: str, *, at_least: int) -> None:
     """Wait until the ledger has so many receipts of a startup."""
     ledger = dev.events("serving")[-1]["ledger"]
     ends = time.monotonic() + 30

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.integration.dev.running import DeclaredFolder, Dev, principal
+from tests.integration.dev.running import DeclaredFolder, Dev, owner_cannot_change_the_ledger, principal
 from tests.integration.memorygate.ledger_fixture import free_port
 
 from legivellum.identity.api_keys import mint
@@ -57,3 +57,15 @@ def _receipts(ledger: str, task: str, key: str) -> list[dict[str, str]]:
             return list(found.json()["items"])
         assert time.monotonic() < end, found.text
         time.sleep(0.05)
+
+
+@pytest.mark.invariant("INV-069")
+async def test_no_other_login_changes_the_ledger(tmp_path: Path):
+    """Neither by right nor by a role that it could take on: the login of MetaGate's owner cannot touch a ledger row."""
+    world = DeclaredFolder(tmp_path / "resources")
+    dev = Dev(world.folder, tmp_path / "data", "--with", "memorygate", MEMORYGATE_PORT=str(free_port()))
+    try:
+        dev.ready()
+        await owner_cannot_change_the_ledger(tmp_path / "data")
+    finally:
+        assert dev.stop() == 0
