@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.checkouts import checkout_of
-from tests.integration.dev.running import Dev, DeclaredFolder, manifest, owner_cannot_change_the_ledger
+from tests.integration.dev.running import DeclaredFolder, Dev, manifest, owner_cannot_change_the_ledger
 
 PREVIOUS = "01711b5"
 """The commit before the packages moved to roots of their own."""
