@@ -1,4 +1,4 @@
-"""The six kinds that people declare, and what each is called where."""
+"""The six kinds that people declare, and the names that each has in Kubernetes, texts and paths."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""What was found declared: the only thing that compiling knows of the outside."""
+"""Declared objects and namespaces, as a source of them reports them. Compiling has no other input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeclaredObject:
-    """One object as it was found. `spec` is raw: unvalidated, possibly None or garbage. `created` is UTC."""
+    """One object as its source reports it. `spec` is not validated and may be anything. `created` is UTC."""
 
     key: ObjectKey
     uid: str
@@ -42,7 +42,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class CompileSettings:
-    """What compiling depends on besides the world.
+    """The settings of an installation that change what is compiled.
 
     `cluster_issuer` is the issuer discovered at the cluster; `jwt_issuer` is None while HS256 is off (D-37);
     `jwt_namespaces` may claim its subjects, `*` admits any.

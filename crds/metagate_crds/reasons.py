@@ -1,4 +1,4 @@
-"""Every condition type and reason there is. `docs/reasons.md` explains them; a test compares the two."""
+"""All condition types and reasons of a status. `docs/reasons.md` explains them; a test compares the two."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What compiling says of a declared object: the conditions of its status."""
+"""The result of compiling one object, as it is reported in its status: conditions, generation, digest."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What compiling says of one object.
+    """The result of compiling one object.
 
     `served_generation` is the generation whose content is in the snapshot, None when nothing of it is.
     `uses` counts the Bindings that name this Principal, Profile or Manifest. `digest` is a Binding's packet.
