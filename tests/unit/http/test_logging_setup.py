@@ -19,4 +19,4 @@ def test_an_error_is_logged_by_type_and_place() -> None:
         said = traceback_places(sys.exc_info())
     assert "hunter2" not in said.replace('{}["hunter2"]', "")
     assert said.index("ValueError") < said.index("after") < said.rindex("KeyError")
-    assert "test_journal.py" in said
+    assert "test_logging_setup.py" in said
