@@ -144,6 +144,57 @@ def test_admin_writes_become_files(living: Living) -> None:
     dev.until(lambda: httpx.get(f"{dev.url}/v1/admin/profiles/made", headers=headers).status_code == 404)
 
 
+def test_no_file_ends_it(living: Living, tmp_path: Path) -> None:
+    """F1, F6, D-72: odd numbers, a List in a linked folder and a stray file are read, followed, noted; what is served
+    stays, and a file that is removed beside them is a deletion.
+    """
+    dev, world = living
+    odd = {f"k{place}": text for place, text in enumerate(("0x_", "0b_", "08", "1e400", "0_x1F", "9" * 5000))}
+    profile = resource("Profile", "odd", {"capabilities": {"a": 1}})
+    hidden = world.folder / "..1" / "team-a"
+    hidden.mkdir(parents=True)
+    lines = "".join(f"      {name}: {text}\n" for name, text in odd.items())
+    item = "- apiVersion: metagate.legivellum.io/v1alpha1\n  kind: Profile\n  metadata: {name: linked}\n"
+    text = f"apiVersion: v1\nkind: List\nitems:\n{item}  spec:\n    policy:\n{lines}"
+    (hidden / "list.yaml").write_text(text)
+    (world.folder / "team-a").symlink_to("..1/team-a")
+    (world.folder / "values.yaml").write_text("mask: 0x_\n")
+    world.write("odd.yaml", profile)
+    headers = {"X-API-Key": world.admin.key}
+
+    def status(name: str) -> int:
+        return httpx.get(f"{dev.url}/v1/admin/profiles/{name}", headers=headers).status_code
+
+    dev.until(lambda: status("linked") == status("odd") == 200)
+    (world.folder / "odd.yaml").unlink()
+    dev.until(lambda: status("odd") == 404)
+    assert status("linked") == 200
+    assert dev.region(world.key) == "eu"
+    assert [line["where"] for line in dev.events("file.ignored")] == ["values.yaml:1"]
+    for path in (world.folder / "team-a", world.folder / "values.yaml"):
+        path.unlink()
+    dev.until(lambda: status("linked") == 404)
+
+
+@pytest.mark.invariant("INV-038")
+def test_nothing_is_written_outside_of_the_directory(living: Living, tmp_path: Path) -> None:
+    """L11: where the place of an object is behind a link out of the directory, POST is refused and says so."""
+    dev, world = living
+    (world.folder / "manifests").symlink_to(tmp_path)
+    body = {
+        "apiVersion": "metagate.legivellum.io/v1alpha1",
+        "kind": "Manifest",
+        "metadata": {"name": "made"},
+        "spec": {"deploymentKey": "made", "version": 1},
+    }
+    headers = {"X-API-Key": world.admin.key}
+    refused = httpx.post(f"{dev.url}/v1/admin/manifests", json=body, headers=headers)
+    (world.folder / "manifests").unlink()
+    assert refused.status_code == 422, refused.text
+    assert "leads out of the directory" in refused.text
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.invariant("INV-003")
 def test_an_issuer_in_a_file(living: Living) -> None:
     """A TokenIssuer with inline keys: its tokens are believed within a second, and no longer once its file is gone."""
