@@ -50,7 +50,7 @@ def main() -> None:
         extra = _extra_with(error.name or "", sys.argv[1:2])
         print_note(
             f"metagate: this command needs {error.name}: install the extra {extra} "
-            f"(in a checkout: pip install '.[{extra}]'; docs/install.md says it for a wheel)"
+            f"(in a checkout: pip install '.[{extra}]'; docs/cli.md says it for a wheel)"
         )
         sys.exit(3)
     except KeyboardInterrupt:

