@@ -41,7 +41,7 @@ _TYPE: Final = AuthFailure(FailureReason.TOKEN_HEADER, "The token's header says 
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """A token taken apart. Nothing in it is believed yet."""
+    """A token taken apart. Nothing in it is verified yet."""
 
     header: dict[str, Any]
     payload: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The issuers that are believed and their keys, in memory.
+"""The trusted issuers and their keys, in memory.
 
 Filled from what the operator has published, change by change. A key belongs to one issuer and is never looked for
 anywhere else: an unknown key id is a refusal, not a reason to fetch anything (INV-024).
@@ -16,7 +16,7 @@ from legivellum.identity.public_keys import ALGORITHMS, PublicKey, UnusableKeyEr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Issuer:
-    """Whose tokens are believed, and within which bounds. `cluster`: its tokens are service accounts' (D-44)."""
+    """A trusted issuer and the bounds of its tokens. `cluster`: its tokens are service accounts' (D-44)."""
 
     issuer: str
     audiences: frozenset[str]
@@ -80,7 +80,7 @@ class IssuerRing:
         return self._issuers.get(name)
 
     def key(self, issuer: str, kid: str) -> PublicKey | None:
-        """The key of this issuer; the key of an issuer that is no longer believed is nobody's."""
+        """The key of this issuer; None once the issuer is no longer trusted."""
         return self._keys.get((issuer, kid)) if issuer in self._issuers else None
 
     def _forget(self, at: tuple[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The API keys that are believed, in memory, by id (D-45).
+"""The valid API keys, in memory, by id (D-45).
 
 Recognising one costs a checksum, a digest and one dictionary look-up, however many there are. A process holds all of
 them: about 200 bytes each. Changes arrive one by one as they are published, never as a new list of everything.
