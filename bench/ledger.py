@@ -34,8 +34,8 @@ import setting
 import uvloop
 from ulid import ULID
 
+from legivellum.gate.cursors import encode_time
 from legivellum.identity import api_keys
-from memorygate import cursors
 from memorygate.schema import WRITER, migrate_ledger
 from metagate_operator.ledger.ledger_client import HttpLedgerClient, LedgerAccess
 from metagate_operator.ledger.relay import DRAINERS, Relay, RelayPace
@@ -327,7 +327,7 @@ def inbox(on: setting.BenchServer, writer: str, arguments: argparse.Namespace) -
         return f"GET /inbox{query} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {who.key}\r\n\r\n".encode()
 
     [half] = asyncio.run(fetch(on, MIDDLE, many.tenant, arguments.open // 2))
-    cursor = cursors.written(f"inbox/{many.tenant}/{many.name}/obligation", (half[0], half[1]))
+    cursor = encode_time(f"inbox/{many.tenant}/{many.name}/obligation", half[0], half[1])
     asked = {"few": page(few), "many": page(many), "middle": page(many, f"?cursor={cursor}")}
     times: dict[str, list[float]] = {name: [] for name in asked}
     with served(on, writer, workers=arguments.workers) as port:
