@@ -11,13 +11,13 @@ from legivellum.identity import request_authenticator
 from legivellum.identity.caller import AuthFailure, Caller, VerificationContext
 from legivellum.identity.request_authenticator import principal_suspended, require_caller
 from metagate_api import metrics
-from metagate_store.rows import Credential, Identity, Pod
+from metagate_store.rows import CredentialRow, IdentityRow, PodRow
 
 __all__ = [
     "ApiAuthenticator",
     "Caller",
     "CallerAuthenticator",
-    "Directory",
+    "SubjectDirectory",
     "credential_row",
     "pod_row",
     "principal_suspended",
@@ -48,14 +48,14 @@ class CallerAuthenticator(request_authenticator.RequestAuthenticator):
         )
 
 
-def credential_row(caller: Caller) -> Credential:
+def credential_row(caller: Caller) -> CredentialRow:
     shown = caller.credential
-    return Credential(shown.kind, shown.issuer, shown.subject, shown.kid)
+    return CredentialRow(shown.kind, shown.issuer, shown.subject, shown.kid)
 
 
-def pod_row(caller: Caller) -> Pod | None:
+def pod_row(caller: Caller) -> PodRow | None:
     pod = caller.pod
-    return None if pod is None else Pod(pod.uid, pod.name, pod.node)
+    return None if pod is None else PodRow(pod.uid, pod.name, pod.node)
 
 
 class ResolvedIdentity:
@@ -65,7 +65,7 @@ class ResolvedIdentity:
 
     __slots__ = ("namespace", "namespace_created", "principal_key", "rights", "scope", "suspended", "tenant", "type")
 
-    def __init__(self, row: Identity) -> None:
+    def __init__(self, row: IdentityRow) -> None:
         self.tenant: UUID = row.tenant
         self.namespace = row.namespace
         self.namespace_created = row.namespace_created
@@ -76,14 +76,16 @@ class ResolvedIdentity:
         self.suspended = row.suspended
 
 
-class Directory:
+class SubjectDirectory:
     """Where the authenticator asks whose a subject is: many questions, one statement, remembered until told otherwise.
 
     What is remembered was true when `forget` was last called, which the follower does whenever anything is published
     and whenever it cannot know; every statement checks suspension and credential again in any case (D-45).
     """
 
-    def __init__(self, batcher: Batcher[Credential, Identity | None], *, seconds: float, limit: int = 65_536) -> None:
+    def __init__(
+        self, batcher: Batcher[CredentialRow, IdentityRow | None], *, seconds: float, limit: int = 65_536
+    ) -> None:
         self._batcher = batcher
         self._seconds = seconds
         self._limit = limit
@@ -94,7 +96,7 @@ class Directory:
         if known is not None:
             return known
         asked_of = self._known
-        credential = Credential("token" if issuer else "key", issuer, subject)
+        credential = CredentialRow("token" if issuer else "key", issuer, subject)
         row = await self._batcher.submit(credential, asyncio.get_running_loop().time() + self._seconds)
         if row is None:
             return None

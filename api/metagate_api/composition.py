@@ -13,14 +13,14 @@ from legivellum.identity.packet_signing import PacketSigner
 from legivellum.identity.shared_secret import SharedSecret
 from legivellum.identity.tokens import TokenVerifier
 from metagate_api.app import Application, create_app
-from metagate_api.callers import Directory
+from metagate_api.callers import SubjectDirectory
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate
-from metagate_api.published_state import PublishedState, following
+from metagate_api.published_state import DatabaseSnapshot, following
 from metagate_api.settings import Settings, UnusableSettingError
 from metagate_store.migrating import needed_version
 from metagate_store.reader import Reader
-from metagate_store.rows import Credential, Identity
+from metagate_store.rows import CredentialRow, IdentityRow
 
 
 def shared_secret(settings: Settings) -> SharedSecret | None:
@@ -53,10 +53,10 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     dsn = settings.dsn
     pending: list[Application] = []
 
-    async def resolve(credentials: Sequence[Credential]) -> list[Identity | None]:
+    async def resolve(credentials: Sequence[CredentialRow]) -> list[IdentityRow | None]:
         return await pending[0].gate.reader.resolve(credentials)
 
-    directory = Directory(
+    directory = SubjectDirectory(
         Batcher(resolve, name="resolve", limits=BatchLimits(queue=settings.queue)), seconds=settings.deadline_seconds
     )
     authenticator = Authenticator(
@@ -72,7 +72,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
 
     @asynccontextmanager
     async def lifespan(gate: Gate) -> AsyncIterator[None]:
-        state = PublishedState(gate, authenticator, directory, connect, needed=needed_version())
+        state = DatabaseSnapshot(gate, authenticator, directory, connect, needed=needed_version())
         async with following(state, gate), spans.sending() if spans else nullcontext():
             yield
 

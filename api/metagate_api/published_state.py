@@ -13,15 +13,15 @@ from metagate_api import metrics
 from metagate_api.gate import Gate
 from metagate_store.errors import SchemaMismatch
 from metagate_store.reader import Reader
-from metagate_store.rows import CredentialChanges, State
+from metagate_store.rows import CredentialRowChanges, State
 
 _FIRST_LOOK_SECONDS = 2.0
 
 
-class CredentialStore(Protocol):
+class CredentialConsumer(Protocol):
     """What is refreshed: the key ring and the issuers (`Authenticator`)."""
 
-    def apply(self, changes: CredentialChanges) -> None: ...
+    def apply(self, changes: CredentialRowChanges) -> None: ...
 
 
 class IdentityCache(Protocol):
@@ -33,11 +33,11 @@ class IdentityCache(Protocol):
 Connect = Callable[[], Awaitable[Reader]]
 
 
-class PublishedState:
+class DatabaseSnapshot:
     """What this process holds of the database. `look` is what a SnapshotPoller repeats."""
 
     def __init__(
-        self, gate: Gate, credentials: CredentialStore, cache: IdentityCache, connect: Connect, *, needed: int
+        self, gate: Gate, credentials: CredentialConsumer, cache: IdentityCache, connect: Connect, *, needed: int
     ) -> None:
         self._gate = gate
         self._credentials = credentials
@@ -56,7 +56,7 @@ class PublishedState:
         self._take_over(state)
         return {"revision": state.revision, "schema_version": state.schema_version}
 
-    async def _read(self, reader: Reader) -> tuple[State, CredentialChanges]:
+    async def _read(self, reader: Reader) -> tuple[State, CredentialRowChanges]:
         state = await reader.state()
         require_version(state.schema_version, self._needed)
         return state, await reader.credentials(self._mark)
@@ -83,7 +83,7 @@ class PublishedState:
 
 
 @asynccontextmanager
-async def following(state: PublishedState, gate: Gate) -> AsyncIterator[None]:
+async def following(state: DatabaseSnapshot, gate: Gate) -> AsyncIterator[None]:
     """Follow while serving; the first look happens before the first request, if the database is quick."""
     seconds = gate.settings.credentials_poll_ms / 1_000
     poller = SnapshotPoller(

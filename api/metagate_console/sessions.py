@@ -22,7 +22,7 @@ from joserfc.jwk import OctKey
 
 from legivellum.http.exchange import RawHeaders
 from legivellum.identity.caller import Caller, VerificationContext
-from metagate_store.rows import Credential
+from metagate_store.rows import CredentialRow
 
 SESSION: Final = "metagate_console"
 FORM: Final = "metagate_console_form"
@@ -38,7 +38,7 @@ _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 class Session:
     """What a cookie says. `expires_at` in seconds since the epoch."""
 
-    credential: Credential
+    credential: CredentialRow
     verification: VerificationContext | None
     tenant: UUID
     principal_key: str
@@ -98,7 +98,7 @@ class SessionCookies:
         try:
             claims = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
             session = Session(
-                Credential(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
+                CredentialRow(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
                 None if claims["verification"] is None else VerificationContext(*claims["verification"]),
                 UUID(claims["tenant"]),
                 claims["principal_key"],

@@ -8,7 +8,7 @@ from uuid import UUID
 from legivellum.identity.caller import may_read_others, reads_everywhere
 from metagate_console.ports import Ports
 from metagate_console.sessions import Session
-from metagate_store.rows import Identity
+from metagate_store.rows import IdentityRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +45,5 @@ async def authorized_viewer(session: Session, ports: Ports) -> Viewer | None:
     )
 
 
-def may_look(identity: Identity) -> bool:
+def may_look(identity: IdentityRow) -> bool:
     return may_read_others(identity.type) and not identity.suspended

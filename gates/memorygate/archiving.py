@@ -20,7 +20,7 @@ import asyncpg
 
 from legivellum.postgres.driver import translated
 from legivellum.receipts.archive_format import FORMAT, ArchiveUnreadable, encoded, receipt_line, verify_lines
-from legivellum.receipts.chain import Verdict
+from legivellum.receipts.chain import ChainVerdict
 from memorygate.verifying import read_receipts
 
 _PARTITIONS = """
@@ -159,7 +159,7 @@ def _place(directory: Path, name: str) -> Path:
     return directory / f"{name}.jsonl.gz"
 
 
-def verify_archive(path: Path) -> Verdict:
+def verify_archive(path: Path) -> ChainVerdict:
     """Every line and every chain in the file. Raises ArchiveUnreadable when it is cut off, or not an archive at all."""
     return verify_lines(_lines(path), str(path))
 

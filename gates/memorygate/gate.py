@@ -23,7 +23,7 @@ LedgerProcess = GateProcess[Settings, Ledger]
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class LedgerGate:
     process: LedgerProcess
     signers: Signers = field(default_factory=Signers.none)
 
@@ -58,7 +58,7 @@ def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
     from memorygate.receipt_stream import ReceiptStream  # noqa: PLC0415
 
     path = process.settings.signers_file
-    gate = Gate(process, Signers.none() if path is None else Signers.from_file(Path(path)))
+    gate = LedgerGate(process, Signers.none() if path is None else Signers.from_file(Path(path)))
     reading = ReadHandlers(gate)
     return {
         "POST /receipts": StoreReceipt(gate),

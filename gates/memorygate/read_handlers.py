@@ -22,7 +22,7 @@ from legivellum.identity.request_authenticator import require_caller
 from legivellum.receipts.causes import chain_markers
 from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
-from memorygate.gate import Gate
+from memorygate.gate import LedgerGate
 from memorygate.ledger import PAGE_BYTES, START, ChainLink, Mark, Position, Verification
 from memorygate.rendering import render_obligation, render_receipt
 
@@ -33,7 +33,7 @@ _LOOKED_UP = 256
 class ReadHandlers:
     """The handlers, by name of what they show."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: LedgerGate) -> None:
         self._gate = gate
 
     async def inbox(self, exchange: Exchange) -> Response:
@@ -169,7 +169,7 @@ class ReadHandlers:
 class ObligationLookup:
     """POST /v1/obligations/lookup: what many obligations are now, in one statement. Changes nothing."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: LedgerGate) -> None:
         self._gate = gate
 
     async def __call__(self, exchange: Exchange) -> Response:

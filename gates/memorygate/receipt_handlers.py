@@ -19,11 +19,11 @@ from legivellum.http.problem_codes import ProblemCode
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import Caller
 from legivellum.identity.request_authenticator import require_caller
-from legivellum.receipts.phase_rules import Finding
+from legivellum.receipts.phase_rules import ReceiptFinding
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
-from memorygate.gate import Gate
+from memorygate.gate import LedgerGate
 from memorygate.ledger import Appended, Entry, Outcome, entry
 from memorygate.problem_codes import Code
 from memorygate.rendering import render_acknowledgement
@@ -59,7 +59,7 @@ RECIPIENT_UNKNOWN: Final = (
 _NOBODY = ("00000000-0000-0000-0000-000000000000", "nobody")
 
 
-def describe_findings(findings: Sequence[Finding]) -> str:
+def describe_findings(findings: Sequence[ReceiptFinding]) -> str:
     """Every bad field in one sentence each; a hostile body does not get a long answer."""
     described = "; ".join(map(str, findings[:_SHOWN_FINDINGS]))
     return described if len(findings) <= _SHOWN_FINDINGS else f"{described}; and {len(findings) - _SHOWN_FINDINGS} more"
@@ -76,7 +76,7 @@ def examine_sent(sent: Any, caller: Caller | RequestRefused) -> Receipt:
     raise refuse(Code.INVALID_RECEIPT, describe_findings(receipt))
 
 
-def authorize(gate: Gate, receipt: Receipt, caller: Caller) -> Entry:
+def authorize(gate: LedgerGate, receipt: Receipt, caller: Caller) -> Entry:
     """The receipt as it goes to the database. Raises the 403s that need no look at custody."""
     fields = receipt.fields
     role = role_of(caller.type, caller.rights)
@@ -102,12 +102,12 @@ def _described(fields: Mapping[str, Any]) -> str:
     return f"{described} of task_type plan" if fields["task_type"] == PLAN else described
 
 
-def to_unknown_recipients(gate: Gate, entries: Sequence[Entry]) -> list[int]:
+def to_unknown_recipients(gate: LedgerGate, entries: Sequence[Entry]) -> list[int]:
     """Places of the receipts that would give custody to nobody, as far as the process knows (D-71). Asks nobody."""
     return [place for place, entry in enumerate(entries) if _gives_custody(entry) and not _is_known(gate, entry)]
 
 
-async def not_stored_yet(gate: Gate, entries: Sequence[Entry], places: Sequence[int]) -> list[int]:
+async def not_stored_yet(gate: LedgerGate, entries: Sequence[Entry], places: Sequence[int]) -> list[int]:
     """Those of the places whose receipt is new: a replay is answered as it was, whoever has left since."""
     stored = await gate.ledger.stored_digests(
         [(UUID(entries[place].tenant), entries[place].receipt_id) for place in places]
@@ -119,14 +119,14 @@ def _gives_custody(entry: Entry) -> bool:
     return entry.kind == Kind.OBLIGATION and entry.phase != "complete" and entry.recipient_ai != entry.emitter
 
 
-def _is_known(gate: Gate, entry: Entry) -> bool:
+def _is_known(gate: LedgerGate, entry: Entry) -> bool:
     return entry.recipient_ai in GATES or gate.is_principal(UUID(entry.tenant), entry.recipient_ai)
 
 
 class StoreReceipt:
     """One receipt. 201 stored, 200 replayed."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: LedgerGate) -> None:
         self._gate = gate
         settings = gate.settings
         self._outer = Deadline(settings.deadline_seconds)
@@ -157,7 +157,7 @@ class StoreReceipt:
 class StoreBatch:
     """Many receipts in one transaction, each answered by itself: what a relay needs after an outage."""
 
-    def __init__(self, gate: Gate, *, in_flight: int = 2) -> None:
+    def __init__(self, gate: LedgerGate, *, in_flight: int = 2) -> None:
         self._gate = gate
         self._outer = Deadline(gate.settings.deadline_seconds)
         self._turns = asyncio.Semaphore(in_flight)
@@ -202,7 +202,7 @@ class StoreBatch:
             return await append_entries(self._gate, [entry for _, entry in asked])
 
 
-async def append_entries(gate: Gate, entries: Sequence[Entry]) -> list[Appended]:
+async def append_entries(gate: LedgerGate, entries: Sequence[Entry]) -> list[Appended]:
     metrics.BATCH_ROWS.observe(len(entries))
     answers = await gate.ledger.append(entries)
     metrics.stored((entry.kind, answer.outcome.value) for entry, answer in zip(entries, answers, strict=True))

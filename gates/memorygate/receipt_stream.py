@@ -19,7 +19,7 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.postgres.errors import DatabaseError
 from memorygate import metrics
-from memorygate.gate import Gate
+from memorygate.gate import LedgerGate
 from memorygate.ledger import Mark
 from memorygate.rendering import render_receipt
 
@@ -30,7 +30,7 @@ _PAGE: Final = 200
 class ReceiptStream:
     """The handler of the stream."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: LedgerGate) -> None:
         self._gate = gate
 
     async def __call__(self, exchange: Exchange) -> StreamingResponse:

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from legivellum.postgres.driver import translated
-from legivellum.receipts.chain import ChainedReceipt, ChainVerifier, Defect, Verdict
+from legivellum.receipts.chain import ChainedReceipt, ChainVerdict, ChainVerifier, Defect
 
 _RECEIPTS = """
 SELECT tenant::text, root_task_id, position, receipt_id, stored_at, body, digest, previous, chain,
@@ -43,7 +43,7 @@ async def read_receipts(
 
 
 @translated
-async def verify(dsn: str, *, rebuild: bool = False) -> Verdict:
+async def verify(dsn: str, *, rebuild: bool = False) -> ChainVerdict:
     """Everything, in one snapshot; what was found is kept in the database as the last verification.
 
     `rebuild` derives the projections anew (as the owner) when the receipts hold.
@@ -66,7 +66,7 @@ async def verify(dsn: str, *, rebuild: bool = False) -> Verdict:
         await connection.close(timeout=5)
 
 
-async def _verify_receipts(connection: asyncpg.Connection) -> Verdict:
+async def _verify_receipts(connection: asyncpg.Connection) -> ChainVerdict:
     verifier = ChainVerifier()
     async for receipt in read_receipts(connection):
         if verifier.check(receipt) is not None:
@@ -86,7 +86,9 @@ async def _projection_defect(connection: asyncpg.Connection) -> Defect | None:
     )
 
 
-async def _record(connection: asyncpg.Connection, started_at: datetime, verdict: Verdict, *, rebuilt: bool) -> None:
+async def _record(
+    connection: asyncpg.Connection, started_at: datetime, verdict: ChainVerdict, *, rebuilt: bool
+) -> None:
     """Keep it for whoever asks the ledger. The auditor's role is read-only but for this one row.
 
     A standby, a database of an earlier release or a role without the right cannot keep it: what was found is found.

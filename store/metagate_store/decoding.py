@@ -8,14 +8,14 @@ from uuid import UUID
 
 from metagate_store.rows import (
     ApiKeyRow,
-    CredentialChanges,
-    Identity,
+    CredentialRowChanges,
+    IdentityRow,
     IssuerKeyRow,
     IssuerRow,
     Item,
     PacketOutcome,
     PacketResult,
-    Pod,
+    PodRow,
     StartupPage,
     StartupRow,
     State,
@@ -27,8 +27,8 @@ from metagate_store.rows import (
 Record = Mapping[str, Any]
 
 
-def identity(row: Record) -> Identity:
-    return Identity(
+def identity(row: Record) -> IdentityRow:
+    return IdentityRow(
         tenant=row["tenant"],
         namespace=row["namespace"] or "",
         namespace_created=row["namespace_created"],
@@ -45,7 +45,7 @@ def packet(row: Record) -> PacketResult:
 
 
 def startup(row: Record) -> StartupRow:
-    pod = None if row["pod_uid"] is None else Pod(row["pod_uid"], row["pod_name"], row["pod_node"])
+    pod = None if row["pod_uid"] is None else PodRow(row["pod_uid"], row["pod_name"], row["pod_node"])
     return StartupRow(
         tenant=row["tenant"],
         startup_id=row["startup_id"],
@@ -126,12 +126,12 @@ def topology(row: Record) -> Topology:
     )
 
 
-def credential_changes(rows: Sequence[Record], *, full: bool) -> CredentialChanges:
+def credential_changes(rows: Sequence[Record], *, full: bool) -> CredentialRowChanges:
     """From the rows of `credentials`: a body says what there is, none that it is gone."""
     changed = [(row["kind"], row["a"], row["b"], row["body"]) for row in rows if row["kind"] is not None]
     there = [(kind, a, b, json.loads(body)) for kind, a, b, body in changed if body is not None]
     gone = [] if full else [(kind, a, b) for kind, a, b, body in changed if body is None]
-    return CredentialChanges(
+    return CredentialRowChanges(
         mark=max((row["mark"] for row in rows if row["mark"] is not None), default=rows[0]["newest"]),
         full=full,
         api_keys=tuple(_api_key(a, body) for kind, a, _, body in there if kind == "api_key"),

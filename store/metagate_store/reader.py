@@ -21,10 +21,10 @@ from metagate_store.rows import (
     BootstrapOutcome,
     BootstrapQuery,
     BootstrapResult,
-    Credential,
-    CredentialChanges,
+    CredentialRow,
+    CredentialRowChanges,
     Cursor,
-    Identity,
+    IdentityRow,
     Item,
     ItemPage,
     ListedKind,
@@ -146,7 +146,7 @@ class Reader:
 
     # ── who is it ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def resolve(self, credentials: Sequence[Credential]) -> list[Identity | None]:
+    async def resolve(self, credentials: Sequence[CredentialRow]) -> list[IdentityRow | None]:
         """Whom each credential speaks for; None when it stands for nobody (any more). Suspension is a field."""
         rows = await self._pool.fetch(
             "read.resolve",
@@ -158,7 +158,7 @@ class Reader:
         found = {row["n"]: decoding.identity(row) for row in rows}
         return [found.get(n) for n in range(1, len(credentials) + 1)]
 
-    async def credentials(self, since: int = 0) -> CredentialChanges:
+    async def credentials(self, since: int = 0) -> CredentialRowChanges:
         """What changed after the mark `since`; everything when it is 0, or newer than this database is."""
         rows = await self._changed(since)
         if rows[0]["newest"] < since:  # another database, or one restored from a backup

@@ -24,7 +24,7 @@ Cursor = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
+class CredentialRow:
     """What a verification rested on; the statement looks again whether it still stands (D-45)."""
 
     kind: Literal["key", "token"]
@@ -37,14 +37,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class PodRow:
     uid: str
     name: str | None = None
     node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class IdentityRow:
     """Whom a credential speaks for."""
 
     tenant: UUID
@@ -80,7 +80,7 @@ class BootstrapOutcome(StrEnum):
 class BootstrapQuery:
     tenant: UUID
     principal_key: str
-    credential: Credential
+    credential: CredentialRow
     component_key: str
     startup_id: UUID
     """A UUIDv7 made by the caller; it chooses the partition."""
@@ -88,7 +88,7 @@ class BootstrapQuery:
     idempotency_key: str | None = None
     expected_digest: str | None = None
     """The digest that this process has checked and expects for this principal; None when it expects nothing yet."""
-    pod: Pod | None = None
+    pod: PodRow | None = None
     mirror: bool = False
     """Whether an outbox row goes with it (D-39)."""
 
@@ -138,12 +138,12 @@ class ReportOutcome(StrEnum):
 class ReportQuery:
     tenant: UUID
     principal_key: str
-    credential: Credential
+    credential: CredentialRow
     startup_id: UUID
     status: Literal["READY", "FAILED"]
     payload: str
     """JSON text of what was reported, bounded and redacted by the caller (D-43)."""
-    pod: Pod | None = None
+    pod: PodRow | None = None
     mirror: bool = False
 
 
@@ -164,10 +164,10 @@ class PacketQuery:
 
     tenant: UUID
     principal_key: str
-    credential: Credential
+    credential: CredentialRow
     startup_id: UUID
     expected_digest: str | None = None
-    pod: Pod | None = None
+    pod: PodRow | None = None
 
 
 class PacketOutcome(StrEnum):
@@ -217,7 +217,7 @@ class StartupRow:
     digest: str
     revision: int
     report: Mapping[str, Any] | None
-    pod: Pod | None
+    pod: PodRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +351,7 @@ class IssuerKeyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialChanges:
+class CredentialRowChanges:
     """What changed since a mark. `full`: forget everything known before (first load, or the mark was too old)."""
 
     mark: int

@@ -91,18 +91,6 @@ SHARED = {
 }
 """Class names that may live in several modules, and why."""
 
-LATER_SHARED = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    Credential CredentialChanges CredentialStore EventStreams Database Directory Finding Gate Identity IssuerKeyRow IssuerRow Kind Limits
-    Machine Outbox Pod Process Protocol PublishedState Right Route Running Scripted Seen ServiceAccount Session Shell Signer Store
-    Surface Verdict Worker World
-    """,
-    )
-)
-"""Being renamed."""
-
 
 def words(name: str) -> list[str]:
     """`LedgerDoor`, `ledger_door` → ledger, door."""
@@ -144,11 +132,7 @@ def test_a_class_name_lives_in_one_module() -> None:
         for _, kind, name in names(path):
             if kind == "class" and not name.startswith("_"):
                 homes[name].add(str(path))
-    assert {
-        name: sorted(where)
-        for name, where in homes.items()
-        if len(where) > 1 and name not in SHARED and name not in LATER_SHARED
-    } == {}
+    assert {name: sorted(where) for name, where in homes.items() if len(where) > 1 and name not in SHARED} == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from legivellum.receipts.chain import ChainedReceipt, ChainVerifier, Defect, Verdict
+from legivellum.receipts.chain import ChainedReceipt, ChainVerdict, ChainVerifier, Defect
 
 FORMAT: Final = "memorygate-archive/1"
 
@@ -38,7 +38,7 @@ def receipt_line(receipt: ChainedReceipt) -> dict[str, Any]:
     }
 
 
-def verify_lines(lines: Iterable[bytes], name: str) -> Verdict:
+def verify_lines(lines: Iterable[bytes], name: str) -> ChainVerdict:
     """Every line and every chain. Raises ArchiveUnreadable, with `name` in it, for what is cut off or no archive."""
     verifier = ChainVerifier(whole=False)
     digest = hashlib.sha256()

@@ -56,7 +56,7 @@ class Defect:
 
 
 @dataclass(slots=True)
-class Verdict:
+class ChainVerdict:
     receipts: int = 0
     roots: int = 0
     bad: Defect | None = None
@@ -84,7 +84,7 @@ class ChainVerifier:
         self._root: tuple[str, str] | None = None
         self._position = 0
         self._chain = b""
-        self.verdict = Verdict()
+        self.verdict = ChainVerdict()
 
     def check(self, receipt: ChainedReceipt) -> Defect | None:
         """What is wrong with this receipt, or None."""

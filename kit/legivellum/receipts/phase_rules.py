@@ -10,7 +10,7 @@ from legivellum.receipts.rights import PHASES, Kind
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReceiptFinding:
     """`path` is the field's name; `message` continues a sentence that begins with it and never quotes the value."""
 
     path: str
@@ -29,15 +29,15 @@ _ARTIFACT_KINDS = frozenset({"artifact_pointer", "mixed"})
 _TEXT_KINDS = frozenset({"response_text", "mixed"})
 
 
-def broken_rules(values: Mapping[str, Any]) -> tuple[Finding, ...]:
+def broken_rules(values: Mapping[str, Any]) -> tuple[ReceiptFinding, ...]:
     """`values` may lack fields that were found bad already; rules about those stay silent."""
     phase, kind = values.get("phase"), values.get("kind")
     if not isinstance(phase, str) or not isinstance(kind, str):
         return ()
     allowed = PHASES[Kind(kind)]
     if phase not in allowed:
-        return (Finding("phase", f"of kind {kind} must be one of: {', '.join(allowed)}"),)
-    findings: list[Finding] = []
+        return (ReceiptFinding("phase", f"of kind {kind} must be one of: {', '.join(allowed)}"),)
+    findings: list[ReceiptFinding] = []
     if phase == "complete":
         findings += _complete(values)
     elif kind == Kind.ARTIFACT:
@@ -50,80 +50,80 @@ def broken_rules(values: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _complete(values: Mapping[str, Any]) -> Iterator[Finding]:
+def _complete(values: Mapping[str, Any]) -> Iterator[ReceiptFinding]:
     if values.get("status") == "NA":
-        yield Finding("status", "must say how it ended: success, failure or canceled")
+        yield ReceiptFinding("status", "must say how it ended: success, failure or canceled")
     if "completed_at" in values and values["completed_at"] is None:
-        yield Finding("completed_at", "is required when phase is complete")
+        yield ReceiptFinding("completed_at", "is required when phase is complete")
     outcome = values.get("outcome_kind")
     if outcome is None:
         return
     if outcome == "NA":
-        yield Finding("outcome_kind", "must be set when phase is complete")
+        yield ReceiptFinding("outcome_kind", "must be set when phase is complete")
         return
     yield from _outcome_text(values, outcome)
     yield from _artifact(values, outcome)
 
 
-def _outcome_text(values: Mapping[str, Any], outcome: str) -> Iterator[Finding]:
+def _outcome_text(values: Mapping[str, Any], outcome: str) -> Iterator[ReceiptFinding]:
     if "outcome_text" not in values:
         return
     text = values["outcome_text"]
     if outcome in _TEXT_KINDS and not text:
-        yield Finding("outcome_text", f"is required when outcome_kind is {outcome}")
+        yield ReceiptFinding("outcome_text", f"is required when outcome_kind is {outcome}")
     elif outcome not in _TEXT_KINDS and text is not None:
-        yield Finding("outcome_text", f"must be absent when outcome_kind is {outcome}")
+        yield ReceiptFinding("outcome_text", f"must be absent when outcome_kind is {outcome}")
 
 
-def _artifact(values: Mapping[str, Any], outcome: str) -> Iterator[Finding]:
+def _artifact(values: Mapping[str, Any], outcome: str) -> Iterator[ReceiptFinding]:
     if outcome in _ARTIFACT_KINDS:
         for name in _ARTIFACT_NEEDED:
             if name in values and values[name] is None:
-                yield Finding(name, f"is required when outcome_kind is {outcome}")
+                yield ReceiptFinding(name, f"is required when outcome_kind is {outcome}")
     else:
         for name in _ARTIFACT:
             if values.get(name) is not None:
-                yield Finding(name, f"must be absent when outcome_kind is {outcome}")
+                yield ReceiptFinding(name, f"must be absent when outcome_kind is {outcome}")
 
 
-def _summary(values: Mapping[str, Any]) -> Iterator[Finding]:
+def _summary(values: Mapping[str, Any]) -> Iterator[ReceiptFinding]:
     """An inbox shows it: whoever reads it there must learn what the work is."""
     summary = values.get("task_summary")
     if isinstance(summary, str) and (not summary.strip() or summary.strip().casefold() in PLACEHOLDER_WORDS):
-        yield Finding("task_summary", "must say what the work is, or be absent, when phase is accepted")
+        yield ReceiptFinding("task_summary", "must say what the work is, or be absent, when phase is accepted")
 
 
-def _stored_artifact(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+def _stored_artifact(values: Mapping[str, Any], phase: str) -> Iterator[ReceiptFinding]:
     """An artifact receipt names what is kept; `retired` needs no more than which artifact it was."""
     yield from _without_outcome(values, phase, ("outcome_text", "completed_at"))
     for name in _ARTIFACT if phase == "stored" else ("artifact_pointer",):
         if name in values and values[name] is None:
-            yield Finding(name, f"is required when phase is {phase}")
+            yield ReceiptFinding(name, f"is required when phase is {phase}")
 
 
-def _without_outcome(values: Mapping[str, Any], phase: str, absent: Iterable[str]) -> Iterator[Finding]:
+def _without_outcome(values: Mapping[str, Any], phase: str, absent: Iterable[str]) -> Iterator[ReceiptFinding]:
     for name in ("status", "outcome_kind"):
         if values.get(name) not in {None, "NA"}:
-            yield Finding(name, f"must be NA when phase is {phase}")
+            yield ReceiptFinding(name, f"must be NA when phase is {phase}")
     for name in absent:
         if values.get(name) is not None:
-            yield Finding(name, f"must be absent when phase is {phase}")
+            yield ReceiptFinding(name, f"must be absent when phase is {phase}")
 
 
-def _escalate(values: Mapping[str, Any]) -> Iterator[Finding]:
+def _escalate(values: Mapping[str, Any]) -> Iterator[ReceiptFinding]:
     if values.get("escalation_class") == "NA":
-        yield Finding("escalation_class", "must be set when phase is escalate")
+        yield ReceiptFinding("escalation_class", "must be set when phase is escalate")
     for name in ("escalation_reason", "escalation_to"):
         if name in values and values[name] is None:
-            yield Finding(name, "is required when phase is escalate")
+            yield ReceiptFinding(name, "is required when phase is escalate")
     target, recipient = values.get("escalation_to"), values.get("recipient_ai")
     if target is not None and recipient is not None and recipient != target:
-        yield Finding("recipient_ai", "must equal escalation_to when phase is escalate")
+        yield ReceiptFinding("recipient_ai", "must equal escalation_to when phase is escalate")
 
 
-def _without_escalation(values: Mapping[str, Any], phase: str) -> Iterator[Finding]:
+def _without_escalation(values: Mapping[str, Any], phase: str) -> Iterator[ReceiptFinding]:
     if values.get("escalation_class") not in {None, "NA"}:
-        yield Finding("escalation_class", f"must be NA when phase is {phase}")
+        yield ReceiptFinding("escalation_class", f"must be NA when phase is {phase}")
     for name in ("escalation_reason", "escalation_to"):
         if values.get(name) is not None:
-            yield Finding(name, f"must be absent when phase is {phase}")
+            yield ReceiptFinding(name, f"must be absent when phase is {phase}")

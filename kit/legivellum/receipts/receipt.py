@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from legivellum.base.canonical_json import Uncanonical, canonical
 from legivellum.receipts import schema_v1
-from legivellum.receipts.phase_rules import PLACEHOLDER_WORDS, Finding, broken_rules
+from legivellum.receipts.phase_rules import PLACEHOLDER_WORDS, ReceiptFinding, broken_rules
 
 KIB = 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -174,12 +174,12 @@ class Receipt:
     signature: Signature | None
 
 
-def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | tuple[Finding, ...]:
+def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | tuple[ReceiptFinding, ...]:
     """The complete receipt, or every finding about it. `tenant` and `emitter` fill what was omitted (D-36).
 
     That a repeated tenant or emitter agrees with the credential is not judged here: that is a 403, not a 422.
     """
-    contradictions: tuple[Finding, ...] = ()
+    contradictions: tuple[ReceiptFinding, ...] = ()
     if schema_v1.is_v1(sent):
         sent, contradictions = schema_v1.converted(sent)
     filled = {"tenant_id": tenant, "emitter": emitter, **sent}
@@ -228,14 +228,14 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return defaults | dict(values)
 
 
-def _finding(error: Any) -> Finding:
+def _finding(error: Any) -> ReceiptFinding:
     path = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained-")))
     if error["type"] == "extra_forbidden":
         message = "is kept by the ledger and cannot be sent" if path in _LEDGERS_OWN else "is not a field of a receipt"
-        return Finding(path, message)
+        return ReceiptFinding(path, message)
     if error["type"] == "missing":
-        return Finding(path, "is required")
-    return Finding(path, error["msg"].removeprefix("Value error, "))
+        return ReceiptFinding(path, "is required")
+    return ReceiptFinding(path, error["msg"].removeprefix("Value error, "))
 
 
 _FREE = ("task_body", "inputs", "body", "metadata")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from legivellum.receipts.phase_rules import Finding
+from legivellum.receipts.phase_rules import ReceiptFinding
 
 RENAMED: Final = {"source_system": "emitter", "from_principal": "principal_ai"}
 KEPT_IN_BODY: Final = ("schema_version", "realtime", "expected_outcome_kind", "expected_artifact_mime", "artifact_refs")
@@ -30,12 +30,12 @@ def is_v1(sent: Mapping[str, Any]) -> bool:
     return not _OWN_FIELDS.isdisjoint(sent)
 
 
-def converted(sent: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+def converted(sent: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[ReceiptFinding, ...]]:
     """The receipt under this ledger's names, and what contradicts itself in it."""
-    findings: list[Finding] = []
+    findings: list[ReceiptFinding] = []
     version = sent.get("schema_version", "1.0")
     if not isinstance(version, str) or not version.startswith("1."):
-        findings.append(Finding("schema_version", "must be 1.0 or another 1.x"))
+        findings.append(ReceiptFinding("schema_version", "must be 1.0 or another 1.x"))
     receipt = {name: value for name, value in sent.items() if name not in _OWN_FIELDS}
     for name in EMPTY_AS_NA:
         if receipt.get(name) == "NA":
@@ -50,24 +50,24 @@ def converted(sent: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, .
     return receipt, tuple(findings)
 
 
-def _rename(sent: Mapping[str, Any], receipt: dict[str, Any]) -> Iterator[Finding]:
+def _rename(sent: Mapping[str, Any], receipt: dict[str, Any]) -> Iterator[ReceiptFinding]:
     for name, own_name in RENAMED.items():
         if name not in sent:
             continue
         if own_name in receipt and receipt[own_name] != sent[name]:
-            yield Finding(name, f"contradicts {own_name}")
+            yield ReceiptFinding(name, f"contradicts {own_name}")
         receipt[own_name] = sent[name]
 
 
-def _keep_in_body(sent: Mapping[str, Any], receipt: dict[str, Any]) -> Iterator[Finding]:
+def _keep_in_body(sent: Mapping[str, Any], receipt: dict[str, Any]) -> Iterator[ReceiptFinding]:
     kept = {name: sent[name] for name in KEPT_IN_BODY if sent.get(name) not in (None, "NA")}
     body = receipt.get("body")
     if body is None:
         body = {}
     if not isinstance(body, dict):
-        yield Finding("body", "must be an object, because fields of schema 1.x are kept in it")
+        yield ReceiptFinding("body", "must be an object, because fields of schema 1.x are kept in it")
         return
     for name, value in kept.items():
         if name in body and body[name] != value:
-            yield Finding(name, f"contradicts body.{name}")
+            yield ReceiptFinding(name, f"contradicts body.{name}")
     receipt["body"] = {**body, **kept}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from legivellum.receipts.phase_rules import Finding
+from legivellum.receipts.phase_rules import ReceiptFinding
 from legivellum.receipts.receipt import completed, examine, form_of, with_defaults
 
 MARK: Final = "\x1e"
@@ -42,7 +42,7 @@ def placeholders(**samples: Any) -> dict[str, Placeholder]:
     return {letter: Placeholder(letter, sample) for letter, sample in samples.items()}
 
 
-def template_of(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> str | tuple[Finding, ...]:
+def template_of(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> str | tuple[ReceiptFinding, ...]:
     """The canonical form with its marks, or what is wrong with the receipt.
 
     A Placeholder may stand for any value, also inside of `body` and `metadata`, but not for one that may be absent:

@@ -10,7 +10,7 @@ from tests.databases import Database
 from tests.integration.store.worlds import publish, row, somebody
 
 from metagate_store.reader import Reader
-from metagate_store.rows import BootstrapOutcome, Credential, Pod
+from metagate_store.rows import BootstrapOutcome, CredentialRow, PodRow
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,7 +29,7 @@ async def test_opens_once(database: Database, reader: Reader) -> None:
     who = somebody(sla_seconds=5)
     revision = await publish(database.publisher, who)
     before = await count(database), await count(database, "idempotency"), await count(database, "outbox")
-    ask = who.ask(pod=Pod("pod-1", "web-0", "node-1"))
+    ask = who.ask(pod=PodRow("pod-1", "web-0", "node-1"))
     [answer] = await reader.bootstrap([ask])
     assert answer.outcome is BootstrapOutcome.OPENED
     assert (answer.startup_id, answer.packet_id) == (ask.startup_id, ask.packet_id)
@@ -79,7 +79,7 @@ async def test_refusals_are_rows(database: Database, reader: Reader) -> None:
         narrow.ask("db_7"),
         narrow.ask("db"),
         none.ask("x"),
-        good.ask(credential=Credential("key", "", "0" * 64)),
+        good.ask(credential=CredentialRow("key", "", "0" * 64)),
         good.ask(credential=narrow.credential),
         good.ask(credential=good.token),
         good.ask(credential=narrow.token),
@@ -134,12 +134,12 @@ async def test_what_a_credential_rests_on(database: Database, reader: Reader) ->
     await connection.close()
     answers = await reader.bootstrap(
         [
-            who.ask(credential=Credential("key", "", f"{1:064x}")),
-            who.ask(credential=Credential("key", "", f"{2:064x}")),
-            who.ask(credential=Credential("token", who.token.issuer, who.token.subject, "k1")),
-            who.ask(credential=Credential("token", who.token.issuer, who.token.subject, "old")),
-            who.ask(credential=Credential("token", who.token.issuer, who.token.subject, "nobody")),
-            who.ask(credential=Credential("token", "gone", who.token.subject, "k1")),
+            who.ask(credential=CredentialRow("key", "", f"{1:064x}")),
+            who.ask(credential=CredentialRow("key", "", f"{2:064x}")),
+            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "k1")),
+            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "old")),
+            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "nobody")),
+            who.ask(credential=CredentialRow("token", "gone", who.token.subject, "k1")),
         ]
     )
     revoked, opened = BootstrapOutcome.CREDENTIAL_REVOKED, BootstrapOutcome.OPENED
@@ -150,14 +150,14 @@ async def test_replay(database: Database, reader: Reader) -> None:
     """Same key, principal and component: the answer as it was; another component or pod: refused; another principal: its own."""
     who, other = somebody(), somebody("other")
     await publish(database.publisher, who, other)
-    pod = Pod("pod-1")
+    pod = PodRow("pod-1")
     [first] = await reader.bootstrap([who.ask(idempotency_key="k", pod=pod)])
     before = await count(database)
     again, conflict, elsewhere = await reader.bootstrap(
         [
             who.ask(idempotency_key="k", pod=pod),
             who.ask("indexer_2", idempotency_key="k", pod=pod),
-            who.ask(idempotency_key="k", pod=Pod("pod-2")),
+            who.ask(idempotency_key="k", pod=PodRow("pod-2")),
         ]
     )
     assert (first.outcome, again.outcome) == (BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED)

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from metagate_store.errors import StoreUnavailable
 from metagate_store.publisher import Publisher
 from metagate_store.reader import Reader
-from metagate_store.rows import BootstrapOutcome, Change, Credential, PacketOutcome, PacketQuery, Pod
+from metagate_store.rows import BootstrapOutcome, Change, CredentialRow, PacketOutcome, PacketQuery, PodRow
 
 KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
@@ -29,7 +29,7 @@ async def test_resolve(database: Database, reader: Reader) -> None:
     who, suspended = somebody(), somebody("suspended", suspended=True)
     await publish(database.publisher, who, suspended)
     found = await reader.resolve(
-        [who.credential, Credential("key", "", "0" * 64), suspended.token, replace(who.token, kid="x")]
+        [who.credential, CredentialRow("key", "", "0" * 64), suspended.token, replace(who.token, kid="x")]
     )
     assert [
         one and (one.tenant, one.principal_key, one.suspended, one.type, one.scope, one.rights) for one in found
@@ -101,7 +101,7 @@ async def test_packet_now(database: Database, reader: Reader) -> None:
     who = somebody(components=("indexer_*",))
     neighbour, stranger = somebody("neighbour", tenant=who.tenant), somebody("stranger")
     await publish(database.publisher, who, neighbour, stranger)
-    bound = (await reader.bootstrap([who.ask(pod=Pod("a"))]))[0]
+    bound = (await reader.bootstrap([who.ask(pod=PodRow("a"))]))[0]
     opened = (await reader.bootstrap([who.ask()]))[0]
     assert opened.startup_id is not None
     assert bound.startup_id is not None

@@ -10,7 +10,7 @@ from tests.databases import Database
 from tests.integration.store.worlds import Somebody, publish, somebody
 
 from metagate_store.reader import Reader
-from metagate_store.rows import BootstrapOutcome, Pod, ReportOutcome
+from metagate_store.rows import BootstrapOutcome, PodRow, ReportOutcome
 
 
 async def boot(reader: Reader, who: Somebody, **kwargs):
@@ -62,13 +62,13 @@ async def test_whose_pod(database: Database, reader: Reader) -> None:
     """What a pod opened, only that pod reports (D-43); what was opened without one, any credential of the principal."""
     who = somebody()
     await publish(database.publisher, who)
-    bound, free = await boot(reader, who, pod=Pod("a")), await boot(reader, who)
+    bound, free = await boot(reader, who, pod=PodRow("a")), await boot(reader, who)
     answers = await reader.report(
         [
             who.tells(bound),
-            who.tells(bound, pod=Pod("b")),
-            who.tells(free, pod=Pod("b")),
-            who.tells(bound, pod=Pod("a")),
+            who.tells(bound, pod=PodRow("b")),
+            who.tells(free, pod=PodRow("b")),
+            who.tells(bound, pod=PodRow("a")),
         ]
     )
     assert [answer.outcome for answer in answers] == [

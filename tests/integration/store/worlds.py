@@ -15,9 +15,9 @@ from metagate_store.rows import (
     BootstrapQuery,
     Change,
     ChangeRow,
-    Credential,
+    CredentialRow,
     DeclaredRow,
-    Pod,
+    PodRow,
     ReportQuery,
     TenantRow,
 )
@@ -58,12 +58,12 @@ class Somebody:
         return None if self.body is None else digest_of(self.body)
 
     @property
-    def credential(self) -> Credential:
-        return Credential("key", "", self.key)
+    def credential(self) -> CredentialRow:
+        return CredentialRow("key", "", self.key)
 
     @property
-    def token(self) -> Credential:
-        return Credential("token", "https://issuer.test", f"{self.tenant}:{self.name}")
+    def token(self) -> CredentialRow:
+        return CredentialRow("token", "https://issuer.test", f"{self.tenant}:{self.name}")
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         tenant = str(self.tenant)
@@ -174,4 +174,4 @@ def declared(uid: UUID, generation: int = 1, **spec: Any) -> DeclaredRow:
     return DeclaredRow(str(uid), generation, "Profile", uuid4(), "team", "worker", datetime.now(UTC), spec)
 
 
-__all__ = ["Pod", "Somebody", "change_of", "declared", "digest_of", "publish", "row", "somebody"]
+__all__ = ["PodRow", "Somebody", "change_of", "declared", "digest_of", "publish", "row", "somebody"]

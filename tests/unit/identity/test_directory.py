@@ -12,7 +12,7 @@ from legivellum.http.batching import Batcher
 from legivellum.identity.authenticator import Authenticator, AuthFailure, Caller, FailureReason
 from legivellum.identity.caller import Credential
 from legivellum.identity.keyring import KeyRing
-from metagate_api.callers import Directory
+from metagate_api.callers import SubjectDirectory
 from metagate_store import rows
 
 ISSUED = 1_800_000_000
@@ -46,13 +46,13 @@ class OneServiceAccount:
 )
 def test_a_token_must_be_younger_than_its_namespace(created: datetime | None, welcome: bool) -> None:
     """D-46: a service account's token from before its namespace is refused, and so it is while nobody knows its age."""
-    identity = rows.Identity(uuid4(), "team", created, "indexer", "component", "Namespace", (), False)
+    identity = rows.IdentityRow(uuid4(), "team", created, "indexer", "component", "Namespace", (), False)
 
-    async def resolve(asks: Sequence[rows.Credential]) -> list[rows.Identity | None]:
+    async def resolve(asks: Sequence[rows.CredentialRow]) -> list[rows.IdentityRow | None]:
         return [identity for _ in asks]
 
     async def ask() -> Caller | AuthFailure:
-        directory = Directory(Batcher(resolve, name="resolve"), seconds=1.0)
+        directory = SubjectDirectory(Batcher(resolve, name="resolve"), seconds=1.0)
         authenticator = Authenticator(keys=KeyRing(), tokens=OneServiceAccount(), directory=directory)
         return await authenticator.authenticate([(b"authorization", b"Bearer token")])
 
