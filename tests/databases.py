@@ -8,9 +8,10 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -33,6 +34,14 @@ class Database:
     publisher: str
     api: str
     identity: str
+
+
+class ClockedPostgres(EmbeddedPostgres):
+    """A server whose clock is that of `make test-calendar`; it is started without the environment of the tests."""
+
+    def _command(self, *where: Any) -> Sequence[str]:
+        clock = {name: os.environ[name] for name in ("LD_PRELOAD", "CLOCK_OFFSET") if name in os.environ}  # noqa: TID251
+        return ["/usr/bin/env", *(f"{name}={value}" for name, value in clock.items()), *super()._command(*where)]
 
 
 class Server:
@@ -61,7 +70,8 @@ class Server:
         directory.chmod(0o755)  # the server's account enters it
         # Nothing here outlives the run; tests of durability start their own server.
         settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
-        embedded = EmbeddedPostgres(directory, settings=settings).start()
+        kind = ClockedPostgres if "CLOCK_OFFSET" in os.environ else EmbeddedPostgres  # noqa: TID251
+        embedded = kind(directory, settings=settings).start()
         passwords = {role: embedded.password(role) for role in ROLES}
         return cls(embedded.dsn("postgres", database="postgres"), passwords, embedded)
 
