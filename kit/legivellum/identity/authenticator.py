@@ -196,7 +196,7 @@ class Authenticator:
             return _SEVERAL
         if authorization[:7].lower() != b"bearer ":
             return _SCHEME
-        return False, authorization[7:].lstrip(b" ")  # RFC 9110 §11.4: one or more spaces
+        return False, authorization[7:]
 
     async def _by_key(self, value: bytes, now: float) -> Caller | AuthFailure:
         verified = self._keys.verify(value, now)
