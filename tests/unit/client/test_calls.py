@@ -320,7 +320,7 @@ def test_https_is_verified_with_the_bundle(tls: tuple[ssl.SSLContext, Path], tok
         url = gate.url.replace("http", "https", 1)
         good = Settings(url=url, component_key="c", token_file=str(token), ca_file=str(tls[1]), environ={})
         assert Client(good).bootstrap().startup_id == STARTUP
-        bad = Settings(url=url, component_key="c", token_file=str(token), timeout=0.5, environ={})
+        bad = Settings(url=url, component_key="c", token_file=str(token), timeout=5, environ={})
         with pytest.raises(UnavailableError, match="METAGATE_CA_FILE"):
             Client(bad).bootstrap()
         assert len(gate.asked) == 1

@@ -36,6 +36,12 @@ def gate() -> Iterator[Double]:
         yield made
 
 
+def _default_signals() -> None:
+    """A shell starts background jobs with SIGINT and SIGQUIT ignored, and children inherit that: the tests' must not."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class ClientShell:
     """Runs the client without site-packages: what it cannot import it does not have."""
 
@@ -60,6 +66,7 @@ class ClientShell:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
+            preexec_fn=_default_signals,  # noqa: PLW1509 - it takes no lock, so threads cannot harm it
             **options,  # type: ignore[call-overload]
         )
 
