@@ -17,6 +17,7 @@ CHAPTERS = (
     "upgrade",
     "uninstall",
     "readme",
+    "previous_release",
 )
 FIGURES: list[str] = []
 
