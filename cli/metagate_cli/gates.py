@@ -58,7 +58,9 @@ async def serving_gates(
         DatabaseError: a schema cannot be migrated.
 
     """
-    async with AsyncExitStack() as serving:
+    from legivellum.gate.composition import serving
+
+    async with AsyncExitStack() as stack:
         urls = {}
         for definition in definitions:
             password = secrets.token_urlsafe(24)
@@ -69,6 +71,6 @@ async def serving_gates(
                     "identity_database_url": SecretStr(database.identity),
                 }
             )
-            urls[definition.name] = await serving.enter_async_context(definition.serving(settings))
+            urls[definition.name] = await stack.enter_async_context(serving(definition, settings))
         await withdraw_memberships(database)
         yield urls

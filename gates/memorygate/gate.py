@@ -1,48 +1,20 @@
-"""MemoryGate as the kit serves it, and what its handlers share: the process, and whose signatures are known."""
+"""MemoryGate as the kit serves it: its definition, and each endpoint's handler."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID
 
 from legivellum.gate.definition import GateDefinition
-from legivellum.gate.process import GateProcess
 from legivellum.http.router import Handler
-from legivellum.identity.request_authenticator import RequestAuthenticator
 from legivellum.receipts.signers import Signers
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
 from memorygate.ledger import Ledger
+from memorygate.ledger_gate import LedgerGate, LedgerProcess
 from memorygate.metrics import METRICS
 from memorygate.problem_codes import Code
 from memorygate.schema import LEDGER, WRITER
 from memorygate.settings import Settings
-
-LedgerProcess = GateProcess[Settings, Ledger]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerGate:
-    process: LedgerProcess
-    signers: Signers = field(default_factory=Signers.none)
-
-    @property
-    def settings(self) -> Settings:
-        return self.process.settings
-
-    @property
-    def authenticator(self) -> RequestAuthenticator:
-        return self.process.authenticator
-
-    def is_principal(self, tenant: UUID, name: str) -> bool:
-        """Whether the tenant has a principal of this name, as far as the process knows (D-71)."""
-        return self.process.is_principal(tenant, name)
-
-    @property
-    def ledger(self) -> Ledger:
-        """Raises Unavailable while the database was never reached."""
-        return self.process.database
 
 
 async def connect(settings: Settings) -> Ledger:

@@ -22,8 +22,8 @@ from legivellum.identity.request_authenticator import require_caller
 from legivellum.receipts.causes import chain_markers
 from legivellum.receipts.receipt import moment
 from legivellum.receipts.rights import CUSTODIAL, role_of
-from memorygate.gate import LedgerGate
 from memorygate.ledger import PAGE_BYTES, START, ChainLink, Mark, Position, Verification
+from memorygate.ledger_gate import LedgerGate
 from memorygate.rendering import render_obligation, render_receipt
 
 _LOOKED_UP = 256

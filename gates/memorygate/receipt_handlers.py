@@ -23,8 +23,8 @@ from legivellum.receipts.phase_rules import ReceiptFinding
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import GATES, PLAN, Kind, Right, is_gate_name, right_to_emit, role_of
 from memorygate import metrics
-from memorygate.gate import LedgerGate
 from memorygate.ledger import Appended, Entry, Outcome, entry
+from memorygate.ledger_gate import LedgerGate
 from memorygate.problem_codes import Code
 from memorygate.rendering import render_acknowledgement
 

@@ -19,8 +19,8 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.postgres.errors import DatabaseError
 from memorygate import metrics
-from memorygate.gate import LedgerGate
 from memorygate.ledger import Mark
+from memorygate.ledger_gate import LedgerGate
 from memorygate.rendering import render_receipt
 
 _MARK: Final = re.compile(rb"(\d{1,20})\.(\d{1,17})\Z")

@@ -38,8 +38,10 @@ def gate_commands(name: str, help_: str, roles: tuple[str, ...], define: Define)
     )
 
     def serve() -> None:
+        from legivellum.gate.composition import run
+
         definition = define()
-        raise typer.Exit(definition.run(definition.settings()))
+        raise typer.Exit(run(definition, definition.settings()))
 
     def migrate(database_url: str, **passwords: str | None) -> None:
         given = {role: passwords[_password(name, role)] for role in roles}

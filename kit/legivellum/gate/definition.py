@@ -9,24 +9,18 @@ that serves the gate, its command line, and what `metagate dev --with` needs.
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic
 
-from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.gate.metrics import GateMetrics
+from legivellum.gate.process import DatabaseT, GateProcess, SettingsT
+from legivellum.gate.public_routes import PUBLIC_ENDPOINTS
+from legivellum.http.endpoints import Endpoint
+from legivellum.http.endpoints import Schema as JsonSchema
 from legivellum.http.problem_codes import Code
+from legivellum.http.router import Handler
 from legivellum.postgres.migrations import Migrated, Schema, migrate, needed_version
-
-if TYPE_CHECKING:
-    from legivellum.gate.metrics import GateMetrics
-    from legivellum.gate.process import GateDatabase, GateProcess
-    from legivellum.http.endpoints import Endpoint
-    from legivellum.http.endpoints import Schema as JsonSchema
-    from legivellum.http.router import Handler
-
-SettingsT = TypeVar("SettingsT", bound=DatabaseGateSettings)
-DatabaseT = TypeVar("DatabaseT", bound="GateDatabase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +62,6 @@ class GateDefinition(Generic[SettingsT, DatabaseT]):
     @property
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         """What every gate answers without a credential, and the gate's own."""
-        from legivellum.gate.public_routes import PUBLIC_ENDPOINTS  # noqa: PLC0415 - for whoever serves
-
         return (*PUBLIC_ENDPOINTS, *self.endpoints)
 
     @property
@@ -88,36 +80,6 @@ class GateDefinition(Generic[SettingsT, DatabaseT]):
         return await migrate(
             self.schema, dsn, passwords={role: given[role] for role in self.schema.roles if role in given}
         )
-
-    def run(self, settings: SettingsT) -> int:
-        """Serve until SIGTERM or SIGINT. Returns the exit status. Raises OSError, UnusableAddress, what a handler's
-        settings raise.
-        """
-        from legivellum.gate.process import composed, limits  # noqa: PLC0415 - it imports this module
-        from legivellum.gate.server import run_gate  # noqa: PLC0415 - uvicorn, for whoever serves
-
-        return run_gate(settings, _Compose(self, composed), limits=limits, logger=f"{self.name}.server")
-
-    @asynccontextmanager
-    async def serving(self, settings: SettingsT) -> AsyncIterator[str]:
-        """Serve inside this event loop until the block is left. Yields the base URL. Raises OSError."""
-        from legivellum.gate.process import composed, limits  # noqa: PLC0415 - it imports this module
-        from legivellum.gate.server import serve_embedded  # noqa: PLC0415 - uvicorn, for whoever serves
-
-        application = composed(self, settings)
-        async with serve_embedded(settings, application, limits=limits(settings), name=f"serve {self.name}") as url:
-            yield url
-
-
-class _Compose:
-    """`composed` with its definition; pickled with it on its way to a worker process."""
-
-    def __init__(self, definition: GateDefinition[Any, Any], compose: Callable[..., Any]) -> None:
-        self._definition = definition
-        self._compose = compose
-
-    def __call__(self, settings: Any) -> Any:
-        return self._compose(self._definition, settings)
 
 
 def load(reference: str) -> Any:

@@ -1,20 +1,19 @@
-"""One serving process of a gate, put together from its definition and settings: identity, pollers, routes, edge."""
+"""What the handlers of one process of a gate share: its settings, databases, identity and streams, and the pollers that
+keep them up to date.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from legivellum.base.token_bucket import TokenBuckets
-from legivellum.gate.definition import DatabaseT, GateDefinition, SettingsT
 from legivellum.gate.event_stream import EventStreams
 from legivellum.gate.identity_poller import IdentityReplica
-from legivellum.gate.public_routes import PUBLIC_SCHEMAS, PublicRoutes
-from legivellum.gate.serving import open_at_most
+from legivellum.gate.metrics import GateMetrics
 from legivellum.gate.settings import DatabaseGateSettings
 from legivellum.gate.snapshot_poller import (
     DatabaseStatus,
@@ -24,23 +23,13 @@ from legivellum.gate.snapshot_poller import (
     read_connected,
     require_version,
 )
-from legivellum.http import tracing
-from legivellum.http.access_log import AccessLog
-from legivellum.http.edge import Edge
-from legivellum.http.exchange import AnyResponse, App, Exchange
-from legivellum.http.limits import Limits
-from legivellum.http.metrics import RouteMetrics
-from legivellum.http.openapi import openapi_document
-from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Problem
-from legivellum.http.router import RouteLimits, Router
 from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.authenticator import Authenticator
 from legivellum.identity.keyring import KeyRing
 from legivellum.identity.replica import IdentityDatabase, ReplicatedDirectory
 from legivellum.identity.request_authenticator import Authenticate, RequestAuthenticator
 from legivellum.identity.tokens import TokenVerifier
-from legivellum.postgres.errors import DatabaseError, SchemaMismatch, Unavailable
+from legivellum.postgres.errors import SchemaMismatch, Unavailable
 
 _FIRST_LOOK_SECONDS: Final = 3.0
 _DATABASE_POLL_SECONDS: Final = 1.0
@@ -53,12 +42,33 @@ class GateDatabase(Protocol):
     async def close(self) -> None: ...
 
 
+SettingsT = TypeVar("SettingsT", bound=DatabaseGateSettings)
+DatabaseT = TypeVar("DatabaseT", bound=GateDatabase)
+Settings_contra = TypeVar("Settings_contra", contravariant=True)
+Database_co = TypeVar("Database_co", covariant=True)
+
+
+class ProcessDefinition(Protocol[Settings_contra, Database_co]):
+    """What a process needs of its gate's definition (`GateDefinition`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def metrics(self) -> GateMetrics: ...
+    @property
+    def database_event(self) -> str: ...
+    @property
+    def needed_version(self) -> int: ...
+    @property
+    def connect(self) -> Callable[[Settings_contra], Awaitable[Database_co]]: ...
+
+
 class GateProcess(Generic[SettingsT, DatabaseT]):
     """What the handlers of one process share. `connected` is None until the database was reached."""
 
     def __init__(
         self,
-        definition: GateDefinition[SettingsT, DatabaseT],
+        definition: ProcessDefinition[SettingsT, DatabaseT],
         settings: SettingsT,
         *,
         authenticator: Authenticate | None = None,
@@ -66,7 +76,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         is_principal: Callable[[UUID, str], bool] | None = None,
     ) -> None:
         """A serving process makes the last three from its settings; tests give their own."""
-        self.definition = definition
+        self._definition = definition
         self.settings = settings
         self.metrics = definition.metrics
         self.status = DatabaseStatus()
@@ -100,7 +110,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
 
     def database_poller(self) -> SnapshotPoller:
         """Connects to the gate's own database, and says whether it answers and fits."""
-        status, definition = self.status, self.definition
+        status, definition = self.status, self._definition
         needed = definition.needed_version
 
         async def connect() -> DatabaseT:
@@ -150,7 +160,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         return SnapshotPoller(
             "identity",
             look,
-            logger=f"{self.definition.name}.database",
+            logger=f"{self._definition.name}.database",
             seconds=self.settings.identity_poll_ms / 1_000,
             on_lost=on_lost,
         )
@@ -158,7 +168,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow both databases while the block runs."""
-        identity_dsn, name = self.settings.identity_dsn, f"{self.definition.name} identity"
+        identity_dsn, name = self.settings.identity_dsn, f"{self._definition.name} identity"
 
         async def connect() -> IdentityDatabase:
             return await IdentityDatabase.connect(identity_dsn, application_name=name)
@@ -171,69 +181,3 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         finally:
             await replica.close()
             await close_quietly(self.connected)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessApplication:
-    """What the server serves, and the state behind it."""
-
-    asgi: App
-    router: Router
-    process: GateProcess[Any, Any]
-
-
-def composed(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> ProcessApplication:
-    """An application that connects when it begins to serve. Raises UnusableAddress, and what the handlers raise."""
-    settings.dsn, settings.identity_dsn  # noqa: B018 - a malformed address is told before anything is served
-    return application(GateProcess(definition, settings), follow=True)
-
-
-def application(process: GateProcess[SettingsT, DatabaseT], *, follow: bool = False) -> ProcessApplication:
-    """Every endpoint of the gate bound to its handler, one edge around them. `follow`: poll the databases meanwhile."""
-    definition, settings = process.definition, process.settings
-    endpoints = definition.all_endpoints
-    public = PublicRoutes(
-        name=definition.name,
-        version=settings.version,
-        description={"service": definition.title, "doctrine": definition.doctrine},
-        status=process.status,
-        registry=process.metrics.registry,
-        document=openapi_document(
-            endpoints,
-            info={"title": definition.title, "version": settings.version, "description": definition.description},
-            schemas={**PUBLIC_SCHEMAS, **definition.schemas},
-            codes=definition.codes.registered().values(),
-            api_key_header=settings.api_key_header,
-        ),
-    )
-    router = Router.bind(
-        endpoints,
-        {**public.handlers(), **definition.handlers(process)},
-        defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
-    )
-    count, log = RouteMetrics(process.metrics.requests, process.metrics.latency), AccessLog(settings.access_log)
-    spans = tracing.span_recorder(definition.name, settings)
-
-    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
-        count(exchange, answer, seconds)
-        log(exchange, answer, seconds)
-        if spans is not None:
-            spans(exchange, answer, seconds)
-
-    @asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        async with process.following() if follow else nullcontext(), spans.sending() if spans else nullcontext():
-            yield
-
-    return ProcessApplication(Edge(router, translate=unavailable, observe=observe, lifespan=lifespan), router, process)
-
-
-def limits(settings: DatabaseGateSettings) -> Limits:
-    return Limits(body_bytes=settings.body_bytes, connections=open_at_most(settings.connections))
-
-
-def unavailable(error: Exception) -> Problem | None:
-    """Driver errors in the gate's words (docs/database.md): whatever goes wrong with the database is a 503."""
-    if isinstance(error, DatabaseError | OSError | TimeoutError):
-        return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
-    return None

@@ -13,10 +13,12 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from ulid import ULID
 
-from legivellum.gate.process import GateProcess, application
+from legivellum.gate.composition import application
+from legivellum.gate.process import GateProcess
 from legivellum.identity.caller import AuthFailure, Caller, Credential, FailureReason
-from memorygate.gate import GATE, LedgerProcess
+from memorygate.gate import GATE
 from memorygate.ledger import Ledger
+from memorygate.ledger_gate import LedgerProcess
 from memorygate.schema import AUDITOR, WRITER, migrate_ledger
 from memorygate.settings import Settings
 
@@ -201,7 +203,7 @@ def process_on(ledger: Ledger, **settings: Any) -> LedgerProcess:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def module_client(ledger: Ledger) -> AsyncIterator[tuple[LedgerProcess, httpx.AsyncClient]]:
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
-    transport = httpx.ASGITransport(application(process).asgi)
+    transport = httpx.ASGITransport(application(GATE, process).asgi)
     async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as client:
         yield process, client
 

@@ -13,6 +13,7 @@ from tests.databases import Server
 from tests.integration.memorygate.conftest import LedgerDatabase, accepted, complete, make_ledger
 from tests.integration.memorygate.ledger_fixture import LedgerFixture, LedgerPrincipal, free_port, ledger_fixture, ready
 
+from legivellum.gate.composition import serving
 from memorygate.gate import GATE
 from memorygate.schema import WRITER
 from memorygate.settings import Settings
@@ -46,7 +47,7 @@ async def client(place: LedgerFixture, away: LedgerDatabase) -> AsyncIterator[ht
         port=free_port(),
         identity_poll_ms=50,
     )
-    async with GATE.serving(settings) as url:
+    async with serving(GATE, settings) as url:
         await ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             yield client

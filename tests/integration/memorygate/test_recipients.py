@@ -12,6 +12,7 @@ from tests.databases import Server
 from tests.integration.memorygate.conftest import LedgerDatabase, accepted, complete, escalate, make_ledger, new_id
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, free_port, ledger_fixture, ready
 
+from legivellum.gate.composition import serving
 from memorygate.gate import GATE
 from memorygate.settings import Settings
 
@@ -31,7 +32,7 @@ async def served(postgres: Server) -> AsyncIterator[httpx.AsyncClient]:
             identity_database_url=SecretStr(database.database.identity),
             port=free_port(),
         )
-        async with GATE.serving(settings) as url:
+        async with serving(GATE, settings) as url:
             await ready(url)
             async with httpx.AsyncClient(base_url=url, timeout=10) as client:
                 yield client

@@ -21,6 +21,7 @@ from tests.integration.memorygate.ledger_fixture import (
     relay_process,
 )
 
+from legivellum.gate.composition import serving
 from memorygate.gate import GATE
 from memorygate.settings import Settings
 from memorygate.verifying import verify
@@ -58,7 +59,7 @@ def settings_of(place: LedgerFixture, **more: object) -> Settings:
 @pytest_asyncio.fixture
 async def url(place: LedgerFixture) -> AsyncIterator[str]:
     """The ledger with its real identity, on a socket."""
-    async with GATE.serving(settings_of(place)) as url:
+    async with serving(GATE, settings_of(place)) as url:
         await ready(url)
         yield url
 
@@ -241,7 +242,7 @@ async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: Ledg
             ids += await place.boot(who, 20)
             await asyncio.sleep(0.05)
         assert await place.waiting() == 401
-        async with GATE.serving(settings_of(place).model_copy(update={"port": port})):
+        async with serving(GATE, settings_of(place).model_copy(update={"port": port})):
             await place.drained()
     expected = {(str(one), phase): 1 for one in ids for phase in ("accepted", "complete")}
     assert await place.phases() == expected

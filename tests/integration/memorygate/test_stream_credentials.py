@@ -15,6 +15,7 @@ from tests.integration.memorygate.conftest import LedgerDatabase, accepted
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, free_port, ledger_fixture, ready
 from tests.integration.store.worlds import Change, row
 
+from legivellum.gate.composition import serving
 from legivellum.identity import api_keys
 from memorygate.gate import GATE
 from memorygate.settings import Settings
@@ -39,7 +40,7 @@ async def client(fresh_ledger: LedgerDatabase, alice: LedgerPrincipal) -> AsyncI
         port=free_port(),
     )
     bob = LedgerPrincipal(alice.tenant, "bob", key=BOB.key)
-    async with ledger_fixture(fresh_ledger, alice, bob), GATE.serving(settings) as url:
+    async with ledger_fixture(fresh_ledger, alice, bob), serving(GATE, settings) as url:
         await ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             yield client

@@ -16,10 +16,11 @@ import pytest_asyncio
 import uvicorn
 from tests.integration.memorygate.conftest import LedgerDatabase, Peer, accepted, process_on
 
-from legivellum.gate.process import application
+from legivellum.gate.composition import application
 from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
+from memorygate.gate import GATE
 from memorygate.ledger import Ledger
 
 
@@ -30,7 +31,7 @@ async def served(ledger: Ledger, *, drain_seconds: int = 1, streams: int = 5) ->
         ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=streams
     )
     listening = bound("127.0.0.1", 0)
-    app = application(process)
+    app = application(GATE, process)
     server = uvicorn.Server(
         uvicorn.Config(
             app.asgi,

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.memorygate.conftest import LedgerDatabase, Peer, accepted, new_id, process_on, rows
 
-from legivellum.gate.process import application
+from legivellum.gate.composition import application
 from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from legivellum.receipts.receipt import Draft
+from memorygate.gate import GATE
 from memorygate.ledger import Ledger
 
 TENANT = uuid4()
@@ -41,7 +42,7 @@ async def base_url(ledger: Ledger) -> AsyncIterator[str]:
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
     listening = bound("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(process).asgi,
+        application(GATE, process).asgi,
         http=guarded(Limits(body_bytes=524_288)),
         ws="none",
         log_config=None,
@@ -132,7 +133,7 @@ async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an
     ):
         monkeypatch.setattr(broken, Broken())
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(application(process).asgi), base_url="http://x"
+        transport=httpx.ASGITransport(application(GATE, process).asgi), base_url="http://x"
     ) as client:
         answer = await client.post(
             "/receipts", json=accepted(task_id="logged", principal_ai="alice"), headers={"X-Me": ME}
@@ -144,7 +145,7 @@ async def test_a_batch_costs_as_many_tokens_as_it_has_items(ledger: Ledger):
     """Ten tokens are one batch of ten, or ten receipts: then 429; and a batch of one costs what one receipt costs."""
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0.001, rate_burst=10)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(application(process).asgi), base_url="http://x"
+        transport=httpx.ASGITransport(application(GATE, process).asgi), base_url="http://x"
     ) as client:
 
         def batch(items: int, name: str) -> Awaitable[httpx.Response]:

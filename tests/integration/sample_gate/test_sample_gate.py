@@ -20,6 +20,7 @@ from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, LedgerP
 from tests.sample_gate.gate import EMITTER, GATE, Settings
 from tests.sample_gate.notes import WRITER
 
+from legivellum.gate.composition import serving
 from legivellum.identity.api_keys import mint
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +44,7 @@ async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
         port=free_port(),
     )
     ledger = LedgerDatabase(database, _as(database.owner, WRITER), "")
-    async with ledger_fixture(ledger, ALICE, EVE, STRANGER), GATE.serving(settings) as url:
+    async with ledger_fixture(ledger, ALICE, EVE, STRANGER), serving(GATE, settings) as url:
         await ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             yield client

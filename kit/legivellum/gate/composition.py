@@ -1,0 +1,125 @@
+"""The application of a gate, put together from its definition and settings, and served: as a process of its own or
+inside somebody's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from legivellum.gate.definition import GateDefinition
+from legivellum.gate.process import DatabaseT, GateProcess, SettingsT
+from legivellum.gate.public_routes import PUBLIC_SCHEMAS, PublicRoutes
+from legivellum.gate.server import run_gate, serve_embedded
+from legivellum.gate.serving import open_at_most
+from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.http import tracing
+from legivellum.http.access_log import AccessLog
+from legivellum.http.edge import Edge
+from legivellum.http.exchange import AnyResponse, App, Exchange
+from legivellum.http.limits import Limits
+from legivellum.http.metrics import RouteMetrics
+from legivellum.http.openapi import openapi_document
+from legivellum.http.problem_codes import Code
+from legivellum.http.problems import Problem
+from legivellum.http.router import RouteLimits, Router
+from legivellum.postgres.errors import DatabaseError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessApplication:
+    """What the server serves, and the state behind it."""
+
+    asgi: App
+    router: Router
+    process: GateProcess[Any, Any]
+
+
+def composed(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> ProcessApplication:
+    """An application that connects when it begins to serve. Raises UnusableAddress, and what the handlers raise."""
+    settings.dsn, settings.identity_dsn  # noqa: B018 - a malformed address is told before anything is served
+    return application(definition, GateProcess(definition, settings), follow=True)
+
+
+def application(
+    definition: GateDefinition[SettingsT, DatabaseT],
+    process: GateProcess[SettingsT, DatabaseT],
+    *,
+    follow: bool = False,
+) -> ProcessApplication:
+    """Every endpoint of the gate bound to its handler, one edge around them. `follow`: poll the databases meanwhile."""
+    settings = process.settings
+    endpoints = definition.all_endpoints
+    public = PublicRoutes(
+        name=definition.name,
+        version=settings.version,
+        description={"service": definition.title, "doctrine": definition.doctrine},
+        status=process.status,
+        registry=process.metrics.registry,
+        document=openapi_document(
+            endpoints,
+            info={"title": definition.title, "version": settings.version, "description": definition.description},
+            schemas={**PUBLIC_SCHEMAS, **definition.schemas},
+            codes=definition.codes.registered().values(),
+            api_key_header=settings.api_key_header,
+        ),
+    )
+    router = Router.bind(
+        endpoints,
+        {**public.handlers(), **definition.handlers(process)},
+        defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
+    )
+    count, log = RouteMetrics(process.metrics.requests, process.metrics.latency), AccessLog(settings.access_log)
+    spans = tracing.span_recorder(definition.name, settings)
+
+    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
+        count(exchange, answer, seconds)
+        log(exchange, answer, seconds)
+        if spans is not None:
+            spans(exchange, answer, seconds)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with process.following() if follow else nullcontext(), spans.sending() if spans else nullcontext():
+            yield
+
+    return ProcessApplication(Edge(router, translate=unavailable, observe=observe, lifespan=lifespan), router, process)
+
+
+def limits(settings: DatabaseGateSettings) -> Limits:
+    return Limits(body_bytes=settings.body_bytes, connections=open_at_most(settings.connections))
+
+
+def unavailable(error: Exception) -> Problem | None:
+    """Driver errors in the gate's words (docs/database.md): whatever goes wrong with the database is a 503."""
+    if isinstance(error, DatabaseError | OSError | TimeoutError):
+        return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
+    return None
+
+
+class _Compose:
+    """`composed` with its definition; pickled with it on its way to a worker process."""
+
+    def __init__(self, definition: GateDefinition[Any, Any]) -> None:
+        self._definition = definition
+
+    def __call__(self, settings: Any) -> ProcessApplication:
+        return composed(self._definition, settings)
+
+
+def run(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status.
+
+    Raises OSError, UnusableAddress, and what making the handlers raises.
+    """
+    return run_gate(settings, _Compose(definition), limits=limits, logger=f"{definition.name}.server")
+
+
+@asynccontextmanager
+async def serving(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> AsyncIterator[str]:
+    """Serve inside this event loop until the block is left. Yields the base URL. Raises OSError."""
+    served = composed(definition, settings)
+    async with serve_embedded(settings, served, limits=limits(settings), name=f"serve {definition.name}") as url:
+        yield url
