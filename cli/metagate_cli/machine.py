@@ -21,7 +21,7 @@ from metagate_api.settings import Settings
 from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import DatabaseUrls, database
 from metagate_cli.gates import serving_gates
-from metagate_cli.ledger import declared_witness, mirroring
+from metagate_cli.startup_mirror import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
 from metagate_operator.issuers.key_fetcher import HttpsKeyFetcher

@@ -1,5 +1,5 @@
-"""The two pattern languages: component keys of a Binding (`prefix*`), and subjects of an outside issuer
-(`subjectPattern`).
+"""What names may look like, and the two pattern languages: component keys of a Binding (`prefix*`), and subjects of an
+outside issuer (`subjectPattern`).
 """
 
 import re
