@@ -1,12 +1,12 @@
 """The ledger's chart: it refuses to guess its database, its pods see no more than they need, and MetaGate's chart meets it halfway."""
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from tests.chart.rendering import (
     EXTERNAL,
@@ -24,6 +24,7 @@ from tests.chart.rendering import (
 from tests.chart.test_lint import _untyped
 from tests.chart.test_network_policies import DNS, INTERNET, METADATA, NEIGHBOUR, PolicyPeer, allowed
 
+from memorygate.main import app
 from memorygate.settings import Settings
 
 FOLDER = ROOT / "charts" / "memorygate"
@@ -202,7 +203,10 @@ def test_no_password_is_in_a_url_or_an_argument(chart: Chart):
 @pytest.mark.parametrize("name", FORMS)
 def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
     """No container is given a variable that no process knows: a misspelt one would silently do nothing."""
-    known = {"PGPASSWORD", *re.findall(r"MEMORYGATE_[A-Z_]+", (ROOT / "gates" / "memorygate" / "main.py").read_text())}
+    known = {"PGPASSWORD"}
+    for command in typer.main.get_group(app).commands.values():
+        for option in command.params:
+            known |= {option.envvar} if isinstance(option.envvar, str) else set(option.envvar or ())
     for field in Settings.model_fields.values():
         alias = field.validation_alias
         known |= {alias} if isinstance(alias, str) else {str(choice) for choice in alias.choices}
