@@ -77,6 +77,7 @@ KEY_CONFLICT: Final = "KeyConflict"
 ISSUER_CONFLICT: Final = "IssuerConflict"
 
 # Reasons of a warning
+COMPONENT_NOT_POSSIBLE: Final = "ComponentNotPossible"
 SECRET_REF_NOT_DECLARED: Final = "SecretRefNotDeclared"  # noqa: S105 - the name of a reason
 
 # Reasons about an issuer's keys
@@ -129,6 +130,7 @@ REASONS: Final[dict[str, str]] = {
     SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
     KEY_CONFLICT: "An older Principal already has this API key (D-45).",
     ISSUER_CONFLICT: "An older TokenIssuer already has this issuer, or is already the cluster's (D-44).",
+    COMPONENT_NOT_POSSIBLE: "An entry of `components` that no component_key can be, so it permits nobody.",
     SECRET_REF_NOT_DECLARED: "A service's `auth.secretRef` names none of the secretRefs of the Profile beside it.",
     KEYS_INLINE: "The keys are part of the spec.",
     KEYS_AWAITED: "The keys have not been fetched yet.",

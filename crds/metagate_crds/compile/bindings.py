@@ -12,6 +12,7 @@ from metagate_crds.compile.world import World
 from metagate_crds.kinds import MANIFEST, PROFILE
 from metagate_crds.objects import LastGood, ObjectKey
 from metagate_crds.rules.findings import Finding
+from metagate_crds.rules.patterns import is_possible_component
 
 # In the order of `ObjectState.refs`.
 _REFERENCES: Final = (
@@ -40,11 +41,22 @@ def compile_binding(
         return outcome
     if packet_body is not None:
         outcome.digest, outcome.body = packet_body.digest, packet_body.body
-        outcome.warnings = list(packet_body.warnings)
+        outcome.warnings = [*_impossible_components(served), *packet_body.warnings]
     if outcome.digest is None:
         outcome.served_generation = None
     outcome.rows.append(_binding_row(world, state, served, tenant, outcome))
     return outcome
+
+
+def _impossible_components(spec: NormalizedBinding) -> list[Finding]:
+    """Entries that were allowed before component keys had a form, and can permit nobody now."""
+    if all(map(is_possible_component, spec.components)):
+        return []
+    message = (
+        "has an entry that no component_key can be: letters, digits and . _ : -, with a letter or digit at both ends;"
+        " nobody can boot under it"
+    )
+    return [Finding("spec.components", reasons.COMPONENT_NOT_POSSIBLE, message)]
 
 
 def _served_version(

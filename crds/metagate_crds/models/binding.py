@@ -7,10 +7,10 @@ from pydantic import AfterValidator, Field
 
 from metagate_crds import reasons
 from metagate_crds.models.spec import AsSet, Distinct, FreeForm, Reference, Spec, refuse
-from metagate_crds.rules.patterns import COMPONENT_KEY
 
-# An exact key, the beginning of one with `*` behind it, or `*`.
-_COMPONENT: Final = f"({COMPONENT_KEY}|[A-Za-z0-9][A-Za-z0-9._:-]*[*]|[*])"
+# Wider than a component_key (D-65): a Binding that was valid before stays valid, and an entry that permits nobody is a
+# warning (`compile.bindings`).
+_COMPONENT: Final = "([A-Za-z0-9._:/@-]+[*]?|[*])"
 
 
 def _component(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final, TypeGuard
 
 COMPONENT_KEY: Final = "[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?"
 """What a component may call itself (D-65): the key becomes a file name and a label of a metric."""
+_POSSIBLE_COMPONENT: Final = re.compile(f"{COMPONENT_KEY}|[A-Za-z0-9][A-Za-z0-9._:-]*[*]|[*]")
 
 DNS_NAME: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 """What an object may be named (RFC 1123), of at most LONGEST_NAME characters."""
@@ -25,6 +26,11 @@ _DNS_NAME: Final = re.compile(DNS_NAME)
 def is_object_name(text: object) -> TypeGuard[str]:
     """Whether an object of Kubernetes may have this name."""
     return isinstance(text, str) and len(text) <= LONGEST_NAME and _DNS_NAME.fullmatch(text) is not None
+
+
+def is_possible_component(pattern: str) -> bool:
+    """Whether an entry of a Binding's `components` can permit any component_key (D-65)."""
+    return _POSSIBLE_COMPONENT.fullmatch(pattern) is not None
 
 
 def component_permitted(components: Iterable[str], component_key: str) -> bool:

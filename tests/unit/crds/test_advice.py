@@ -138,6 +138,19 @@ def warning(*objects):
     return None if condition is None else (condition.status, condition.reason, condition.message)
 
 
+@pytest.mark.parametrize("entry", ["team/indexer", "indexer@node", "-indexer", "indexer_", "_*"])
+def test_a_component_that_nobody_can_be_is_a_warning(entry):
+    """D-65: it permits nobody, and what stands beside it is served as before; a Binding of an earlier release stays valid."""
+    *others, _ = bootable_objects()
+    binding = declared("PrincipalBinding", "indexer", {**BINDING, "components": ["indexer_*", entry]})
+    result = compiled(*others, binding)
+    verdict = verdict_of(result, "PrincipalBinding", "indexer")
+    assert verdict.ready
+    assert conditions_of(verdict)["Warning"] == ("True", reasons.COMPONENT_NOT_POSSIBLE)
+    assert "no component_key can be" in warning(*others, binding)[2]
+    assert warning(*others, declared("PrincipalBinding", "indexer", BINDING)) is None
+
+
 def test_a_secret_that_the_profile_does_not_name_is_a_warning():
     """The packet is served: the component starts, and cannot call that service."""
     manifest = declared("Manifest", "prod", {**MANIFEST, "services": {"memory": SERVICE}})
