@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from metagate_crds.rules.patterns import COMPONENT_KEY
+
 Schema = dict[str, Any]
 
 MAX_KEY_LENGTH: Final = 512
@@ -16,7 +18,7 @@ DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
 # The key a component boots under (INV-005, D-65). It becomes a file name and a label, so it holds nothing else.
-COMPONENT_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?$"
+COMPONENT_PATTERN: Final = f"^{COMPONENT_KEY}$"
 COMPONENT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 253, "pattern": COMPONENT_PATTERN}
 
 

@@ -29,8 +29,8 @@ async def apply_crds(kubernetes: KubernetesClient, *, within: float, manager: st
     or installing another release over CRDs that an earlier one left would end in a conflict.
 
     Raises:
-        Refused: the API server will not have one of them.
-        Unreachable: it does not answer, or does not serve them within that many seconds.
+        KubernetesRefused: the API server will not have one of them.
+        KubernetesUnreachable: it does not answer, or does not serve them within that many seconds.
 
     """
     changed: list[str] = []

@@ -58,7 +58,7 @@ class KubernetesClient:
         """As the pod's service account where there is one and no kubeconfig is named, else as the kubeconfig says.
 
         Raises:
-            Unreachable: neither is there, or it cannot be read.
+            KubernetesUnreachable: neither is there, or it cannot be read.
 
         """
         configuration = client.Configuration()
@@ -93,8 +93,8 @@ class KubernetesClient:
         """One request; the parsed answer.
 
         Raises:
-            Unreachable: there was none.
-            Refused: it is an error.
+            KubernetesUnreachable: there was none.
+            KubernetesRefused: it is an error.
 
         """
         answer = await self.raw(method, path, query=query, body=body, content_type=content_type, within=within)
