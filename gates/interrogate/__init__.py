@@ -1,0 +1,1 @@
+"""InterroGate: may this request pass? One decision, one receipt, one commit (docs/interrogate)."""

@@ -1,0 +1,79 @@
+"""What a decision may look at besides the request: the caller, and what the database knew at one moment.
+
+Everything here is bounded and belongs to one tenant and one tree; nothing is read from the mesh as a whole (INV-106).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks, as the credential says."""
+
+    principal_key: str
+    type: str
+    """The declared type of the principal: principal, delegate, worker, service, component, observer."""
+    is_tenants: bool = True
+    """Whether `tenant_id` of the envelope is the tenant of the credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentTask:
+    """The admitted task that a request names as its parent."""
+
+    root_task_id: str
+    depth: int
+    budget: int | None
+    """What is left for its children; None: no budget is counted in this tree."""
+    recent: tuple[str, ...]
+    """Capabilities of the task itself and its nearest ancestors, nearest first, at most 64."""
+    admitted_by: str
+    """The receipt of its admission."""
+    custodian: str | None
+    """Who has custody of its obligation in the ledger; None: the ledger has no such obligation."""
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedLease:
+    """A live lease of the caller (`asyncgate.live_lease`)."""
+
+    lease_id: str
+    task_id: str
+    principal_ai: str
+    """The principal of the leased task, in whose name the holder acts."""
+    number: int
+    authority: Mapping[str, Any]
+    spawned: int
+    """How many requests were admitted under it so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The state of one request's surroundings at `at`. What `record` compares before it stores is marked *mark*."""
+
+    at: int
+    """The database's clock, in microseconds since 1970."""
+    version: int = 0
+    """*Mark*: how many requests were admitted under this root (0: the root is unknown)."""
+    descendants: int = 0
+    """Admitted tasks of the root but itself."""
+    repeats: int = 0
+    """Admissions of the requested capability under this root, the root included."""
+    parent: ParentTask | None = None
+    cause_task_id: str | None = None
+    """The task of the receipt that is named as cause; None: no such receipt in this tenant."""
+    task_root_id: str | None = None
+    """*Mark*: the root under which the ledger knows the task that is to be admitted; None: unknown there."""
+    task_admitted: bool = False
+    """*Mark*: whether this task was admitted before."""
+    rate_tats: tuple[int, ...] = ()
+    """*Mark*: for each rate key, in the order they were asked, its theoretical arrival time (µs, 0: none)."""
+    lease: ObservedLease | None = None
+    """*Mark*. None: none was shown, or it is not live."""
+    policy_revision: int = 0
+    """*Mark*: the highest revision of the profile that was used (IG-06)."""
