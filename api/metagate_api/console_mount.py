@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from legivellum.console.app import Console
+from legivellum.console.definition import ConsolePorts
 from legivellum.http.edge import Edge, Observer
 from metagate_api import metrics
 from metagate_api.gate import Gate
 from metagate_api.history import explained_boot
-from metagate_console.app import Console
-from metagate_console.ports import Ports
+from metagate_console.app import MetaGateConsole
+from metagate_store.errors import StoreError
 from metagate_store.history import Boot
 
 
@@ -22,11 +24,12 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
     async def explain(tenant: UUID, boot: Boot) -> Mapping[str, Any]:
         return await explained_boot(gate, tenant, boot)
 
-    ports = Ports(
+    pages = MetaGateConsole(reader=lambda: gate.reader, explain=explain)
+    ports = ConsolePorts(
         authenticate=gate.caller_authenticator.authenticate,
         is_current=gate.authenticator.is_current,
-        reader=lambda: gate.reader,
-        explain=explain,
+        resolve=pages.resolve,
+        tenant_state=pages.tenant_state,
         problem=edge.problem,
         observe=observe,
         api_key_header=settings.api_key_header,
@@ -40,6 +43,7 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         or (settings.public_url or "").lower().startswith("https://"),
         public_url=settings.public_url or "",
         snapshot=lambda: (gate.status.revision, gate.status.credential_mark),
-        streams=metrics.CONSOLE_STREAMS.inc,
+        stream_count=metrics.CONSOLE_STREAMS.inc,
+        unanswered=(StoreError, OSError, TimeoutError),
     )
-    return Console(ports, edge)
+    return Console(pages.definition(), ports, edge)

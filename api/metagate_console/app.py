@@ -1,186 +1,79 @@
-"""The console as an ASGI application for `/console` and what is below it; everything else is the gate's.
+"""MetaGate's console: its pages in the kit's frame."""
 
-Nobody without a session learns anything: every path, whether it exists or not, leads to the sign-in page. With one, the
-database is asked again for every request whether it still stands.
-"""
-
-import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
-from legivellum.base.token_bucket import TokenBuckets
-from legivellum.http.deadline import Deadline
-from legivellum.http.exchange import (
-    AnyResponse,
-    App,
-    ClientGone,
-    Exchange,
-    RawHeaders,
-    Receive,
-    Response,
-    Scope,
-    Send,
-    choose_request_id,
+from legivellum.console import page as frame
+from legivellum.console.definition import ConsoleDefinition
+from legivellum.console.page import NavigationItem, PageRoute
+from legivellum.console.sessions import Session
+from metagate_console import charts, pages
+from metagate_console.page import Explain, PageFunction, PageRequest
+from metagate_store.reader import Reader
+from metagate_store.rows import CredentialRow, IdentityRow
+
+_PAGES: Final[dict[tuple[str, int], tuple[str, PageFunction]]] = {
+    ("", 0): ("/console", pages.overview),
+    ("principals", 0): ("/console/principals", pages.principals),
+    ("principals", 1): ("/console/principals/{name}", pages.principal),
+    ("startups", 0): ("/console/startups", pages.startups),
+    ("startups", 1): ("/console/startups/{startup_id}", pages.startup),
+    ("topology", 0): ("/console/topology", pages.topology),
+    ("history", 0): ("/console/history", pages.history),
+    ("search", 0): ("/console/search", pages.search),
+}
+_NAVIGATION: Final = (
+    NavigationItem("", "Overview"),
+    NavigationItem("principals", "Principals"),
+    NavigationItem("startups", "Startups"),
+    NavigationItem("topology", "Topology"),
+    NavigationItem("history", "History", admin_only=True),
 )
-from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Problem, refuse
-from legivellum.identity.tenancy import tenants_for
-from metagate_console import pages, responses
-from metagate_console.concurrency_limit import ConcurrencyLimit
-from metagate_console.page import PageHandler, PageRequest, Redirect
-from metagate_console.ports import Ports
-from metagate_console.request_parsing import PageQuery, is_of_console, link, path_segments
-from metagate_console.sessions import SessionCookies
-from metagate_console.sign_in import SignIn, safe_address
-from metagate_console.streaming import LiveStreams
-from metagate_console.viewer import Viewer, authorized_viewer
-
-_QUALITY: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
-_RATE, _BURST = 20.0, 200.0
-"""Pages a second of one principal: far more than people read, far less than a loop asks for."""
 
 
 @dataclass(frozen=True, slots=True)
-class PageRoute:
-    label: str
-    draw: PageHandler
+class MetaGateConsole:
+    """The pages, and what the frame asks of the database. `reader` raises what it raises while there is none."""
 
+    reader: Callable[[], Reader]
+    explain: Explain
 
-_PAGES: Final[Mapping[tuple[str, int], PageRoute]] = {
-    ("", 0): PageRoute("/console", pages.overview),
-    ("principals", 0): PageRoute("/console/principals", pages.principals),
-    ("principals", 1): PageRoute("/console/principals/{name}", pages.principal),
-    ("startups", 0): PageRoute("/console/startups", pages.startups),
-    ("startups", 1): PageRoute("/console/startups/{startup_id}", pages.startup),
-    ("topology", 0): PageRoute("/console/topology", pages.topology),
-    ("history", 0): PageRoute("/console/history", pages.history),
-    ("search", 0): PageRoute("/console/search", pages.search),
-}
-"""By the first part of the path and how many follow."""
+    def definition(self) -> ConsoleDefinition:
+        return ConsoleDefinition(
+            gate="metagate",
+            title="MetaGate",
+            footer="MetaGate is truth, not control. This console shows and changes nothing.",
+            package="metagate_console",
+            navigation=_NAVIGATION,
+            pages={place: PageRoute(label, self._drawn(draw)) for place, (label, draw) in _PAGES.items()},
+            search_label="Name or startup id",
+            template_globals={"charts": charts},
+        )
 
+    async def resolve(self, session: Session) -> IdentityRow | None:
+        """The principal of the session's credential, as the database says now."""
+        shown = session.credential
+        credential = CredentialRow(shown.kind, shown.issuer, shown.subject, shown.kid)
+        (identity,) = await self.reader().resolve([credential])
+        return identity
 
-class Console:
-    """`rest` answers what is not the console's."""
+    async def tenant_state(self, tenant: UUID | None) -> object:
+        """What the live pages show."""
+        reader = self.reader()
+        overview, state = await reader.overviews.overview(tenant), await reader.state()
+        return (
+            state.revision, overview.starting, overview.overdue, overview.latest, overview.troubles,
+            # the time line moves by the minute, whether or not anything happens
+            [(counts.opened, counts.ready, counts.failed) for counts in overview.tenants],
+            int(overview.at.timestamp()) // 60,
+        )  # fmt: skip
 
-    def __init__(self, ports: Ports, rest: App) -> None:
-        self._ports = ports
-        self._rest = rest
-        self._cookies = SessionCookies(ports.secret, lifetime=ports.lifetime, secure=ports.secure)
-        self._sign_in = SignIn(ports, self._cookies)
-        # whoever waits half of the deadline would not be drawn within the other half either
-        self._limit = ConcurrencyLimit(ports.at_once, patience=ports.seconds / 2)
-        self._streams = LiveStreams(ports, self._limit)
-        self._outer = Deadline(ports.seconds)
-        self._buckets = TokenBuckets(_RATE, _BURST, principals=10_000)
+    def _drawn(self, draw: PageFunction) -> frame.PageHandler:
+        async def drawn(request: frame.ConsoleRequest) -> frame.Page | frame.Redirect:
+            return await draw(
+                PageRequest(request.viewer, self.reader(), self.explain, request.query, request.name, request.tenant)
+            )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (is_of_console(scope["raw_path"]) or _asks_for_front_page(scope)):
-            await self._rest(scope, receive, send)
-            return
-        started = time.perf_counter()
-        exchange = Exchange(scope, receive, request_id=choose_request_id(scope["headers"]), seconds=self._outer.seconds)
-        exchange.route = "/console/{page}"
-        try:
-            answer = await self._outer.run(self._answer(exchange), name="console")
-        except ClientGone:
-            return
-        except Exception as error:  # noqa: BLE001 - the last place where an error can still become an answer
-            answer = self._failed(self._ports.problem(error, exchange), exchange)
-        self._ports.observe(exchange, answer, time.perf_counter() - started)
-        await exchange.send(answer, send)
-
-    async def _answer(self, exchange: Exchange) -> AnyResponse:
-        if exchange.path == "/":
-            exchange.route = "/"
-            return responses.redirect(link(), (b"vary", b"accept"))
-        parts = path_segments(exchange.scope)
-        reads = exchange.method in {"GET", "HEAD"}
-        if parts[:1] == ("static",) and len(parts) == 2 and reads:
-            asset = responses.asset(parts[1], _query(exchange))
-            if asset is not None:
-                exchange.route = "/console/static/{name}"
-                return asset
-        if parts == ("sign-in",):
-            exchange.route = "/console/sign-in"
-            if exchange.method == "POST":
-                return await self._sign_in.enter(exchange)
-            if reads:
-                wanted = PageQuery(_query(exchange)).text("next", 2_000) or ""
-                return self._sign_in.page(exchange, safe_address(wanted))
-        session = self._cookies.session(exchange.headers)
-        viewer = None if session is None else await authorized_viewer(session, self._ports)
-        if viewer is None:
-            return self._sign_in.away(exchange)
-        return await self._seen(exchange, viewer, parts, reads=reads)
-
-    async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> AnyResponse:
-        exchange.principal = (str(viewer.tenant), viewer.principal_key)
-        if parts == ("sign-out",) and exchange.method == "POST":
-            return await self._sign_in.leave(exchange, viewer)
-        try:
-            self._admit(viewer, reads=reads)
-            return await self._shown(exchange, viewer, parts)
-        except ClientGone:
-            raise
-        except Exception as error:  # noqa: BLE001 - somebody who is signed in keeps the frame of the page
-            return self._failed(self._ports.problem(error, exchange), exchange, viewer)
-
-    def _admit(self, viewer: Viewer, *, reads: bool) -> None:
-        wait = self._buckets.take((viewer.tenant, viewer.principal_key))
-        if wait:
-            raise refuse(Code.RATE_LIMITED, f"Too many pages at once; wait {wait} s.")
-        if not reads:
-            raise refuse(Code.METHOD_NOT_ALLOWED, "The console only shows.")
-
-    async def _shown(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...]) -> AnyResponse:
-        query = PageQuery(_query(exchange))
-        tenant = query.id("tenant")
-        if parts == ("live",):
-            exchange.route = "/console/live"
-            return self._streams.response(exchange, viewer, tenants_for(viewer, tenant))
-        parts = parts[:-1] if parts[-1:] == ("",) else parts
-        route = _PAGES.get((parts[0] if parts else "", max(0, len(parts) - 1)))
-        if route is None:
-            raise refuse(Code.NOT_FOUND, "There is nothing at this path.")
-        exchange.route = route.label
-        name = parts[1] if len(parts) == 2 else ""
-        request = PageRequest(viewer, self._ports.reader(), self._ports.explain, query, name, tenant)
-        async with self._limit.slot():
-            drawn = await route.draw(request)
-        if isinstance(drawn, Redirect):
-            return responses.redirect(drawn.address)
-        frame = self._frame(viewer, drawn.title, tenant=tenant, here=parts[0] if parts else "", live=drawn.live)
-        return responses.html(drawn.template, {**frame, **drawn.values})
-
-    def _frame(self, viewer: Viewer | None, title: str, **more: Any) -> dict[str, Any]:
-        """What every page has around it."""
-        out = None if viewer is None else self._cookies.token(viewer.session.nonce)
-        return {"viewer": viewer, "title": title, "out": out, "tenant": None, "here": None, "live": False, **more}
-
-    def _failed(self, problem: Problem, exchange: Exchange, viewer: Viewer | None = None) -> Response:
-        exchange.code = problem.code
-        values = {**self._frame(viewer, "Not shown"), "problem": problem, "request_id": exchange.request_id}
-        return responses.html("failure.html", values, *responses.problem_headers(problem), status=problem.status)
-
-
-def _asks_for_front_page(scope: Scope) -> bool:
-    """A person's browser at `/`. Programs get the gate's own answer there, as before (INV-035)."""
-    return scope["path"] == "/" and scope["method"] in {"GET", "HEAD"} and _prefers_html(scope["headers"])
-
-
-def _prefers_html(headers: RawHeaders) -> bool:
-    """Whether Accept names HTML, and nothing that is JSON before it (RFC 9110 §12.5.1)."""
-    weights: dict[str, float] = {}
-    for part in b",".join(value for name, value in headers if name == b"accept").decode("latin-1").split(","):
-        media, *parameters = (word.strip().lower() for word in part.split(";"))
-        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-        weights[media] = float(quality) if _QUALITY.match(quality) else 0.0
-    json = weights.get("application/json", 0.0)
-    return weights.get("text/html", 0.0) > 0 and weights["text/html"] >= json
-
-
-def _query(exchange: Exchange) -> bytes:
-    query: bytes = exchange.scope.get("query_string", b"")
-    return query
+        return drawn

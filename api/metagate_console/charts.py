@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from metagate_console.text import clock
+from legivellum.console.text import clock
 from metagate_store.overviews import Minute
 from metagate_store.rows import Topology, TopologyPrincipal
 

@@ -1,14 +1,24 @@
-"""What a visit is, and what a page gives back."""
+"""What a page of MetaGate's is drawn from: the request, and the database's reader."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 from uuid import UUID
 
-from metagate_console.ports import Explain
-from metagate_console.request_parsing import PageQuery
-from metagate_console.viewer import Viewer
+from legivellum.console.page import Page, Redirect
+from legivellum.console.request_parsing import PageQuery
+from legivellum.console.sessions import Viewer
+from metagate_store.history import Boot
 from metagate_store.reader import Reader
+
+
+class Explain(Protocol):
+    """Why a packet is as it is, as `metagate explain` gives it.
+
+    Raises RequestRefused: BINDING_INCOMPLETE, NOT_REBUILT.
+    """
+
+    async def __call__(self, tenant: UUID, boot: Boot) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +35,4 @@ class PageRequest:
     tenant: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A template and its values. `live`: it is worth fetching again when something changes."""
-
-    template: str
-    title: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    live: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """The page is at another address of the console."""
-
-    address: str
-
-
-PageHandler = Callable[[PageRequest], Awaitable[Page | Redirect]]
+PageFunction = Callable[[PageRequest], Awaitable[Page | Redirect]]

@@ -11,12 +11,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from legivellum.base.uuids import parse_uuid
+from legivellum.console.page import Page, Redirect
+from legivellum.console.request_parsing import link
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused, refuse
 from legivellum.identity.tenancy import authorized_tenant, tenants_for
 from metagate_console import charts
-from metagate_console.page import Page, PageRequest, Redirect
-from metagate_console.request_parsing import link
+from metagate_console.page import PageRequest
 from metagate_store.history import Boot, ChangeEvent
 from metagate_store.overviews import SearchMatch
 

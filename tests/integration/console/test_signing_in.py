@@ -19,10 +19,10 @@ from tests.integration.console.conftest import CONSOLE_SECRET
 from tests.integration.console.visiting import FORM, SESSION, Visitor, hidden, page_text
 from tests.integration.store.worlds import row
 
+from legivellum.console.sessions import SessionCookies
 from legivellum.identity.api_keys import digest_of, mint
 from legivellum.identity.caller import Caller, Credential
 from metagate_api.server import serving
-from metagate_console.sessions import SessionCookies
 
 PATHS = (
     "/console", "/console/", "/console/principals", "/console/principals/{name}", "/console/principals/nobody",
@@ -201,16 +201,24 @@ async def test_a_session_is_short(database: Database) -> None:
         suspended=False, credential=Credential("key", "", "0" * 64, None), pod=None, expires_at=None,
     )  # fmt: skip
     for expires, longest in ((None, 600), (datetime.fromtimestamp(now + 60, UTC), 60)):
-        cookies = SessionCookies(CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda: now)
+        cookies = SessionCookies(
+            CONSOLE_SECRET.encode(), gate="metagate", lifetime=600, secure=False, clock=lambda: now
+        )
         _, header = cookies.opened(replace(caller, expires_at=expires))
         assert f"Max-Age={longest};".encode() in header.replace(b"59;", b"60;").replace(b"599;", b"600;")
         word = header.split(b";")[0]
         assert cookies.session([(b"cookie", word)]) is not None
         later = SessionCookies(
-            CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda end=longest: now + end + 1
+            CONSOLE_SECRET.encode(),
+            gate="metagate",
+            lifetime=600,
+            secure=False,
+            clock=lambda end=longest: now + end + 1,
         )
         assert later.session([(b"cookie", word)]) is None
-        other = SessionCookies(b"another secret, just as long as it", lifetime=600, secure=False, clock=lambda: now)
+        other = SessionCookies(
+            b"another secret, just as long as it", gate="metagate", lifetime=600, secure=False, clock=lambda: now
+        )
         assert other.session([(b"cookie", word)]) is None
         assert cookies.session([(b"cookie", word + b"; " + word)]) is None, "two are not picked from"
         assert cookies.session([(b"cookie", word[:-4] + b"AAAA")]) is None
@@ -230,7 +238,11 @@ async def test_an_expired_cookie_leads_to_the_sign_in_page(gate: GateFixture) ->
     )  # fmt: skip
     for made_ago, status in ((500, 200), (601, 303)):
         cookies = SessionCookies(
-            CONSOLE_SECRET.encode(), lifetime=600, secure=False, clock=lambda ago=made_ago: time.time() - ago
+            CONSOLE_SECRET.encode(),
+            gate="metagate",
+            lifetime=600,
+            secure=False,
+            clock=lambda ago=made_ago: time.time() - ago,
         )
         word = cookies.opened(caller)[1].split(b";")[0].decode()
         async with Visitor(gate.url) as visitor:

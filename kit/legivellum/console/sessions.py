@@ -21,11 +21,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from legivellum.http.exchange import RawHeaders
-from legivellum.identity.caller import Caller, VerificationContext
-from metagate_store.rows import CredentialRow
+from legivellum.identity.caller import Caller, Credential, VerificationContext
 
-SESSION: Final = "metagate_console"
-FORM: Final = "metagate_console_form"
 PATH: Final = "/console"
 LONGEST: Final = 3_800
 """Bytes of a cookie that every browser keeps."""
@@ -38,7 +35,7 @@ _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 class Session:
     """What a cookie says. `expires_at` in seconds since the epoch."""
 
-    credential: CredentialRow
+    credential: Credential
     verification: VerificationContext | None
     tenant: UUID
     principal_key: str
@@ -46,16 +43,38 @@ class Session:
     nonce: str
 
 
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The principal who looks at the pages: of a session that the gate has just confirmed."""
+
+    tenant: UUID
+    namespace: str
+    principal_key: str
+    type: str
+    everywhere: bool
+    """Reads every tenant (D-51)."""
+    session: Session
+
+    @property
+    def admin(self) -> bool:
+        """Sees what the API shows to admins only."""
+        return self.type == "admin"
+
+
 class CookieTooLong(Exception):  # noqa: N818 - it names what is wrong with the credential
     """The subject of the credential does not fit into a cookie."""
 
 
 class SessionCookies:
-    """Makes and reads them. `secure`: only ever sent over https."""
+    """Makes and reads them. `gate` names them; `secure`: only ever sent over https."""
 
-    def __init__(self, secret: bytes, *, lifetime: int, secure: bool, clock: Callable[[], float] = time.time) -> None:
-        self._key = OctKey.import_key(hmac.digest(secret, b"metagate console session", "sha256"))
-        self._forms = hmac.digest(secret, b"metagate console form", "sha256")
+    def __init__(
+        self, secret: bytes, *, gate: str, lifetime: int, secure: bool, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.session_name = f"{gate}_console"
+        self.form_name = f"{gate}_console_form"
+        self._key = OctKey.import_key(hmac.digest(secret, f"{gate} console session".encode(), "sha256"))
+        self._forms = hmac.digest(secret, f"{gate} console form".encode(), "sha256")
         self._lifetime = lifetime
         self._attributes = "; ".join(
             ("", f"Path={PATH}", "HttpOnly", "SameSite=Strict", *(("Secure",) if secure else ()))
@@ -65,7 +84,7 @@ class SessionCookies:
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def opened(self, caller: Caller) -> tuple[bytes, bytes]:
-        """The header that signs this caller in, until the credential expires at the latest. Raises TooLong."""
+        """The header that signs this caller in, until the credential expires at the latest. Raises CookieTooLong."""
         now = int(self._clock())
         until = now + self._lifetime
         if caller.expires_at is not None:
@@ -88,17 +107,17 @@ class SessionCookies:
         )
         if len(word) > LONGEST:
             raise CookieTooLong
-        return self._set(SESSION, word, max(0, until - now))
+        return self._set(self.session_name, word, max(0, until - now))
 
     def session(self, headers: RawHeaders) -> Session | None:
         """Whoever signed in with the cookie of this request; None without one, or with a forged or expired one."""
-        word = cookie(headers, SESSION)
+        word = cookie(headers, self.session_name)
         if word is None or len(word) > LONGEST:
             return None
         try:
             claims = jwt.decode(word, self._key, algorithms=[_ALGORITHM]).claims
             session = Session(
-                CredentialRow(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
+                Credential(claims["kind"], claims["iss"], claims["sub"], claims["kid"]),
                 None if claims["verification"] is None else VerificationContext(*claims["verification"]),
                 UUID(claims["tenant"]),
                 claims["principal_key"],
@@ -110,22 +129,22 @@ class SessionCookies:
         return session if session.expires_at > self._clock() else None
 
     def closed(self) -> tuple[bytes, bytes]:
-        return self._set(SESSION, "", 0)
+        return self._set(self.session_name, "", 0)
 
     # ── forms ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def form(self, headers: RawHeaders) -> tuple[str, tuple[bytes, bytes]]:
         """The token of a form for somebody who is not signed in, and the cookie that it must come back with."""
-        nonce = cookie(headers, FORM)
+        nonce = cookie(headers, self.form_name)
         if nonce is None or not _NONCE.match(nonce):
             nonce = new_nonce()
-        return self.token(nonce), self._set(FORM, nonce, self._lifetime)
+        return self.token(nonce), self._set(self.form_name, nonce, self._lifetime)
 
     def token(self, nonce: str) -> str:
         return hmac.new(self._forms, nonce.encode(), hashlib.sha256).hexdigest()
 
     def ours(self, token: str, nonce: str | None) -> bool:
-        """Whether a form with this token was made by us for the browser that has this nonce."""
+        """Whether a form with this token was made by this gate for the browser that has this nonce."""
         return nonce is not None and hmac.compare_digest(self.token(nonce).encode(), token.encode())
 
     def _set(self, name: str, value: str, seconds: int) -> tuple[bytes, bytes]:
@@ -141,7 +160,7 @@ def has_cookie(headers: RawHeaders, name: str) -> bool:
 
 
 def cookie(headers: RawHeaders, name: str) -> str | None:
-    """Its value; None when it is not there, or there more than once: nobody picks one."""
+    """Its value; None when it is not there, or there more than once: no choice between two would be safe."""
     values = _values(headers, name)
     try:
         return values[0].decode("ascii") if len(values) == 1 else None

@@ -1,8 +1,8 @@
-"""GET /console/live: tells a page that something changed, as server-sent events; what changed, the page fetches.
+"""GET /console/live: tells a page that something changed, as server-sent events; the page fetches itself again then.
 
-A stream is a question asked again every three seconds, once for all who look at the same tenant. Whether the viewer may
-still look is asked again as often, and at once when anything was published or withdrawn: a stream ends within a second
-of its credential (D-67).
+A stream is a question asked again every three seconds, once for all viewers of the same tenant. Whether the viewer may
+still look is checked again as often, and at once when anything was published or withdrawn: a stream ends within a
+second of its credential (D-67).
 """
 
 import asyncio
@@ -11,19 +11,18 @@ import time
 from typing import Final
 from uuid import UUID
 
+from legivellum.console.concurrency_limit import ConcurrencyLimit
+from legivellum.console.definition import ConsoleDefinition, ConsolePorts
+from legivellum.console.responses import HEADERS
+from legivellum.console.sessions import Session, Viewer
+from legivellum.console.viewer import authorized_viewer
 from legivellum.gate.event_stream import EventStreams, EventWriter, IsAllowed
 from legivellum.http.exchange import Exchange, StreamingResponse
 from legivellum.http.problems import RequestRefused
-from metagate_console.concurrency_limit import ConcurrencyLimit
-from metagate_console.ports import Ports
-from metagate_console.responses import HEADERS
-from metagate_console.sessions import Session
-from metagate_console.viewer import Viewer, authorized_viewer
-from metagate_store.errors import StoreError
 
 EVERY: Final = 3.0
 STREAMS: Final = 64
-"""Open streams of one process; whoever comes then has a page that does not follow."""
+"""Open streams of one process; a page that is opened then does not follow."""
 _HEARTBEAT: Final = 15.0
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -32,20 +31,19 @@ _HEADERS: Final = [
     (b"x-accel-buffering", b"no"),
 ]
 _FAREWELL: Final = b"event: over\ndata: over\n\n"
-_UNANSWERED: Final = (StoreError, OSError, TimeoutError, RequestRefused)
 
 
 class ChangeSignal:
-    """A short word for the state of a tenant, another one when something changed. Asked at most once per `EVERY`."""
+    """A short digest of the state of a tenant, which differs when something changed. Asked at most once per `EVERY`."""
 
-    def __init__(self, ports: Ports, limit: ConcurrencyLimit, *, every: float = EVERY) -> None:
+    def __init__(self, ports: ConsolePorts, limit: ConcurrencyLimit, *, every: float = EVERY) -> None:
         self._ports = ports
         self._limit = limit
         self._every = every
         self._asked: dict[UUID | None, tuple[float, asyncio.Task[str]]] = {}
 
     async def current(self, tenant: UUID | None) -> str:
-        """Raises what the store raises, and Refused when too much else is asked."""
+        """Raises what the gate's storage raises, and RequestRefused when too much else is asked."""
         now = time.monotonic()
         since, task = self._asked.get(tenant, (0.0, None))
         if task is None or now - since >= self._every * 0.9:
@@ -56,26 +54,22 @@ class ChangeSignal:
         return await asyncio.shield(task)
 
     async def _word(self, tenant: UUID | None) -> str:
-        reader = self._ports.reader()
         async with self._limit.slot():
-            overview, state = await reader.overviews.overview(tenant), await reader.state()
-        known = (
-            state.revision, overview.starting, overview.overdue, overview.latest, overview.troubles,
-            # the time line moves by the minute, whether or not anything happens
-            [(counts.opened, counts.ready, counts.failed) for counts in overview.tenants],
-            int(overview.at.timestamp()) // 60,
-        )  # fmt: skip
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+            state = await self._ports.tenant_state(tenant)
+        return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
 
 
 class LiveStreams:
     """The open streams of one process."""
 
-    def __init__(self, ports: Ports, limit: ConcurrencyLimit) -> None:
+    def __init__(self, definition: ConsoleDefinition, ports: ConsolePorts, limit: ConcurrencyLimit) -> None:
+        self._definition = definition
         self._ports = ports
+        # a page that could not be asked for in time, or was refused a slot, says nothing about the credential either
+        self._unanswered: tuple[type[Exception], ...] = (*ports.unanswered, RequestRefused)
         self._limit = limit
         self._signal = ChangeSignal(ports, limit)
-        self._streams = EventStreams(most=STREAMS, heartbeat_seconds=_HEARTBEAT, opened=ports.streams)
+        self._streams = EventStreams(most=STREAMS, heartbeat_seconds=_HEARTBEAT, opened=ports.stream_count)
 
     def response(self, exchange: Exchange, viewer: Viewer, tenant: UUID | None) -> StreamingResponse:
         """`tenant` None: changes of every tenant. Raises RATE_LIMITED (429), OVERLOADED (503)."""
@@ -86,8 +80,8 @@ class LiveStreams:
             while not writer.client_gone:
                 try:
                     word = await self._signal.current(tenant)
-                except _UNANSWERED:
-                    word = sent  # the page waits as it would for news
+                except self._unanswered:
+                    word = sent  # the page waits as it does while nothing changes
                 if word != sent:
                     await writer.write(f"event: changed\ndata: {word}\n\n".encode())
                     sent = word
@@ -116,9 +110,9 @@ class LiveStreams:
                 return True
             try:
                 async with self._limit.slot():
-                    viewer = await authorized_viewer(session, self._ports)
-            except _UNANSWERED:
-                return True  # nobody knows; it is asked again
+                    viewer = await authorized_viewer(session, self._definition, self._ports)
+            except self._unanswered:
+                return True  # not known for now: the next check decides
             checked, checked_at = snapshot, time.monotonic()
             return viewer is not None
 

@@ -1,16 +1,16 @@
 """Answers as a browser gets them: HTML with the strictest policy that the pages can live with."""
 
-from typing import Any, Final
+from typing import Final
 
+from legivellum.console.rendering import STATIC, static, version
 from legivellum.http.exchange import Response
 from legivellum.http.problems import Problem, jittered_retry_after
-from metagate_console.rendering import STATIC, rendered, static, version
 
 POLICY: Final = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     b"form-action 'self'; frame-ancestors 'none'"
 )
-"""Nothing inline, nothing from anywhere else, in nobody's frame."""
+"""Nothing inline, nothing from another origin, and no other page may frame it."""
 
 HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -25,8 +25,7 @@ _KEPT: Final = (b"cache-control", b"public, max-age=86400")
 Header = tuple[bytes, bytes]
 
 
-def html(template: str, values: dict[str, Any], *more: Header, status: int = 200) -> Response:
-    body = rendered(template, values)
+def html(body: bytes, *more: Header, status: int = 200) -> Response:
     sized = (b"content-length", str(len(body)).encode())
     return Response(status, [(b"content-type", b"text/html; charset=utf-8"), sized, _FRESH, *HEADERS, *more], body)
 

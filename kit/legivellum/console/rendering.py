@@ -10,12 +10,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from metagate_console import charts
-from metagate_console.request_parsing import link
-from metagate_console.text import ago, character_references, stamp, value, visible
+from legivellum.console.definition import ConsoleDefinition
+from legivellum.console.request_parsing import link
+from legivellum.console.text import ago, character_references, stamp, value, visible
 
 STATIC: Final[Mapping[str, str]] = {
     "console.css": "text/css; charset=utf-8",
@@ -24,8 +24,30 @@ STATIC: Final[Mapping[str, str]] = {
 }
 
 
-def rendered(template: str, values: Mapping[str, Any]) -> bytes:
-    return _environment().get_template(template).render(values).encode()
+class TemplateRenderer:
+    """Renders the templates of a gate's console. They are loaded once, and shared by every request."""
+
+    def __init__(self, definition: ConsoleDefinition) -> None:
+        self._environment = Environment(
+            # the gate's own first: it may put another template in place of one of the frame's
+            loader=ChoiceLoader([PackageLoader(definition.package), PackageLoader("legivellum.console")]),
+            autoescape=True,
+            finalize=_finalised,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.filters |= {"ago": ago, "stamp": stamp, "json": _json, "cut": _cut, "whole": _whole}
+        self._environment.globals |= {
+            "link": _link,
+            "asset": _asset,
+            "console": definition,
+            **definition.template_globals,
+        }
+
+    def render(self, template: str, values: Mapping[str, Any]) -> bytes:
+        return self._environment.get_template(template).render(values).encode()
 
 
 @cache
@@ -37,22 +59,6 @@ def static(name: str) -> bytes:
 def version(name: str) -> str:
     """Of a static file: another one when its content is another."""
     return hashlib.sha256(static(name)).hexdigest()[:12]
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("metagate_console"),
-        autoescape=True,
-        finalize=_finalised,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.filters |= {"ago": ago, "stamp": stamp, "json": _json, "cut": _cut, "whole": _whole}
-    environment.globals |= {"link": _link, "asset": _asset, "charts": charts}
-    return environment
 
 
 def _asset(name: str) -> Markup:

@@ -6,16 +6,16 @@ Both are forms that only our own page can send: each carries a token made from a
 
 from typing import Any, Final
 
+from legivellum.console import responses
+from legivellum.console.definition import ConsoleDefinition, ConsolePorts
+from legivellum.console.rendering import TemplateRenderer
+from legivellum.console.request_parsing import Form, link, parse_form
+from legivellum.console.sessions import CookieTooLong, SessionCookies, Viewer, cookie, has_cookie
 from legivellum.http.exchange import Exchange, Response
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
-from legivellum.identity.caller import Caller, may_read_others
+from legivellum.identity.caller import Caller
 from legivellum.identity.request_authenticator import require_caller
-from metagate_console import responses
-from metagate_console.ports import Ports
-from metagate_console.request_parsing import Form, link, parse_form
-from metagate_console.sessions import FORM, SESSION, CookieTooLong, SessionCookies, cookie, has_cookie
-from metagate_console.viewer import Viewer
 
 IN: Final = link("sign-in")
 OUT: Final = link("sign-out")
@@ -30,8 +30,16 @@ _STALE: Final = "The form was not made for this browser, or is too old. Here is 
 class SignIn:
     """Where somebody without a session stands: every path of the console leads here, whether it exists or not."""
 
-    def __init__(self, ports: Ports, cookies: SessionCookies) -> None:
+    def __init__(
+        self,
+        definition: ConsoleDefinition,
+        ports: ConsolePorts,
+        cookies: SessionCookies,
+        renderer: TemplateRenderer,
+    ) -> None:
+        self._definition = definition
         self._ports = ports
+        self._renderer = renderer
         self._cookies = cookies
 
     def away(self, exchange: Exchange) -> Response:
@@ -39,7 +47,7 @@ class SignIn:
         wanted = _wanted(exchange) if exchange.method in {"GET", "HEAD"} else None
         # Only a cookie that was shown is taken back: a link from another site comes without the one that there is
         # (SameSite), and must not end the session.
-        useless = (self._cookies.closed(),) if has_cookie(exchange.headers, SESSION) else ()
+        useless = (self._cookies.closed(),) if has_cookie(exchange.headers, self._cookies.session_name) else ()
         return responses.redirect(link("sign-in", next=wanted), *useless)
 
     def page(self, exchange: Exchange, going: str, *, problem: str | None = None, status: int = 200) -> Response:
@@ -47,13 +55,13 @@ class SignIn:
         values: dict[str, Any] = {
             "title": "Sign in", "token": token, "going": going, "problem": problem, "viewer": None, "live": False,
         }  # fmt: skip
-        return responses.html("sign_in.html", values, header, status=status)
+        return responses.html(self._renderer.render("sign_in.html", values), header, status=status)
 
     async def enter(self, exchange: Exchange) -> Response:
         """POST: a session for a credential of somebody who may look, or the page again with what was wrong."""
         form = await self._form(exchange)
         going = safe_address(form.get("next", ""))
-        if not self._cookies.ours(form.get("token", ""), cookie(exchange.headers, FORM)):
+        if not self._cookies.ours(form.get("token", ""), cookie(exchange.headers, self._cookies.form_name)):
             return self.page(exchange, going, problem=_STALE, status=403)
         try:
             caller = await self._caller(exchange, form.get("credential", "").strip())
@@ -87,7 +95,7 @@ class SignIn:
         """Whether the browser says that the form is on a page of ours, as far as it says anything.
 
         Sec-Fetch-Site is the browser's own judgement. Browsers leave it out over plain http, and old ones always:
-        then Origin has to name this host, as the browser asked for it or as METAGATE_PUBLIC_URL has it.
+        then Origin has to name this host, as the browser asked for it or as the setting `public_url` has it.
         """
         site, origin = exchange.header(b"sec-fetch-site"), exchange.header(b"origin")
         if site is not None:
@@ -98,7 +106,7 @@ class SignIn:
         return host is not None and host in {exchange.header(b"host"), _host_of(self._ports.public_url.encode())}
 
     async def _caller(self, exchange: Exchange, credential: str) -> Caller:
-        """Whoever it speaks for, by the gate's own doors. Raises Refused."""
+        """The caller whom it speaks for, as the gate's own endpoints find it. Raises RequestRefused."""
         inner = Exchange(
             {**exchange.scope, "headers": [self._header(credential)] if credential else []},
             exchange.receive,
@@ -109,8 +117,9 @@ class SignIn:
             caller = require_caller(await self._ports.authenticate(inner))
         finally:
             exchange.principal, exchange.reason = inner.principal, inner.reason
-        if not may_read_others(caller.type):
-            raise refuse(Code.ROLE_REQUIRED, "Only a principal of type admin or observer may look at the console.")
+        if not self._definition.admits(caller.type):
+            types = " or ".join(self._definition.viewer_types)
+            raise refuse(Code.ROLE_REQUIRED, f"Only a principal of type {types} may look at the console.")
         return caller
 
     def _header(self, credential: str) -> tuple[bytes, bytes]:

@@ -1,7 +1,7 @@
-"""How many of the console's questions the database is asked at once.
+"""How many of a console's questions the database is asked at once.
 
-The console reads through the connections that bootstraps need too. Whoever looks waits for a turn, and is told so when
-that takes too long: a hundred open pages cost those who boot no more than a few do.
+Pages read through the connections that the gate's other requests need too. A page waits for a free slot and is refused
+when that takes too long: a hundred open pages cost the other requests no more than a few do.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class ConcurrencyLimit:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """While it lasts, one of them is ours; ask one question after the other. Raises OVERLOADED."""
+        """One of the connections while the block lasts; ask one question after the other. Raises OVERLOADED (503)."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._free.acquire()
