@@ -111,11 +111,11 @@ def bill(distributions: list[metadata.Distribution], *, dpkg: bool) -> Component
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--extra", action="append", default=None, help="default: api, operator, embedded")
+    parser.add_argument("--extra", action="append", default=None, help="default: api, operator, interrogate, embedded")
     parser.add_argument("--dpkg", action="store_true", help="the Debian packages of this system too")
     parser.add_argument("--licences", action="store_true", help="a table of names and licences instead")
     asked = parser.parse_args()
-    distributions = closure("metagate", tuple(sorted(asked.extra or ("api", "operator", "embedded"))))
+    distributions = closure("metagate", tuple(sorted(asked.extra or ("api", "operator", "interrogate", "embedded"))))
     if asked.licences:
         for each in distributions:
             sys.stdout.write(f"{each.metadata['Name']:28} {each.version:14} {licence(each)}\n")
