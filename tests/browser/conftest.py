@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Playwright, sync_playwright
 from tests.browser.looking import Browser, BrowserTab
 from tests.browser.scene import Scene, played
 
@@ -23,10 +24,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory, playwright: Playwright, scene: Scene) -> Iterator[Browser]:
     """One Chromium with a profile of its own, signed in as an admin."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with Browser.opened(tmp_path_factory.mktemp("profile"), scene.url, PICTURES) as made:
+    with Browser.another(playwright, tmp_path_factory.mktemp("profile"), scene.url, PICTURES) as made:
         made.sign_in(scene.admin)
         yield made
 

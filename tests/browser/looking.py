@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Playwright
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -46,7 +46,8 @@ class BrowserTab:
 
     def accessible(self) -> list[str]:
         """Findings of axe that matter, by rule and element."""
-        found: dict[str, Any] = Axe().run(self.page).response
+        # axe would fetch the style sheets again, which a browser refuses to pages from the disk
+        found: dict[str, Any] = Axe().run(self.page, options={"preload": not self.url.startswith("file:")}).response
         return [
             f"{one['id']}: {node['html'][:160]}"
             for one in found["violations"]
@@ -83,12 +84,6 @@ class Browser:
     url: str
     pictures: Path
     playwright: Playwright
-
-    @classmethod
-    @contextmanager
-    def opened(cls, profile: Path, url: str, pictures: Path, **options: Any) -> Iterator[Self]:
-        with sync_playwright() as playwright, cls.another(playwright, profile, url, pictures, **options) as made:
-            yield made
 
     @classmethod
     @contextmanager
