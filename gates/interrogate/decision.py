@@ -60,7 +60,7 @@ class Decision:
     """The verified root; None where it could not be verified."""
     parent_task_id: str | None
     task_id: str | None
-    """What is admitted; None for DENY."""
+    """What is admitted, where the request names it; None: DENY, or the id of the receipt names it."""
     depth: int | None
     budget: int | None
     """The derived budget; None: none is counted."""
@@ -76,3 +76,20 @@ class Decision:
     targets: tuple[str, ...] = ()
     """The names of the targets that the request is for, called or not."""
     retry_after_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedTask:
+    """The row of an admitted task, from which its children's lineage is derived."""
+
+    task_id: str
+    root_task_id: str
+    parent_task_id: str | None
+    depth: int
+    budget: int | None
+    """What is left for its children."""
+    capability_id: str | None
+    recent: tuple[str, ...]
+    begins: bool
+    """False for a lease, query or tool call, which begin no task: the version of the root and the count of the
+    capability grow, no other count does, and there is no task to which children could be added."""

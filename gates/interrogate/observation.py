@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Requester:
     """The declared type of the principal: principal, delegate, worker, service, component, observer."""
     is_tenants: bool = True
     """Whether `tenant_id` of the envelope is the tenant of the credential."""
+    lease_id: str | None = None
+    """As shown in `Legivellum-Lease`, whether it is live or not; None: no lease was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,26 @@ class Observed:
     """*Mark*. None: none was shown, or it is not live."""
     policy_revision: int = 0
     """*Mark*: the highest revision of the profile that was used (IG-06)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationRequest:
+    """What is asked about one request before it is decided. None where the envelope does not say it."""
+
+    tenant: UUID
+    principal_key: str
+    receipt_id: str
+    """Minted once per request: a repeated batch finds its own row."""
+    digest: bytes
+    idempotency_key: str | None
+    profile: str
+    root_task_id: str | None
+    """The claimed root, whose counts are observed; None: the root of the parent, if there is one."""
+    task_id: str | None
+    """The task that would be admitted: of a root its root id. None: its id is the receipt's, which is new."""
+    parent_task_id: str | None
+    capability_id: str | None
+    caused_by_receipt_id: str | None
+    rate_keys: tuple[str, ...]
+    """Keys of the rates that match, as `ruleset` writes them; unique within the tenant."""
+    lease_id: str | None
