@@ -240,9 +240,11 @@ class Ledger(PooledDatabase):
         query = "SELECT * FROM memorygate.task_page($1, $2, $3, $4, $5, $6)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, *after, most, PAGE_BYTES))
 
-    async def root(self, tenant: UUID, task_id: str, *, after: int = 0, most: int = 100) -> LedgerPage[Stored]:
+    async def root(
+        self, tenant: UUID, task_id: str, *, after: datetime = START[0], most: int = 100
+    ) -> LedgerPage[Stored]:
         """The receipts of the whole tree in which the task hangs, in the order of its chain."""
-        query = "SELECT * FROM memorygate.root_page($1, $2, $3, $4, $5)"
+        query = "SELECT * FROM memorygate.tree_page($1, $2, $3, $4, $5)"
         return _page(Stored, await self._pool.fetch(query, tenant, task_id, after, most, PAGE_BYTES))
 
     async def chain_links(self, tenant: UUID, receipt_id: str, *, most: int) -> list[ChainLink]:

@@ -82,9 +82,10 @@ class ReadHandlers:
         parameters = query_parameters(exchange, "tenant", "limit", "cursor")
         tenant, limit = tenant_parameter(parameters, caller), limit_parameter(parameters)
         name = f"root/{tenant}/{task_id}"
-        (after,) = decode_numbers(name, parameters["cursor"], 63) if "cursor" in parameters else (0,)
-        page = await self._gate.ledger.root(tenant, task_id, after=after, most=limit)
-        cursor = encode_numbers(name, page.items[-1].position) if page.more else None
+        # No two receipts of one root have the same time, so the time alone says where a page ended.
+        page = await self._gate.ledger.root(tenant, task_id, after=_after(name, parameters)[0], most=limit)
+        last = page.items[-1] if page.more else None
+        cursor = None if last is None else encode_time(name, last.stored_at, last.receipt_id)
         return json_response(200, page_body([render_receipt(receipt) for receipt in page.items], cursor))
 
     async def receipts(self, exchange: Exchange) -> Response:

@@ -11,7 +11,7 @@ GRANT USAGE ON TYPE memorygate.stored_receipt TO memorygate_writer;
 GRANT EXECUTE ON FUNCTION
     memorygate.append, memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
     memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests,
-    memorygate.task_page, memorygate.root_page, memorygate.inbox_page, memorygate.stream_page, memorygate.stream_start,
+    memorygate.task_page, memorygate.tree_page, memorygate.inbox_page, memorygate.stream_page, memorygate.stream_start,
     memorygate.chain_links, memorygate.receipts, memorygate.last_verification
 TO memorygate_writer;
 

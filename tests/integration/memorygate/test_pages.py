@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from tests.integration.memorygate.conftest import (
     LedgerDatabase,
@@ -208,6 +209,7 @@ async def test_a_forged_cursor_is_refused_and_no_outage(gate: RunningLedger, mom
     cause = (await alice.accepted(task_id="t")).json()["receipt_id"]
     lists = {
         "/receipts/task/t": f"task/{gate.tenant}/t",
+        "/receipts/root/t": f"root/{gate.tenant}/t",
         f"/receipts/chain/{cause}": f"chain/{gate.tenant}/{cause}",
         "/inbox": f"inbox/{gate.tenant}/alice/obligation",
     }
@@ -215,8 +217,7 @@ async def test_a_forged_cursor_is_refused_and_no_outage(gate: RunningLedger, mom
         cursor = base64.urlsafe_b64encode(json.dumps([name, moment, "x"]).encode()).decode().rstrip("=")
         assert (await alice.get(path, cursor=cursor)).status_code == 422, path
     for path, name, position in (
-        ("/receipts/root/t", f"root/{gate.tenant}/t", [str(2**63)]),
-        ("/receipts/root/t", f"root/{gate.tenant}/t", ["-1"]),
+        ("/receipts/root/t", f"root/{gate.tenant}/t", ["1"]),
         ("/v1/receipts", f"receipts/{gate.tenant}", [str(2**64), "0"]),
         ("/v1/receipts", f"receipts/{gate.tenant}", ["1", str(2**60)]),
     ):
@@ -232,3 +233,35 @@ async def test_another_tenant_is_for_cluster_wide_readers(gate: RunningLedger, p
     assert (await gate.peer(tenant=uuid4()).get(path, tenant=str(gate.tenant))).status_code == 403
     observer = gate.peer("watch", "observer", scope="Cluster", tenant=uuid4())
     assert len((await observer.get(path, tenant=str(gate.tenant))).json()["items"]) == 1
+
+
+@pytest.mark.parametrize("below", [0, 1, 2], ids=["of the root itself", "half below it", "all below it"])
+async def test_a_page_of_a_large_tree_reads_no_more_than_the_page(fresh_ledger: LedgerDatabase, below: int):
+    """From the middle of 20,000 receipts beside as many of another tree, before PostgreSQL knows anything about them."""
+    tenant, start = uuid4(), datetime(2027, 1, 1, tzinfo=UTC)
+    await rows(
+        fresh_ledger.superuser,
+        """
+        INSERT INTO memorygate.receipt (tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id,
+                                        body, digest, previous, chain)
+        SELECT $1, left(memorygate.ulid_floor($2), 10) || tree || lpad(n::text, 13, '0'), $2 + n * interval '1 second', 'obligation', 'accepted',
+               CASE WHEN n % 2 < $3 THEN 'task-' || n % 100 ELSE tree END, tree, n, 'o', '{}', hash, hash, hash
+        FROM generate_series(1, 20000) AS n, (VALUES ('ONE'), ('TWO')) AS trees(tree), sha256('') AS hash
+        """,
+        tenant, start, below,
+    )  # fmt: skip
+    await rows(
+        fresh_ledger.superuser, "INSERT INTO memorygate.task VALUES ($1, 'ONE', 'ONE', 20000, sha256(''))", tenant
+    )
+    page = "memorygate.tree_page($1, 'ONE', $2, 100, 1048576)"
+    after = start + timedelta(seconds=10_000)
+    items = await rows(fresh_ledger.writer, f"SELECT position, more FROM {page}", tenant, after)
+    assert items == [(number, True) for number in range(10_001, 10_101)]
+    connection = await asyncpg.connect(fresh_ledger.writer)
+    try:
+        await connection.fetch(f"SELECT * FROM {page}", tenant, after)  # its plan is made, and the catalogue is read
+        plan = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM {page}", tenant, after)
+    finally:
+        await connection.close()
+    [root] = [entry["Plan"] for entry in json.loads(plan)]
+    assert root["Shared Hit Blocks"] + root["Shared Read Blocks"] < 200
