@@ -124,7 +124,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         async def look() -> Mapping[str, object]:
             status.schema_version = await read_connected(self, connect, read_version)
             status.up = status.fits = True
-            status.ready = status.ready or status.identity
+            status.settle()
             self.metrics.database_up.set(1)
             return {"schema_version": status.schema_version}
 
@@ -151,7 +151,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         async def look() -> Mapping[str, object]:
             facts = await replica.look()
             measure(reached=True)
-            status.ready = status.ready or (status.up and status.fits)
+            status.settle()
             return facts
 
         def on_lost(_error: Exception) -> None:

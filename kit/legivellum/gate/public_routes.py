@@ -108,5 +108,5 @@ def _why_not_ready(status: DatabaseStatus) -> str:
     if not status.fits:
         return "The schema is not the one this release needs."
     if status.up:
-        return "The principals are not known yet."
+        return "What this gate follows is not known yet." if status.identity else "The principals are not known yet."
     return "The database was not reached yet."

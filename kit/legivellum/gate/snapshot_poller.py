@@ -32,7 +32,13 @@ class DatabaseStatus:
     fits: bool = True
     """Whether the schema is new enough for this release."""
     identity: bool = False
+    followed: bool = True
+    """Whether what the gate follows beside identity was read; a gate that follows more begins with False."""
     schema_version: int | None = None
+
+    def settle(self) -> None:
+        """Become ready once everything was there at the same time."""
+        self.ready = self.ready or (self.up and self.fits and self.identity and self.followed)
 
 
 class SnapshotPoller:

@@ -1,0 +1,49 @@
+"""Everything an installation of InterroGate can choose: what every gate has, and its own."""
+
+from pydantic import AliasChoices, Field, SecretStr
+
+from legivellum.gate.settings import DatabaseGateSettings, prefixed
+
+DATABASE_URL = "postgresql://interrogate_writer@127.0.0.1:5432/metagate"
+
+
+class Settings(DatabaseGateSettings):
+    """One field per setting; docs/interrogate/settings.md shows the same table."""
+
+    model_config = prefixed("INTERROGATE")
+
+    database_url: SecretStr = Field(
+        SecretStr(DATABASE_URL),
+        description="The ledger's PostgreSQL as the role `interrogate_writer`; other commands name their own.",
+    )
+    audience: str = Field("interrogate", description="The audience a token must be made for (D-44).", min_length=1)
+    port: int = Field(8005, description="Port to listen on; 0 picks one.", ge=0, le=65_535)
+    body_bytes: int = Field(262_144, description="Largest request body.", ge=1_024)
+    # One time for identity and policy: a boundary that does not know whom to believe, or by which rules, fails closed.
+    identity_stale_seconds: float = Field(
+        60.0,
+        validation_alias=AliasChoices("INTERROGATE_STALE_SECONDS"),
+        description="How long identity and policies are believed while MetaGate's database is away; then 503.",
+        gt=0,
+    )
+
+    surfaces: str = Field(
+        "*",
+        description="Surfaces that this instance serves: globs, comma-separated. Others are 404 here.",
+        min_length=1,
+    )
+    target_hosts: str = Field(
+        "",
+        description="Hosts outside the tenant's namespace that targets may name: globs of `host` or `host:port`, "
+        "comma-separated. A bare host is always a service of the tenant's namespace.",
+    )
+    signing_key_file: str | None = Field(
+        None, description="PEM file (PKCS#8, Ed25519) that signs the tokens for targets; unset: they get none."
+    )
+    forward_ms: int = Field(
+        5_000, description="Milliseconds within which a target must have answered, unless it declares fewer.", ge=50
+    )
+    queue: int = Field(2_048, description="Most requests waiting for a statement, per process.", ge=1)
+    sweep_seconds: float = Field(
+        15.0, description="How often forwards that nobody finished are looked for and failed.", gt=0
+    )
