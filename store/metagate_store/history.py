@@ -13,6 +13,8 @@ from uuid import UUID
 from metagate_store.pool import NamedQueryPool
 
 EXACT = 2**53 - 1
+SPECS = 1_048_576
+"""Bytes of specs that one page of changes compares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,17 @@ class ChangeEventPage:
     next: tuple[int, int] | None
 
 
+@dataclass(frozen=True, slots=True)
+class SpecChange:
+    """What was declared before a change and after it; None: nothing. `complete` is False when one of them is not
+    remembered, or was too long for the answer.
+    """
+
+    before: Any
+    after: Any
+    complete: bool
+
+
 class HistoryStore:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch."""
 
@@ -130,6 +143,16 @@ class HistoryStore:
         items = tuple(ChangeEvent(**row) for row in rows[:limit])
         return ChangeEventPage(items, (items[-1].revision, items[-1].seq) if len(rows) > limit else None)
 
+    async def spec_changes(
+        self, tenant: UUID | None, events: Sequence[ChangeEvent], *, budget: int = SPECS
+    ) -> dict[int, SpecChange]:
+        """By `seq`: the specs around each of these changes, of the newest ones until `budget` bytes are spent."""
+        asked = (tenant, tenant is None, [event.seq for event in events], budget)
+        rows = await self._pool.fetch("console.changed_specs", *asked)
+        return {
+            row["seq"]: SpecChange(_spec(row["before_spec"]), _spec(row["after_spec"]), row["complete"]) for row in rows
+        }
+
     async def declared_at(
         self, tenant: UUID, revision: int, *, after: tuple[str, str] | None = None, limit: int = 100
     ) -> DeclarationPage:
@@ -147,6 +170,10 @@ def declaration(row: Any) -> Declaration:
 def spec_of(text: str) -> Any:
     """The spec as it was declared: jsonb writes 1e300 with all its zeros, and what has no exact integer was a float."""
     return json.loads(text, parse_int=_number)
+
+
+def _spec(text: str | None) -> Any:
+    return None if text is None else spec_of(text)
 
 
 def _number(digits: str) -> int | float:

@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from metagate_store import decoding
 from metagate_store.pool import NamedQueryPool
+from metagate_store.rows import StartupPage
 
 SPAN = 20_000
 """Sessions that one overview looks at: an hour of five boots a second; 40 to 60 ms."""
@@ -148,6 +150,17 @@ class FailureGroup:
     component_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class SameError:
+    """`error` of a failed session (its first 300 characters), and how many others failed with it since `since`."""
+
+    error: str
+    startups: int
+    components: int
+    principals: int
+    since: datetime | None
+
+
 class OverviewStore:
     """Safe for concurrent use; every method may raise StoreUnavailable or SchemaMismatch.
 
@@ -192,6 +205,20 @@ class OverviewStore:
         tenants, startups = [trouble.tenant for trouble in troubles], [trouble.startup_id for trouble in troubles]
         rows = await self._pool.fetch("console.errors", tenants, startups)
         return {row["startup_id"]: row["error"] for row in rows}
+
+    async def failed_with(
+        self, tenant: UUID | None, error: str, *, before: UUID | None = None, limit: int, span: int = SPAN
+    ) -> StartupPage:
+        """Sessions among the newest `span` that failed with this error, newest first; "" is those without a text."""
+        asked = (tenant, tenant is None, error, before, limit + 1, span)
+        items = tuple(decoding.startup(row) for row in await self._pool.fetch("console.startups_failed_with", *asked))
+        last = items[limit - 1] if len(items) > limit else None
+        return StartupPage(items[:limit], None if last is None else (str(last.tenant), str(last.startup_id)))
+
+    async def same_error(self, tenant: UUID, startup_id: UUID, *, span: int = SPAN) -> SameError | None:
+        """None when this session reported no error."""
+        rows = await self._pool.fetch("console.others_failed_with", tenant, startup_id, span)
+        return SameError(**rows[0]) if rows else None
 
     async def tenant_of(self, startup_id: UUID) -> UUID | None:
         """Whose session it is; for cluster-wide readers."""

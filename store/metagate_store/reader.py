@@ -17,6 +17,7 @@ from metagate_store import decoding
 from metagate_store.history import HistoryStore
 from metagate_store.overviews import OverviewStore
 from metagate_store.pool import NamedQueryPool
+from metagate_store.principal_health import PrincipalStore
 from metagate_store.rows import (
     BootstrapOutcome,
     BootstrapQuery,
@@ -63,6 +64,7 @@ class Reader:
         self._behind = True  # the next look at the credentials may have much to say
         self.history = HistoryStore(pool)
         self.overviews = OverviewStore(pool)
+        self.principals = PrincipalStore(pool)
 
     @classmethod
     async def connect(

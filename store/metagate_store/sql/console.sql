@@ -33,3 +33,19 @@ SELECT * FROM metagate.startup_everywhere($1);
 -- name: console.errors
 -- What some sessions reported as their error.
 SELECT * FROM metagate.errors_of($1, $2);
+
+-- name: console.principals
+-- Principals with their health.
+SELECT * FROM metagate.principals_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: console.startups_failed_with
+-- Sessions that failed with one error.
+SELECT * FROM metagate.startups_failed_with($1, $2, $3, $4, $5, $6);
+
+-- name: console.others_failed_with
+-- How many others failed with the error of a session.
+SELECT * FROM metagate.others_failed_with($1, $2, $3);
+
+-- name: console.changed_specs
+-- What was declared before and after some changes.
+SELECT * FROM metagate.changed_specs($1, $2, $3, $4);
