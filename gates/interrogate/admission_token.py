@@ -11,13 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from joserfc import jwt
-from joserfc.jwk import OKPKey
-
+from legivellum.http import strict_json
 from legivellum.identity.packet_signing import PacketSigner
 
 LIFETIME_SECONDS: Final = 60
-_ALGORITHM: Final = "EdDSA"
 
 
 class AdmissionTokens:
@@ -25,8 +22,8 @@ class AdmissionTokens:
 
     def __init__(self, pem: bytes, *, issuer: str, clock: Callable[[], float] = time.time) -> None:
         """`pem`: an unencrypted PKCS#8 Ed25519 private key. Raises ValueError for anything else."""
-        self.public_jwk = PacketSigner(pem).public_jwk  # it refuses every other kind of key
-        self._key = OKPKey.import_key(pem)
+        self._signer = PacketSigner(pem)
+        self.public_jwk = self._signer.public_jwk
         self._issuer = issuer
         self._clock = clock
 
@@ -49,5 +46,4 @@ class AdmissionTokens:
             "task": task,
             "payload_sha256": payload_sha256,
         }
-        header = {"alg": _ALGORITHM, "kid": self.public_jwk["kid"], "typ": "JWT"}
-        return jwt.encode(header, claims, self._key, algorithms=[_ALGORITHM])
+        return self._signer.sign_attached(strict_json.encode(claims))

@@ -37,6 +37,9 @@ class Settings(DatabaseGateSettings):
         description="Hosts outside the tenant's namespace that targets may name: globs of `host` or `host:port`, "
         "comma-separated. A bare host is always a service of the tenant's namespace.",
     )
+    resource: str = Field(
+        "http://interrogate:8005", description="The public URI of this gate: `iss` of its tokens.", min_length=1
+    )
     signing_key_file: str | None = Field(
         None, description="PEM file (PKCS#8, Ed25519) that signs the tokens for targets; unset: they get none."
     )

@@ -49,6 +49,11 @@ class PacketSigner:
         signed = f"{self._header}.{_encode(canonical)}".encode()
         return f"{self._header}..{_encode(self._key.sign(signed))}"
 
+    def sign_attached(self, payload: bytes) -> str:
+        """A compact JWS (RFC 7515, 7.1) that carries its payload: a token, where the payload is claims."""
+        signed = f"{self._header}.{_encode(payload)}"
+        return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
+
 
 def verifies(detached: str, canonical: bytes, jwk: dict[str, Any]) -> bool:
     """Whether this detached signature over these bytes was made with the private half of this Ed25519 JWK."""
