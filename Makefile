@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-postgres test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom wheel test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-postgres test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -145,6 +145,9 @@ cluster-build: $(STAMP) ## build the Kubernetes that the tests run on (minutes t
 wheel: $(STAMP)  ## wheel and sdist into dist/, the same bytes for the same commit
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 1577836800)} \
 	    $(BIN)/python -m hatchling build -d $(or $(DIST),dist)
+
+charts: $(STAMP) ## a chart repository into dist/charts, to be copied to any web server (URL=… where the archives will lie elsewhere)
+	@$(BIN)/python charts/package.py $(if $(URL),--url $(URL))
 
 image: $(STAMP)  ## the container images with docker, podman or buildah (IMAGE=name:tag, BASE_IMAGE=…)
 	@deploy/image $(IMAGE)
