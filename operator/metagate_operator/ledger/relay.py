@@ -31,7 +31,7 @@ from prometheus_client import Counter, Gauge
 from legivellum.base.backoff import Backoff
 from legivellum.base.supervision import run_until_first_exit
 from metagate_operator.ledger.ledger_client import LedgerClient, LedgerUnavailable, ReceiptOutcome, Rejected
-from metagate_operator.ledger.witness_receipts import receipt_of
+from metagate_operator.ledger.witness_receipts import receipt_of, time_as_written
 from metagate_store.errors import StoreError
 from metagate_store.outbox import Batch, OutboxStore
 from metagate_store.rows import OutboxRow
@@ -45,6 +45,9 @@ WAITING = Gauge("metagate_relay_waiting", "Receipts in the outbox, counted up to
 LAG = Gauge("metagate_relay_lag_seconds", "How long the oldest receipt in the outbox has waited")
 DEAD = Gauge("metagate_relay_dead_letters", "Refused receipts that nobody has looked into")
 
+
+CONFLICT = "RECEIPT_CONFLICT"
+"""The ledger's code for an id under which it has a receipt of another content."""
 
 DRAINERS = 2
 """Every relay has as many: shares of the startups are counted by it."""
@@ -130,8 +133,23 @@ class Relay:
                 # One row that nobody can read must not stop all that come after it.
                 batch.refused.append((row.seq, "UNREADABLE", type(error).__name__))
         answers = await self._client.send([receipt for _, receipt in receipts])
-        for (row, _), answer in zip(receipts, answers, strict=True):
+        answered = list(zip((row for row, _ in receipts), answers, strict=True))
+        for row, answer in await self._recognized(answered):
             self._note(batch, row, answer)
+
+    async def _recognized(
+        self, answered: list[tuple[OutboxRow, ReceiptOutcome]]
+    ) -> list[tuple[OutboxRow, ReceiptOutcome]]:
+        """Where the ledger has another receipt under the id: its answer to the form that the release before sent.
+
+        That is a replay of what was stored then, or the same conflict; under a stored id nothing new can be stored.
+        """
+        conflicts = [row for row, answer in answered if isinstance(answer, Rejected) and answer.code == CONFLICT]
+        if not conflicts:
+            return answered
+        earlier = await self._client.send([receipt_of(row, time_as_written) for row in conflicts])
+        answers = dict(zip((row.seq for row in conflicts), earlier, strict=True))
+        return [(row, answers.get(row.seq, answer)) for row, answer in answered]
 
     @staticmethod
     def _note(batch: Batch, row: OutboxRow, answer: ReceiptOutcome) -> None:

@@ -1,6 +1,7 @@
 """The witness record arrives at the ledger, once, in order, whatever dies in between."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -35,7 +36,7 @@ from metagate_operator.ledger.ledger_client import (
     split_batches,
 )
 from metagate_operator.ledger.relay import Relay, RelayPace
-from metagate_operator.ledger.witness_receipts import startup_receipt_id
+from metagate_operator.ledger.witness_receipts import receipt_of, startup_receipt_id
 from metagate_store.outbox import OutboxStore
 
 QUICK = RelayPace(rest=0, idle_seconds=0.02, backoff_seconds=0.02, backoff_max_seconds=0.1, measure_seconds=0.1)
@@ -101,7 +102,7 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(
     found = {}
     for startup_id in (good, bad):
         found[startup_id] = [
-            __import__("json").loads(body)
+            json.loads(body)
             for (body,) in await rows(
                 place.database.superuser,
                 "SELECT body FROM memorygate.receipt WHERE task_id = $1 ORDER BY position",
@@ -192,6 +193,57 @@ async def test_a_refusal_is_put_aside_and_an_outage_is_not(place: LedgerFixture)
     assert door.sent[0] == door.sent[1] == door.sent[2]
     dead = await rows(place.database.superuser, "SELECT startup_id, event, code FROM metagate.outbox_refused")
     assert dead == [(startup, "OPEN", "MAY_NOT_EMIT")]
+
+
+async def send_as_before(place: LedgerFixture, url: str, **changes: object) -> list[str]:
+    """What the relay of releases before D-64 sent, without removing it: times as the database's session wrote them."""
+    sent = []
+    outbox = OutboxStore(place.database.database.publisher)
+    try:
+        async with outbox.batch() as batch:
+            for row in batch.rows:
+                receipt = receipt_of(row) | {"created_at": row.created_at.isoformat()}
+                if row.event == "OPEN":
+                    receipt["created_at"] = row.body["opened_at"]
+                    receipt["metadata"] = {**receipt["metadata"], "deadline_at": row.body["deadline_at"]}
+                elif row.event in {"READY", "FAILED"}:
+                    receipt |= dict.fromkeys(("created_at", "completed_at"), row.body["acknowledged_at"])
+                sent.append(json.dumps(receipt | changes))
+    finally:
+        await outbox.close()
+    async with httpx.AsyncClient(base_url=url, headers=place.witness.headers) as client:
+        answer = await client.post(
+            "/receipts/batch",
+            content=f'{{"receipts":[{",".join(sent)}]}}',
+            headers={"Content-Type": "application/json"},
+        )
+    assert {item["status"] for item in answer.json()["items"]} == {201}, answer.text
+    return sent
+
+
+@pytest.mark.invariant("INV-061")
+async def test_what_the_relay_of_the_release_before_sent_is_known_again(place: LedgerFixture, url: str, tmp_path: Path):
+    """It died between the ledger's answer and its own commit; the relay of today spells times otherwise, and none is a dead letter."""
+    await place.boot(place.components[0], 2)
+    sent = await send_as_before(place, url)
+    assert len(sent) == 5  # two startups that were opened and ended, one revision
+    await place.boot(place.components[1], 1)
+    async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
+        await place.drained()
+    assert await rows(place.database.superuser, "SELECT event, code FROM metagate.outbox_refused") == []
+    assert set((await place.phases()).values()) == {1}
+    assert len(await place.phases()) == 6
+    assert (await verify(place.database.auditor)).bad is None
+
+
+async def test_another_receipt_under_the_id_of_a_startup_is_a_conflict(place: LedgerFixture, url: str, tmp_path: Path):
+    """Neither the form of today nor that of the release before: somebody else wrote it, and somebody must look into it."""
+    await place.boot(place.components[0], 1, ready=False)
+    await send_as_before(place, url, task_type="another")
+    async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
+        await place.drained()
+    dead = await rows(place.database.superuser, "SELECT event, code FROM metagate.outbox_refused ORDER BY 1")
+    assert dead == [("OPEN", "RECEIPT_CONFLICT"), ("PUBLISHED", "RECEIPT_CONFLICT")]
 
 
 async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixture):
