@@ -7,12 +7,13 @@ and malformed chunks. What it lets pass and two HTTP implementations may read di
 Everything a refusal says is problem+json; a request whose bytes are wrong costs no task.
 
 An offer to change the protocol (Upgrade) is declined by going on in HTTP/1.1, white space around a header's value is no
-part of it, and a client of HTTP/1.0 is answered in HTTP/1.0.
+part of it (not around a coding's either), and a client of HTTP/1.0 is answered in HTTP/1.0.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +35,9 @@ __all__ = ["GuardedProtocol", "guarded"]
 
 _CHUNK_OVERHEAD = 4
 """Raw bytes a chunked body may take per byte of the limit; chunk extensions are free text that no parser counts."""
+
+_CODING_WITH_TAB = re.compile(rb"transfer-encoding:[^\r\n]*\t", re.IGNORECASE)
+_LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class _Phase(Enum):
@@ -67,6 +71,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_seconds = self.limits.body_seconds
         self._postponed_head: bytes | None = None
         """The head that frames the body behind an offer to upgrade, until that body is parsed."""
+        self._head_has_tab = False
         self._phase_timer: asyncio.TimerHandle | None = None
         self._timed_phase: _Phase | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -121,8 +126,31 @@ class GuardedProtocol(HttpToolsProtocol):
             self._start_phase_timer()
 
     def _feed(self, data: bytes) -> None:
-        """Parses. Behind an offer to upgrade httptools stops, and takes what follows for another protocol; it is not,
-        because the offer is declined (RFC 9110 §7.8): a body, if one was announced, and the next request.
+        """Parses. llhttp takes `chunked` with a tab behind it for an unknown coding and stops at the end of the head; by
+        RFC 9110 §5.5 it is `chunked`. To go on from there the end of that head has to be known, so a head that holds a
+        tab is fed line by line.
+        """
+        if b"\t" in data and (self._phase is not _Phase.BODY or _CODING_WITH_TAB.search(data)):
+            self._head_has_tab = True
+        if not self._head_has_tab:
+            self._feed_part(data)
+            return
+        for line in _LINES.findall(data):
+            phase = self._phase
+            try:
+                self._feed_part(line)
+            except httptools.HttpParserError as error:
+                # Only the check of the coding comes between the accepted end of a head and its body.
+                if type(error) is not httptools.HttpParserError or phase is not _Phase.HEAD or self._refusal:
+                    raise
+                if self._phase is not _Phase.BODY:
+                    raise
+                self._parse_behind(self._framing_head(self.parser.get_http_version()))
+        self._head_has_tab = self._phase is _Phase.HEAD
+
+    def _feed_part(self, data: bytes) -> None:
+        """Behind an offer to upgrade httptools stops, and takes what follows for another protocol; it is not, because
+        the offer is declined (RFC 9110 §7.8): a body, if one was announced, and the next request.
         """
         while data:
             try:
@@ -130,10 +158,13 @@ class GuardedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as pause:
                 data = data[pause.args[0] :]
                 if self._postponed_head is not None:
-                    head, self._postponed_head = self._postponed_head, None
-                    self.parser = ParserAfterHead(self, head).parser
+                    self._parse_behind(self._postponed_head)
             else:
                 return
+
+    def _parse_behind(self, head: bytes) -> None:
+        self._postponed_head = None
+        self.parser = ParserAfterHead(self, head).parser
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that only closed its sending half still gets the answer it waits for."""

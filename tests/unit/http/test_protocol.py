@@ -366,9 +366,60 @@ async def test_white_space_around_a_value_is_no_part_of_it(edge: tuple[Echo, int
     assert statuses(got) == [200], got
     heard = {name.encode(): value.encode() for name, value in json.loads(got.partition(b"\r\n\r\n")[2])["headers"]}
     assert heard == fields
-    coding = white + b"chunked" + white.replace(b"\t", b" ")  # the parser refuses a tab behind a coding
-    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding:" + coding
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding:" + white + b"chunked" + white
     assert statuses(await talk(edge[1], chunked + b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")) == [200]
+
+
+CODINGS = {
+    "a tab": b"Transfer-Encoding: chunked\t\r\n",
+    "spaces and tabs": b"Transfer-Encoding:\t Chunked \t \t\r\n",
+    "before other fields": b"Transfer-Encoding: chunked\t\r\nX-Other: a\tb\t\r\n",
+    "with an upgrade": b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\t\r\n",
+}
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+@pytest.mark.parametrize("coding", CODINGS.values(), ids=CODINGS)
+async def test_white_space_behind_a_coding(edge: Edge, coding: bytes, step: int) -> None:
+    """However the packets are cut: the body is read in chunks, and each request behind it is answered once."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\n" + coding + b"\r\n"
+    first = head + b"6\r\na\tb\n\r\n\r\n2\r\n\r\n\r\n0\r\n\r\n"
+    second = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n1\t2"
+    last = head.replace(b"Connection: ", b"Connection: close, ")
+    if last == head:
+        last = head.replace(b"Host: a", b"Host: a\r\nConnection: close")
+    raw = first + second + first + last + b"1\r\nz\r\n0\r\n\r\n"
+    answers = await talk(edge[1], *(raw[at : at + step] for at in range(0, len(raw), step)))
+    assert statuses(answers) == [200] * 4
+    bodies = [json.loads(part.partition(b"\r\n\r\n")[2])["body"] for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert bodies == ["a\tb\n\r\n\r\n", "1\t2", "a\tb\n\r\n\r\n", "z"]
+
+
+@pytest.mark.parametrize("step", [1, 10_000])
+@pytest.mark.parametrize(
+    "coding",
+    [
+        b"Transfer-Encoding: chunked\tx\r\n",
+        b"Transfer-Encoding: gzip\tchunked\r\n",
+        b"Transfer-Encoding: gzip,\tchunked\t\r\n",
+        b"Transfer-Encoding: chunked,\tchunked\r\n",
+        b"Transfer-Encoding: chunked\t\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\t\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: chunked\t\r\nContent-Length: 3\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\t\r\n",
+        b"Transfer-Encoding: identity\t\r\n",
+        b"Transfer-Encoding:\t\r\n",
+        b"Transfer-Encoding\t: chunked\r\n",
+        b"Transfer-Encoding: \r\n\tchunked\r\n",
+        b"Transfer-Encoding: chunked\t\n",
+        b"Transfer-Encoding: chunked\t\rX: y\r\n",
+    ],
+)
+async def test_a_tab_makes_no_framing_acceptable(edge: Edge, coding: bytes, step: int) -> None:
+    """What is refused without the tab is refused with it, and nothing behind it is read as a request."""
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\n" + coding + b"\r\n0\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    answers = await talk(edge[1], *(raw[at : at + step] for at in range(0, len(raw), step)))
+    assert statuses(answers) == [400]
 
 
 async def test_http10_is_answered_in_http10() -> None:
