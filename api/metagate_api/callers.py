@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
-from uuid import UUID
 
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.http.batching import Batcher
 from legivellum.identity import request_authenticator
 from legivellum.identity.caller import AuthFailure, Caller, VerificationContext
 from legivellum.identity.request_authenticator import principal_suspended, require_caller
+from legivellum.postgres.published_identity import KnownPrincipal
 from metagate_api import metrics
-from metagate_store.rows import CredentialRow, IdentityRow, PodRow
+from metagate_store.rows import CredentialRow, PodRow
 
 __all__ = [
     "ApiAuthenticator",
@@ -58,24 +58,6 @@ def pod_row(caller: Caller) -> PodRow | None:
     return None if pod is None else PodRow(pod.uid, pod.name, pod.node)
 
 
-class ResolvedIdentity:
-    """An Identity as the identity package wants it. `namespace_created` None: nobody knows, so no service account
-    can show that its token is not its predecessor's (D-46).
-    """
-
-    __slots__ = ("namespace", "namespace_created", "principal_key", "rights", "scope", "suspended", "tenant", "type")
-
-    def __init__(self, row: IdentityRow) -> None:
-        self.tenant: UUID = row.tenant
-        self.namespace = row.namespace
-        self.namespace_created = row.namespace_created
-        self.principal_key = row.principal_key
-        self.type = row.type
-        self.scope = row.scope
-        self.rights = row.rights
-        self.suspended = row.suspended
-
-
 class SubjectDirectory:
     """Where the authenticator asks whose a subject is: many questions, one statement, remembered until told otherwise.
 
@@ -84,14 +66,14 @@ class SubjectDirectory:
     """
 
     def __init__(
-        self, batcher: Batcher[CredentialRow, IdentityRow | None], *, seconds: float, limit: int = 65_536
+        self, batcher: Batcher[CredentialRow, KnownPrincipal | None], *, seconds: float, limit: int = 65_536
     ) -> None:
         self._batcher = batcher
         self._seconds = seconds
         self._limit = limit
-        self._known: dict[tuple[str, str], ResolvedIdentity] = {}
+        self._known: dict[tuple[str, str], KnownPrincipal] = {}
 
-    async def resolve(self, issuer: str, subject: str) -> ResolvedIdentity | None:
+    async def resolve(self, issuer: str, subject: str) -> KnownPrincipal | None:
         known = self._known.get((issuer, subject))
         if known is not None:
             return known
@@ -102,9 +84,9 @@ class SubjectDirectory:
             return None
         if len(self._known) >= self._limit:
             self._known = {}
-        # An answer that was asked for before a `forget` may be older than it: it goes where nobody looks any more.
-        identity = asked_of[issuer, subject] = ResolvedIdentity(row)
-        return identity
+        # An answer that was asked for before a `forget` may be older than it: it goes to the mapping that was replaced.
+        asked_of[issuer, subject] = row
+        return row
 
     def forget(self) -> None:
         self._known = {}

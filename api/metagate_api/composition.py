@@ -12,6 +12,7 @@ from legivellum.identity.keyring import KeyRing
 from legivellum.identity.packet_signing import PacketSigner
 from legivellum.identity.shared_secret import SharedSecret
 from legivellum.identity.tokens import TokenVerifier
+from legivellum.postgres.published_identity import KnownPrincipal
 from metagate_api.app import Application, create_app
 from metagate_api.callers import SubjectDirectory
 from metagate_api.declared_files import DeclaredFiles
@@ -20,7 +21,7 @@ from metagate_api.published_state import DatabaseSnapshot, following
 from metagate_api.settings import Settings, UnusableSettingError
 from metagate_store.migrating import needed_version
 from metagate_store.reader import Reader
-from metagate_store.rows import CredentialRow, IdentityRow
+from metagate_store.rows import CredentialRow
 
 
 def shared_secret(settings: Settings) -> SharedSecret | None:
@@ -53,7 +54,7 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     dsn = settings.dsn
     pending: list[Application] = []
 
-    async def resolve(credentials: Sequence[CredentialRow]) -> list[IdentityRow | None]:
+    async def resolve(credentials: Sequence[CredentialRow]) -> list[KnownPrincipal | None]:
         return await pending[0].gate.reader.resolve(credentials)
 
     directory = SubjectDirectory(

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from legivellum.gate.snapshot_poller import SnapshotPoller, close_quietly, polling, read_connected, require_version
+from legivellum.postgres.published_identity import CredentialChanges
 from metagate_api import metrics
 from metagate_api.gate import Gate
 from metagate_store.errors import SchemaMismatch
 from metagate_store.reader import Reader
-from metagate_store.rows import CredentialRowChanges, State
+from metagate_store.rows import State
 
 _FIRST_LOOK_SECONDS = 2.0
 
@@ -21,7 +22,7 @@ _FIRST_LOOK_SECONDS = 2.0
 class CredentialConsumer(Protocol):
     """What is refreshed: the key ring and the issuers (`Authenticator`)."""
 
-    def apply(self, changes: CredentialRowChanges) -> None: ...
+    def apply(self, changes: CredentialChanges) -> None: ...
 
 
 class IdentityCache(Protocol):
@@ -56,7 +57,7 @@ class DatabaseSnapshot:
         self._take_over(state)
         return {"revision": state.revision, "schema_version": state.schema_version}
 
-    async def _read(self, reader: Reader) -> tuple[State, CredentialRowChanges]:
+    async def _read(self, reader: Reader) -> tuple[State, CredentialChanges]:
         state = await reader.state()
         require_version(state.schema_version, self._needed)
         return state, await reader.credentials(self._mark)

@@ -9,10 +9,11 @@ from legivellum.console import page as frame
 from legivellum.console.definition import ConsoleDefinition
 from legivellum.console.page import NavigationItem, PageRoute
 from legivellum.console.sessions import Session
+from legivellum.postgres.published_identity import KnownPrincipal
 from metagate_console import charts, pages
 from metagate_console.page import Explain, PageFunction, PageRequest
 from metagate_store.reader import Reader
-from metagate_store.rows import CredentialRow, IdentityRow
+from metagate_store.rows import CredentialRow
 
 _PAGES: Final[dict[tuple[str, int], tuple[str, PageFunction]]] = {
     ("", 0): ("/console", pages.overview),
@@ -52,7 +53,7 @@ class MetaGateConsole:
             template_globals={"charts": charts},
         )
 
-    async def resolve(self, session: Session) -> IdentityRow | None:
+    async def resolve(self, session: Session) -> KnownPrincipal | None:
         """The principal of the session's credential, as the database says now."""
         shown = session.credential
         credential = CredentialRow(shown.kind, shown.issuer, shown.subject, shown.kid)

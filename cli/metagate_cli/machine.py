@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 from pydantic import SecretStr
 
+from legivellum.base.supervision import run_until_first_exit
 from legivellum.gate.definition import GateDefinition
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
@@ -44,19 +46,19 @@ _log = structlog.stdlib.get_logger("metagate.dev")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A running one. `ended` completes when the writer cannot go on, with its error."""
+    """A running one. `ended` completes when a task of the writer ends: with its error, or else its name."""
 
     url: str
     source: DirectorySource
     reconciler: Reconciler
-    ended: asyncio.Task[None]
+    ended: asyncio.Task[str]
     ledger_url: str | None = None
     gates: Mapping[str, str] = field(default_factory=dict)
     """URLs of the gates that are served beside MetaGate, by name."""
 
 
 class FilesFromRequests:
-    """The gate's door to the directory (D-12, D-53)."""
+    """Writes what is declared over HTTP into the directory (D-12, D-53)."""
 
     def __init__(self, writer: DirectoryWriter) -> None:
         self._writer = writer
@@ -103,10 +105,10 @@ async def machine(
         OSError: the port is taken.
 
     """
-    async with database(data, database_url) as found:
+    async with database(data, database_url) as urls:
         ledger = next((gate.name for gate in gates if gate.mirrors_startups), None)
         writing, mirror = WriterSettings(), ledger is not None or settings.mirror
-        publisher = await Publisher.open(found.publisher, failpoint=kill_at(writing.fail.split(",")))
+        publisher = await Publisher.open(urls.publisher, failpoint=kill_at(writing.fail.split(",")))
         identities = FileIdentities()
         source = DirectorySource(resources, identities, system_namespace=SYSTEM_NAMESPACE)
         compiling = compile_settings(SYSTEM_NAMESPACE, settings, place="standalone")
@@ -119,53 +121,50 @@ async def machine(
             identities=identities,
             mirror=mirror,
         )
-        maintenance = MaintenanceStore(found.publisher)
+        maintenance = MaintenanceStore(urls.publisher)
         retention = timedelta(hours=settings.receipt_retention_hours)
         housekeeper = RetentionTask(maintenance, retention=retention, mirroring=mirror)
-        tasks = [
-            asyncio.create_task(reconciler.run(), name="reconciler"),
-            asyncio.create_task(KeyRefresher(store=publisher, web=HttpsKeyFetcher()).run(), name="issuers"),
-            asyncio.create_task(housekeeper.run(), name="housekeeping"),
-            asyncio.create_task(_watch(found, data), name="database"),
-        ]
-        ended = asyncio.create_task(_first(tasks), name="ended")
+        ended = asyncio.create_task(
+            run_until_first_exit(
+                reconciler=reconciler.run,
+                issuers=KeyRefresher(store=publisher, web=HttpsKeyFetcher()).run,
+                housekeeping=housekeeper.run,
+                database=partial(_watch, urls, data),
+            ),
+            name="ended",
+        )
         writer = DirectoryWriter(source, compiling)
         declared = FilesFromRequests(writer)
         try:
-            await _either(reconciler.published(), ended)
+            await _first_publish(reconciler.published(), ended)
             witness = None if ledger is None else await declared_witness(writer, SYSTEM_NAMESPACE, data)
             async with (
-                serving_gates(found, gates) as urls,
-                mirroring(found, urls.get(ledger or ""), witness) as ledger_url,
+                serving_gates(urls, gates) as gate_urls,
+                mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,
             ):
-                served = settings.model_copy(update={"database_url": SecretStr(found.api), "ledger_url": ledger_url})
+                served = settings.model_copy(update={"database_url": SecretStr(urls.api), "ledger_url": ledger_url})
                 async with serving(served, declared=declared) as url:
-                    yield Machine(url, source, reconciler, ended, ledger_url, urls)
+                    yield Machine(url, source, reconciler, ended, ledger_url, gate_urls)
         finally:
-            for task in (*tasks, ended):
-                task.cancel()
-            await asyncio.gather(*tasks, ended, return_exceptions=True)
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
             for opened in (publisher, maintenance):
                 with suppress(Exception):
                     await opened.close()
 
 
-async def _watch(found: DatabaseUrls, data: Path) -> None:
+async def _watch(urls: DatabaseUrls, data: Path) -> None:
     """Ends everything when our own server ended by itself: whoever started us starts us again, and it recovers."""
-    while found.running():  # noqa: ASYNC110 - a process ends without telling us
+    while urls.running():  # noqa: ASYNC110 - a process ends without telling us
         await asyncio.sleep(0.5)
     raise Stop(f"PostgreSQL ended by itself; {data}/postgres.log says why. Start again: it recovers")
 
 
-async def _first(tasks: Sequence[asyncio.Task[None]]) -> None:
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
-
-
-async def _either(wanted: Any, ended: asyncio.Task[None]) -> None:
-    """Wait for `wanted`, but not when the writer ends first, and not for ever: what was published before is served."""
-    waiting = asyncio.ensure_future(wanted)
+async def _first_publish(published: Awaitable[object], ended: asyncio.Task[str]) -> None:
+    """Wait until the writer has published. Raises its error when it ends first; after `FIRST_PASS_SECONDS` what was
+    published before is served.
+    """
+    waiting = asyncio.ensure_future(published)
     try:
         await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED, timeout=FIRST_PASS_SECONDS)
         if ended.done():

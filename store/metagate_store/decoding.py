@@ -4,14 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
+from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, credential_changes
 from metagate_store.rows import (
-    ApiKeyRow,
-    CredentialRowChanges,
-    IdentityRow,
-    IssuerKeyRow,
-    IssuerRow,
     Item,
     PacketOutcome,
     PacketResult,
@@ -25,10 +20,11 @@ from metagate_store.rows import (
 )
 
 Record = Mapping[str, Any]
+_CHANGE = ("mark", "kind", "a", "b", "body")
 
 
-def identity(row: Record) -> IdentityRow:
-    return IdentityRow(
+def identity(row: Record) -> KnownPrincipal:
+    return KnownPrincipal(
         tenant=row["tenant"],
         namespace=row["namespace"] or "",
         namespace_created=row["namespace_created"],
@@ -126,50 +122,11 @@ def topology(row: Record) -> Topology:
     )
 
 
-def credential_changes(rows: Sequence[Record], *, full: bool) -> CredentialRowChanges:
-    """From the rows of `credentials`: a body says what there is, none that it is gone."""
-    changed = [(row["kind"], row["a"], row["b"], row["body"]) for row in rows if row["kind"] is not None]
-    there = [(kind, a, b, json.loads(body)) for kind, a, b, body in changed if body is not None]
-    gone = [] if full else [(kind, a, b) for kind, a, b, body in changed if body is None]
-    return CredentialRowChanges(
-        mark=max((row["mark"] for row in rows if row["mark"] is not None), default=rows[0]["newest"]),
-        full=full,
-        api_keys=tuple(_api_key(a, body) for kind, a, _, body in there if kind == "api_key"),
-        issuers=tuple(_issuer(a, body) for kind, a, _, body in there if kind == "issuer"),
-        issuer_keys=tuple(_issuer_key(a, b, body) for kind, a, b, body in there if kind == "issuer_key"),
-        gone_api_keys=tuple(a for kind, a, _ in gone if kind == "api_key"),
-        gone_issuers=tuple(a for kind, a, _ in gone if kind == "issuer"),
-        gone_issuer_keys=tuple((a, b) for kind, a, b in gone if kind == "issuer_key"),
-    )
+def published_credentials(rows: Sequence[Record], *, full: bool) -> CredentialChanges:
+    """From the rows of `read.credentials`, which are one without a change when there is none."""
+    changes = [tuple(row[name] for name in _CHANGE) for row in rows if row["kind"] is not None]
+    return credential_changes(changes, 0 if changes else rows[0]["newest"], full=full)
 
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
-
-
-def _api_key(sha256: str, body: Record) -> ApiKeyRow:
-    return ApiKeyRow(
-        sha256=sha256,
-        key_id=body["key_id"],
-        tenant=UUID(body["tenant"]),
-        principal_key=body["principal_key"],
-        expires_at=_moment(body["expires_at"]),
-    )
-
-
-def _issuer(issuer: str, body: Record) -> IssuerRow:
-    return IssuerRow(
-        issuer=issuer,
-        name=body["name"],
-        audiences=tuple(body["audiences"]),
-        algorithms=tuple(body["algorithms"]),
-        max_token_lifetime_seconds=body["max_token_lifetime_seconds"],
-        source=body["source"],
-        url=body["url"],
-    )
-
-
-def _issuer_key(issuer: str, kid: str, body: Record) -> IssuerKeyRow:
-    return IssuerKeyRow(
-        issuer=issuer, kid=kid, jwk=body["jwk"], alg=body["alg"], first_seen=_moment(body["first_seen"])
-    )

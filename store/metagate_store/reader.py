@@ -13,6 +13,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal
 from metagate_store import decoding
 from metagate_store.history import HistoryStore
 from metagate_store.overviews import OverviewStore
@@ -23,9 +24,7 @@ from metagate_store.rows import (
     BootstrapQuery,
     BootstrapResult,
     CredentialRow,
-    CredentialRowChanges,
     Cursor,
-    IdentityRow,
     Item,
     ItemPage,
     ListedKind,
@@ -146,10 +145,10 @@ class Reader:
         )
         return [ReportResult(ReportOutcome(row[1]), *row[2:]) for row in rows]
 
-    # ── who is it ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── credentials ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def resolve(self, credentials: Sequence[CredentialRow]) -> list[IdentityRow | None]:
-        """Whom each credential speaks for; None when it stands for nobody (any more). Suspension is a field."""
+    async def resolve(self, credentials: Sequence[CredentialRow]) -> list[KnownPrincipal | None]:
+        """The principal of each credential; None when it belongs to none (any more). Suspension is a field."""
         rows = await self._pool.fetch(
             "read.resolve",
             [credential.kind for credential in credentials],
@@ -157,16 +156,16 @@ class Reader:
             [credential.subject for credential in credentials],
             [credential.kid for credential in credentials],
         )
-        found = {row["n"]: decoding.identity(row) for row in rows}
-        return [found.get(n) for n in range(1, len(credentials) + 1)]
+        by_number = {row["n"]: decoding.identity(row) for row in rows}
+        return [by_number.get(n) for n in range(1, len(credentials) + 1)]
 
-    async def credentials(self, since: int = 0) -> CredentialRowChanges:
+    async def credentials(self, since: int = 0) -> CredentialChanges:
         """What changed after the mark `since`; everything when it is 0, or newer than this database is."""
         rows = await self._changed(since)
         if rows[0]["newest"] < since:  # another database, or one restored from a backup
             self._behind, since = True, 0
             rows = await self._changed(since)
-        return decoding.credential_changes(rows, full=since == 0)
+        return decoding.published_credentials(rows, full=since == 0)
 
     async def _changed(self, since: int) -> list[Record]:
         """Patient only when there may be much: no request waits for this, but each look holds a connection."""

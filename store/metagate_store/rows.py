@@ -43,20 +43,6 @@ class PodRow:
     node: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityRow:
-    """Whom a credential speaks for."""
-
-    tenant: UUID
-    namespace: str
-    namespace_created: datetime | None
-    principal_key: str
-    type: str
-    scope: str
-    rights: tuple[str, ...]
-    suspended: bool
-
-
 # ── bootstrap ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -314,16 +300,7 @@ class State:
     mirror_lag_seconds: float
 
 
-# ── what is believed ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKeyRow:
-    sha256: str
-    key_id: str
-    tenant: UUID
-    principal_key: str
-    expires_at: datetime | None
+# ── trusted issuers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,21 +325,6 @@ class IssuerKeyRow:
     last_seen: datetime | None = None
     misses: int = 0
     retired_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialRowChanges:
-    """What changed since a mark. `full`: forget everything known before (first load, or the mark was too old)."""
-
-    mark: int
-    full: bool
-    api_keys: tuple[ApiKeyRow, ...] = ()
-    issuers: tuple[IssuerRow, ...] = ()
-    issuer_keys: tuple[IssuerKeyRow, ...] = ()
-    """Retired ones never appear; a key that retires is gone."""
-    gone_api_keys: tuple[str, ...] = ()
-    gone_issuers: tuple[str, ...] = ()
-    gone_issuer_keys: tuple[tuple[str, str], ...] = ()
 
 
 # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from legivellum.gate.snapshot_poller import close_quietly
-from legivellum.identity.replica import CredentialChanges, IdentityDatabase, ReplicatedDirectory
+from legivellum.identity.replica import IdentityDatabase, ReplicatedDirectory
+from legivellum.postgres.published_identity import CredentialChanges
 
 
 class CredentialStore(Protocol):

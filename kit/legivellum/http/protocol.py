@@ -126,9 +126,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._start_phase_timer()
 
     def _feed(self, data: bytes) -> None:
-        """Parses. llhttp takes `chunked` with a tab behind it for an unknown coding and stops at the end of the head; by
-        RFC 9110 §5.5 it is `chunked`. To go on from there the end of that head has to be known, so a head that holds a
-        tab is fed line by line.
+        """Parses. llhttp takes `chunked` with a tab behind it for an unknown coding and stops at the end of the head,
+        but by RFC 9110 §5.5 it is `chunked`. To go on from there the end of that head has to be known, so a head that
+        holds a tab is fed line by line.
         """
         if b"\t" in data and (self._phase is not _Phase.BODY or _CODING_WITH_TAB.search(data)):
             self._head_has_tab = True

@@ -7,67 +7,13 @@ reach it then.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Self
 from uuid import UUID
 
 from legivellum.postgres.errors import Unavailable
 from legivellum.postgres.pool import Pool
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPrincipal:
-    """The principal that declares a credential's subject."""
-
-    tenant: UUID
-    namespace: str
-    namespace_created: datetime | None
-    principal_key: str
-    type: str
-    scope: str
-    rights: Collection[str]
-    suspended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedKey:
-    sha256: str
-    key_id: str
-    expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedIssuer:
-    issuer: str
-    audiences: tuple[str, ...]
-    algorithms: tuple[str, ...]
-    max_token_lifetime_seconds: int
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedIssuerKey:
-    issuer: str
-    kid: str
-    jwk: Mapping[str, Any]
-    alg: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialChanges:
-    """What changed since a mark (`legivellum.identity.caller.Changes`)."""
-
-    mark: int
-    full: bool
-    api_keys: tuple[PublishedKey, ...]
-    issuers: tuple[PublishedIssuer, ...]
-    issuer_keys: tuple[PublishedIssuerKey, ...]
-    gone_api_keys: tuple[str, ...]
-    gone_issuers: tuple[str, ...]
-    gone_issuer_keys: tuple[tuple[str, str], ...]
+from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, credential_changes
 
 
 class IdentityDatabase:
@@ -90,9 +36,8 @@ class IdentityDatabase:
         return int(await self._pool.fetchval("SELECT revision FROM metagate.state()") or 0)
 
     async def changes(self, since: int) -> CredentialChanges:
-        return credential_changes(
-            await self._pool.fetch("SELECT mark, kind, a, b, body FROM metagate.credentials($1)", since), since
-        )
+        rows = await self._pool.fetch("SELECT mark, kind, a, b, body FROM metagate.credentials($1)", since)
+        return credential_changes(map(tuple, rows), since)
 
     async def list_subjects(self) -> dict[tuple[str, str], KnownPrincipal]:
         """Every subject that a Principal declares, by (issuer, subject); an API key's issuer is empty."""
@@ -101,47 +46,6 @@ class IdentityDatabase:
             "suspended FROM metagate.everybody()"
         )
         return {(row[0], row[1]): KnownPrincipal(*list(row)[2:]) for row in rows}
-
-
-def credential_changes(rows: Sequence[Any], since: int) -> CredentialChanges:
-    """Rows of `metagate.credentials`: one with a body is present, one without was removed."""
-    present: dict[str, list[Any]] = {"api_key": [], "issuer": [], "issuer_key": []}
-    removed: dict[str, list[tuple[str, str]]] = {"api_key": [], "issuer": [], "issuer_key": []}
-    mark = since
-    for number, kind, a, b, text in rows:
-        mark = max(mark, number)
-        if text is None:
-            removed[kind].append((a, b))
-        else:
-            present[kind].append(_published(kind, a, b, json.loads(text)))
-    return CredentialChanges(
-        mark,
-        full=False,
-        api_keys=tuple(present["api_key"]),
-        issuers=tuple(present["issuer"]),
-        issuer_keys=tuple(present["issuer_key"]),
-        gone_api_keys=tuple(a for a, _ in removed["api_key"]),
-        gone_issuers=tuple(a for a, _ in removed["issuer"]),
-        gone_issuer_keys=tuple(removed["issuer_key"]),
-    )
-
-
-def _published(
-    kind: str, a: str, b: str, body: Mapping[str, Any]
-) -> PublishedKey | PublishedIssuer | PublishedIssuerKey:
-    if kind == "api_key":
-        return PublishedKey(a, body["key_id"], _moment(body["expires_at"]))
-    if kind == "issuer":
-        seconds = body["max_token_lifetime_seconds"]
-        return PublishedIssuer(a, tuple(body["audiences"]), tuple(body["algorithms"]), seconds, body["source"])
-    return PublishedIssuerKey(a, b, body["jwk"], body["alg"])
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class ReplicatedDirectory:

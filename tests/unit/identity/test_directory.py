@@ -12,6 +12,7 @@ from legivellum.http.batching import Batcher
 from legivellum.identity.authenticator import Authenticator, AuthFailure, Caller, FailureReason
 from legivellum.identity.caller import Credential
 from legivellum.identity.keyring import KeyRing
+from legivellum.postgres.published_identity import KnownPrincipal
 from metagate_api.callers import SubjectDirectory
 from metagate_store import rows
 
@@ -46,9 +47,9 @@ class OneServiceAccount:
 )
 def test_a_token_must_be_younger_than_its_namespace(created: datetime | None, welcome: bool) -> None:
     """D-46: a service account's token from before its namespace is refused, and so it is while nobody knows its age."""
-    identity = rows.IdentityRow(uuid4(), "team", created, "indexer", "component", "Namespace", (), False)
+    identity = KnownPrincipal(uuid4(), "team", created, "indexer", "component", "Namespace", (), False)
 
-    async def resolve(asks: Sequence[rows.CredentialRow]) -> list[rows.IdentityRow | None]:
+    async def resolve(asks: Sequence[rows.CredentialRow]) -> list[KnownPrincipal | None]:
         return [identity for _ in asks]
 
     async def ask() -> Caller | AuthFailure:

@@ -4,8 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from legivellum.identity.replica import KnownPrincipal, ReplicatedDirectory, credential_changes
+from legivellum.identity.replica import ReplicatedDirectory
 from legivellum.postgres.errors import Unavailable
+from legivellum.postgres.published_identity import KnownPrincipal, credential_changes
 
 ALICE = KnownPrincipal(uuid4(), "team", None, "alice", "principal", "Namespace", frozenset(), suspended=False)
 

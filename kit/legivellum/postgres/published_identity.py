@@ -1,0 +1,106 @@
+"""Principals and credentials as MetaGate's database publishes them: rows of its functions `resolve`, `everybody` and
+`credentials`. MetaGate reads them with its own role, the other gates with `metagate_identity`.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+CredentialChange = tuple[int, str, str, str, str | None]
+"""`mark, kind, a, b, body`: a and b identify it, the body (JSON) is None when it was withdrawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPrincipal:
+    """The principal that declares a credential's subject."""
+
+    tenant: UUID
+    namespace: str
+    namespace_created: datetime | None
+    principal_key: str
+    type: str
+    scope: str
+    rights: Collection[str]
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedKey:
+    sha256: str
+    key_id: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedIssuer:
+    issuer: str
+    audiences: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    max_token_lifetime_seconds: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedIssuerKey:
+    issuer: str
+    kid: str
+    jwk: Mapping[str, Any]
+    alg: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialChanges:
+    """What changed since a mark (`legivellum.identity.caller.Changes`). `full`: forget everything known before."""
+
+    mark: int
+    full: bool
+    api_keys: tuple[PublishedKey, ...]
+    issuers: tuple[PublishedIssuer, ...]
+    issuer_keys: tuple[PublishedIssuerKey, ...]
+    gone_api_keys: tuple[str, ...]
+    gone_issuers: tuple[str, ...]
+    gone_issuer_keys: tuple[tuple[str, str], ...]
+
+
+def credential_changes(rows: Iterable[CredentialChange], since: int, *, full: bool = False) -> CredentialChanges:
+    """`since`: the mark after which was asked. With `full` there is nothing to withdraw."""
+    present: dict[str, list[Any]] = {"api_key": [], "issuer": [], "issuer_key": []}
+    removed: dict[str, list[tuple[str, str]]] = {"api_key": [], "issuer": [], "issuer_key": []}
+    mark = since
+    for changed_at, kind, a, b, text in rows:
+        mark = max(mark, changed_at)
+        if text is not None:
+            present[kind].append(_published(kind, a, b, json.loads(text)))
+        elif not full:
+            removed[kind].append((a, b))
+    return CredentialChanges(
+        mark,
+        full=full,
+        api_keys=tuple(present["api_key"]),
+        issuers=tuple(present["issuer"]),
+        issuer_keys=tuple(present["issuer_key"]),
+        gone_api_keys=tuple(a for a, _ in removed["api_key"]),
+        gone_issuers=tuple(a for a, _ in removed["issuer"]),
+        gone_issuer_keys=tuple(removed["issuer_key"]),
+    )
+
+
+def _published(
+    kind: str, a: str, b: str, body: Mapping[str, Any]
+) -> PublishedKey | PublishedIssuer | PublishedIssuerKey:
+    if kind == "api_key":
+        return PublishedKey(a, body["key_id"], _moment(body["expires_at"]))
+    if kind == "issuer":
+        seconds = body["max_token_lifetime_seconds"]
+        return PublishedIssuer(a, tuple(body["audiences"]), tuple(body["algorithms"]), seconds, body["source"])
+    return PublishedIssuerKey(a, b, body["jwk"], body["alg"])
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
