@@ -1,18 +1,31 @@
-"""The database of InterroGate: observe and record, each one statement for a whole batch (IG-01)."""
+"""The database of InterroGate: observe and record, each one statement for a whole batch (IG-01).
+
+Role `interrogate_writer`, which executes the functions of `migrations/` and touches no table. Every expected outcome is
+a value (`RecordOutcome`), never an exception: many requests share one statement and one commit, and one of them must
+never spoil the others.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeVar
+from uuid import UUID
 
 from interrogate.decision import AdmittedTask
-from interrogate.observation import ObservationRequest, Observed
+from interrogate.observation import ObservationRequest, Observed, ObservedLease, ParentTask
+from legivellum.postgres.pool import Pool, PooledDatabase
+
+Item = TypeVar("Item")
 
 RecordOutcome = Literal["STORED", "REPLAYED", "MOVED", "POLICY_BEHIND", "KEY_CONFLICT", "REFUSED"]
 """STORED: now. REPLAYED: it was decided before, see `stored`. MOVED: a mark changed, nothing is stored: ask
 again. POLICY_BEHIND: a newer revision was used already (IG-06). KEY_CONFLICT: the key belongs to another envelope.
 REFUSED: the ledger refused the receipt, which is a bug of this gate."""
+
+ForwardState = Literal["pending", "delivered", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Record:
     """The canonical admission receipt (`legivellum.receipts.receipt.examine`)."""
     policy_hash: str | None
     policy_revision: int
+    """Of the policy. Without a policy: of the listing in which it is missing, so that its removal counts as newer."""
     ruleset: str | None
     """The canonical ruleset; stored with the first decision under its hash, so that replay needs no MetaGate."""
     admitted: AdmittedTask | None
@@ -52,6 +66,8 @@ class Record:
     spawns_under_lease: bool
     forwards: tuple[str, ...]
     """Targets to be called after the commit: `pending` rows."""
+    escalate_to: str | None = None
+    """Who is told of a forward that failed; None: the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +76,322 @@ class Recorded:
     stored: StoredDecision | None
     """Of STORED and REPLAYED."""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardRow:
+    """A target of a decision and what became of it."""
+
+    target: str
+    state: ForwardState
+    status: int | None = None
+    reason: str | None = None
+    answer: Any = None
+    """What the target answered: JSON, or its text."""
+    escalation_receipt_id: str | None = None
+    """Of a failed one: the escalate receipt of its decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardSettlement:
+    """What became of targets of one decision, and the escalate receipt for those that failed."""
+
+    tenant: UUID
+    receipt_id: str
+    results: tuple[ForwardRow, ...]
+    escalation: str | None = None
+    """Canonical; needed where a result is `failed`. It is not stored where the decision was escalated before."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledForwards:
+    """The same targets as they are stored now: what was settled before stays as it was."""
+
+    forwards: tuple[ForwardRow, ...]
+    escalation_receipt_id: str | None
+    refusal: str | None = None
+    """Why the ledger refused the escalate receipt, which is a bug of this gate; the rows stay pending then."""
+
+
+class StaleForward(NamedTuple):
+    """A decision with targets that nobody settled in time."""
+
+    tenant: UUID
+    receipt_id: str
+    targets: list[str]
+    escalate_to: str
+    stored_at: datetime
+    body: str
+
+
+class PendingForwards(NamedTuple):
+    number: int
+    """At most 10,000."""
+    oldest: datetime | None
+
+
+class Purged(NamedTuple):
+    requests: int
+    forwards: int
+    rates: int
+
+
+def _columns(items: Sequence[Item], *columns: Callable[[Item], Any]) -> list[list[Any]]:
+    return [[column(item) for item in items] for column in columns]
+
+
+def _flattened(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Columns of the rows that belong to the items of a batch; the first column is the item's number, from 1."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _placeholders(types: Sequence[str]) -> str:
+    return ", ".join(f"${place}::{name}" for place, name in enumerate(types, 1))
+
+
+# The driver encodes text faster than uuids; the server casts them.
+_UUIDS = "text[]::uuid[]"
+_TEXTS, _NUMBERS, _BIG_NUMBERS, _FLAGS = "text[]", "integer[]", "bigint[]", "boolean[]"
+
+_OBSERVE = (
+    "SELECT * FROM interrogate.observe("  # noqa: S608 - types of ours
+    + _placeholders([_UUIDS, _TEXTS, _TEXTS, "bytea[]", *[_TEXTS] * 8, _NUMBERS, _TEXTS])
+    + ")"
+)
+_RECORD = (
+    "SELECT * FROM interrogate.record("  # noqa: S608 - types of ours
+    + _placeholders(
+        [
+            *(_UUIDS, _TEXTS, _TEXTS, "bytea[]", _TEXTS, _TEXTS, _TEXTS, _TEXTS, _TEXTS),
+            *(_BIG_NUMBERS, _TEXTS, _FLAGS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _TEXTS),
+            *(_FLAGS, _FLAGS, _TEXTS, _TEXTS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _FLAGS),
+            *(_NUMBERS, _TEXTS, _BIG_NUMBERS, _BIG_NUMBERS, _NUMBERS, _TEXTS, _TEXTS),
+        ]
+    )
+    + ")"
+)
+_SETTLE = (
+    "SELECT * FROM interrogate.settle_forwards("  # noqa: S608 - types of ours
+    + _placeholders([_UUIDS, *[_TEXTS] * 3, _NUMBERS, *[_TEXTS] * 4])
+    + ") ORDER BY ordinal"
+)
+_REQUEST_COLUMNS: tuple[Callable[[ObservationRequest], Any], ...] = (
+    lambda request: str(request.tenant),
+    lambda request: request.principal_key,
+    lambda request: request.receipt_id,
+    lambda request: request.digest,
+    lambda request: request.idempotency_key,
+    lambda request: request.profile,
+)
+
+
+class InterrogateDatabase(PooledDatabase):
+    application_name = "interrogate"
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
+        self._stored_rulesets: set[str] = set()
+
+    async def schema_version(self) -> int:
+        return int(await self._pool.fetchval("SELECT schema_version FROM interrogate.state()") or 0)
+
+    async def observe(self, requests: Sequence[ObservationRequest]) -> list[ObservedRequest]:
+        """What the decision on each may look at, all at one moment, in their order."""
+        columns = _columns(
+            requests,
+            *_REQUEST_COLUMNS,
+            lambda request: request.root_task_id,
+            lambda request: request.task_id,
+            lambda request: request.parent_task_id,
+            lambda request: request.capability_id,
+            lambda request: request.caused_by_receipt_id,
+            lambda request: request.lease_id,
+        )
+        rates = [(place, key) for place, request in enumerate(requests, 1) for key in request.rate_keys]
+        answers: list[ObservedRequest | None] = [None] * len(requests)
+        for row in await self._pool.fetch(_OBSERVE, *columns, *_flattened(rates, 2)):
+            place = row["ordinal"] - 1
+            answers[place] = _observed_request(row, requests[place].lease_id)
+        return [answer for answer in answers if answer is not None]
+
+    async def record(self, records: Sequence[Record]) -> list[Recorded]:
+        """Store each with its receipt and its counters in one commit, or say why not. One answer for each, in order."""
+        requests, admitted = [record.request for record in records], [record.admitted for record in records]
+        rates = [
+            (place, key, mark, None if record.rate_tats is None else record.rate_tats[number])
+            for place, record in enumerate(records, 1)
+            for number, (key, mark) in enumerate(zip(record.request.rate_keys, record.observed.rate_tats, strict=True))
+        ]
+        forwards = [
+            (place, target, record.escalate_to or record.request.principal_key)
+            for place, record in enumerate(records, 1)
+            for target in record.forwards
+        ]
+        rows = await self._pool.fetch(
+            _RECORD,
+            *_columns(requests, *_REQUEST_COLUMNS),
+            *self._marks(records),
+            *_columns(
+                admitted,
+                lambda task: task is not None,
+                lambda task: task is not None and task.begins,
+                lambda task: task and task.root_task_id,
+                lambda task: task and task.parent_task_id,
+                lambda task: task and task.depth,
+                lambda task: task and task.budget,
+                lambda task: task and task.capability_id,
+                lambda task: task and json.dumps(task.recent, ensure_ascii=False, separators=(",", ":")),
+            ),
+            [record.spawns_under_lease for record in records],
+            *_flattened(rates, 4),
+            *_flattened(forwards, 3),
+        )
+        answers: list[Recorded | None] = [None] * len(records)
+        for ordinal, outcome, receipt_id, stored_at, body, detail in rows:
+            record = records[ordinal - 1]
+            stored = None
+            if outcome in {"STORED", "REPLAYED"}:
+                stored = StoredDecision(receipt_id, stored_at, record.body if body is None else body)
+            if outcome == "STORED" and record.policy_hash is not None:
+                self._stored_rulesets.add(record.policy_hash)
+            answers[ordinal - 1] = Recorded(outcome, stored, detail or "")
+        return [answer for answer in answers if answer is not None]
+
+    def _marks(self, records: Sequence[Record]) -> list[list[Any]]:
+        return _columns(
+            records,
+            _root_of,
+            lambda record: record.request.task_id,
+            lambda record: record.request.lease_id,
+            lambda record: record.observed.version,
+            lambda record: record.observed.task_root_id,
+            lambda record: record.observed.task_admitted,
+            lambda record: record.observed.lease and record.observed.lease.spawned,
+            lambda record: record.policy_revision,
+            lambda record: record.policy_hash,
+            # A policy is sent until it is stored: with thousands of decisions under it, it is not sent with each.
+            lambda record: None if record.policy_hash in self._stored_rulesets else record.ruleset,
+            lambda record: record.body,
+        )
+
+    async def forwards(self, tenant: UUID, receipt_id: str) -> list[ForwardRow]:
+        """The targets of a decision, by name. None: nothing was to be forwarded, or it was purged."""
+        rows = await self._pool.fetch("SELECT * FROM interrogate.forwards($1, $2)", [tenant], [receipt_id])
+        return [_forward_row(row) for row in rows]
+
+    async def settle_forwards(self, settlements: Sequence[ForwardSettlement]) -> list[SettledForwards]:
+        """Keep what became of targets, with one escalate receipt for each decision of which a target failed.
+
+        Harmless when it is repeated: what was settled before stays, and is answered.
+        """
+        results = [(settlement, result) for settlement in settlements for result in settlement.results]
+        columns = _columns(
+            results,
+            lambda pair: str(pair[0].tenant),
+            lambda pair: pair[0].receipt_id,
+            lambda pair: pair[1].target,
+            lambda pair: pair[1].state,
+            lambda pair: pair[1].status,
+            lambda pair: pair[1].reason,
+            lambda pair: None if pair[1].answer is None else json.dumps(pair[1].answer, ensure_ascii=False),
+            lambda pair: pair[0].escalation and json.loads(pair[0].escalation)["receipt_id"],
+            lambda pair: pair[0].escalation,
+        )
+        rows = iter(await self._pool.fetch(_SETTLE, *columns))
+        return [_settled([next(rows) for _ in settlement.results], settlement) for settlement in settlements]
+
+    async def stale_forwards(self, seconds: float, limit: int = 100) -> list[StaleForward]:
+        """Decisions with targets that have been pending for so long: their process died."""
+        query = "SELECT * FROM interrogate.stale_forwards(make_interval(secs => $1), $2)"
+        return [StaleForward(*row) for row in await self._pool.fetch(query, float(seconds), limit)]
+
+    async def pending_forwards(self) -> PendingForwards:
+        (row,) = await self._pool.fetch("SELECT * FROM interrogate.pending_forwards()")
+        return PendingForwards(*row)
+
+    async def purge(self, limit: int = 1_000) -> Purged:
+        """Forget idempotency keys after 24 hours, settled forwards after 72, rates that are full again."""
+        (row,) = await self._pool.fetch("SELECT * FROM interrogate.purge($1)", limit)
+        return Purged(*row)
+
+    async def decision(self, tenant: UUID, receipt_id: str) -> StoredDecision | None:
+        """The decision of that receipt; None where it is another receipt, or none of this tenant."""
+        row = await self._pool.fetchrow("SELECT * FROM interrogate.decision($1, $2)", tenant, receipt_id)
+        return None if row is None else StoredDecision(*row)
+
+    async def ruleset(self, policy_hash: str) -> str | None:
+        """The policy under which something was decided, as it was then."""
+        body: str | None = await self._pool.fetchval("SELECT interrogate.ruleset($1)", policy_hash)
+        return body
+
+
+def _root_of(record: Record) -> str | None:
+    """The root whose version was observed: the claimed one, else that of the parent."""
+    if record.request.root_task_id is not None:
+        return record.request.root_task_id
+    return None if record.observed.parent is None else record.observed.parent.root_task_id
+
+
+def _observed_request(row: Any, lease_id: str | None) -> ObservedRequest:
+    replay = None
+    if row["replay_id"] is not None:
+        replay = StoredDecision(row["replay_id"], row["replay_at"], row["replay_body"])
+    observed = Observed(
+        at=row["at"],
+        version=row["version"],
+        descendants=row["descendants"],
+        repeats=row["repeats"],
+        parent=_parent(row),
+        cause_task_id=row["cause_task"],
+        task_root_id=row["task_root"],
+        task_admitted=row["task_admitted"],
+        rate_tats=tuple(row["rate_tats"]),
+        lease=_lease(row, lease_id),
+        policy_revision=row["policy_revision"],
+    )
+    return ObservedRequest(observed, replay, row["conflict"])
+
+
+def _parent(row: Any) -> ParentTask | None:
+    if row["parent_root"] is None:
+        return None
+    return ParentTask(
+        root_task_id=row["parent_root"],
+        depth=row["parent_depth"],
+        budget=row["parent_budget"],
+        recent=tuple(json.loads(row["parent_recent"])),
+        admitted_by=row["parent_receipt"],
+        custodian=row["parent_custodian"],
+        open=row["parent_open"],
+    )
+
+
+def _lease(row: Any, lease_id: str | None) -> ObservedLease | None:
+    if row["lease_task"] is None or lease_id is None:
+        return None
+    return ObservedLease(
+        lease_id=lease_id,
+        task_id=row["lease_task"],
+        principal_ai=row["lease_principal"],
+        number=row["lease_number"],
+        authority=json.loads(row["lease_authority"] or "{}"),
+        spawned=row["lease_spawned"],
+    )
+
+
+def _forward_row(row: Any) -> ForwardRow:
+    answer = row["answer"]
+    return ForwardRow(
+        row["target"], row["state"], row["status"], row["reason"],
+        None if answer is None else json.loads(answer), row["escalation_receipt_id"],
+    )  # fmt: skip
+
+
+def _settled(rows: Sequence[Any], settlement: ForwardSettlement) -> SettledForwards:
+    """Of targets that have no row any more, what the caller says is answered."""
+    forwards = tuple(
+        _forward_row({**dict(row), "target": result.target}) if row["state"] is not None else result
+        for row, result in zip(rows, settlement.results, strict=True)
+    )
+    escalation = next((forward.escalation_receipt_id for forward in forwards if forward.escalation_receipt_id), None)
+    return SettledForwards(forwards, escalation, next((row["detail"] for row in rows if row["detail"]), None))

@@ -25,6 +25,19 @@ LOCK_TIMEOUT = "80ms"
 LOCK_PATIENCE = 60.0
 """Seconds for which it is tried again."""
 
+WRITER_SETTINGS: Mapping[str, str] = {
+    "lock_timeout": "300ms",
+    "statement_timeout": "700ms",
+    "idle_in_transaction_session_timeout": "1s",
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
+    "jit": "off",
+}
+"""Of a role that appends to the ledger. Below the request's deadline, in the order lock < statement < query < deadline
+(docs/database.md). It may wait longer for a lock than MetaGate's roles: two batches of one root follow each other, they
+do not fail.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:

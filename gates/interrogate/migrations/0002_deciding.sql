@@ -1,0 +1,360 @@
+-- Observe, then record: two statements for a whole batch of requests, and no lock between them (IG-01).
+--
+-- Python decides on what `observe` answers. `record` takes the locks, compares every mark with what it is now, and stores the receipt
+-- and the counters in one commit, or answers MOVED and stores nothing. What becomes of a request is a row, never an error (D-58).
+
+-- The ledger's locks are numbers from zero upwards, these are below zero: no name of one can be taken for one of the other.
+CREATE FUNCTION interrogate.lock_key(name text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtextextended(name, 20270015) | x'8000000000000000'::bigint;
+
+CREATE FUNCTION interrogate.microseconds(moment timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (extract(epoch FROM moment) * 1000000)::bigint;
+
+-- AsyncGate may come later or never. Where it is absent, or has granted this gate nothing, no lease is live (IG-05).
+CREATE FUNCTION interrogate.has_lease_function(name text, arguments oidvector) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE n.nspname = 'asyncgate' AND p.proname = $1 AND p.proargtypes = $2
+          AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE'))
+$$;
+
+-- `number` of a lease is an integer there; text here, so that a wider type there breaks nothing.
+CREATE FUNCTION interrogate.live_leases(tenants uuid[], lease_ids text[], holders text[])
+RETURNS TABLE (ordinal integer, task_id text, principal_ai text, number bigint, authority text)
+LANGUAGE plpgsql STABLE SET search_path = interrogate, pg_catalog, pg_temp AS $$
+BEGIN
+    IF array_remove(lease_ids, NULL) = '{}' OR NOT has_lease_function('live_lease', '2950 25 25') THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE
+        'SELECT i.ord::integer, l.task_id::text, l.principal_ai::text, l.number::bigint, l.authority::text
+         FROM unnest($1, $2, $3) WITH ORDINALITY AS i(tenant, lease_id, holder, ord)
+         CROSS JOIN LATERAL asyncgate.live_lease(i.tenant, i.lease_id, i.holder) AS l
+         WHERE i.lease_id IS NOT NULL' USING tenants, lease_ids, holders;
+END
+$$;
+COMMENT ON FUNCTION interrogate.live_leases IS 'The leases that are live and their holder''s; of any other there is no row.';
+
+-- Which of these leases are live and stay so until this transaction ends: `hold_leases` keeps them from ending before it (D-62).
+CREATE FUNCTION interrogate.locked_leases(tenants uuid[], lease_ids text[], holders text[], items integer[]) RETURNS integer[]
+LANGUAGE plpgsql SET search_path = interrogate, pg_catalog, pg_temp AS $$
+DECLARE
+    of_tenants CONSTANT uuid[] := ARRAY(SELECT tenants[o] FROM unnest(items) AS o);
+    of_ids CONSTANT text[] := ARRAY(SELECT lease_ids[o] FROM unnest(items) AS o);
+    of_holders CONSTANT text[] := ARRAY(SELECT holders[o] FROM unnest(items) AS o);
+    ordinals integer[];
+BEGIN
+    IF has_lease_function('hold_leases', '2951 1009 1009') THEN
+        EXECUTE 'SELECT array_agg(l.ordinal::integer) FROM asyncgate.hold_leases($1, $2, $3) AS l WHERE l.task_id IS NOT NULL'
+        INTO ordinals USING of_tenants, of_ids, of_holders;
+    ELSE
+        SELECT array_agg(l.ordinal) INTO ordinals FROM live_leases(of_tenants, of_ids, of_holders) AS l;
+    END IF;
+    RETURN ARRAY(SELECT items[o] FROM unnest(ordinals) AS o);
+END
+$$;
+
+CREATE FUNCTION interrogate.observe(
+    tenants uuid[], principal_keys text[], receipt_ids text[], digests bytea[], idempotency_keys text[], profiles text[],
+    root_ids text[], task_ids text[], parent_ids text[], capability_ids text[], cause_ids text[], lease_ids text[],
+    rate_items integer[], rate_keys text[]
+) RETURNS TABLE (
+    ordinal integer, at bigint, version bigint, descendants bigint, repeats bigint,
+    parent_root text, parent_depth integer, parent_budget bigint, parent_recent text, parent_receipt text,
+    parent_custodian text, parent_open boolean, cause_task text, task_root text, task_admitted boolean, rate_tats bigint[],
+    lease_task text, lease_principal text, lease_number bigint, lease_authority text, lease_spawned integer,
+    policy_revision bigint, replay_id text, replay_at timestamptz, replay_body text, conflict boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = interrogate, pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    custodians text[];
+    states text[];
+    ledger_roots text[];
+    tats bigint[];
+    observed_at bigint := microseconds(clock_timestamp());
+BEGIN
+    SELECT array_agg(c.custodian ORDER BY c.ordinal), array_agg(c.state ORDER BY c.ordinal) INTO custodians, states
+    FROM memorygate.custody(tenants, parent_ids) AS c;
+    SELECT array_agg(r.root_task_id ORDER BY r.ordinal) INTO ledger_roots FROM memorygate.roots(tenants, task_ids) AS r;
+    SELECT array_agg(coalesce(r.tat, 0) ORDER BY i.ord) INTO tats
+    FROM unnest(rate_items, rate_keys) WITH ORDINALITY AS i(item, rate_key, ord)
+    LEFT JOIN LATERAL (SELECT x.tat FROM rate AS x
+                       WHERE x.rate_key = i.rate_key AND x.tenant = tenants[i.item] LIMIT 1) AS r ON true;
+
+    -- Every look-up is a subquery with a LIMIT: planned by itself it can only be one descent of an index, in a table of any size.
+    RETURN QUERY
+    SELECT i.ord::integer, observed_at, coalesce(root.version, 0), coalesce(root.descendants, 0), coalesce(capability.admissions, 0),
+           parent.root_task_id, parent.depth, parent.budget, parent.recent, parent.receipt_id,
+           custodians[i.ord], coalesce(states[i.ord] = 'open', false), cause.task_id, ledger_roots[i.ord], own.task_id IS NOT NULL,
+           ARRAY(SELECT tats[k.ord] FROM unnest(rate_items) WITH ORDINALITY AS k(item, ord) WHERE k.item = i.ord ORDER BY k.ord),
+           live.task_id, live.principal_ai, live.number, live.authority, coalesce(spawns.spawned, 0),
+           coalesce(profile.revision, 0),
+           first.receipt_id, first.stored_at, first.body, coalesce(request.digest <> i.digest, false)
+    FROM unnest(tenants, principal_keys, receipt_ids, digests, idempotency_keys, profiles, root_ids, task_ids, parent_ids,
+                capability_ids, cause_ids, lease_ids)
+        WITH ORDINALITY AS i(tenant, principal_key, receipt_id, digest, idempotency_key, profile, root_id, task_id, parent_id,
+                             capability_id, cause_id, lease_id, ord)
+    LEFT JOIN LATERAL (SELECT x.* FROM admitted AS x
+                       WHERE x.task_id = i.parent_id AND x.tenant = i.tenant LIMIT 1) AS parent ON true
+    LEFT JOIN LATERAL (SELECT x.* FROM root AS x
+                       WHERE x.root_task_id = coalesce(i.root_id, parent.root_task_id) AND x.tenant = i.tenant LIMIT 1) AS root ON true
+    LEFT JOIN LATERAL (SELECT x.admissions FROM capability AS x
+                       WHERE x.root_task_id = coalesce(i.root_id, parent.root_task_id) AND x.capability_id = i.capability_id
+                         AND x.tenant = i.tenant LIMIT 1) AS capability ON true
+    LEFT JOIN LATERAL (SELECT x.* FROM admitted AS x
+                       WHERE x.task_id = coalesce(i.task_id, i.receipt_id) AND x.tenant = i.tenant LIMIT 1) AS own ON true
+    LEFT JOIN LATERAL (SELECT x.* FROM request AS x
+                       WHERE x.idempotency_key = i.idempotency_key AND x.principal_key = i.principal_key AND x.tenant = i.tenant
+                         AND x.stored_at > clock_timestamp() - interval '24 hours' LIMIT 1) AS request ON true
+    LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
+                       WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS profile ON true
+    LEFT JOIN LATERAL (SELECT r.body::json ->> 'task_id' AS task_id FROM memorygate.receipt(i.tenant, i.cause_id) AS r
+                       WHERE i.cause_id IS NOT NULL) AS cause ON true
+    LEFT JOIN live_leases(tenants, lease_ids, principal_keys) AS live ON live.ordinal = i.ord
+    LEFT JOIN LATERAL (SELECT x.spawned FROM lease AS x
+                       WHERE x.lease_id = i.lease_id AND x.tenant = i.tenant LIMIT 1) AS spawns ON true
+    LEFT JOIN LATERAL (
+        SELECT r.receipt_id, r.stored_at, r.body
+        FROM (SELECT decision_of(request.receipt_id, request.digest, i.receipt_id, i.digest, i.idempotency_key, i.principal_key,
+                                 own.receipt_id, own.digest, own.principal_key) AS id) AS d
+        CROSS JOIN LATERAL memorygate.receipt(i.tenant, d.id) AS r WHERE d.id IS NOT NULL) AS first ON true;
+END
+$$;
+COMMENT ON FUNCTION interrogate.observe IS 'What the decision on each request may look at, from one snapshot and without a lock. One row for each.';
+
+-- The receipt that answers a request which was decided before; NULL: it was not (IG-07).
+CREATE FUNCTION interrogate.decision_of(
+    keyed_id text, keyed_digest bytea, receipt_id text, digest bytea, idempotency_key text, principal_key text,
+    admitted_id text, admitted_digest bytea, admitted_for text
+) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN keyed_digest = digest THEN keyed_id
+    WHEN keyed_digest IS NOT NULL THEN NULL
+    -- A batch whose answer was lost finds its own row.
+    WHEN admitted_id = receipt_id THEN admitted_id
+    -- Only the same principal: nobody is shown what another's target answered.
+    WHEN idempotency_key IS NULL AND admitted_digest = digest AND admitted_for = principal_key THEN admitted_id
+END;
+
+CREATE FUNCTION interrogate.record(
+    tenants uuid[], principal_keys text[], receipt_ids text[], digests bytea[], idempotency_keys text[], profiles text[],
+    root_ids text[], task_ids text[], lease_ids text[],
+    versions bigint[], task_roots text[], tasks_admitted boolean[], spawn_counts integer[], revisions bigint[],
+    policy_hashes text[], rulesets text[], bodies text[],
+    admits boolean[], begins boolean[], admitted_roots text[], parent_ids text[], depths integer[], budgets bigint[],
+    capability_ids text[], recents text[], spawns boolean[],
+    rate_items integer[], rate_keys text[], rate_marks bigint[], rate_tats bigint[],
+    forward_items integer[], forward_targets text[], forward_escalations text[]
+) RETURNS TABLE (ordinal integer, outcome text, receipt_id text, stored_at timestamptz, body text, detail text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = interrogate, pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    outcomes text[];
+    details text[] := array_fill(NULL::text, ARRAY[cardinality(tenants)]);
+    first_ids text[];
+    root_versions bigint[];
+    lease_counts integer[];
+    tats bigint[];
+    live integer[] := '{}';
+    ledger_roots text[];
+    chosen integer[];
+    moved boolean;
+    times timestamptz[];
+    emitted_outcomes text[];
+    emitted_roots text[];
+BEGIN
+    -- The own locks, in one order over all processes. A policy that is used as it is known is locked shared: its users do not wait for
+    -- each other, but a newer revision waits for them, so that no decision under the old one is stored after the first under the new.
+    PERFORM CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
+    FROM (SELECT lock_key(name) AS key, bool_and(shared) AS shared
+          FROM unnest(tenants, principal_keys, receipt_ids, idempotency_keys, profiles, root_ids, task_ids, lease_ids, revisions,
+                      policy_hashes)
+               AS i(tenant, principal_key, receipt_id, idempotency_key, profile, root_id, task_id, lease_id, revision, policy_hash)
+          LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
+                             WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS used ON true
+          CROSS JOIN LATERAL (VALUES
+              (i.tenant || 'R' || i.root_id, false),
+              (i.tenant || 'T' || coalesce(i.task_id, i.receipt_id), false),
+              (i.tenant || 'K' || length(i.principal_key) || '/' || i.principal_key || i.idempotency_key, false),
+              (i.tenant || 'L' || i.lease_id, false),
+              (i.tenant || 'P' || i.profile, coalesce(used.revision >= i.revision, i.policy_hash IS NULL))) AS names(name, shared)
+          WHERE name IS NOT NULL
+          GROUP BY 1
+          UNION ALL
+          SELECT DISTINCT lock_key(tenants[item] || 'G' || rate_key), false FROM unnest(rate_items, rate_keys) AS k(item, rate_key)
+          ORDER BY key) AS wanted;
+
+    IF array_remove(spawn_counts, NULL) <> '{}' THEN
+        live := locked_leases(tenants, lease_ids, principal_keys,
+                              ARRAY(SELECT ord::integer FROM unnest(spawn_counts) WITH ORDINALITY AS u(spawn_count, ord)
+                                    WHERE spawn_count IS NOT NULL));
+    END IF;
+    SELECT array_agg(r.root_task_id ORDER BY r.ordinal) INTO ledger_roots FROM memorygate.roots(tenants, task_ids) AS r;
+    SELECT array_agg(coalesce(r.tat, 0) ORDER BY k.ord) INTO tats
+    FROM unnest(rate_items, rate_keys) WITH ORDINALITY AS k(item, rate_key, ord)
+    LEFT JOIN LATERAL (SELECT x.tat FROM rate AS x
+                       WHERE x.rate_key = k.rate_key AND x.tenant = tenants[k.item] LIMIT 1) AS r ON true;
+
+    -- The marks that do not depend on the other requests of this batch.
+    SELECT array_agg(CASE WHEN m.conflict THEN 'KEY_CONFLICT' WHEN m.first_id IS NOT NULL THEN 'REPLAYED'
+                          WHEN m.behind THEN 'POLICY_BEHIND' WHEN m.changed OR m.again THEN 'MOVED' END ORDER BY m.ord),
+           array_agg(m.first_id ORDER BY m.ord), array_agg(m.root_version ORDER BY m.ord), array_agg(m.lease_count ORDER BY m.ord)
+    INTO outcomes, first_ids, root_versions, lease_counts
+    FROM (
+        SELECT i.ord, coalesce(root.version, 0) AS root_version, coalesce(lease.spawned, 0) AS lease_count,
+               request.digest <> i.digest AS conflict,
+               decision_of(request.receipt_id, request.digest, i.receipt_id, i.digest, i.idempotency_key, i.principal_key,
+                           own.receipt_id, own.digest, own.principal_key) AS first_id,
+               greatest(used.revision, max(i.revision) OVER (PARTITION BY i.tenant, i.profile ORDER BY i.ord)) > i.revision AS behind,
+               (own.task_id IS NOT NULL) <> i.task_admitted OR ledger_roots[i.ord] IS DISTINCT FROM i.task_root
+                   OR (i.spawn_count IS NOT NULL AND i.ord <> ALL (live)) AS changed,
+               -- The same task or the same key twice in a batch: the second is observed again after the first is stored.
+               row_number() OVER (PARTITION BY i.tenant, coalesce(i.task_id, i.receipt_id) ORDER BY i.ord) > 1
+                   OR (i.idempotency_key IS NOT NULL
+                       AND row_number() OVER (PARTITION BY i.tenant, i.principal_key, i.idempotency_key ORDER BY i.ord) > 1) AS again
+        FROM unnest(tenants, principal_keys, receipt_ids, digests, idempotency_keys, profiles, root_ids, task_ids, lease_ids,
+                    task_roots, tasks_admitted, spawn_counts, revisions)
+            WITH ORDINALITY AS i(tenant, principal_key, receipt_id, digest, idempotency_key, profile, root_id, task_id, lease_id,
+                                 task_root, task_admitted, spawn_count, revision, ord)
+        LEFT JOIN LATERAL (SELECT x.* FROM request AS x
+                           WHERE x.idempotency_key = i.idempotency_key AND x.principal_key = i.principal_key AND x.tenant = i.tenant
+                             AND x.stored_at > clock_timestamp() - interval '24 hours' LIMIT 1) AS request ON true
+        LEFT JOIN LATERAL (SELECT x.* FROM admitted AS x
+                           WHERE x.task_id = coalesce(i.task_id, i.receipt_id) AND x.tenant = i.tenant LIMIT 1) AS own ON true
+        LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
+                           WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS used ON true
+        LEFT JOIN LATERAL (SELECT x.version FROM root AS x
+                           WHERE x.root_task_id = i.root_id AND x.tenant = i.tenant LIMIT 1) AS root ON true
+        LEFT JOIN LATERAL (SELECT x.spawned FROM lease AS x
+                           WHERE x.lease_id = i.lease_id AND x.tenant = i.tenant LIMIT 1) AS lease ON true) AS m;
+
+    LOOP
+        -- The marks that the batch itself moves: each request was decided on what those before it in the batch would leave. Where one
+        -- falls out, those which were decided after it on the same root, lease or rate do not fit any more, and fall out in the next turn.
+        LOOP
+            SELECT array_agg(coalesce(i.outcome, CASE WHEN NOT (i.fits AND coalesce(rates.fit, true)) THEN 'MOVED' END) ORDER BY i.ord),
+                   bool_or(i.outcome IS NULL AND NOT (i.fits AND coalesce(rates.fit, true)))
+            INTO outcomes, moved
+            FROM (SELECT u.ord, u.outcome,
+                         (u.root_id IS NULL OR u.version = u.root_version
+                             + count(*) FILTER (WHERE u.outcome IS NULL AND u.admitted) OVER (
+                                 PARTITION BY u.tenant, u.root_id ORDER BY u.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+                         AND (u.spawn_count IS NULL OR u.spawn_count = u.lease_count
+                             + count(*) FILTER (WHERE u.outcome IS NULL AND u.spawned) OVER (
+                                 PARTITION BY u.tenant, u.lease_id ORDER BY u.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+                         AS fits
+                  FROM unnest(outcomes, tenants, root_ids, versions, root_versions, admits, lease_ids, spawn_counts, lease_counts, spawns)
+                      WITH ORDINALITY AS u(outcome, tenant, root_id, version, root_version, admitted, lease_id, spawn_count, lease_count,
+                                           spawned, ord)) AS i
+            LEFT JOIN (SELECT item, bool_and(mark = greatest(tat, latest)) AS fit
+                       FROM (SELECT k.item, k.mark, k.tat,
+                                    max(k.new_tat) FILTER (WHERE outcomes[k.item] IS NULL) OVER (
+                                        PARTITION BY tenants[k.item], k.rate_key ORDER BY k.item
+                                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS latest
+                             FROM unnest(rate_items, rate_keys, rate_marks, rate_tats, tats) AS k(item, rate_key, mark, new_tat, tat)) AS spent
+                       GROUP BY item) AS rates ON rates.item = i.ord;
+            EXIT WHEN NOT moved;
+        END LOOP;
+
+        SELECT array_agg(ord::integer ORDER BY ord) INTO chosen FROM unnest(outcomes) WITH ORDINALITY AS u(outcome, ord) WHERE outcome IS NULL;
+        EXIT WHEN chosen IS NULL;
+        BEGIN
+            SELECT array_agg(e.outcome ORDER BY e.ordinal), array_agg(e.stored_at ORDER BY e.ordinal),
+                   array_agg(e.root_task_id ORDER BY e.ordinal)
+            INTO emitted_outcomes, times, emitted_roots
+            FROM memorygate.emit_interrogate(ARRAY(SELECT bodies[o] FROM unnest(chosen) AS o), NULL) AS e;
+            -- Between the look at the ledger's roots and its own locks somebody may have posted the task under another root.
+            IF EXISTS (SELECT FROM unnest(chosen, emitted_outcomes, emitted_roots) AS u(o, what, root)
+                       WHERE what <> 'STORED' OR (admits[o] AND root <> admitted_roots[o])) THEN
+                RAISE EXCEPTION 'a receipt is not stored as it was decided' USING ERRCODE = 'IG001';
+            END IF;
+            EXIT;
+        EXCEPTION WHEN SQLSTATE 'IG001' THEN
+            -- What this turn emitted is undone. The same id in the ledger is this very request, whose first answer was lost.
+            SELECT array_agg(CASE WHEN what IN ('REPLAYED', 'RECEIPT_CONFLICT') THEN 'REPLAYED'
+                                  WHEN what <> 'STORED' THEN 'REFUSED'
+                                  WHEN what IS NOT NULL AND admits[ord] AND root <> admitted_roots[ord] THEN 'MOVED'
+                                  ELSE outcome END ORDER BY ord),
+                   array_agg(CASE WHEN what <> 'STORED' THEN what ELSE detail END ORDER BY ord),
+                   array_agg(CASE WHEN what IN ('REPLAYED', 'RECEIPT_CONFLICT') THEN receipt_ids[ord] ELSE first_id END ORDER BY ord)
+            INTO outcomes, details, first_ids
+            FROM unnest(outcomes, details, first_ids) WITH ORDINALITY AS u(outcome, detail, first_id, ord)
+            LEFT JOIN unnest(chosen, emitted_outcomes, emitted_roots) AS e(o, what, root) ON e.o = u.ord;
+        END;
+    END LOOP;
+
+    IF chosen IS NOT NULL THEN
+        WITH i AS MATERIALIZED (
+            SELECT o, at, tenants[o] AS tenant, principal_keys[o] AS principal_key, receipt_ids[o] AS receipt_id, digests[o] AS digest,
+                   coalesce(task_ids[o], receipt_ids[o]) AS task_id, admitted_roots[o] AS root_id, capability_ids[o] AS capability_id
+            FROM unnest(chosen, times) AS u(o, at)
+        ), roots AS (
+            INSERT INTO root AS r (tenant, root_task_id, version, descendants)
+            SELECT tenant, root_id, count(*), count(*) FILTER (WHERE begins[o] AND depths[o] > 0) FROM i WHERE admits[o] GROUP BY 1, 2
+            ON CONFLICT (root_task_id, tenant) DO UPDATE SET
+                version = r.version + excluded.version, descendants = r.descendants + excluded.descendants
+        ), capabilities AS (
+            INSERT INTO capability AS c (tenant, root_task_id, capability_id, admissions)
+            SELECT tenant, root_id, capability_id, count(*) FROM i WHERE admits[o] AND capability_id IS NOT NULL GROUP BY 1, 2, 3
+            ON CONFLICT (root_task_id, capability_id, tenant) DO UPDATE SET admissions = c.admissions + excluded.admissions
+        ), tasks AS (
+            INSERT INTO admitted (tenant, task_id, root_task_id, parent_task_id, depth, budget, recent, receipt_id, principal_key, digest)
+            SELECT tenant, task_id, root_id, parent_ids[o], depths[o], budgets[o], recents[o], receipt_id, principal_key, digest
+            FROM i WHERE begins[o]
+        ), leases AS (
+            INSERT INTO lease AS l (tenant, lease_id, spawned)
+            SELECT tenant, lease_ids[o], count(*) FROM i WHERE spawns[o] GROUP BY 1, 2
+            ON CONFLICT (lease_id, tenant) DO UPDATE SET spawned = l.spawned + excluded.spawned
+        ), rates AS (
+            INSERT INTO rate AS r (tenant, rate_key, tat)
+            SELECT tenants[k.item], k.rate_key, max(k.tat) FROM unnest(rate_items, rate_keys, rate_tats) AS k(item, rate_key, tat)
+            WHERE k.tat IS NOT NULL AND outcomes[k.item] IS NULL GROUP BY 1, 2
+            ON CONFLICT (rate_key, tenant) DO UPDATE SET tat = excluded.tat
+        ), requests AS (
+            INSERT INTO request AS r (tenant, principal_key, idempotency_key, digest, receipt_id, stored_at)
+            SELECT tenant, principal_key, idempotency_keys[o], digest, receipt_id, at FROM i WHERE idempotency_keys[o] IS NOT NULL
+            ON CONFLICT (idempotency_key, principal_key, tenant) DO UPDATE SET
+                digest = excluded.digest, receipt_id = excluded.receipt_id, stored_at = excluded.stored_at
+        ), forwards AS (
+            INSERT INTO forward (tenant, receipt_id, target, escalate_to)
+            SELECT tenants[f.item], receipt_ids[f.item], f.target, f.escalate_to
+            FROM unnest(forward_items, forward_targets, forward_escalations) AS f(item, target, escalate_to)
+            WHERE outcomes[f.item] IS NULL
+        ), used AS (
+            -- A revision without a policy says that there is none: kept only where there was one.
+            INSERT INTO profile AS p (tenant, profile, revision)
+            SELECT tenant, profiles[o], max(revisions[o]) FROM i
+            WHERE policy_hashes[o] IS NOT NULL
+               OR EXISTS (SELECT FROM profile AS x WHERE x.profile = profiles[o] AND x.tenant = i.tenant AND x.revision < revisions[o])
+            GROUP BY 1, 2
+            ON CONFLICT (profile, tenant) DO UPDATE SET revision = excluded.revision WHERE p.revision < excluded.revision
+        )
+        -- Last, and sorted: two transactions with the same new policy wait here for each other, holding everything else already.
+        INSERT INTO ruleset (policy_hash, body)
+        SELECT DISTINCT ON (policy_hashes[o]) policy_hashes[o], rulesets[o] FROM i
+        WHERE policy_hashes[o] IS NOT NULL AND rulesets[o] IS NOT NULL ORDER BY policy_hashes[o]
+        ON CONFLICT (policy_hash) DO NOTHING;
+    END IF;
+
+    RETURN QUERY
+    SELECT u.ord::integer, coalesce(u.outcome, 'STORED'), coalesce(u.first_id, receipt_ids[u.ord]), coalesce(times[array_position(chosen, u.ord::integer)], first.stored_at),
+           first.body, u.detail
+    FROM unnest(outcomes, first_ids, details) WITH ORDINALITY AS u(outcome, first_id, detail, ord)
+    LEFT JOIN LATERAL (SELECT r.stored_at, r.body FROM memorygate.receipt(tenants[u.ord], u.first_id) AS r
+                       WHERE u.outcome = 'REPLAYED') AS first ON true;
+END
+$$;
+COMMENT ON FUNCTION interrogate.record IS 'Stores each decision with its receipt and its counters, or says why nothing of it is stored. One row for each.';
