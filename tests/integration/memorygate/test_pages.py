@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 from tests.integration.memorygate.conftest import (
     LedgerDatabase,
@@ -14,8 +15,13 @@ from tests.integration.memorygate.conftest import (
     accepted,
     complete,
     new_id,
+    process_on,
     rows,
 )
+
+from legivellum.gate.composition import application
+from memorygate.gate import GATE
+from memorygate.ledger import Ledger
 
 MIB = 1024 * 1024
 LARGE = "x" * (100 * 1024 - 2)
@@ -194,6 +200,31 @@ async def test_many_obligations_are_looked_up_at_once(gate: RunningLedger):
         answer = await alice.post(bad, "/v1/obligations/lookup")
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST"), bad
     assert (await alice.get("/v1/obligations/lookup")).status_code == 405
+
+
+async def test_a_lookup_costs_as_many_tokens_as_it_has_names(ledger: Ledger):
+    """D-68: ten tokens are one look-up of ten names or ten of one, for each principal by itself."""
+    process = process_on(ledger, deadline_ms=10_000, rate_per_second=0.001, rate_burst=10)
+    transport = httpx.ASGITransport(application(GATE, process).asgi)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        tenant = uuid4()
+
+        async def statuses(name: str, *lookups: int) -> list[int]:
+            peer = Peer(client, tenant, name)
+            return [
+                (
+                    await peer.post({"obligation_ids": [f"o{n}" for n in range(names)]}, "/v1/obligations/lookup")
+                ).status_code
+                for names in lookups
+            ]
+
+        assert await statuses("ada", 10, 1) == [200, 429]
+        assert await statuses("bob", *[1] * 11) == [200] * 10 + [429]
+        assert await statuses("eve", 4, 7, 5, 1) == [200, 429, 200, 429], "a refused one costs the request itself"
+        assert await statuses("max", 256, 1) == [200, 429], "one that is larger than the bucket costs a full one"
+        answer = await Peer(client, tenant, "max").post({"obligation_ids": ["o"]}, "/v1/obligations/lookup")
+        assert answer.json()["code"] == "RATE_LIMITED"
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 FORGED_CURSORS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2027-01-01T00:00:00+01:00", "2027-01-01"]
