@@ -42,7 +42,8 @@ class RuleResult:
 
     rule: int
     reason_code: ReasonCode
-    passed: bool
+    passed: bool | None
+    """None: it could not be judged."""
     limit: Any = None
     observed: Any = None
 

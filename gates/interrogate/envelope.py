@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 
 class NotSent(Enum):
@@ -15,6 +17,15 @@ class NotSent(Enum):
 
 
 NOT_SENT: Final = NotSent.NOT_SENT
+
+TOOL_CALL: Final = "tool_call"
+BEGINS_NOTHING: Final = frozenset({"lease", "query", TOOL_CALL})
+"""The payload kinds that cannot cause further work. Every other kind, known or not, can (INV-099)."""
+
+
+def value_or_none(value: T | NotSent | None) -> T | None:
+    """The value of a member, where nothing depends on whether it was sent as null or not at all."""
+    return None if value is NOT_SENT else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +63,25 @@ class Envelope:
     causality: Causality
     target: str | None
     artifact_bytes: int | None
+    tool: str | None
+    """`<problemata>/<tool>` of a tool call; no other kind has one."""
     digest: bytes
     """SHA-256 of the canonical envelope with the payload replaced by its own digest: what a retry must repeat."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether it begins a task when it is admitted: it is spawn-capable, and counts in its tree (IG-04)."""
+        return self.payload_kind not in BEGINS_NOTHING
+
+    @property
+    def capability_id(self) -> str | None:
+        return value_or_none(self.causality.capability_id)
+
+    @property
+    def admitted_task_id(self) -> str | None:
+        """The task that it would begin: of a root its root id. None: none, or one that is named by its receipt."""
+        if not self.begins:
+            return None
+        if self.causality.parent_task_id is None:
+            return value_or_none(self.causality.root_task_id)
+        return value_or_none(self.causality.task_id)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from interrogate.envelope import Envelope, value_or_none
+
 
 @dataclass(frozen=True, slots=True)
 class Requester:
@@ -103,3 +105,31 @@ class ObservationRequest:
     rate_keys: tuple[str, ...]
     """Keys of the rates that match, as `ruleset` writes them; unique within the tenant."""
     lease_id: str | None
+
+
+def observation_request(
+    envelope: Envelope,
+    requester: Requester,
+    *,
+    tenant: UUID,
+    receipt_id: str,
+    idempotency_key: str | None,
+    rate_keys: tuple[str, ...],
+) -> ObservationRequest:
+    """What is asked before this envelope is decided. `tenant` is the requester's own, whatever the envelope names."""
+    causality = envelope.causality
+    return ObservationRequest(
+        tenant=tenant,
+        principal_key=requester.principal_key,
+        receipt_id=receipt_id,
+        digest=envelope.digest,
+        idempotency_key=idempotency_key,
+        profile=envelope.policy_profile_id,
+        root_task_id=value_or_none(causality.root_task_id),
+        task_id=envelope.admitted_task_id,
+        parent_task_id=value_or_none(causality.parent_task_id),
+        capability_id=envelope.capability_id,
+        caused_by_receipt_id=value_or_none(causality.caused_by_receipt_id),
+        rate_keys=rate_keys,
+        lease_id=requester.lease_id,
+    )
