@@ -13,7 +13,8 @@ from typing import Any, Final
 from interrogate.envelope import Envelope
 from metagate_crds.canonical_json import canonical
 from metagate_crds.models.spec import milliseconds
-from metagate_crds.rules.cel_rules import CelRule, CelVariables, RuleRefused, compile_rule
+from metagate_crds.rules.cel_rules import CelRule, CelVariables, compile_rule
+from metagate_crds.rules.cel_source import RuleRefused
 
 SEPARATOR: Final = "/"
 """Between the parts of a rate key. No name of a profile, a surface, a principal or a rate contains it."""

@@ -60,10 +60,9 @@ def merged(base: Any, patch: Any) -> Any:
 
 def ruleset_of(changes: Mapping[str, Any] | None = None, *, surface: Mapping[str, Any] | None = None) -> Ruleset:
     """The rules of POLICY with changes, through the language's own model: as MetaGate would serve them."""
-    spec = merged(POLICY, changes or {})
+    body = merged(PolicyProfileSpec.model_validate(POLICY).declared(), changes or {})
     if surface is not None:
-        spec["surfaces"] = [merged(spec["surfaces"][0], surface)]
-    body = PolicyProfileSpec.model_validate(spec).declared()
+        body["surfaces"] = [merged(body["surfaces"][0], surface)]
     return Ruleset.from_policy(body, profile="front-desk", policy_hash="sha256:0", revision=7)
 
 
