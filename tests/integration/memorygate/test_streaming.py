@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from tests.integration.memorygate.conftest import LedgerDatabase, Peer, accepted, process_on
+from tests.integration.memorygate.test_isolation import contents
 
 from legivellum.gate.composition import application
 from legivellum.gate.serving import bound
@@ -111,6 +112,20 @@ async def test_what_is_stored_is_streamed_as_it_is_read(alice: Peer):
         second = (await alice.accepted(task_id="two")).json()["receipt_id"]
         [(_, receipt)] = await collect(events, 1)
         assert receipt["receipt_id"] == second
+
+
+@pytest.mark.invariant("INV-055")
+async def test_streaming_changes_nothing(alice: Peer, ledger_database: LedgerDatabase):
+    """A stream that was read, resumed and left: the checksums of all tables are equal."""
+    await alice.accepted(task_id="one")
+    await alice.accepted(task_id="two")
+    before = await contents(ledger_database)
+    async with stream(alice, **{"from": "beginning"}) as events:
+        [(last, _)] = await collect(events, 1)
+    async with stream(alice, last=last) as events:
+        [(_, receipt)] = await collect(events, 1)
+    assert receipt["task_id"] == "two"
+    assert await contents(ledger_database) == before
 
 
 async def test_a_stream_goes_on_where_it_ended(alice: Peer):
