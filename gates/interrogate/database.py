@@ -15,6 +15,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from interrogate.decision import AdmittedTask
+from interrogate.forwards import (
+    ForwardRow,
+    ForwardSettlement,
+    PendingForwards,
+    SettledForwards,
+    StaleForward,
+    forward_row,
+    settled_forwards,
+)
 from interrogate.observation import ObservationRequest, Observed, ObservedLease, ParentTask
 from legivellum.postgres.pool import Pool, PooledDatabase
 
@@ -24,8 +33,6 @@ RecordOutcome = Literal["STORED", "REPLAYED", "MOVED", "POLICY_BEHIND", "KEY_CON
 """STORED: now. REPLAYED: it was decided before, see `stored`. MOVED: a mark changed, nothing is stored: ask
 again. POLICY_BEHIND: a newer revision was used already (IG-06). KEY_CONFLICT: the key belongs to another envelope.
 REFUSED: the ledger refused the receipt, which is a bug of this gate."""
-
-ForwardState = Literal["pending", "delivered", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,58 +83,6 @@ class Recorded:
     stored: StoredDecision | None
     """Of STORED and REPLAYED."""
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardRow:
-    """A target of a decision and what became of it."""
-
-    target: str
-    state: ForwardState
-    status: int | None = None
-    reason: str | None = None
-    answer: Any = None
-    """What the target answered: JSON, or its text."""
-    escalation_receipt_id: str | None = None
-    """Of a failed one: the escalate receipt of its decision."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardSettlement:
-    """What became of targets of one decision, and the escalate receipt for those that failed."""
-
-    tenant: UUID
-    receipt_id: str
-    results: tuple[ForwardRow, ...]
-    escalation: str | None = None
-    """Canonical; needed where a result is `failed`. It is not stored where the decision was escalated before."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettledForwards:
-    """The same targets as they are stored now: what was settled before stays as it was."""
-
-    forwards: tuple[ForwardRow, ...]
-    escalation_receipt_id: str | None
-    refusal: str | None = None
-    """Why the ledger refused the escalate receipt, which is a bug of this gate; the rows stay pending then."""
-
-
-class StaleForward(NamedTuple):
-    """A decision with targets that nobody settled in time."""
-
-    tenant: UUID
-    receipt_id: str
-    targets: list[str]
-    escalate_to: str
-    stored_at: datetime
-    body: str
-
-
-class PendingForwards(NamedTuple):
-    number: int
-    """At most 10,000."""
-    oldest: datetime | None
 
 
 class Purged(NamedTuple):
@@ -277,7 +232,7 @@ class InterrogateDatabase(PooledDatabase):
     async def forwards(self, tenant: UUID, receipt_id: str) -> list[ForwardRow]:
         """The targets of a decision, by name. None: nothing was to be forwarded, or it was purged."""
         rows = await self._pool.fetch("SELECT * FROM interrogate.forwards($1, $2)", [tenant], [receipt_id])
-        return [_forward_row(row) for row in rows]
+        return [forward_row(row) for row in rows]
 
     async def settle_forwards(self, settlements: Sequence[ForwardSettlement]) -> list[SettledForwards]:
         """Keep what became of targets, with one escalate receipt for each decision of which a target failed.
@@ -298,7 +253,7 @@ class InterrogateDatabase(PooledDatabase):
             lambda pair: pair[0].escalation,
         )
         rows = iter(await self._pool.fetch(_SETTLE, *columns))
-        return [_settled([next(rows) for _ in settlement.results], settlement) for settlement in settlements]
+        return [settled_forwards([next(rows) for _ in settlement.results], settlement) for settlement in settlements]
 
     async def stale_forwards(self, seconds: float, limit: int = 100) -> list[StaleForward]:
         """Decisions with targets that have been pending for so long: their process died."""
@@ -377,21 +332,3 @@ def _lease(row: Any, lease_id: str | None) -> ObservedLease | None:
         authority=json.loads(row["lease_authority"] or "{}"),
         spawned=row["lease_spawned"],
     )
-
-
-def _forward_row(row: Any) -> ForwardRow:
-    answer = row["answer"]
-    return ForwardRow(
-        row["target"], row["state"], row["status"], row["reason"],
-        None if answer is None else json.loads(answer), row["escalation_receipt_id"],
-    )  # fmt: skip
-
-
-def _settled(rows: Sequence[Any], settlement: ForwardSettlement) -> SettledForwards:
-    """Of targets that have no row any more, what the caller says is answered."""
-    forwards = tuple(
-        _forward_row({**dict(row), "target": result.target}) if row["state"] is not None else result
-        for row, result in zip(rows, settlement.results, strict=True)
-    )
-    escalation = next((forward.escalation_receipt_id for forward in forwards if forward.escalation_receipt_id), None)
-    return SettledForwards(forwards, escalation, next((row["detail"] for row in rows if row["detail"]), None))
