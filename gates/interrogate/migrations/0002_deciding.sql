@@ -178,24 +178,31 @@ DECLARE
 BEGIN
     -- The own locks, in one order over all processes. A policy that is used as it is known is locked shared: its users do not wait for
     -- each other, but a newer revision waits for them, so that no decision under the old one is stored after the first under the new.
-    PERFORM CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
-    FROM (SELECT lock_key(name) AS key, bool_and(shared) AS shared
-          FROM unnest(tenants, principal_keys, receipt_ids, idempotency_keys, profiles, root_ids, task_ids, lease_ids, revisions,
-                      policy_hashes)
-               AS i(tenant, principal_key, receipt_id, idempotency_key, profile, root_id, task_id, lease_id, revision, policy_hash)
-          LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
-                             WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS used ON true
-          CROSS JOIN LATERAL (VALUES
-              (i.tenant || 'R' || i.root_id, false),
-              (i.tenant || 'T' || coalesce(i.task_id, i.receipt_id), false),
-              (i.tenant || 'K' || length(i.principal_key) || '/' || i.principal_key || i.idempotency_key, false),
-              (i.tenant || 'L' || i.lease_id, false),
-              (i.tenant || 'P' || i.profile, coalesce(used.revision >= i.revision, i.policy_hash IS NULL))) AS names(name, shared)
-          WHERE name IS NOT NULL
-          GROUP BY 1
-          UNION ALL
-          SELECT DISTINCT lock_key(tenants[item] || 'G' || rate_key), false FROM unnest(rate_items, rate_keys) AS k(item, rate_key)
-          ORDER BY key) AS wanted;
+    -- Who waited in vain decided on something that others are changing: it is observed again, and nobody's request fails for it.
+    BEGIN
+        PERFORM CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
+        FROM (SELECT lock_key(name) AS key, bool_and(shared) AS shared
+              FROM unnest(tenants, principal_keys, receipt_ids, idempotency_keys, profiles, root_ids, task_ids, lease_ids, revisions,
+                          policy_hashes)
+                   AS i(tenant, principal_key, receipt_id, idempotency_key, profile, root_id, task_id, lease_id, revision, policy_hash)
+              LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
+                                 WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS used ON true
+              CROSS JOIN LATERAL (VALUES
+                  (i.tenant || 'R' || i.root_id, false),
+                  (i.tenant || 'T' || coalesce(i.task_id, i.receipt_id), false),
+                  (i.tenant || 'K' || length(i.principal_key) || '/' || i.principal_key || i.idempotency_key, false),
+                  (i.tenant || 'L' || i.lease_id, false),
+                  (i.tenant || 'P' || i.profile, coalesce(used.revision >= i.revision, i.policy_hash IS NULL))) AS names(name, shared)
+              WHERE name IS NOT NULL
+              GROUP BY 1
+              UNION ALL
+              SELECT DISTINCT lock_key(tenants[item] || 'G' || rate_key), false FROM unnest(rate_items, rate_keys) AS k(item, rate_key)
+              ORDER BY key) AS wanted;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN QUERY SELECT o, 'MOVED', receipt_ids[o], NULL::timestamptz, NULL::text, 'the locks are taken'
+                     FROM generate_subscripts(tenants, 1) AS o;
+        RETURN;
+    END;
 
     IF array_remove(spawn_counts, NULL) <> '{}' THEN
         live := locked_leases(tenants, lease_ids, principal_keys,

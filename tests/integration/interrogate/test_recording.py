@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 from tests.integration.interrogate.conftest import AdmissionDatabase, AdmissionTree, begin, decide_one, record_of
 from tests.integration.memorygate.conftest import new_id, rows
 
@@ -18,7 +17,6 @@ async def test_nothing_is_known_of_a_new_root(admissions: InterrogateDatabase):
     assert (answer.replay, answer.conflict) == (None, False)
 
 
-@pytest.mark.invariant("INV-102")
 async def test_an_admission_counts_and_its_children_see_its_lineage(admissions: InterrogateDatabase):
     """The root, a child, then what a grandchild of the root observes."""
     tree = AdmissionTree()
