@@ -13,14 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from interrogate.decision import LONGEST_DETAIL, AdmissionOutcome, Decision, ReasonCode, RuleResult
+from interrogate.decision import LONGEST_DETAIL, LONGEST_WINDOW, AdmissionOutcome, Decision, ReasonCode, RuleResult
 from interrogate.envelope import NOT_SENT, TOOL_CALL, Causality, Envelope
 from interrogate.observation import Observed, ParentTask, Requester
 from interrogate.ruleset import GlobSet, Ruleset, SurfaceRules
 from metagate_crds.rules.cel_rules import CelVariables
 
-LONGEST_WINDOW: Final = 64
-"""How many capabilities an admitted task keeps: its own and those of its nearest ancestors."""
 BEGINS_TREES: Final = "principal"
 """The type that may begin a tree anywhere; any other only where `mayBegin` names it."""
 NEEDS_LEASE: Final = frozenset({"worker", "service", "component"})

@@ -34,6 +34,8 @@ class ReasonCode(StrEnum):
 
 
 LONGEST_DETAIL: Final = 256
+LONGEST_WINDOW: Final = 64
+"""How many capabilities an admitted task keeps: its own and those of its nearest ancestors."""
 
 
 @dataclass(frozen=True, slots=True)
