@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from legivellum.base.token_bucket import TokenBuckets
+from legivellum.gate.interview import INTERVIEW_ENDPOINT
 from legivellum.http.access_log import AccessLog
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.edge import Edge, Observer
@@ -21,6 +22,7 @@ from metagate_api.declared_files import DeclaredFiles
 from metagate_api.endpoints import ENDPOINTS
 from metagate_api.framework import FrameworkHandler, framework_handlers
 from metagate_api.gate import Gate, SnapshotStatus
+from metagate_api.interview import interview_handler
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer
@@ -102,7 +104,9 @@ def create_app(
     )
     router = Router.bind(
         ENDPOINTS,
-        _batched_handlers(gate) | framework_handlers(gate, _FRAMEWORK_FUNCTIONS),
+        _batched_handlers(gate)
+        | {INTERVIEW_ENDPOINT.key: interview_handler(gate)}
+        | framework_handlers(gate, _FRAMEWORK_FUNCTIONS),
         defaults=RouteLimits(settings.body_bytes, settings.body_seconds, settings.deadline_seconds),
     )
     count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)

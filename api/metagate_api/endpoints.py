@@ -4,6 +4,7 @@ docs/api.md are written from this table.
 
 from typing import Final
 
+from legivellum.gate.interview import INTERVIEW_ENDPOINT
 from legivellum.http.endpoints import (
     JSON_CODES,
     Endpoint,
@@ -147,6 +148,7 @@ ENDPOINTS: Final = (
         (Code.INVALID_REQUEST, Code.TENANT_MISMATCH),
         (_TENANT,),
     ),
+    INTERVIEW_ENDPOINT,
     Endpoint(
         "GET",
         "/v1/topology",

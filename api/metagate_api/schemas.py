@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from legivellum.gate.interview import INTERVIEW_SCHEMAS
 from metagate_crds.rules.patterns import COMPONENT_KEY
 
 Schema = dict[str, Any]
@@ -128,6 +129,7 @@ _OBJECT: Final[dict[str, Schema]] = {"kind": TEXT, "namespace": TEXT, "name": TE
 _TROUBLE: Final = closed_object({**_OBJECT, "state": TEXT, "message": TEXT})
 
 SCHEMAS: Final[dict[str, Schema]] = {
+    **INTERVIEW_SCHEMAS,
     "Anything": OBJECT,
     "Text": TEXT,
     "Root": open_object({"service": TEXT, "version": TEXT, "doctrine": TEXT}, "service", "version", "doctrine"),

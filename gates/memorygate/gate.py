@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import UUID
 
+from legivellum.base.timestamps import rfc3339
 from legivellum.gate.definition import GateDefinition
+from legivellum.gate.interview import Interview
 from legivellum.http.router import Handler
 from legivellum.receipts.signers import Signers
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
-from memorygate.ledger import Ledger
+from memorygate.ledger import Ledger, Verification
 from memorygate.ledger_gate import LedgerGate, LedgerProcess
 from memorygate.metrics import METRICS
 from memorygate.problem_codes import Code
@@ -47,6 +50,32 @@ def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
     }
 
 
+async def interview(process: LedgerProcess, tenant: UUID) -> Interview:
+    """Raises Unavailable."""
+    as_of, summary, verification = await process.database.interview(tenant)
+    counts = {
+        "receipts": summary.receipts,
+        "obligations_open": summary.open_obligations,
+        "obligations_overdue": summary.overdue,
+        "obligations_succeeded": summary.succeeded,
+        "obligations_failed": summary.failed,
+        "obligations_canceled": summary.canceled,
+        "startups_open": summary.open_startups,
+        "startups_ready": summary.startups_ready,
+        "startups_failed": summary.startups_failed,
+    }
+    return Interview(as_of, counts, {"obligations_open": summary.oldest_open}, _notes(verification))
+
+
+def _notes(verification: Verification | None) -> list[str]:
+    if verification is None:
+        return ["The chains were never verified: `memorygate verify`."]
+    ended = rfc3339(verification.finished_at)
+    if verification.held:
+        return [f"The chains held when they were last verified, at {ended}."]
+    return [f"The chains did not hold when they were last verified, at {ended}: see GET /v1/summary."]
+
+
 GATE = GateDefinition(
     module=__name__,
     name="memorygate",
@@ -62,6 +91,7 @@ GATE = GateDefinition(
     metrics=METRICS,
     codes=Code,
     schemas=SCHEMAS,
+    interview=interview,
     database_event="ledger",
     mirrors_startups=True,
 )

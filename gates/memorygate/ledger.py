@@ -121,6 +121,14 @@ class Summary:
     overdue: int
     latest: datetime | None
 
+    @property
+    def open_obligations(self) -> int:
+        return self.obligations - self.succeeded - self.failed - self.canceled
+
+    @property
+    def open_startups(self) -> int:
+        return self.startups - self.startups_ready - self.startups_failed
+
 
 class LedgerPage(NamedTuple, Generic[Item]):
     """As many items as fit, and whether there are more behind them."""
@@ -208,6 +216,10 @@ def _due(metadata: dict[str, Any]) -> str:
 
 _PARAMETERS = ["$1::text[]::uuid[]", *(f"${place}" for place in range(2, len(Entry._fields) + 1))]
 _APPEND = f"SELECT * FROM memorygate.append({', '.join(_PARAMETERS)})"  # noqa: S608 - numbers of ours
+_INTERVIEW = (
+    "SELECT now() AS as_of, s.*, v.* "
+    "FROM memorygate.summary($1) AS s LEFT JOIN memorygate.last_verification($1) AS v ON true"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -311,6 +323,13 @@ class Ledger(PooledDatabase):
     async def summary(self, tenant: UUID) -> Summary:
         (row,) = await self._pool.fetch("SELECT * FROM memorygate.summary($1)", tenant)
         return Summary(*row)
+
+    async def interview(self, tenant: UUID) -> tuple[datetime, Summary, Verification | None]:
+        """The database's time, the summary and the last verification of a tenant, in one statement."""
+        (row,) = await self._pool.fetch(_INTERVIEW, tenant)
+        summary = Summary(**{name: row[name] for name in Summary.__slots__})
+        verified = None if row["held"] is None else Verification(**{name: row[name] for name in Verification._fields})
+        return row["as_of"], summary, verified
 
     async def schema_version(self) -> int:
         return int(await self._pool.fetchval("SELECT schema_version FROM memorygate.state()") or 0)

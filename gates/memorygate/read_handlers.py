@@ -143,19 +143,17 @@ class ReadHandlers:
         tenant = tenant_parameter(query_parameters(exchange, "tenant"), caller)
         counted = await self._gate.ledger.summary(tenant)
         verification = await self._gate.ledger.last_verification(tenant)
-        closed = counted.succeeded + counted.failed + counted.canceled
-        ended = counted.startups_ready + counted.startups_failed
         facts = {
             "tenant_id": str(tenant),
             "receipts": counted.receipts,
             "obligations": {
-                "open": counted.obligations - closed,
+                "open": counted.open_obligations,
                 "success": counted.succeeded,
                 "failure": counted.failed,
                 "canceled": counted.canceled,
             },
             "startups": {
-                "open": counted.startups - ended,
+                "open": counted.open_startups,
                 "success": counted.startups_ready,
                 "failure": counted.startups_failed,
             },

@@ -25,6 +25,7 @@ from metagate_store.rows import (
     BootstrapResult,
     CredentialRow,
     Cursor,
+    InterviewCounts,
     Item,
     ItemPage,
     ListedKind,
@@ -227,6 +228,10 @@ class Reader:
     async def summary(self, tenant: UUID, *, principal_key: str | None = None, span: int = SPAN) -> StartupCounts:
         """The newest `span` sessions of a tenant, or a principal's among them, by state (INV-095)."""
         return StartupCounts(*(await self._pool.fetch("read.summary", tenant, principal_key, span))[0])
+
+    async def interview(self, tenant: UUID, *, span: int = SPAN) -> InterviewCounts:
+        """What is served in a tenant and how its sessions stand, in one statement (INV-095)."""
+        return InterviewCounts(*(await self._pool.fetch("read.interview", tenant, span))[0])
 
     async def listing(
         self, kind: ListedKind, tenant: UUID | None, *, after: Cursor | None = None, limit: int = 100

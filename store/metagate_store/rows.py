@@ -241,6 +241,26 @@ class StartupCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class InterviewCounts:
+    """What is served in a tenant and how its sessions stand (`read.interview`), each counted up to a bound.
+
+    `unbound`: bindings without a packet; `counted_since` as in StartupCounts.
+    """
+
+    at: datetime
+    principals: int
+    suspended: int
+    bindings: int
+    unbound: int
+    opened: int
+    ready: int
+    failed: int
+    overdue: int
+    oldest_open: datetime | None
+    counted_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class ItemPage:
     items: tuple[Item, ...]
     next: Cursor | None

@@ -547,6 +547,27 @@ $$;
 
 ALTER FUNCTION metagate.id_moment(id uuid) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.interview(in_tenant uuid, span integer) RETURNS TABLE(at timestamp with time zone, principals bigint, suspended bigint, bindings bigint, unbound bigint, opened bigint, ready bigint, failed bigint, overdue bigint, oldest_open timestamp with time zone, counted_since timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    SELECT now(), p.counted, p.suspended, b.counted, b.unbound, s.opened, s.ready, s.failed, s.overdue, s.oldest_open, s.counted_since
+    FROM metagate.summary(in_tenant, NULL, span) AS s
+    CROSS JOIN (
+        SELECT count(*) AS counted, count(*) FILTER (WHERE n.suspended) AS suspended
+        FROM (SELECT m.suspended FROM metagate.principal AS m WHERE m.tenant = in_tenant LIMIT span) AS n
+    ) AS p
+    CROSS JOIN (
+        SELECT count(*) AS counted, count(*) FILTER (WHERE n.digest IS NULL) AS unbound
+        FROM (SELECT m.digest FROM metagate.binding AS m WHERE m.tenant = in_tenant LIMIT span) AS n
+    ) AS b
+$$;
+
+ALTER FUNCTION metagate.interview(in_tenant uuid, span integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.issuers_seen(page integer) RETURNS TABLE(issuer text, source text, keys bigint, last_seen timestamp with time zone, misses integer)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2523,6 +2544,10 @@ REVOKE ALL ON FUNCTION metagate.id_at(moment timestamp with time zone) FROM PUBL
 REVOKE ALL ON FUNCTION metagate.id_moment(id uuid) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.id_moment(id uuid) TO metagate_publisher;
+
+REVOKE ALL ON FUNCTION metagate.interview(in_tenant uuid, span integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.interview(in_tenant uuid, span integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.issuers_seen(page integer) FROM PUBLIC;
 

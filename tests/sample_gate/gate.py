@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic import Field, SecretStr
 from tests.sample_gate.notes import SCHEMA, WRITER, Note, NoteStore
@@ -11,6 +12,7 @@ from ulid import ULID
 
 from legivellum.gate.command_line import gate_commands
 from legivellum.gate.definition import GateDefinition
+from legivellum.gate.interview import Interview
 from legivellum.gate.metrics import GateMetrics
 from legivellum.gate.process import GateProcess
 from legivellum.gate.query import query_parameters, tenant_parameter
@@ -117,6 +119,11 @@ def _rendered(note: Note) -> bytes:
     return json.dumps({name: getattr(note, name) for name in Note.__slots__}, ensure_ascii=False).encode()
 
 
+async def interview(process: GateProcess[Settings, NoteStore], tenant: UUID) -> Interview:
+    as_of, notes = await process.database.count(tenant)
+    return Interview(as_of, {"notes": notes})
+
+
 async def connect(settings: Settings) -> NoteStore:
     """Raises Unavailable."""
     timeout = settings.deadline_seconds * 0.8
@@ -140,6 +147,7 @@ GATE = GateDefinition(
     connect=connect,
     endpoints=ENDPOINTS,
     handlers=handlers,
+    interview=interview,
     metrics=GateMetrics("samplegate"),
     codes=Code,
     schemas=SCHEMAS,

@@ -1,6 +1,7 @@
 """The database of notes: one method for each statement."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from legivellum.postgres.migrations import Schema
@@ -39,6 +40,9 @@ class NoteStore(PooledDatabase):
                 tenant, note.note_id, note.author, note.text, note.receipt_id, receipt.form.decode(),
             )
         )  # fmt: skip
+
+    async def count(self, tenant: UUID) -> tuple[datetime, int]:
+        return tuple(await self._pool.fetchrow("SELECT as_of, notes FROM samplegate.interview($1)", tenant))
 
     async def note(self, tenant: UUID, note_id: str) -> Note | None:
         row = await self._pool.fetchrow("SELECT * FROM samplegate.note($1, $2)", tenant, note_id)

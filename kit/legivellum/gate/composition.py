@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from legivellum.gate.definition import GateDefinition
+from legivellum.gate.interview import INTERVIEW_ENDPOINT, InterviewHandler
 from legivellum.gate.process import DatabaseT, GateProcess, SettingsT
-from legivellum.gate.public_routes import PUBLIC_SCHEMAS, PublicRoutes
+from legivellum.gate.public_routes import PublicRoutes
 from legivellum.gate.server import run_gate, serve_embedded
 from legivellum.gate.serving import open_at_most
 from legivellum.gate.settings import DatabaseGateSettings
@@ -24,7 +26,7 @@ from legivellum.http.metrics import RouteMetrics
 from legivellum.http.openapi import openapi_document
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
-from legivellum.http.router import RouteLimits, Router
+from legivellum.http.router import Handler, RouteLimits, Router
 from legivellum.postgres.errors import DatabaseError
 
 
@@ -61,14 +63,14 @@ def application(
         document=openapi_document(
             endpoints,
             info={"title": definition.title, "version": settings.version, "description": definition.description},
-            schemas={**PUBLIC_SCHEMAS, **definition.schemas},
+            schemas=definition.all_schemas,
             codes=definition.codes.registered().values(),
             api_key_header=settings.api_key_header,
         ),
     )
     router = Router.bind(
         endpoints,
-        {**public.handlers(), **definition.handlers(process)},
+        {**public.handlers(), **_interview_handler(definition, process), **definition.handlers(process)},
         defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
     )
     count, log = RouteMetrics(process.metrics.requests, process.metrics.latency), AccessLog(settings.access_log)
@@ -90,6 +92,18 @@ def application(
             yield
 
     return ProcessApplication(Edge(router, translate=unavailable, observe=observe, lifespan=lifespan), router, process)
+
+
+def _interview_handler(
+    definition: GateDefinition[SettingsT, DatabaseT], process: GateProcess[SettingsT, DatabaseT]
+) -> dict[str, Handler]:
+    if definition.interview is None:
+        return {}
+    ask = partial(definition.interview, process)
+    handler = InterviewHandler(
+        definition.name, process.settings.version, authenticate=process.authenticator.caller, ask=ask
+    )
+    return {INTERVIEW_ENDPOINT.key: handler}
 
 
 def limits(settings: DatabaseGateSettings) -> Limits:

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic
+from uuid import UUID
 
+from legivellum.gate.interview import INTERVIEW_ENDPOINT, INTERVIEW_SCHEMAS, Interview
 from legivellum.gate.metrics import GateMetrics
 from legivellum.gate.process import DatabaseT, GateProcess, SettingsT
-from legivellum.gate.public_routes import PUBLIC_ENDPOINTS
+from legivellum.gate.public_routes import PUBLIC_ENDPOINTS, PUBLIC_SCHEMAS
 from legivellum.http.endpoints import Endpoint
 from legivellum.http.endpoints import Schema as JsonSchema
 from legivellum.http.problem_codes import Code
@@ -49,6 +51,8 @@ class GateDefinition(Generic[SettingsT, DatabaseT]):
     """The gate's error codes."""
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
     """JSON schemas by the names that the endpoints use."""
+    interview: Callable[[GateProcess[SettingsT, DatabaseT], UUID], Awaitable[Interview]] | None = None
+    """Asks the gate's database what waits in a tenant, in one statement; None: it has no `GET /v1/interview`."""
     database_event: str = "database"
     """Begins the names of the log's events of this gate's own database."""
     requires: tuple[str, ...] = ()
@@ -66,8 +70,14 @@ class GateDefinition(Generic[SettingsT, DatabaseT]):
 
     @property
     def all_endpoints(self) -> tuple[Endpoint, ...]:
-        """What every gate answers without a credential, and the gate's own."""
-        return (*PUBLIC_ENDPOINTS, *self.endpoints)
+        """What every gate answers, and the gate's own."""
+        interview = () if self.interview is None else (INTERVIEW_ENDPOINT,)
+        return (*PUBLIC_ENDPOINTS, *interview, *self.endpoints)
+
+    @property
+    def all_schemas(self) -> Mapping[str, JsonSchema]:
+        """JSON schemas by name: those of what every gate answers, and the gate's own."""
+        return {**PUBLIC_SCHEMAS, **INTERVIEW_SCHEMAS, **self.schemas}
 
     @property
     def needed_version(self) -> int:

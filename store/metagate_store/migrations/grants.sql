@@ -21,7 +21,7 @@ GRANT EXECUTE ON FUNCTION
     metagate.overview, metagate.overview_everywhere, metagate.tenants_everywhere, metagate.issuers_seen, metagate.named,
     metagate.named_everywhere, metagate.startup_everywhere, metagate.topology_page, metagate.not_served, metagate.failures,
     metagate.search, metagate.errors_of, metagate.principals_page, metagate.startups_failed_with, metagate.others_failed_with,
-    metagate.changed_specs
+    metagate.changed_specs, metagate.interview
 TO metagate_api;
 
 -- Another gate may look up who speaks (D-48).

@@ -39,6 +39,10 @@ SELECT * FROM metagate.startups_everywhere($1, $2, $3, $4, $5, $6, $7);
 -- Sessions of a tenant by state.
 SELECT * FROM metagate.summary($1, $2, $3);
 
+-- name: read.interview
+-- How much is served and how many sessions stand where.
+SELECT * FROM metagate.interview($1, $2);
+
 -- name: read.items
 -- Served objects of a tenant.
 SELECT * FROM metagate.items($1, $2, $3, $4);

@@ -11,6 +11,17 @@ import httpx
 import pytest
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture
 
+from metagate_store.reader import SPAN
+
+MANY_STARTUPS = (
+    "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
+    "revision, late, status, principal_key, component_key, digest) "
+    "SELECT $1, (lpad(to_hex(n), 12, '0') || repeat('0', 20))::uuid, gen_random_uuid(), 'epoch'::timestamptz + n * interval '1 s', "
+    "now(), CASE WHEN n > 150 THEN now() END, now(), 1, false, CASE WHEN n > 150 THEN 'READY' ELSE 'OPEN' END, 'p', 'c', '' "
+    "FROM generate_series(1, $2::int) AS n"
+)
+"""Sessions of a tenant, one a second since the epoch; the first 150 are open."""
+
 
 async def summary(gate: GateFixture, who: PrincipalFixture | None, **params: Any) -> httpx.Response:
     return await gate.client.get("/v1/summary", params=params, headers=who.by_key if who else {})
@@ -81,6 +92,72 @@ async def test_nobody_is_told_of_others(gate: GateFixture) -> None:
     assert (await summary(gate, who, tenant="nonsense")).status_code == 422
 
 
+async def interview(gate: GateFixture, who: PrincipalFixture | None, **params: Any) -> httpx.Response:
+    return await gate.client.get("/v1/interview", params=params, headers=who.by_key if who else {})
+
+
+@pytest.mark.invariant("INV-095")
+async def test_interview_tells_any_principal_of_its_tenant_what_waits(gate: GateFixture) -> None:
+    """Principals, bindings and sessions of the tenant, the oldest open one, as of the database's time; it is flat and small."""
+    who = await gate.principal()
+    out = await gate.principal("out", tenant=who.tenant, suspended=True)
+    hasty = await gate.principal("hasty", tenant=who.tenant, sla_seconds=1)
+    await gate.principal("elsewhere")
+    first = await opened(gate, who)
+    await opened(gate, hasty)
+    done = await opened(gate, who)
+    assert (await gate.ready(who, done)).status_code == 200
+    async with asyncio.timeout(5):
+        while (answer := await interview(gate, who)).json()["counts"]["startups_overdue"] == 0:
+            await asyncio.sleep(0.05)
+    session = (await gate.client.get(f"/v1/startup/{first}", headers=who.by_key)).json()
+    told = answer.json()
+    assert datetime.fromisoformat(told.pop("as_of")) > datetime.fromisoformat(session["opened_at"])
+    assert told == {
+        "gate": "metagate",
+        "version": (await gate.client.get("/")).json()["version"],
+        "tenant_id": str(who.tenant),
+        "counts": {
+            "principals": 3, "principals_suspended": 1, "bindings": 3, "bindings_incomplete": 0,
+            "startups_open": 2, "startups_overdue": 1, "startups_ready": 1, "startups_failed": 0,
+        },
+        "oldest": {"startups_open": session["opened_at"]},
+        "notes": [],
+    }  # fmt: skip
+    assert len(answer.content) < 2_000
+    assert (await interview(gate, out)).json()["code"] == "PRINCIPAL_SUSPENDED"
+
+
+@pytest.mark.invariant("INV-095")
+async def test_interview_is_of_the_own_tenant(gate: GateFixture) -> None:
+    """Another's is refused; a cluster-wide admin or observer names one; without a credential, or with nonsense: a problem."""
+    who = await gate.principal()
+    stranger = await gate.principal("stranger", type="admin")
+    cluster = await gate.principal("cluster", type="observer", scope="Cluster")
+    refused = await interview(gate, stranger, tenant=str(who.tenant))
+    assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
+    shown = (await interview(gate, cluster, tenant=str(who.tenant))).json()
+    assert (shown["tenant_id"], shown["counts"]["principals"], shown["oldest"]) == (
+        str(who.tenant),
+        1,
+        {"startups_open": None},
+    )
+    assert (await interview(gate, None)).status_code == 401
+    assert [(await interview(gate, who, **query)).status_code for query in ({"tenant": "x"}, {"limit": 1})] == [
+        422,
+        422,
+    ]
+
+
+async def test_interview_of_a_huge_tenant_says_since_when_it_counts(gate: GateFixture) -> None:
+    """Of more sessions than one look takes the newest are counted, and a note says so."""
+    who = await gate.principal()
+    await gate.ask(MANY_STARTUPS, who.tenant, SPAN + 10)
+    told = (await interview(gate, who)).json()
+    assert told["counts"]["startups_open"] + told["counts"]["startups_ready"] == SPAN
+    assert told["notes"] == ["Startups are counted from 1970-01-01T00:00:11.000000Z on."]
+
+
 async def contents(gate: GateFixture) -> dict[str, Any]:
     connection = await asyncpg.connect(gate.database.superuser)
     try:
@@ -97,10 +174,10 @@ async def contents(gate: GateFixture) -> dict[str, Any]:
 
 @pytest.mark.invariant("INV-095")
 async def test_looking_on_writes_nothing_and_post_there_is_405(gate: GateFixture) -> None:
-    """Health, readiness, metrics and summary, hammered: every table as before; POST on each is 405."""
+    """Health, readiness, metrics, summary and interview, hammered: every table as before; POST on each is 405."""
     who = await gate.principal(type="observer")
     await opened(gate, who)
-    paths = ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/summary")
+    paths = ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/summary", "/v1/interview")
     before = await contents(gate)
     answers = await asyncio.gather(*(gate.client.get(path, headers=who.by_key) for path in paths for _ in range(30)))
     assert Counter(answer.status_code for answer in answers) == {200: 30 * len(paths)}
@@ -114,14 +191,7 @@ async def test_a_huge_tenant_costs_no_more_than_a_large_one(gate: GateFixture) -
     observer = await gate.principal(type="observer")
     connection = await asyncpg.connect(gate.database.superuser)
     try:
-        await connection.execute(
-            "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
-            "revision, late, status, principal_key, component_key, digest) "
-            "SELECT $1, (lpad(to_hex(n), 12, '0') || repeat('0', 20))::uuid, gen_random_uuid(), 'epoch'::timestamptz + n * interval '1 s', "
-            "now(), CASE WHEN n > 150 THEN now() END, now(), 1, false, CASE WHEN n > 150 THEN 'READY' ELSE 'OPEN' END, 'p', 'c', '' "
-            "FROM generate_series(1, 400) AS n",
-            observer.tenant,
-        )
+        await connection.execute(MANY_STARTUPS, observer.tenant, 400)
         whole = (await summary(gate, observer)).json()
         assert (whole["startups"], whole["counted_since"]) == ({"open": 150, "ready": 250, "failed": 0}, None)
         bounded = await connection.fetchrow("SELECT * FROM metagate.summary($1, NULL, 300)", observer.tenant)

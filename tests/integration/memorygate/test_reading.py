@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import datetime
 
 import pytest
 from tests.integration.memorygate.conftest import Peer, RunningLedger, accepted, complete, new_id
@@ -138,6 +139,35 @@ async def test_queries_are_strict(gate: RunningLedger):
         answer = await alice.get(path)
         assert answer.status_code == 422, (path, answer.text)
     assert (await gate.peer("bob").get("/inbox", cursor=cursor)).json()["code"] == "INVALID_CURSOR"
+
+
+@pytest.mark.invariant("INV-095")
+async def test_the_interview_tells_any_principal_what_waits(gate: RunningLedger):
+    """The tenant's open and overdue obligations, the oldest of them, what ended how, and that nobody verified yet."""
+    alice, witness = gate.peer(), gate.witness()
+    opened = (await alice.accepted(task_id="late", metadata={"deadline_at": "2020-01-01T00:00:00Z"})).json()
+    await alice.accepted(task_id="later")
+    await alice.accepted(task_id="done")
+    await alice.complete(task_id="done", status="success")
+    await witness.post(accepted(kind="startup", task_id="s", principal_ai="c"))
+    answer = await gate.peer("bob", "component").get("/v1/interview")
+    told = answer.json()
+    assert datetime.fromisoformat(told.pop("as_of")) >= datetime.fromisoformat(opened["stored_at"])
+    assert told == {
+        "gate": "memorygate",
+        "version": (await gate.client.get("/")).json()["version"],
+        "tenant_id": str(gate.tenant),
+        "counts": {
+            "receipts": 5, "obligations_open": 2, "obligations_overdue": 1, "obligations_succeeded": 1,
+            "obligations_failed": 0, "obligations_canceled": 0, "startups_open": 1, "startups_ready": 0, "startups_failed": 0,
+        },
+        "oldest": {"obligations_open": opened["stored_at"]},
+        "notes": ["The chains were never verified: `memorygate verify`."],
+    }  # fmt: skip
+    stranger = gate.stranger()
+    assert (await stranger.get("/v1/interview")).json()["counts"]["receipts"] == 0
+    refused = await stranger.get(f"/v1/interview?tenant={gate.tenant}")
+    assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
 
 
 async def test_the_summary_counts_by_state(gate: RunningLedger):

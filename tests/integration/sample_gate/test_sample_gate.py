@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -123,6 +124,29 @@ async def test_what_every_gate_answers_is_there(client: httpx.AsyncClient):
     for path in ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/notes/counted"):
         head = await client.head(path, headers=ALICE.headers)
         assert (head.status_code, head.content) == (200, b""), path
+
+
+@pytest.mark.invariant("INV-095")
+async def test_it_can_be_interviewed(client: httpx.AsyncClient, database: Database):
+    """The kit asks the gate's one function for the caller's tenant; nothing is written, and only GET is answered."""
+    await store(client, "counted")
+    tables = ("samplegate.note", "memorygate.receipt", "memorygate.tally", "memorygate.obligation")
+    query = " UNION ALL ".join(
+        f"SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {name} AS t" for name in tables
+    )
+    before = await rows(database.superuser, query)
+    told = (await client.get("/v1/interview", headers=ALICE.headers)).json()
+    assert datetime.fromisoformat(told.pop("as_of")).utcoffset() == timedelta()
+    assert told == {
+        "gate": "samplegate", "version": "0.1", "tenant_id": str(ALICE.tenant), "counts": {"notes": 1}, "oldest": {},
+        "notes": [],
+    }  # fmt: skip
+    assert (await client.get("/v1/interview", headers=STRANGER.headers)).json()["counts"] == {"notes": 0}
+    assert (await client.get("/v1/interview", headers=EVE.headers)).json()["code"] == "PRINCIPAL_SUSPENDED"
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        answer = await client.request(method, "/v1/interview", headers=ALICE.headers, json={})
+        assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert await rows(database.superuser, query) == before
 
 
 @pytest.mark.parametrize(

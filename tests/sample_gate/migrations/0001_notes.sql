@@ -37,3 +37,7 @@ CREATE FUNCTION samplegate.note(of_tenant uuid, wanted text)
 RETURNS TABLE (note_id text, author text, text text, receipt_id text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT n.note_id, n.author, n.text, n.receipt_id FROM samplegate.note AS n WHERE n.tenant = of_tenant AND n.note_id = wanted $$;
+
+CREATE FUNCTION samplegate.interview(of_tenant uuid) RETURNS TABLE (as_of timestamptz, notes bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT now(), count(*) FROM samplegate.note AS n WHERE n.tenant = of_tenant $$;
