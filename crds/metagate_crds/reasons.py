@@ -44,6 +44,7 @@ INVALID_PATTERN: Final = "InvalidPattern"
 INVALID_POLLING: Final = "InvalidPolling"
 INVALID_JWK: Final = "InvalidKeySet"
 NOT_OVERRIDABLE: Final = "NotOverridable"
+RULE_REFUSED: Final = "RuleRefused"
 DUPLICATE: Final = "Duplicate"
 TOO_DEEP: Final = "TooDeep"
 TOO_LARGE: Final = "TooLarge"
@@ -55,6 +56,7 @@ RESERVED_ISSUER: Final = "ReservedIssuer"
 PRINCIPAL_NOT_FOUND: Final = "PrincipalNotFound"
 PROFILE_NOT_FOUND: Final = "ProfileNotFound"
 MANIFEST_NOT_FOUND: Final = "ManifestNotFound"
+POLICY_PROFILE_NOT_FOUND: Final = "PolicyProfileNotFound"
 REFERENCE_NOT_VALID: Final = "ReferenceNotValid"
 ISSUER_NOT_FOUND: Final = "IssuerNotFound"
 ISSUER_NOT_ADMITTING: Final = "IssuerNotAdmitting"
@@ -79,6 +81,7 @@ ISSUER_CONFLICT: Final = "IssuerConflict"
 # Reasons of a warning
 COMPONENT_NOT_POSSIBLE: Final = "ComponentNotPossible"
 SECRET_REF_NOT_DECLARED: Final = "SecretRefNotDeclared"  # noqa: S105 - the name of a reason
+TREE_NOT_BOUNDED: Final = "TreeNotBounded"
 
 # Reasons about an issuer's keys
 KEYS_INLINE: Final = "KeysInline"
@@ -105,6 +108,7 @@ REASONS: Final[dict[str, str]] = {
     INVALID_POLLING: "A polling entry is a pointer only: endpoint, interval, description (D-18).",
     INVALID_JWK: "An inline key set holds a private or symmetric key, or no key that tokens can be verified with.",
     NOT_OVERRIDABLE: "Overrides cover packet sections only; identity is not overridden (D-19).",
+    RULE_REFUSED: "A CEL rule that cannot be evaluated, or not within bounds of time.",
     DUPLICATE: "The same thing is listed twice.",
     TOO_DEEP: "Nested deeper than 32 levels.",
     TOO_LARGE: "More content than an object may have.",
@@ -114,6 +118,7 @@ REASONS: Final[dict[str, str]] = {
     PRINCIPAL_NOT_FOUND: "The Principal does not exist in this namespace.",
     PROFILE_NOT_FOUND: "The Profile does not exist in this namespace.",
     MANIFEST_NOT_FOUND: "The Manifest does not exist in this namespace.",
+    POLICY_PROFILE_NOT_FOUND: "The PolicyProfile does not exist in this namespace.",
     REFERENCE_NOT_VALID: "The referenced object exists and has never been valid.",
     ISSUER_NOT_FOUND: "No TokenIssuer has this issuer.",
     ISSUER_NOT_ADMITTING: "The TokenIssuer does not admit this namespace (D-44).",
@@ -132,6 +137,7 @@ REASONS: Final[dict[str, str]] = {
     ISSUER_CONFLICT: "An older TokenIssuer already has this issuer, or is already the cluster's (D-44).",
     COMPONENT_NOT_POSSIBLE: "An entry of `components` that no component_key can be, so it permits nobody.",
     SECRET_REF_NOT_DECLARED: "A service's `auth.secretRef` names none of the secretRefs of the Profile beside it.",
+    TREE_NOT_BOUNDED: "A PolicyProfile without `limits.maxTotalDescendants`: nothing bounds the tree of one root.",
     KEYS_INLINE: "The keys are part of the spec.",
     KEYS_AWAITED: "The keys have not been fetched yet.",
     KEYS_FETCHED: "The keys were fetched recently.",

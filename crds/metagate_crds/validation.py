@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from metagate_crds import canonical_json, reasons
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE
 from metagate_crds.models import SPECS, Spec
+from metagate_crds.models import policy as policy_texts
 from metagate_crds.models import principal as principal_texts
 from metagate_crds.models import spec as spec_texts
 from metagate_crds.models.issuer import TokenIssuerSpec
@@ -48,15 +49,19 @@ def parse_spec(
     namespace: str = "",
     system_namespace: str = "metagate-system",
     reserved_issuer: str | None = None,
+    stored: bool = False,
 ) -> tuple[Spec | None, tuple[Finding, ...]]:
-    """The model, when the spec is valid, and the findings, when it is not."""
+    """The model, when the spec is valid, and the findings, when it is not.
+
+    `stored`: an earlier release accepted this spec, so bounds that are narrower since do not count against it.
+    """
     scanner = SpecScanner(forbid=kind in _IN_PACKETS)
     scanner.scan(spec)
     findings = list(scanner.findings)
     model = None
     # A bound was hit: pydantic would walk the same bomb without bounds.
     if not scanner.stopped:
-        model, schema = _parse_model(kind, spec)
+        model, schema = _parse_model(kind, spec, stored=stored)
         findings += schema
         if kind == PRINCIPAL.name and namespace != system_namespace:
             findings += _system_namespace_findings(spec)
@@ -68,9 +73,9 @@ def parse_spec(
     return (None, tuple(sorted(set(findings)))) if findings else (model, ())
 
 
-def _parse_model(kind: str, spec: Any) -> tuple[Spec | None, list[Finding]]:
+def _parse_model(kind: str, spec: Any, *, stored: bool) -> tuple[Spec | None, list[Finding]]:
     try:
-        return SPECS[kind].model_validate(spec), []
+        return SPECS[kind].model_validate(spec, context={spec_texts.STORED: stored}), []
     except ValidationError as error:
         return None, translate_errors(kind, error)
 
@@ -84,7 +89,7 @@ def translate_errors(kind: str, error: ValidationError) -> list[Finding]:
 
 
 _TEXT_ERRORS: Final = frozenset({"string_type", "string_too_short", "string_too_long", "string_pattern_mismatch"})
-_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED
+_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED | policy_texts.WANTED
 _REASON_OF: Final = {"missing": reasons.MISSING_FIELD, "extra_forbidden": reasons.UNKNOWN_FIELD}
 
 _MESSAGES: Final = {

@@ -23,6 +23,7 @@ from metagate_crds.compile.normalized import (
 )
 from metagate_crds.compile.object_state import ObjectState
 from metagate_crds.compile.outcome import CompileOutcome, build_verdict
+from metagate_crds.compile.policies import compile_policy
 from metagate_crds.compile.principals import compile_principal
 from metagate_crds.compile.snapshot import CompiledWorld, SnapshotRow
 from metagate_crds.compile.world import World
@@ -81,7 +82,9 @@ def _compile_object(world: World, state: ObjectState, tenant: str | None, last_g
             return compile_principal(world, state, spec, tenant)
         case NormalizedBinding():
             return compile_binding(world, state, spec, tenant, last_good)
-        case NormalizedProfile() | NormalizedManifest() | NormalizedPolicy():
+        case NormalizedPolicy():
+            return compile_policy(world, state, spec, tenant, _content_row(state, spec, tenant))
+        case NormalizedProfile() | NormalizedManifest():
             return CompileOutcome(rows=[_content_row(state, spec, tenant)], served_generation=state.served_generation)
 
 

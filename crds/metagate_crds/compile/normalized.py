@@ -14,6 +14,7 @@ from metagate_crds.models import (
     Spec,
     TokenIssuerSpec,
 )
+from metagate_crds.models.policy import GATE_EMITTERS
 from metagate_crds.models.principal import PrincipalType, Right, Scope, instant
 from metagate_crds.models.spec import seconds
 
@@ -88,8 +89,12 @@ class NormalizedBinding:
 
 @dataclass(frozen=True, slots=True)
 class NormalizedPolicy:
+    """`escalations`: the path of each `escalateTo` that names a Principal, and the name."""
+
     body: dict[str, Any]
     policy_hash: str
+    shadow: str | None
+    escalations: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,7 @@ def normalize(model: Spec) -> NormalizedSpec:
             body = model.declared()
             return NormalizedManifest(body, _sections(body, MANIFEST_SECTIONS))
         case PolicyProfileSpec():
-            body = model.declared()
-            return NormalizedPolicy(body, digest(canonical(body)))
+            return _normalize_policy(model)
         case TokenIssuerSpec():
             return _normalize_issuer(model)
         case _:
@@ -183,6 +187,20 @@ def _normalize_profile(model: ProfileSpec) -> NormalizedProfile:
     secret_names = frozenset(ref.name for ref in model.secret_refs)
     sections = _sections(body, PROFILE_SECTIONS)
     return NormalizedProfile(body, model.startup.sla_seconds, required_env, secret_names, sections)
+
+
+def _normalize_policy(model: PolicyProfileSpec) -> NormalizedPolicy:
+    body = model.declared()
+    return NormalizedPolicy(
+        body=body,
+        policy_hash=digest(canonical(body)),
+        shadow=model.shadow.policy_profile_ref.name if model.shadow else None,
+        escalations=tuple(
+            (f"spec.surfaces[{index}].escalateTo", surface.escalate_to)
+            for index, surface in enumerate(model.surfaces)
+            if surface.escalate_to is not None and surface.escalate_to not in GATE_EMITTERS
+        ),
+    )
 
 
 def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:

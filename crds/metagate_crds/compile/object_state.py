@@ -28,8 +28,8 @@ class ObjectState:
     """One object of the world.
 
     `normalized` is the present spec, None while it is invalid; `effective` is the version that counts, None when none
-    does. For an invalid object that is its last good version, restricted by the present one. `fallback_refs` are those
-    of an earlier version of a Binding whose present one gives no packet.
+    does. For an invalid object that is its last good version, restricted by the present one. `dependency_refs` are
+    what compiling it looked at besides (`World.add_dependency`).
 
     The `cached_` fields remember rows that compiling makes again otherwise; they change its speed and no answer.
     """
@@ -42,7 +42,7 @@ class ObjectState:
     effective: NormalizedSpec | None = None
     unique_keys: frozenset[UniqueKey] = frozenset()
     refs: tuple[ObjectKey, ...] = ()
-    fallback_refs: frozenset[ObjectKey] = frozenset()
+    dependency_refs: frozenset[ObjectKey] = frozenset()
     cached_content: tuple[str, int, SnapshotRow] | None = None
     cached_references: tuple[str, tuple[SnapshotRow, ...]] | None = None
     cached_resource: SnapshotRow | None = None
@@ -76,8 +76,9 @@ def fall_back(
 ) -> None:
     """Let the last good version of an invalid object count, restricted by the present one (D-20, D-33)."""
     state.last_good = last_good
-    # A last good spec is validated like any other: rules grow stricter, and the database is no authority on them.
-    state.last_good_normalized = None if last_good is None else known or _parse(last_good, settings)[0]
+    # A last good spec is validated too: rules grow stricter, and the database is no authority on them. Only bounds that
+    # were merely narrowed do not count, else the upgrade that narrows them would take away what is served.
+    state.last_good_normalized = None if last_good is None else known or _parse(last_good, settings, stored=True)[0]
     good = state.last_good_normalized
     state.effective = None if good is None else restrict_last_good(good, state.declared.spec)
     state.cached_content = None
@@ -91,18 +92,21 @@ def earlier_version(state: ObjectState, last_good: LastGood, settings: CompileSe
         return None
     # Parsed once per version: compiling asks again whenever something that the Binding refers to changes.
     if state.last_good is not good:
-        state.last_good, state.last_good_normalized = good, _parse(good, settings)[0]
+        state.last_good, state.last_good_normalized = good, _parse(good, settings, stored=True)[0]
     normalized = state.last_good_normalized
     return None if normalized is None else restrict_last_good(normalized, state.declared.spec)
 
 
-def _parse(declared: DeclaredObject, settings: CompileSettings) -> tuple[NormalizedSpec | None, tuple[Finding, ...]]:
+def _parse(
+    declared: DeclaredObject, settings: CompileSettings, *, stored: bool = False
+) -> tuple[NormalizedSpec | None, tuple[Finding, ...]]:
     model, findings = parse_spec(
         declared.key.kind,
         declared.spec,
         namespace=declared.key.namespace,
         system_namespace=settings.system_namespace,
         reserved_issuer=settings.jwt_issuer,
+        stored=stored,
     )
     return None if model is None else normalize(model), findings
 

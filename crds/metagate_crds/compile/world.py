@@ -43,7 +43,7 @@ class World:
         self._issuer_objects: set[ObjectKey] = set()
         self._by_namespace: dict[str, set[ObjectKey]] = {}
         self._users: dict[ObjectKey, set[ObjectKey]] = {}
-        self._fallback_users: dict[ObjectKey, set[ObjectKey]] = {}
+        self._dependents: dict[ObjectKey, set[ObjectKey]] = {}
         self._claimants: dict[UniqueKey, set[ObjectKey]] = {}
         self._issuer_dependents: dict[UniqueKey, set[ObjectKey]] = {}
         self._issuers: IssuerRegistry | None = None
@@ -123,10 +123,12 @@ class World:
                 self._index(state)
 
     def add_dependency(self, state: ObjectState, refs: Iterable[ObjectKey]) -> None:
-        """Remember that a Binding is served with an earlier version, which refers to other objects."""
-        state.fallback_refs = frozenset(refs)
-        for ref in state.fallback_refs:
-            self._fallback_users.setdefault(ref, set()).add(state.declared.key)
+        """Remember that compiling this object looked at others: an earlier version of a Binding refers to them, or a
+        PolicyProfile names them without being a user of theirs.
+        """
+        state.dependency_refs = frozenset(refs)
+        for ref in state.dependency_refs:
+            self._dependents.setdefault(ref, set()).add(state.declared.key)
 
     # Indexes
 
@@ -183,8 +185,8 @@ class World:
         key = state.declared.key
         for ref in state.refs:
             _drop(self._users, ref, key)
-        for ref in state.fallback_refs:
-            _drop(self._fallback_users, ref, key)
+        for ref in state.dependency_refs:
+            _drop(self._dependents, ref, key)
         for unique_key in state.unique_keys:
             _drop(self._claimants, unique_key, key)
         for unique_key in issuer_keys(state):
@@ -204,7 +206,7 @@ class World:
         key = state.declared.key
         affected = {key, *state.refs}
         affected |= self._users.get(key, _NO_KEYS)
-        affected |= self._fallback_users.get(key, _NO_KEYS)
+        affected |= self._dependents.get(key, _NO_KEYS)
         for unique_key in state.unique_keys:
             affected |= self._claimants.get(unique_key, _NO_KEYS)
         if key.kind == TOKEN_ISSUER.name:

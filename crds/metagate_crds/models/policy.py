@@ -1,25 +1,68 @@
 """PolicyProfile: the ruleset of an admission boundary (INV-100, INV-101, INV-103)."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from metagate_crds import reasons
-from metagate_crds.models.spec import AsSet, Distinct, Duration, Endpoint, Line, Spec, Word, by_key, refuse
+from metagate_crds.models.spec import (
+    DNS_NAME,
+    AsSet,
+    Distinct,
+    Duration,
+    HttpUrl,
+    Line,
+    Reference,
+    Spec,
+    Word,
+    by_key,
+    narrowed,
+    refuse,
+)
+from metagate_crds.rules.cel_rules import compile_rule
+from metagate_crds.rules.cel_source import LONGEST_SOURCE, RuleRefused
 
 T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+LARGEST_WINDOW: Final = 64
+"""Each admitted task remembers as many ancestors (`AncestorWindow.size`)."""
+MOST_RULES: Final = 16
+GATE_EMITTERS: Final = ("svc:asyncgate", "svc:depotgate", "svc:interrogate")
+"""The gates that receipts may be addressed to, beside principals."""
+_RECIPIENT: Final = f"^({'|'.join(GATE_EMITTERS)}|{DNS_NAME[1:-1]})$"
+WANTED: Final = {_RECIPIENT: f"the name of a Principal, or one of {', '.join(GATE_EMITTERS)}"}
+"""As `spec.WANTED`."""
+
+
+def _check_window(size: int) -> None:
+    if size > LARGEST_WINDOW:
+        raise refuse(reasons.INVALID_FIELD, f"must be less than or equal to {LARGEST_WINDOW}")
+
+
+def _check_rule(source: str) -> None:
+    try:
+        compile_rule(source)
+    except RuleRefused as refused:
+        raise refuse(reasons.RULE_REFUSED, refused.reason) from refused
+
+
+def _check_rule_count(rules: list[T]) -> None:
+    if len(rules) > MOST_RULES:
+        raise refuse(reasons.INVALID_FIELD, f"must have at most {MOST_RULES} items")
+
+
 Globs = Annotated[list[Line], Field(max_length=256, json_schema_extra=AsSet), Distinct]
 
 
 class AncestorWindow(Spec):
     """How often a capability may occur among the nearest ancestors of a request."""
 
-    size: Annotated[int, Field(ge=1, le=1024)] = Field(
-        description="The number of nearest ancestors that are counted. Example: 8."
-    )
+    size: Annotated[
+        int, Field(ge=1, le=1024, json_schema_extra={"maximum": LARGEST_WINDOW}), narrowed(_check_window)
+    ] = Field(description="The number of nearest ancestors that are counted. Example: 8.")
     max_repeats: Count = Field(
         description="How often the requested capability may occur among them; one more is rejected."
     )
@@ -33,7 +76,8 @@ class TreeLimits(Spec):
     )
     max_total_descendants: Count | None = Field(
         default=None,
-        description="The greatest number of requests below one root. No such limit applies when it is absent.",
+        description="The greatest number of requests below one root. When it is absent no such limit applies, and the"
+        " object has a warning, because a budget and a depth bound each branch and not the whole tree.",
     )
     max_repeats_per_capability: Count | None = Field(
         default=None,
@@ -58,9 +102,13 @@ class Rule(Spec):
     """An expression that must hold for every request that is admitted."""
 
     name: Word = Field(description="The name under which receipts report this rule. Example: small-payload.")
-    cel: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
-        description="A CEL expression over the request, which is rejected unless it is true."
-        " Example: payload.size() < 100."
+    cel: Annotated[
+        str,
+        Field(min_length=1, max_length=4096, json_schema_extra={"maxLength": LONGEST_SOURCE}),
+        narrowed(_check_rule),
+    ] = Field(
+        description="A CEL expression over payload, request, caller and observed. A request is rejected unless it is"
+        " true. Example: payload.items.all(item, item.amount <= 100)."
     )
     message: Line | None = Field(
         default=None,
@@ -81,9 +129,16 @@ class Invariants(Spec):
         default=None,
         description="The size in bytes of the largest artifact that a request may declare. Example: 1048576.",
     )
-    rules: Annotated[list[Rule], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
-        default_factory=list, description="Expressions that must all be true for a request to be admitted."
+    lease_authority: Literal["Optional", "Required"] = Field(
+        default="Optional",
+        description="Whether workers, services and components must act under a lease. With Required, what they request"
+        " without one is rejected unless it is a query.",
     )
+    rules: Annotated[
+        list[Rule],
+        Field(max_length=64, json_schema_extra={**by_key("name"), "maxItems": MOST_RULES}),
+        narrowed(_check_rule_count),
+    ] = Field(default_factory=list, description="Expressions that must all be true for a request to be admitted.")
 
     @field_validator("rules")
     @classmethod
@@ -119,11 +174,49 @@ class RateLimit(Spec):
     )
 
 
+class CapabilityRate(RateLimit):
+    """A rate of its own for some capabilities, beside the rate of the surface."""
+
+    name: Word = Field(description="The name of this limit; its count goes on when the rest of it changes.")
+    capabilities: Globs = Field(
+        description="The capabilities that share this rate: names, or globs like mail.*. An empty list limits none."
+    )
+
+
 class Target(Spec):
     """A service that admitted requests are forwarded to. Requests name it and never bring an address."""
 
     name: Word = Field(description="The name under which rules and receipts refer to this target. Example: delegate.")
-    url: Endpoint = Field(description="The URL that requests are forwarded to. Example: http://delegate:8004/plans.")
+    url: HttpUrl = Field(
+        description="The absolute http or https URL that requests are forwarded to, without user info. A host without a"
+        " dot is a service of this namespace. Example: http://delegate:8004/plans."
+    )
+    kind: Literal["Http", "Mcp"] = Field(
+        default="Http", description="What answers at the URL: Http takes the payload by POST, Mcp is an MCP server."
+    )
+    forward: bool = Field(
+        default=True,
+        description="Whether admitted requests are sent there. When false the target is named in the receipt and never"
+        " called, because the caller goes there itself with the admission.",
+    )
+    audience: Line | None = Field(
+        default=None,
+        description="The audience of the token that the gate signs for this target. No token is sent when it is"
+        " absent. Example: delegate.",
+    )
+    secret_ref: Word | None = Field(
+        default=None,
+        description="The name of the credential that the gate sends to this target, a file among the gate's credentials"
+        " for this namespace. Never the credential itself. Example: mail-token.",
+    )
+    timeout_ms: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
+        default=None,
+        description="Milliseconds that the gate waits for the target's whole answer. When absent, as the gate is set.",
+    )
+    max_result_bytes: Annotated[int, Field(ge=1, le=4_194_304)] | None = Field(
+        default=None,
+        description="The size in bytes of the largest result that is taken from an MCP server. Example: 1048576.",
+    )
 
 
 class AdmissionSurface(Spec):
@@ -146,6 +239,25 @@ class AdmissionSurface(Spec):
         default=None,
         description="How many requests each principal may make at this surface. Unlimited when it is absent.",
     )
+    rate_limits: Annotated[list[CapabilityRate], Field(max_length=16, json_schema_extra=by_key("name"))] = Field(
+        default_factory=list,
+        description="Further rates for some capabilities. A request must be within all that it matches.",
+    )
+    may_begin: Globs = Field(
+        default_factory=list,
+        description="The principals that may begin a tree of requests here, beside those of type principal: names, or"
+        " globs like team-*.",
+    )
+    parentage: Literal["Custodian", "Tenant"] = Field(
+        default="Custodian",
+        description="Whose tasks a request may name as its parent. With Custodian, those that the caller has custody of"
+        " or a lease on; with Tenant, any task of this namespace.",
+    )
+    escalate_to: Annotated[str, Field(min_length=1, max_length=253, pattern=_RECIPIENT)] | None = Field(
+        default=None,
+        description="The Principal or gate that is told when an admitted request could not be delivered. When absent,"
+        " the caller. Examples: operator-on-call, svc:asyncgate.",
+    )
     targets: Annotated[list[Target], Field(max_length=64, json_schema_extra=by_key("name"))] = Field(
         default_factory=list, description="The services that admitted requests may be forwarded to."
     )
@@ -162,10 +274,24 @@ class AdmissionSurface(Spec):
         description="Milliseconds; a request that is expected to take longer is made asynchronous at once.",
     )
 
+    @field_validator("rate_limits")
+    @classmethod
+    def _distinct_rates(cls, rates: list[CapabilityRate]) -> list[CapabilityRate]:
+        return _distinct_by([rate.name for rate in rates], rates)
+
     @field_validator("targets")
     @classmethod
     def _distinct_targets(cls, targets: list[Target]) -> list[Target]:
         return _distinct_by([target.name for target in targets], targets)
+
+
+class Shadow(Spec):
+    """Another PolicyProfile that decides the same requests, is recorded, and never takes effect."""
+
+    policy_profile_ref: Reference = Field(
+        description="The PolicyProfile that would take the place of this one. What it would decide is recorded with"
+        " each decision and counted where it differs; its own shadow is not asked."
+    )
 
 
 class PolicyProfileSpec(Spec):
@@ -181,6 +307,11 @@ class PolicyProfileSpec(Spec):
     )
     surfaces: Annotated[list[AdmissionSurface], Field(max_length=64, json_schema_extra=by_key("surfaceId"))] = Field(
         default_factory=list, description="The entrances of the boundary. A request names one of them."
+    )
+
+    shadow: Shadow | None = Field(
+        default=None,
+        description="Another PolicyProfile that decides the same requests without effect, to see what it would change.",
     )
 
     @field_validator("surfaces")

@@ -1,15 +1,19 @@
 """What all declared models share, and the field types that more than one kind uses."""
 
 import re
-from typing import Annotated, Any, ClassVar, Final
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from metagate_crds import reasons
 from metagate_crds.rules import patterns
+
+T = TypeVar("T")
 
 _DURATION_PATTERN: Final = "^([0-9]{1,9}(ms|s|m|h))+$"
 _DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
@@ -68,6 +72,37 @@ def _distinct(items: list[Any]) -> list[Any]:
     return items
 
 
+STORED: Final = "stored"
+"""Member of the validation context: true for a spec that an earlier release accepted and serves."""
+
+
+def narrowed(check: Callable[[T], None]) -> AfterValidator:
+    """A rule that came after a release without it. It binds what is declared and not what is stored.
+
+    An object that was valid before would else be nobody's from the upgrade on: its last good version would be refused
+    too. The CRD's schema says the narrower bound, by `json_schema_extra`.
+    """
+
+    def checked(value: T, info: ValidationInfo) -> T:
+        if not (info.context or {}).get(STORED):
+            check(value)
+        return value
+
+    return AfterValidator(checked)
+
+
+def _check_http_url(url: str) -> None:
+    if not re.fullmatch(_HTTP_URL, url) or not _has_sound_port(url):
+        raise refuse(reasons.INVALID_FIELD, f"must be {WANTED[_HTTP_URL]}")
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 """An object whose content is the declarer's own; what `SpecScanner` finds is refused inside, too."""
 
@@ -86,11 +121,14 @@ LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 _WORD: Final = "^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _ENDPOINT: Final = "^[^\\s\\x00-\\x1f\\x7f]+$"
+# No user info, which would be a secret in a spec; no fragment, which is not sent.
+_HTTP_URL: Final = "^https?://[^\\s\\x00-\\x1f\\x7f/?#@\\\\]+([/?][^\\s\\x00-\\x1f\\x7f#\\\\]*)?$"
 _LINE: Final = "^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$"
 WANTED: Final = {
     DNS_NAME: "the name of an object: lower-case letters, digits, - and ., like memory-indexer",
     _WORD: "one word of at most 63 letters, digits, _, . and -, like memory-token",
     _ENDPOINT: "an address as text without white space, like http://memory:8001",
+    _HTTP_URL: "an absolute http or https URL without user info and fragment, like http://delegate:8004/plans",
     _LINE: "one line of text, not blank, of at most 512 characters",
     _DURATION_PATTERN: "a duration as text, like 250ms, 5s, 1m30s or 1h",
 }
@@ -100,6 +138,11 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=_WORD)]
 Duration = Annotated[str, Field(min_length=2, max_length=32, pattern=_DURATION_PATTERN), AfterValidator(_bounded)]
 Endpoint = Annotated[str, Field(min_length=1, max_length=2048, pattern=_ENDPOINT)]
+HttpUrl = Annotated[
+    str,
+    Field(min_length=1, max_length=2048, pattern=_ENDPOINT, json_schema_extra={"pattern": _HTTP_URL}),
+    narrowed(_check_http_url),
+]
 Line = Annotated[str, Field(min_length=1, max_length=512, pattern=_LINE)]
 """One line of text, not blank."""
 

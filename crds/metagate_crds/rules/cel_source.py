@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from metagate_crds.rules.secret_detection import looks_secret
+
 VARIABLES: Final[dict[str, frozenset[str]]] = {
     "payload": frozenset(),
     "request": frozenset({"surface", "payload_kind", "capability_id", "target", "artifact_bytes"}),
@@ -36,6 +38,7 @@ OPERATORS: Final = frozenset(
 
 LONGEST_SOURCE: Final = 1_024
 
+_LONGEST_QUOTED: Final = 32
 _KEYWORDS: Final = frozenset({"true", "false", "null"})
 _TOKEN: Final = re.compile(
     r"""[ \t\r\n\f]+|//[^\n]*
@@ -143,6 +146,11 @@ def _tokens(source: str) -> list[Token]:
     return tokens
 
 
+def _quoted(name: str) -> str:
+    """A name for a message; people paste credentials anywhere, and findings are logged."""
+    return f"`{name}`" if len(name) <= _LONGEST_QUOTED and not looks_secret(name) else "a name that does not exist"
+
+
 class _SourceReader:
     """Walks over the tokens once, with a stack of open brackets."""
 
@@ -202,7 +210,7 @@ class _SourceReader:
         if method and name in MACROS:
             return self._open_loop(position)
         if name not in FUNCTIONS and name != "in":
-            raise RuleRefused(f"may not call `{name}`: there are {', '.join(sorted(FUNCTIONS | MACROS))}")
+            raise RuleRefused(f"may not call {_quoted(name)}: there are {', '.join(sorted(FUNCTIONS | MACROS))}")
         if name == "bool":
             self._source.bool_calls += 1
             if self._loop is not None:
@@ -237,7 +245,7 @@ class _SourceReader:
             loop.body_variable_reads += 1
             return
         if name not in VARIABLES:
-            raise RuleRefused(f"may not read `{name}`: there are {', '.join(VARIABLES)}")
+            raise RuleRefused(f"may not read {_quoted(name)}: there are {', '.join(VARIABLES)}")
         self._source.variables.add(name)
         if name == "payload" and loop is not None:
             loop.body_payload_reads += 1
@@ -246,7 +254,9 @@ class _SourceReader:
         member = self._text(position + 2) if self._text(position + 1) == "." else None
         # A misspelt member would fail every request.
         if member is not None and VARIABLES[name] and member not in VARIABLES[name] | FUNCTIONS | MACROS:
-            raise RuleRefused(f"may not read `{name}.{member}`: {name} has {', '.join(sorted(VARIABLES[name]))}")
+            raise RuleRefused(
+                f"may not read {_quoted(member)} of {name}, which has {', '.join(sorted(VARIABLES[name]))}"
+            )
 
     def _operand_start(self, last: int) -> int:
         """The position where the operand begins whose last token this is: of `[payload.a].all(…)` that of `[`."""

@@ -101,7 +101,13 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
         manifestRef=st.fixed_dictionaries({"name": names}),
         components=distinct(st.sampled_from(["x", "y*", "*"]), 3),
     ),
-    "PolicyProfile": st.builds(lambda depth: {"limits": {"maxSpawnDepth": depth}}, st.integers(0, 5)),
+    "PolicyProfile": optional(
+        {
+            "shadow": st.builds(lambda name: {"policyProfileRef": {"name": name}}, names),
+            "surfaces": st.builds(lambda name: [{"surfaceId": "s", "escalateTo": name}], names),
+        },
+        limits=st.builds(lambda depth: {"maxSpawnDepth": depth}, st.integers(0, 5)),
+    ),
 }
 KIND_NAMES = tuple(VALID)
 

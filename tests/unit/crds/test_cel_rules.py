@@ -87,8 +87,8 @@ def test_a_rule_says_what_it_reads() -> None:
         ("payload.a.all(x, x > 0) && x", "`x`"),
         ("payload.a.all(x.y, true)", "must name a variable"),
         ("secrets.token == ''", "`secrets`"),
-        ("request.capabilty_id == 'a'", "`request.capabilty_id`"),
-        ("observed.lease == 'a'", "`observed.lease`"),
+        ("request.capabilty_id == 'a'", "`capabilty_id` of request, which has"),
+        ("observed.lease == 'a'", "`lease` of observed"),
         (".payload == 1", "dot"),
         ("true && .payload == 1", "dot"),
         ("payload.Message{a: 1} == payload", ""),
@@ -119,6 +119,13 @@ def test_a_rule_says_what_it_reads() -> None:
 def test_what_a_rule_may_not_say(source: str, part: str) -> None:
     """It is refused before it is ever evaluated, and the reason names what to change."""
     assert part in refusal(source)
+
+
+def test_a_refusal_repeats_no_secret() -> None:
+    """People paste credentials anywhere; findings are shown and logged."""
+    for pasted in ("mgk_0123456789_abcdefghijklmnopqrstuvwxyz", "AKIAIOSFODNN7EXAMPLE", "x" * 100):
+        for source in (pasted, f"{pasted}(1)", f"request.{pasted} == 1"):
+            assert pasted not in refusal(source)
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,19 @@ CONTRACT = textwrap.dedent("""
     PolicyProfile:
       limits: {maxSpawnDepth: 5, maxTotalDescendants: 1000, maxRepeatsPerCapability: 50, ancestorWindow: {size: 8, maxRepeats: 2}}
       budget: {required: false, initial: 32}
-      invariants: {canSpawn: true, allowedTargets: [delegate], maxArtifactBytes: 1048576, rules: [{name: small, cel: "payload.size() < 100", message: too large}]}
+      shadow: {policyProfileRef: {name: next}}
+      invariants: {canSpawn: true, allowedTargets: [delegate], maxArtifactBytes: 1048576, leaseAuthority: Required, rules: [{name: small, cel: "payload.size() < 100", message: too large}]}
       surfaces:
       - surfaceId: public
         kind: McpGateway
         principals: ["*"]
         capabilities: {allow: ["doc.*"], deny: []}
         rateLimit: {requests: 100, per: 1m, burst: 20}
-        targets: [{name: delegate, url: "http://delegate:8000/plans"}]
+        rateLimits: [{name: mail, capabilities: ["mail.*"], requests: 5, per: 1h, burst: 1}]
+        mayBegin: ["team-*"]
+        parentage: Tenant
+        escalateTo: operator-on-call
+        targets: [{name: delegate, url: "http://delegate:8000/plans", kind: Mcp, forward: false, audience: delegate, secretRef: token, timeoutMs: 1000, maxResultBytes: 1000}]
         syncTimeoutMs: 2000
         forceAsync: []
         estimatedDurationThresholdMs: 5000
@@ -168,12 +173,12 @@ INVALID = [
     ("PolicyProfile", "limits", {"maxSpawnDepth": 1, "ancestorWindow": {"size": 0, "maxRepeats": 1}}),
     ("PolicyProfile", "budget", {"initial": -1}),
     ("PolicyProfile", "invariants", {"rules": [{"name": "a", "cel": ""}]}),
-    ("PolicyProfile", "invariants", {"rules": [{"name": "a", "cel": "x"}, {"name": "a", "cel": "y"}]}),
+    ("PolicyProfile", "invariants", {"rules": [{"name": "a", "cel": "true"}, {"name": "a", "cel": "false"}]}),
     ("PolicyProfile", "surfaces", [{"surfaceId": "a"}, {"surfaceId": "a"}]),
     ("PolicyProfile", "surfaces", [{"surfaceId": "a", "kind": "Open"}]),
     ("PolicyProfile", "surfaces", [{"surfaceId": "a", "rateLimit": {"requests": 0, "per": "1m"}}]),
     ("PolicyProfile", "surfaces", [{"surfaceId": "a", "rateLimit": {"requests": 1, "per": "often"}}]),
-    ("PolicyProfile", "surfaces", [{"surfaceId": "a", "targets": [{"name": "t", "url": "x"}] * 2}]),
+    ("PolicyProfile", "surfaces", [{"surfaceId": "a", "targets": [{"name": "t", "url": "http://x"}] * 2}]),
 ]
 
 
