@@ -45,6 +45,7 @@ OTHERS = frozenset(
         "kill",
         "kind",
         "kubectl",
+        "langgraph",
         "ls",
         "mkdir",
         "mv",
@@ -70,6 +71,7 @@ OTHERS = frozenset(
         "touch",
         "true",
         "umask",
+        "uvicorn",
         "wait",
         "wc",
     ]
