@@ -476,7 +476,7 @@ def _lease_problem(case: _Case) -> str | None:
         most, deepest = _granted_number(authority.get("spawn"), "max"), _granted_number(authority, "maxDepth")
         if lease.spawned >= most:
             return f"{lease.spawned} requests were admitted under the lease, it grants {max(most, 0)}"
-        if case.depth is None or case.depth > deepest:
+        if case.depth is not None and case.depth > deepest:
             return f"depth {case.depth}, the lease grants no depth" + (f" above {deepest}" if deepest >= 0 else "")
     elif case.envelope.payload_kind == TOOL_CALL and not _exposes(authority.get("exposeTools"), case.envelope.tool):
         return "the lease does not grant this tool"
