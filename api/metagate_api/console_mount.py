@@ -1,5 +1,6 @@
 """The console, mounted: what it needs of this gate, handed to it."""
 
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,11 @@ from legivellum.console.definition import ConsolePorts
 from legivellum.http.edge import Edge, Observer
 from metagate_api import metrics
 from metagate_api.gate import Gate
-from metagate_api.history import explained_boot
+from metagate_api.history import explained_boot, spec_without_key_digests
 from metagate_console.app import MetaGateConsole
+from metagate_console.page import ValueDifference
+from metagate_crds.plan.packet_diff import ABSENT, diff_json
+from metagate_crds.plan.serialization import json_pointer
 from metagate_store.errors import StoreError
 from metagate_store.history import Boot
 
@@ -24,7 +28,12 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
     async def explain(tenant: UUID, boot: Boot) -> Mapping[str, Any]:
         return await explained_boot(gate, tenant, boot)
 
-    pages = MetaGateConsole(reader=lambda: gate.reader, explain=explain)
+    pages = MetaGateConsole(
+        reader=lambda: gate.reader,
+        explain=explain,
+        compare_packets=lambda before, after: _differences(json.loads(before), json.loads(after)),
+        compare_specs=_spec_differences,
+    )
     ports = ConsolePorts(
         authenticate=gate.caller_authenticator.authenticate,
         is_current=gate.authenticator.is_current,
@@ -47,3 +56,20 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         unanswered=(StoreError, OSError, TimeoutError),
     )
     return Console(pages.definition(), ports, edge)
+
+
+def _spec_differences(kind: str, before: Any, after: Any) -> list[ValueDifference]:
+    """No spec on one side is an empty one: every value of the other is then new, or gone."""
+    old, new = (spec_without_key_digests(kind, {} if spec is None else spec) for spec in (before, after))
+    return [difference for difference in _differences(old, new) if difference.path]
+
+
+def _differences(before: Any, after: Any) -> list[ValueDifference]:
+    return [
+        ValueDifference(json_pointer(leaf.path), *(_as_json(side) for side in (leaf.before, leaf.after)))
+        for leaf in diff_json(before, after)
+    ]
+
+
+def _as_json(value: Any) -> str | None:
+    return None if value is ABSENT else json.dumps(value, ensure_ascii=False)

@@ -189,11 +189,17 @@ def _declaration_shown(declaration: Declaration, *, key_digests: bool) -> dict[s
     a Principal without its digests cannot be applied again.
     """
     shown = {name: value for name, value in shallow(declaration).items() if name != "packet_digest"}
-    spec = declaration.spec
-    if declaration.kind == kinds.PRINCIPAL.name and not key_digests and isinstance(spec, Mapping):
-        keys = [{name: value for name, value in key.items() if name != "sha256"} for key in spec.get("apiKeys", ())]
-        shown["spec"] = {**spec, **({"apiKeys": keys} if keys else {})}
+    if not key_digests:
+        shown["spec"] = spec_without_key_digests(declaration.kind, declaration.spec)
     return shown
+
+
+def spec_without_key_digests(kind: str, spec: Any) -> Any:
+    """A Principal's spec without the digests of its API keys (EXT-10); any other as it is."""
+    if kind != kinds.PRINCIPAL.name or not isinstance(spec, Mapping):
+        return spec
+    keys = [{name: value for name, value in key.items() if name != "sha256"} for key in spec.get("apiKeys", ())]
+    return {**spec, **({"apiKeys": keys} if keys else {})}
 
 
 async def plan_changes(

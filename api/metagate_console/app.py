@@ -10,19 +10,28 @@ from legivellum.console.definition import ConsoleDefinition
 from legivellum.console.page import NavigationItem, PageRoute
 from legivellum.console.sessions import Session
 from legivellum.postgres.published_identity import KnownPrincipal
-from metagate_console import charts, pages
-from metagate_console.page import Explain, PageFunction, PageRequest
+from metagate_console import (
+    charts,
+    history_page,
+    pages,
+    principal_pages,
+    startup_pages,
+    topology_diagram,
+    topology_page,
+)
+from metagate_console.page import ComparePackets, CompareSpecs, Explain, PageFunction, PageRequest
 from metagate_store.reader import Reader
 from metagate_store.rows import CredentialRow
 
 _PAGES: Final[dict[tuple[str, int], tuple[str, PageFunction]]] = {
     ("", 0): ("/console", pages.overview),
-    ("principals", 0): ("/console/principals", pages.principals),
-    ("principals", 1): ("/console/principals/{name}", pages.principal),
-    ("startups", 0): ("/console/startups", pages.startups),
-    ("startups", 1): ("/console/startups/{startup_id}", pages.startup),
-    ("topology", 0): ("/console/topology", pages.topology),
-    ("history", 0): ("/console/history", pages.history),
+    ("principals", 0): ("/console/principals", principal_pages.principals),
+    ("principals", 1): ("/console/principals/{name}", principal_pages.principal),
+    ("startups", 0): ("/console/startups", startup_pages.startups),
+    ("startups", 1): ("/console/startups/{startup_id}", startup_pages.startup),
+    ("topology", 0): ("/console/topology", topology_page.topology),
+    ("history", 0): ("/console/history", history_page.history),
+    ("runbook", 0): ("/console/runbook", pages.runbook),
     ("search", 0): ("/console/search", pages.search),
 }
 _NAVIGATION: Final = (
@@ -40,6 +49,8 @@ class MetaGateConsole:
 
     reader: Callable[[], Reader]
     explain: Explain
+    compare_packets: ComparePackets
+    compare_specs: CompareSpecs
 
     def definition(self) -> ConsoleDefinition:
         return ConsoleDefinition(
@@ -50,7 +61,7 @@ class MetaGateConsole:
             navigation=_NAVIGATION,
             pages={place: PageRoute(label, self._drawn(draw)) for place, (label, draw) in _PAGES.items()},
             search_label="Name or startup id",
-            template_globals={"charts": charts},
+            template_globals={"charts": charts, "diagrams": topology_diagram},
         )
 
     async def resolve(self, session: Session) -> KnownPrincipal | None:
@@ -74,7 +85,16 @@ class MetaGateConsole:
     def _drawn(self, draw: PageFunction) -> frame.PageHandler:
         async def drawn(request: frame.ConsoleRequest) -> frame.Page | frame.Redirect:
             return await draw(
-                PageRequest(request.viewer, self.reader(), self.explain, request.query, request.name, request.tenant)
+                PageRequest(
+                    viewer=request.viewer,
+                    reader=self.reader(),
+                    explain=self.explain,
+                    compare_packets=self.compare_packets,
+                    compare_specs=self.compare_specs,
+                    query=request.query,
+                    name=request.name,
+                    tenant=request.tenant,
+                )
             )
 
         return drawn

@@ -1,6 +1,6 @@
 """What a page of MetaGate's is drawn from: the request, and the database's reader."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,6 +22,20 @@ class Explain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ValueDifference:
+    """One value that differs, by its JSON pointer; each side as JSON, None where there is no value."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+ComparePackets = Callable[[bytes, bytes], Sequence[ValueDifference]]
+CompareSpecs = Callable[[str, Any, Any], Sequence[ValueDifference]]
+"""Kind, spec before and spec after (None: there is none); without material of API keys."""
+
+
+@dataclass(frozen=True, slots=True)
 class PageRequest:
     """A request of somebody who may look. `name` is the part of the path that a page takes, "" where it takes none;
     `tenant` is what `?tenant=` says.
@@ -30,6 +44,8 @@ class PageRequest:
     viewer: Viewer
     reader: Reader
     explain: Explain
+    compare_packets: ComparePackets
+    compare_specs: CompareSpecs
     query: PageQuery
     name: str
     tenant: UUID | None

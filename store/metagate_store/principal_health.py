@@ -85,7 +85,7 @@ class PrincipalStore:
         self,
         tenant: UUID | None,
         *,
-        state: PrincipalState | None = None,
+        state: str | None = None,
         letters: str | None = None,
         manifest: str | None = None,
         after: Cursor | None = None,
@@ -93,7 +93,8 @@ class PrincipalStore:
         scan: int = SCAN,
         span: int = SPAN,
     ) -> PrincipalHealthPage:
-        """`tenant` None: every tenant's, for a cluster-wide reader (D-51). `letters`: some of the name, in any case.
+        """`tenant` None: every tenant's, for a cluster-wide reader (D-51). `state`: one of `STATES`; `letters`: some of
+        the name, in any case.
 
         Looks at `scan` principals at most: a filtered page may hold fewer than `limit`, or none, and have a next.
         """

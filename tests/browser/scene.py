@@ -172,7 +172,7 @@ async def _remember(dsn: str, pattern: str) -> None:
             ended = None if stuck else opened + timedelta(seconds=random.uniform(0.4, 9))
             report = {"error": "smtp://mailrelay:587: connection refused"} if fails else {"build_version": "7.4.1"}
             rows.append(
-                (like["tenant"], _id_at(opened), uuid4(), opened, opened + timedelta(seconds=60), ended, like["compiled_at"],
+                (like["tenant"], session_id_at(opened), uuid4(), opened, opened + timedelta(seconds=60), ended, like["compiled_at"],
                  like["revision"], False if ended else None, status, who, f"{who.replace('-', '_')}_main", like["digest"],
                  None if stuck else json.dumps(report))
             )  # fmt: skip
@@ -185,7 +185,7 @@ async def _remember(dsn: str, pattern: str) -> None:
     await connection.close()
 
 
-def _id_at(moment: datetime) -> UUID:
+def session_id_at(moment: datetime) -> UUID:
     """A UUIDv7 of that moment."""
     value = int(moment.timestamp() * 1_000) << 80 | uuid4().int & (1 << 80) - 1
     return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

@@ -1,7 +1,7 @@
 """Two packets compared leaf by leaf. A leaf is a value that is neither a non-empty object nor a non-empty list."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,6 +43,17 @@ def diff_packets(before: bytes | None, after: bytes | None) -> tuple[LeafDiffere
     """The leaves that differ between two bodies, by path; None is no packet."""
     old = dict(iterate_leaves(json.loads(before))) if before is not None else {}
     new = dict(iterate_leaves(json.loads(after))) if after is not None else {}
+    return _diff_leaves(old, new)
+
+
+def diff_json(before: Any, after: Any) -> tuple[LeafDifference, ...]:
+    """The leaves that differ between two JSON values, by path."""
+    return _diff_leaves(dict(iterate_leaves(before)), dict(iterate_leaves(after)))
+
+
+def _diff_leaves(
+    old: Mapping[tuple[Step, ...], Any], new: Mapping[tuple[Step, ...], Any]
+) -> tuple[LeafDifference, ...]:
     return tuple(
         LeafDifference(path, old.get(path, ABSENT), new.get(path, ABSENT))
         for path in sorted(old.keys() | new.keys(), key=_sort_key)

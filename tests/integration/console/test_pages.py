@@ -10,7 +10,9 @@ import pytest
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, shared_body
 from tests.integration.console.visiting import Text, Visitor, page_text
 
-PAGES = ("/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a")
+PAGES = (
+    "/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a", "/console/runbook",
+)  # fmt: skip
 POLICY = {
     "default-src": "'none'", "style-src": "'self'", "script-src": "'self'", "img-src": "'self'", "connect-src": "'self'",
     "base-uri": "'none'", "form-action": "'self'", "frame-ancestors": "'none'",
@@ -219,17 +221,124 @@ async def test_pages_go_by_key(gate: GateFixture, visitor: Visitor) -> None:
 
 
 async def test_topology(gate: GateFixture, visitor: Visitor) -> None:
-    """Principals that are bound alike stand together; a wire for each service that they use; the tables say the same."""
+    """Principals of one Manifest stand together, each a mark of its health; a wire for each service that they use; the tables
+    say the same.
+    """
     admin = await gate.principal("admin", type="admin", bound=False)
-    for at in range(3):
-        await gate.principal(f"p-{at}", tenant=admin.tenant)
+    people = [await gate.principal(f"p-{at}", tenant=admin.tenant) for at in range(3)]
+    await gate.ready(people[0], await opened(gate, people[0]))
+    await gate.failed(people[1], await opened(gate, people[1]))
     await visitor.inside(admin.key)
     answer = await visitor.see("/console/topology")
     assert answer.text.count('class="wire"') == 1
+    for state in ("ready", "failed", "silent"):
+        assert answer.text.count(f'<a class="mark {state}"') == 1, state
     page = page_text(answer)
-    assert "p-0 +2" in page
-    assert "memorygate · 3 use it" in page
-    assert "http://memorygate:8001" in page
+    for words in (
+        "1 failed · 1 ready · 1 not seen",
+        "memorygate · 3 principals",
+        "http://memorygate:8001",
+        "1 without a Binding",
+    ):
+        assert words in page, page
+    assert re.search("State Name .* failed p-1 .* ready p-0 .* not seen p-2 ", page), "those in trouble come first"
+
+
+async def test_the_topology_is_filtered(gate: GateFixture, visitor: Visitor) -> None:
+    """By Manifest, service and state: principals that fit, and what these use; letters count when nothing has the whole name."""
+    admin = await gate.principal("admin", type="admin", bound=False)
+    one = await gate.principal("one", tenant=admin.tenant)
+    two = await gate.principal(
+        "two", tenant=admin.tenant, body=shared_body(services={"mail": {"type": "smtp", "endpoint": "m:1"}})
+    )
+    await gate.ask(
+        "UPDATE metagate.binding SET manifest = 'prod-mail' WHERE principal_key = 'two' AND tenant = $1", two.tenant
+    )
+    await gate.failed(one, await opened(gate, one))
+    await visitor.inside(admin.key)
+
+    async def shown(**query: str) -> set[str]:
+        page = (await visitor.see("/console/topology", **query)).text
+        return set(re.findall(r'href="/console/principals/(one|two)"', page))
+
+    assert await shown() == {"one", "two"}
+    assert await shown(manifest="prod") == {"one"}
+    assert await shown(manifest="prod-") == {"two"}
+    assert await shown(manifest="PRO") == {"one", "two"}
+    assert await shown(service="mail") == {"two"}
+    assert await shown(state="failed") == {"one"}
+    assert await shown(state="failed", service="mail") == set()
+    assert "Nothing fits these filters." in await visitor.page("/console/topology", manifest="none")
+    assert "memorygate" not in (await visitor.page("/console/topology", service="mail")).partition("Which Manifest")[2]
+    assert (await visitor.see("/console/topology", state="unwell")).status_code == 422
+
+
+async def test_principals_with_their_health(gate: GateFixture, visitor: Visitor) -> None:
+    """State, Profile, Manifest, replicas and last start of each; counts by state above, each a filter; letters of a name."""
+    admin = await gate.principal("admin", type="admin", bound=False)
+    well, ill, idle = [await gate.principal(name, tenant=admin.tenant) for name in ("well", "ill", "idle")]
+    await gate.ready(well, await opened(gate, well))
+    failed = await opened(gate, ill)
+    await gate.failed(ill, failed)
+    await visitor.inside(admin.key)
+    answer = await visitor.see("/console/principals")
+    page = page_text(answer)
+    assert "4 all 1 failed 1 ready 1 not seen 1 no Binding" in page
+    assert re.search(r"failed ill component worker prod 0 of 1 0 of 1 \d+ s ago", page), page
+    assert re.search(r"ready well component worker prod 1 of 1 1 of 1 \d+ s ago", page), page
+    assert "not seen idle component worker prod – – –" in page
+    assert f'<a class="state failed" href="/console/startups/{failed}"' in answer.text
+    assert "Health is what the newest startups say: all that are kept." in page
+    page = await visitor.page("/console/principals", state="failed")
+    assert "4 all 1 failed 1 ready" in page, "the counts are of every state"
+    assert " well " not in page
+    assert " ill " not in await visitor.page("/console/principals", name="WEL")
+    assert "There are none" in await visitor.page("/console/principals", manifest="other")
+    page = await visitor.page("/console/principals/well")
+    assert "Health ready Ready 1 of 1 component, 1 of 1 replica" in page
+    assert idle.name in await visitor.page("/console/principals", manifest="prod")
+
+
+async def test_others_with_the_same_error(gate: GateFixture, visitor: Visitor) -> None:
+    """A failed startup says how many others failed with its error and links them, and the runbook."""
+    admin = await gate.principal("admin", type="admin")
+    who = await gate.principal("indexer", tenant=admin.tenant)
+    sessions = [await opened(gate, who, f"c_{at}") for at in range(3)]
+    for session in sessions:
+        await gate.failed(who, session, error="no route to <db>")
+    alone = await opened(gate, who, "alone")
+    await gate.failed(who, alone, error="no disk")
+    await visitor.inside(admin.key)
+    answer = await visitor.see(f"/console/startups/{sessions[0]}")
+    assert "2 others with the same error : 2 components of 1 principal since" in page_text(answer)
+    [address] = re.findall(r'href="(/console/startups[?]error=[^"]*)"', answer.text)
+    listed = (await visitor.see(unescape(address))).text
+    assert set(sessions) <= set(re.findall(r'title="([0-9a-f-]{36})"', listed))
+    assert alone not in listed
+    assert "No other startup failed with this error" in await visitor.page(f"/console/startups/{alone}")
+    [runbook] = re.findall(r'href="(/console/runbook#failed)"', answer.text)
+    assert "A startup failed" in await visitor.page(runbook.partition("#")[0])
+
+
+async def test_what_differs_from_the_startup_before(gate: GateFixture, visitor: Visitor) -> None:
+    """State, report and, for admins, the values of the packet that are others; an observer sees no value of a packet."""
+    admin = await gate.principal("admin", type="admin")
+    watcher = await gate.principal("watcher", tenant=admin.tenant, type="observer")
+    who = await gate.principal("indexer", tenant=admin.tenant)
+    first = await opened(gate, who)
+    await gate.ready(who, first, build_version="1.0.0")
+    await gate.change(who, body=shared_body(environment={"region": "eu-north"}))
+    second = await opened(gate, who)
+    await gate.failed(who, second)
+    await visitor.inside(admin.key)
+    page = (await visitor.page(f"/console/startups/{second}")).partition("What differs from the startup before")[2]
+    assert re.search(r"State ready failed .* error – no disk build_version 1.0.0 – In the packet", page), page
+    assert 'Value Before After /environment/region "eu" "eu-north"' in page
+    assert "What differs from the startup before" not in await visitor.page(f"/console/startups/{first}")
+    async with Visitor(gate.url) as other:
+        page = await (await other.inside(watcher.key)).page(f"/console/startups/{second}")
+    assert "What differs from the startup before" in page
+    assert "/environment/region" not in page
 
 
 @pytest.mark.parametrize(

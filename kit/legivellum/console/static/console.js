@@ -135,3 +135,31 @@
     document.getElementById("q")?.focus();
   });
 })();
+
+// In a picture of nodes and wires, what belongs to the node under the pointer or the focus stays; the rest fades.
+(() => {
+  const nodeAt = (event) => event.target.closest?.("[data-node]");
+
+  const light = (node) => {
+    const picture = node.closest("svg");
+    dim(picture);
+    const near = new Set([node.dataset.node]);
+    picture.querySelectorAll("[data-ends]").forEach((wire) => {
+      const ends = wire.dataset.ends.split(" ");
+      if (!ends.includes(node.dataset.node)) return;
+      wire.classList.add("lit");
+      ends.forEach((end) => near.add(end));
+    });
+    picture.querySelectorAll("[data-node]").forEach((other) => other.classList.toggle("lit", near.has(other.dataset.node)));
+    picture.classList.add("fading");
+  };
+  const dim = (picture) => {
+    picture.classList.remove("fading");
+    picture.querySelectorAll(".lit").forEach((part) => part.classList.remove("lit"));
+  };
+
+  for (const [enter, leave] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
+    document.addEventListener(enter, (event) => { const node = nodeAt(event); if (node) light(node); });
+    document.addEventListener(leave, (event) => { const node = nodeAt(event); if (node) dim(node.closest("svg")); });
+  }
+})();
