@@ -1061,6 +1061,24 @@ $$;
 
 ALTER FUNCTION metagate.permits(components text[], component text) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.policies(known text[]) RETURNS TABLE(tenant uuid, namespace text, name text, revision bigint, policy_hash text, body jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+    SELECT n.tenant, n.namespace, n.name, n.revision, n.policy_hash, CASE WHEN n.place = 1 AND NOT n.held THEN n.body END
+    FROM (
+        SELECT p.tenant, t.namespace, p.name, p.revision, p.policy_hash, p.body,
+            row_number() OVER (PARTITION BY p.policy_hash ORDER BY p.tenant, p.name) AS place,
+            p.policy_hash IN (SELECT k.hash FROM unnest(known) AS k (hash)) AS held
+        FROM metagate.policy_profile AS p
+        JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+    ) AS n
+    ORDER BY n.tenant, n.name
+$$;
+
+ALTER FUNCTION metagate.policies(known text[]) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) RETURNS TABLE(name text, body jsonb, policy_hash text, revision bigint, generation bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2612,6 +2630,10 @@ REVOKE ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in
 GRANT ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_kind text, in_issuer text, in_subject text, in_kid text, in_startup uuid, in_expected text, in_pod_uid text) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.permits(components text[], component text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION metagate.policies(known text[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.policies(known text[]) TO metagate_identity;
 
 REVOKE ALL ON FUNCTION metagate.policy_profile(in_tenant uuid, in_name text) FROM PUBLIC;
 

@@ -24,9 +24,9 @@ GRANT EXECUTE ON FUNCTION
     metagate.changed_specs, metagate.interview
 TO metagate_api;
 
--- Another gate may look up who speaks (D-48).
+-- Another gate may look up who speaks (D-48), and a boundary what it admits by (D-60).
 GRANT EXECUTE ON FUNCTION
-    metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.everybody, metagate.state
+    metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.everybody, metagate.policies, metagate.state
 TO metagate_identity;
 
 -- The writer replaces what is served, adds to what is remembered, and cannot rewrite history or invent a session.

@@ -106,7 +106,7 @@ async def test_who_may_execute_what(database: Database) -> None:
         "startup_everywhere", "not_served", "failures", "search", "errors_of", "principals_page",
         "startups_failed_with", "others_failed_with", "changed_specs", "interview",
     }  # fmt: skip
-    assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "state"}
+    assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "policies", "state"}
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}
     assert public == 0
 
