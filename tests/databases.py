@@ -82,6 +82,33 @@ class Server:
             self.embedded.stop()
             shutil.rmtree(self.embedded.directory, ignore_errors=True)
 
+    @property
+    def server_pid(self) -> int | None:
+        """The postmaster's process id; None when it does not run, or is not ours to stop."""
+        running = self.embedded or self.installed
+        return None if running is None else running.server_pid
+
+    @property
+    def log(self) -> Path | None:
+        """Where the server writes its log, if it is ours."""
+        if self.embedded is not None:
+            return self.embedded.directory / "postgres.log"
+        return None if self.installed is None else self.installed.log
+
+    def halt(self) -> None:
+        """Stop the server and leave what it holds; `resume` starts it again at the same port."""
+        if self.installed is not None:
+            self.installed.halt()
+        if self.embedded is not None:
+            self._port = self.embedded.port
+            self.embedded.stop()
+
+    def resume(self) -> None:
+        if self.installed is not None:
+            self.installed.resume()
+        if self.embedded is not None:
+            self.embedded = type(self.embedded)(self.embedded.directory, port=self._port).start()
+
     def dsn(self, role: str, database: str) -> str:
         parts = urlsplit(self.superuser)
         if role == "postgres":

@@ -6,6 +6,7 @@ a package has it: Debian's for 15, a wheel for 16, an artifact of Maven for 17.
 
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,27 +47,44 @@ class InstalledPostgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        self.resume()
+        return self
+
+    @property
+    def server_pid(self) -> int | None:
+        """The postmaster's process id, or None when it does not run."""
+        return self._server.pid if self._server is not None and self._server.poll() is None else None
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    def resume(self) -> None:
+        """Start the server on what is in its directory, at its port."""
         settings = {
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
             "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": 200,
         }  # fmt: skip
         options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
-        with (self.directory / "log").open("wb") as log:
+        with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                [self.binaries / "postgres", "-D", data, *options],
+                [self.binaries / "postgres", "-D", self.directory / "data", *options],
                 stdout=log, stderr=log, cwd="/", **self._account.popen_arguments,
             )  # fmt: skip
         self._wait()
-        return self
 
     @property
     def url(self) -> str:
         return f"postgresql://postgres:{quote(self.password)}@127.0.0.1:{self.port}/postgres"
 
-    def stop(self) -> None:
+    def halt(self) -> None:
+        """Stop the server, at once, and leave its directory."""
         if self._server is not None:
-            self._server.terminate()
+            self._server.send_signal(signal.SIGINT)  # a fast shutdown: SIGTERM would wait for every client to leave
             self._server.wait(timeout=30)
+
+    def stop(self) -> None:
+        self.halt()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wait(self) -> None:
@@ -79,7 +97,7 @@ class InstalledPostgres:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.05)
-        raise RuntimeError((self.directory / "log").read_text(errors="replace")[-2000:])
+        raise RuntimeError(self.log.read_text(errors="replace")[-2000:])
 
     def _run(self, name: str, *arguments: str) -> None:
         subprocess.run(

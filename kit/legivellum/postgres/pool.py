@@ -131,10 +131,15 @@ class Pool:
         async with asyncio.timeout(seconds + CONNECT_SECONDS):
             connection = await self._connect()
             try:
-                async with connection.transaction(readonly=True):
-                    await connection.execute(f"SET LOCAL statement_timeout = {int(seconds) * 1_000}")
-                    rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
-                    return rows
+                # One message, so that the role's limits never apply inside the transaction. While this process reads
+                # rows that were sent already, the server sees an idle transaction.
+                limit = int(seconds) * 1_000
+                await connection.execute(
+                    f"BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}; "
+                    f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
+                )
+                rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+                return rows
             finally:
                 connection.terminate()
 

@@ -17,7 +17,6 @@ from tests.databases import Server
 from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for
 from tests.integration.api.processes import free_port, started, wait_for
 
-from metagate_postgres import EmbeddedPostgres
 from metagate_store.publisher import Publisher
 
 BOUND = 0.6
@@ -83,7 +82,7 @@ class Faulty:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def faulty() -> AsyncIterator[Faulty]:
     server = Server.start()
-    if server.embedded is None:
+    if server.server_pid is None:
         server.stop()
         pytest.skip("another server's processes are not ours to stop")
     await server.make_template()
@@ -118,7 +117,7 @@ def frozen(pid: int) -> Iterator[None]:
 @pytest.mark.invariant("INV-026", "INV-025")
 async def test_a_frozen_database(faulty: Faulty) -> None:
     """Stopped dead: every question is answered 503 within 600 ms, what needs no database 200; back within 5 s."""
-    pid = faulty.server.embedded.server_pid
+    pid = faulty.server.server_pid
     assert pid is not None
     with frozen(pid):
         await faulty.refuses_in_time()
@@ -163,15 +162,13 @@ async def test_connections_terminated(faulty: Faulty) -> None:
 async def test_the_database_down_and_back(faulty: Faulty) -> None:
     """Refused connections are refused quickly; ready stays ready (D-52); after its return everything works again."""
     server = faulty.server
-    assert server.embedded is not None
-    directory, tcp = server.embedded.directory, server.embedded.port
     before = await faulty.gate.sessions()
-    server.embedded.stop()
+    server.halt()
     try:
         await faulty.refuses_in_time()
         assert (await faulty.gate.client.get("/readyz")).json()["database"] == "down"
     finally:
-        server.embedded = EmbeddedPostgres(directory, port=tcp).start()
+        server.resume()
     assert await faulty.recovers() < RECOVERY
     assert await faulty.gate.sessions() == before + 1
 
@@ -203,7 +200,7 @@ async def test_overload_is_refused_at_once(faulty: Faulty) -> None:
                 return answer.status_code, time.perf_counter() - began, answer.json().get("code", "")
 
             assert (await boot())[0] == 200
-            pid = faulty.server.embedded.server_pid if faulty.server.embedded else None
+            pid = faulty.server.server_pid
             assert pid is not None
             with frozen(pid):
                 answers = await asyncio.gather(*[boot() for _ in range(100)])
@@ -218,7 +215,7 @@ async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
     port = free_port()
     with started(faulty.gate.database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(port)) as (process, own):
         wait_for(own, process, "/readyz")
-        pid = faulty.server.embedded.server_pid if faulty.server.embedded else None
+        pid = faulty.server.server_pid
         assert pid is not None
         with frozen(pid):
             await _says(port, "metagate_database_up 0.0")

@@ -125,8 +125,8 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         served.wait(20)
         places["the gate's log"] = log.read_text()
         places["the database"] = dump(database.superuser)
-        if postgres.embedded is not None:
-            places["the server's log"] = (postgres.embedded.directory / "postgres.log").read_text() or "silent"
+        if postgres.log is not None:
+            places["the server's log"] = postgres.log.read_text() or "silent"
         assert '"status": 401' in places["the gate's log"]
         assert canaries_in(values, places) == []
     finally:

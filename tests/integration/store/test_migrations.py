@@ -59,7 +59,7 @@ async def dump(database: Database, postgres: Server) -> str:
 async def test_migrations_arrive_at_the_schema(empty: Database, postgres: Server) -> None:
     """Applied to an empty database the migrations give schema.sql (write it anew: tests/integration/store/write_schema.py)."""
     if postgres.embedded is None or postgres.embedded.binaries is None:
-        pytest.skip("pg_dump of the same release is needed")
+        pytest.skip("schema.sql is as pg_dump of the embedded release writes it")
     await migrate(empty.owner)
     assert await dump(empty, postgres) == SCHEMA.read_text(encoding="utf-8")
 
