@@ -148,6 +148,8 @@ def _claims_record(envelope: Envelope, requester: Requester) -> dict[str, Any]:
         "target": envelope.target,
         # Not the tenant that was named: receipts hold no name of another one.
         "own_tenant": requester.is_tenants,
+        # What a repeated request is compared with: the counters can be derived anew with it.
+        "envelope_sha256": envelope.digest.hex(),
     }
 
 
@@ -285,7 +287,7 @@ def _envelope_of(receipt: Mapping[str, Any], body: Mapping[str, Any]) -> Envelop
         target=claimed["target"],
         artifact_bytes=claimed["artifact_bytes"],
         tool=None,
-        digest=b"",
+        digest=bytes.fromhex(claimed["envelope_sha256"]),
     )
 
 

@@ -91,6 +91,11 @@ class Purged(NamedTuple):
     rates: int
 
 
+def recent_column(recent: tuple[str, ...]) -> str:
+    """How `admitted.recent` is written: one spelling, so that rows can be compared."""
+    return json.dumps(recent, ensure_ascii=False, separators=(",", ":"))
+
+
 def _columns(items: Sequence[Item], *columns: Callable[[Item], Any]) -> list[list[Any]]:
     return [[column(item) for item in items] for column in columns]
 
@@ -195,7 +200,7 @@ class InterrogateDatabase(PooledDatabase):
                 lambda task: task and task.depth,
                 lambda task: task and task.budget,
                 lambda task: task and task.capability_id,
-                lambda task: task and json.dumps(task.recent, ensure_ascii=False, separators=(",", ":")),
+                lambda task: task and recent_column(task.recent),
             ),
             [record.spawns_under_lease for record in records],
             *_flattened(rates, 4),

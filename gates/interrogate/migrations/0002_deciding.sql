@@ -285,7 +285,7 @@ BEGIN
             FROM memorygate.emit_interrogate(ARRAY(SELECT bodies[o] FROM unnest(chosen) AS o), NULL) AS e;
             -- Between the look at the ledger's roots and its own locks somebody may have posted the task under another root.
             IF EXISTS (SELECT FROM unnest(chosen, emitted_outcomes, emitted_roots) AS u(o, what, root)
-                       WHERE what <> 'STORED' OR (admits[o] AND root <> admitted_roots[o])) THEN
+                       WHERE what <> 'STORED' OR (begins[o] AND root <> admitted_roots[o])) THEN
                 RAISE EXCEPTION 'a receipt is not stored as it was decided' USING ERRCODE = 'IG001';
             END IF;
             EXIT;
@@ -293,7 +293,7 @@ BEGIN
             -- What this turn emitted is undone. The same id in the ledger is this very request, whose first answer was lost.
             SELECT array_agg(CASE WHEN what IN ('REPLAYED', 'RECEIPT_CONFLICT') THEN 'REPLAYED'
                                   WHEN what <> 'STORED' THEN 'REFUSED'
-                                  WHEN what IS NOT NULL AND admits[ord] AND root <> admitted_roots[ord] THEN 'MOVED'
+                                  WHEN what IS NOT NULL AND begins[ord] AND root <> admitted_roots[ord] THEN 'MOVED'
                                   ELSE outcome END ORDER BY ord),
                    array_agg(CASE WHEN what <> 'STORED' THEN what ELSE detail END ORDER BY ord),
                    array_agg(CASE WHEN what IN ('REPLAYED', 'RECEIPT_CONFLICT') THEN receipt_ids[ord] ELSE first_id END ORDER BY ord)

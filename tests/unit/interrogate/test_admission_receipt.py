@@ -88,6 +88,7 @@ def test_an_acceptance_says_everything_that_was_decided() -> None:
             "artifact_bytes": 12,
             "target": "docs",
             "own_tenant": True,
+            "envelope_sha256": envelope.digest.hex(),
         },
         "shadow": None,
         "observed": {
