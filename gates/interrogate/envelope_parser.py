@@ -55,7 +55,7 @@ def read_envelope(members: Mapping[str, Any], payload_bytes: bytes, *, tool: str
     if not members.keys() <= _MEMBERS:
         raise _invalid("The envelope has a member that is unknown")
     payload_sha256 = hashlib.sha256(payload_bytes).hexdigest()
-    target = _member(members, "target", _name)
+    target = _member(members, "target", _line)
     artifact_bytes = _member(members, "artifact_bytes", _size)
     return Envelope(
         tenant_id=tenant_id,
@@ -113,17 +113,22 @@ def _domain_name(members: Mapping[str, Any], name: str) -> str:
 # --- what a value must be: the end of a sentence that begins with its name, or None
 
 
-def _name(value: Any) -> str | None:
-    """As the ledger holds a task's name (`legivellum.receipts.receipt.Key`), or no receipt could be written."""
+def _line(value: Any) -> str | None:
     if not isinstance(value, str):
         return "must be text"
     if not value.strip() or value != value.strip():
         return "must not be blank, nor begin or end with white space"
     if len(value.encode()) > LONGEST_NAME or not value.isprintable():
         return f"must be one line of at most {LONGEST_NAME} bytes"
-    if value.casefold() in PLACEHOLDER_WORDS:
-        return "must be a real value, not a placeholder like NA or TBD"
     return None
+
+
+def _name(value: Any) -> str | None:
+    """As the ledger holds a task's name (`legivellum.receipts.receipt.Key`), or no receipt could be written."""
+    problem = _line(value)
+    if problem is None and value.casefold() in PLACEHOLDER_WORDS:
+        problem = "must be a real value, not a placeholder like NA or TBD"
+    return problem
 
 
 def _name_or_null(value: Any) -> str | None:
@@ -158,7 +163,7 @@ _CLAIMS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "parent_task_id": _name_or_null,
     "caused_by_receipt_id": _receipt_id_or_null,
     "spawn_depth": _integer_or_null,
-    "capability_id": _name,
+    "capability_id": _line,
     "recursion_budget_remaining": _integer,
     "task_id": _name,
 }
