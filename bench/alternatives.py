@@ -148,8 +148,8 @@ def pairs(cluster: Cluster, seconds: float) -> load.Tally:
         tally = load.Tally(seconds=seconds)
         start_at = time.perf_counter() + 1.5  # 64 handshakes are part of the warm-up
         done = [loop.create_future() for _ in range(CONNECTIONS)]
-        for each in done:
-            made = RequestPair(token, tally, start_at + seconds, start_at, each)
+        for item in done:
+            made = RequestPair(token, tally, start_at + seconds, start_at, item)
             await loop.create_connection(lambda made=made: made, "127.0.0.1", port, ssl=context)
         await asyncio.gather(*done)
         return tally
@@ -172,7 +172,7 @@ def plain(on: setting.BenchServer, booters: list[setting.BenchPrincipal], *, wor
     os.environ["DATABASE_URL"] = url  # noqa: TID251 - read where it is imported
     import plain as service
 
-    people = [(one.name, one.sha256) for one in booters]
+    people = [(booter.name, booter.sha256) for booter in booters]
     asyncio.run(service.fill(digest(setting.BODY), json.loads(setting.BODY), people))
     program = [sys.executable, str(Path(__file__).resolve().parent / "plain.py")]
     process = subprocess.Popen(
@@ -210,7 +210,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         cluster = stack.enter_context(kubernetes())
         gate = stack.enter_context(setting.served(on, workers=arguments.workers))
         other = stack.enter_context(plain(on, booters, workers=arguments.workers))
-        keyed, bare = ([one.request(keyed=way) for one in booters] for way in (True, False))
+        keyed, bare = ([booter.request(keyed=way) for booter in booters] for way in (True, False))
         for number in range(arguments.rounds):
             console.step(f"alternatives: round {number + 1} of {arguments.rounds}")
             for name, port, requests in (("MetaGate", gate, keyed), ("FastAPI + SQLAlchemy", other, bare)):
@@ -226,15 +226,15 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
             )
     return {
-        "rows": [bootstraps.Measured(name, found, reference).told() for name, found in tallies.items()],
+        "rows": [bootstraps.Measured(name, result, reference).told() for name, result in tallies.items()],
         "times": {
             name: round(
                 statistics.median(
-                    ours.rate / theirs.rate for ours, theirs in zip(tallies["MetaGate"], found, strict=True)
+                    ours.rate / theirs.rate for ours, theirs in zip(tallies["MetaGate"], result, strict=True)
                 ),
                 1,
             )
-            for name, found in tallies.items()
+            for name, result in tallies.items()
         },
     }
 
@@ -245,13 +245,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
-    found = {"machine": machine.described(), **vars(arguments), **measured(arguments)}
+    result = {"machine": machine.described(), **vars(arguments), **measured(arguments)}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     console.table(
         f"The same work by others, {CONNECTIONS} connections, {arguments.rounds} rounds of {arguments.seconds} s",
         (*bootstraps.COLUMNS, "MetaGate is × as fast"),
-        [[*bootstraps.row(row), found["times"][row["name"]]] for row in found["rows"]],
+        [[*bootstraps.row(row), result["times"][row["name"]]] for row in result["rows"]],
     )
 
 

@@ -81,14 +81,14 @@ async def dev(resources: Path, data: Path, *more: str) -> AsyncIterator[str]:
         env={name: value for name, value in os.environ.items() if not name.startswith("METAGATE_")},  # noqa: TID251
     )
     assert process.stderr is not None
-    said = process.stderr
+    stderr = process.stderr
     try:
         async with asyncio.timeout(120):
-            while line := await said.readline():
+            while line := await stderr.readline():
                 if '"serving"' in line.decode():
                     break
         url = str(json.loads(line)["url"])
-        reading = asyncio.create_task(_drain(said))
+        reading = asyncio.create_task(_drain(stderr))
         yield url
         reading.cancel()
     finally:
@@ -125,11 +125,11 @@ async def main(changes: int = CHANGES) -> dict[str, float]:
         async with dev(folder / "resources", folder / "data") as url:
             first = time.perf_counter() - started
             async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key.key}, timeout=5) as client:
-                one = [
+                item = [
                     await served(client, folder / "resources/bindings/p0.yaml", binding("p0", f"m{n}"), "mark", f"m{n}")
                     for n in range(changes)
                 ]
-                everybody = [
+                principals = [
                     await served(client, folder / "resources/manifest.yaml", manifest(f"r{n}"), "region", f"r{n}")
                     for n in range(EVERYBODY)
                 ]
@@ -139,11 +139,11 @@ async def main(changes: int = CHANGES) -> dict[str, float]:
         "apply_bindings": BINDINGS,
         "apply_changes": changes,
         "apply_start_seconds": round(first, 2),
-        "apply_p50_ms": round(statistics.median(one), 1),
-        "apply_p99_ms": round(statistics.quantiles(one, n=100, method="inclusive")[98], 1),
-        "apply_max_ms": round(max(one), 1),
-        "apply_all_p50_ms": round(statistics.median(everybody), 1),
-        "apply_all_max_ms": round(max(everybody), 1),
+        "apply_p50_ms": round(statistics.median(item), 1),
+        "apply_p99_ms": round(statistics.quantiles(item, n=100, method="inclusive")[98], 1),
+        "apply_max_ms": round(max(item), 1),
+        "apply_all_p50_ms": round(statistics.median(principals), 1),
+        "apply_all_max_ms": round(max(principals), 1),
     }
 
 

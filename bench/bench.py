@@ -27,13 +27,13 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def applied(arguments: argparse.Namespace) -> dict[str, float]:
     console.step("apply to served")
-    found = asyncio.run(apply.main(apply.CHANGES if arguments.full else apply.CHANGES // 2))
+    completed = asyncio.run(apply.main(apply.CHANGES if arguments.full else apply.CHANGES // 2))
     console.table(
-        f"A changed file to the packet that shows it, {found['apply_bindings']:,} Bindings",
+        f"A changed file to the packet that shows it, {completed['apply_bindings']:,} Bindings",
         ("", "ms"),
-        [[name.removeprefix("apply_"), value] for name, value in found.items() if name.endswith("_ms")],
+        [[name.removeprefix("apply_"), value] for name, value in completed.items() if name.endswith("_ms")],
     )
-    return found
+    return completed
 
 
 def main() -> None:
@@ -49,18 +49,18 @@ def main() -> None:
     shorter = {"rounds": arguments.rounds if arguments.full else 3, "seconds": seconds if arguments.full else 1.5}
     kept = RESULTS / "bench.json"
     # One part alone takes the place of that part of the last run.
-    found: dict[str, object] = json.loads(kept.read_text()) if arguments.only and kept.exists() else {}
-    found |= {"machine": machine.described(), "full": arguments.full}
+    result: dict[str, object] = json.loads(kept.read_text()) if arguments.only and kept.exists() else {}
+    result |= {"machine": machine.described(), "full": arguments.full}
     if arguments.only in {None, "bootstrap"}:
-        found["bootstrap"] = bootstraps.main(argparse.Namespace(**{**vars(arguments), "seconds": seconds}))
+        result["bootstrap"] = bootstraps.main(argparse.Namespace(**{**vars(arguments), "seconds": seconds}))
     if arguments.only in {None, "tokens"}:
-        found["tokens"] = tokens.main(argparse.Namespace(**{**vars(arguments), **shorter}))
+        result["tokens"] = tokens.main(argparse.Namespace(**{**vars(arguments), **shorter}))
     if arguments.only in {None, "apply"}:
-        found["apply"] = applied(arguments)
+        result["apply"] = applied(arguments)
     if arguments.only == "beside" or (arguments.full and arguments.only is None):
-        found["beside"] = beside.main(argparse.Namespace(**{**vars(arguments), "seconds": min(2.0, seconds)}))
+        result["beside"] = beside.main(argparse.Namespace(**{**vars(arguments), "seconds": min(2.0, seconds)}))
     RESULTS.mkdir(exist_ok=True)
-    kept.write_text(json.dumps(found, indent=2) + "\n")
+    kept.write_text(json.dumps(result, indent=2) + "\n")
     console.step(f"written: {kept}")
     if not arguments.full:
         print("Short: tokens in 3 rounds of 1.5 s, 30 changed files; make bench FULL=1 has the rest.")

@@ -53,7 +53,7 @@ class ComparedLoads:
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = ComparedLoads()
+    loads = ComparedLoads()
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
         reader = asyncio.run(administrator(on, booters[0]))
@@ -61,42 +61,42 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             drive = partial(
                 load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds, warm=0.5
             )
-            fresh = [one.request(keyed=True) for one in booters]
-            known = [conditional(port, one) for one in booters]
+            fresh = [booter.request(keyed=True) for booter in booters]
+            known = [conditional(port, booter) for booter in booters]
             page = overview(port, reader)
             for number in range(arguments.rounds):
                 console.step(f"beside bootstraps: round {number + 1} of {arguments.rounds}")
-                found.boots.append(drive(fresh))
-                found.known.append(drive(known))
-                for status, tallies in (("ready", found.ready), ("failed", found.failed)):
-                    opened = asyncio.run(sessions(on, booters, int(found.boots[-1].rate * arguments.seconds)))
-                    tallies.append(drive([report(status, *one) for one in opened], sharing="once"))
+                loads.boots.append(drive(fresh))
+                loads.known.append(drive(known))
+                for status, tallies in (("ready", loads.ready), ("failed", loads.failed)):
+                    opened = asyncio.run(sessions(on, booters, int(loads.boots[-1].rate * arguments.seconds)))
+                    tallies.append(drive([report(status, *item) for item in opened], sharing="once"))
                 pods = load.LoadPart(fresh, arguments.connections)
-                found.alone += load.drive_apart(port, pods, seconds=arguments.seconds)
+                loads.alone += load.drive_apart(port, pods, seconds=arguments.seconds)
                 asking = load.LoadPart([read(path, reader) for path in READS], READERS)
                 with_readers, reads = load.drive_apart(port, pods, asking, seconds=arguments.seconds)
-                found.beside.append(with_readers)
-                found.reads.append(reads)
-                watch(port, pods, page, found)
-    packets = (*found.boots, *found.ready, *found.failed, *found.alone, *found.beside, *found.reads)
-    packets += tuple(chain(*found.watched.values(), *found.pages.values()))
-    assert all(set(tally.statuses) <= {304, LATE} for tally in found.known), found.known[0].statuses
+                loads.beside.append(with_readers)
+                loads.reads.append(reads)
+                watch(port, pods, page, loads)
+    packets = (*loads.boots, *loads.ready, *loads.failed, *loads.alone, *loads.beside, *loads.reads)
+    packets += tuple(chain(*loads.watched.values(), *loads.pages.values()))
+    assert all(set(tally.statuses) <= {304, LATE} for tally in loads.known), loads.known[0].statuses
     assert all(set(tally.statuses) <= {200, LATE} for tally in packets), [tally.statuses for tally in packets]
-    return summary(found, arguments)
+    return summary(loads, arguments)
 
 
-def watch(port: int, pods: load.LoadPart, page: bytes, found: ComparedLoads) -> None:
+def watch(port: int, pods: load.LoadPart, page: bytes, loads: ComparedLoads) -> None:
     """Pods boot while so many people look, in every order in which each comes first once."""
     names = list(PEOPLE)
     for turn in range(len(names)):
         for name in names[turn:] + names[:turn]:
             looking = load.LoadPart([LIVEZ if name == NOBODY else page], connections=1, rate=PEOPLE[name])
             booted, shown = load.drive_apart(port, pods, looking, seconds=WATCHED_SECONDS)
-            found.watched[name].append(booted)
-            found.pages[name].append(shown)
+            loads.watched[name].append(booted)
+            loads.pages[name].append(shown)
 
 
-def summary(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, Any]:
+def summary(loads: ComparedLoads, arguments: argparse.Namespace) -> dict[str, Any]:
     def rates(tallies: Sequence[load.Tally]) -> list[float]:
         return [
             sum(count for status, count in tally.statuses.items() if status != LATE) / tally.seconds
@@ -104,7 +104,7 @@ def summary(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, An
         ]
 
     def row(name: str, tallies: list[load.Tally], against: list[load.Tally]) -> dict[str, Any]:
-        ratios = [one / other for one, other in zip(rates(tallies), rates(against), strict=True)]
+        ratios = [item / other for item, other in zip(rates(tallies), rates(against), strict=True)]
         return {
             "name": name,
             "per_second": round(statistics.median(rates(tallies))),
@@ -117,17 +117,17 @@ def summary(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, An
         }
 
     rows = [
-        row("bootstrap, 200", found.boots, found.boots),
-        row("bootstrap, 304", found.known, found.boots),
-        row("ready", found.ready, found.boots),
-        row("failed", found.failed, found.boots),
-        row("bootstrap, load in a process of its own", found.alone, found.alone),
-        row(f"bootstrap beside {READERS} administrators", found.beside, found.alone),
-        row("the administrators' reads", found.reads, found.alone),
-        *(row(f"bootstrap beside {name}", tallies, found.watched[NOBODY]) for name, tallies in found.watched.items()),
+        row("bootstrap, 200", loads.boots, loads.boots),
+        row("bootstrap, 304", loads.known, loads.boots),
+        row("ready", loads.ready, loads.boots),
+        row("failed", loads.failed, loads.boots),
+        row("bootstrap, load in a process of its own", loads.alone, loads.alone),
+        row(f"bootstrap beside {READERS} administrators", loads.beside, loads.alone),
+        row("the administrators' reads", loads.reads, loads.alone),
+        *(row(f"bootstrap beside {name}", tallies, loads.watched[NOBODY]) for name, tallies in loads.watched.items()),
         *(
-            row(f"pages of {name}", tallies, found.watched[NOBODY])
-            for name, tallies in found.pages.items()
+            row(f"pages of {name}", tallies, loads.watched[NOBODY])
+            for name, tallies in loads.pages.items()
             if name != NOBODY
         ),
     ]
@@ -135,7 +135,7 @@ def summary(found: ComparedLoads, arguments: argparse.Namespace) -> dict[str, An
     console.table(
         f"Beside bootstraps, {arguments.connections} connections, {arguments.rounds} rounds of {arguments.seconds} s",
         ("", "per second", "to bootstraps", "lowest", "highest", "p50 ms", "p99 ms"),
-        [[one[name] for name in columns] for one in rows],
+        [[row[name] for name in columns] for row in rows],
     )
     return {"rows": rows, "rounds": arguments.rounds, "seconds": arguments.seconds, "workers": arguments.workers}
 
@@ -159,7 +159,7 @@ def conditional(port: int, one: setting.BenchPrincipal) -> bytes:
 async def sessions(
     on: setting.BenchServer, booters: list[setting.BenchPrincipal], number: int
 ) -> list[tuple[setting.BenchPrincipal, str]]:
-    by_name = {one.name: one for one in booters}
+    by_name = {booter.name: booter for booter in booters}
     connection = await asyncpg.connect(on.superuser)
     try:
         rows = await connection.fetch(
@@ -197,15 +197,19 @@ def overview(port: int, key: str) -> bytes:
 async def administrator(on: setting.BenchServer, beside: setting.BenchPrincipal) -> str:
     """The key of an admin in the tenant of the others."""
     key = api_keys.mint()
-    who = {"tenant": str(beside.tenant), "principal_key": "administrator"}
+    principal = {"tenant": str(beside.tenant), "principal_key": "administrator"}
     row = setting._row  # noqa: SLF001 - the benchmark's own
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
     await publisher.publish(
         Change(
             upserts={
-                "principal": [row(**who, type="admin", scope="Namespace", rights=[], suspended=False, generation=1)],
-                "api_key": [row(sha256=key.sha256, key_id=api_keys.id_of(key.key.encode()), expires_at=None, **who)],
+                "principal": [
+                    row(**principal, type="admin", scope="Namespace", rights=[], suspended=False, generation=1)
+                ],
+                "api_key": [
+                    row(sha256=key.sha256, key_id=api_keys.id_of(key.key.encode()), expires_at=None, **principal)
+                ],
             }
         )
     )

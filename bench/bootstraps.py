@@ -36,13 +36,13 @@ class BootstrapMeasurement:
 
     def as_row(self) -> dict[str, object]:
         rate = statistics.median(tally.rate for tally in self.tallies)
-        limit = statistics.median(one["rate"] for one in self.pgbench)
-        by_round = [tally.rate / one["rate"] for tally, one in zip(self.tallies, self.pgbench, strict=True)]
+        limit = statistics.median(item["rate"] for item in self.pgbench)
+        by_round = [tally.rate / item["rate"] for tally, item in zip(self.tallies, self.pgbench, strict=True)]
         return {
             "name": self.name,
             "per_second": round(rate),
             "pgbench_per_second": round(limit),
-            "pgbench_mean_ms": statistics.median(one["mean_ms"] for one in self.pgbench),
+            "pgbench_mean_ms": statistics.median(item["mean_ms"] for item in self.pgbench),
             "ratio": round(rate / limit, 2),
             "ratios_by_round": [round(ratio, 2) for ratio in by_round],
             **quantiles(self.tallies),
@@ -83,7 +83,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     """By API key, with and without the Idempotency-Key that the client always sends."""
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
-        asked = {
+        requests = {
             "API key": (BootstrapMeasurement("API key"), False),
             "API key, Idempotency-Key": (BootstrapMeasurement("API key, Idempotency-Key"), True),
         }
@@ -101,7 +101,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             paced: list[load.Tally] = []
             for number in range(arguments.rounds):
                 console.step(f"bootstraps: round {number + 1} of {arguments.rounds}")
-                for measured, keyed in asked.values():
+                for measured, keyed in requests.values():
                     before = asyncio.run(setting.written(on))
                     with shares.watching():
                         measured.tallies.append(counted(on, drive, [booter.request(keyed=keyed) for booter in booters]))
@@ -111,16 +111,16 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
                     measured.pgbench.append(reference(on, booters, arguments, keyed=keyed))
                     if keyed:
                         singles.append((machine.cpu_seconds(postgres) - used) / measured.pgbench[-1]["transactions"])
-                limit = asked["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
-                paced.append(drive([one.request(keyed=True) for one in booters], rate=PACE * limit))
+                limit = requests["API key, Idempotency-Key"][0].pgbench[-1]["rate"]
+                paced.append(drive([booter.request(keyed=True) for booter in booters], rate=PACE * limit))
                 memory["under_load"] = max(memory.get("under_load", 0.0), worker_megabytes(workers))
             single = load.drive("127.0.0.1", port, [booters[0].request(keyed=True)], connections=1, seconds=1, warm=0.3)
             rows, statements = (after - before for after, before in zip(batched(port), rows_before, strict=True))
             time.sleep(1)
             memory["after"] = worker_megabytes(workers)
         alone = loader_alone([booters[0].request()], arguments.connections)
-    found = {
-        "rows": [measured.as_row() for measured, _ in asked.values()],
+    result = {
+        "rows": [measured.as_row() for measured, _ in requests.values()],
         "cpu_shares": shares.shares,
         "paced": {
             "per_second": round(statistics.median(tally.rate for tally in paced)),
@@ -134,7 +134,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         # Of the boots with an Idempotency-Key; the warm-up's are taken to come as fast as the others.
         "wal_bytes_per_bootstrap": round(
             written
-            / sum(tally.rate * (arguments.seconds + 0.5) for tally in asked["API key, Idempotency-Key"][0].tallies)
+            / sum(tally.rate * (arguments.seconds + 0.5) for tally in requests["API key, Idempotency-Key"][0].tallies)
         ),
         "load_generator_alone_per_second": round(alone.rate),
         "connections": arguments.connections,
@@ -142,8 +142,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
     }
-    print_tables(found)
-    return found
+    print_tables(result)
+    return result
 
 
 def reference(
@@ -157,28 +157,29 @@ def batched(port: int) -> tuple[float, float]:
     """Bootstraps and the statements that carried them, so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    found = re.findall(r'^metagate_batch_rows_(sum|count)\{statement="bootstrap"\} ([0-9.e+]+)', text, re.MULTILINE)
-    named = {name: float(value) for name, value in found}
+    matches = re.findall(r'^metagate_batch_rows_(sum|count)\{statement="bootstrap"\} ([0-9.e+]+)', text, re.MULTILINE)
+    named = {name: float(value) for name, value in matches}
     return named.get("sum", 0.0), named.get("count", 0.0)
 
 
 def worker_megabytes(workers: list[int]) -> float:
     """Megabytes of the largest worker."""
-    return round(max(machine.rss_megabytes(each) for each in workers))
+    return round(max(machine.rss_megabytes(worker) for worker in workers))
 
 
-def print_tables(found: dict[str, Any]) -> None:
-    rows, shares, paced = found["rows"], found["cpu_shares"], found["paced"]
+def print_tables(figures: dict[str, Any]) -> None:
+    rows, shares, paced = figures["rows"], figures["cpu_shares"], figures["paced"]
     console.table(
-        f"Durable bootstraps, {found['connections']} connections, {found['workers']} workers, "
-        f"{found['rounds']} rounds of {found['seconds']} s",
+        f"Durable bootstraps, {figures['connections']} connections, {figures['workers']} workers, "
+        f"{figures['rounds']} rounds of {figures['seconds']} s",
         COLUMNS,
-        [row(one) for one in rows],
+        [row(item) for item in rows],
         f"at {PACE:g} × pgbench ({paced['per_second']:,} a second, Idempotency-Key): p50 {paced['p50_ms']:.1f} ms, "
         f"p99 {paced['p99_ms']:.1f} ms\n  of the processors: "
         + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         + "; "
-        "MB per worker: " + ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in found["worker_mb"].items()),
+        "MB per worker: "
+        + ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in figures["worker_mb"].items()),
     )
 
 

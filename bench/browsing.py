@@ -12,9 +12,9 @@ def signed_in(port: int, key: str) -> str:
     connection.request("GET", "/console/sign-in")
     answer = connection.getresponse()
     cookie = _cookie(answer)
-    found = re.search(r'name="token" value="([^"]*)"', answer.read().decode())
-    assert found is not None
-    form = urlencode({"token": unescape(found[1]), "next": "/console", "credential": key})
+    match = re.search(r'name="token" value="([^"]*)"', answer.read().decode())
+    assert match is not None
+    form = urlencode({"token": unescape(match[1]), "next": "/console", "credential": key})
     kind = "application/x-www-form-urlencoded"
     connection.request("POST", "/console/sign-in", form, {"Cookie": cookie, "Content-Type": kind})
     answer = connection.getresponse()
@@ -24,4 +24,4 @@ def signed_in(port: int, key: str) -> str:
 
 
 def _cookie(answer: http.client.HTTPResponse) -> str:
-    return "; ".join(each.partition(";")[0] for each in answer.headers.get_all("Set-Cookie") or ())
+    return "; ".join(item.partition(";")[0] for item in answer.headers.get_all("Set-Cookie") or ())

@@ -25,13 +25,13 @@ class ChartBar:
     says: str = ""
 
 
-def bars(title: str, found: Sequence[ChartBar], *, mark: float | None = None, mark_says: str = "") -> str:
+def bars(title: str, figures: Sequence[ChartBar], *, mark: float | None = None, mark_says: str = "") -> str:
     """Horizontal bars from zero; `mark` is a line across them."""
-    most = max([bar.high or bar.value for bar in found] + ([mark] if mark else [])) or 1.0
+    most = max([bar.high or bar.value for bar in figures] + ([mark] if mark else [])) or 1.0
     scale = (WIDTH - LEFT - RIGHT) / most
-    height = TOP + len(found) * (BAR + GAP) + 14
+    height = TOP + len(figures) * (BAR + GAP) + 14
     parts = _head(title, height)
-    for at, bar in enumerate(found):
+    for at, bar in enumerate(figures):
         parts += _bar(bar, TOP + at * (BAR + GAP), scale)
     if mark is not None:
         x = LEFT + mark * scale

@@ -38,14 +38,14 @@ def sampled(port: int, process: int, requests: list[bytes]) -> tuple[str, load.T
 
 def stacks(raw: str) -> dict[str, int]:
     """From the event loop up: `module.function;module.function`, with the number of samples."""
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for line in raw.splitlines():
         frames, _, count = line.rpartition(" ")
         named = [_named(frame) for frame in frames.split(";")]
         loop = next((at for at, name in enumerate(named) if name == LOOP), -1)
         if loop >= 0:
-            found[";".join(named[loop + 1 :]) or "event loop"] += int(count)
-    return dict(found.most_common())
+            result[";".join(named[loop + 1 :]) or "event loop"] += int(count)
+    return dict(result.most_common())
 
 
 def _named(frame: str) -> str:
@@ -60,19 +60,19 @@ def _named(frame: str) -> str:
 def main() -> None:
     with setting.base() as on:
         booters = asyncio.run(setting.publish(on, 64))
-        requests = [one.request(keyed=True) for one in booters]
+        requests = [booter.request(keyed=True) for booter in booters]
         with setting.served_process(on, workers=1) as (port, process):
             load.drive("127.0.0.1", port, requests, connections=64, seconds=1)
             raw, tally = sampled(port, process, requests)
-    found = stacks(raw)
+    result = stacks(raw)
     own: Counter[str] = Counter()
-    for stack, count in found.items():
+    for stack, count in result.items():
         own[stack.rpartition(";")[2]] += count
     total = sum(own.values())
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(
         json.dumps(
-            {"machine": machine.described(), "per_second": round(tally.rate), "samples": total, "stacks": found},
+            {"machine": machine.described(), "per_second": round(tally.rate), "samples": total, "stacks": result},
             indent=1,
         )
         + "\n"

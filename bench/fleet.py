@@ -135,8 +135,8 @@ def page(results: Mapping[str, Any], head: str) -> list[str]:
         regions="\n".join(
             _table(
                 [says for _, says in SIMULATED],
-                [[f"{one[name]:,}" if name != "name" else one[name] for name, _ in SIMULATED]
-                 for one in results["regions"]["regions"]],
+                [[f"{region[name]:,}" if name != "name" else region[name] for name, _ in SIMULATED]
+                 for region in results["regions"]["regions"]],
             )
         ),
     )  # fmt: skip

@@ -73,16 +73,16 @@ class HerdLoad:
         self.poll.close()
         return self.herd
 
-    def connect(self, attempt: int, who: int, request: bytes) -> None:
+    def connect(self, attempt: int, principal: int, request: bytes) -> None:
         made = socket.socket()
         made.setblocking(False)
         made.connect_ex(self.address)
-        self.open[made.fileno()] = (made, [], attempt, who, request)
+        self.open[made.fileno()] = (made, [], attempt, principal, request)
         self.poll.register(made.fileno(), select.EPOLLOUT)
 
     def hear(self, seconds: float) -> None:
         for number, event in self.poll.poll(seconds):
-            made, parts, attempt, who, request = self.open[number]
+            made, parts, attempt, principal, request = self.open[number]
             try:
                 if event & select.EPOLLOUT:
                     made.send(request)
@@ -98,15 +98,15 @@ class HerdLoad:
             self.poll.unregister(number)
             made.close()
             del self.open[number]
-            self.judge(b"".join(parts), attempt, who, request)
+            self.judge(b"".join(parts), attempt, principal, request)
 
-    def judge(self, answer: bytes, attempt: int, who: int, request: bytes) -> None:
+    def judge(self, answer: bytes, attempt: int, principal: int, request: bytes) -> None:
         now = time.perf_counter() - self.began
         if answer[9:12] == b"200":
-            found = STARTUP.search(answer)
-            assert found is not None
+            match = STARTUP.search(answer)
+            assert match is not None
             self.herd.answered.append(now)
-            self.herd.startups.append(found[1].decode())
+            self.herd.startups.append(match[1].decode())
             return
         pause = 0.1 * 2**attempt
         if complete(answer):
@@ -116,7 +116,7 @@ class HerdLoad:
         else:
             self.herd.cut += 1
         if attempt + 1 < ATTEMPTS:
-            heapq.heappush(self.waiting, (now + pause * random.uniform(0.5, 1.5), attempt + 1, who, request))
+            heapq.heappush(self.waiting, (now + pause * random.uniform(0.5, 1.5), attempt + 1, principal, request))
         else:
             self.herd.lost += 1
 
@@ -128,7 +128,9 @@ def complete(answer: bytes) -> bool:
 
 
 def send_all(port: int, requests: list[bytes]) -> HerdResult:
-    return HerdLoad(port, [one.replace(load.KEY_SLOT, os.urandom(16).hex().encode(), 1) for one in requests]).run()
+    return HerdLoad(
+        port, [request.replace(load.KEY_SLOT, os.urandom(16).hex().encode(), 1) for request in requests]
+    ).run()
 
 
 async def without_row(on: setting.BenchServer, herd: HerdResult) -> int:
@@ -146,7 +148,7 @@ def summary(herds: list[tuple[HerdResult, int]]) -> dict[str, Any]:
     last = [max(herd.answered) for herd, _ in herds]
     return {
         "last_answered_s": round(statistics.median(last), 2),
-        "last_by_round_s": [round(each, 2) for each in last],
+        "last_by_round_s": [round(item, 2) for item in last],
         "half_answered_s": round(statistics.median(statistics.median(herd.answered) for herd, _ in herds), 2),
         "refused": sum(herd.refused for herd, _ in herds),
         "retries": sum(herd.refused + herd.cut - herd.lost for herd, _ in herds),
@@ -165,7 +167,7 @@ def measured(on: setting.BenchServer, arguments: argparse.Namespace) -> dict[str
         for number in range(arguments.rounds + 1):
             console.step(f"herd: round {number} of {arguments.rounds}{' (cold)' if number == 0 else ''}")
             fresh = issuer.requests("RS256", booters, arguments.clients)
-            asked = {"API key": keys, "new RS256 token": [load.closing(matrix.keyed(one)) for one in fresh]}
+            asked = {"API key": keys, "new RS256 token": [load.closing(matrix.keyed(item)) for item in fresh]}
             for name, requests in asked.items():
                 herd = send_all(port, requests)
                 herds[name].append((herd, asyncio.run(without_row(on, herd))))
@@ -173,7 +175,7 @@ def measured(on: setting.BenchServer, arguments: argparse.Namespace) -> dict[str
     # The first round by key meets processes that were just started and know no packet.
     return {
         "API key, cold": summary(herds["API key"][:1]),
-        **{name: summary(found[1:]) for name, found in herds.items()},
+        **{name: summary(result[1:]) for name, result in herds.items()},
     }
 
 
@@ -186,18 +188,20 @@ def main() -> None:
     arguments = parser.parse_args()
     open_at_most(arguments.clients)
     with setting.base() as on:
-        found = measured(on, arguments)
+        result = measured(on, arguments)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine.described(), **vars(arguments), "herds": found}, indent=2) + "\n")
+    RESULTS.write_text(
+        json.dumps({"machine": machine.described(), **vars(arguments), "herds": result}, indent=2) + "\n"
+    )
     console.table(
         f"{arguments.clients:,} one-shot clients at once, {arguments.rounds} rounds",
         ("", "last s", "half s", "refused", "retries", "cut off", "lost"),
         [
             [
                 name,
-                *(one[key] for key in ("last_answered_s", "half_answered_s", "refused", "retries", "cut_off", "lost")),
+                *(item[key] for key in ("last_answered_s", "half_answered_s", "refused", "retries", "cut_off", "lost")),
             ]
-            for name, one in found.items()
+            for name, item in result.items()
         ],
     )
 

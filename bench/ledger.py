@@ -64,24 +64,26 @@ def ledger_principal(name: str, kind: str, *rights: str) -> BenchEmitter:
 async def publish(on: setting.BenchServer, *people: BenchEmitter) -> None:
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
-    who = [{"tenant": str(one.tenant), "principal_key": one.name} for one in people]
+    principal = [{"tenant": str(person.tenant), "principal_key": person.name} for person in people]
     rows = setting._row  # noqa: SLF001 - the benchmark's own
     await publisher.publish(
         Change(
-            tenants=[TenantRow(one.tenant, f"bench-{one.name}", datetime.now(UTC)) for one in people],
+            tenants=[TenantRow(person.tenant, f"bench-{person.name}", datetime.now(UTC)) for person in people],
             upserts={
                 "principal": [
-                    rows(**at, type=one.type, scope="Namespace", rights=list(one.rights), suspended=False, generation=1)
-                    for one, at in zip(people, who, strict=True)
+                    rows(
+                        **at, type=item.type, scope="Namespace", rights=list(item.rights), suspended=False, generation=1
+                    )
+                    for item, at in zip(people, principal, strict=True)
                 ],
                 "api_key": [
                     rows(
-                        sha256=api_keys.digest_of(one.key),
-                        key_id=api_keys.id_of(one.key.encode()),
+                        sha256=api_keys.digest_of(item.key),
+                        key_id=api_keys.id_of(item.key.encode()),
                         expires_at=None,
                         **at,
                     )
-                    for one, at in zip(people, who, strict=True)
+                    for item, at in zip(people, principal, strict=True)
                 ],
             },
         )
@@ -119,14 +121,14 @@ class ReceiptConnection(load.LoadConnection):
     What it sends is written once and only numbered afterwards: the load shares the machine with what it measures.
     """
 
-    def __init__(self, who: BenchEmitter, root: str | None, *rest: object) -> None:
+    def __init__(self, principal: BenchEmitter, root: str | None, *rest: object) -> None:
         super().__init__(b"", *rest)  # type: ignore[arg-type]
         receipt = {
             "receipt_id": f"{ulid_prefix()}%016d",
             "task_id": root or "t%016d",
             "obligation_id": "o%016d",
             "phase": "accepted",
-            "principal_ai": who.name,
+            "principal_ai": principal.name,
             "task_type": "index",
             "task_summary": "index a document",
             "created_at": "2027-01-01T00:00:00Z",
@@ -136,7 +138,8 @@ class ReceiptConnection(load.LoadConnection):
         self.numbers = body.count(b"%016d")
         self.template = (
             b"POST /receipts HTTP/1.1\r\nHost: bench\r\nX-API-Key: %s\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (who.key.encode(), len(body) + self.numbers * (16 - len(b"%016d")), body)
+            b"Content-Length: %d\r\n\r\n%s"
+            % (principal.key.encode(), len(body) + self.numbers * (16 - len(b"%016d")), body)
         )
 
     def ask(self) -> None:
@@ -144,7 +147,7 @@ class ReceiptConnection(load.LoadConnection):
         super().ask()
 
 
-def emit(port: int, who: BenchEmitter, root: str | None, *, connections: int, seconds: float) -> load.Tally:
+def emit(port: int, principal: BenchEmitter, root: str | None, *, connections: int, seconds: float) -> load.Tally:
     async def drive() -> load.Tally:
         loop = asyncio.get_running_loop()
         tally = load.Tally(seconds=seconds)
@@ -153,7 +156,9 @@ def emit(port: int, who: BenchEmitter, root: str | None, *, connections: int, se
         for _ in range(connections):
             done = loop.create_future()
             await loop.create_connection(
-                lambda done=done: ReceiptConnection(who, root, tally, start + seconds, start, done), "127.0.0.1", port
+                lambda done=done: ReceiptConnection(principal, root, tally, start + seconds, start, done),
+                "127.0.0.1",
+                port,
             )
             finished.append(done)
         await asyncio.gather(*finished)
@@ -206,20 +211,22 @@ async def fetch(on: setting.BenchServer, query: str, *args: object) -> list[asyn
         await connection.close()
 
 
-def posts(on: setting.BenchServer, writer: str, who: BenchEmitter, arguments: argparse.Namespace) -> dict[str, object]:
+def posts(
+    on: setting.BenchServer, writer: str, principal: BenchEmitter, arguments: argparse.Namespace
+) -> dict[str, object]:
     spread, single, reference = [], [], []
     seconds, connections = arguments.seconds, arguments.connections
     with served(on, writer, workers=arguments.workers) as port:
-        emit(port, who, None, connections=connections, seconds=1)
+        emit(port, principal, None, connections=connections, seconds=1)
         [row] = asyncio.run(fetch(on, "SELECT body FROM memorygate.receipt LIMIT 1"))
         for n in range(arguments.rounds):
             before = asyncio.run(fetch(on, "SELECT sum(receipts) FROM memorygate.tally"))[0][0]
-            tally = emit(port, who, None, connections=connections, seconds=seconds)
+            tally = emit(port, principal, None, connections=connections, seconds=seconds)
             after = asyncio.run(fetch(on, "SELECT sum(receipts) FROM memorygate.tally"))[0][0]
             assert after - before >= tally.statuses[201], "an answer without a row"
             spread.append(tally)
             reference.append(pgbench(on, row[0], connections=connections, seconds=int(seconds)))
-            single.append(emit(port, who, f"root{n}", connections=connections, seconds=seconds))
+            single.append(emit(port, principal, f"root{n}", connections=connections, seconds=seconds))
 
     def rate(tallies: list[load.Tally]) -> float:
         return statistics.median(tally.statuses[201] / tally.seconds for tally in tallies)
@@ -323,20 +330,20 @@ def inbox(on: setting.BenchServer, writer: str, arguments: argparse.Namespace) -
     asyncio.run(two_inboxes(on, few, many, arguments))
     filling = time.perf_counter() - started
 
-    def page(who: BenchEmitter, query: str = "") -> bytes:
-        return f"GET /inbox{query} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {who.key}\r\n\r\n".encode()
+    def page(principal: BenchEmitter, query: str = "") -> bytes:
+        return f"GET /inbox{query} HTTP/1.1\r\nHost: bench\r\nX-API-Key: {principal.key}\r\n\r\n".encode()
 
     [half] = asyncio.run(fetch(on, MIDDLE, many.tenant, arguments.open // 2))
     cursor = encode_time(f"inbox/{many.tenant}/{many.name}/obligation", half[0], half[1])
-    asked = {"few": page(few), "many": page(many), "middle": page(many, f"?cursor={cursor}")}
-    times: dict[str, list[float]] = {name: [] for name in asked}
+    requests = {"few": page(few), "many": page(many), "middle": page(many, f"?cursor={cursor}")}
+    times: dict[str, list[float]] = {name: [] for name in requests}
     with served(on, writer, workers=arguments.workers) as port:
         for _ in range(arguments.rounds + 1):
-            for name, request in asked.items():
+            for name, request in requests.items():
                 tally = load.drive("127.0.0.1", port, [request], connections=4, seconds=2, warm=0.5)
                 assert set(tally.statuses) == {200}, tally.statuses
                 times[name].append(tally.quantile(0.99))
-    small, large, middle = (statistics.median(times[name]) for name in asked)
+    small, large, middle = (statistics.median(times[name]) for name in requests)
     return {
         "open": arguments.open,
         "receipts": arguments.receipts,
@@ -450,7 +457,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.relay:
         asyncio.run(_relay_for_ever(*arguments.relay))
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     with setting.base() as on:
         word = "of-the-benchmark"
         asyncio.run(migrate_ledger(on.postgres.dsn(), passwords={WRITER: word}))
@@ -459,19 +466,19 @@ def main() -> None:
         emitter, witness = ledger_principal("bench", "principal"), ledger_principal("metagate", "service", "witness")
         asyncio.run(publish(on, emitter, witness))
         if arguments.only in {None, "posts"}:
-            found["posts"] = posts(on, writer, emitter, arguments)
-            print(json.dumps(found["posts"]), flush=True)
+            result["posts"] = posts(on, writer, emitter, arguments)
+            print(json.dumps(result["posts"]), flush=True)
         else:
             with served(on, writer, workers=1) as port:
                 emit(port, emitter, None, connections=1, seconds=0.2)
         if arguments.only in {None, "relay"}:
-            found["relay"] = relay(on, writer, witness, arguments)
-            print(json.dumps(found["relay"]), flush=True)
+            result["relay"] = relay(on, writer, witness, arguments)
+            print(json.dumps(result["relay"]), flush=True)
         if arguments.only in {None, "inbox"}:
-            found["inbox"] = inbox(on, writer, arguments)
-            print(json.dumps(found["inbox"]), flush=True)
+            result["inbox"] = inbox(on, writer, arguments)
+            print(json.dumps(result["inbox"]), flush=True)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ledger.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "ledger.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

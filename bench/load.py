@@ -176,7 +176,7 @@ async def _drive(
     tally = Tally(seconds=seconds)
     start = time.perf_counter() + warm
     finished = []
-    each = itertools.cycle(requests) if sharing == "turns" else iter(requests)
+    repeated = itertools.cycle(requests) if sharing == "turns" else iter(requests)
     for at in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         rest = (tally, start + seconds, start, done)
@@ -186,7 +186,7 @@ async def _drive(
                 own, time.perf_counter() + warm / 2 + at / rate, connections / rate, *rest
             )
         elif sharing != "own":
-            made = QueueConnection(each, *rest)
+            made = QueueConnection(repeated, *rest)
         else:
             made = (KeyedConnection if KEY_SLOT in own else LoadConnection)(own, *rest)
         if not keep:
@@ -266,7 +266,7 @@ def drive_apart(port: int, *parts: LoadPart, seconds: float) -> list[Tally]:
             )
             for part in parts
         ]
-        return [each.result() for each in running]
+        return [item.result() for item in running]
 
 
 class FixedAnswerServer(asyncio.Protocol):

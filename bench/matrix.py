@@ -38,20 +38,20 @@ class RequestRound:
 
     def __init__(self, issuer: tokens.BenchIssuer, booters: list[setting.BenchPrincipal], seconds: float) -> None:
         self.many = {many: int(rate * (seconds + WARM)) for many, rate in MOST_PER_SECOND.items()}
-        each = sum(self.many.values()) * len(WORKERS) * 2  # with keep-alive and without
+        item = sum(self.many.values()) * len(WORKERS) * 2  # with keep-alive and without
         self.fresh = {
-            "new RS256": iter(issuer.requests("RS256", booters, each)),
-            "new ES256": iter(issuer.requests("ES256", booters, each)),
+            "new RS256": iter(issuer.requests("RS256", booters, item)),
+            "new ES256": iter(issuer.requests("ES256", booters, item)),
         }
         self.again = {
-            "API key": [one.request(keyed=True) for one in booters],
-            "seen token": [keyed(one) for one in issuer.requests("RS256", booters, len(booters))],
+            "API key": [booter.request(keyed=True) for booter in booters],
+            "seen token": [keyed(request) for request in issuer.requests("RS256", booters, len(booters))],
         }
 
     def of(self, kind: str, connections: int) -> list[bytes]:
         if kind in self.again:
             return self.again[kind]
-        return [keyed(one) for one in itertools.islice(self.fresh[kind], self.many[connections])]
+        return [keyed(item) for item in itertools.islice(self.fresh[kind], self.many[connections])]
 
 
 def keyed(request: bytes) -> bytes:
@@ -68,23 +68,25 @@ def cells() -> Iterator[tuple[int, bool, str]]:
 def one_round(
     on: setting.BenchServer, issuer: tokens.BenchIssuer, booters: list[setting.BenchPrincipal], seconds: float
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"pgbench": {}, "cells": []}
-    asked = RequestRound(issuer, booters, seconds)
+    result: dict[str, Any] = {"pgbench": {}, "cells": []}
+    timing = RequestRound(issuer, booters, seconds)
     with ExitStack() as stack:
         ports = {workers: stack.enter_context(setting.served(on, workers=workers)) for workers in WORKERS}
         for port in ports.values():
-            load.drive("127.0.0.1", port, [one.request() for one in booters], connections=16, seconds=0.5, warm=0.2)
+            load.drive(
+                "127.0.0.1", port, [booter.request() for booter in booters], connections=16, seconds=0.5, warm=0.2
+            )
         for connections, keep, kind in cells():
             if keep and kind == KINDS[0]:
                 reference = setting.pgbench(on, booters, connections=connections, seconds=2, keyed=True)
-                found["pgbench"][str(connections)] = reference
+                result["pgbench"][str(connections)] = reference
                 console.step(f"{connections} connections; pgbench {reference['rate']:,.0f} per second")
             for workers, port in ports.items():
-                requests = asked.of(kind, connections)
+                requests = timing.of(kind, connections)
                 tally = load.drive(
                     "127.0.0.1",
                     port,
-                    requests if keep else [load.closing(one) for one in requests],
+                    requests if keep else [load.closing(request) for request in requests],
                     connections=connections,
                     seconds=seconds,
                     warm=WARM,
@@ -92,7 +94,7 @@ def one_round(
                     keep=keep,
                 )
                 assert set(tally.statuses) <= {200, 503}, tally.statuses
-                found["cells"].append(
+                result["cells"].append(
                     {
                         "kind": kind,
                         "connections": connections,
@@ -104,29 +106,29 @@ def one_round(
                         **{name: tally.quantile(q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))},
                     }
                 )
-    return found
+    return result
 
 
 def summed(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per cell: medians over the rounds, and the ratio to pgbench of each round."""
     rows = []
     for at, cell in enumerate(rounds[0]["cells"]):
-        each = [one["cells"][at] for one in rounds]
-        limits = [one["pgbench"][str(cell["connections"])]["rate"] for one in rounds]
-        ratios = [one["rate"] / limit for one, limit in zip(each, limits, strict=True)]
+        entry = [timing["cells"][at] for timing in rounds]
+        limits = [timing["pgbench"][str(cell["connections"])]["rate"] for timing in rounds]
+        ratios = [item["rate"] / limit for item, limit in zip(entry, limits, strict=True)]
         rows.append(
             {
                 **{name: cell[name] for name in ("kind", "connections", "keep_alive", "workers")},
-                "per_second": round(statistics.median(one["rate"] for one in each)),
+                "per_second": round(statistics.median(item["rate"] for item in entry)),
                 "ratio": round(statistics.median(ratios), 2),
                 "lowest": round(min(ratios), 2),
                 "highest": round(max(ratios), 2),
                 **{
-                    f"{name}_ms": round(statistics.median(one[name] for one in each), 2)
+                    f"{name}_ms": round(statistics.median(item[name] for item in entry), 2)
                     for name in ("p50", "p99", "p999")
                 },
-                "late": sum(one["late"] for one in each),
-                "broken": sum(one["broken"] for one in each),
+                "late": sum(item["late"] for item in entry),
+                "broken": sum(item["broken"] for item in entry),
             }
         )
     return rows
@@ -146,18 +148,18 @@ def main() -> None:
         for number in range(arguments.rounds):
             console.step(f"matrix: round {len(rounds) + 1} ({number + 1} of {arguments.rounds})")
             rounds.append(one_round(on, issuer, booters, arguments.seconds))
-            found = {
+            result = {
                 "machine": machine.described(),
                 "seconds": arguments.seconds,
                 "pgbench": {
-                    each: round(statistics.median(one["pgbench"][each]["rate"] for one in rounds))
-                    for each in map(str, CONNECTIONS)
+                    item: round(statistics.median(timing["pgbench"][item]["rate"] for timing in rounds))
+                    for item in map(str, CONNECTIONS)
                 },
                 "rows": summed(rounds),
                 "rounds": rounds,
             }
             RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     columns = ("kind", "connections", "keep_alive", "workers", "per_second", "ratio", "lowest", "highest")
     latencies = ("p50_ms", "p99_ms", "p999_ms")
     console.table(

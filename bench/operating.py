@@ -145,7 +145,7 @@ class OperatorBench:
             query = {"limit": 500, **({"continue": token} if token else {})}
             page = await self.kubernetes.call("GET", collection_path(KINDS["PrincipalBinding"], NAMESPACE), query=query)
             behind += sum(
-                each["status"].get("observedGeneration", -1) < each["metadata"]["generation"] for each in page["items"]
+                item["status"].get("observedGeneration", -1) < item["metadata"]["generation"] for item in page["items"]
             )
             token = page["metadata"].get("continue") or ""
             if not token:
@@ -320,9 +320,9 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--json", type=Path)
     sizes = parser.parse_args()
-    found = asyncio.run(measure(sizes))
+    completed = asyncio.run(measure(sizes))
     if sizes.json is not None:
-        sizes.json.write_text(json.dumps(found, indent=2))
+        sizes.json.write_text(json.dumps(completed, indent=2))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def chart(name: str, drawn: str) -> Lines:
     return [f"![{drawn.partition('<title>')[2].partition('</title>')[0]}](performance/{name}.svg)", ""]
 
 
-def head(found: Found) -> Lines:
-    of = found["machine"]
+def head(figures: Found) -> Lines:
+    of = figures["machine"]
     return [
         "# Performance",
         "",
@@ -82,20 +82,20 @@ def row(one: Found) -> list[object]:
     return [*(one[name] for name in names), spread(one)]
 
 
-def bootstraps(found: Found) -> Lines:
-    part = found["bootstrap"]
+def bootstraps(figures: Found) -> Lines:
+    part = figures["bootstrap"]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in part["cpu_shares"].items())
     memory = part["worker_mb"]
     rows = part["rows"]
     drawn = [
         charts.ChartBar(
-            one["name"],
-            one["ratio"],
-            min(one["ratios_by_round"]),
-            max(one["ratios_by_round"]),
-            says=f"{one['ratio']:.2f} ×",
+            item["name"],
+            item["ratio"],
+            min(item["ratios_by_round"]),
+            max(item["ratios_by_round"]),
+            says=f"{item['ratio']:.2f} ×",
         )
-        for one in [*rows, *(one for one in found.get("tokens", {}).get("tokens", {}).get("rows", [])[:3])]
+        for item in [*rows, *(row for row in figures.get("tokens", {}).get("tokens", {}).get("rows", [])[:3])]
     ]
     return [
         "## Durable bootstraps per second",
@@ -105,7 +105,7 @@ def bootstraps(found: Found) -> Lines:
             {part["seconds"]:g} s (`make bench`). The client sends an Idempotency-Key with every boot, which is a second
             row in the same commit.
         """),
-        *table(ROW, [row(one) for one in rows]),
+        *table(ROW, [row(item) for item in rows]),
         *chart(
             "bootstraps",
             charts.bars("Bootstraps beside pgbench with the same statement", drawn, mark=1.0, mark_says="pgbench"),
@@ -128,8 +128,8 @@ def bootstraps(found: Found) -> Lines:
     ]
 
 
-def identity_section(found: Found) -> Lines:
-    part = found["tokens"]
+def identity_section(figures: Found) -> Lines:
+    part = figures["tokens"]
     lines = [
         "## Who is it",
         "",
@@ -138,11 +138,11 @@ def identity_section(found: Found) -> Lines:
             is verified; a seen one is remembered until it expires, and is checked against the database in every
             statement.
         """),
-        *table(ROW, [row(one) for one in part["tokens"]["rows"]]),
+        *table(ROW, [row(item) for item in part["tokens"]["rows"]]),
     ]
     if "junk" in part:
         junk, keys = part["junk"], part["api_keys"]
-        few, many = (each for each in keys if each != "many_to_few")
+        few, many = (key for key in keys if key != "many_to_few")
         lines += [
             *prose(f"""
                 Beside as many connections of junk (right but for the signature; {junk["junk_refused_per_second"]:,}
@@ -155,26 +155,26 @@ def identity_section(found: Found) -> Lines:
     return lines
 
 
-def matrix(found: Found) -> Lines:
-    rows = found["rows"]
+def matrix(figures: Found) -> Lines:
+    rows = figures["rows"]
     columns = ("kind", "connections", "keep_alive", "workers", "per_second", "ratio", "lowest", "highest")
     columns = (*columns, "p50_ms", "p99_ms", "p999_ms", "late")
-    late = sum(one["late"] for one in rows)
+    late = sum(row["late"] for row in rows)
     return [
         "## Every way to boot",
         "",
-        f"`make bench FULL=1`: {len(found['rounds'])} rounds, {found['seconds']} s per cell and round, all with an "
+        f"`make bench FULL=1`: {len(figures['rounds'])} rounds, {figures['seconds']} s per cell and round, all with an "
         "Idempotency-Key. pgbench with the same statement: "
-        + ", ".join(f"{rate:,} per second over {many}" for many, rate in found["pgbench"].items())
+        + ", ".join(f"{rate:,} per second over {many}" for many, rate in figures["pgbench"].items())
         + f" connections. Without keep-alive every boot opens a connection. *late*: answers 503 at the deadline "
         f"({late:,} of all).",
         "",
-        *table([name.replace("_", " ") for name in columns], [[one[name] for name in columns] for one in rows]),
+        *table([name.replace("_", " ") for name in columns], [[row[name] for name in columns] for row in rows]),
     ]
 
 
-def beside(found: Found) -> Lines:
-    part = found["beside"]
+def beside(figures: Found) -> Lines:
+    part = figures["beside"]
     columns = ("name", "per_second", "to_bootstraps", "lowest", "highest", "p50_ms", "p99_ms", "late")
     return [
         "## Beside bootstraps",
@@ -186,13 +186,13 @@ def beside(found: Found) -> Lines:
         """),
         *table(
             ("", *(name.replace("_", " ") for name in columns[1:])),
-            [[one[name] for name in columns] for one in part["rows"]],
+            [[row[name] for name in columns] for row in part["rows"]],
         ),
     ]
 
 
-def applied(found: Found) -> Lines:
-    part = found["apply"]
+def applied(figures: Found) -> Lines:
+    part = figures["apply"]
     return [
         "## A changed file until it is served",
         "",
@@ -205,60 +205,65 @@ def applied(found: Found) -> Lines:
     ]
 
 
-def alternatives(found: Found) -> Lines:
-    rows = found["rows"]
+def alternatives(figures: Found) -> Lines:
+    rows = figures["rows"]
     drawn = [
         charts.ChartBar(
-            one["name"], float(one["per_second"]), ours=one["name"] == "MetaGate", says=f"{one['per_second']:,}"
+            row["name"], float(row["per_second"]), ours=row["name"] == "MetaGate", says=f"{row['per_second']:,}"
         )
-        for one in rows
+        for row in rows
     ]
     return [
         "## What one would use instead",
         "",
         *prose(f"""
-            The same work (read the configuration, leave a durable record) over 64 connections, {found["rounds"]} rounds
-            of {found["seconds"]:g} s in turn (`make bench-alternatives`): kube-apiserver with etcd and fsync, GET of a
-            ConfigMap with the same packet and POST of an Event, over TLS; and a FastAPI and SQLAlchemy service as their
-            tutorials recommend (`bench/plain.py`), with as many workers, without idempotency keys.
+            The same work (read the configuration, leave a durable record) over 64 connections, {figures["rounds"]}
+            rounds of {figures["seconds"]:g} s in turn (`make bench-alternatives`): kube-apiserver with etcd and
+            fsync, GET of a ConfigMap with the same packet and POST of an Event, over TLS; and a FastAPI and
+            SQLAlchemy service as their tutorials recommend (`bench/plain.py`), with as many workers, without
+            idempotency keys.
         """),
         *table(
             (*ROW, "MetaGate is"),
             [
-                [*row(one), f"{found['times'][one['name']]:g} × as fast" if one["name"] != "MetaGate" else ""]
-                for one in rows
+                [*row(item), f"{figures['times'][item['name']]:g} × as fast" if item["name"] != "MetaGate" else ""]
+                for item in rows
             ],
         ),
         *chart("alternatives", charts.bars("Configurations read and recorded per second", drawn)),
     ]
 
 
-def herd(found: Found) -> Lines:
+def herd(figures: Found) -> Lines:
     names = ("last_answered_s", "half_answered_s", "refused", "retries", "cut_off", "lost")
     return [
         "## A herd",
         "",
         *prose(f"""
-            {found["clients"]:,} clients of {found["principals"]} principals at the same moment, each once, over a
-            connection of its own, with an Idempotency-Key; {found["rounds"]} rounds (`make bench-herd`). Seconds until
-            half of them and the last one are answered; *cold* is the first herd after the workers started.
+            {figures["clients"]:,} clients of {figures["principals"]} principals at the same moment, each once, over a
+            connection of its own, with an Idempotency-Key; {figures["rounds"]} rounds (`make bench-herd`). Seconds
+            until half of them and the last one are answered; *cold* is the first herd after the workers started.
         """),
         *table(
             ("", *(name.replace("_", " ") for name in names), "by round"),
             [
-                [name, *(one[each] for each in names), ", ".join(f"{each:.2f}" for each in one["last_by_round_s"])]
-                for name, one in found["herds"].items()
+                [
+                    name,
+                    *(item[name] for name in names),
+                    ", ".join(f"{seconds:.2f}" for seconds in item["last_by_round_s"]),
+                ]
+                for name, item in figures["herds"].items()
             ],
         ),
     ]
 
 
-def scale(found: Found) -> Lines:
+def scale(figures: Found) -> Lines:
     return [
         "## A large world",
         "",
-        (f"Each world in a PostgreSQL of its own with 128 MB of buffers, {found['rounds']} rounds of "
-        f"{found['seconds']:g} s in turn, principals spread over the whole world (`make bench-scale`). *Cost*: of a "
+        (f"Each world in a PostgreSQL of its own with 128 MB of buffers, {figures['rounds']} rounds of "
+        f"{figures['seconds']:g} s in turn, principals spread over the whole world (`make bench-scale`). *Cost*: of a "
         "bootstrap, relative to the smallest world. Bytes per row include indexes."),
         "",
         *table(
@@ -266,53 +271,53 @@ def scale(found: Found) -> Lines:
              "per idempotency key", "per principal, Binding and subject"),
             [
                 [
-                    one["name"],
-                    one["per_second"],
-                    one["cost"],
-                    f"{min(one['costs_by_round']):.2f} to {max(one['costs_by_round']):.2f}",
-                    one["p99_ms"],
-                    one["ready_seconds"],
-                    one["worker_mb"],
-                    one["bytes_per_row"]["gigabytes"],
-                    one["bytes_per_row"]["startup"] or None,
-                    one["bytes_per_row"]["idempotency key"] or None,
-                    one["bytes_per_row"]["principal, binding, subject"],
+                    world["name"],
+                    world["per_second"],
+                    world["cost"],
+                    f"{min(world['costs_by_round']):.2f} to {max(world['costs_by_round']):.2f}",
+                    world["p99_ms"],
+                    world["ready_seconds"],
+                    world["worker_mb"],
+                    world["bytes_per_row"]["gigabytes"],
+                    world["bytes_per_row"]["startup"] or None,
+                    world["bytes_per_row"]["idempotency key"] or None,
+                    world["bytes_per_row"]["principal, binding, subject"],
                 ]
-                for one in found["worlds"]
+                for world in figures["worlds"]
             ],
         ),
     ]  # fmt: skip
 
 
-def plan_explain_section(found: Found) -> Lines:
+def plan_explain_section(figures: Found) -> Lines:
     return [
         "## Asking about a large world",
         "",
         *prose(f"""
-            {found["bindings"]:,} Bindings of as many Principals in one tenant that share a Manifest, and
-            {found["startups"]:,} startups of three days (`make bench-asking`). `metagate plan` of a change to that
-            Manifest, a process from its start to its end: {found["plan_files_seconds"]:.1f} s against other files,
-            {found["plan_server_seconds"]:.1f} s against the running server, beside it. `explain startup/ID`
-            over HTTP: {found["explain_startup_p50_ms"]:g} ms (p50), {found["explain_startup_p99_ms"]:g} ms (p99).
+            {figures["bindings"]:,} Bindings of as many Principals in one tenant that share a Manifest, and
+            {figures["startups"]:,} startups of three days (`make bench-asking`). `metagate plan` of a change to that
+            Manifest, a process from its start to its end: {figures["plan_files_seconds"]:.1f} s against other files,
+            {figures["plan_server_seconds"]:.1f} s against the running server, beside it. `explain startup/ID`
+            over HTTP: {figures["explain_startup_p50_ms"]:g} ms (p50), {figures["explain_startup_p99_ms"]:g} ms (p99).
         """),
         *prose("The pages of the console over HTTP, signed in, each twelve times:"),
         *table(
             ("", "median ms", "worst ms"),
-            [[one["page"], one["median_ms"], one["worst_ms"]] for one in found["pages"]],
+            [[page["page"], page["median_ms"], page["worst_ms"]] for page in figures["pages"]],
         ),
     ]
 
 
-def flame(found: Found) -> Lines:
+def flame(figures: Found) -> Lines:
     return [
         "## Where a worker's time goes",
         "",
         *prose(f"""
-            {found["samples"]:,} samples of one worker at {found["per_second"]:,} boots per second, 64 connections
+            {figures["samples"]:,} samples of one worker at {figures["per_second"]:,} boots per second, 64 connections
             (`make bench-flame`). Wide is long; what stands on top of something was called by it; below one percent
             nothing is drawn.
         """),
-        *chart("flame", charts.flame("A worker under load", found["stacks"])),
+        *chart("flame", charts.flame("A worker under load", figures["stacks"])),
     ]
 
 
@@ -349,8 +354,8 @@ def crowd(herds: Found, every_way: Found) -> Lines:
     """One more thing that the processors end: what a new connection for every boot costs, without any crowd."""
 
     def pace(kind: str) -> int:
-        rows = [one for one in every_way["rows"] if one["kind"] == kind and not one["keep_alive"]]
-        return int(max(one["per_second"] for one in rows))
+        rows = [row for row in every_way["rows"] if row["kind"] == kind and not row["keep_alive"]]
+        return int(max(row["per_second"] for row in rows))
 
     kinds = (("API key", "by key"), ("new RS256", "by a new token"))
     least = " and ".join(f"{5_000 / pace(kind):.2f} s {says}" for kind, says in kinds)
@@ -362,13 +367,13 @@ def crowd(herds: Found, every_way: Found) -> Lines:
     """)
 
 
-def page(found: Found) -> Lines:
-    lines = head(found["bench"])
+def page(figures: Found) -> Lines:
+    lines = head(figures["bench"])
     for name, key, part in PARTS:
-        if enough(key, found.get(name, {})):
-            lines += part(found[name])
+        if enough(key, figures.get(name, {})):
+            lines += part(figures[name])
     lines += (HERE / "tried.md").read_text().splitlines()
-    return [*lines, *(crowd(found["herd"], found["matrix"]) if {"herd", "matrix"} <= set(found) else [])]
+    return [*lines, *(crowd(figures["herd"], figures["matrix"]) if {"herd", "matrix"} <= set(figures) else [])]
 
 
 def written(name: str, lines: Lines) -> None:

@@ -90,16 +90,16 @@ async def session() -> AsyncIterator[AsyncSession]:
 async def principal(
     database: Annotated[AsyncSession, Depends(session)], x_api_key: Annotated[str, Header()]
 ) -> PlainPrincipal:
-    found = await database.scalar(
+    value = await database.scalar(
         select(PlainPrincipal)
         .where(PlainPrincipal.key_sha256 == hashlib.sha256(x_api_key.encode()).hexdigest())
         .options(joinedload(PlainPrincipal.binding).joinedload(PlainBinding.packet))
     )
-    if found is None:
+    if value is None:
         raise HTTPException(401, "unknown key")
-    if found.suspended:
+    if value.suspended:
         raise HTTPException(403, "suspended")
-    return found
+    return value
 
 
 @app.get("/readyz")

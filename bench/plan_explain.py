@@ -112,9 +112,9 @@ async def explained(url: str, key: str, ids: list[str]) -> list[float]:
     """Milliseconds of each answer, one after the other."""
     took = []
     async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, timeout=10) as client:
-        for one in ids:
+        for item in ids:
             began = time.perf_counter()
-            answer = await client.get(f"/v1/admin/explain/startup/{one}")
+            answer = await client.get(f"/v1/admin/explain/startup/{item}")
             took.append((time.perf_counter() - began) * 1000)
             assert answer.status_code == 200, answer.text
     return took
@@ -123,7 +123,7 @@ async def explained(url: str, key: str, ids: list[str]) -> list[float]:
 async def pages(url: str, key: str, startup: str) -> list[dict[str, Any]]:
     """Each page as somebody sees it who has signed in: milliseconds, over HTTP."""
     cookie = await asyncio.to_thread(browsing.signed_in, httpx.URL(url).port or 80, key)
-    found = []
+    result = []
     async with httpx.AsyncClient(base_url=url, headers={"Cookie": cookie}, timeout=10) as client:
         for name, path in {**PAGES, "One startup": f"/console/startups/{startup}"}.items():
             took = []
@@ -133,10 +133,10 @@ async def pages(url: str, key: str, startup: str) -> list[dict[str, Any]]:
                 took.append((time.perf_counter() - began) * 1000)
                 assert answer.status_code == 200, (path, answer.status_code)
                 await asyncio.sleep(0.1)
-            found.append(
+            result.append(
                 {"page": name, "median_ms": round(statistics.median(took), 1), "worst_ms": round(max(took), 1)}
             )
-    return found
+    return result
 
 
 def planned(*arguments: str, key_file: Path) -> float:
@@ -196,14 +196,14 @@ def main() -> None:
     (folder / "admin.key").write_text(admin.key)
     try:
         with setting.base(folder / "database") as on:
-            found = asyncio.run(measured(on, folder, startups=arguments.startups, rounds=arguments.rounds))
+            completed = asyncio.run(measured(on, folder, startups=arguments.startups, rounds=arguments.rounds))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine.described(), **found}, indent=2) + "\n")
-    shown = found.pop("pages")
-    console.table("Asking about a large world", ("", "figure"), [list(pair) for pair in found.items()])
-    console.table("Pages of the console", ("", "median ms", "worst ms"), [list(each.values()) for each in shown])
+    RESULTS.write_text(json.dumps({"machine": machine.described(), **completed}, indent=2) + "\n")
+    shown = completed.pop("pages")
+    console.table("Asking about a large world", ("", "figure"), [list(pair) for pair in completed.items()])
+    console.table("Pages of the console", ("", "median ms", "worst ms"), [list(item.values()) for item in shown])
 
 
 if __name__ == "__main__":

@@ -148,12 +148,12 @@ def measured_costs() -> ServiceCosts:
     """From the rows with an Idempotency-Key."""
     bench = json.loads((RESULTS / "bench.json").read_text())
     part, processors = bench["bootstrap"], bench["machine"]["processors"]
-    rate = statistics.mean(one["per_second"] for one in part["rows"])
+    rate = statistics.mean(row["per_second"] for row in part["rows"])
     share = {name: of * processors / rate for name, of in part["cpu_shares"].items()}
     alone = part["one_connection_p50_ms"] / 1_000
     # pgbench's statements carry one row, the gate's carry several: what is left is the statement's own. A run that did
     # not look is taken at its worst: pgbench left no processor idle, and all that could wait travelled together.
-    limit = statistics.mean(one["pgbench_per_second"] for one in part["rows"])
+    limit = statistics.mean(row["pgbench_per_second"] for row in part["rows"])
     single = part.get("single_statement_us", 1e6 * processors * (1 - part["cpu_shares"].get("others", 0)) / limit) / 1e6
     several = part.get("rows_per_statement", part["connections"] / (part["workers"] * IN_FLIGHT))
     row = max(0.0, (share["PostgreSQL"] * several - single) / (several - 1))
@@ -176,12 +176,12 @@ def regions() -> tuple[SimulatedRegion, ...]:
 
 def main() -> None:
     costs = measured_costs()
-    found = [simulate(region, costs) for region in regions()]
+    result = [simulate(region, costs) for region in regions()]
     micro = {name: round(1e6 * getattr(costs, name)) for name in ServiceCosts.__slots__}
-    (RESULTS / "regions.json").write_text(json.dumps({"microseconds": micro, "regions": found}, indent=2) + "\n")
+    (RESULTS / "regions.json").write_text(json.dumps({"microseconds": micro, "regions": result}, indent=2) + "\n")
     print(json.dumps({"microseconds": micro}))
-    for one in found:
-        print(one)
+    for item in result:
+        print(item)
 
 
 if __name__ == "__main__":

@@ -134,12 +134,12 @@ async def build(on: setting.BenchServer, world: ScaleSize) -> list[dict[str, str
             await connection.execute(SESSIONS.format(**numbers, first=first, last=last))
             console.step(f"{world.name}: {last:,} startups")
         await connection.execute(KEYS)
-        asked = await people_with_keys(connection, world)
+        requests = await people_with_keys(connection, world)
         await connection.execute("VACUUM ANALYZE")
         await connection.execute("CHECKPOINT")
     finally:
         await connection.close()
-    return asked
+    return requests
 
 
 async def people_with_keys(connection: asyncpg.Connection, world: ScaleSize) -> list[dict[str, str]]:
@@ -163,7 +163,7 @@ async def sizes(on: setting.BenchServer) -> dict[str, float]:
     """Bytes per row with indexes, and all of it in gigabytes."""
     connection = await asyncpg.connect(on.superuser)
     try:
-        found: dict[str, float] = {}
+        result: dict[str, float] = {}
         for name, tables in (
             ("startup", "^startup_"),
             ("idempotency key", "^idempotency$"),
@@ -172,11 +172,11 @@ async def sizes(on: setting.BenchServer) -> dict[str, float]:
             table = {"startup": "startup", "idempotency key": "idempotency"}.get(name, "binding")
             rows = await connection.fetchval(f"SELECT count(*) FROM metagate.{table}")
             size = await connection.fetchval(SIZES, tables)
-            found[name] = round(float(size) / rows) if rows else 0
-        found["gigabytes"] = round(
+            result[name] = round(float(size) / rows) if rows else 0
+        result["gigabytes"] = round(
             float(await connection.fetchval("SELECT pg_database_size(current_database())")) / 1e9, 2
         )
-        return found
+        return result
     finally:
         await connection.close()
 
@@ -198,19 +198,19 @@ def prepared(directory: Path, world: ScaleSize) -> tuple[setting.BenchServer, li
 def measured(directory: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     worlds = WORLDS[: arguments.worlds]
     with ExitStack() as stack:
-        ports, requests, found = [], [], []
+        ports, requests, result = [], [], []
         for world in worlds:
             on, asked, kept = prepared(directory, world)
             stack.enter_context(kept)
             began = time.perf_counter()
             port, process = stack.enter_context(setting.served_process(on, workers=arguments.workers, patience=60))
             took = time.perf_counter() - began
-            booters = [setting.BenchPrincipal(UUID(one["tenant"]), one["name"], one["key"]) for one in asked]
+            booters = [setting.BenchPrincipal(UUID(item["tenant"]), item["name"], item["key"]) for item in asked]
             ports.append(port)
             requests.append([booter.request(keyed=True) for booter in booters])
             load.drive("127.0.0.1", port, requests[-1], connections=64, seconds=1, sharing="turns")
-            worker = max(machine.rss_megabytes(each) for each in (*machine.children(process), process))
-            found.append(
+            worker = max(machine.rss_megabytes(item) for item in (*machine.children(process), process))
+            result.append(
                 {
                     "name": world.name,
                     "bindings": world.bindings,
@@ -235,15 +235,15 @@ def measured(directory: Path, arguments: argparse.Namespace) -> list[dict[str, A
                 )
                 assert set(tally.statuses) == {200}, tally.statuses
                 tallies[at].append(tally)
-        for at, each in enumerate(tallies):
-            costs = [small.rate / tally.rate for small, tally in zip(tallies[0], each, strict=True)]
-            found[at] |= {
-                "per_second": round(statistics.median(tally.rate for tally in each)),
-                "p99_ms": round(statistics.median(tally.quantile(0.99) for tally in each), 2),
+        for at, item in enumerate(tallies):
+            costs = [small.rate / tally.rate for small, tally in zip(tallies[0], item, strict=True)]
+            result[at] |= {
+                "per_second": round(statistics.median(tally.rate for tally in item)),
+                "p99_ms": round(statistics.median(tally.quantile(0.99) for tally in item), 2),
                 "cost": round(statistics.median(costs), 2),
                 "costs_by_round": [round(cost, 2) for cost in costs],
             }
-    return found
+    return result
 
 
 def main() -> None:
@@ -263,13 +263,13 @@ def main() -> None:
             for world in WORLDS[: arguments.worlds]:
                 prepared(directory, world)[2].close()
             return
-        found = measured(directory, arguments)
+        result = measured(directory, arguments)
     finally:
         if arguments.data is None:
             shutil.rmtree(directory, ignore_errors=True)
     RESULTS.parent.mkdir(exist_ok=True)
     of = {"workers": arguments.workers, "rounds": arguments.rounds, "seconds": arguments.seconds}
-    RESULTS.write_text(json.dumps({"machine": machine.described(), **of, "worlds": found}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({"machine": machine.described(), **of, "worlds": result}, indent=2) + "\n")
     console.table(
         f"How large the world is, 64 connections, {arguments.rounds} rounds of {arguments.seconds} s",
         (
@@ -286,18 +286,18 @@ def main() -> None:
         ),
         [
             [
-                one["name"],
-                one["per_second"],
-                one["cost"],
-                float(min(one["costs_by_round"])),
-                float(max(one["costs_by_round"])),
-                one["p99_ms"],
-                one["ready_seconds"],
-                one["worker_mb"],
-                one["bytes_per_row"]["gigabytes"],
-                one["bytes_per_row"]["startup"],
+                item["name"],
+                item["per_second"],
+                item["cost"],
+                float(min(item["costs_by_round"])),
+                float(max(item["costs_by_round"])),
+                item["p99_ms"],
+                item["ready_seconds"],
+                item["worker_mb"],
+                item["bytes_per_row"]["gigabytes"],
+                item["bytes_per_row"]["startup"],
             ]
-            for one in found
+            for item in result
         ],
     )
 

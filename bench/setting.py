@@ -126,24 +126,24 @@ async def publish(on: BenchServer, number: int) -> list[BenchPrincipal]:
     booters = [BenchPrincipal(tenant, f"worker-{n}") for n in range(number)]
     publisher = await Publisher.open(on.publisher)
     await publisher.load()
-    who = [{"tenant": str(tenant), "principal_key": one.name} for one in booters]
+    principal = [{"tenant": str(tenant), "principal_key": booter.name} for booter in booters]
     await publisher.publish(
         Change(
             tenants=[TenantRow(tenant, "bench", datetime.now(UTC))],
             packets={digest(BODY): BODY},
             upserts={
                 "principal": [
-                    _row(**one, type="component", scope="Namespace", rights=[], suspended=False, generation=1)
-                    for one in who
+                    _row(**item, type="component", scope="Namespace", rights=[], suspended=False, generation=1)
+                    for item in principal
                 ],
                 "api_key": [
-                    _row(sha256=booter.sha256, key_id=api_keys.id_of(booter.key.encode()), expires_at=None, **one)
-                    for booter, one in zip(booters, who, strict=True)
+                    _row(sha256=booter.sha256, key_id=api_keys.id_of(booter.key.encode()), expires_at=None, **item)
+                    for booter, item in zip(booters, principal, strict=True)
                 ],
                 "binding": [
                     _row(
-                        **one,
-                        name=f"{one['principal_key']}-binding",
+                        **item,
+                        name=f"{item['principal_key']}-binding",
                         digest=digest(BODY),
                         components=["indexer_*"],
                         sla_seconds=120,
@@ -151,7 +151,7 @@ async def publish(on: BenchServer, number: int) -> list[BenchPrincipal]:
                         manifest="prod",
                         generation=1,
                     )
-                    for one in who
+                    for item in principal
                 ],
             },
         )
@@ -235,16 +235,18 @@ def pgbench(
             scripts += ["-f", str(script)]
         command = [str(_binary(on)), "-n", "-M", "prepared", "-c", str(connections), "-j", str(min(2, connections))]
         command += ["-T", str(seconds), *scripts, on.api]
-        said = ""
-        while not (rate := re.search(r"tps = ([\d.]+)", said)):  # a busy machine may finish nothing in so short a time
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        output = ""
+        while not (
+            rate := re.search(r"tps = ([\d.]+)", output)
+        ):  # a busy machine may finish nothing in so short a time
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {
         "rate": float(rate[1]),
-        "transactions": float(re.search(r"actually processed: (\d+)", said)[1]),
-        "mean_ms": float(re.search(r"latency average = ([\d.]+)", said)[1]),
+        "transactions": float(re.search(r"actually processed: (\d+)", output)[1]),
+        "mean_ms": float(re.search(r"latency average = ([\d.]+)", output)[1]),
     }
 
 
 def _binary(on: BenchServer) -> Path:
-    found = on.postgres.binaries / "pgbench"
-    return found if found.exists() else on.postgres.binaries / "bin" / "pgbench"
+    result = on.postgres.binaries / "pgbench"
+    return result if result.exists() else on.postgres.binaries / "bin" / "pgbench"

@@ -78,8 +78,8 @@ class BenchIssuer:
                         for name, jwk in self.public.items()
                     ],
                     "subject": [
-                        row(issuer=ISSUER, subject=one.name, tenant=str(one.tenant), principal_key=one.name)
-                        for one in booters
+                        row(issuer=ISSUER, subject=booter.name, tenant=str(booter.tenant), principal_key=booter.name)
+                        for booter in booters
                     ],
                 }
             )
@@ -88,7 +88,7 @@ class BenchIssuer:
 
     def requests(self, algorithm: Algorithm, booters: list[setting.BenchPrincipal], number: int) -> list[bytes]:
         """Bootstraps with a new token each, signed on every core."""
-        names = [one.name for one in booters]
+        names = [booter.name for booter in booters]
         parts = os.cpu_count() or 1
         with multiprocessing.get_context("spawn").Pool(parts) as pool:
             made = pool.map(partial(signed, self.pem[algorithm], algorithm, names), [number // parts] * parts)
@@ -148,30 +148,30 @@ def new_and_seen(
     on: setting.BenchServer, issuer: BenchIssuer, booters: list[setting.BenchPrincipal], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Every token new, then seen tokens and keys, in the rounds of one run beside pgbench."""
-    found: dict[str, list[load.Tally]] = {"new RS256": [], "new ES256": [], "seen RS256": [], "API key": []}
+    result: dict[str, list[load.Tally]] = {"new RS256": [], "new ES256": [], "seen RS256": [], "API key": []}
     reference = []
-    keys = [one.request() for one in booters]
+    keys = [booter.request() for booter in booters]
     with setting.served(on, workers=arguments.workers) as port:
         drive = partial(load.drive, "127.0.0.1", port, connections=arguments.connections, seconds=arguments.seconds)
         enough = int(drive(keys, warm=0.5).rate * (arguments.seconds + 0.5))
-        seen = issuer.requests("RS256", booters, len(booters))
+        observations = issuer.requests("RS256", booters, len(booters))
         for number in range(arguments.rounds):
             console.step(f"tokens: round {number + 1} of {arguments.rounds}, {enough} new ones of each kind")
             for algorithm in ("RS256", "ES256"):
                 tally = drive(issuer.requests(algorithm, booters, enough), warm=0.5, sharing="once")
                 assert set(tally.statuses) == {200}, tally.statuses
-                found[f"new {algorithm}"].append(tally)
-            for name, requests in (("seen RS256", seen), ("API key", keys)):
-                found[name].append(drive(requests, warm=0.5))
+                result[f"new {algorithm}"].append(tally)
+            for name, requests in (("seen RS256", observations), ("API key", keys)):
+                result[name].append(drive(requests, warm=0.5))
             reference.append(
                 setting.pgbench(on, booters, connections=arguments.connections, seconds=max(1, int(arguments.seconds)))
             )
-    rows = [bootstraps.Measured(name, tallies, reference).told() for name, tallies in found.items()]
+    rows = [bootstraps.Measured(name, tallies, reference).told() for name, tallies in result.items()]
     console.table(
         f"Who is it: {arguments.connections} connections, {arguments.workers} workers, "
         f"{arguments.rounds} rounds of {arguments.seconds} s",
         bootstraps.COLUMNS,
-        [bootstraps.row(one) for one in rows],
+        [bootstraps.row(row) for row in rows],
     )
     return {
         "rows": rows,
@@ -237,12 +237,12 @@ def many_keys(
 ) -> dict[str, object]:
     """Good and junk keys with few keys published and with MANY_KEYS."""
     few = len(booters)
-    good = [one.request() for one in booters]
+    good = [booter.request() for booter in booters]
     wrong = [
-        good[0].replace(booters[0].key.encode(), setting.BenchPrincipal(one.tenant, "x").key.encode())
-        for one in booters
+        good[0].replace(booters[0].key.encode(), setting.BenchPrincipal(booter.tenant, "x").key.encode())
+        for booter in booters
     ]
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     for number in (few, MANY_KEYS):
         if number > few:
             asyncio.run(add_keys(on, booters, number - few))
@@ -257,13 +257,13 @@ def many_keys(
                 bad = drive(wrong, warm=0.0)
                 assert set(bad.statuses) == {401}, bad.statuses
                 cpu.append((machine.cpu_seconds(process) - before) / bad.statuses[401])
-            found[str(number)] = {
+            result[str(number)] = {
                 "good_per_second": round(_median(rates)),
                 "junk_cpu_microseconds": round(_median(cpu) * 1e6),
             }
     return {
-        **found,
-        "many_to_few": round(found[str(MANY_KEYS)]["good_per_second"] / found[str(few)]["good_per_second"], 3),
+        **result,
+        "many_to_few": round(result[str(MANY_KEYS)]["good_per_second"] / result[str(few)]["good_per_second"], 3),
     }
 
 
@@ -273,7 +273,7 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
         booters = asyncio.run(setting.publish(on, 64))
         issuer = BenchIssuer()
         asyncio.run(issuer.publish(on, booters))
-        found: dict[str, object] = {
+        result: dict[str, object] = {
             "tokens": new_and_seen(on, issuer, booters, arguments),
             "connections": arguments.connections,
             "workers": arguments.workers,
@@ -283,9 +283,9 @@ def main(arguments: argparse.Namespace) -> dict[str, object]:
         if arguments.full:
             for name, part in (("junk", beside_junk), ("api_keys", many_keys)):
                 console.step(f"tokens: {name}")
-                found[name] = part(on, issuer, booters, arguments)
-                console.table(name, ("", "figure"), _flat(found[name]))
-    return found
+                result[name] = part(on, issuer, booters, arguments)
+                console.table(name, ("", "figure"), _flat(result[name]))
+    return result
 
 
 def _flat(figures: object, above: str = "") -> list[list[object]]:

@@ -25,7 +25,7 @@ def normalised(name: str) -> str:
 
 def closure(root: str, extras: tuple[str, ...]) -> list[metadata.Distribution]:
     """The root and everything it needs; what is not installed has a marker that is false here."""
-    seen: dict[str, metadata.Distribution] = {}
+    by_name: dict[str, metadata.Distribution] = {}
     queue = [(root, extras)]
     done: set[tuple[str, tuple[str, ...]]] = set()
     while queue:
@@ -37,7 +37,7 @@ def closure(root: str, extras: tuple[str, ...]) -> list[metadata.Distribution]:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        seen[normalised(name)] = distribution
+        by_name[normalised(name)] = distribution
         for requirement in distribution.requires or []:
             match = re.match(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?", requirement)
             assert match, requirement
@@ -46,31 +46,33 @@ def closure(root: str, extras: tuple[str, ...]) -> list[metadata.Distribution]:
                 continue
             parts = (part.strip() for part in (match[2] or "").split(","))
             queue.append((match[1], tuple(sorted(filter(None, parts)))))
-    return [seen[name] for name in sorted(seen)]
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def licence(distribution: metadata.Distribution) -> str:
-    found = cast("Message", distribution.metadata)  # what it is; the protocol lacks `get` before Python 3.12
-    if expression := found.get("License-Expression"):
+    message = cast("Message", distribution.metadata)  # what it is; the protocol lacks `get` before Python 3.12
+    if expression := message.get("License-Expression"):
         return str(expression)
     classified = [
-        line.rsplit(" :: ", 1)[1] for line in found.get_all("Classifier") or [] if line.startswith("License :: ")
+        line.rsplit(" :: ", 1)[1] for line in message.get_all("Classifier") or [] if line.startswith("License :: ")
     ]
-    written = (found.get("License") or "").strip().splitlines()
+    written = (message.get("License") or "").strip().splitlines()
     return ", ".join(classified) or (written[0] if written else "unknown")
 
 
 def python_component(distribution: metadata.Distribution) -> Component:
     name, version = normalised(distribution.metadata["Name"]), distribution.version
     reference = f"pkg:pypi/{name}@{version}"
-    found = licence(distribution)
+    expression = licence(distribution)
     return {
         "type": "library",
         "bom-ref": reference,
         "name": name,
         "version": version,
         "purl": reference,
-        "licenses": [{"expression": found}] if re.fullmatch(r"[\w.+-]+", found) else [{"license": {"name": found}}],
+        "licenses": [{"expression": expression}]
+        if re.fullmatch(r"[\w.+-]+", expression)
+        else [{"license": {"name": expression}}],
     }
 
 
@@ -95,9 +97,9 @@ def debian_components() -> list[Component]:
 
 
 def bill(distributions: list[metadata.Distribution], *, dpkg: bool) -> Component:
-    components = [python_component(each) for each in distributions]
-    root = next(each for each in components if each["name"] == "metagate")
-    rest = [each for each in components if each is not root] + (debian_components() if dpkg else [])
+    components = [python_component(distribution) for distribution in distributions]
+    root = next(component for component in components if component["name"] == "metagate")
+    rest = [component for component in components if component is not root] + (debian_components() if dpkg else [])
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([root, rest], sort_keys=True))  # the same content, the same bill
     return {
         "bomFormat": "CycloneDX",
@@ -114,13 +116,15 @@ def main() -> None:
     parser.add_argument("--extra", action="append", default=None, help="default: api, operator, interrogate, embedded")
     parser.add_argument("--dpkg", action="store_true", help="the Debian packages of this system too")
     parser.add_argument("--licences", action="store_true", help="a table of names and licences instead")
-    asked = parser.parse_args()
-    distributions = closure("metagate", tuple(sorted(asked.extra or ("api", "operator", "interrogate", "embedded"))))
-    if asked.licences:
-        for each in distributions:
-            sys.stdout.write(f"{each.metadata['Name']:28} {each.version:14} {licence(each)}\n")
+    arguments = parser.parse_args()
+    distributions = closure(
+        "metagate", tuple(sorted(arguments.extra or ("api", "operator", "interrogate", "embedded")))
+    )
+    if arguments.licences:
+        for distribution in distributions:
+            sys.stdout.write(f"{distribution.metadata['Name']:28} {distribution.version:14} {licence(distribution)}\n")
         return
-    json.dump(bill(distributions, dpkg=asked.dpkg), sys.stdout, indent=1)
+    json.dump(bill(distributions, dpkg=arguments.dpkg), sys.stdout, indent=1)
     sys.stdout.write("\n")
 
 

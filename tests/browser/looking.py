@@ -47,12 +47,12 @@ class BrowserTab:
     def accessible(self) -> list[str]:
         """Findings of axe that matter, by rule and element."""
         # axe would fetch the style sheets again, which a browser refuses to pages from the disk
-        found: dict[str, Any] = Axe().run(self.page, options={"preload": not self.url.startswith("file:")}).response
+        result: dict[str, Any] = Axe().run(self.page, options={"preload": not self.url.startswith("file:")}).response
         return [
-            f"{one['id']}: {node['html'][:160]}"
-            for one in found["violations"]
-            if one["impact"] in SERIOUS
-            for node in one["nodes"]
+            f"{violation['id']}: {node['html'][:160]}"
+            for violation in result["violations"]
+            if violation["impact"] in SERIOUS
+            for node in violation["nodes"]
         ]
 
     def overflow(self) -> int:

@@ -114,18 +114,18 @@ def _declare(resources: Path, keys: dict[str, MintedKey]) -> None:
     for name, services in SERVICES.items():
         spec = {
             "deploymentKey": f"shop-{name}", "version": 7, "environment": {"region": "eu-central", "banner": HOSTILE},
-            "services": {one: {"type": one, "endpoint": f"http://{one}:8000"} for one in services},
+            "services": {service: {"type": service, "endpoint": f"http://{service}:8000"} for service in services},
         }  # fmt: skip
         write(f"shop/{name}-world.yaml", resource("Manifest", f"shop-{name}", spec))
         for at in range(3 if name in {"web", "batch"} else 1):
-            who = f"shop-{name}" if not at else f"shop-{name}-{at}"
-            more = {"apiKeys": key(who)} if who in keys else {}
-            write(f"shop/{who}.yaml", resource("Principal", who, {"type": "component", **more}))
+            principal = f"shop-{name}" if not at else f"shop-{name}-{at}"
+            more = {"apiKeys": key(principal)} if principal in keys else {}
+            write(f"shop/{principal}.yaml", resource("Principal", principal, {"type": "component", **more}))
             bound = {
-                "principalRef": {"name": who}, "profileRef": {"name": "shop"}, "manifestRef": {"name": f"shop-{name}"},
+                "principalRef": {"name": principal}, "profileRef": {"name": "shop"}, "manifestRef": {"name": f"shop-{name}"},
                 "components": ["*"], "overrides": {"environment": {"tier": "gold"}, "capabilities": {"refund": at == 0}},
             }  # fmt: skip
-            write(f"shop/{who}-binding.yaml", resource("PrincipalBinding", who, bound))
+            write(f"shop/{principal}-binding.yaml", resource("PrincipalBinding", principal, bound))
 
 
 def _live(scene: Scene, keys: dict[str, MintedKey], resources: Path, dsn: str) -> None:
@@ -165,15 +165,15 @@ async def _remember(dsn: str, pattern: str) -> None:
         burst = 22 if 30 <= minute <= 33 else 0
         for _ in range(random.randint(1, 6) + burst):
             opened = now - timedelta(minutes=minute, seconds=random.uniform(0, 55))
-            who = random.choice(people)
-            fails = (who == "shop-mail" and minute > 40) or (who == "shop-batch" and 20 < minute < 26)
-            stuck = who == "shop-billing" and minute < 9
+            choice = random.choice(people)
+            fails = (choice == "shop-mail" and minute > 40) or (choice == "shop-batch" and 20 < minute < 26)
+            stuck = choice == "shop-billing" and minute < 9
             status = "FAILED" if fails else "OPEN" if stuck else "READY"
             ended = None if stuck else opened + timedelta(seconds=random.uniform(0.4, 9))
             report = {"error": "smtp://mailrelay:587: connection refused"} if fails else {"build_version": "7.4.1"}
             rows.append(
                 (like["tenant"], session_id_at(opened), uuid4(), opened, opened + timedelta(seconds=60), ended, like["compiled_at"],
-                 like["revision"], False if ended else None, status, who, f"{who.replace('-', '_')}_main", like["digest"],
+                 like["revision"], False if ended else None, status, choice, f"{choice.replace('-', '_')}_main", like["digest"],
                  None if stuck else json.dumps(report))
             )  # fmt: skip
     await connection.executemany(

@@ -149,7 +149,7 @@ class Chart:
                 text = self.run(
                     "template", RELEASE, str(CHART), "-n", NAMESPACE, "--include-crds", "-f", file.name, *arguments
                 )
-            self._rendered[key] = [each for each in yaml.safe_load_all(text) if each]
+            self._rendered[key] = [document for document in yaml.safe_load_all(text) if document]
         return self._rendered[key]
 
 
@@ -158,17 +158,17 @@ def plain(value: Any) -> Any:
 
 
 def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:
-    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
+    return {obj["metadata"]["name"]: obj for obj in objects if obj["kind"] == kind}
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
     """(name of the owner, the pod's metadata, its spec) of everything that makes pods."""
-    for each in objects:
-        name = f"{each['kind']}/{each['metadata']['name']}"
-        if each["kind"] == "Pod":
-            yield name, each["metadata"], each["spec"]
-        elif "template" in (each.get("spec") or {}):
-            yield name, each["spec"]["template"]["metadata"], each["spec"]["template"]["spec"]
+    for obj in objects:
+        name = f"{obj['kind']}/{obj['metadata']['name']}"
+        if obj["kind"] == "Pod":
+            yield name, obj["metadata"], obj["spec"]
+        elif "template" in (obj.get("spec") or {}):
+            yield name, obj["spec"]["template"]["metadata"], obj["spec"]["template"]["spec"]
 
 
 def containers(spec: Object) -> list[Object]:
@@ -177,8 +177,8 @@ def containers(spec: Object) -> list[Object]:
 
 def environment(container: Object) -> dict[str, Any]:
     """Values by name; a reference to a Secret as (secret, key)."""
-    found: dict[str, Any] = {}
-    for each in container.get("env", []):
-        reference = each.get("valueFrom", {}).get("secretKeyRef")
-        found[each["name"]] = (reference["name"], reference["key"]) if reference else each.get("value")
-    return found
+    result: dict[str, Any] = {}
+    for item in container.get("env", []):
+        reference = item.get("valueFrom", {}).get("secretKeyRef")
+        result[item["name"]] = (reference["name"], reference["key"]) if reference else item.get("value")
+    return result

@@ -31,10 +31,10 @@ def failed(checkov: str, framework: str, file: str) -> set[str]:
         text=True,
         env=dict(ENVIRONMENT),
     )
-    found = json.loads(done.stdout)
-    assert found["summary"]["passed"] > 100
-    assert found["summary"]["parsing_errors"] == 0
-    return {each["check_id"] for each in found["results"]["failed_checks"]}
+    document = json.loads(done.stdout)
+    assert document["summary"]["passed"] > 100
+    assert document["summary"]["parsing_errors"] == 0
+    return {check["check_id"] for check in document["results"]["failed_checks"]}
 
 
 def test_every_finding_is_justified(chart: Chart, tmp_path):
@@ -44,5 +44,5 @@ def test_every_finding_is_justified(chart: Chart, tmp_path):
         pytest.skip("NOT RUN: checkov is not in PATH")
     rendered = tmp_path / "chart.yaml"
     rendered.write_text(yaml.safe_dump_all(chart.render({"tests": {"enabled": False}})))
-    found = failed(checkov, "kubernetes", str(rendered)) | failed(checkov, "dockerfile", str(ROOT / "Dockerfile"))
-    assert found == set(JUSTIFIED)
+    result = failed(checkov, "kubernetes", str(rendered)) | failed(checkov, "dockerfile", str(ROOT / "Dockerfile"))
+    assert result == set(JUSTIFIED)

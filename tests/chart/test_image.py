@@ -19,20 +19,20 @@ def bill(*arguments: str) -> dict:
 def test_bill_of_materials_names_every_locked_dependency_we_ask_for():
     """CycloneDX with a purl, the locked version and a licence for each requirement of the extras the image installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {
-        re.split(r"[\[><=~!; ]", each)[0].lower()
+    requests = {
+        re.split(r"[\[><=~!; ]", requirement)[0].lower()
         for extra in ("api", "operator", "interrogate", "embedded")
-        for each in project["optional-dependencies"][extra]
+        for requirement in project["optional-dependencies"][extra]
     } - {"metagate"}
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    found = bill()
-    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
-    components = {each["name"]: each for each in found["components"]}
-    assert asked <= set(components)
-    for name, each in components.items():
-        assert each["version"] == locked[name], name
-        assert each["purl"] == f"pkg:pypi/{name}@{each['version']}"
-        assert each["licenses"][0].get("expression") != "unknown", name
+    result = bill()
+    assert (result["bomFormat"], result["specVersion"]) == ("CycloneDX", "1.6")
+    components = {component["name"]: component for component in result["components"]}
+    assert requests <= set(components)
+    for name, item in components.items():
+        assert item["version"] == locked[name], name
+        assert item["purl"] == f"pkg:pypi/{name}@{item['version']}"
+        assert item["licenses"][0].get("expression") != "unknown", name
     assert not {"pytest", "mypy", "ruff"} & set(components), "what only developers need is not in the image"
 
 
@@ -60,4 +60,4 @@ def test_the_build_context_is_a_list_of_what_is_allowed():
     for line in (ROOT / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
-                assert any(source.startswith(each) for each in allowed), source
+                assert any(source.startswith(item) for item in allowed), source

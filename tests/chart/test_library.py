@@ -50,9 +50,9 @@ def test_a_packaged_chart_renders_the_same(chart: Chart, name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", VALUES)
 def test_the_dependency_is_the_copy(name: str) -> None:
     """The version that Chart.yaml asks for is the library's; Helm accepts nothing else."""
-    [asked] = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())["dependencies"]
+    [dependency] = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())["dependencies"]
     library = yaml.safe_load((CHARTS / "gate-lib" / "Chart.yaml").read_text())
-    assert (asked["name"], asked["version"]) == (library["name"], library["version"])
+    assert (dependency["name"], dependency["version"]) == (library["name"], library["version"])
     assert library["type"] == "library"
 
 

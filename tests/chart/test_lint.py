@@ -15,8 +15,8 @@ def test_lints_strictly(chart: Chart, tmp_path):
     for name, values in MATRIX.items():
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(plain(values)))
-        said = chart.run("lint", "--strict", str(CHART), "-f", str(file))
-        assert "0 chart(s) failed" in said
+        completed = chart.run("lint", "--strict", str(CHART), "-f", str(file))
+        assert "0 chart(s) failed" in completed
 
 
 @pytest.mark.parametrize(("name", "most"), [("metagate", 100), ("memorygate", 40)])
@@ -53,20 +53,20 @@ def _untyped(values: Any, schema: dict[str, Any], definitions: dict[str, Any], p
 def test_schema_types_every_value():
     """values.schema.json has a type for every key of values.yaml, knows no other key and allows no other."""
     schema = json.loads((CHART / "values.schema.json").read_text())
-    found = _untyped(yaml.safe_load((CHART / "values.yaml").read_text()), schema, schema["definitions"], "values")
+    untyped = _untyped(yaml.safe_load((CHART / "values.yaml").read_text()), schema, schema["definitions"], "values")
     allowed = {
         "values.global is only in the schema",  # Helm's own, and what it hands to the library chart
         "values.gate-lib is only in the schema",
         "values.operator.resources.limits.cpu is only in the schema",
     }
-    assert set(found) - allowed == set()
+    assert set(untyped) - allowed == set()
 
 
 def test_crds_are_the_generated_ones():
     """crds/ of the chart holds exactly what `make crds` generates."""
     generated = ROOT / "crds" / "generated"
-    assert {each.name: each.read_text() for each in sorted((CHART / "crds").iterdir())} == {
-        each.name: each.read_text() for each in sorted(generated.glob("*.yaml"))
+    assert {path.name: path.read_text() for path in sorted((CHART / "crds").iterdir())} == {
+        path.name: path.read_text() for path in sorted(generated.glob("*.yaml"))
     }
 
 
@@ -77,16 +77,16 @@ def test_names_and_labels(chart: Chart, name: str):
         "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "TokenIssuer", "ValidatingWebhookConfiguration",
     }  # fmt: skip
     watched = set(MATRIX[name].get("operator", {}).get("namespaces", ()))
-    seen = set()
-    for each in chart.render(MATRIX[name]):
-        metadata = each["metadata"]
-        if each["kind"] == "CustomResourceDefinition":
+    names = set()
+    for item in chart.render(MATRIX[name]):
+        metadata = item["metadata"]
+        if item["kind"] == "CustomResourceDefinition":
             continue
-        identity = (each["kind"], metadata.get("namespace"), metadata["name"])
-        assert identity not in seen
-        seen.add(identity)
-        assert len(metadata["name"]) <= (253 if each["kind"] in cluster_wide else 63)
-        if each["kind"] in cluster_wide:
+        identity = (item["kind"], metadata.get("namespace"), metadata["name"])
+        assert identity not in names
+        names.add(identity)
+        assert len(metadata["name"]) <= (253 if item["kind"] in cluster_wide else 63)
+        if item["kind"] in cluster_wide:
             assert "namespace" not in metadata
         else:
             assert metadata["namespace"] in {"metagate-system", *watched}, identity
@@ -105,12 +105,14 @@ def test_selectors_find_their_own_pods_only(chart: Chart):
     """Each Service and PodDisruptionBudget selects the pods of one workload."""
     objects = chart.render(MATRIX["defaults"])
     workloads = {
-        name: each["spec"]["template"]["metadata"]["labels"]
+        name: item["spec"]["template"]["metadata"]["labels"]
         for kind in ("Deployment", "StatefulSet")
-        for name, each in of_kind(objects, kind).items()
+        for name, item in of_kind(objects, kind).items()
     }
-    selectors = [each["spec"]["selector"] for each in of_kind(objects, "Service").values()]
-    selectors += [each["spec"]["selector"]["matchLabels"] for each in of_kind(objects, "PodDisruptionBudget").values()]
+    selectors = [value["spec"]["selector"] for value in of_kind(objects, "Service").values()]
+    selectors += [
+        value["spec"]["selector"]["matchLabels"] for value in of_kind(objects, "PodDisruptionBudget").values()
+    ]
     assert len(selectors) == 5
     for selector in selectors:
         assert len([name for name, labels in workloads.items() if selector.items() <= labels.items()]) == 1
@@ -119,4 +121,4 @@ def test_selectors_find_their_own_pods_only(chart: Chart):
 def test_long_release_names_fit(chart: Chart):
     """The longest release name Helm accepts still gives names that Kubernetes accepts."""
     objects = chart.render({"nameOverride": "n" * 40})
-    assert max(len(each["metadata"]["name"]) for each in objects if "namespace" in each["metadata"]) <= 63
+    assert max(len(obj["metadata"]["name"]) for obj in objects if "namespace" in obj["metadata"]) <= 63

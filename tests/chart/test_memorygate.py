@@ -75,7 +75,7 @@ def helm(chart: Chart, values: Mapping[str, Any], *command: str) -> str:
 
 def rendered(chart: Chart, values: Mapping[str, Any], release: str = "memorygate") -> list[Object]:
     text = helm(chart, values, "template", release, str(FOLDER), "-n", "legivellum")
-    return [each for each in yaml.safe_load_all(text) if each]
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def made(chart: Chart, values: Mapping[str, Any]) -> dict[str, list[Object]]:
@@ -88,7 +88,7 @@ def made(chart: Chart, values: Mapping[str, Any]) -> dict[str, list[Object]]:
 
 def everything(objects: list[Object]) -> list[tuple[str, Object, Object]]:
     """Every pod's owner, metadata and spec; a CronJob's as its Job's."""
-    jobs = [{**each["spec"]["jobTemplate"], "kind": "CronJob", "metadata": each["metadata"]} for each in of_kind(objects, "CronJob").values()]  # fmt: skip
+    jobs = [{**value["spec"]["jobTemplate"], "kind": "CronJob", "metadata": value["metadata"]} for value in of_kind(objects, "CronJob").values()]  # fmt: skip
     return [*pods(objects), *pods(jobs)]
 
 
@@ -101,13 +101,13 @@ def test_lints_strictly(chart: Chart, name: str):
 def test_schema_types_every_value():
     """values.schema.json has a type for every key of values.yaml, knows no other key and allows no other."""
     schema = json.loads((FOLDER / "values.schema.json").read_text())
-    found = _untyped(yaml.safe_load((FOLDER / "values.yaml").read_text()), schema, schema["definitions"], "values")
-    assert set(found) == {
+    untyped = _untyped(yaml.safe_load((FOLDER / "values.yaml").read_text()), schema, schema["definitions"], "values")
+    assert set(untyped) == {
         "values.global is only in the schema",
         "values.gate-lib is only in the schema",
         "values.resources.limits.cpu is only in the schema",
         "values.migration.resources.limits.cpu is only in the schema",
-    } & set(found)
+    } & set(untyped)
 
 
 @pytest.mark.parametrize(
@@ -134,22 +134,22 @@ def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: st
 @pytest.mark.parametrize("name", FORMS)
 def test_pods_are_restricted(chart: Chart, name: str):
     """No root, no writable file system, no token, no service links, bounded memory and scratch space."""
-    found = everything(rendered(chart, FORMS[name]))
-    assert len(found) >= 2
-    for owner, _, spec in found:
+    result = everything(rendered(chart, FORMS[name]))
+    assert len(result) >= 2
+    for owner, _, spec in result:
         assert spec["automountServiceAccountToken"] is False, owner
         assert spec["enableServiceLinks"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), owner
-        for each in containers(spec):
-            assert each["securityContext"] == {
+        for container in containers(spec):
+            assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert "memory" in each["resources"]["limits"]
+            assert "memory" in container["resources"]["limits"]
 
 
 def passwords(container: Object) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def test_each_container_sees_its_own_passwords_only(chart: Chart):
 
 def test_no_password_is_in_a_url_or_an_argument(chart: Chart):
     """URLs name a user each and no password; TLS is checked against the mounted CA of each database."""
-    found = made(chart, EVERYTHING)
-    [gate], [migrate] = found["gate"], found["migrate"]
+    result = made(chart, EVERYTHING)
+    [gate], [migrate] = result["gate"], result["migrate"]
     ca = "sslmode=verify-full&sslrootcert=/etc/memorygate"
     assert environment(gate)["MEMORYGATE_DATABASE_URL"] == (
         f"postgresql://memorygate_writer@pg-rw.databases:6000/metagate?{ca}/database-ca/ca.crt"
@@ -196,8 +196,8 @@ def test_no_password_is_in_a_url_or_an_argument(chart: Chart):
         "postgresql://metagate_owner@pg-rw.databases:6000/"
     )
     for name in FORMS:
-        for each in [one for part in made(chart, FORMS[name]).values() for one in part]:
-            assert not [value for value in each["args"] if "password" in value.lower()]
+        for entry in [item for part in made(chart, FORMS[name]).values() for item in part]:
+            assert not [value for value in entry["args"] if "password" in value.lower()]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -211,8 +211,8 @@ def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
         alias = field.validation_alias
         known |= {alias} if isinstance(alias, str) else {str(choice) for choice in alias.choices}
     for part in made(chart, FORMS[name]).values():
-        for each in part:
-            assert {one["name"] for one in each["env"]} <= known
+        for entry in part:
+            assert {item["name"] for item in entry["env"]} <= known
 
 
 def test_a_release_of_another_name_finds_its_metagate(chart: Chart):
@@ -228,7 +228,7 @@ def test_the_service_is_the_gates_alone(chart: Chart):
     objects = rendered(chart, OWN)
     [service] = of_kind(objects, "Service").values()
     labels = {metadata["labels"]["app.kubernetes.io/component"]: metadata["labels"] for _, metadata, _ in pods(objects)}
-    selected = {name for name, each in labels.items() if service["spec"]["selector"].items() <= each.items()}
+    selected = {name for name, item in labels.items() if service["spec"]["selector"].items() <= item.items()}
     assert selected == {"gate"}
     assert set(of_kind(objects, "Job")) == {"memorygate-migrate-1"}
     assert of_kind(objects, "CronJob")["memorygate-migrate"]["spec"]["schedule"] == "17 3 1 * *"
@@ -297,7 +297,7 @@ def test_the_witness_gets_past_its_own_webhook(chart: Chart):
     """With failurePolicy Fail the first install would otherwise wait for an admission pod that Helm has not started."""
     objects = chart.render({**LEDGER, "admission": {"failurePolicy": "Fail"}})
     [webhook] = of_kind(objects, "ValidatingWebhookConfiguration").values()
-    [conditions] = [each["matchConditions"] for each in webhook["webhooks"]]
+    [conditions] = [item["matchConditions"] for item in webhook["webhooks"]]
     assert conditions[1]["expression"] == (
         "!(request.kind.kind == 'Principal' && request.namespace == 'metagate-system' "
         "&& request.name == 'mg-metagate-ledger-witness')"
@@ -307,14 +307,14 @@ def test_the_witness_gets_past_its_own_webhook(chart: Chart):
 def test_the_trial_database_opens_to_a_ledger_that_was_asked_for(chart: Chart):
     """Only with `ledger.url`, only to pods of the ledger's chart in the same namespace, and to nobody else."""
     home = {"kubernetes.io/metadata.name": "metagate-system"}
-    [(_, metadata, _)] = [each for each in pods(rendered(chart, TRIAL)) if each[0].startswith("Deployment")]
+    [(_, metadata, _)] = [pod for pod in pods(rendered(chart, TRIAL)) if pod[0].startswith("Deployment")]
     for values, wanted in ((LEDGER, True), (MATRIX["defaults"], False)):
         objects = chart.render(values)
         policies = list(of_kind(objects, "NetworkPolicy").values())
         database = next(
-            PolicyPeer(each["labels"], home)
-            for _, each, _ in pods(objects)
-            if each["labels"]["app.kubernetes.io/component"] == "database"
+            PolicyPeer(item["labels"], home)
+            for _, item, _ in pods(objects)
+            if item["labels"]["app.kubernetes.io/component"] == "database"
         )
         assert allowed(policies, PolicyPeer(metadata["labels"], home), database, 5432) is wanted
         assert not allowed(policies, PolicyPeer(metadata["labels"], HOME), database, 5432)

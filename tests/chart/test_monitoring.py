@@ -34,12 +34,14 @@ GROUPED = re.compile(r"(?:by|without) \(([^)]*)\)")
 def exported() -> dict[str, set[str]]:
     """Label names by series, as a scrape shows them."""
     registered: CollectorRegistry = REGISTRY
-    metrics = {each for each in registered._collector_to_names if isinstance(each, MetricWrapperBase)}
+    metrics = {collector for collector in registered._collector_to_names if isinstance(collector, MetricWrapperBase)}
     for module in (reporter, webhook, certificate_source, key_refresher, overdue, relay):
-        metrics |= {each for each in vars(module).values() if isinstance(each, MetricWrapperBase)}
+        metrics |= {value for value in vars(module).values() if isinstance(value, MetricWrapperBase)}
     passes = OperatorMetrics(WriterHealth().facts, registry=CollectorRegistry()).collect()
     return {sample.name: set(sample.labels) for metric in passes for sample in metric.samples} | {
-        f"{each._name}{suffix}": set(each._labelnames) for each in metrics for suffix in ADDED[type(each).__name__]
+        f"{metric._name}{suffix}": set(metric._labelnames)
+        for metric in metrics
+        for suffix in ADDED[type(metric).__name__]
     }
 
 
@@ -76,10 +78,10 @@ def test_asks_for_what_is_exported(name: str, expression: str):
 
 def test_every_metric_is_on_the_dashboard():
     """What is counted is shown: no metric of API, operator or admission is missing from the dashboard."""
-    asked = " ".join(expression for _, expression in list(expressions()))
+    text = " ".join(expression for _, expression in list(expressions()))
     endings = re.compile(r"_(total|created|bucket|sum|count)$")
     missing = {endings.sub("", name) for name in exported() if not name.endswith("_created")}
-    assert {name for name in missing if name not in asked} == set()
+    assert {name for name in missing if name not in text} == set()
 
 
 def test_alerts_say_what_to_do():
@@ -115,18 +117,18 @@ def test_every_alert_has_a_runbook():
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """A failure in CI where there is none: it is built with the cluster."""
-    found = find_tool("promtool")
-    if found is None:
+    result = find_tool("promtool")
+    if result is None:
         line = "NOT RUN: the alerts' tests need promtool: make cluster-build, or install it"
         if ENVIRONMENT.get("CI", "").lower() == "true":
             pytest.fail(line)
         pytest.skip(line)
-    return found
+    return result
 
 
 def test_prometheus_takes_every_query(promtool: str, tmp_path: Path):
     """Alerts, and what the dashboard asks as rules of their own: `promtool check rules` parses all of them."""
-    asked = {
+    requests = {
         "groups": [
             {
                 "name": "dashboard",
@@ -138,7 +140,7 @@ def test_prometheus_takes_every_query(promtool: str, tmp_path: Path):
         ]
     }
     file = tmp_path / "dashboard.yaml"
-    file.write_text(yaml.safe_dump(asked))
+    file.write_text(yaml.safe_dump(requests))
     done = subprocess.run(
         [promtool, "check", "rules", CHART / "files" / "alerts.yaml", file], capture_output=True, text=True, check=False
     )
@@ -169,7 +171,7 @@ def test_shipped_as_they_are(chart: Chart):
     shipped = of_kind(objects, "ConfigMap")["bootstrap-authority-dashboard"]["data"]["metagate.json"]
     elsewhere = {"monitoring": {"prometheusRule": {"enabled": True, "runbooks": "https://docs.example.com/runbooks/"}}}
     [rule] = of_kind(chart.render(elsewhere), "PrometheusRule").values()
-    addresses = {each["annotations"]["runbook_url"] for each in rule["spec"]["groups"][0]["rules"]}
+    addresses = {item["annotations"]["runbook_url"] for item in rule["spec"]["groups"][0]["rules"]}
     assert "https://docs.example.com/runbooks/MetaGateAbsent.md" in addresses
     assert shipped == (CHART / "files" / "dashboard.json").read_text()
 
@@ -179,12 +181,12 @@ def test_monitors_find_the_ports(chart: Chart):
     objects = chart.render(MATRIX["everything optional"])
     [monitor] = of_kind(objects, "PodMonitor").values()
     selector = monitor["spec"]["selector"]["matchLabels"]
-    found = {}
-    for name, each in of_kind(objects, "Deployment").items():
-        template = each["spec"]["template"]
+    result = {}
+    for name, item in of_kind(objects, "Deployment").items():
+        template = item["spec"]["template"]
         assert selector.items() <= template["metadata"]["labels"].items()
-        found[name.rsplit("-", 1)[1]] = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+        result[name.rsplit("-", 1)[1]] = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
     named = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
-    assert {component: ports & named for component, ports in found.items()} == {
+    assert {component: ports & named for component, ports in result.items()} == {
         "operator": {"metrics"}, "api": {"metrics"}, "admission": {"webhook"},
     }  # fmt: skip

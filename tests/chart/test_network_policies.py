@@ -43,12 +43,12 @@ def _side(
 ) -> bool:
     """What the Kubernetes documentation says: policies that select a pod isolate it, then any one rule may allow."""
     mine = [
-        each["spec"]
-        for each in policies
+        policy["spec"]
+        for policy in policies
         if subject.address is None
-        and subject.namespace.get("kubernetes.io/metadata.name") == each["metadata"]["namespace"]
-        and _selected(each["spec"]["podSelector"], subject.labels)
-        and direction in each["spec"]["policyTypes"]
+        and subject.namespace.get("kubernetes.io/metadata.name") == policy["metadata"]["namespace"]
+        and _selected(policy["spec"]["podSelector"], subject.labels)
+        and direction in policy["spec"]["policyTypes"]
     ]
     if not mine:
         return True
@@ -57,7 +57,7 @@ def _side(
             ports = rule.get("ports", [])
             if ports and not [p for p in ports if p["port"] == port and p.get("protocol", "TCP") == protocol]:
                 continue
-            if not rule.get(key) or any(_is_peer(each, other, subject.namespace) for each in rule[key]):
+            if not rule.get(key) or any(_is_peer(item, other, subject.namespace) for item in rule[key]):
                 return True
     return False
 
@@ -80,10 +80,10 @@ PARTS = ("operator", "api", "admission", "database", "crds")
 
 
 def _world(objects: list[Object]) -> tuple[list[Object], dict[str, PolicyPeer]]:
-    found: dict[str, PolicyPeer] = {}
+    result: dict[str, PolicyPeer] = {}
     for _, metadata, _ in pods(objects):
-        found[metadata["labels"]["app.kubernetes.io/component"]] = PolicyPeer(metadata["labels"], HOME)
-    return list(of_kind(objects, "NetworkPolicy").values()), found
+        result[metadata["labels"]["app.kubernetes.io/component"]] = PolicyPeer(metadata["labels"], HOME)
+    return list(of_kind(objects, "NetworkPolicy").values()), result
 
 
 # (who, to whom, port): allowed with the chart's defaults. Every other pair of the matrix below is denied.
@@ -96,9 +96,9 @@ DEFAULT: set[tuple[str, str, int]] = {
     *((part, "metadata", port) for part in ("operator", "admission", "crds") for port in (443, 6443)),
     ("operator", "database", 5432),
     ("api", "database", 5432),
-    *((who, "api", 8000) for who in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
-    *((who, "admission", 9443) for who in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
-    *((who, part, 9090) for who in ("app", "neighbour", "dns") for part in ("operator", "api")),
+    *((name, "api", 8000) for name in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
+    *((name, "admission", 9443) for name in ("app", "neighbour", "internet", "api server", "metadata", "dns")),
+    *((name, part, 9090) for name in ("app", "neighbour", "dns") for part in ("operator", "api")),
 }
 
 
@@ -124,8 +124,8 @@ def test_the_whole_matrix_by_default(chart: Chart):
     """Of all pairs and ports exactly the documented ones are allowed."""
     policies, ours = _world(chart.render(MATRIX["defaults"]))
     assert set(ours) == {*PARTS, "test"}
-    found = {each for each in _matrix(policies, ours) if "test" not in each}
-    assert found == DEFAULT
+    result = {item for item in _matrix(policies, ours) if "test" not in item}
+    assert result == DEFAULT
 
 
 def test_the_test_pod_is_a_stranger(chart: Chart):

@@ -9,9 +9,9 @@ WITH_TOKEN = {"operator", "admission", "crds"}
 @pytest.mark.parametrize("name", MATRIX)
 def test_restricted(chart: Chart, name: str):
     """Pod Security *restricted*, field by field, in every combination of values."""
-    found = list(pods(chart.render(MATRIX[name])))
-    assert len(found) >= 3
-    for owner, _, spec in found:
+    items = list(pods(chart.render(MATRIX[name])))
+    assert len(items) >= 3
+    for owner, _, spec in items:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), owner
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] > 0
@@ -45,15 +45,15 @@ def test_every_account_is_bare(chart: Chart):
     """No service account mounts its token by default; each pod has an account of its own."""
     objects = chart.render(MATRIX["defaults"])
     accounts = of_kind(objects, "ServiceAccount")
-    assert all(each["automountServiceAccountToken"] is False for each in accounts.values())
+    assert all(account["automountServiceAccountToken"] is False for account in accounts.values())
     used = [spec["serviceAccountName"] for _, _, spec in pods(objects)]
     assert sorted(used) == sorted(set(used)) == sorted(accounts)
 
 
 def test_probes_mean_something(chart: Chart):
     """Liveness asks the process alone, readiness asks whether it can serve; only the operator has no readiness."""
-    for name, each in of_kind(chart.render({}), "Deployment").items():
-        container = each["spec"]["template"]["spec"]["containers"][0]
+    for name, item in of_kind(chart.render({}), "Deployment").items():
+        container = item["spec"]["template"]["spec"]["containers"][0]
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
         if not name.endswith("-operator"):
             assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
@@ -87,6 +87,6 @@ def test_the_shipped_issuer_gets_past_its_own_webhook(chart: Chart):
     """With failurePolicy Fail the first install would otherwise wait for an admission pod that Helm has not started."""
     objects = chart.render({"admission": {"failurePolicy": "Fail"}, "tokenIssuer": {"name": "own"}})
     [webhook] = of_kind(objects, "ValidatingWebhookConfiguration").values()
-    [conditions] = [each["matchConditions"] for each in webhook["webhooks"]]
+    [conditions] = [item["matchConditions"] for item in webhook["webhooks"]]
     assert conditions[0]["expression"] == "!(request.kind.kind == 'TokenIssuer' && request.name == 'own')"
     assert "caBundle" not in webhook["webhooks"][0]["clientConfig"]

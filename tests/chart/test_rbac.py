@@ -26,34 +26,34 @@ def _written(rule: Object, where: str) -> set[Grant]:
 
 def granted(objects: list[Object], account: str) -> set[Grant]:
     """Everything the bindings give to a service account."""
-    found: set[Grant] = set()
+    result: set[Grant] = set()
     for kind in ("Role", "ClusterRole"):
-        for each in objects:
-            if each["kind"] != f"{kind}Binding":
+        for obj in objects:
+            if obj["kind"] != f"{kind}Binding":
                 continue
-            if not [s for s in each["subjects"] if (s["name"], s["namespace"]) == (account, NAMESPACE)]:
+            if not [s for s in obj["subjects"] if (s["name"], s["namespace"]) == (account, NAMESPACE)]:
                 continue
-            where = each["metadata"].get("namespace", "")
+            where = obj["metadata"].get("namespace", "")
             [role] = [
                 role
                 for role in objects
                 if role["kind"] == kind
-                and role["metadata"]["name"] == each["roleRef"]["name"]
+                and role["metadata"]["name"] == obj["roleRef"]["name"]
                 and role["metadata"].get("namespace", "") == where
             ]
             for rule in role["rules"]:
-                found |= _written(rule, where)
-    return found
+                result |= _written(rule, where)
+    return result
 
 
 def needed(rights: tuple[RbacRight, ...], names: dict[str, str], watched: tuple[str, ...]) -> set[Grant]:
-    found: set[Grant] = set()
+    result: set[Grant] = set()
     for right in rights:
         inside = {Where.CLUSTER: ("",), Where.OWN: (NAMESPACE,), Where.WATCHED: watched or ("",)}[right.where]
         for where in inside:
             for verb, group, resource, name in right.permissions():
-                found.add((where, verb, group, resource, names.get(name, name)))
-    return found
+                result.add((where, verb, group, resource, names.get(name, name)))
+    return result
 
 
 RENAMED = {"metagate": "metagate-system-mg-metagate", "metagate-admission-tls": "mg-metagate-admission-certificate"}
@@ -87,19 +87,19 @@ def test_grants_are_the_codes_needs(chart: Chart, name: str):
 def test_mounted_certificates_need_no_secret(chart: Chart):
     """With certificates of somebody else's, admission may neither touch Secrets nor webhook configurations."""
     objects = chart.render(MATRIX["certificates brought along"])
-    found = granted(objects, "mg-metagate-admission")
-    assert {group for _, _, group, _, _ in found} == {"metagate.legivellum.io"}
-    assert {verb for _, verb, _, _, _ in found} <= {"get", "list"}
+    result = granted(objects, "mg-metagate-admission")
+    assert {group for _, _, group, _, _ in result} == {"metagate.legivellum.io"}
+    assert {verb for _, verb, _, _, _ in result} <= {"get", "list"}
 
 
 @pytest.mark.invariant("INV-030")
 @pytest.mark.parametrize("name", MATRIX)
 def test_nobody_touches_workloads(chart: Chart, name: str):
     """No account of the chart may do anything with a workload, use a wildcard, or write a declared object."""
-    for each in chart.render(MATRIX[name]):
-        if each["kind"] not in {"Role", "ClusterRole"}:
+    for item in chart.render(MATRIX[name]):
+        if item["kind"] not in {"Role", "ClusterRole"}:
             continue
-        for rule in each["rules"]:
+        for rule in item["rules"]:
             everything: list[Any] = [*rule["verbs"], *rule.get("resources", []), *rule.get("apiGroups", [])]
             assert "*" not in everything
             assert not WORKLOADS & {resource.split("/")[0] for resource in rule.get("resources", [])}
@@ -111,10 +111,10 @@ def test_nobody_touches_workloads(chart: Chart, name: str):
 
 def test_crds_hook_may_touch_the_six_only(chart: Chart):
     """The upgrade hook gets and patches our CRDs by name; creating cannot be limited to a name."""
-    found = granted(chart.render({}), "mg-metagate-crds")
+    result = granted(chart.render({}), "mg-metagate-crds")
     plurals = ("principals", "profiles", "manifests", "principalbindings", "policyprofiles", "tokenissuers")
     group, resource = "apiextensions.k8s.io", "customresourcedefinitions"
-    assert found == {("", "create", group, resource, "")} | {
+    assert result == {("", "create", group, resource, "")} | {
         ("", verb, group, resource, f"{plural}.metagate.legivellum.io")
         for verb in ("get", "patch")
         for plural in plurals

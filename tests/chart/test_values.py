@@ -64,9 +64,9 @@ def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: st
     """An unknown key, a wrong type, a contradiction: nothing is rendered and the message names what to set."""
     with pytest.raises(RenderingRefused) as refused:
         chart.render(values)
-    said = str(refused.value)
-    assert says in said.replace(".", "/") or says in said
-    assert "hunter2" not in said
+    output = str(refused.value)
+    assert says in output.replace(".", "/") or says in output
+    assert "hunter2" not in output
 
 
 def test_old_kubernetes_is_refused(chart: Chart):
@@ -76,13 +76,13 @@ def test_old_kubernetes_is_refused(chart: Chart):
 
 
 def _roles(objects: list[dict[str, Any]]) -> dict[str, set[tuple[str, str]]]:
-    found = {}
-    for name, each in of_kind(objects, "Deployment").items():
-        spec = each["spec"]["template"]["spec"]
+    result = {}
+    for name, item in of_kind(objects, "Deployment").items():
+        spec = item["spec"]["template"]["spec"]
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             values = environment(container).values()
-            found[f"{name}/{container['name']}"] = {value for value in values if isinstance(value, tuple)}
-    return found
+            result[f"{name}/{container['name']}"] = {value for value in values if isinstance(value, tuple)}
+    return result
 
 
 def test_each_component_sees_its_own_database_password_only(chart: Chart):
@@ -101,12 +101,12 @@ def test_each_component_sees_its_own_database_password_only(chart: Chart):
 def test_no_password_is_in_an_argument_or_a_url(chart: Chart):
     """Database URLs carry neither user nor password, and no container has one in its arguments."""
     for values in ({}, {"database": EXTERNAL}):
-        for each in of_kind(chart.render(values), "Deployment").values():
-            spec = each["spec"]["template"]["spec"]
+        for value in of_kind(chart.render(values), "Deployment").values():
+            spec = value["spec"]["template"]["spec"]
             for container in [*spec.get("initContainers", []), *spec["containers"]]:
                 url = environment(container).get("METAGATE_DATABASE_URL", "")
                 assert "@" not in url
-                assert not [each for each in container.get("args", []) if "password" in each.lower()]
+                assert not [arg for arg in container.get("args", []) if "password" in arg.lower()]
 
 
 def test_verify_full_reaches_the_client(chart: Chart):
@@ -119,7 +119,7 @@ def test_verify_full_reaches_the_client(chart: Chart):
     assert {"name": "database-ca", "mountPath": "/etc/metagate/database-ca", "readOnly": True} in container[
         "volumeMounts"
     ]
-    volume = next(each for each in spec["volumes"] if each["name"] == "database-ca")
+    volume = next(volume for volume in spec["volumes"] if volume["name"] == "database-ca")
     assert volume["secret"] == {"secretName": "pg-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
 
 
@@ -147,15 +147,15 @@ def test_a_cell_s_webhook_sees_its_namespaces(chart: Chart):
     """Each cell has a system namespace of its own, so what another cell may declare is not this one's to judge."""
     cell = chart.render(MATRIX["one cell of several"])
     arguments = {
-        each["name"]: each["args"]
+        container["name"]: container["args"]
         for deployment in of_kind(cell, "Deployment").values()
-        for each in containers(deployment["spec"]["template"]["spec"])
+        for container in containers(deployment["spec"]["template"]["spec"])
     }
     assert "--namespace-selector=cell=a,example.com/env=prod" in arguments["operator"]
 
     def namespace_selectors(objects: list[Object]) -> Any:
         [webhook] = of_kind(objects, "ValidatingWebhookConfiguration").values()
-        return [each.get("namespaceSelector") for each in webhook["webhooks"]]
+        return [item.get("namespaceSelector") for item in webhook["webhooks"]]
 
     assert namespace_selectors(cell) == [{"matchLabels": {"cell": "a", "example.com/env": "prod"}}]
     assert namespace_selectors(chart.render({})) == [None]

@@ -81,7 +81,9 @@ class Cluster:
 
     def with_token(self, token: str, *, name: str) -> Kubectl:
         config = yaml.safe_load(self.kubectl.kubeconfig.read_text())
-        context = next(each["context"] for each in config["contexts"] if each["name"] == config["current-context"])
+        context = next(
+            context["context"] for context in config["contexts"] if context["name"] == config["current-context"]
+        )
         context["user"] = name
         config["users"] = [{"name": name, "user": {"token": token}}]
         path = self.kubectl.kubeconfig.parent / f"{name}-{secrets.token_hex(4)}.kubeconfig"

@@ -18,12 +18,12 @@ HEADING = re.compile(r"^#{1,6} +(.*?)\s*#*$", re.MULTILINE)
 
 def anchors(text: str) -> set[str]:
     """Of its headings, as both GitHub and mkdocs make them."""
-    found: set[str] = set()
+    result: set[str] = set()
     for heading in HEADING.findall(FENCED.sub("", text)):
         plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-        found.add(re.sub(r"[^\w\- ]", "", plain.lower()).strip().replace(" ", "-"))
-        found.add(re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain.lower()).strip()))
-    return found
+        result.add(re.sub(r"[^\w\- ]", "", plain.lower()).strip().replace(" ", "-"))
+        result.add(re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain.lower()).strip()))
+    return result
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -89,8 +89,8 @@ def test_the_command_line_explains_itself_without_numbers() -> None:
 
 def _descriptions(node: object) -> Iterator[str]:
     if isinstance(node, dict):
-        if isinstance(said := node.get("description"), str):
-            yield said
+        if isinstance(output := node.get("description"), str):
+            yield output
         for child in node.values():
             yield from _descriptions(child)
     elif isinstance(node, list):
@@ -105,7 +105,9 @@ def test_kubectl_explain_and_the_charts_values_speak_without_numbers() -> None:
         *ROOT.glob("charts/*/crds/*.yaml"),
         *ROOT.glob("charts/*/values.schema.json"),
     ]
-    told = {path: " ".join(_descriptions(yaml.safe_load(path.read_text()))) for path in kinds}
-    told |= {path: path.read_text() for name in ("values.yaml", "README.md") for path in ROOT.glob(f"charts/*/{name}")}
-    assert len(told) > 15
-    assert [str(path) for path, text in told.items() if CITED.search(text)] == []
+    answer = {path: " ".join(_descriptions(yaml.safe_load(path.read_text()))) for path in kinds}
+    answer |= {
+        path: path.read_text() for name in ("values.yaml", "README.md") for path in ROOT.glob(f"charts/*/{name}")
+    }
+    assert len(answer) > 15
+    assert [str(path) for path, text in answer.items() if CITED.search(text)] == []

@@ -14,5 +14,5 @@ ALL = os.environ.get("METAGATE_DOCS") == "all"  # noqa: TID251 - `make docs`; th
 def test_a_page_prints_what_it_says(page: Path) -> None:
     """Every command of the page, in its order, beside a fresh `make run`: the same words, but for ids and times.
     `python -m tests.docs.typed` writes the pages anew."""
-    said, printed = (masked(text) for text in retyped(page))
-    assert said == printed, "\n".join(difflib.unified_diff(said, printed, "the page", "printed", lineterm=""))
+    output, printed = (masked(text) for text in retyped(page))
+    assert output == printed, "\n".join(difflib.unified_diff(output, printed, "the page", "printed", lineterm=""))

@@ -48,13 +48,13 @@ class TypedCommand:
 
 def commands(block: str) -> list[str]:
     """What stands after each `$ `, with the lines that go on after `> `."""
-    found: list[str] = []
+    result: list[str] = []
     for line in block.splitlines():
         if line.startswith("$ "):
-            found.append(line[2:])
-        elif line.startswith("> ") and found:
-            found[-1] += "\n" + line[2:]
-    return found
+            result.append(line[2:])
+        elif line.startswith("> ") and result:
+            result[-1] += "\n" + line[2:]
+    return result
 
 
 def masked(text: str) -> list[str]:
@@ -101,16 +101,16 @@ def typed(text: str, folder: Path, port: int) -> list[list[TypedCommand]]:
         ["bash"], input="\n".join(script), env=quiet, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=150, check=False,
     )  # fmt: skip
-    told = [part.rpartition("\x1f") for part in done.stdout.split("\x1e")[1:]]
-    answers = iter([(printed.replace(f":{port}", ":8000"), int(code)) for printed, _, code in told])
+    answer = [part.rpartition("\x1f") for part in done.stdout.split("\x1e")[1:]]
+    answers = iter([(printed.replace(f":{port}", ":8000"), int(code)) for printed, _, code in answer])
     return [[TypedCommand(command, *next(answers)) for command in block] for block in blocks]
 
 
 def shown(block: list[TypedCommand]) -> str:
     """A block as it stands on the page."""
     lines: list[str] = []
-    for each in block:
-        lines += ["$ " + each.command.replace("\n", "\n> "), *each.printed.rstrip("\n").splitlines()]
+    for item in block:
+        lines += ["$ " + item.command.replace("\n", "\n> "), *item.printed.rstrip("\n").splitlines()]
     return "```console\n" + "\n".join(line.rstrip() for line in lines if line or lines) + "\n```"
 
 

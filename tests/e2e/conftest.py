@@ -27,7 +27,7 @@ if ENVIRONMENT.get("METAGATE_E2E") != "1":
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Chapters in their order: the upgrade comes after what it must not disturb, the uninstall last."""
-    ours = [each for each in items if "tests/e2e" in str(each.path)]
+    ours = [item for item in items if "tests/e2e" in str(item.path)]
     if len(ours) == len(items):
         items.sort(key=lambda each: CHAPTERS.index(each.path.stem.removeprefix("test_")))
     for each in ours:

@@ -62,19 +62,19 @@ class NodeCluster:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
     def apply(self, *objects: Object) -> str:
-        return self.kubectl("apply", "-f", "-", feed="\n---\n".join(json.dumps(each) for each in objects))
+        return self.kubectl("apply", "-f", "-", feed="\n---\n".join(json.dumps(obj) for obj in objects))
 
     def refused(self, *arguments: str, feed: str | None = None) -> str:
         """What kubectl says when it must not succeed."""
         try:
-            said = self.kubectl(*arguments, feed=feed)
+            output = self.kubectl(*arguments, feed=feed)
         except CommandFailed as failed:
             return str(failed)
-        raise AssertionError(f"this should have been refused: {said}")
+        raise AssertionError(f"this should have been refused: {output}")
 
     def rolled_out(self, namespace: str, *workloads: str, within: int = 120) -> None:
-        for each in workloads:
-            self.kubectl("-n", namespace, "rollout", "status", each, f"--timeout={within}s")
+        for workload in workloads:
+            self.kubectl("-n", namespace, "rollout", "status", workload, f"--timeout={within}s")
 
     def logs(self, namespace: str, of: str, *arguments: str) -> str:
         return self.kubectl("-n", namespace, "logs", of, *arguments)

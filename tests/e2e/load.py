@@ -77,12 +77,12 @@ def boot_in_a_loop():
 
 print("booting", flush=True)
 threads = [threading.Thread(target=boot_in_a_loop) for _ in range(4)]
-for each in threads:
-    each.start()
-for each in threads:
-    each.join()
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
 for startup_id in ACKNOWLEDGED:
-    found = patiently("GET", f"/v1/startup/{startup_id}")
-    if found is None or found["status"] != "READY":
+    result = patiently("GET", f"/v1/startup/{startup_id}")
+    if result is None or result["status"] != "READY":
         count("lost")
 print(json.dumps(COUNTS), flush=True)

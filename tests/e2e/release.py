@@ -30,20 +30,20 @@ class Release:
 
     def ask(self, path: str) -> Any:
         """GET as an observer of the whole cluster, from a pod; the parsed answer."""
-        said = self.cluster.kubectl("-n", NAMESPACE, "exec", "watcher", "--", "python3", "/scripts/ask.py", path)
-        return json.loads(said)
+        output = self.cluster.kubectl("-n", NAMESPACE, "exec", "watcher", "--", "python3", "/scripts/ask.py", path)
+        return json.loads(output)
 
     def startups(self, namespace: str, prefix: str = "") -> list[Object]:
         """The sessions of a namespace whose component key begins with `prefix`, newest first."""
         tenant = self.cluster.get("namespace", namespace)["metadata"]["uid"]
-        found: list[Object] = []
+        result: list[Object] = []
         cursor = ""
         while True:
             page = self.ask(f"/v1/startups?tenant={tenant}&limit=500{f'&cursor={cursor}' if cursor else ''}")
-            found += [each for each in page["items"] if each["component_key"].startswith(prefix)]
+            result += [item for item in page["items"] if item["component_key"].startswith(prefix)]
             cursor = page["next_cursor"]
             if not cursor:
-                return found
+                return result
 
 
 def namespace(cluster: NodeCluster, name: str) -> None:
@@ -154,8 +154,8 @@ class PodLoad:
         )
         last = self.cluster.logs(AGENTS, "courier-load").strip().splitlines()[-1]
         self.cluster.kubectl("-n", AGENTS, "delete", "pod", "courier-load", "--now")
-        found: dict[str, int] = json.loads(last)
-        return found
+        result: dict[str, int] = json.loads(last)
+        return result
 
     def running(self) -> bool:
         return "booting" in self.cluster.logs(AGENTS, "courier-load")

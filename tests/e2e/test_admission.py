@@ -16,8 +16,8 @@ BAD = {
 
 
 def webhook(release: Release) -> Object:
-    found: Object = release.cluster.get("validatingwebhookconfiguration", f"{NAMESPACE}-{NAME}")["webhooks"][0]
-    return found
+    result: Object = release.cluster.get("validatingwebhookconfiguration", f"{NAMESPACE}-{NAME}")["webhooks"][0]
+    return result
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,9 +34,9 @@ def refusal(release: Release, manifest: Object) -> str:
 @pytest.mark.invariant("INV-031")
 def test_refuses_through_its_service(release: Release):
     """A forbidden key three levels down is refused by the webhook, with its path, when it is applied."""
-    said = refusal(release, declared("Manifest", "bad", WHERE, BAD))
-    assert "is invalid" in said
-    assert "spec.services.mail.metadata.x[0].jobs" in said
+    output = refusal(release, declared("Manifest", "bad", WHERE, BAD))
+    assert "is invalid" in output
+    assert "spec.services.mail.metadata.x[0].jobs" in output
 
 
 def test_ignore_lets_everything_in_and_status_tells(release: Release):
@@ -50,7 +50,7 @@ def test_ignore_lets_everything_in_and_status_tells(release: Release):
     cluster.apply(declared("Manifest", "bad", WHERE, BAD))
     cluster.kubectl("-n", WHERE, "wait", "--for=condition=Accepted=False", "manifest/bad", "--timeout=30s")
     conditions = cluster.get("manifest", "bad", "-n", WHERE)["status"]["conditions"]
-    [accepted] = [each for each in conditions if each["type"] == "Accepted"]
+    [accepted] = [condition for condition in conditions if condition["type"] == "Accepted"]
     assert "spec.services.mail.metadata.x[0].jobs" in accepted["message"]
 
 

@@ -31,7 +31,7 @@ def examples(release: Release, say: Callable[[str], None]) -> NodeCluster:
     )
     began = time.monotonic()
     cluster.kubectl("apply", "-f", str(EXAMPLES))
-    cluster.rolled_out(AGENTS, *(f"deployment/{each}" for each in KINDS))
+    cluster.rolled_out(AGENTS, *(f"deployment/{item}" for item in KINDS))
     say(f"three kinds of pods from apply to rolled out {time.monotonic() - began:.1f} s")
     return cluster
 
@@ -39,17 +39,18 @@ def examples(release: Release, say: Callable[[str], None]) -> NodeCluster:
 def test_three_kinds_of_pods_report_ready(release: Release, examples: NodeCluster):
     """Init container, wrapped entry point and curl: one session each, READY, bound to the pod that opened it."""
     pods = {
-        each["metadata"]["labels"]["app"]: each["metadata"]
-        for each in examples.get("pods", "-n", AGENTS)["items"]
-        if "app" in each["metadata"].get("labels", {})
+        item["metadata"]["labels"]["app"]: item["metadata"]
+        for item in examples.get("pods", "-n", AGENTS)["items"]
+        if "app" in item["metadata"].get("labels", {})
     }
     for kind in KINDS:
         name = pods[kind]["name"]
-        found = eventually(
-            lambda name=name: [each for each in release.startups(AGENTS, name) if each["status"] == "READY"], within=30
+        result = eventually(
+            lambda name=name: [startup for startup in release.startups(AGENTS, name) if startup["status"] == "READY"],
+            within=30,
         )
-        assert [each["principal_key"] for each in found] == [kind]
-        assert found[0]["pod"]["uid"] == pods[kind]["uid"]
+        assert [item["principal_key"] for item in result] == [kind]
+        assert result[0]["pod"]["uid"] == pods[kind]["uid"]
         assert len(release.startups(AGENTS, name)) == 1
 
 
@@ -68,8 +69,8 @@ def test_the_packet_reaches_the_application(examples: NodeCluster):
         "print(json.dumps({'mode': oct(stat.st_mode & 0o777), 'memory': env['MEMORY_URL'], 'write': packet['capabilities']['write'],\n"
         "  'same': env['METAGATE_STARTUP_ID'] == packet['startup']['startup_id'], 'left': os.listdir('/packet')}))"
     )
-    found = json.loads(examples.kubectl("-n", AGENTS, "exec", "deployment/courier", "--", "python3", "-c", look))
-    assert found == {
+    document = json.loads(examples.kubectl("-n", AGENTS, "exec", "deployment/courier", "--", "python3", "-c", look))
+    assert document == {
         "mode": "0o600", "memory": "http://memorygate.ledger:8001", "write": ["receipts", "messages"], "same": True,
         "left": ["packet.json"],
     }  # fmt: skip
@@ -77,7 +78,7 @@ def test_the_packet_reaches_the_application(examples: NodeCluster):
 
 def test_sigterm_reaches_the_wrapped_command(examples: NodeCluster):
     """Deleting the wrapped pod ends it at once, not after the grace period: the signal is passed on."""
-    [name] = [each["metadata"]["name"] for each in examples.get("pods", "-n", AGENTS, "-l", "app=courier")["items"]]
+    [name] = [item["metadata"]["name"] for item in examples.get("pods", "-n", AGENTS, "-l", "app=courier")["items"]]
     began = time.monotonic()
     examples.kubectl("-n", AGENTS, "delete", "pod", name, "--wait=true")
     assert time.monotonic() - began < 15
@@ -89,8 +90,8 @@ def ending(cluster: NodeCluster, name: str) -> Object:
 
     def ended() -> Object | None:
         [status] = cluster.get("pod", name, "-n", AGENTS)["status"].get("containerStatuses", [{}])
-        found: Object | None = status.get("state", {}).get("terminated")
-        return found
+        result: Object | None = status.get("state", {}).get("terminated")
+        return result
 
     return eventually(ended, within=60)
 
@@ -100,9 +101,9 @@ def test_a_crash_before_ready_is_failed(release: Release, examples: NodeCluster)
     command = ["metagate", "run", "--ready-after", "30", "--", "python3", "-c", "import sys; sys.exit(17)"]
     examples.apply(pod("courier-crash", AGENTS, "courier", command))
     assert ending(examples, "courier-crash")["exitCode"] == 17
-    [found] = release.startups(AGENTS, "courier-crash")
-    assert found["status"] == "FAILED"
-    assert "17" in json.dumps(found["report"])
+    [startup] = release.startups(AGENTS, "courier-crash")
+    assert startup["status"] == "FAILED"
+    assert "17" in json.dumps(startup["report"])
 
 
 def test_a_hang_is_overdue(release: Release, examples: NodeCluster):
@@ -119,10 +120,11 @@ def test_a_hang_is_overdue(release: Release, examples: NodeCluster):
     examples.kubectl("wait", "--for=condition=Ready", "-n", AGENTS, "principalbinding/sleeper", "--timeout=30s")
     command = ["metagate", "run", "--ready-port", "1", "--", "sleep", "1000"]
     examples.apply(pod("sleeper", AGENTS, "sleeper", command))
-    found = eventually(
-        lambda: [each for each in release.startups(AGENTS, "sleeper") if each["status"] == "overdue"], within=40
+    result = eventually(
+        lambda: [startup for startup in release.startups(AGENTS, "sleeper") if startup["status"] == "overdue"],
+        within=40,
     )
-    assert found[0]["overdue"] is True
+    assert result[0]["overdue"] is True
     examples.kubectl("-n", AGENTS, "delete", "pod", "sleeper", "courier-crash", "--now")
 
 
@@ -132,8 +134,8 @@ def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples
     before = len(release.startups(AGENTS))
     stranger = pod("courier-stranger", "strangers", "courier", ["metagate", "bootstrap"])
     examples.apply(account("courier", "strangers"), stranger)
-    said = eventually(lambda: examples.logs("strangers", "courier-stranger"), within=40)
-    assert "refused (403 " in said
+    output = eventually(lambda: examples.logs("strangers", "courier-stranger"), within=40)
+    assert "refused (403 " in output
     assert len(release.startups(AGENTS)) == before
 
 
@@ -142,12 +144,12 @@ def test_applying_twice_changes_nothing(examples: NodeCluster):
     kinds = "principals,profiles,manifests,principalbindings"
 
     def snapshot() -> list[Object]:
-        return [each["metadata"] for each in examples.get(kinds, "-n", AGENTS, "--show-managed-fields")["items"]]
+        return [item["metadata"] for item in examples.get(kinds, "-n", AGENTS, "--show-managed-fields")["items"]]
 
     before = snapshot()
     assert before
-    said = examples.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
-    assert all(line.endswith("unchanged") for line in said.splitlines())
+    output = examples.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
+    assert all(line.endswith("unchanged") for line in output.splitlines())
     assert snapshot() == before
     server_side = (
         "apply",
@@ -161,18 +163,18 @@ def test_applying_twice_changes_nothing(examples: NodeCluster):
     once = snapshot()
     examples.kubectl(*server_side)
     assert snapshot() == once
-    for each in once:
-        status = [entry for entry in each["managedFields"] if entry.get("subresource") == "status"]
+    for item in once:
+        status = [entry for entry in item["managedFields"] if entry.get("subresource") == "status"]
         assert len(status) == 1
         assert set(status[0]["fieldsV1"]) == {"f:status"}
 
 
-def kstatus(found: Object) -> str:
+def kstatus(result: Object) -> str:
     """What Flux and `helm --wait` conclude from an object: generation first, then Stalled, Reconciling, Ready."""
-    status = found.get("status", {})
-    if status.get("observedGeneration", found["metadata"]["generation"]) != found["metadata"]["generation"]:
+    status = result.get("status", {})
+    if status.get("observedGeneration", result["metadata"]["generation"]) != result["metadata"]["generation"]:
         return "InProgress"
-    conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", [])}
     if conditions.get("Stalled") == "True":
         return "Failed"
     if conditions.get("Reconciling") == "True":
@@ -182,19 +184,19 @@ def kstatus(found: Object) -> str:
     return "Current"
 
 
-def argo(found: Object) -> str:
+def argo(result: Object) -> str:
     """What Argo CD concludes from an object by the script of docs/install.md."""
     text = (ROOT / "docs" / "install.md").read_text()
     (settings,) = re.findall(r"```yaml\n(resource\.customizations\.health.*?)```", text, re.DOTALL)
     lua = lupa.LuaRuntime()
-    lua.globals().obj = lua.table_from(found, recursive=True)
+    lua.globals().obj = lua.table_from(result, recursive=True)
     return str(lua.execute(*yaml.safe_load(settings).values()).status)
 
 
 def test_gitops_tools_read_the_status_right(examples: NodeCluster):
     """Argo CD and Flux find a served object healthy, one with a broken reference not, and it gets there by itself."""
-    for each in examples.get("principals,profiles,manifests,principalbindings", "-n", AGENTS)["items"]:
-        assert (kstatus(each), argo(each)) == ("Current", "Healthy"), each["metadata"]["name"]
+    for item in examples.get("principals,profiles,manifests,principalbindings", "-n", AGENTS)["items"]:
+        assert (kstatus(item), argo(item)) == ("Current", "Healthy"), item["metadata"]["name"]
     examples.apply(
         declared("PrincipalBinding", "early", AGENTS, {
             "principalRef": {"name": "late"}, "profileRef": {"name": "agent"}, "manifestRef": {"name": "production"},
@@ -204,8 +206,8 @@ def test_gitops_tools_read_the_status_right(examples: NodeCluster):
 
     def judged(*wanted: tuple[str, str]) -> Callable[[], bool]:
         def ask() -> bool:
-            found = examples.get("principalbinding", "early", "-n", AGENTS)
-            return bool(found.get("status", {}).get("conditions")) and (kstatus(found), argo(found)) in wanted
+            result = examples.get("principalbinding", "early", "-n", AGENTS)
+            return bool(result.get("status", {}).get("conditions")) and (kstatus(result), argo(result)) in wanted
 
         return ask
 

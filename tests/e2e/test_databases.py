@@ -70,8 +70,8 @@ def spare(release: Release) -> Iterator[NodeCluster]:
 
 
 def uids(cluster: NodeCluster) -> set[str]:
-    found = cluster.get("pods", "-n", SPARE, "-l", f"app.kubernetes.io/instance={SPARE}")["items"]
-    return {each["metadata"]["uid"] for each in found}
+    items = cluster.get("pods", "-n", SPARE, "-l", f"app.kubernetes.io/instance={SPARE}")["items"]
+    return {item["metadata"]["uid"] for item in items}
 
 
 def last_log(cluster: NodeCluster, component: str, container: str) -> str:
@@ -87,11 +87,11 @@ def test_wrong_databases_say_so_and_recover(spare: NodeCluster, say: Callable[[s
     """Missing Secret, no server, wrong password, no schema: named by status or log; then right, and the same pods go on."""
 
     def waiting() -> bool:
-        found = spare.get("pods", "-n", SPARE, "-l", "app.kubernetes.io/component=operator")["items"]
+        items = spare.get("pods", "-n", SPARE, "-l", "app.kubernetes.io/component=operator")["items"]
         states = [
             state.get("waiting", {})
-            for each in found
-            for status in each["status"].get("initContainerStatuses", [])
+            for item in items
+            for status in item["status"].get("initContainerStatuses", [])
             for state in [status["state"]]
         ]
         return any('secret "pg-owner" not found' in state.get("message", "") for state in states)
@@ -156,13 +156,13 @@ def pooler(cluster: NodeCluster, name: str, tls: CertificateBundle, *, mode: str
 
 def through(cluster: NodeCluster, *values: str) -> None:
     """The release again, its database at other addresses."""
-    told = (
+    answer = (
         "database.external.host=straight",
         "database.external.poolerHost=pooled",
         "database.external.caSecret=pg-ca",
     )
-    told = (*told, "database.external.sslMode=verify-full", *values)
-    settings = (part for value in told for part in ("--set-string", value))
+    answer = (*answer, "database.external.sslMode=verify-full", *values)
+    settings = (part for value in answer for part in ("--set-string", value))
     cluster.helm("upgrade", SPARE, str(CHART), "-n", SPARE, "--reuse-values", *settings)
     cluster.rolled_out(SPARE, "deployment/spare-metagate-operator", "deployment/spare-metagate-api")
 

@@ -20,8 +20,8 @@ def report(say: Say, what: str, counts: dict[str, int]) -> None:
 
 def other_pods(cluster: NodeCluster, component: str) -> list[str]:
     """Those that are there to stay: what an earlier rollout ended may still be draining."""
-    found = cluster.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")["items"]
-    return [each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]]
+    items = cluster.get("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")["items"]
+    return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
 
 
 @pytest.mark.invariant("INV-025")
@@ -43,12 +43,12 @@ def test_an_operator_that_is_gone_is_not_missed(release: Release, say: Say):
 def test_memory_under_load(release: Release, say: Say):
     """An API pod under the loop stays far below its limit."""
     load = loop(release.cluster)
-    found = {name: memory(release.cluster, f"deployment/metagate-{name}") for name in ("api", "operator")}
-    found["database"] = memory(release.cluster, "statefulset/metagate-database")
+    result = {name: memory(release.cluster, f"deployment/metagate-{name}") for name in ("api", "operator")}
+    result["database"] = memory(release.cluster, "statefulset/metagate-database")
     counts = load.counts()
-    say("memory per pod while pods boot, MiB: " + ", ".join(f"{name} {size}" for name, size in found.items()))
+    say("memory per pod while pods boot, MiB: " + ", ".join(f"{name} {size}" for name, size in result.items()))
     assert counts["failed"] == 0
-    assert found["api"] < 250
+    assert result["api"] < 250
 
 
 def test_a_rollout_of_the_api_loses_nothing(release: Release, say: Say):
@@ -91,5 +91,5 @@ def test_a_database_that_restarts_loses_nothing(release: Release, say: Say):
 
 
 def _restarts(cluster: NodeCluster, name: str) -> int:
-    found = cluster.get("pod", name, "-n", NAMESPACE)["status"]["containerStatuses"]
-    return sum(int(each["restartCount"]) for each in found)
+    container_statuses = cluster.get("pod", name, "-n", NAMESPACE)["status"]["containerStatuses"]
+    return sum(int(status["restartCount"]) for status in container_statuses)

@@ -17,13 +17,13 @@ LATER = {"Pod"}  # of `helm test`, which is run for real: its service account mu
 def test_everything_is_ready_and_nothing_restarted(release: Release):
     """Two API and two admission pods, an operator and the trial database are Ready, none of them at a second try."""
     ours = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/component!=test"
-    found = release.cluster.get("pods", "-n", NAMESPACE, "-l", ours)["items"]
-    assert sorted(each["metadata"]["labels"]["app.kubernetes.io/component"] for each in found) == [
+    items = release.cluster.get("pods", "-n", NAMESPACE, "-l", ours)["items"]
+    assert sorted(item["metadata"]["labels"]["app.kubernetes.io/component"] for item in items) == [
         "admission", "admission", "api", "api", "database", "operator",
     ]  # fmt: skip
-    for each in found:
-        statuses = each["status"]["containerStatuses"] + each["status"].get("initContainerStatuses", [])
-        assert [status["restartCount"] for status in statuses] == [0] * len(statuses), each["metadata"]["name"]
+    for item in items:
+        statuses = item["status"]["containerStatuses"] + item["status"].get("initContainerStatuses", [])
+        assert [status["restartCount"] for status in statuses] == [0] * len(statuses), item["metadata"]["name"]
 
 
 def test_the_shipped_issuer_is_served(release: Release):
@@ -34,9 +34,9 @@ def test_the_shipped_issuer_is_served(release: Release):
 
 def test_helm_test_boots_a_pod(release: Release):
     """`helm test` declares a component, boots a pod as it through a projected token, and sees READY."""
-    said = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
-    assert "booted as metagate-test" in said
-    assert "is READY" in said
+    output = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
+    assert "booted as metagate-test" in output
+    assert "is READY" in output
     left = release.cluster.kubectl(
         "get", "principals,profiles,manifests,principalbindings", "-n", NAMESPACE, "-o", "name"
     )
@@ -50,17 +50,17 @@ def test_the_api_server_accepts_what_is_rendered(release: Release, name: str):
     assert helm is not None
     namespace(release.cluster, "team-a")
     namespace(release.cluster, "team-b")
-    objects = [each for each in Chart(helm).render(MATRIX[name]) if each["kind"] not in FOREIGN | LATER]
+    objects = [item for item in Chart(helm).render(MATRIX[name]) if item["kind"] not in FOREIGN | LATER]
     accepted = 0
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", dir="/tmp") as file:
         yaml.safe_dump_all(objects, file)
         file.flush()
-        said = release.cluster.run(
+        completed = release.cluster.run(
             "sh", "-c", f"kubectl apply --dry-run=server --force-conflicts --server-side -f {file.name} 2>&1"
         )
-    accepted = sum(line.endswith("(server dry run)") for line in said.splitlines())
+    accepted = sum(line.endswith("(server dry run)") for line in completed.splitlines())
     assert accepted == len(objects)
-    assert "would violate" not in said
+    assert "would violate" not in completed
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
@@ -76,8 +76,8 @@ def test_root_file_systems_cannot_be_written(release: Release, workload: str):
         "  'scratch': writable('/tmp/x'), 'capabilities': status['CapEff'].strip(), 'no_new': status['NoNewPrivs'].strip(),\n"
         "  'seccomp': status['Seccomp'].strip(), 'links': [n for n in os.environ if n.endswith('_SERVICE_HOST') and n != 'KUBERNETES_SERVICE_HOST']}))"
     )
-    found = json.loads(release.cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
-    assert found == {
+    document = json.loads(release.cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
+    assert document == {
         "uid": 65532, "root": False, "home": False, "scratch": True,
         "capabilities": "0000000000000000", "no_new": "1", "seccomp": "2", "links": [],
     }  # fmt: skip
@@ -99,11 +99,11 @@ def memory(cluster: NodeCluster, workload: str) -> int:
 
 def test_idle_memory(release: Release, say: Callable[[str], None]):
     """Each pod stays far below its limit while nothing happens."""
-    found = {each.rpartition("-")[2]: memory(release.cluster, each) for each in WORKLOADS}
-    say("memory per idle pod, MiB: " + ", ".join(f"{name} {size}" for name, size in found.items()))
-    assert found["operator"] < 250
-    assert found["api"] < 200
-    assert found["admission"] < 200
+    result = {item.rpartition("-")[2]: memory(release.cluster, item) for item in WORKLOADS}
+    say("memory per idle pod, MiB: " + ", ".join(f"{name} {size}" for name, size in result.items()))
+    assert result["operator"] < 250
+    assert result["api"] < 200
+    assert result["admission"] < 200
 
 
 def test_start_of_the_command(release: Release, say: Callable[[str], None]):
@@ -124,9 +124,9 @@ def test_start_of_the_command(release: Release, say: Callable[[str], None]):
 
 def test_the_crds_have_one_owner(release: Release):
     """Helm and the hook apply the CRDs under one name: a later install over what is left behind meets no conflict."""
-    found = release.cluster.get("crds", "--show-managed-fields")["items"]
-    ours = [each for each in found if each["spec"]["group"] == "metagate.legivellum.io"]
+    items = release.cluster.get("crds", "--show-managed-fields")["items"]
+    ours = [item for item in items if item["spec"]["group"] == "metagate.legivellum.io"]
     assert len(ours) == 6
-    for each in ours:
-        owners = {entry["manager"] for entry in each["metadata"]["managedFields"] if "f:spec" in entry["fieldsV1"]}
+    for item in ours:
+        owners = {entry["manager"] for entry in item["metadata"]["managedFields"] if "f:spec" in entry["fieldsV1"]}
         assert owners == {"helm"}

@@ -42,14 +42,14 @@ class LedgerReader:
 
     def tasks(self, startups: list[Object]) -> list[list[Object]]:
         """The receipts of each startup."""
-        wanted = [f"/receipts/task/{each['startup_id']}?tenant={each['tenant']}" for each in startups]
-        found = [page for at in range(0, len(wanted), 400) for page in self.ask(*wanted[at : at + 400])]
-        return [each["items"] for each in found]
+        wanted = [f"/receipts/task/{startup['startup_id']}?tenant={startup['tenant']}" for startup in startups]
+        result = [page for at in range(0, len(wanted), 400) for page in self.ask(*wanted[at : at + 400])]
+        return [item["items"] for item in result]
 
     def has(self, startups: list[Object]) -> bool:
         """Whether everything that MetaGate witnessed of them has arrived, each event once."""
         for startup, receipts in zip(startups, self.tasks(startups), strict=True):
-            phases = [each["phase"] for each in receipts]
+            phases = [receipt["phase"] for receipt in receipts]
             assert phases == (["accepted"] if startup["acknowledged_at"] is None else ["accepted", "complete"]), phases
         return True
 
@@ -77,7 +77,7 @@ def ledger(release: Release, say: Say) -> Iterator[LedgerReader]:
 @pytest.fixture(scope="module")
 def booted(ledger: LedgerReader) -> Iterator[tuple[PodLoad, Callable[[], list[Object]]]]:
     """Pods' behaviour in a loop, and how to list what it opened (and nothing that was opened before)."""
-    before = {each["startup_id"] for each in ledger.release.startups(AGENTS, "courier-load")}
+    before = {startup["startup_id"] for startup in ledger.release.startups(AGENTS, "courier-load")}
 
     def opened() -> list[Object]:
         return [e for e in ledger.release.startups(AGENTS, "courier-load") if e["startup_id"] not in before]
@@ -89,7 +89,7 @@ def booted(ledger: LedgerReader) -> Iterator[tuple[PodLoad, Callable[[], list[Ob
 @pytest.mark.invariant("INV-039", "INV-121")
 def test_what_pods_boot_arrives_at_the_ledger(ledger: LedgerReader, booted: tuple[PodLoad, Callable[[], list[Object]]]):
     """A boot and a READY in a pod: two linked receipts of one closed obligation, naming component, principal and pod."""
-    ready = eventually(lambda: [each for each in booted[1]() if each["status"] == "READY"][-20:], within=30)
+    ready = eventually(lambda: [item for item in booted[1]() if item["status"] == "READY"][-20:], within=30)
     eventually(lambda: ledger.has(ready), within=30)
     for startup, (opened, ended) in zip(ready, ledger.tasks(ready), strict=True):
         assert ended["caused_by_receipt_id"] == opened["receipt_id"]
@@ -112,7 +112,7 @@ def test_uninstalling_the_ledger_disturbs_no_boot_and_a_new_one_catches_up(
     cluster = ledger.release.cluster
     load, opened = booted
     cluster.helm("uninstall", "memorygate", "-n", NAMESPACE, "--wait", "--timeout", "2m")
-    during = {each["startup_id"] for each in opened()}
+    during = {item["startup_id"] for item in opened()}
     ready = len(during)
     eventually(lambda: len(opened()) > ready + 20, within=30)
     seconds = install(cluster)

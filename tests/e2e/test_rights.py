@@ -12,44 +12,44 @@ Right = tuple[str, str, str]
 
 
 def can(cluster: NodeCluster, name: str) -> set[Right]:
-    said = cluster.kubectl(
+    output = cluster.kubectl(
         "auth", "can-i", "--list", "--as", f"system:serviceaccount:{NAMESPACE}:{name}", "-n", NAMESPACE
     )
-    found: set[Right] = set()
-    for line in said.splitlines()[1:]:
+    result: set[Right] = set()
+    for line in output.splitlines()[1:]:
         match = re.fullmatch(r"(\S*)\s+\[([^\]]*)\]\s+\[([^\]]*)\]\s+\[([^\]]*)\]\s*", line)
         assert match, line
         resource, urls, names, verbs = match.groups()
         for verb in verbs.split():
             for what in [resource] if resource else urls.split():
-                found |= {(verb, what, each) for each in names.split() or [""]}
-    return found
+                result |= {(verb, what, part) for part in names.split() or [""]}
+    return result
 
 
 def documented() -> dict[str, set[Right]]:
     """The table between the markers of docs/install.md: account, verbs, what, name."""
     text = DOCUMENT.read_text().split("<!-- rights -->")[1].split("<!-- /rights -->")[0]
-    found: dict[str, set[Right]] = {}
+    result: dict[str, set[Right]] = {}
     for line in text.splitlines():
         cells = [cell.strip().replace("`", "") for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
         if len(cells) != 4 or cells[0] in {"Account", "---"}:
             continue
-        granted = found.setdefault(cells[0], set())
+        granted = result.setdefault(cells[0], set())
         if cells[1] != "nothing":
             granted |= {(verb, what, cells[3]) for verb in cells[1].split(", ") for what in cells[2].split(", ")}
-    return found
+    return result
 
 
 @pytest.mark.invariant("INV-030")
 def test_each_account_can_do_what_is_documented(release: Release):
     """`kubectl auth can-i --list` of every account, less what everybody can, is the table in docs/install.md."""
     release.cluster.apply(account("nobody-in-particular", NAMESPACE))
-    everybody = can(release.cluster, "nobody-in-particular")
-    assert ("create", "selfsubjectreviews.authentication.k8s.io", "") in everybody
+    principals = can(release.cluster, "nobody-in-particular")
+    assert ("create", "selfsubjectreviews.authentication.k8s.io", "") in principals
     wanted = documented()
     assert set(wanted) == {"metagate-operator", "metagate-admission", "metagate-api", "metagate-database"}
     for name, rights in wanted.items():
-        assert can(release.cluster, name) - everybody == rights, name
+        assert can(release.cluster, name) - principals == rights, name
 
 
 def test_tokens_are_where_they_are_needed_only(release: Release):
@@ -60,5 +60,5 @@ def test_tokens_are_where_they_are_needed_only(release: Release):
         ("statefulset/metagate-database", False),
     ):
         look = "import os; print(os.path.exists('/var/run/secrets/kubernetes.io/serviceaccount/token'))"
-        said = release.cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look)
-        assert said.strip() == str(there), workload
+        output = release.cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look)
+        assert output.strip() == str(there), workload

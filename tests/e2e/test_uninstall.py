@@ -15,7 +15,7 @@ def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[
     """CRDs, declared objects, the volume and the passwords stay; nothing else of the release does; a new install goes on."""
     cluster = release.cluster
     declared = cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split()
-    recorded = {each["startup_id"] for each in release.startups(AGENTS, "archivist")}
+    recorded = {startup["startup_id"] for startup in release.startups(AGENTS, "archivist")}
     assert declared
     assert recorded
     cluster.helm("uninstall", NAME, "-n", NAMESPACE, "--wait", "--timeout", "3m")
@@ -29,14 +29,14 @@ def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[
     claims = cluster.kubectl("get", "persistentvolumeclaims", "-n", NAMESPACE, "-o", "name").split()
     assert claims == ["persistentvolumeclaim/data-metagate-database-0"]
     assert (
-        len([each for each in cluster.kubectl("get", "crds", "-o", "name").split() if "metagate.legivellum.io" in each])
+        len([part for part in cluster.kubectl("get", "crds", "-o", "name").split() if "metagate.legivellum.io" in part])
         == 6
     )
     assert cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split() == declared
     cluster.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "3m")
     cluster.rolled_out(NAMESPACE, *WORKLOADS)
     watcher(cluster)
-    again = {each["startup_id"] for each in release.startups(AGENTS, "archivist")}
+    again = {startup["startup_id"] for startup in release.startups(AGENTS, "archivist")}
     assert recorded <= again
     say(f"uninstall and install again: {len(recorded)} recorded startups of the example still there")
 

@@ -99,5 +99,5 @@ def test_rollback_while_pods_boot(release: Release, next_release: Path, say: Say
         "containers"
     ]
     assert images[0]["image"] == IMAGE
-    said = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
-    assert "is READY" in said
+    output = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
+    assert "is READY" in output

@@ -34,10 +34,10 @@ def gather(terminalreporter: pytest.TerminalReporter) -> None:
     for outcome in ("passed", "skipped", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, ()):
             for row in table.rows_of(getattr(report, "nodeid", "")):
-                found = results.of(row)
-                found.outcomes[report.nodeid] = "failed" if outcome == "error" else outcome
+                result = results.of(row)
+                result.outcomes[report.nodeid] = "failed" if outcome == "error" else outcome
                 if outcome == "skipped" and isinstance(report.longrepr, tuple):
-                    found.reasons.append(str(report.longrepr[2]).removeprefix("Skipped: "))
+                    result.reasons.append(str(report.longrepr[2]).removeprefix("Skipped: "))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -73,22 +73,22 @@ class RandomRun:
 
     async def _turn(self, harness: FaultHarness, turn: ScheduledTurn) -> None:
         trial = self.trial
-        one = PlayedTurn(turn, trial.load.now)
-        self.played.append(one)
-        print(f"{one.began:6.1f} s  turn {turn.number}: {', '.join(turn.faults)}", flush=True)
+        played_turn = PlayedTurn(turn, trial.load.now)
+        self.played.append(played_turn)
+        print(f"{played_turn.began:6.1f} s  turn {turn.number}: {', '.join(turn.faults)}", flush=True)
         try:
-            found = await asyncio.gather(
+            results = await asyncio.gather(
                 *(REPERTOIRE[name].play(harness, trial, turn.random(name)) for name in turn.faults),
                 return_exceptions=True,
             )
         finally:
             await heal(harness, trial, backing_off)
-        for error in found:
+        for error in results:
             if isinstance(error, BaseException) and not isinstance(error, GONE):
                 raise error
-        one.ended = trial.fault_ended = trial.load.now
+        played_turn.ended = trial.fault_ended = trial.load.now
         await trial.recovered()
-        one.calm = trial.load.now
+        played_turn.calm = trial.load.now
         await asyncio.sleep(CALM)
 
     async def _watch(self) -> None:
@@ -96,24 +96,24 @@ class RandomRun:
         while True:
             calm = not self.played or self.played[-1].calm > 0
             workers = await asyncio.to_thread(lambda: trial.gates[0].workers)
-            if (one := read(trial.load.now, workers, trial.harness.proxy.connections, calm=calm)) is not None:
-                self.readings.append(one)
+            if (text := read(trial.load.now, workers, trial.harness.proxy.connections, calm=calm)) is not None:
+                self.readings.append(text)
             await asyncio.sleep(CALM / 2)
 
 
 def between(calls: Sequence[RecordedCall], played: Sequence[PlayedTurn]) -> Iterator[tuple[PlayedTurn, RequestHistory]]:
     """What was asked and answered between each turn and the next."""
     ordered = sorted(calls, key=lambda call: call.start)
-    for one, following in zip(played, [*played[1:], None], strict=True):
+    for item, following in zip(played, [*played[1:], None], strict=True):
         until = following.began if following else float("inf")
-        calm = [call for call in ordered if one.ended <= call.start and call.end <= until]
-        yield one, RequestHistory(calm, fault=(one.began, one.ended))
+        calm = [call for call in ordered if item.ended <= call.start and call.end <= until]
+        yield item, RequestHistory(calm, fault=(item.began, item.ended))
 
 
 def excused(call: RecordedCall, played: Sequence[PlayedTurn]) -> bool:
     """A connection may break when somebody killed the worker that it led to."""
     return call.status == BROKEN and any(
-        one.breaks and call.end >= one.began and call.start <= one.ended + 0.5 for one in played
+        item.breaks and call.end >= item.began and call.start <= item.ended + 0.5 for item in played
     )
 
 
@@ -121,23 +121,23 @@ def judged(
     history: RequestHistory, played: Sequence[PlayedTurn], grown: Sequence[ResourceGrowth]
 ) -> dict[str, list[str]]:
     """What broke each promise, with the turn after which the load did not come back."""
-    for one, after in between(history.calls, played):
-        one.recovery = round(recovery(after, BOUNDS.success), 2)
+    for item, after in between(history.calls, played):
+        item.recovery = round(recovery(after, BOUNDS.success), 2)
     calls = [call for call in history.calls if not excused(call, played)]
-    found = broken(replace(history, calls=calls), replace(BOUNDS, recovery=float("inf")))
+    result = broken(replace(history, calls=calls), replace(BOUNDS, recovery=float("inf")))
     late = [
-        f"turn {one.turn.number} ({', '.join(one.turn.faults)}): {one.recovery} s"
-        for one in played
-        if one.recovery > BOUNDS.recovery
+        f"turn {item.turn.number} ({', '.join(item.turn.faults)}): {item.recovery} s"
+        for item in played
+        if item.recovery > BOUNDS.recovery
     ]
     if late:
-        found["I5"] = found.get("I5", []) + late
-    leaks = [f"{one.what}: {one.first:.0f}, {one.second:.0f}, {one.last:.0f}" for one in grown if not one.flat]
+        result["I5"] = result.get("I5", []) + late
+    leaks = [f"{item.what}: {item.first:.0f}, {item.second:.0f}, {item.last:.0f}" for item in grown if not item.flat]
     if not grown:
         leaks = ["nothing to compare: a third of the run had no calm moment"]
     if leaks:
-        found["I11"] = found.get("I11", []) + leaks
-    return found
+        result["I11"] = result.get("I11", []) + leaks
+    return result
 
 
 async def run(seed: int, minutes: float) -> dict[str, Any]:
@@ -151,7 +151,7 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
             await made.play()
         history = await trial.collect_history()
         grown = growth(made.readings)
-        found = judged(history, made.played, grown)
+        result = judged(history, made.played, grown)
     history.write(HISTORIES / f"random-{seed}.jsonl")
     return {
         "seed": seed,
@@ -160,16 +160,16 @@ async def run(seed: int, minutes: float) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": table.machine(),
         "python": platform.python_version(),
-        "broken": {name: says[:5] for name, says in found.items()},
-        "figures": {**asdict(figures(history)), "recovery": max((one.recovery for one in made.played), default=0.0)},
+        "broken": {name: says[:5] for name, says in result.items()},
+        "figures": {**asdict(figures(history)), "recovery": max((item.recovery for item in made.played), default=0.0)},
         "machine_kept_away": round(trial.starved, 2),
-        "faults": dict(sorted(Counter(name for one in made.played for name in one.turn.faults).items())),
-        "growth": [one.as_row() for one in grown],
+        "faults": dict(sorted(Counter(name for item in made.played for name in item.turn.faults).items())),
+        "growth": [item.as_row() for item in grown],
         "turns": [
-            [round(one.began, 1), round(one.ended, 1), round(one.calm, 1), one.recovery, list(one.turn.faults)]
-            for one in made.played
+            [round(item.began, 1), round(item.ended, 1), round(item.calm, 1), item.recovery, list(item.turn.faults)]
+            for item in made.played
         ],
-        "readings": [list(asdict(one).values()) for one in made.readings[:: max(1, len(made.readings) // 300)]],
+        "readings": [list(asdict(reading).values()) for reading in made.readings[:: max(1, len(made.readings) // 300)]],
     }
 
 
@@ -186,9 +186,9 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         + f"  worst {numbers['worst'] * 1_000:.0f} ms  recovery {numbers['recovery']:.2f} s"
         + f"  machine kept away {record['machine_kept_away']}"
     )
-    for one in record["growth"]:
-        floors = ", ".join(f"{one[third]:.0f}" for third in ("first", "second", "last"))
-        yield f"  {one['what']}: {floors} at least, {one['most']:.0f} at most"
+    for item in record["growth"]:
+        floors = ", ".join(f"{item[third]:.0f}" for third in ("first", "second", "last"))
+        yield f"  {item['what']}: {floors} at least, {item['most']:.0f} at most"
     for name, says in record["broken"].items():
         yield f"  {name} broke: {says}"
 
@@ -198,16 +198,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="without one: any")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--keep", action="store_true", help="into docs/faults, as a chapter of docs/faults.md")
-    asked = parser.parse_args()
-    seed = secrets.randbelow(1_000_000) if asked.seed is None else asked.seed
-    again = f"make faults SEED={seed} MINUTES={asked.minutes:g}"
+    arguments = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
+    again = f"make faults SEED={seed} MINUTES={arguments.minutes:g}"
     print(f"seed {seed}: {again}", flush=True)
     try:
-        record = asyncio.run(run(seed, asked.minutes))
+        record = asyncio.run(run(seed, arguments.minutes))
     except BaseException:
         print(f"seed {seed} failed; again: {again}", flush=True)
         raise
-    for directory in (HISTORIES, *([page.KEPT] if asked.keep else [])):
+    for directory in (HISTORIES, *([page.KEPT] if arguments.keep else [])):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"random-{seed}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
         (directory / f"random-{seed}.svg").write_text(plot.svg(record), encoding="utf-8")

@@ -112,15 +112,15 @@ class FaultHarness:
         self.editions += 1
         people = [edition(principal, self.editions) for principal in self.principals]
         upserts: dict[str, list[dict[str, Any]]] = {}
-        for one in people:
-            for table, rows in one.rows().items():
+        for person in people:
+            for table, rows in person.rows().items():
                 upserts.setdefault(table, []).extend(rows)
         created = datetime.now(UTC) - timedelta(days=1)
         await publisher.publish(
             Change(
                 upserts=upserts,
-                packets={one.digest: one.body for one in people if one.digest and one.body},
-                tenants=[TenantRow(one, f"team-{one.hex[:8]}", created) for one in {c.tenant for c in people}],
+                packets={person.digest: person.body for person in people if person.digest and person.body},
+                tenants=[TenantRow(item, f"team-{item.hex[:8]}", created) for item in {c.tenant for c in people}],
             )
         )
 
@@ -251,7 +251,7 @@ class Trial:
             for gate in self.gates:
                 gate.look()
             resources = [gate.resources() for gate in self.gates]
-            rss, files = sum(one[0] for one in resources), max(one[1] for one in resources)
+            rss, files = sum(resource[0] for resource in resources), max(resource[1] for resource in resources)
             self.samples.append(Sample(self.load.now, rss, self.harness.proxy.connections, files))
             await asyncio.sleep(0.25)
 
@@ -312,20 +312,20 @@ class Trial:
     async def judge(self) -> None:
         self.history = await self.collect_history()
         self.figures = figures(self.history)
-        found = broken(self.history, self.bounds)
+        result = broken(self.history, self.bounds)
         path = HISTORIES / f"{self.row}.jsonl"
         self.history.write(path)
-        fairness.remember(self.starved, hard=bool(set(found) - fairness.OF_TIME))
+        fairness.remember(self.starved, hard=bool(set(result) - fairness.OF_TIME))
         results.record(
             self.row,
             self.figures,
             timed=self.bounds.deadline is not None,
-            broken=sorted(found),
+            broken=sorted(result),
             machine_kept_away=round(self.starved, 2),
         )
-        if found:
+        if result:
             collect_history = "\n".join(
-                f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in found.items()
+                f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in result.items()
             )
             raise AssertionError(f"{self.row} broke promises ({path}):\n{collect_history}\n  {self.figures}")
 

@@ -37,7 +37,7 @@ class ServedGate:
 
     @property
     def pids(self) -> list[int]:
-        return [one.pid for one in self._seen]
+        return [item.pid for item in self._seen]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -48,14 +48,14 @@ class ServedGate:
         """Those that answer: the children, or the process itself when it is alone."""
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(self.process.pid).children()
-            return [one for one in children if "spawn_main" in " ".join(one.cmdline())] or [
+            return [child for child in children if "spawn_main" in " ".join(child.cmdline())] or [
                 psutil.Process(self.process.pid)
             ]
         return []
 
     @property
     def everything(self) -> list[int]:
-        return [one.pid for one in psutil.Process(self.process.pid).children(recursive=True)] + [self.process.pid]
+        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)] + [self.process.pid]
 
     def resources(self) -> tuple[int, int]:
         """Resident bytes of all workers, and the most open files of one."""

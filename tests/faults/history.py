@@ -75,13 +75,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class RequestHistory:
-    """A run. `fault`: when it began and ended. `said`: texts that must hold no secret, by where they were found."""
+    """A run. `fault`: when it began and ended. `output`: texts that must hold no secret, by where they were found."""
 
     calls: Sequence[RecordedCall]
     stored: Sequence[StoredSession] = ()
     fault: tuple[float, float] = (0.0, 0.0)
     samples: Sequence[Sample] = ()
-    said: Mapping[str, str] = field(default_factory=dict)
+    output: Mapping[str, str] = field(default_factory=dict)
     secrets: Sequence[str] = ()
 
     def write(self, path: Path) -> None:

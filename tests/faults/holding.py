@@ -63,12 +63,14 @@ def read(at: float, workers: Sequence[psutil.Process], connections: int, *, calm
     held: list[tuple[float, int, int]] = []
     for worker in workers:
         with contextlib.suppress(psutil.Error):
-            connected = sum(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections("tcp"))
+            connected = sum(
+                connection.status == psutil.CONN_ESTABLISHED for connection in worker.net_connections("tcp")
+            )
             held.append((worker.create_time(), worker.memory_info().rss, worker.num_fds() - connected))
     if not held:
         return None
     _, rss, files = min(held)
-    return ResourceReading(round(at, 2), calm, sum(one[1] for one in held), rss, files, connections)
+    return ResourceReading(round(at, 2), calm, sum(item[1] for item in held), rss, files, connections)
 
 
 def growth(readings: Sequence[ResourceReading]) -> list[ResourceGrowth]:
@@ -76,18 +78,18 @@ def growth(readings: Sequence[ResourceReading]) -> list[ResourceGrowth]:
     if not readings:
         return []
     end = readings[-1].at
-    warm = [one for one in readings if one.calm and one.at >= WARM * end]
+    warm = [reading for reading in readings if reading.calm and reading.at >= WARM * end]
     third = (1 - WARM) * end / 3
     thirds: list[list[ResourceReading]] = [[], [], []]
-    for one in warm:
-        thirds[min(2, int((one.at - WARM * end) / third))].append(one)
+    for item in warm:
+        thirds[min(2, int((item.at - WARM * end) / third))].append(item)
     if not all(thirds):
         return []
     return [
         ResourceGrowth(
             what,
-            *(min(getattr(one, name) for one in each) for each in thirds),
-            most=max(getattr(one, name) for one in readings),
+            *(min(getattr(entry, name) for entry in item) for item in thirds),
+            most=max(getattr(reading, name) for reading in readings),
             allowed=allowed,
             once=once,
         )

@@ -145,8 +145,8 @@ class FaultLoad:
         )
 
     async def _report(self, life: BootCycle, *, settling: bool) -> RecordedCall:
-        said = {"error": "no disk"} if life.report == "failed" else {"build_version": "1.2.3"}
-        body = json.dumps({"startup_id": life.startup, **said}).encode()
+        output = {"error": "no disk"} if life.report == "failed" else {"build_version": "1.2.3"}
+        body = json.dumps({"startup_id": life.startup, **output}).encode()
         path = f"/v1/startup/{life.report}"
         key = life.startup or ""
         return await self._call(
@@ -164,13 +164,17 @@ class FaultLoad:
 
     async def _strangers(self) -> None:
         """A key of nobody, no key, somebody else's name, nonsense: never an answer that somebody may have."""
-        one, other = self.principals[0], self.principals[-1]
+        principal, other = self.principals[0], self.principals[-1]
         good = b'{"component_key":"stranger"}'
         for key, headers, body in itertools.cycle(
             [
                 ("unknown key", {"X-API-Key": api_keys.mint().key}, good),
                 ("no key", {}, good),
-                ("other name", one.by_key, json.dumps({"component_key": "c", "principal_key": "somebody"}).encode()),
+                (
+                    "other name",
+                    principal.by_key,
+                    json.dumps({"component_key": "c", "principal_key": "somebody"}).encode(),
+                ),
                 ("nonsense", other.by_key, b'{"component_key":7,"component_key":[]}'),
             ]
         ):
@@ -178,7 +182,7 @@ class FaultLoad:
                 return
             while self.held:
                 await asyncio.sleep(0.02)
-            await self._call("stranger", one, key, "/v1/bootstrap", headers=headers, body=body)
+            await self._call("stranger", principal, key, "/v1/bootstrap", headers=headers, body=body)
             await asyncio.sleep(0.5)
 
     async def _call(

@@ -34,8 +34,8 @@ def rows_of(record: Mapping[str, Any]) -> dict[str, FaultResults]:
 
 def missing(record: Mapping[str, Any]) -> list[str]:
     """Rows that did not pass, or were not played."""
-    found = rows_of(record)
-    return [row.name for row in ROWS if row.name not in found or outcome(found[row.name]) != "passed"]
+    result = rows_of(record)
+    return [row.name for row in ROWS if row.name not in result or outcome(result[row.name]) != "passed"]
 
 
 def page(record: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
@@ -73,10 +73,10 @@ def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
-def _rows(found: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
+def _rows(result: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
     for row in ROWS:
-        one = found.get(row.name, FaultResults())
-        figures = one.figures
+        item = result.get(row.name, FaultResults())
+        figures = item.figures
         timed = "worst" in figures
         yield [
             row.name,
@@ -85,11 +85,11 @@ def _rows(found: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
             row.promises,
             row.root,
             row.ci,
-            outcome(one) if one.outcomes else "not run",
+            outcome(item) if item.outcomes else "not run",
             *(str(figures.get(name, "")) for name in ("acked", "refused", "lost", "duplicate", "mixed", "unacked")),
             f"{figures['worst'] * 1_000:.0f} ms" if timed else "",
             f"{figures['recovery']:.2f} s" if timed else "",
-            extra(figures) + "; ".join(one.reasons),
+            extra(figures) + "; ".join(item.reasons),
         ]
 
 
@@ -100,7 +100,7 @@ def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "Seed", "Minutes", "Turns", "Faults", "Acked", "Refused", "Lost", "Duplicate", "Mixed", "Unheard", "Worst answer",
         "Worst recovery", "Machine kept away", "Promises broken",
     )  # fmt: skip
-    yield from _table(columns, (_run(one) for one in runs))
+    yield from _table(columns, (_run(run) for run in runs))
     yield ""
     grown = (
         "Seed",
@@ -113,10 +113,10 @@ def _random(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "Once by",
         "Flat",
     )
-    yield from _table(grown, (_growth(run["seed"], one) for run in runs for one in run["growth"]))
+    yield from _table(grown, (_growth(run["seed"], item) for run in runs for item in run["growth"]))
     yield ""
-    for one in runs:
-        yield f"![what the gate held, seed {one['seed']}](faults/random-{one['seed']}.svg)"
+    for run in runs:
+        yield f"![what the gate held, seed {run['seed']}](faults/random-{run['seed']}.svg)"
         yield ""
 
 
@@ -146,8 +146,8 @@ def _growth(seed: int, one: Mapping[str, Any]) -> Sequence[str]:
 
 def kept() -> list[dict[str, Any]]:
     """The random schedules that docs/faults shows, by seed."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in KEPT.glob("random-*.json")]
-    return sorted(found, key=lambda one: int(one["seed"]))
+    result = [json.loads(path.read_text(encoding="utf-8")) for path in KEPT.glob("random-*.json")]
+    return sorted(result, key=lambda one: int(one["seed"]))
 
 
 def main() -> int:
@@ -161,8 +161,8 @@ def main() -> int:
         KEPT.mkdir(exist_ok=True)
         shutil.copyfile(results.FILE, FILE)
     runs = kept()
-    for one in runs:
-        (KEPT / f"random-{one['seed']}.svg").write_text(plot.svg(one), encoding="utf-8")
+    for run in runs:
+        (KEPT / f"random-{run['seed']}.svg").write_text(plot.svg(run), encoding="utf-8")
     record = json.loads(FILE.read_text(encoding="utf-8"))
     PAGE.write_text(page(record, runs), encoding="utf-8")
     print(f"{PAGE.name}: {len(ROWS) - len(missing(record))} of {len(ROWS)}, {len(runs)} random schedules")

@@ -20,8 +20,8 @@ PANELS: Sequence[tuple[str, str, Callable[[Mapping[str, Any]], float]]] = (
 
 def svg(record: Mapping[str, Any]) -> str:
     """`told`: a run's JSON. Bars are the turns, from injection until the load succeeded again."""
-    readings = [dict(zip(NAMES, one, strict=True)) for one in record["readings"]]
-    end = max([one["at"] for one in readings] + [turn[2] for turn in record["turns"]])
+    readings = [dict(zip(NAMES, reading, strict=True)) for reading in record["readings"]]
+    end = max([reading["at"] for reading in readings] + [turn[2] for turn in record["turns"]])
     height = TOP + len(PANELS) * (PANEL + GAP)
 
     def x(at: float) -> float:
@@ -36,7 +36,12 @@ def svg(record: Mapping[str, Any]) -> str:
     ]
     for at, (name, colour, value) in enumerate(PANELS):
         parts += _panel(
-            name, colour, [(one["at"], value(one)) for one in readings], record["turns"], TOP + at * (PANEL + GAP), x
+            name,
+            colour,
+            [(reading["at"], value(reading)) for reading in readings],
+            record["turns"],
+            TOP + at * (PANEL + GAP),
+            x,
         )
     parts += [
         f'<text x="{x(minute * 60):.1f}" y="{height - 8}" text-anchor="middle" fill="#555">{minute} min</text>'

@@ -61,9 +61,9 @@ def duplicate(history: RequestHistory) -> Iterator[str]:
     sessions: dict[tuple[str, str], list[StoredSession]] = defaultdict(list)
     for session in history.stored:
         sessions[session.client, session.component].append(session)
-    for (client, key), found in sessions.items():
-        if len(found) > 1:
-            yield f"{client} {key}: {len(found)} sessions"
+    for (client, key), result in sessions.items():
+        if len(result) > 1:
+            yield f"{client} {key}: {len(result)} sessions"
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for call in _boots(history):
         answers[call.client, call.key].add(call.answer["startup_id"])
@@ -202,7 +202,7 @@ def ageless(history: RequestHistory) -> Iterator[str]:
 
 def secrets_told(history: RequestHistory) -> Iterator[str]:
     """I10: no secret in what was logged, counted or stored."""
-    for place, text in history.said.items():
+    for place, text in history.output.items():
         for number, secret in enumerate(history.secrets):
             if secret in text:
                 yield f"secret {number} is in {place}"
@@ -240,7 +240,7 @@ def broken(history: RequestHistory, bounds: Bounds | None = None) -> dict[str, l
     }
     if bounds.lost:
         del judged["I1"], judged["I8"]
-    return {name: found for name, judge in judged.items() if (found := list(judge()))}
+    return {name: items for name, judge in judged.items() if (items := list(judge()))}
 
 
 def figures(history: RequestHistory) -> FaultFigures:

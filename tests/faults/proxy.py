@@ -83,8 +83,8 @@ class Proxy:
             questions = asyncio.create_task(self._pump(reader, back, reply=False))
             replies = asyncio.create_task(self._pump(there, writer, reply=True))
             await asyncio.wait({questions, replies}, return_when=asyncio.FIRST_COMPLETED)
-            for one in (questions, replies):
-                one.cancel()
+            for item in (questions, replies):
+                item.cancel()
             await asyncio.gather(questions, replies, return_exceptions=True)
         finally:
             self._open -= ends

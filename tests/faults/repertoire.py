@@ -158,8 +158,8 @@ async def slots_taken(harness: FaultHarness, _trial: Trial, random: Random) -> N
             )
         await asyncio.sleep(random.uniform(0.5, 2))
     finally:
-        for one in taken:
-            one.terminate()
+        for item in taken:
+            item.terminate()
 
 
 async def herd(_on: FaultHarness, trial: Trial, random: Random) -> None:

@@ -35,5 +35,5 @@ def record(row: str, figures: FaultFigures | None = None, *, timed: bool = True,
 
 def write(path: Path = FILE, **about: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {row: asdict(found) for row, found in sorted(FOUND.items())}
+    rows = {row: asdict(result) for row, result in sorted(FOUND.items())}
     path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")

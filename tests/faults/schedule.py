@@ -34,8 +34,8 @@ def draw_turns(seed: int, holds: Mapping[str, str]) -> Iterator[ScheduledTurn]:
             random = Random(f"{seed}/{number}")
             drawn = [fault]
             for _ in range(random.choice(COMPANIONS)):
-                held = {holds[one] for one in drawn}
-                if free := [one for one in sorted(holds) if holds[one] not in held]:
+                held = {holds[item] for item in drawn}
+                if free := [name for name in sorted(holds) if holds[name] not in held]:
                     drawn.append(random.choice(free))
             yield ScheduledTurn(number, tuple(drawn), f"{seed}/{number}")
             number += 1

@@ -11,7 +11,7 @@ import psutil
 
 def family(pid: int) -> list[int]:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))]
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     return []
 
 

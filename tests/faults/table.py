@@ -87,8 +87,8 @@ def rows_of(nodeid: str) -> list[str]:
     return [row.name for row in ROWS if any(nodeid.startswith(test) for test in row.tests)]
 
 
-def outcome(found: FaultResults) -> str:
-    outcomes = set(found.outcomes.values())
+def outcome(result: FaultResults) -> str:
+    outcomes = set(result.outcomes.values())
     if "failed" in outcomes:
         return "FAILED"
     return "passed" if "passed" in outcomes else "skipped"
@@ -100,19 +100,19 @@ EVERY_ROW = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "repla
 def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
     printed = []
     for row in ROWS:
-        if (found := all_found.get(row.name)) is None:
+        if (result := all_found.get(row.name)) is None:
             continue
-        figures = found.figures
-        text = f"{row.name}  {row.fault:<38}{outcome(found):<8}"
+        figures = result.figures
+        text = f"{row.name}  {row.fault:<38}{outcome(result):<8}"
         if "worst" in figures:
             text += " ".join(f"{name} {figures[name]}" for name in EVERY_ROW)
             text += f"  worst {figures['worst'] * 1_000:.0f} ms  recovery {figures['recovery']:.2f} s"
         printed.append(
-            text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in found.reasons)
+            text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in result.reasons)
         )
-    passed = sum(outcome(found) == "passed" for found in all_found.values())
+    passed = sum(outcome(value) == "passed" for value in all_found.values())
     sums = {
-        name: sum(found.figures.get(name, 0) for found in all_found.values()) for name in ("lost", "duplicate", "mixed")
+        name: sum(value.figures.get(name, 0) for value in all_found.values()) for name in ("lost", "duplicate", "mixed")
     }
     return [
         *printed,

@@ -84,7 +84,7 @@ async def test_f26_the_databases_clock_jumps() -> None:
 
     try:
         async with fault_harness(kind=Skewed) as harness:
-            seen = []
+            observations = []
 
             async def fault(_trial: Trial) -> None:
                 for jump in ("+3600s", "-3600s", "+0s"):
@@ -92,11 +92,11 @@ async def test_f26_the_databases_clock_jumps() -> None:
                     await asyncio.sleep(1)
                     async with harness.superuser() as connection:
                         now = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float")
-                    seen.append(round((now - time.time()) / 3600))
+                    observations.append(round((now - time.time()) / 3600))
                     await asyncio.sleep(0.5)
 
             trial = await harness.trial("F26", fault)
-            assert seen == [1, -1, 0]
+            assert observations == [1, -1, 0]
             calls = trial.during()
             share = sum(call.acked for call in calls) / len(calls)
             trial.add_figures(success_beside=round(share, 3))

@@ -45,14 +45,14 @@ async def test_f21_pool_exhausted(shared: FaultHarness) -> None:
 async def test_f23_herd(shared: FaultHarness, size: int) -> None:
     """A cluster restarts: everybody boots within 2 s by a fresh connection; all are served, once each, soon."""
     dsn = through(shared.database.api, shared.proxy.port)
-    async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
-        await wait_until_known(shared, one)
+    async with serving(dsn, workers=1) as item, serving(dsn, workers=1) as other:
+        await wait_until_known(shared, item)
         await wait_until_known(shared, other)
         drained = 0.0
 
         async def fault(trial: Trial) -> None:
             nonlocal drained
-            sides = [replace(trial.load, line=KeptConnections(gate.address), keep=False) for gate in (one, other)]
+            sides = [replace(trial.load, line=KeptConnections(gate.address), keep=False) for gate in (item, other)]
             lives = [trial.load.life() for _ in range(size)]
 
             async def boots(at: int) -> None:
@@ -68,7 +68,7 @@ async def test_f23_herd(shared: FaultHarness, size: int) -> None:
             for life in lives:
                 life.done = True
 
-        trial = await shared.trial("F23", fault, gates=(one, other), bounds=Bounds(files=6_000, connections=40))
+        trial = await shared.trial("F23", fault, gates=(item, other), bounds=Bounds(files=6_000, connections=40))
         trial.add_figures(herd=size, drained_in=round(drained, 1))
         assert drained < 30
 

@@ -28,15 +28,15 @@ async def test_f18_fsync_fails(shared: FaultHarness) -> None:
     async def fault(_trial: Trial) -> None:
         pids = [part for pid in await shared.backends() for part in ("-p", str(pid))]
         inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO:when=1"]
-        with tempfile.TemporaryFile() as said:
-            tracing = subprocess.Popen([strace, "-qq", *inject, *pids], stdout=said, stderr=said)
+        with tempfile.TemporaryFile() as file:
+            tracing = subprocess.Popen([strace, "-qq", *inject, *pids], stdout=file, stderr=file)
             try:
                 await asyncio.sleep(2)
             finally:
                 tracing.terminate()
                 tracing.wait(10)
-            said.seek(0)
-            if b"Operation not permitted" in said.read():
+            file.seek(0)
+            if b"Operation not permitted" in file.read():
                 pytest.skip("processes may not be traced here")
 
     await shared.trial("F18", fault)

@@ -78,11 +78,11 @@ class Mirroring:
         expected = {(startup, "accepted", "NA"): 1 for startup, _ in witnessed}
         ends = {"READY": "success", "FAILED": "failure"}
         expected |= {(startup, "complete", ends[status]): 1 for startup, status in witnessed if status in ends}
-        found = await rows(
+        result = await rows(
             self.database.superuser,
             "SELECT task_id, phase, body::jsonb ->> 'status', count(*) FROM memorygate.receipt WHERE kind = 'startup' GROUP BY 1, 2, 3",
         )
-        stored = {(task, phase, status or "NA"): count for task, phase, status, count in found}
+        stored = {(task, phase, status or "NA"): count for task, phase, status, count in result}
         assert {key: count for key, count in stored.items() if count != 1} == {}
         assert sorted(expected.keys() - stored.keys()) == []
         assert sorted(stored.keys() - expected.keys()) == []
@@ -159,11 +159,11 @@ def milliseconds(trial: Trial, began: float, ended: float) -> tuple[float, float
 
 def boots(trial: Trial) -> dict[str, object]:
     """Of the calls while the ledger was away or behind: how many, how many were refused, and how long bootstraps took."""
-    asked = trial.during("bootstrap", "ready", "failed")
-    assert len(asked) > 20
+    calls = trial.during("bootstrap", "ready", "failed")
+    assert len(calls) > 20
     return {
-        "calls meanwhile": len(asked),
-        "refused": sum(not call.acked for call in asked),
+        "calls meanwhile": len(calls),
+        "refused": sum(not call.acked for call in calls),
         "bootstrap p50/p99 before, ms": milliseconds(trial, 0.0, trial.fault_began),
         "meanwhile, ms": milliseconds(trial, trial.fault_began, trial.fault_ended),
     }
@@ -231,16 +231,16 @@ async def test_l2_killed_at_random(mirroring: Mirroring, say: Say) -> None:
 @pytest_asyncio.fixture(loop_scope="session")
 async def crowd(mirroring: Mirroring) -> AsyncIterator[Crowd]:
     """Boots and reports many at once, the way the gate does, without the sockets."""
-    who = Somebody(uuid4(), "crowd")
-    await publish(mirroring.harness.database.publisher, who)
+    principal = Somebody(uuid4(), "crowd")
+    await publish(mirroring.harness.database.publisher, principal)
     reader = await Reader.connect(mirroring.harness.database.api, size=2, acquire_timeout=10, query_timeout=10)
 
     async def boot(count: int) -> None:
         for at in range(0, count, 200):
-            asks = [who.ask(mirror=True) for _ in range(min(200, count - at))]
-            assert {one.outcome.value for one in await reader.bootstrap(asks)} == {"OPENED"}
-            reports = [who.tells(one.startup_id, mirror=True) for one in asks]
-            assert {one.outcome.value for one in await reader.report(reports)} == {"RECORDED"}
+            asks = [principal.ask(mirror=True) for _ in range(min(200, count - at))]
+            assert {item.outcome.value for item in await reader.bootstrap(asks)} == {"OPENED"}
+            reports = [principal.tells(ask.startup_id, mirror=True) for ask in asks]
+            assert {item.outcome.value for item in await reader.report(reports)} == {"RECORDED"}
 
     yield boot
     await reader.close()

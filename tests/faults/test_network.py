@@ -98,8 +98,8 @@ async def test_f10_latency_in_steps(shared: FaultHarness, *, publishing: bool) -
     share: dict[int, float] = {}
     for milliseconds, (began, ended) in steps.items():
         calls = [call for call in trial.history.calls if began + 0.3 <= call.start < ended - 0.5]
-        asked = [call for call in calls if call.operation in {"bootstrap", "ready", "failed"}]
-        share[milliseconds] = round(sum(call.acked for call in asked) / len(asked), 3)
+        requests = [call for call in calls if call.operation in {"bootstrap", "ready", "failed"}]
+        share[milliseconds] = round(sum(call.acked for call in requests) / len(requests), 3)
     trial.add_figures(**{f"success_by_one_way_ms{'_publishing' if publishing else ''}": share})
     assert min(share[one_way] for one_way in ((5, 25) if publishing else (5, 25, 50))) >= 0.99
     assert share[250] == 0.0

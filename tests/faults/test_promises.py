@@ -47,7 +47,7 @@ GOOD = RequestHistory(
     stored=[kept(1, **READY), kept(2, client=OTHER), kept(3)],
     fault=(0.9, 2.0),
     samples=[Sample(0.0, 100, 8, 40), Sample(1.0, 120, 8, 40)],
-    said={"the log": "a request was refused"},
+    output={"the log": "a request was refused"},
     secrets=["mgk_very_secret"],
 )
 
@@ -59,10 +59,10 @@ def with_calls(*calls: RecordedCall, **changes: Any) -> RequestHistory:
 def test_a_good_history_keeps_every_promise() -> None:
     """Refusals in time, a replay, a stranger turned away: nothing is broken, and the figures count what happened."""
     assert broken(GOOD) == {}
-    found = figures(GOOD)
-    assert (found.acked, found.refused, found.replayed, found.lost, found.unacked) == (5, 1, 1, 0, 0)
-    assert found.worst == 0.45
-    assert found.recovery == 0.0
+    result = figures(GOOD)
+    assert (result.acked, result.refused, result.replayed, result.lost, result.unacked) == (5, 1, 1, 0, 0)
+    assert result.worst == 0.45
+    assert result.recovery == 0.0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_good_history_keeps_every_promise() -> None:
         ("I8", with_calls(reported(7, at=4.0))),
         ("I8", replace(GOOD, stored=[*GOOD.stored, kept(4, **(READY | {"acknowledged_at": 121.0}))])),
         ("I9", with_calls(booted(3, at=4.0, compiled_at=None))),
-        ("I10", replace(GOOD, said={"the log": "key mgk_very_secret was refused"})),
+        ("I10", replace(GOOD, output={"the log": "key mgk_very_secret was refused"})),
         ("I11", replace(GOOD, samples=[*GOOD.samples, Sample(2.0, 100 + (200 << 20), 8, 40)])),
         ("I11", replace(GOOD, samples=[*GOOD.samples, Sample(2.0, 100, 80, 40)])),
         ("I11", replace(GOOD, samples=[*GOOD.samples, Sample(2.0, 100, 8, 4_000)])),

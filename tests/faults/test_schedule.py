@@ -19,18 +19,18 @@ def test_a_seed_is_a_schedule() -> None:
     drawn = list(islice(draw_turns(7, HOLDS), 60))
     again = list(islice(draw_turns(7, HOLDS), 60))
     assert drawn == again
-    assert [one.random("crash").random() for one in drawn] == [one.random("crash").random() for one in again]
+    assert [item.random("crash").random() for item in drawn] == [item.random("crash").random() for item in again]
     assert drawn != list(islice(draw_turns(8, HOLDS), 60))
-    assert len({one.seed for one in drawn}) == 60
+    assert len({item.seed for item in drawn}) == 60
     for first in range(0, 60, len(HOLDS)):
-        assert {one.faults[0] for one in drawn[first : first + len(HOLDS)]} == set(HOLDS)
+        assert {item.faults[0] for item in drawn[first : first + len(HOLDS)]} == set(HOLDS)
 
 
 def test_faults_of_a_turn_can_meet() -> None:
     """One to three at once, and never two that take hold of the same thing."""
     drawn = list(islice(draw_turns(1, HOLDS), 500))
-    assert {len(one.faults) for one in drawn} == {1, 2, 3}
-    assert all(len({HOLDS[name] for name in one.faults}) == len(one.faults) for one in drawn)
+    assert {len(item.faults) for item in drawn} == {1, 2, 3}
+    assert all(len({HOLDS[name] for name in item.faults}) == len(item.faults) for item in drawn)
 
 
 def test_the_repertoire_is_of_the_table() -> None:
@@ -59,13 +59,14 @@ def readings(grow: int = 0, files: int = 0, connections: int = 0) -> list[Resour
 )
 def test_what_grows_is_noticed(read: list[ResourceReading], grown: list[str]) -> None:
     """Thirty megabytes, thirty files or twelve connections in ten minutes are a leak."""
-    assert [one.what for one in holding.growth(read) if not one.flat] == grown
+    assert [item.what for item in holding.growth(read) if not item.flat] == grown
 
 
 def crowd(more: int, since: float, until: float = 601) -> list[ResourceReading]:
     """So many megabytes more between two moments."""
     return [
-        replace(one, oldest_rss=one.oldest_rss + (more << 20)) if since <= one.at < until else one for one in readings()
+        replace(reading, oldest_rss=reading.oldest_rss + (more << 20)) if since <= reading.at < until else reading
+        for reading in readings()
     ]
 
 
@@ -76,7 +77,7 @@ def crowd(more: int, since: float, until: float = 601) -> list[ResourceReading]:
 )
 def test_a_crowd_is_no_leak(read: list[ResourceReading], *, flat: bool) -> None:
     """A heap that grew once stays grown, and what goes again was no leak."""
-    assert all(one.flat for one in holding.growth(read)) is flat
+    assert all(item.flat for item in holding.growth(read)) is flat
 
 
 def turn(*faults: str) -> ScheduledTurn:

@@ -220,13 +220,13 @@ async def test_f20_no_connection_to_be_had(shared: FaultHarness) -> None:
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'metagate_api'"
                 ):
                     # Whoever is quickest gets a slot that became free.
-                    asked = [asyncpg.connect(shared.database.publisher) for _ in range(16)]
-                    got = await asyncio.gather(*asked, return_exceptions=True)
-                    taken.extend(one for one in got if isinstance(one, asyncpg.Connection))
+                    requests = [asyncpg.connect(shared.database.publisher) for _ in range(16)]
+                    got = await asyncio.gather(*requests, return_exceptions=True)
+                    taken.extend(item for item in got if isinstance(item, asyncpg.Connection))
                 await asyncio.sleep(1.5)
         finally:
-            for one in taken:
-                one.terminate()
+            for item in taken:
+                item.terminate()
 
     trial = await shared.trial("F20", fault)
     before = [call for call in trial.during() if call.end < robbed]

@@ -52,9 +52,9 @@ def test_the_page_is_what_was_measured() -> None:
     record, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
     assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs)
     assert record["whole"]
-    for one in runs:
-        drawn = page.KEPT / f"random-{one['seed']}.svg"
-        assert drawn.read_text(encoding="utf-8") == plot.svg(one)
+    for run in runs:
+        drawn = page.KEPT / f"random-{run['seed']}.svg"
+        assert drawn.read_text(encoding="utf-8") == plot.svg(run)
 
 
 def test_guards_exist() -> None:

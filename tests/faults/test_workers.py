@@ -41,14 +41,14 @@ async def test_f35_every_worker_killed(shared: FaultHarness) -> None:
         signals.kill(killed)
         for _ in range(100):
             await asyncio.sleep(0.05)
-            if len([one for one in shared.gate.workers if one.pid not in killed]) == len(killed):
+            if len([worker for worker in shared.gate.workers if worker.pid not in killed]) == len(killed):
                 return
 
     trial = await shared.trial("F35", fault, bounds=Bounds(breaks=True, deadline=None))
     assert not [call for call in trial.history.calls if call.status == HUNG]
-    nobody = max(call.end - call.start for call in trial.history.calls)
+    most = max(call.end - call.start for call in trial.history.calls)
     trial.add_figures(
-        longest_wait_for_a_worker=round(nobody, 2),
+        longest_wait_for_a_worker=round(most, 2),
         broken_when_all_were_killed=sum(call.status == 0 for call in trial.history.calls),
     )
     await ready(shared.gate, 2)
@@ -59,15 +59,15 @@ async def test_f35_every_worker_killed(shared: FaultHarness) -> None:
 async def test_f35_rolling(shared: FaultHarness) -> None:
     """SIGTERM of one of two replicas: what it took it answers, the clients go on at the other."""
     dsn = through(shared.database.api, shared.proxy.port)
-    async with serving(dsn, workers=1) as one, serving(dsn, workers=1) as other:
-        await wait_until_known(shared, one)
+    async with serving(dsn, workers=1) as item, serving(dsn, workers=1) as other:
+        await wait_until_known(shared, item)
         await wait_until_known(shared, other)
 
         async def fault(_trial: Trial) -> None:
-            one.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(one.process.wait, 15) == 0
+            item.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(item.process.wait, 15) == 0
 
-        trial = await shared.trial("F35", fault, gates=(one, other), bounds=Bounds(breaks=True, connections=40))
+        trial = await shared.trial("F35", fault, gates=(item, other), bounds=Bounds(breaks=True, connections=40))
         answered_by_half = [
             call for call in trial.during() if call.status == 0 and call.answer.get("error") == "ValueError"
         ]
@@ -78,9 +78,9 @@ async def test_f35_rolling(shared: FaultHarness) -> None:
 @pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
 async def test_f36_everything_paused(shared: FaultHarness, seconds: int) -> None:
     """Gate, database and clients stand still and go on: no manual step, and a token that expired meanwhile is told so."""
-    who = shared.principals[0]
+    principal = shared.principals[0]
     lifetime = 300
-    token = SHARED_SECRET.mint(who.subject, now=time.time() - lifetime - LEEWAY + 12, lifetime=lifetime)
+    token = SHARED_SECRET.mint(principal.subject, now=time.time() - lifetime - LEEWAY + 12, lifetime=lifetime)
     until = time.time() + 13
     codes: list[tuple[int, str]] = []
 

@@ -27,7 +27,7 @@ def cluster() -> Iterator[Cluster]:
     policy = directory.with_suffix(".audit.yaml")
     policy.write_text(audit_policy())
     try:
-        found = start(directory, environment=ENVIRONMENT, audit_policy=policy)
+        result = start(directory, environment=ENVIRONMENT, audit_policy=policy)
     except NoCluster as reason:
         shutil.rmtree(directory, ignore_errors=True)
         policy.unlink()
@@ -36,18 +36,18 @@ def cluster() -> Iterator[Cluster]:
             pytest.fail(line)
         pytest.skip(line)
     try:
-        prepare(found)
-        yield found
+        prepare(result)
+        yield result
     finally:
-        if found.run_directory is not None:
+        if result.run_directory is not None:
             stop(directory, ENVIRONMENT)
         shutil.rmtree(directory, ignore_errors=True)
         policy.unlink(missing_ok=True)
 
 
-def prepare(found: Cluster) -> None:
+def prepare(result: Cluster) -> None:
     """CRDs, the system namespace, the two service accounts with exactly their rights."""
-    kubectl = found.kubectl
+    kubectl = result.kubectl
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin="---\n".join(crd_files().values()))
     kubectl.run("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
     # the first list of a kind waits until the server has told of it everywhere and set up its storage

@@ -63,22 +63,22 @@ class FakeApiServer:
         key = (self._plural(kind), namespace, name)
         known = self.objects.get(key)
         self.version += 1
-        found: dict[str, Any] = copy.deepcopy(known) if known else self._new(kind, namespace, name)
+        result: dict[str, Any] = copy.deepcopy(known) if known else self._new(kind, namespace, name)
         if known and known.get("spec") != spec:
-            found["metadata"]["generation"] += 1
-        found["spec"] = spec
-        found["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[key] = found
-        self._happened(key[0], "MODIFIED" if known else "ADDED", found, quietly=quietly)
-        return found
+            result["metadata"]["generation"] += 1
+        result["spec"] = spec
+        result["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[key] = result
+        self._happened(key[0], "MODIFIED" if known else "ADDED", result, quietly=quietly)
+        return result
 
     def delete(self, kind: str, namespace: str, name: str, *, quietly: bool = False) -> dict[str, Any]:
         key = (self._plural(kind), namespace, name)
-        found = copy.deepcopy(self.objects.pop(key))
+        obj = copy.deepcopy(self.objects.pop(key))
         self.version += 1
-        found["metadata"]["resourceVersion"] = str(self.version)
-        self._happened(key[0], "DELETED", found, quietly=quietly)
-        return found
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        self._happened(key[0], "DELETED", obj, quietly=quietly)
+        return obj
 
     def replay(self, kind: str, body: dict[str, Any], event: str = "MODIFIED") -> None:
         """Tell again what was, as an old event."""
@@ -99,8 +99,8 @@ class FakeApiServer:
         return len(self._watches)
 
     def status(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.objects[(self._plural(kind), namespace, name)].get("status", {})
-        return found
+        result: dict[str, Any] = self.objects[(self._plural(kind), namespace, name)].get("status", {})
+        return result
 
     def kubeconfig(self, directory: Path) -> str:
         path = directory / "fake.kubeconfig"
@@ -161,9 +161,9 @@ class FakeApiServer:
                 )
             case ["apis", group, version] if group == GROUP and version == VERSION:
                 there = [kind for kind in KINDS.values() if kind.plural not in self.vanished]
-                found = [_resource(kind.plural, kind.name, namespaced=kind.namespaced) for kind in there]
-                found += [_resource(f"{kind.plural}/status", kind.name, namespaced=kind.namespaced) for kind in there]
-                return web.json_response({"resources": found}) if there else self._no(404, "NotFound")
+                result = [_resource(kind.plural, kind.name, namespaced=kind.namespaced) for kind in there]
+                result += [_resource(f"{kind.plural}/status", kind.name, namespaced=kind.namespaced) for kind in there]
+                return web.json_response({"resources": result}) if there else self._no(404, "NotFound")
             case ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"]:
                 return web.json_response({"status": {"allowed": True}})
             case ["apis", "events.k8s.io", "v1", "namespaces", _, "events"]:
@@ -191,12 +191,12 @@ class FakeApiServer:
             return await self._watch(request, plural, namespace)
         if verb == "list":
             return self._list(request, plural, namespace)
-        found = self.objects.get((plural, namespace, rest[0]))
-        if found is None:
+        result = self.objects.get((plural, namespace, rest[0]))
+        if result is None:
             return self._no(404, "NotFound")
         if verb == "patch" and rest[1:] == ["status"]:
-            return await self._patch_status(request, plural, found)
-        return web.json_response(found)
+            return await self._patch_status(request, plural, result)
+        return web.json_response(result)
 
     def _list(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         limit = int(request.query.get("limit", "0")) or 1_000_000
@@ -205,24 +205,24 @@ class FakeApiServer:
         if not token:
             snapshot, offset = uuid.uuid4().hex, "0"
             self._snapshots[snapshot] = [
-                each
-                for key, each in sorted(self.objects.items())
+                item
+                for key, item in sorted(self.objects.items())
                 if key[0] == plural and (not namespace or key[1] == namespace)
             ]
         if selector := request.query.get("fieldSelector"):
             name = selector.removeprefix("metadata.name=")
-            self._snapshots[snapshot] = [each for each in self._snapshots[snapshot] if each["metadata"]["name"] == name]
+            self._snapshots[snapshot] = [item for item in self._snapshots[snapshot] if item["metadata"]["name"] == name]
         first = int(offset)
         if self.fail_page.get(plural) == first // limit + 1:
             return self._no(500, "InternalError")
-        found = self._snapshots[snapshot]
-        more = first + limit < len(found)
+        result = self._snapshots[snapshot]
+        more = first + limit < len(result)
         metadata = {
             "resourceVersion": str(self.version),
             **({"continue": f"{snapshot}:{first + limit}"} if more else {}),
         }
         return web.json_response(
-            {"kind": f"{KIND_OF[plural]}List", "metadata": metadata, "items": found[first : first + limit]}
+            {"kind": f"{KIND_OF[plural]}List", "metadata": metadata, "items": result[first : first + limit]}
         )
 
     async def _watch(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
@@ -254,18 +254,18 @@ class FakeApiServer:
             self._watched.pop(id(queue), None)
         return response
 
-    async def _patch_status(self, request: web.Request, plural: str, found: dict[str, Any]) -> web.Response:
+    async def _patch_status(self, request: web.Request, plural: str, obj: dict[str, Any]) -> web.Response:
         sent = json.loads(await request.text())
         version = sent["metadata"].get("resourceVersion")
-        if version is not None and version != found["metadata"]["resourceVersion"]:
+        if version is not None and version != obj["metadata"]["resourceVersion"]:
             return self._no(409, "Conflict")
         self.version += 1
-        found = copy.deepcopy(found)
-        found["status"] = sent["status"]
-        found["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[(plural, found["metadata"].get("namespace", ""), found["metadata"]["name"])] = found
-        self._happened(plural, "MODIFIED", found)
-        return web.json_response(found)
+        obj = copy.deepcopy(obj)
+        obj["status"] = sent["status"]
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[(plural, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])] = obj
+        self._happened(plural, "MODIFIED", obj)
+        return web.json_response(obj)
 
     async def _lease(self, request: web.Request, name: str) -> web.Response:
         self.requests[f"{request.method.lower()} leases"] += 1

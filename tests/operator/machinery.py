@@ -117,7 +117,7 @@ class Tenancy:
             if status.get("observedGeneration") != body["metadata"]["generation"]:
                 return None
             return next(
-                (each for each in status["conditions"] if each["type"] == condition), {"status": "absent", "reason": ""}
+                (item for item in status["conditions"] if item["type"] == condition), {"status": "absent", "reason": ""}
             )
 
         return dict(eventually(found))
@@ -136,13 +136,13 @@ class Tenancy:
 
     async def packet(self, principal: str = "indexer") -> dict[str, Any] | None:
         """The shared packet that the database holds for a principal."""
-        found = await self.rows(
+        rows = await self.rows(
             "SELECT body FROM metagate.packet JOIN metagate.binding USING (digest) JOIN metagate.tenant USING (tenant) "
             "WHERE principal_key = $1 AND namespace = $2",
             principal,
             self.namespace,
         )
-        return json.loads(found[0]["body"]) if found else None
+        return json.loads(rows[0]["body"]) if rows else None
 
     def remove(self) -> None:
         for issuer in self.issuers:

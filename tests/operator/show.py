@@ -69,7 +69,7 @@ def fill(shown: Shown, tenancy: Tenancy) -> None:
     )
     shown.text("## An update that is not valid")
     shown.text("The webhook refuses it, with every finding and its path, and without a value:")
-    [manifest] = [each for each in quickstart if each["kind"] == "Manifest"]
+    [manifest] = [item for item in quickstart if item["kind"] == "Manifest"]
     manifest["spec"]["environment"]["deploy"] = {"image": "nginx"}
     manifest["spec"]["services"]["documents"]["metadata"]["password"] = "hunter2-hunter2"
     shown.run("apply -f -", stdin=manifest)

@@ -106,8 +106,8 @@ class DeclaredSurface:
 
     async def declare(self, name: str = "indexer", **manifest: Any) -> None:
         """A Principal that may boot."""
-        for each in self._tenancy.world(name, **manifest):
-            await self.surface.put(each["kind"], each["metadata"]["name"], each["spec"])
+        for item in self._tenancy.world(name, **manifest):
+            await self.surface.put(item["kind"], item["metadata"]["name"], item["spec"])
 
     def binding(self, name: str, **spec: Any) -> Spec:
         return dict(self._tenancy.binding(name, **spec)["spec"])
@@ -123,13 +123,13 @@ class DeclaredSurface:
         return int((await self.rows("SELECT coalesce(max(revision), 0) AS r FROM metagate.revision"))[0]["r"])
 
     async def packet(self, principal: str = "indexer") -> dict[str, Any] | None:
-        found = await self.rows(
+        rows = await self.rows(
             "SELECT body FROM metagate.packet JOIN metagate.binding USING (digest) JOIN metagate.tenant USING (tenant) "
             "WHERE principal_key = $1 AND namespace = $2",
             principal,
             self.surface.namespace,
         )
-        return json.loads(found[0]["body"]) if found else None
+        return json.loads(rows[0]["body"]) if rows else None
 
     async def condition(self, kind: str, name: str, condition: str = "Ready") -> dict[str, Any]:
         """The condition, once it speaks of the present generation; {} when it is absent then."""
@@ -139,7 +139,7 @@ class DeclaredSurface:
             status = body.get("status") or {}
             if status.get("observedGeneration") != body["metadata"]["generation"]:
                 return None
-            return next((each for each in status["conditions"] if each["type"] == condition), {"status": "absent"})
+            return next((item for item in status["conditions"] if item["type"] == condition), {"status": "absent"})
 
         return dict(await until(found))
 

@@ -117,10 +117,10 @@ async def test_without_the_webhook_they_are_told_by_status_and_never_served(
         accepted = tenancy.condition("Manifest", "prod", "Accepted")
         assert (accepted["status"], accepted["reason"]) == ("False", "ForbiddenKey"), shape
         assert await tenancy.packet() == good
-    cases = [each for number, (_, each) in enumerate(forbidden(tenancy)) if number % 13 == 0]
+    cases = [item for number, (_, item) in enumerate(forbidden(tenancy)) if number % 13 == 0]
     tenancy.apply(*cases)
-    for each in cases:
-        assert tenancy.condition(each["kind"], each["metadata"]["name"], "Accepted")["status"] == "False"
+    for case in cases:
+        assert tenancy.condition(case["kind"], case["metadata"]["name"], "Accepted")["status"] == "False"
     assert await tenancy.packet() == good
 
 
@@ -205,7 +205,7 @@ def test_two_replicas_agree_on_one_certificate(cluster: Cluster) -> None:
                 "caBundle"
             ]
             assert base64.b64decode(bundle) == authorities
-            shown = {shown_certificate(each.port) for each in (first, second)}
+            shown = {shown_certificate(item.port) for item in (first, second)}
             assert shown == {base64.b64decode(secret["data"]["tls.crt"])}
         finally:
             second.close()
@@ -336,11 +336,11 @@ def test_the_configuration_covers_our_group_and_nothing_else() -> None:
     """Every kind, no subresource, no deletion, and the policy that was asked for."""
     from metagate_operator.cluster.admission.webhook import webhook_configuration
 
-    found = webhook_configuration(name="x", failure_policy="Ignore", service=("ns", "svc", 443))
-    [hook] = found["webhooks"]
+    result = webhook_configuration(name="x", failure_policy="Ignore", service=("ns", "svc", 443))
+    [hook] = result["webhooks"]
     [rule] = hook["rules"]
     assert rule["apiGroups"] == ["metagate.legivellum.io"]
     assert rule["operations"] == ["CREATE", "UPDATE"]
-    assert not [each for each in rule["resources"] if "/" in each]
+    assert not [resource for resource in rule["resources"] if "/" in resource]
     assert hook["failurePolicy"] == "Ignore"
-    assert yaml.safe_dump(found)
+    assert yaml.safe_dump(result)

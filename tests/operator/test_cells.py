@@ -68,7 +68,7 @@ async def cells(cluster: Cluster, postgres: Server) -> AsyncIterator[tuple[Cell,
 
 async def until_served(cell: Cell, *namespaces: Tenancy) -> None:
     async def served() -> bool:
-        return await cell.serves() == {each.namespace for each in namespaces}
+        return await cell.serves() == {namespace.namespace for namespace in namespaces}
 
     await until(served, seconds=30)
 
@@ -134,10 +134,10 @@ async def test_cells_agree_about_token_issuers(cells: tuple[Cell, Cell]) -> None
 
     for cell in cells:
         cell.operator.until_passes()
-    seen = version()
+    observations = version()
     for cell in cells:
         cell.operator.until_passes()
-    assert version() == seen
+    assert version() == observations
 
 
 @pytest.mark.parametrize("selector", ["cell", "cell in (a)", "=a", "cell=a b", "cell==a", "cell!=a"])

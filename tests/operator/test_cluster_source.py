@@ -94,10 +94,10 @@ async def test_a_listing_holds_every_object_of_every_kind(api: FakeApiServer, tm
     kubernetes = await KubernetesClient.connect(api.kubeconfig(tmp_path))
     listing = await ClusterSource(kubernetes, ObjectCache()).listing()
     await kubernetes.close()
-    assert {each.name for each in listing.namespaces} == {"team-a"}
-    profiles = {each.key.name: each.spec["capabilities"]["n"] for each in listing.objects if each.key.kind == "Profile"}
+    assert {namespace.name for namespace in listing.namespaces} == {"team-a"}
+    profiles = {obj.key.name: obj.spec["capabilities"]["n"] for obj in listing.objects if obj.key.kind == "Profile"}
     assert profiles == {f"p{number}": number for number in range(1201)}
-    assert {each.key for each in listing.objects if each.key.kind != "Profile"} == {
+    assert {obj.key for obj in listing.objects if obj.key.kind != "Profile"} == {
         ObjectKey("Manifest", "team-a", "prod"),
         ObjectKey("TokenIssuer", "", "cluster"),
     }
@@ -193,7 +193,7 @@ async def test_f30_gone_in_the_middle_of_a_watch_asks_for_a_listing(api: FakeApi
         api.expire_watches()
         await recorder.until(lambda event: isinstance(event, Relist))
         assert not [event for event in recorder.events if isinstance(event, ObjectGone | ObjectPut)]
-        assert {each.key.kind for each in (await recorder.source.listing()).objects} == {"Manifest"}
+        assert {obj.key.kind for obj in (await recorder.source.listing()).objects} == {"Manifest"}
 
 
 async def test_f32_old_news_is_no_news(api: FakeApiServer, tmp_path: Path) -> None:
@@ -279,8 +279,8 @@ async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: 
     )
     async with listening(api, tmp_path, namespaces=["team-a"], issuers=issuers) as recorder:
         listing = await recorder.source.listing()
-        assert [each.name for each in listing.namespaces] == ["team-a"]
-        assert {each.key for each in listing.objects} == {
+        assert [namespace.name for namespace in listing.namespaces] == ["team-a"]
+        assert {obj.key for obj in listing.objects} == {
             ObjectKey("Manifest", "team-a", "prod"),
             ObjectKey("TokenIssuer", "", "idp"),
         }

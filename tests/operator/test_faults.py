@@ -134,14 +134,14 @@ async def test_f32_lost_shuffled_and_replayed_events_converge(scripted: Declared
             {"deploymentKey": "default", "version": 3, "environment": {"round": 2}},
             quietly=True,
         )
-        seen = set()
+        names = set()
         deadline = time.monotonic() + 6
-        while time.monotonic() < deadline and seen != {1, 2}:
-            found = await environment(scripted)
-            assert isinstance(found, dict)
-            seen.add(found["round"])
+        while time.monotonic() < deadline and names != {1, 2}:
+            result = await environment(scripted)
+            assert isinstance(result, dict)
+            names.add(result["round"])
             await asyncio.sleep(0.02)
-        assert seen == {1, 2}
+        assert names == {1, 2}
 
 
 async def test_a_mass_disappearance_waits_for_a_second_listing(scripted: DeclaredSurface) -> None:

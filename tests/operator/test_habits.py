@@ -34,7 +34,9 @@ def without_status(body: dict) -> dict:
         name: value for name, value in body["metadata"].items() if name not in {"resourceVersion", "managedFields"}
     }
     metadata["managedFields"] = [
-        each for each in body["metadata"]["managedFields"] if each.get("subresource") != "status"
+        managed_field
+        for managed_field in body["metadata"]["managedFields"]
+        if managed_field.get("subresource") != "status"
     ]
     return {**kept, "metadata": metadata}
 
@@ -47,16 +49,16 @@ async def test_it_writes_nothing_into_people_s_objects(tenancy: Tenancy) -> None
     with Operator.running(tenancy):
         tenancy.wait_ready("pb/indexer", "principal/indexer", "profile/worker", "manifest/prod")
         after = tenancy.kubectl.get("-n", tenancy.namespace, what, "--show-managed-fields")["items"]
-    assert [json.dumps(without_status(each), sort_keys=True) for each in after] == [
-        json.dumps(without_status(each), sort_keys=True) for each in before
+    assert [json.dumps(without_status(item), sort_keys=True) for item in after] == [
+        json.dumps(without_status(item), sort_keys=True) for item in before
     ]
-    for each in after:
+    for item in after:
         managers = {
-            field["manager"] for field in each["metadata"]["managedFields"] if field.get("subresource") == "status"
+            field["manager"] for field in item["metadata"]["managedFields"] if field.get("subresource") == "status"
         }
         assert managers == {"metagate"}
-        assert "finalizers" not in each["metadata"]
-        assert "kopf" not in json.dumps(each)
+        assert "finalizers" not in item["metadata"]
+        assert "kopf" not in json.dumps(item)
 
 
 def test_deleting_works_while_the_operator_is_away(tenancy: Tenancy) -> None:
@@ -125,7 +127,9 @@ async def wait_until_empty(tenancy: Tenancy, table: str) -> None:
 def test_a_crd_that_gains_an_optional_field_disturbs_nothing(tenancy: Tenancy, cluster: Cluster) -> None:
     """An upgrade of the CRD under a running operator: objects stay Ready, changes go on being served, no revision is minted by it."""
     tenancy.apply(*tenancy.world())
-    [definition] = [each for each in crd_documents() if each["spec"]["names"]["kind"] == "Manifest"]
+    [definition] = [
+        crd_document for crd_document in crd_documents() if crd_document["spec"]["names"]["kind"] == "Manifest"
+    ]
     upgraded = json.loads(json.dumps(definition))
     fields = upgraded["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     fields["somethingNew"] = {"type": "string"}
@@ -201,8 +205,8 @@ def test_events_tell_transitions_and_nothing_else(tenancy: Tenancy) -> None:
     """One event when it becomes Ready, one when it stops, none for a pass or a restart that finds it the same."""
 
     def events() -> list[str]:
-        found = tenancy.kubectl.get("-n", tenancy.namespace, "events.events.k8s.io")["items"]
-        return sorted(f"{each['type']} {each['reason']}" for each in found if each["regarding"]["name"] == "prod")
+        items = tenancy.kubectl.get("-n", tenancy.namespace, "events.events.k8s.io")["items"]
+        return sorted(f"{item['type']} {item['reason']}" for item in items if item["regarding"]["name"] == "prod")
 
     with Operator.running(tenancy, METAGATE_RESYNC_SECONDS="1") as operator:
         tenancy.apply(*tenancy.world())
@@ -226,14 +230,14 @@ def test_a_file_and_its_object_get_the_same_verdict(tenancy: Tenancy, operator: 
     message = tenancy.condition("Manifest", "prod", "Accepted")["message"]
     file = tmp_path / "manifest.yaml"
     file.write_text(yaml.safe_dump(manifest))
-    said = subprocess.run(
+    completed = subprocess.run(
         [*METAGATE, "validate", str(file)], capture_output=True, text=True, env=plain_environment(), check=False
     )
-    assert said.returncode == 1
+    assert completed.returncode == 1
     for finding in message.split("; "):
         path, _, words = finding.partition(": ")
-        assert path in said.stdout + said.stderr
-        assert words in said.stdout + said.stderr
+        assert path in completed.stdout + completed.stderr
+        assert words in completed.stdout + completed.stderr
 
 
 @pytest.mark.invariant("INV-041")

@@ -29,11 +29,11 @@ def test_scalars_are_those_of_kubectl(of_kubectl: dict[str, Any]) -> None:
         (HEAD + "".join(f"  k{place}: {scalar}\n" for place, scalar in enumerate(SCALARS))).encode(), "f"
     )
     spec = ours.documents[0].spec
-    found = {scalar: spec[f"k{place}"] for place, scalar in enumerate(SCALARS)}
-    assert found == SCALARS
-    assert found == {
+    result = {scalar: spec[f"k{place}"] for place, scalar in enumerate(SCALARS)}
+    assert result == SCALARS
+    assert result == {
         scalar: float(value) if isinstance(SCALARS[scalar], float) else value for scalar, value in of_kubectl.items()
     }
-    assert {scalar: type(value) for scalar, value in found.items() if not isinstance(value, float)} == {
+    assert {scalar: type(value) for scalar, value in result.items() if not isinstance(value, float)} == {
         scalar: type(value) for scalar, value in of_kubectl.items() if not isinstance(SCALARS[scalar], float)
     }

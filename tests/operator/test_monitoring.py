@@ -36,8 +36,8 @@ async def test_every_query_finds_its_series(tenancy: Tenancy, operator: Operator
         ]
     text = "\n".join(pages)
     exposed = {f"{name}{suffix}" for name, kind in FAMILY.findall(text) for suffix in SUFFIXES.get(kind, ("",))}
-    asked = {series for _, expression in expressions() for series, _ in SERIES.findall(expression)}
-    assert asked - exposed == set()
+    requests = {series for _, expression in expressions() for series, _ in SERIES.findall(expression)}
+    assert requests - exposed == set()
     ours = [line for line in text.splitlines() if line.startswith("metagate_")]
     assert {label for line in ours for label in LABELS.findall(line)} <= KNOWN
     assert not any(tenancy.namespace in line or "indexer" in line for line in ours)

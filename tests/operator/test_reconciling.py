@@ -195,11 +195,11 @@ async def test_uses_are_counted(world: DeclaredSurface) -> None:
     async with world.operator():
 
         async def counted() -> bool:
-            found = [
+            result = [
                 (await world.surface.body(kind, name)).get("status", {}).get("uses")
                 for kind, name in (("Manifest", "prod"), ("Profile", "worker"))
             ]
-            return found == [2, 2]
+            return result == [2, 2]
 
         await until(counted)
         await world.surface.delete("PrincipalBinding", "second")

@@ -32,7 +32,7 @@ def granted(rights: Iterable[RbacRight]) -> set[Use]:
 def used(cluster: Cluster, account: str) -> set[Use]:
     """Every request of the account in the API server's audit log that was allowed."""
     assert cluster.audit_log is not None
-    found: set[Use] = set()
+    result: set[Use] = set()
     for line in cluster.audit_log.read_text().splitlines():
         entry = json.loads(line)
         if entry["user"]["username"] != f"system:serviceaccount:{SYSTEM}:{account}":
@@ -41,10 +41,10 @@ def used(cluster: Cluster, account: str) -> set[Use]:
         reference = entry.get("objectRef") or {}
         if "resource" in reference:
             resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
-            found.add((entry["verb"], reference.get("apiGroup", ""), resource))
+            result.add((entry["verb"], reference.get("apiGroup", ""), resource))
         elif not EVERYBODY.match(url := entry["requestURI"].partition("?")[0]):
-            found.add((entry["verb"], "", url))
-    return found - {("create", "authorization.k8s.io", "selfsubjectaccessreviews")}
+            result.add((entry["verb"], "", url))
+    return result - {("create", "authorization.k8s.io", "selfsubjectaccessreviews")}
 
 
 def skip_without_audit(cluster: Cluster) -> None:

@@ -35,7 +35,7 @@ def test_the_operator_says_no_secret(tenancy: Tenancy) -> None:
         eventually(lambda: tenancy.kubectl.get("-n", tenancy.namespace, "events")["items"])
         listed = json.loads(tenancy.kubectl.run("get", ALL_KINDS, "-n", tenancy.namespace, "-o", "json").stdout)
         places = {
-            "statuses": json.dumps([each.get("status") for each in listed["items"]]),
+            "statuses": json.dumps([item.get("status") for item in listed["items"]]),
             "events": json.dumps(tenancy.kubectl.get("-n", tenancy.namespace, "events")["items"]),
             "metrics": metrics,
             "the database": dump(tenancy.database.superuser),

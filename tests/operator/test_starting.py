@@ -42,9 +42,9 @@ async def test_missing_kinds_end_it_with_the_command_that_installs_them(scripted
     """Without its CRDs it does not start, and says what to run."""
     api_of(scripted).vanished.update({"profiles", "manifests"})
     async with scripted.operator(wait=False) as operator:
-        said = await ended(operator)
-    assert "manifests" in said
-    assert "metagate crds | kubectl apply --server-side -f -" in said
+        output = await ended(operator)
+    assert "manifests" in output
+    assert "metagate crds | kubectl apply --server-side -f -" in output
 
 
 @pytest.mark.invariant("EXT-19")
@@ -55,8 +55,8 @@ async def test_an_unmigrated_database_ends_it_with_the_command_that_migrates(
     empty = await postgres.make(migrated=False)
     scripted.database = empty
     async with scripted.operator(wait=False) as operator:
-        said = await ended(operator)
-    assert "metagate migrate" in said
+        output = await ended(operator)
+    assert "metagate migrate" in output
     await postgres.drop(empty)
 
 

@@ -23,21 +23,21 @@ def windows(path: Path) -> Iterator[tuple[tuple[str, ...], int]]:
         yield tuple(line for _, line in lines[at : at + WINDOW]), lines[at][0]
 
 
-def clones(one: list[Path], other: list[Path]) -> list[str]:
-    known = {text: f"{path}:{number}" for path in one for text, number in windows(path)}
-    return [f"{known[text]} = {path}:{number}" for path in other for text, number in windows(path) if text in known]
+def clones(left: list[Path], right: list[Path]) -> list[str]:
+    known = {text: f"{path}:{number}" for path in left for text, number in windows(path)}
+    return [f"{known[text]} = {path}:{number}" for path in right for text, number in windows(path) if text in known]
 
 
-@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(GATES, 2)], ids=lambda folder: folder.name)
-def test_gates_share_no_code(one: Path, other: Path) -> None:
-    mine, theirs = ([*folder.rglob("*.py")] for folder in (one, other))
+@pytest.mark.parametrize(("left", "right"), [*itertools.combinations(GATES, 2)], ids=lambda folder: folder.name)
+def test_gates_share_no_code(left: Path, right: Path) -> None:
+    mine, theirs = ([*folder.rglob("*.py")] for folder in (left, right))
     assert clones(mine, theirs) == []
 
 
-@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(CHARTS, 2)], ids=lambda folder: folder.name)
-def test_charts_share_no_templates(one: Path, other: Path) -> None:
+@pytest.mark.parametrize(("left", "right"), [*itertools.combinations(CHARTS, 2)], ids=lambda folder: folder.name)
+def test_charts_share_no_templates(left: Path, right: Path) -> None:
     """Apart from the library chart, of which each has a copy."""
-    mine, theirs = ([*folder.glob("templates/**/*.*")] for folder in (one, other))
+    mine, theirs = ([*folder.glob("templates/**/*.*")] for folder in (left, right))
     assert mine
     assert theirs
     assert clones(mine, theirs) == []

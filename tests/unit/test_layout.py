@@ -27,13 +27,13 @@ def tracked() -> list[Path]:
 
 def test_each_package_is_in_its_root() -> None:
     """Every folder at the top that holds packages is a source root of the table, and holds what the table says."""
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for path in tracked():
         if path.name == "__init__.py" and len(path.parts) == 3:
-            found.setdefault(path.parts[0], set()).add(path.parts[1])
-    found.pop("tests", None)
-    assert found == PACKAGES
-    assert len(found) <= 10
+            result.setdefault(path.parts[0], set()).add(path.parts[1])
+    result.pop("tests", None)
+    assert result == PACKAGES
+    assert len(result) <= 10
 
 
 def test_a_root_is_no_package() -> None:

@@ -41,8 +41,8 @@ async def gate_process(postgres: Server) -> AsyncIterator[tuple[str, int, dict[s
     await publisher.load()
     with process(database) as (host, port):
         made = GateFixture(f"http://{host}:{port}", database, publisher, settings_for(database))
-        who = await made.principal("hostile", type="admin")
-        session = (await made.boot(who)).json()["startup"]["startup_id"]
-        yield host, port, who.by_key, session
+        principal = await made.principal("hostile", type="admin")
+        session = (await made.boot(principal)).json()["startup"]["startup_id"]
+        yield host, port, principal.by_key, session
         await made.close()
     await postgres.drop(database)

@@ -86,13 +86,13 @@ class PrincipalFixture:
         return packet.etag(self.digest or "", self.name, component)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        who = {"tenant": str(self.tenant), "principal_key": self.name}
+        principal = {"tenant": str(self.tenant), "principal_key": self.name}
         expires = None if self.key_expires is None else self.key_expires.isoformat()
         made = {
             "principal": [
                 row(
                     self.uid,
-                    **who,
+                    **principal,
                     type=self.type,
                     scope=self.scope,
                     rights=list(self.rights),
@@ -106,16 +106,16 @@ class PrincipalFixture:
                     sha256=api_keys.digest_of(self.key),
                     key_id=api_keys.id_of(self.key.encode()),
                     expires_at=expires,
-                    **who,
+                    **principal,
                 )
             ],
-            "subject": [row(self.uid, issuer=ISSUER, subject=self.subject, **who)],
+            "subject": [row(self.uid, issuer=ISSUER, subject=self.subject, **principal)],
         }
         if self.bound:
             made["binding"] = [
                 row(
                     self.uid,
-                    **who,
+                    **principal,
                     name=f"{self.name}-binding",
                     digest=self.digest,
                     components=list(self.components),
@@ -167,19 +167,19 @@ class GateFixture:
     ) -> int:
         """Publish principals (and `more` rows by table) and wait until the gate has seen it."""
         upserts: dict[str, list[dict[str, Any]]] = {}
-        for one in people:
-            for table, rows in one.rows().items():
+        for person in people:
+            for table, rows in person.rows().items():
                 upserts.setdefault(table, []).extend(rows)
         declared: list[DeclaredRow] = more.pop("declared", [])
         for table, rows in more.items():
             upserts.setdefault(table, []).extend(rows)
         created = datetime.now(UTC) - timedelta(days=1)
-        tenants = {one.tenant for one in people}
+        tenants = {person.tenant for person in people}
         revision = await self.publisher.publish(
             Change(
                 upserts=upserts,
                 deletes=deletes or {},
-                packets={one.digest: one.body for one in people if one.digest and one.body},
+                packets={person.digest: person.body for person in people if person.digest and person.body},
                 tenants=[TenantRow(tenant, f"team-{tenant.hex[:8]}", created) for tenant in tenants],
                 declared=declared,
             )
@@ -201,24 +201,24 @@ class GateFixture:
         await self.publish(made)
         return made
 
-    async def change(self, who: PrincipalFixture, **changes: Any) -> PrincipalFixture:
-        changed = replace(who, **changes)
+    async def change(self, principal: PrincipalFixture, **changes: Any) -> PrincipalFixture:
+        changed = replace(principal, **changes)
         await self.publish(changed)
         return changed
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def boot(self, who: PrincipalFixture, component: str = "indexer_1", **kwargs: Any) -> httpx.Response:
-        headers = {**who.by_key, **kwargs.pop("headers", {})}
+    async def boot(self, principal: PrincipalFixture, component: str = "indexer_1", **kwargs: Any) -> httpx.Response:
+        headers = {**principal.by_key, **kwargs.pop("headers", {})}
         return await self.client.post("/v1/bootstrap", json={"component_key": component, **kwargs}, headers=headers)
 
-    async def ready(self, who: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
+    async def ready(self, principal: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
         body = {"startup_id": startup_id, "build_version": "1.2.3", **kwargs}
-        return await self.client.post("/v1/startup/ready", json=body, headers=who.by_key)
+        return await self.client.post("/v1/startup/ready", json=body, headers=principal.by_key)
 
-    async def failed(self, who: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
+    async def failed(self, principal: PrincipalFixture, startup_id: str, **kwargs: Any) -> httpx.Response:
         body = {"startup_id": startup_id, "error": "no disk", **kwargs}
-        return await self.client.post("/v1/startup/failed", json=body, headers=who.by_key)
+        return await self.client.post("/v1/startup/failed", json=body, headers=principal.by_key)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,12 +230,12 @@ class GateFixture:
             await connection.close()
 
     async def sessions(self) -> int:
-        [found] = await self.ask("SELECT count(*) FROM metagate.startup")
-        return int(found[0])
+        [result] = await self.ask("SELECT count(*) FROM metagate.startup")
+        return int(result[0])
 
     async def stored(self, startup_id: str) -> asyncpg.Record:
-        [found] = await self.ask("SELECT * FROM metagate.startup WHERE startup_id = $1", UUID(startup_id))
-        return found
+        [result] = await self.ask("SELECT * FROM metagate.startup WHERE startup_id = $1", UUID(startup_id))
+        return result
 
 
 @asynccontextmanager

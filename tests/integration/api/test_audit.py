@@ -22,12 +22,12 @@ async def test_a_refusal_is_logged_with_its_code(gate: GateFixture, monkeypatch:
     """One line for each refusal, with its code and what was wrong with the credential, and nothing of the credential."""
     lines = Lines()
     monkeypatch.setattr(access_log, "_log", lines)
-    who = await gate.principal(components=("indexer_*",))
+    principal = await gate.principal(components=("indexer_*",))
     junk = {"authorization": "Bearer canary.canary.canary"}
-    await gate.boot(who, "other")
+    await gate.boot(principal, "other")
     await gate.client.get("/v1/topology", headers=junk)
     await gate.client.post("/v1/bootstrap", json={"component_key": "a"}, headers=junk)
-    await gate.client.get("/v1/startups", params={"limit": "many"}, headers=who.by_key)
+    await gate.client.get("/v1/startups", params={"limit": "many"}, headers=principal.by_key)
     await gate.client.get("/nowhere")
     assert [(line["status"], line["code"], line["reason"]) for line in lines.said] == [
         (403, "COMPONENT_NOT_PERMITTED", None),

@@ -28,8 +28,8 @@ def at(text: str) -> datetime:
 @pytest.mark.invariant("INV-013", "INV-014", "INV-006")
 async def test_the_welcome_packet(gate: GateFixture) -> None:
     """A 200 has exactly the seed's 15 keys and two more, of the types of the schema, with aware times."""
-    who = await gate.principal()
-    answer = await gate.boot(who)
+    principal = await gate.principal()
+    answer = await gate.boot(principal)
     assert answer.status_code == 200
     packet = answer.json()
     assert set(packet) == SEED_KEYS | {"environment", "snapshot"}
@@ -43,7 +43,7 @@ async def test_the_welcome_packet(gate: GateFixture) -> None:
     assert at(packet["startup"]["deadline_at"]) > at(packet["issued_at"])
     assert at(packet["snapshot"]["compiled_at"]) <= at(packet["issued_at"])
     assert answer.headers["etag"] == f'"{packet["packet_etag"]}"'
-    assert packet["packet_etag"] == who.etag("indexer_1")
+    assert packet["packet_etag"] == principal.etag("indexer_1")
     assert answer.headers["cache-control"] == "no-store"
     for follow in packet["startup"]["followup"]:
         method, path = follow.split()
@@ -54,7 +54,7 @@ async def test_the_welcome_packet(gate: GateFixture) -> None:
 @pytest.mark.invariant("INV-016", "INV-027")
 async def test_one_session_and_nothing_else(gate: GateFixture) -> None:
     """A bootstrap adds one startup row; every other table stays as it was."""
-    who = await gate.principal()
+    principal = await gate.principal()
     tables = [row[0] for row in await gate.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'metagate'")]
 
     async def contents() -> dict[str, Any]:
@@ -69,11 +69,15 @@ async def test_one_session_and_nothing_else(gate: GateFixture) -> None:
         }
 
     before, sessions = await contents(), await gate.sessions()
-    answer = await gate.boot(who)
+    answer = await gate.boot(principal)
     assert await contents() == before
     assert await gate.sessions() == sessions + 1
     stored = await gate.stored(answer.json()["startup"]["startup_id"])
-    assert (stored["principal_key"], stored["component_key"], stored["digest"]) == ("indexer", "indexer_1", who.digest)
+    assert (stored["principal_key"], stored["component_key"], stored["digest"]) == (
+        "indexer",
+        "indexer_1",
+        principal.digest,
+    )
 
 
 @pytest.mark.invariant("INV-015")
@@ -113,9 +117,9 @@ async def test_nobody_gets_401_before_the_body_is_judged(
 @pytest.mark.invariant("INV-002")
 async def test_expired_credentials_are_401(gate: GateFixture) -> None:
     """A key or token past its time says so, and stores nothing."""
-    who = await gate.principal(key_expires=datetime.now(UTC) - timedelta(seconds=1))
+    principal = await gate.principal(key_expires=datetime.now(UTC) - timedelta(seconds=1))
     before = await gate.sessions()
-    answer = await gate.boot(who)
+    answer = await gate.boot(principal)
     assert (answer.status_code, answer.json()["code"]) == (401, "CREDENTIAL_EXPIRED")
     assert await gate.sessions() == before
 
@@ -131,9 +135,9 @@ async def test_expired_credentials_are_401(gate: GateFixture) -> None:
 )  # fmt: skip
 async def test_component_key_is_required(gate: GateFixture, body: dict[str, Any]) -> None:
     """Missing, null, empty, blank, of another type or out of bounds: 422, and nothing is stored."""
-    who = await gate.principal()
+    principal = await gate.principal()
     before = await gate.sessions()
-    answer = await gate.client.post("/v1/bootstrap", json=body, headers=who.by_key)
+    answer = await gate.client.post("/v1/bootstrap", json=body, headers=principal.by_key)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
     assert await gate.sessions() == before
 
@@ -141,14 +145,14 @@ async def test_component_key_is_required(gate: GateFixture, body: dict[str, Any]
 @pytest.mark.invariant("INV-006")
 async def test_a_caller_cannot_choose_who_it_is(gate: GateFixture) -> None:
     """The right hint changes nothing; a wrong one is 409 and stores nothing, after permission was judged (D-42)."""
-    who = await gate.principal(components=("indexer_*",))
-    assert (await gate.boot(who, principal_key="indexer")).status_code == 200
+    principal = await gate.principal(components=("indexer_*",))
+    assert (await gate.boot(principal, principal_key="indexer")).status_code == 200
     before = await gate.sessions()
-    wrong = await gate.boot(who, principal_key="admin")
+    wrong = await gate.boot(principal, principal_key="admin")
     assert (wrong.status_code, wrong.json()["code"]) == (409, "PRINCIPAL_MISMATCH")
-    again = await gate.boot(who, principal_key="admin", headers={"idempotency-key": "k"})
+    again = await gate.boot(principal, principal_key="admin", headers={"idempotency-key": "k"})
     assert again.status_code == 409
-    forbidden = await gate.boot(who, "other", principal_key="admin")
+    forbidden = await gate.boot(principal, "other", principal_key="admin")
     assert forbidden.json()["code"] == "COMPONENT_NOT_PERMITTED"
     assert await gate.sessions() == before
 
@@ -162,13 +166,13 @@ async def test_components_are_permitted_explicitly(gate: GateFixture) -> None:
     for component in ("indexer", "db_7", "db_a.b:c-d_e"):
         assert (await gate.boot(some, component)).status_code == 200
     before = await gate.sessions()
-    for who, component in [
+    for principal, component in [
         (some, "Indexer"),
         (some, "indexer_1"),
         (some, "db"),
         (none, "indexer"),
     ]:
-        answer = await gate.boot(who, component)
+        answer = await gate.boot(principal, component)
         assert (answer.status_code, answer.json()["code"]) == (403, "COMPONENT_NOT_PERMITTED")
     assert await gate.sessions() == before
 
@@ -180,8 +184,8 @@ async def test_resolution_is_complete_or_nothing(gate: GateFixture) -> None:
     unbound = await gate.principal("unbound", tenant=tenant, bound=False)
     incomplete = await gate.principal("incomplete", tenant=tenant, body=None)
     before = await gate.sessions()
-    for who, status, code in [(unbound, 403, "NO_BINDING"), (incomplete, 409, "BINDING_INCOMPLETE")]:
-        answer = await gate.boot(who)
+    for principal, status, code in [(unbound, 403, "NO_BINDING"), (incomplete, 409, "BINDING_INCOMPLETE")]:
+        answer = await gate.boot(principal)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert "profile" not in answer.json()
     bound = await gate.principal("bound", tenant=tenant)
@@ -194,8 +198,8 @@ async def test_resolution_is_complete_or_nothing(gate: GateFixture) -> None:
 @pytest.mark.invariant("INV-017", "INV-016")
 async def test_304_when_unchanged_and_a_session_all_the_same(gate: GateFixture) -> None:
     """A matching tag, in any form, in header or body, gives an empty 304 that names a new session."""
-    who = await gate.principal()
-    first = await gate.boot(who)
+    principal = await gate.principal()
+    first = await gate.boot(principal)
     etag = first.json()["packet_etag"]
     before = await gate.sessions()
     ids = set()
@@ -208,30 +212,30 @@ async def test_304_when_unchanged_and_a_session_all_the_same(gate: GateFixture) 
         ({}, {"last_packet_etag": f'"{etag}"'}),
     ]
     for headers, body in forms:
-        answer = await gate.boot(who, headers=headers, **body)
+        answer = await gate.boot(principal, headers=headers, **body)
         assert answer.status_code == 304
         assert answer.content == b""
         assert answer.headers["etag"] == f'"{etag}"'
         assert at(answer.headers["metagate-startup-deadline"]) > datetime.now(UTC)
         ids.add(answer.headers["metagate-startup-id"])
-        assert (await gate.ready(who, answer.headers["metagate-startup-id"])).status_code == 200
+        assert (await gate.ready(principal, answer.headers["metagate-startup-id"])).status_code == 200
     assert len(ids) == len(forms)
     assert await gate.sessions() == before + len(forms)
     for stale in ("0" * 64, "*", '""', etag[:-1]):
-        assert (await gate.boot(who, headers={"if-none-match": stale})).status_code == 200
+        assert (await gate.boot(principal, headers={"if-none-match": stale})).status_code == 200
 
 
 @pytest.mark.invariant("INV-017", "INV-018", "INV-010")
 async def test_etags_follow_what_is_served(gate: GateFixture) -> None:
     """The tag changes with every input and with nothing else; after a change the old tag gives 200."""
     tenant = uuid4()
-    who = await gate.principal(tenant=tenant)
+    principal = await gate.principal(tenant=tenant)
     neighbour = await gate.principal("neighbour", tenant=tenant)
-    first = (await gate.boot(who)).json()["packet_etag"]
-    assert (await gate.boot(who)).json()["packet_etag"] == first
+    first = (await gate.boot(principal)).json()["packet_etag"]
+    assert (await gate.boot(principal)).json()["packet_etag"] == first
     await gate.principal("stranger", tenant=tenant)
-    assert (await gate.boot(who)).json()["packet_etag"] == first, "an irrelevant write changes nothing"
-    seen = {first}
+    assert (await gate.boot(principal)).json()["packet_etag"] == first, "an irrelevant write changes nothing"
+    observations = {first}
     for sections in [
         {"capabilities": {"index": False}},
         {"policy": {"max_parallel": 5}},
@@ -244,26 +248,26 @@ async def test_etags_follow_what_is_served(gate: GateFixture) -> None:
         {"profile": "other"},
         {"manifest": "other"},
     ]:
-        who = await gate.change(who, body=shared_body(**sections))
-        answer = await gate.boot(who, headers={"if-none-match": f'"{first}"'})
+        principal = await gate.change(principal, body=shared_body(**sections))
+        answer = await gate.boot(principal, headers={"if-none-match": f'"{first}"'})
         assert answer.status_code == 200
         [(section, value)] = sections.items()
         assert answer.json()[section] == value
-        seen.add(answer.json()["packet_etag"])
-    assert len(seen) == 11
+        observations.add(answer.json()["packet_etag"])
+    assert len(observations) == 11
     assert (await gate.boot(neighbour)).json()["services"] != {}
 
 
 @pytest.mark.invariant("INV-016")
 async def test_every_bootstrap_is_one_session(gate: GateFixture) -> None:
     """A mix of 200, 304 and refusals, all at once: as many new rows as answers that name one, all distinct."""
-    who = await gate.principal(components=("indexer_*",))
-    etag = (await gate.boot(who)).json()["packet_etag"]
+    principal = await gate.principal(components=("indexer_*",))
+    etag = (await gate.boot(principal)).json()["packet_etag"]
     before = await gate.sessions()
     answers = await asyncio.gather(
-        *[gate.boot(who) for _ in range(40)],
-        *[gate.boot(who, headers={"if-none-match": etag}) for _ in range(40)],
-        *[gate.boot(who, "other") for _ in range(20)],
+        *[gate.boot(principal) for _ in range(40)],
+        *[gate.boot(principal, headers={"if-none-match": etag}) for _ in range(40)],
+        *[gate.boot(principal, "other") for _ in range(20)],
     )
     ids = [answer.headers.get("metagate-startup-id") for answer in answers]
     assert [answer.status_code for answer in answers] == [200] * 40 + [304] * 40 + [403] * 20
@@ -274,18 +278,20 @@ async def test_every_bootstrap_is_one_session(gate: GateFixture) -> None:
 
 async def test_idempotency_key_replays_the_answer(gate: GateFixture) -> None:
     """The same key, principal and component give the same answer and no second session (D-03, D-41)."""
-    who = await gate.principal()
+    principal = await gate.principal()
     before = await gate.sessions()
-    first = await gate.boot(who, headers={"idempotency-key": "start-1"})
+    first = await gate.boot(principal, headers={"idempotency-key": "start-1"})
     assert "idempotency-replayed" not in first.headers
-    second = await gate.boot(who, headers={"idempotency-key": "start-1"})
+    second = await gate.boot(principal, headers={"idempotency-key": "start-1"})
     assert second.status_code == 200
     assert second.headers["idempotency-replayed"] == "true"
     assert second.json() == first.json()
     assert await gate.sessions() == before + 1
-    other = await gate.boot(who, "indexer_2", headers={"idempotency-key": "start-1"})
+    other = await gate.boot(principal, "indexer_2", headers={"idempotency-key": "start-1"})
     assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
-    unchanged = await gate.boot(who, headers={"idempotency-key": "start-1", "if-none-match": first.headers["etag"]})
+    unchanged = await gate.boot(
+        principal, headers={"idempotency-key": "start-1", "if-none-match": first.headers["etag"]}
+    )
     assert unchanged.status_code == 304
     assert unchanged.headers["metagate-startup-id"] == first.json()["startup"]["startup_id"]
     assert await gate.sessions() == before + 1
@@ -293,16 +299,16 @@ async def test_idempotency_key_replays_the_answer(gate: GateFixture) -> None:
 
 async def test_a_replay_is_the_answer_as_it_was(gate: GateFixture) -> None:
     """After a publish the replay still carries the digest it booted with; suspension is checked again."""
-    who = await gate.principal()
-    first = await gate.boot(who, headers={"idempotency-key": "k"})
-    who = await gate.change(who, body=shared_body(services={}))
-    replay = await gate.boot(who, headers={"idempotency-key": "k"})
+    principal = await gate.principal()
+    first = await gate.boot(principal, headers={"idempotency-key": "k"})
+    principal = await gate.change(principal, body=shared_body(services={}))
+    replay = await gate.boot(principal, headers={"idempotency-key": "k"})
     assert replay.json() == first.json()
-    fresh = await gate.boot(who)
+    fresh = await gate.boot(principal)
     assert fresh.json()["services"] == {}
     assert fresh.json()["snapshot"]["revision"] > replay.json()["snapshot"]["revision"]
-    who = await gate.change(who, suspended=True)
-    assert (await gate.boot(who, headers={"idempotency-key": "k"})).json()["code"] == "PRINCIPAL_SUSPENDED"
+    principal = await gate.change(principal, suspended=True)
+    assert (await gate.boot(principal, headers={"idempotency-key": "k"})).json()["code"] == "PRINCIPAL_SUSPENDED"
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "a\tb"])
@@ -314,8 +320,8 @@ async def test_idempotency_keys_are_bounded(gate: GateFixture, key: str) -> None
 
 async def test_two_idempotency_keys_are_refused(gate: GateFixture) -> None:
     """Several keys in one request: 400, none is picked."""
-    who = await gate.principal()
-    headers = [*who.by_key.items(), ("idempotency-key", "a"), ("idempotency-key", "b")]
+    principal = await gate.principal()
+    headers = [*principal.by_key.items(), ("idempotency-key", "a"), ("idempotency-key", "b")]
     answer = await gate.client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
     assert answer.status_code == 400
 
@@ -323,12 +329,12 @@ async def test_two_idempotency_keys_are_refused(gate: GateFixture) -> None:
 @pytest.mark.invariant("INV-016")
 async def test_a_hundred_racers_with_one_key(gate: GateFixture) -> None:
     """100 concurrent bootstraps with one key leave one row and give 100 equal answers."""
-    who = await gate.principal()
+    principal = await gate.principal()
     before = await gate.sessions()
 
     async def racer() -> httpx.Response:
         for _ in range(20):
-            answer = await gate.boot(who, headers={"idempotency-key": "race"})
+            answer = await gate.boot(principal, headers={"idempotency-key": "race"})
             if answer.status_code != 503:  # the database had no time for it: ask again, as the client does
                 break
             await asyncio.sleep(0.1)
@@ -350,10 +356,10 @@ async def test_a_hundred_racers_with_one_key(gate: GateFixture) -> None:
 )
 async def test_offending_rows_are_never_served(gate: GateFixture, sections: dict[str, Any]) -> None:
     """A forbidden key that got into the database: 503, an alert, no packet, no session."""
-    who = await gate.principal(body=shared_body(**sections))
+    principal = await gate.principal(body=shared_body(**sections))
     before = await gate.sessions()
     for _ in range(2):
-        answer = await gate.boot(who)
+        answer = await gate.boot(principal)
         assert (answer.status_code, answer.json()["code"]) == (503, "PACKET_REFUSED")
     assert await gate.sessions() == before
     assert "metagate_packets_refused_total" in (await gate.client.get("/metrics")).text
@@ -366,9 +372,9 @@ async def test_altered_bodies_are_never_served(gate: GateFixture) -> None:
     await gate.ask(
         "INSERT INTO metagate.packet (digest, body) VALUES ($1, $2)", digest(body), body.replace(b"altered", b"ALTERED")
     )
-    who = await gate.principal(body=body)
+    principal = await gate.principal(body=body)
     before = await gate.sessions()
-    answer = await gate.boot(who)
+    answer = await gate.boot(principal)
     assert (answer.status_code, answer.json()["code"]) == (503, "PACKET_REFUSED")
     assert await gate.sessions() == before
 
@@ -376,8 +382,8 @@ async def test_altered_bodies_are_never_served(gate: GateFixture) -> None:
 @pytest.mark.invariant("INV-016")
 async def test_no_packet_without_its_row(gate: GateFixture) -> None:
     """When the insert fails, so does the bootstrap: 503, nobody gets a packet."""
-    who = await gate.principal()
-    await gate.boot(who)
+    principal = await gate.principal()
+    await gate.boot(principal)
     await gate.ask(
         "DO $$ BEGIN CREATE FUNCTION metagate.broken() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN IF NEW.component_key = ''doomed'' THEN RAISE EXCEPTION ''no''; END IF; RETURN NEW; END'; "
@@ -385,7 +391,9 @@ async def test_no_packet_without_its_row(gate: GateFixture) -> None:
     )
     try:
         before = await gate.sessions()
-        doomed, *others = await asyncio.gather(gate.boot(who, "doomed"), *[gate.boot(who) for _ in range(20)])
+        doomed, *others = await asyncio.gather(
+            gate.boot(principal, "doomed"), *[gate.boot(principal) for _ in range(20)]
+        )
         assert (doomed.status_code, doomed.json()["code"]) == (503, "UNAVAILABLE")
         assert doomed.headers["retry-after"]
         assert {answer.status_code for answer in others} == {200}, "one row never spoils the others"
@@ -396,19 +404,21 @@ async def test_no_packet_without_its_row(gate: GateFixture) -> None:
 
 async def test_order_of_checks(gate: GateFixture) -> None:
     """Credential, then media type, syntax, bounds, validity, then permission, then conflict (D-42)."""
-    who = await gate.principal(components=("indexer_*",))
+    principal = await gate.principal(components=("indexer_*",))
     suspended = await gate.principal("suspended", suspended=True)
 
-    async def code(content: bytes, media: str = "application/json", who: Any = who) -> tuple[int, str]:
-        answer = await gate.client.post("/v1/bootstrap", content=content, headers={**who.by_key, "content-type": media})
+    async def code(content: bytes, media: str = "application/json", principal: Any = principal) -> tuple[int, str]:
+        answer = await gate.client.post(
+            "/v1/bootstrap", content=content, headers={**principal.by_key, "content-type": media}
+        )
         return answer.status_code, answer.json()["code"]
 
     assert await code(b"x", "text/plain") == (415, "UNSUPPORTED_MEDIA_TYPE")
     assert await code(b"x") == (400, "MALFORMED_JSON")
     assert await code(b"[" * 40 + b"]" * 40) == (422, "JSON_TOO_DEEP")
     assert await code(b"[]") == (422, "INVALID_REQUEST")
-    assert await code(b"{}", who=suspended) == (422, "INVALID_REQUEST")
-    assert await code(b'{"component_key":"a"}', who=suspended) == (403, "PRINCIPAL_SUSPENDED")
+    assert await code(b"{}", principal=suspended) == (422, "INVALID_REQUEST")
+    assert await code(b'{"component_key":"a"}', principal=suspended) == (403, "PRINCIPAL_SUSPENDED")
     assert await code(b'{"component_key":"a","principal_key":"x"}') == (403, "COMPONENT_NOT_PERMITTED")
     assert await code(b'{"component_key":"indexer_1","principal_key":"x"}') == (409, "PRINCIPAL_MISMATCH")
 
@@ -416,7 +426,7 @@ async def test_order_of_checks(gate: GateFixture) -> None:
 @pytest.mark.invariant("INV-009")
 async def test_a_hundred_calls_one_packet(gate: GateFixture) -> None:
     """The packet of one binding is the same a hundred times, but for the fields of the request."""
-    who = await gate.principal()
-    answers = await asyncio.gather(*[gate.boot(who) for _ in range(100)])
+    principal = await gate.principal()
+    answers = await asyncio.gather(*[gate.boot(principal) for _ in range(100)])
     own = {"packet_id", "issued_at", "startup"}
     assert len({str({k: v for k, v in sorted(a.json().items()) if k not in own}) for a in answers}) == 1

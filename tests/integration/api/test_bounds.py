@@ -27,7 +27,7 @@ def padded(size: int) -> bytes:
 @pytest.mark.invariant("EXT-08")
 async def test_each_limit_and_one_beyond(gate: GateFixture) -> None:
     """Bytes (413), depth and members (422): the limit itself boots, one more is refused and opens nothing."""
-    who = await gate.principal()
+    principal = await gate.principal()
     limit = gate.settings.body_bytes
     cases = [
         (padded(limit), padded(limit + 1), 413, "BODY_TOO_LARGE"),
@@ -39,7 +39,7 @@ async def test_each_limit_and_one_beyond(gate: GateFixture) -> None:
             "JSON_TOO_MANY_KEYS",
         ),
     ]
-    headers = {**who.by_key, "content-type": "application/json"}
+    headers = {**principal.by_key, "content-type": "application/json"}
     for within, beyond, status, code in cases:
         before = await gate.sessions()
         assert (await gate.client.post("/v1/bootstrap", content=within, headers=headers)).status_code == 200, code

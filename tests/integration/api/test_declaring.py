@@ -50,8 +50,8 @@ async def test_declared_replaced_removed(standalone: tuple[GateFixture, Files]) 
     admin = await gate.principal("admin", type="admin")
     namespace = f"team-{admin.tenant.hex[:8]}"
 
-    async def post(view: str, body: Any, who: PrincipalFixture = admin) -> tuple[int, dict[str, Any]]:
-        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
+    async def post(view: str, body: Any, principal: PrincipalFixture = admin) -> tuple[int, dict[str, Any]]:
+        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=principal.by_key)
         return answer.status_code, answer.json()
 
     assert (await post("profiles", resource(capabilities={})))[0] == 201
@@ -71,8 +71,8 @@ async def test_what_may_not_be_written(standalone: tuple[GateFixture, Files]) ->
     ruler = await gate.principal("ruler", type="admin", scope="Cluster")
     before = dict(files.held)
 
-    async def post(view: str, body: Any, who: PrincipalFixture = admin) -> tuple[int, str]:
-        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=who.by_key)
+    async def post(view: str, body: Any, principal: PrincipalFixture = admin) -> tuple[int, str]:
+        answer = await gate.client.post(f"/v1/admin/{view}", json=body, headers=principal.by_key)
         return answer.status_code, answer.json().get("code", "")
 
     foreign = resource()

@@ -33,20 +33,20 @@ FUNCTIONS = (
 @pytest.mark.invariant("EXT-03")
 async def test_no_error_body_holds_sql(gate: GateFixture) -> None:
     """A conflict is 409 and a database that refuses is 503; neither says a word of what the database said."""
-    who = await gate.principal("admin", type="admin")
-    session = (await gate.boot(who, headers={"idempotency-key": "k"})).json()["startup"]["startup_id"]
-    twice = await gate.boot(who, "another", headers={"idempotency-key": "k"})
+    principal = await gate.principal("admin", type="admin")
+    session = (await gate.boot(principal, headers={"idempotency-key": "k"})).json()["startup"]["startup_id"]
+    twice = await gate.boot(principal, "another", headers={"idempotency-key": "k"})
     assert (twice.status_code, twice.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
     assert not SQL.search(twice.text)
     names = ", ".join(f"metagate.{name}" for name in FUNCTIONS)
     await gate.ask(f"DO $$ BEGIN REVOKE EXECUTE ON FUNCTION {names} FROM metagate_api; END $$")
     try:
         answers = [
-            await gate.boot(who),
-            await gate.ready(who, session),
-            await gate.failed(who, session),
+            await gate.boot(principal),
+            await gate.ready(principal, session),
+            await gate.failed(principal, session),
             *[
-                await gate.client.get(path, headers=who.by_key)
+                await gate.client.get(path, headers=principal.by_key)
                 for path in (
                     f"/v1/startup/{session}",
                     f"/v1/startup/{session}/packet",
@@ -64,7 +64,7 @@ async def test_no_error_body_holds_sql(gate: GateFixture) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE"), answer.url
         assert answer.headers["content-type"] == "application/problem+json"
         assert not SQL.search(answer.text), answer.text
-    assert (await gate.boot(who)).status_code == 200
+    assert (await gate.boot(principal)).status_code == 200
 
 
 @pytest.mark.invariant("EXT-29", "INV-002")

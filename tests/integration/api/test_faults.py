@@ -29,11 +29,16 @@ class Faulty:
     """A gate in a process of its own over a PostgreSQL of its own."""
 
     def __init__(
-        self, server: Server, gate: GateFixture, who: PrincipalFixture, session: str, process: "subprocess.Popen[bytes]"
+        self,
+        server: Server,
+        gate: GateFixture,
+        principal: PrincipalFixture,
+        session: str,
+        process: "subprocess.Popen[bytes]",
     ) -> None:
         self.server = server
         self.gate = gate
-        self.who = who
+        self.who = principal
         self.session = session
         self.process = process
 
@@ -44,12 +49,12 @@ class Faulty:
 
     async def everything(self, times: int = 4) -> list[tuple[int, float, httpx.Response]]:
         """Each kind of question that needs the database, many at once."""
-        gate, who = self.gate, self.who
+        gate, principal = self.gate, self.who
         asks: list[Callable[[], Awaitable[httpx.Response]]] = [
-            lambda: gate.boot(who),
-            lambda: gate.ready(who, self.session),
-            lambda: gate.client.get("/v1/topology", headers=who.by_key),
-            lambda: gate.client.get("/v1/startups", headers=who.by_key),
+            lambda: gate.boot(principal),
+            lambda: gate.ready(principal, self.session),
+            lambda: gate.client.get("/v1/topology", headers=principal.by_key),
+            lambda: gate.client.get("/v1/startups", headers=principal.by_key),
         ]
         return await asyncio.gather(*[self.timed(ask) for ask in asks * times])
 
@@ -93,9 +98,9 @@ async def faulty() -> AsyncIterator[Faulty]:
         gate = GateFixture(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
         gate.client = httpx.AsyncClient(base_url=gate.url, timeout=10, limits=httpx.Limits(max_connections=200))
         wait_for(port, process, "/readyz")
-        who = await gate.principal("admin", type="admin")
-        session = (await gate.boot(who)).json()["startup"]["startup_id"]
-        yield Faulty(server, gate, who, session, process)
+        principal = await gate.principal("admin", type="admin")
+        session = (await gate.boot(principal)).json()["startup"]["startup_id"]
+        yield Faulty(server, gate, principal, session, process)
         with contextlib.suppress(Exception):
             await gate.close()
     server.stop()
@@ -104,14 +109,14 @@ async def faulty() -> AsyncIterator[Faulty]:
 @contextlib.contextmanager
 def frozen(pid: int) -> Iterator[None]:
     stopped = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    for one in stopped:
-        os.kill(one.pid, signal.SIGSTOP)
+    for item in stopped:
+        os.kill(item.pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for one in stopped:
+        for item in stopped:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one.pid, signal.SIGCONT)
+                os.kill(item.pid, signal.SIGCONT)
 
 
 @pytest.mark.invariant("INV-026", "INV-025")
@@ -151,8 +156,8 @@ async def test_connections_terminated(faulty: Faulty) -> None:
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'metagate_api'"
             )
-            found = {status for status, _, _ in await faulty.everything(4)}
-            assert found <= {200, 503}
+            result = {status for status, _, _ in await faulty.everything(4)}
+            assert result <= {200, 503}
     finally:
         await connection.close()
     assert await faulty.recovers() < RECOVERY
@@ -219,7 +224,9 @@ async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
         assert pid is not None
         with frozen(pid):
             await _says(port, "metagate_database_up 0.0")
-            workers = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+            workers = [
+                child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+            ]
             assert len(workers) == 2
             for worker in workers:
                 worker.kill()
@@ -228,14 +235,14 @@ async def test_killed_workers_say_nothing_more(faulty: Faulty) -> None:
 
 
 async def _says(port: int, line: str, seconds: float = 20) -> None:
-    said: list[str] = []
+    output: list[str] = []
     async with httpx.AsyncClient(timeout=5) as client:
         for _ in range(int(seconds * 10)):
-            said = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
-            if line in said:
+            output = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
+            if line in output:
                 return
             await asyncio.sleep(0.1)
-    raise AssertionError([each for each in said if "_up" in each])
+    raise AssertionError([item for item in output if "_up" in item])
 
 
 async def test_sigterm_answers_what_is_in_flight(faulty: Faulty) -> None:

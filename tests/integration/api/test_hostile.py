@@ -26,11 +26,13 @@ EXTRA = [
 @pytest.mark.parametrize("raw", [*HOSTILE, *EXTRA], ids=range(len(HOSTILE) + len(EXTRA)))
 async def test_hostile_json(gate: GateFixture, hostile_session: tuple[Any, str], raw: bytes) -> None:
     """Every body of the corpus on every route that takes one: 400, 413 or 422, and nothing is stored."""
-    who, session = hostile_session
+    principal, session = hostile_session
     before = await gate.sessions()
     stored = await gate.stored(session)
     for path in ("/v1/bootstrap", "/v1/startup/ready", "/v1/startup/failed", "/v1/introspect", "/v1/admin/profiles"):
-        answer = await gate.client.post(path, content=raw, headers={**who.by_key, "content-type": "application/json"})
+        answer = await gate.client.post(
+            path, content=raw, headers={**principal.by_key, "content-type": "application/json"}
+        )
         assert answer.status_code in {400, 413, 422}, (path, answer.status_code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code
@@ -42,9 +44,9 @@ async def test_hostile_json(gate: GateFixture, hostile_session: tuple[Any, str],
 @pytest.fixture
 async def hostile_session(gate: GateFixture) -> tuple[Any, str]:
     if not hasattr(gate, "hostile"):
-        who = await gate.principal("hostile", type="admin")
-        session = (await gate.boot(who)).json()["startup"]["startup_id"]
-        gate.hostile = who, session  # type: ignore[attr-defined]
+        principal = await gate.principal("hostile", type="admin")
+        session = (await gate.boot(principal)).json()["startup"]["startup_id"]
+        gate.hostile = principal, session  # type: ignore[attr-defined]
     return gate.hostile  # type: ignore[attr-defined,no-any-return]
 
 
@@ -52,9 +54,9 @@ async def hostile_session(gate: GateFixture) -> tuple[Any, str]:
                                    "application/json, text/plain", "multipart/form-data; boundary=x"])  # fmt: skip
 async def test_media_types(gate: GateFixture, hostile_session: tuple[Any, str], media: str) -> None:
     """Anything but JSON in UTF-8 is 415."""
-    who, _ = hostile_session
+    principal, _ = hostile_session
     answer = await gate.client.post(
-        "/v1/bootstrap", content=b'{"component_key":"a"}', headers={**who.by_key, "content-type": media}
+        "/v1/bootstrap", content=b'{"component_key":"a"}', headers={**principal.by_key, "content-type": media}
     )
     assert (answer.status_code, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
@@ -101,8 +103,8 @@ def ask(host: str, port: int, path: str, headers: dict[str, str], body: bytes) -
 )
 async def test_odd_header_values(gate: GateFixture, hostile_session: tuple[Any, str], name: str, value: str) -> None:
     """Whatever stands in a header, the answer is a problem or a success, never a defect."""
-    who, _ = hostile_session
-    headers = {**who.by_key, "content-type": "application/json", name: value.encode("latin-1")}
+    principal, _ = hostile_session
+    headers = {**principal.by_key, "content-type": "application/json", name: value.encode("latin-1")}
     if name == "authorization":
         del headers["x-api-key"]
     answer = await gate.client.post("/v1/bootstrap", content=b'{"component_key":"a"}', headers=headers)
@@ -115,8 +117,8 @@ async def test_odd_header_values(gate: GateFixture, hostile_session: tuple[Any, 
                                   "/v1/policy-profiles/%F0%9F%98%80", "/v1/admin/profiles/a%2Fb", "/v1/startups?limit=1&limit=2", "/v1/startups?status=OPEN%00"])  # fmt: skip
 async def test_odd_paths_and_queries(gate: GateFixture, hostile_session: tuple[Any, str], path: str) -> None:
     """NUL in a query, overflow and repetition are the caller's mistake, not ours."""
-    who, _ = hostile_session
-    answer = await gate.client.get(path, headers=who.by_key)
+    principal, _ = hostile_session
+    answer = await gate.client.get(path, headers=principal.by_key)
     assert answer.status_code in {200, 404, 422}, answer.text
 
 
@@ -126,9 +128,9 @@ async def test_control_characters_in_a_path_are_400(
     gate: GateFixture, hostile_session: tuple[Any, str], path: str
 ) -> None:
     """D-74: NUL, other control characters and broken UTF-8 never reach the database."""
-    who, _ = hostile_session
+    principal, _ = hostile_session
     for method in ("GET", "POST", "HEAD"):
-        answer = await gate.client.request(method, path, headers=who.by_key)
+        answer = await gate.client.request(method, path, headers=principal.by_key)
         assert answer.status_code == 400, answer.text
         assert method == "HEAD" or answer.json()["code"] == "MALFORMED_REQUEST"
 

@@ -13,11 +13,11 @@ from tests.package_environment import environment_with
 SOURCES = Path(__file__).parent / "http_clients"
 
 
-async def run(gate: GateFixture, who: PrincipalFixture, *command: str, **environment: str) -> str:
+async def run(gate: GateFixture, principal: PrincipalFixture, *command: str, **environment: str) -> str:
     """What the program printed. It has minutes: a compiler that was never used here builds its library first."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={**os.environ, "GATE_URL": gate.url, "GATE_KEY": who.key, "NO_PROXY": "*", **environment},  # noqa: TID251 - a compiler needs its home
+        env={**os.environ, "GATE_URL": gate.url, "GATE_KEY": principal.key, "NO_PROXY": "*", **environment},  # noqa: TID251 - a compiler needs its home
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -45,9 +45,9 @@ async def booted(gate: GateFixture, printed: str) -> None:
 async def test_the_jdk(gate: GateFixture, tmp_path: Path) -> None:
     """`HttpClient.newHttpClient()` offers h2c on a POST (F4); so does what is made of it, as Spring's default."""
     java, javac = need("java"), need("javac")
-    who = await gate.principal()
-    await run(gate, who, javac, "-d", str(tmp_path), str(SOURCES / "Boot.java"))
-    printed = await run(gate, who, java, "-cp", str(tmp_path), "Boot")
+    principal = await gate.principal()
+    await run(gate, principal, javac, "-d", str(tmp_path), str(SOURCES / "Boot.java"))
+    printed = await run(gate, principal, java, "-cp", str(tmp_path), "Boot")
     assert [line.split()[1] for line in printed.splitlines()] == ["HTTP_1_1"] * 3
     await booted(gate, printed)
 
@@ -57,9 +57,9 @@ async def test_the_jdk(gate: GateFixture, tmp_path: Path) -> None:
 async def test_go(gate: GateFixture, tmp_path: Path) -> None:
     """`net/http`, its default client."""
     go = need("go")
-    who = await gate.principal()
+    principal = await gate.principal()
     offline = {"GOFLAGS": "-mod=mod", "GOPROXY": "off", "GO111MODULE": "off", "GOTOOLCHAIN": "local"}
-    await booted(gate, await run(gate, who, go, "run", str(SOURCES / "boot.go"), **offline))
+    await booted(gate, await run(gate, principal, go, "run", str(SOURCES / "boot.go"), **offline))
 
 
 @pytest.mark.slow
@@ -87,13 +87,13 @@ async def test_node(gate: GateFixture) -> None:
 async def test_curl(gate: GateFixture, options: tuple[str, ...]) -> None:
     """As it is, offering h2c, in HTTP/1.0, waiting for 100, in chunks."""
     curl = need("curl")
-    who = await gate.principal()
+    principal = await gate.principal()
 
     async def send(path: str, body: str | None = None) -> str:
         data = () if body is None else ("-H", "Content-Type: application/json", "--data", body)
         extra = options if body is not None or "Transfer-Encoding" not in "".join(options) else ()
         return await run(
-            gate, who, curl, "-sS", *extra, "-w", "\\n%{http_code} %{http_version}\\n", "-H", f"X-API-Key: {who.key} ",
+            gate, principal, curl, "-sS", *extra, "-w", "\\n%{http_code} %{http_version}\\n", "-H", f"X-API-Key: {principal.key} ",
             *data, gate.url + path,
         )  # fmt: skip
 

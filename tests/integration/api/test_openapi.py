@@ -16,14 +16,14 @@ HERE = Path(__file__).parent
 async def test_it_documents_every_route(gate: GateFixture) -> None:
     """Every endpoint of the specification is in it, hot routes included, with every status that it may answer."""
     document = (await gate.client.get("/openapi.json")).json()
-    found = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert found == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
+    result = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert result == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
     boot = document["paths"]["/v1/bootstrap"]["post"]
     assert {"200", "304", "400", "401", "403", "409", "413", "415", "422", "429", "503"} <= set(boot["responses"])
     packet = document["components"]["schemas"]["WelcomePacket"]
     assert len(packet["properties"]) == len(packet["required"]) == 17
     assert packet["additionalProperties"] is False
-    for _, path in found:
+    for _, path in result:
         for operation in document["paths"][path].values():
             assert "500" not in operation["responses"]
 

@@ -39,9 +39,9 @@ async def settle(gate: GateFixture) -> tuple[PrincipalFixture, str]:
     """A principal whose subject is a service account of its namespace, and the cluster's issuer with its key."""
     tenant = uuid4()
     namespace = f"team-{tenant.hex[:8]}"
-    who = PrincipalFixture(tenant, "indexer")
+    principal = PrincipalFixture(tenant, "indexer")
     subject = row(
-        who.uid,
+        principal.uid,
         issuer=ISSUER,
         subject=f"system:serviceaccount:{namespace}:indexer",
         tenant=str(tenant),
@@ -59,8 +59,8 @@ async def settle(gate: GateFixture) -> tuple[PrincipalFixture, str]:
         generation=1,
     )
     key = row(uuid4(), issuer=ISSUER, kid="cluster-1", jwk=KEY.as_dict(private=False), alg="RS256")
-    await gate.publish(who, subject=[subject], issuer=[issuer], issuer_key=[key])
-    return who, namespace
+    await gate.publish(principal, subject=[subject], issuer=[issuer], issuer_key=[key])
+    return principal, namespace
 
 
 async def boot(gate: GateFixture, token: str, **headers: str) -> httpx.Response:
@@ -77,7 +77,7 @@ async def ready(gate: GateFixture, session: str, headers: dict[str, str]) -> htt
 @pytest.mark.invariant("INV-021", "INV-003")
 async def test_only_the_same_pod_reports(gate: GateFixture) -> None:
     """D-43: another pod, a token of no pod and the API key of the same principal are 403 NOT_THIS_POD; the pod is 200."""
-    who, namespace = await settle(gate)
+    principal, namespace = await settle(gate)
     mine = account(namespace)
     booted = await boot(gate, mine)
     assert booted.status_code == 200, booted.text
@@ -87,7 +87,7 @@ async def test_only_the_same_pod_reports(gate: GateFixture) -> None:
     others = [
         {"authorization": f"Bearer {account(namespace, 'pod-2')}"},
         {"authorization": f"Bearer {account(namespace, None)}"},
-        who.by_key,
+        principal.by_key,
     ]
     for headers in others:
         answer = await ready(gate, session, headers)

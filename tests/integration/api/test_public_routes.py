@@ -98,14 +98,14 @@ async def test_wrong_methods_and_paths_are_problems(gate: GateFixture) -> None:
 
 async def test_every_answer_has_the_same_headers(gate: GateFixture) -> None:
     """no-store, nosniff, a policy, an id; no CORS, no server banner; whatever the answer is."""
-    who = await gate.principal()
-    boot = await gate.boot(who)
+    principal = await gate.principal()
+    boot = await gate.boot(principal)
     answers = [
         boot,
-        await gate.boot(who, headers={"if-none-match": boot.headers["etag"]}),
-        await gate.boot(who, ""),
+        await gate.boot(principal, headers={"if-none-match": boot.headers["etag"]}),
+        await gate.boot(principal, ""),
         await gate.client.get("/nothing"),
-        await gate.client.get("/v1/topology", headers=who.by_key),
+        await gate.client.get("/v1/topology", headers=principal.by_key),
         await gate.client.get("/v1/topology"),
         await gate.client.post("/livez"),
         await gate.client.options("/livez"),
@@ -132,9 +132,9 @@ async def test_correlation_ids(gate: GateFixture) -> None:
 
 async def test_metrics(gate: GateFixture) -> None:
     """What happens is counted by route template and outcome; no name that somebody declared is in it."""
-    who = await gate.principal("canary-principal-name")
-    await gate.boot(who, "canary-component")
-    await gate.client.get("/v1/startup/01a1fddc-1f95-70fb-95ba-f3bf1240ecc9", headers=who.by_key)
+    principal = await gate.principal("canary-principal-name")
+    await gate.boot(principal, "canary-component")
+    await gate.client.get("/v1/startup/01a1fddc-1f95-70fb-95ba-f3bf1240ecc9", headers=principal.by_key)
     await gate.client.get("/canary-path")
     await gate.client.get("/livez", headers={"x-api-key": "junk"})
     text = (await gate.client.get("/metrics")).text
@@ -142,14 +142,18 @@ async def test_metrics(gate: GateFixture) -> None:
     assert 'route="/v1/bootstrap",status="200"' in text
     assert 'route="/v1/startup/{startup_id}",status="404"' in text
     assert "canary" not in text
-    assert who.key not in text
-    assert str(who.tenant) not in text
+    assert principal.key not in text
+    assert str(principal.tenant) not in text
 
 
 async def test_problems_are_problems(gate: GateFixture) -> None:
     """Every refusal has the five members, a known code, and a status that agrees with its code."""
-    who = await gate.principal()
-    for answer in (await gate.boot(who, ""), await gate.client.get("/x"), await gate.client.post("/v1/bootstrap")):
+    principal = await gate.principal()
+    for answer in (
+        await gate.boot(principal, ""),
+        await gate.client.get("/x"),
+        await gate.client.post("/v1/bootstrap"),
+    ):
         problem = answer.json()
         assert set(problem) == {"type", "title", "status", "detail", "code"}
         assert problem["status"] == answer.status_code
@@ -161,14 +165,14 @@ async def test_nothing_but_the_database_is_connected_to(
     gate: GateFixture, socket_guard: list[tuple[str, object]]
 ) -> None:
     """Every route is used while each connect() of the process is watched: only PostgreSQL is ever called."""
-    who = await gate.principal("admin", type="admin")
-    session = (await gate.boot(who)).json()["startup"]["startup_id"]
+    principal = await gate.principal("admin", type="admin")
+    session = (await gate.boot(principal)).json()["startup"]["startup_id"]
     before = len(socket_guard)
     async with httpx.AsyncClient(base_url=gate.url) as client:
         for endpoint in ENDPOINTS:
             path = endpoint.path.format(startup_id=session, kind="profiles", key="x")
             body = {} if endpoint.method == "GET" else {"json": {"component_key": "a", "startup_id": session}}
-            await client.request(endpoint.method, path, headers=who.by_key, **body)
+            await client.request(endpoint.method, path, headers=principal.by_key, **body)
     await asyncio.sleep(0.1)
     places = {str(address) for event, address in socket_guard[before:] if event == "socket.connect"}
     database = gate.settings.dsn

@@ -16,8 +16,8 @@ from metagate_api.endpoints import ENDPOINTS
 VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
 
 
-async def read(gate: GateFixture, who: PrincipalFixture | None, path: str, **params: Any) -> httpx.Response:
-    return await gate.client.get(path, params=params, headers=who.by_key if who else {})
+async def read(gate: GateFixture, principal: PrincipalFixture | None, path: str, **params: Any) -> httpx.Response:
+    return await gate.client.get(path, params=params, headers=principal.by_key if principal else {})
 
 
 async def furnish(gate: GateFixture, tenant: UUID, names: tuple[str, ...] = ("worker",)) -> None:
@@ -51,17 +51,17 @@ async def test_admin_views_are_never_open(gate: GateFixture, view: str) -> None:
             other = await gate.principal(f"a-{kind}", tenant=tenant, type=kind)
             answer = await read(gate, other, path)
             assert (answer.status_code, answer.json()["code"]) == (403, "ROLE_REQUIRED")
-    found = (await read(gate, admin, f"/v1/admin/{view}")).json()
-    assert found["items"], view
-    assert {item["tenant"] for item in found["items"]} == {str(tenant)}
-    assert all(isinstance(item["revision"], int) for item in found["items"])
-    for item in found["items"]:
-        one = await read(gate, admin, f"/v1/admin/{view}/{item['key']}")
-        assert one.status_code == 200
-        assert one.json() == item
+    document = (await read(gate, admin, f"/v1/admin/{view}")).json()
+    assert document["items"], view
+    assert {item["tenant"] for item in document["items"]} == {str(tenant)}
+    assert all(isinstance(item["revision"], int) for item in document["items"])
+    for item in document["items"]:
+        entry = await read(gate, admin, f"/v1/admin/{view}/{item['key']}")
+        assert entry.status_code == 200
+        assert entry.json() == item
     missing = await read(gate, admin, f"/v1/admin/{view}/nothing")
     assert (missing.status_code, missing.json()["code"]) == (404, "NOT_FOUND")
-    text = json.dumps(found)
+    text = json.dumps(document)
     assert admin.key not in text
     assert str(stranger.tenant) not in text
 
@@ -81,15 +81,15 @@ async def test_admin_views_show_the_snapshot(gate: GateFixture) -> None:
 
 async def test_tenants_of_others(gate: GateFixture) -> None:
     """`tenant` names one's own, or is refused; a cluster-wide admin or observer reads every tenant (D-51)."""
-    one = await gate.principal("one", type="admin")
+    principal = await gate.principal("one", type="admin")
     two = await gate.principal("two", type="admin")
     await gate.boot(two)
     system = uuid4()
     ruler = await gate.principal("ruler", tenant=system, type="admin", scope="Cluster")
     watcher = await gate.principal("watcher", tenant=system, type="observer", scope="Cluster")
     for path in ("/v1/admin/principals", "/v1/startups"):
-        assert (await read(gate, one, path, tenant=str(one.tenant))).status_code == 200
-        refused = await read(gate, one, path, tenant=str(two.tenant))
+        assert (await read(gate, principal, path, tenant=str(principal.tenant))).status_code == 200
+        refused = await read(gate, principal, path, tenant=str(two.tenant))
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
         for reader in (ruler, watcher):
             if reader is watcher and "admin" in path:
@@ -108,22 +108,22 @@ async def test_tenants_of_others(gate: GateFixture) -> None:
 
 async def test_sessions_are_ones_own(gate: GateFixture) -> None:
     """A component sees its own sessions; admin and observer those of the tenant; nobody another tenant's."""
-    who = await gate.principal()
-    neighbour = await gate.principal("neighbour", tenant=who.tenant)
-    observer = await gate.principal("observer", tenant=who.tenant, type="observer")
+    principal = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=principal.tenant)
+    observer = await gate.principal("observer", tenant=principal.tenant, type="observer")
     stranger = await gate.principal("observer", type="observer")
-    mine = (await gate.boot(who, "a")).json()["startup"]["startup_id"]
+    mine = (await gate.boot(principal, "a")).json()["startup"]["startup_id"]
     theirs = (await gate.boot(neighbour, "b")).json()["startup"]["startup_id"]
-    assert [item["startup_id"] for item in (await read(gate, who, "/v1/startups")).json()["items"]] == [mine]
+    assert [item["startup_id"] for item in (await read(gate, principal, "/v1/startups")).json()["items"]] == [mine]
     assert {item["startup_id"] for item in (await read(gate, observer, "/v1/startups")).json()["items"]} == {
         mine,
         theirs,
     }
     assert (await read(gate, stranger, "/v1/startups")).json() == {"items": [], "next_cursor": None}
-    one = await read(gate, who, f"/v1/startup/{mine}")
-    assert one.status_code == 200
-    assert one.json()["status"] == "OPEN"
-    forbidden = await read(gate, who, f"/v1/startup/{theirs}")
+    text = await read(gate, principal, f"/v1/startup/{mine}")
+    assert text.status_code == 200
+    assert text.json()["status"] == "OPEN"
+    forbidden = await read(gate, principal, f"/v1/startup/{theirs}")
     assert (forbidden.status_code, forbidden.json()["code"]) == (403, "NOT_YOURS")
     assert (await read(gate, observer, f"/v1/startup/{theirs}")).status_code == 200
     foreign, unknown = (
@@ -132,28 +132,28 @@ async def test_sessions_are_ones_own(gate: GateFixture) -> None:
     )
     assert foreign.status_code == 404
     assert foreign.json() == unknown.json()
-    assert (await read(gate, who, "/v1/startup/nonsense")).status_code == 422
+    assert (await read(gate, principal, "/v1/startup/nonsense")).status_code == 422
     assert (await read(gate, None, "/v1/startup/nonsense")).status_code == 401
 
 
 async def test_sessions_are_filtered_and_paged(gate: GateFixture) -> None:
     """Filters by status and component; pages in a stable order without loss or repetition."""
-    who = await gate.principal()
-    ids = [(await gate.boot(who, f"c_{n % 2}")).json()["startup"]["startup_id"] for n in range(7)]
-    await gate.ready(who, ids[0])
-    await gate.failed(who, ids[1])
+    principal = await gate.principal()
+    ids = [(await gate.boot(principal, f"c_{n % 2}")).json()["startup"]["startup_id"] for n in range(7)]
+    await gate.ready(principal, ids[0])
+    await gate.failed(principal, ids[1])
 
     async def listed(**params: Any) -> list[str]:
-        found, cursor = [], None
+        result, cursor = [], None
         while True:
             more = {"cursor": cursor} if cursor else {}
-            page = (await read(gate, who, "/v1/startups", **params, **more)).json()
+            page = (await read(gate, principal, "/v1/startups", **params, **more)).json()
             assert set(page) == {"items", "next_cursor"}
             assert len(page["items"]) <= params.get("limit", 100)
-            found += [item["startup_id"] for item in page["items"]]
+            result += [item["startup_id"] for item in page["items"]]
             cursor = page["next_cursor"]
             if cursor is None:
-                return found
+                return result
 
     assert await listed() == ids[::-1]
     for limit in (1, 2, 3, 7):
@@ -170,14 +170,14 @@ async def test_admin_lists_are_paged(gate: GateFixture) -> None:
     tenant = uuid4()
     admin = await gate.principal("admin", tenant=tenant, type="admin")
     await furnish(gate, tenant, tuple(f"p{n}" for n in range(5)))
-    found, cursor = [], None
+    result, cursor = [], None
     while True:
         page = (await read(gate, admin, "/v1/admin/profiles", limit=2, **({"cursor": cursor} if cursor else {}))).json()
-        found += [item["key"] for item in page["items"]]
+        result += [item["key"] for item in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
-    assert found == [f"p{n}" for n in range(5)]
+    assert result == [f"p{n}" for n in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ async def test_admin_lists_are_paged(gate: GateFixture) -> None:
 )
 async def test_foreign_cursors_are_422(gate: GateFixture, cursor: str) -> None:
     """What this list did not hand out is refused, never taken for a position."""
-    who = await gate.principal()
-    answer = await read(gate, who, "/v1/startups", cursor=cursor)
+    principal = await gate.principal()
+    answer = await read(gate, principal, "/v1/startups", cursor=cursor)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_CURSOR")
 
 
@@ -198,62 +198,62 @@ async def test_foreign_cursors_are_422(gate: GateFixture, cursor: str) -> None:
 )
 async def test_parameters_are_judged(gate: GateFixture, params: dict[str, Any]) -> None:
     """What is out of bounds is 422 and not repeated."""
-    who = await gate.principal()
-    answer = await read(gate, who, "/v1/startups", **params)
+    principal = await gate.principal()
+    answer = await read(gate, principal, "/v1/startups", **params)
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
 
 
 async def test_the_packet_again(gate: GateFixture) -> None:
     """D-47: the owner reads the packet as of now; no session comes of it; the tag is honoured."""
-    who = await gate.principal()
-    neighbour = await gate.principal("neighbour", tenant=who.tenant)
-    booted = (await gate.boot(who)).json()
+    principal = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=principal.tenant)
+    booted = (await gate.boot(principal)).json()
     session = booted["startup"]["startup_id"]
     before = await gate.sessions()
     path = f"/v1/startup/{session}/packet"
-    again = await read(gate, who, path)
+    again = await read(gate, principal, path)
     assert again.status_code == 200
     assert again.json() == booted
-    same = await gate.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
+    same = await gate.client.get(path, headers={**principal.by_key, "if-none-match": again.headers["etag"]})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", again.headers["etag"])
-    await gate.change(who, body=shared_body(services={}))
-    now = await gate.client.get(path, headers={**who.by_key, "if-none-match": again.headers["etag"]})
+    await gate.change(principal, body=shared_body(services={}))
+    now = await gate.client.get(path, headers={**principal.by_key, "if-none-match": again.headers["etag"]})
     assert now.status_code == 200
     assert now.json()["services"] == {}
     assert now.json()["startup"]["startup_id"] == session
     assert (await read(gate, neighbour, path)).json()["code"] == "NOT_YOURS"
-    assert (await read(gate, who, f"/v1/startup/{uuid4()}/packet")).json()["code"] == "SESSION_NOT_FOUND"
+    assert (await read(gate, principal, f"/v1/startup/{uuid4()}/packet")).json()["code"] == "SESSION_NOT_FOUND"
     assert await gate.sessions() == before
 
 
 async def test_policy_profiles(gate: GateFixture) -> None:
     """Any principal of the tenant reads the ruleset and its hash; another tenant's does not exist."""
-    who = await gate.principal()
-    await furnish(gate, who.tenant, ("public",))
+    principal = await gate.principal()
+    await furnish(gate, principal.tenant, ("public",))
     stranger = await gate.principal()
-    found = await read(gate, who, "/v1/policy-profiles/public")
-    assert found.status_code == 200
-    assert (found.json()["policy_hash"], found.json()["ruleset"]) == ("a" * 64, {"limits": {"maxSpawnDepth": 5}})
+    text = await read(gate, principal, "/v1/policy-profiles/public")
+    assert text.status_code == 200
+    assert (text.json()["policy_hash"], text.json()["ruleset"]) == ("a" * 64, {"limits": {"maxSpawnDepth": 5}})
     assert (await read(gate, stranger, "/v1/policy-profiles/public")).json()["code"] == "NOT_FOUND"
 
 
 @pytest.mark.invariant("INV-041")
 async def test_topology(gate: GateFixture) -> None:
     """D-49: principals, permitted and seen components, services and who uses them, of the caller's tenant."""
-    who = await gate.principal(components=("indexer_*",))
-    other = await gate.principal("other", tenant=who.tenant, body=shared_body(services={}))
+    principal = await gate.principal(components=("indexer_*",))
+    other = await gate.principal("other", tenant=principal.tenant, body=shared_body(services={}))
     stranger = await gate.principal("stranger")
-    await gate.boot(who)
+    await gate.boot(principal)
     answer = await read(gate, other, "/v1/topology")
     assert answer.status_code == 200
-    seen = {one["principal_key"]: one for one in answer.json()["principals"]}
-    assert set(seen) == {"indexer", "other"}
-    assert seen["indexer"]["components"] == {"permitted": ["indexer_*"], "seen": ["indexer_1"]}
-    assert seen["indexer"]["services"] == ["memorygate"]
+    observations = {node["principal_key"]: node for node in answer.json()["principals"]}
+    assert set(observations) == {"indexer", "other"}
+    assert observations["indexer"]["components"] == {"permitted": ["indexer_*"], "seen": ["indexer_1"]}
+    assert observations["indexer"]["services"] == ["memorygate"]
     [service] = answer.json()["services"]
     assert (service["name"], service["used_by"]) == ("memorygate", ["indexer"])
     assert stranger.name not in answer.text
-    await gate.publish(deletes={"binding": [(str(who.tenant), "indexer")]})
+    await gate.publish(deletes={"binding": [(str(principal.tenant), "indexer")]})
     assert (await read(gate, other, "/v1/topology")).json()["services"] == []
 
 
@@ -292,30 +292,30 @@ async def test_topology_goes_by_pages(gate: GateFixture, monkeypatch: pytest.Mon
 
 async def test_a_cluster_wide_reader_names_the_tenant(gate: GateFixture) -> None:
     """D-51: a cluster-wide admin or observer reads any tenant's topology and rulesets; nobody else does."""
-    who = await gate.principal()
-    await furnish(gate, who.tenant, ("public",))
+    principal = await gate.principal()
+    await furnish(gate, principal.tenant, ("public",))
     for kind in ("admin", "observer"):
         central = await gate.principal(f"central-{kind}", type=kind, scope="Cluster")
-        topology = (await read(gate, central, "/v1/topology", tenant=who.tenant)).json()
-        assert (topology["tenant"], topology["namespace"]) == (str(who.tenant), None)
-        assert [one["principal_key"] for one in topology["principals"]] == ["indexer"]
-        ruleset = await read(gate, central, "/v1/policy-profiles/public", tenant=who.tenant)
+        topology = (await read(gate, central, "/v1/topology", tenant=principal.tenant)).json()
+        assert (topology["tenant"], topology["namespace"]) == (str(principal.tenant), None)
+        assert [node["principal_key"] for node in topology["principals"]] == ["indexer"]
+        ruleset = await read(gate, central, "/v1/policy-profiles/public", tenant=principal.tenant)
         assert ruleset.json()["key"] == "public"
     local = await gate.principal("local", type="admin")
     for path in ("/v1/topology", "/v1/policy-profiles/public"):
-        refused = await read(gate, local, path, tenant=who.tenant)
+        refused = await read(gate, local, path, tenant=principal.tenant)
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
 
 
 async def test_a_key_is_bounded_as_the_description_says(gate: GateFixture) -> None:
     """Up to the described length a key that is nobody's is 404, the longest secret ref's too; beyond it 422."""
     admin = await gate.principal("admin", type="admin")
-    described = [one for one in ENDPOINTS if one.method == "GET" and "{key}" in one.path]
+    described = [item for item in ENDPOINTS if item.method == "GET" and "{key}" in item.path]
     assert len(described) >= 3
-    for one in described:
-        [key] = [parameter for parameter in one.parameters if parameter["name"] == "key"]
+    for item in described:
+        [key] = [parameter for parameter in item.parameters if parameter["name"] == "key"]
         longest = key["schema"]["maxLength"]
-        path = one.path.replace("{kind}", "secret-refs")
+        path = item.path.replace("{kind}", "secret-refs")
         assert longest >= 253 + 1 + 63
         for length, status in ((longest, 404), (longest + 1, 422)):
             assert (await read(gate, admin, path.replace("{key}", "k" * length))).status_code == status, path
@@ -323,9 +323,9 @@ async def test_a_key_is_bounded_as_the_description_says(gate: GateFixture) -> No
 
 async def test_introspection(gate: GateFixture) -> None:
     """D-48: a service learns who a credential of its tenant is; of anything else only that it is not active."""
-    who = await gate.principal()
-    service = await gate.principal("gate", tenant=who.tenant, type="service")
-    suspended = await gate.principal("suspended", tenant=who.tenant, suspended=True)
+    principal = await gate.principal()
+    service = await gate.principal("gate", tenant=principal.tenant, type="service")
+    suspended = await gate.principal("suspended", tenant=principal.tenant, suspended=True)
     stranger = await gate.principal("stranger")
     central = await gate.principal("central", type="service", scope="Cluster")
 
@@ -333,31 +333,31 @@ async def test_introspection(gate: GateFixture) -> None:
         kind = {"data": {"token": token}} if form else {"json": {"token": token}}
         return await gate.client.post("/v1/introspect", headers=by.by_key, **kind)
 
-    for token in (who.key, who.token()):
+    for token in (principal.key, principal.token()):
         for form in (True, False):
             answer = await ask(service, token, form=form)
             assert answer.status_code == 200
-            said = answer.json()
-            assert (said["active"], said["tenant"], said["principal_key"], said["type"]) == (
+            document = answer.json()
+            assert (document["active"], document["tenant"], document["principal_key"], document["type"]) == (
                 True,
-                str(who.tenant),
+                str(principal.tenant),
                 "indexer",
                 "component",
             )
-            assert (said["exp"] is None) == (token == who.key)
+            assert (document["exp"] is None) == (token == principal.key)
     for token in (
         stranger.key,
         stranger.token(),
         suspended.key,
         "junk",
         "mgk_junk",
-        who.token()[:-2],
+        principal.token()[:-2],
         "a\nb",
         "\u00fc",
     ):
         assert (await ask(service, token)).json() == {"active": False}
     assert (await ask(central, stranger.key)).json()["principal_key"] == "stranger"
-    refused = await ask(who, who.key)
+    refused = await ask(principal, principal.key)
     assert (refused.status_code, refused.json()["code"]) == (403, "ROLE_REQUIRED")
     for kwargs in ({"data": {"x": "y"}}, {"data": {"token": ["a", "b"]}}, {"json": {}}, {"json": {"token": 7}}):
         assert (await gate.client.post("/v1/introspect", headers=service.by_key, **kwargs)).status_code == 422
@@ -371,12 +371,12 @@ async def test_introspection_answers_about_tokens_for_other_gates(gate: GateFixt
     """D-44, D-48: a token for any audience of its TokenIssuer is told with its `aud`, and boots only at its own gate."""
     issuer = f"https://{uuid4()}.example.com"
     key = issued.signers()["es"]
-    who = await gate.principal()
-    service = await gate.principal("gate", tenant=who.tenant, type="service")
+    principal = await gate.principal()
+    service = await gate.principal("gate", tenant=principal.tenant, type="service")
     await gate.publish(
         issuer=[
             row(
-                who.uid,
+                principal.uid,
                 issuer=issuer,
                 name="idp",
                 audiences=["metagate", "memorygate"],
@@ -387,9 +387,15 @@ async def test_introspection_answers_about_tokens_for_other_gates(gate: GateFixt
                 generation=1,
             )
         ],
-        issuer_key=[row(who.uid, issuer=issuer, kid=key.kid, jwk=key.jwk(), alg=None)],
+        issuer_key=[row(principal.uid, issuer=issuer, kid=key.kid, jwk=key.jwk(), alg=None)],
         subject=[
-            row(who.uid, issuer=issuer, subject="indexer@example.com", tenant=str(who.tenant), principal_key=who.name)
+            row(
+                principal.uid,
+                issuer=issuer,
+                subject="indexer@example.com",
+                tenant=str(principal.tenant),
+                principal_key=principal.name,
+            )
         ],
     )
 
@@ -411,19 +417,19 @@ async def test_introspection_answers_about_tokens_for_other_gates(gate: GateFixt
     for audience in ("memorygate", "metagate"):
         shown = made_for(audience)
         for _ in range(2):
-            said = await asked(shown)
-            assert (said["active"], said["aud"], said["principal_key"]) == (True, audience, who.name)
+            output = await asked(shown)
+            assert (output["active"], output["aud"], output["principal_key"]) == (True, audience, principal.name)
         # Having been asked about, a token for another gate is no better at this one.
         assert await booted(shown) == (200 if audience == "metagate" else 401)
     for audience in ("depotgate", None, ["metagate", "memorygate"]):
         assert await asked(made_for(audience)) == {"active": False}
-    assert (await asked(who.key))["aud"] is None
+    assert (await asked(principal.key))["aud"] is None
 
 
 async def test_writing_in_a_cluster_names_the_resource(gate: GateFixture) -> None:
     """D-12: without declared files POST and DELETE are 405 and say which custom resource to apply."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("who", tenant=admin.tenant)
+    principal = await gate.principal("who", tenant=admin.tenant)
     resource = {
         "apiVersion": "metagate.legivellum.io/v1alpha1",
         "kind": "Profile",
@@ -440,6 +446,6 @@ async def test_writing_in_a_cluster_names_the_resource(gate: GateFixture) -> Non
             assert f"{plural}.metagate.legivellum.io" in answer.json()["detail"]
             assert answer.headers["allow"]
     assert (await gate.client.post("/v1/admin/profiles", json=resource)).status_code == 401
-    assert (await gate.client.post("/v1/admin/profiles", json=resource, headers=who.by_key)).status_code == 403
-    assert (await gate.client.post("/v1/admin/profiles", content=b"x", headers=who.by_key)).status_code == 415
+    assert (await gate.client.post("/v1/admin/profiles", json=resource, headers=principal.by_key)).status_code == 403
+    assert (await gate.client.post("/v1/admin/profiles", content=b"x", headers=principal.by_key)).status_code == 415
     assert (await gate.client.post("/v1/admin/nonsense", json=resource, headers=admin.by_key)).status_code == 404

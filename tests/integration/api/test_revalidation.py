@@ -45,50 +45,50 @@ async def slow(database: Database) -> AsyncIterator[GateFixture]:
         yield made
 
 
-async def remember_token(slow: GateFixture, who: PrincipalFixture) -> None:
+async def remember_token(slow: GateFixture, principal: PrincipalFixture) -> None:
     """Make the gate remember who this token is; HS256, because a key would first have to be published to it."""
-    await slow.publisher.publish(_published(who))
-    assert (await slow.client.get("/v1/startups", headers=who.by_token)).status_code == 200
+    await slow.publisher.publish(_published(principal))
+    assert (await slow.client.get("/v1/startups", headers=principal.by_token)).status_code == 200
 
 
-def _published(who: PrincipalFixture, **deletes: Any) -> Change:
-    rows = {table: found for table, found in who.rows().items() if table not in deletes}
-    return Change(upserts=rows, deletes=deletes, packets={who.digest or "": who.body or b""})
+def _published(principal: PrincipalFixture, **deletes: Any) -> Change:
+    rows = {table: result for table, result in principal.rows().items() if table not in deletes}
+    return Change(upserts=rows, deletes=deletes, packets={principal.digest or "": principal.body or b""})
 
 
-async def answers(slow: GateFixture, who: PrincipalFixture) -> dict[tuple[int, str], list[str]]:
-    found: dict[tuple[int, str], list[str]] = {}
+async def answers(slow: GateFixture, principal: PrincipalFixture) -> dict[tuple[int, str], list[str]]:
+    result: dict[tuple[int, str], list[str]] = {}
     for method, path, body in ASKED:
-        answer = await slow.client.request(method, path, headers=who.by_token, **body)
-        found.setdefault((answer.status_code, answer.json().get("code", "")), []).append(path)
-    return found
+        answer = await slow.client.request(method, path, headers=principal.by_token, **body)
+        result.setdefault((answer.status_code, answer.json().get("code", "")), []).append(path)
+    return result
 
 
 @pytest.mark.invariant("EXT-10", "EXT-11")
 async def test_a_withdrawn_subject_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 401 CREDENTIAL_REVOKED to the very next request, also those that list and those for admins."""
-    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await remember_token(slow, who)
-    await slow.publisher.publish(_published(who, subject=[("metagate", who.subject)]))
-    found = await answers(slow, who)
-    assert set(found) == {(401, "CREDENTIAL_REVOKED")}, found
+    principal = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
+    await remember_token(slow, principal)
+    await slow.publisher.publish(_published(principal, subject=[("metagate", principal.subject)]))
+    result = await answers(slow, principal)
+    assert set(result) == {(401, "CREDENTIAL_REVOKED")}, result
 
 
 @pytest.mark.invariant("EXT-11")
 async def test_a_suspended_principal_is_told_by_every_answer(slow: GateFixture) -> None:
     """Each endpoint answers 403 PRINCIPAL_SUSPENDED to the very next request."""
-    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await remember_token(slow, who)
-    await slow.publisher.publish(_published(replace(who, suspended=True)))
-    found = await answers(slow, who)
-    assert set(found) == {(403, "PRINCIPAL_SUSPENDED")}, found
+    principal = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
+    await remember_token(slow, principal)
+    await slow.publisher.publish(_published(replace(principal, suspended=True)))
+    result = await answers(slow, principal)
+    assert set(result) == {(403, "PRINCIPAL_SUSPENDED")}, result
 
 
 async def test_a_demoted_admin_is_an_admin_no_more(slow: GateFixture) -> None:
     """D-33: a demoted type takes effect with the very next request."""
-    who = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
-    await remember_token(slow, who)
-    assert (await slow.client.get("/v1/admin/principals", headers=who.by_token)).status_code == 200
-    await slow.publisher.publish(_published(replace(who, type="component")))
-    refused = await slow.client.get("/v1/admin/principals", headers=who.by_token)
+    principal = PrincipalFixture(tenant=uuid7(), name="someone", type="admin")
+    await remember_token(slow, principal)
+    assert (await slow.client.get("/v1/admin/principals", headers=principal.by_token)).status_code == 200
+    await slow.publisher.publish(_published(replace(principal, type="component")))
+    refused = await slow.client.get("/v1/admin/principals", headers=principal.by_token)
     assert (refused.status_code, refused.json()["code"]) == (403, "ROLE_REQUIRED")

@@ -32,8 +32,8 @@ async def ready(client: httpx.AsyncClient) -> bool:
 
 
 async def refuses(client: httpx.AsyncClient) -> None:
-    told = await client.get("/readyz")
-    assert (told.status_code, told.json()["code"]) == (503, "NOT_READY")
+    response = await client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "NOT_READY")
     headers = {"x-api-key": api_keys.mint().key}
     answer = await client.post("/v1/bootstrap", json={"component_key": "a"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE"), "nobody's key is called bad unseen"

@@ -29,26 +29,26 @@ async def boots(client: httpx.AsyncClient, key: str, times: int = 1) -> list[htt
 @pytest.mark.invariant("INV-018")
 async def test_replicas_and_restarts_agree(gate: GateFixture, database: Database) -> None:
     """Another replica, and the same one after a restart, give the same packet_etag."""
-    who = await gate.principal()
-    etags = {(await gate.boot(who)).json()["packet_etag"]}
+    principal = await gate.principal()
+    etags = {(await gate.boot(principal)).json()["packet_etag"]}
     for _ in range(2):
         with started(database) as (process, port):
             wait_for(port, process, "/readyz")
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-                [answer] = await boots(client, who.key)
+                [answer] = await boots(client, principal.key)
                 etags.add(answer.json()["packet_etag"])
     assert len(etags) == 1
 
 
 async def test_workers_share_the_work_and_the_metrics(gate: GateFixture, database: Database) -> None:
     """Two workers answer; what they counted is added up on a port of its own, and only there; SIGTERM ends with 0."""
-    who = await gate.principal()
+    principal = await gate.principal()
     metrics = free_port()
     with started(database, METAGATE_WORKERS="2", METAGATE_METRICS_PORT=str(metrics)) as (process, port):
         wait_for(port, process, "/readyz")
         for _ in range(30):  # a connection each, so that both workers are met
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-                answers = await boots(client, who.key)
+                answers = await boots(client, principal.key)
                 assert {answer.status_code for answer in answers} <= {200, 503}
                 assert (await client.get("/metrics")).status_code == 404
         async with httpx.AsyncClient(timeout=10) as client:
@@ -69,21 +69,21 @@ async def test_signed_packets(gate: GateFixture, database: Database, tmp_path: P
     """EXT-09: with a key configured each packet is signed over its canonical form; discovery names the public key."""
     key = tmp_path / "signing.pem"
     key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    who = await gate.principal()
+    principal = await gate.principal()
     async with (
         serving(settings_for(database, signing_key_file=str(key))) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
         public = (await client.get("/.well-known/metagate.json")).json()["packet_signing_key"]
-        [booted] = await boots(client, who.key)
+        [booted] = await boots(client, principal.key)
         again = await client.get(
-            f"/v1/startup/{booted.json()['startup']['startup_id']}/packet", headers={"x-api-key": who.key}
+            f"/v1/startup/{booted.json()['startup']['startup_id']}/packet", headers={"x-api-key": principal.key}
         )
         for answer in (booted, again):
             signature = answer.headers["metagate-packet-signature"]
             assert verifies(signature, canonical(answer.json()), public)
             assert not verifies(signature, canonical({**answer.json(), "profile": "other"}), public)
-    assert "metagate-packet-signature" not in (await gate.boot(who)).headers
+    assert "metagate-packet-signature" not in (await gate.boot(principal)).headers
 
 
 async def test_a_single_worker_ends_with_zero(database: Database) -> None:
@@ -100,11 +100,11 @@ async def test_a_single_worker_ends_with_zero(database: Database) -> None:
 async def test_over_tls(gate: GateFixture, database: Database, tmp_path: Path) -> None:
     """With certificate and key the gate speaks TLS and nothing else on its port."""
     cert, key = put(tmp_path, issue("localhost"))
-    who = await gate.principal()
+    principal = await gate.principal()
     async with serving(settings_for(database, tls_cert=cert, tls_key=key)) as url:
         assert url.startswith("https://")
         async with httpx.AsyncClient(base_url=url, verify=False) as client:
-            assert [answer.status_code for answer in await boots(client, who.key, 3)] == [200, 200, 200]
+            assert [answer.status_code for answer in await boots(client, principal.key, 3)] == [200, 200, 200]
         async with httpx.AsyncClient(base_url=url.replace("https", "http")) as client:
             with pytest.raises(httpx.TransportError):
                 await client.get("/livez")

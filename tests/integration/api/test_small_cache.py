@@ -27,7 +27,7 @@ async def test_a_packet_forgotten_on_its_way_is_served(gate: GateFixture, databa
     ):
         body = {"component_key": "indexer_1"}
         answers = await asyncio.gather(
-            *[client.post("/v1/bootstrap", json=body, headers=one.by_key) for _ in range(4) for one in people]
+            *[client.post("/v1/bootstrap", json=body, headers=person.by_key) for _ in range(4) for person in people]
         )
     assert {answer.status_code for answer in answers} == {200}, {answer.text[:200] for answer in answers}
     assert await gate.sessions() == before + len(answers)

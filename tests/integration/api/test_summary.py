@@ -23,12 +23,12 @@ MANY_STARTUPS = (
 """Sessions of a tenant, one a second since the epoch; the first 150 are open."""
 
 
-async def summary(gate: GateFixture, who: PrincipalFixture | None, **params: Any) -> httpx.Response:
-    return await gate.client.get("/v1/summary", params=params, headers=who.by_key if who else {})
+async def summary(gate: GateFixture, principal: PrincipalFixture | None, **params: Any) -> httpx.Response:
+    return await gate.client.get("/v1/summary", params=params, headers=principal.by_key if principal else {})
 
 
-async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "indexer_1") -> str:
-    answer = await gate.boot(who, component)
+async def opened(gate: GateFixture, principal: PrincipalFixture, component: str = "indexer_1") -> str:
+    answer = await gate.boot(principal, component)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["startup"]["startup_id"])
 
@@ -36,25 +36,25 @@ async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "ind
 @pytest.mark.invariant("INV-095", "INV-022")
 async def test_sessions_are_counted_by_state(gate: GateFixture) -> None:
     """Open, ready, failed, overdue by the database's clock, the oldest open one and the latest; an OPEN row stays as it was."""
-    who = await gate.principal()
-    hasty = await gate.principal("hasty", tenant=who.tenant, sla_seconds=1)
-    observer = await gate.principal("observer", tenant=who.tenant, type="observer")
-    ids = [await opened(gate, who) for _ in range(5)]
+    principal = await gate.principal()
+    hasty = await gate.principal("hasty", tenant=principal.tenant, sla_seconds=1)
+    observer = await gate.principal("observer", tenant=principal.tenant, type="observer")
+    ids = [await opened(gate, principal) for _ in range(5)]
     late = await opened(gate, hasty)
     for startup_id in ids[:2]:
-        assert (await gate.ready(who, startup_id)).status_code == 200
-    told = await gate.client.post(
-        "/v1/startup/failed", json={"startup_id": ids[2], "error": "no disk"}, headers=who.by_key
+        assert (await gate.ready(principal, startup_id)).status_code == 200
+    response = await gate.client.post(
+        "/v1/startup/failed", json={"startup_id": ids[2], "error": "no disk"}, headers=principal.by_key
     )
-    assert told.status_code == 200
+    assert response.status_code == 200
     async with asyncio.timeout(5):
-        while (found := (await summary(gate, observer)).json())["overdue"] == 0:
+        while (document := (await summary(gate, observer)).json())["overdue"] == 0:
             await asyncio.sleep(0.05)
     sessions = {
-        one: (await gate.client.get(f"/v1/startup/{one}", headers=observer.by_key)).json() for one in [*ids, late]
+        item: (await gate.client.get(f"/v1/startup/{item}", headers=observer.by_key)).json() for item in [*ids, late]
     }
-    assert found == {
-        "tenant": str(who.tenant),
+    assert document == {
+        "tenant": str(principal.tenant),
         "principal_key": None,
         "startups": {"open": 3, "ready": 2, "failed": 1},
         "oldest_open_at": sessions[ids[3]]["opened_at"],
@@ -67,56 +67,56 @@ async def test_sessions_are_counted_by_state(gate: GateFixture) -> None:
 
 async def test_nobody_is_told_of_others(gate: GateFixture) -> None:
     """A component's own sessions; the tenant's for admin and observer; any tenant's for a cluster-wide one; else refused."""
-    who = await gate.principal()
-    neighbour = await gate.principal("neighbour", tenant=who.tenant)
-    await opened(gate, who)
+    principal = await gate.principal()
+    neighbour = await gate.principal("neighbour", tenant=principal.tenant)
+    await opened(gate, principal)
     await opened(gate, neighbour)
-    mine = (await summary(gate, who)).json()
-    assert (mine["principal_key"], mine["startups"]["open"]) == (who.name, 1)
+    mine = (await summary(gate, principal)).json()
+    assert (mine["principal_key"], mine["startups"]["open"]) == (principal.name, 1)
     for kind in ("admin", "observer"):
-        reader = await gate.principal(f"a-{kind}", tenant=who.tenant, type=kind)
+        reader = await gate.principal(f"a-{kind}", tenant=principal.tenant, type=kind)
         assert (await summary(gate, reader)).json()["startups"]["open"] == 2
         stranger = await gate.principal(f"a-{kind}", type=kind)
         assert (await summary(gate, stranger)).json()["startups"] == {"open": 0, "ready": 0, "failed": 0}
-        refused = await summary(gate, stranger, tenant=str(who.tenant))
+        refused = await summary(gate, stranger, tenant=str(principal.tenant))
         assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
         cluster = await gate.principal(f"c-{kind}", type=kind, scope="Cluster")
-        everything = (await summary(gate, cluster, tenant=str(who.tenant))).json()
-        assert (everything["tenant"], everything["startups"]["open"]) == (str(who.tenant), 2)
+        everything = (await summary(gate, cluster, tenant=str(principal.tenant))).json()
+        assert (everything["tenant"], everything["startups"]["open"]) == (str(principal.tenant), 2)
         unknown = (await summary(gate, cluster, tenant=str(uuid4()))).json()
         assert unknown["startups"] == {"open": 0, "ready": 0, "failed": 0}
         assert unknown["oldest_open_at"] is None
     scoped = await gate.principal("scoped", scope="Cluster")
-    assert (await summary(gate, scoped, tenant=str(who.tenant))).status_code == 403
+    assert (await summary(gate, scoped, tenant=str(principal.tenant))).status_code == 403
     assert (await summary(gate, None)).status_code == 401
-    assert (await summary(gate, who, tenant="nonsense")).status_code == 422
+    assert (await summary(gate, principal, tenant="nonsense")).status_code == 422
 
 
-async def interview(gate: GateFixture, who: PrincipalFixture | None, **params: Any) -> httpx.Response:
-    return await gate.client.get("/v1/interview", params=params, headers=who.by_key if who else {})
+async def interview(gate: GateFixture, principal: PrincipalFixture | None, **params: Any) -> httpx.Response:
+    return await gate.client.get("/v1/interview", params=params, headers=principal.by_key if principal else {})
 
 
 @pytest.mark.invariant("INV-095")
 async def test_interview_tells_any_principal_of_its_tenant_what_waits(gate: GateFixture) -> None:
     """Principals, bindings and sessions of the tenant, the oldest open one, as of the database's time; it is flat and small."""
-    who = await gate.principal()
-    out = await gate.principal("out", tenant=who.tenant, suspended=True)
-    hasty = await gate.principal("hasty", tenant=who.tenant, sla_seconds=1)
+    principal = await gate.principal()
+    out = await gate.principal("out", tenant=principal.tenant, suspended=True)
+    hasty = await gate.principal("hasty", tenant=principal.tenant, sla_seconds=1)
     await gate.principal("elsewhere")
-    first = await opened(gate, who)
+    first = await opened(gate, principal)
     await opened(gate, hasty)
-    done = await opened(gate, who)
-    assert (await gate.ready(who, done)).status_code == 200
+    done = await opened(gate, principal)
+    assert (await gate.ready(principal, done)).status_code == 200
     async with asyncio.timeout(5):
-        while (answer := await interview(gate, who)).json()["counts"]["startups_overdue"] == 0:
+        while (answer := await interview(gate, principal)).json()["counts"]["startups_overdue"] == 0:
             await asyncio.sleep(0.05)
-    session = (await gate.client.get(f"/v1/startup/{first}", headers=who.by_key)).json()
-    told = answer.json()
-    assert datetime.fromisoformat(told.pop("as_of")) > datetime.fromisoformat(session["opened_at"])
-    assert told == {
+    session = (await gate.client.get(f"/v1/startup/{first}", headers=principal.by_key)).json()
+    document = answer.json()
+    assert datetime.fromisoformat(document.pop("as_of")) > datetime.fromisoformat(session["opened_at"])
+    assert document == {
         "gate": "metagate",
         "version": (await gate.client.get("/")).json()["version"],
-        "tenant_id": str(who.tenant),
+        "tenant_id": str(principal.tenant),
         "counts": {
             "principals": 3, "principals_suspended": 1, "bindings": 3, "bindings_incomplete": 0,
             "startups_open": 2, "startups_overdue": 1, "startups_ready": 1, "startups_failed": 0,
@@ -131,19 +131,19 @@ async def test_interview_tells_any_principal_of_its_tenant_what_waits(gate: Gate
 @pytest.mark.invariant("INV-095")
 async def test_interview_is_of_the_own_tenant(gate: GateFixture) -> None:
     """Another's is refused; a cluster-wide admin or observer names one; without a credential, or with nonsense: a problem."""
-    who = await gate.principal()
+    principal = await gate.principal()
     stranger = await gate.principal("stranger", type="admin")
     cluster = await gate.principal("cluster", type="observer", scope="Cluster")
-    refused = await interview(gate, stranger, tenant=str(who.tenant))
+    refused = await interview(gate, stranger, tenant=str(principal.tenant))
     assert (refused.status_code, refused.json()["code"]) == (403, "TENANT_MISMATCH")
-    shown = (await interview(gate, cluster, tenant=str(who.tenant))).json()
+    shown = (await interview(gate, cluster, tenant=str(principal.tenant))).json()
     assert (shown["tenant_id"], shown["counts"]["principals"], shown["oldest"]) == (
-        str(who.tenant),
+        str(principal.tenant),
         1,
         {"startups_open": None},
     )
     assert (await interview(gate, None)).status_code == 401
-    assert [(await interview(gate, who, **query)).status_code for query in ({"tenant": "x"}, {"limit": 1})] == [
+    assert [(await interview(gate, principal, **query)).status_code for query in ({"tenant": "x"}, {"limit": 1})] == [
         422,
         422,
     ]
@@ -151,11 +151,11 @@ async def test_interview_is_of_the_own_tenant(gate: GateFixture) -> None:
 
 async def test_interview_of_a_huge_tenant_says_since_when_it_counts(gate: GateFixture) -> None:
     """Of more sessions than one look takes the newest are counted, and a note says so."""
-    who = await gate.principal()
-    await gate.ask(MANY_STARTUPS, who.tenant, SPAN + 10)
-    told = (await interview(gate, who)).json()
-    assert told["counts"]["startups_open"] + told["counts"]["startups_ready"] == SPAN
-    assert told["notes"] == ["Startups are counted from 1970-01-01T00:00:11.000000Z on."]
+    principal = await gate.principal()
+    await gate.ask(MANY_STARTUPS, principal.tenant, SPAN + 10)
+    document = (await interview(gate, principal)).json()
+    assert document["counts"]["startups_open"] + document["counts"]["startups_ready"] == SPAN
+    assert document["notes"] == ["Startups are counted from 1970-01-01T00:00:11.000000Z on."]
 
 
 async def contents(gate: GateFixture) -> dict[str, Any]:
@@ -175,13 +175,15 @@ async def contents(gate: GateFixture) -> dict[str, Any]:
 @pytest.mark.invariant("INV-095")
 async def test_looking_on_writes_nothing_and_post_there_is_405(gate: GateFixture) -> None:
     """Health, readiness, metrics, summary and interview, hammered: every table as before; POST on each is 405."""
-    who = await gate.principal(type="observer")
-    await opened(gate, who)
+    principal = await gate.principal(type="observer")
+    await opened(gate, principal)
     paths = ("/", "/health", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/summary", "/v1/interview")
     before = await contents(gate)
-    answers = await asyncio.gather(*(gate.client.get(path, headers=who.by_key) for path in paths for _ in range(30)))
+    answers = await asyncio.gather(
+        *(gate.client.get(path, headers=principal.by_key) for path in paths for _ in range(30))
+    )
     assert Counter(answer.status_code for answer in answers) == {200: 30 * len(paths)}
-    posted = [await gate.client.post(path, json={}, headers=who.by_key) for path in paths]
+    posted = [await gate.client.post(path, json={}, headers=principal.by_key) for path in paths]
     assert {answer.status_code for answer in posted} == {405}
     assert await contents(gate) == before
 

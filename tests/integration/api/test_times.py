@@ -47,8 +47,8 @@ async def test_every_time_has_microseconds_and_z(gate: GateFixture) -> None:
         answer = await gate.client.get(path, headers=admin.by_key)
         assert answer.status_code == 200, (path, answer.text)
         bodies[path] = answer.json()
-    found = [(f"{name}{where}", time) for name, body in bodies.items() for where, time in times(body)]
-    assert {where.split(".")[-1] for where, _ in found} >= {
+    result = [(f"{name}{where}", time) for name, body in bodies.items() for where, time in times(body)]
+    assert {where.split(".")[-1] for where, _ in result} >= {
         "issued_at", "deadline_at", "compiled_at", "acknowledged_at", "opened_at", "expires_at",
     }  # fmt: skip
-    assert [one for one in found if not TIME.fullmatch(one[1])] == []
+    assert [item for item in result if not TIME.fullmatch(item[1])] == []

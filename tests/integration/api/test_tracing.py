@@ -54,7 +54,11 @@ class Collector:
     @property
     def spans(self) -> list[Span]:
         return [
-            span for one in self.requests for res in one.resource_spans for sc in res.scope_spans for span in sc.spans
+            span
+            for request in self.requests
+            for res in request.resource_spans
+            for sc in res.scope_spans
+            for span in sc.spans
         ]
 
     async def span(self, route: str, **wanted: object) -> Span:
@@ -68,7 +72,7 @@ class Collector:
 
 
 def attributes_of(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+    return {attribute.key: getattr(attribute.value, attribute.value.WhichOneof("value")) for attribute in attributes}
 
 
 @pytest.fixture
@@ -83,8 +87,8 @@ async def test_a_request_is_a_span_of_its_callers_trace(
     gate: GateFixture, database: Database, collector: Collector
 ) -> None:
     """Name, times, parent and attributes by OpenTelemetry's conventions; nothing of credential, body or packet."""
-    who = await gate.principal("traced-indexer")
-    carried = {**who.by_key, "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    principal = await gate.principal("traced-indexer")
+    carried = {**principal.by_key, "traceparent": f"00-{TRACE}-{PARENT}-01"}
     with started(database, **collector.environment, OTEL_RESOURCE_ATTRIBUTES="deployment.environment=test") as (
         served,
         port,
@@ -96,7 +100,7 @@ async def test_a_request_is_a_span_of_its_callers_trace(
             booted = await client.post("/v1/bootstrap", json=body, headers=carried)
             span = await collector.span("/v1/bootstrap")
             name = booted.json()["startup"]["startup_id"]
-            await client.get(f"/v1/startup/{name}", headers=who.by_key)
+            await client.get(f"/v1/startup/{name}", headers=principal.by_key)
             await client.post("/v1/bootstrap", json=body, headers={"x-api-key": "mgk_not-a-key"})
             read = await collector.span("/v1/startup/{startup_id}")
             refused = await collector.span("/v1/bootstrap", **{"metagate.code": "CREDENTIAL_INVALID"})
@@ -120,8 +124,8 @@ async def test_a_request_is_a_span_of_its_callers_trace(
     resource = attributes_of(collector.requests[0].resource_spans[0].resource.attributes)
     assert resource["service.name"] == "metagate"
     assert resource["deployment.environment"] == "test"
-    sent = b"".join(one.SerializeToString() for one in collector.requests)
-    for secret in (who.key, "mgk_not-a-key", "indexer_1", "traced-indexer", name):
+    sent = b"".join(request.SerializeToString() for request in collector.requests)
+    for secret in (principal.key, "mgk_not-a-key", "indexer_1", "traced-indexer", name):
         assert secret.encode() not in sent
 
 
@@ -129,17 +133,17 @@ async def test_a_caller_that_is_not_sampled_is_not_sent(
     gate: GateFixture, database: Database, collector: Collector
 ) -> None:
     """The caller decides; a traceparent that is none, or was sent twice, begins a trace of its own."""
-    who = await gate.principal()
+    principal = await gate.principal()
     with started(database, **collector.environment) as (served, port):
         wait_for(port, served, "/readyz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for carried in (f"00-{TRACE}-{PARENT}-00", "00-zz-\xff-01", f"00-{TRACE}-{PARENT}-01"):
-                headers = [*who.by_key.items(), ("traceparent", carried.encode("latin-1"))]
+                headers = [*principal.by_key.items(), ("traceparent", carried.encode("latin-1"))]
                 if carried.endswith(f"{PARENT}-01"):
                     headers.append(("traceparent", carried.encode()))
                 answer = await client.post("/v1/bootstrap", json={"component_key": "a"}, headers=headers)
                 assert answer.status_code == 200
-            await client.get("/v1/topology", headers=who.by_key)
+            await client.get("/v1/topology", headers=principal.by_key)
             await collector.span("/v1/topology")
     boots = [span for span in collector.spans if span.name == "POST /v1/bootstrap"]
     assert len(boots) == 2
@@ -159,7 +163,7 @@ async def test_a_5xx_is_an_error(database: Database, collector: Collector) -> No
 
 async def test_a_collector_that_is_away_costs_spans_only(gate: GateFixture, database: Database) -> None:
     """Boots are answered as ever, and the process ends in time."""
-    who = await gate.principal()
+    principal = await gate.principal()
     gone = {
         "METAGATE_TRACING": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
@@ -169,7 +173,7 @@ async def test_a_collector_that_is_away_costs_spans_only(gate: GateFixture, data
         wait_for(port, served, "/readyz")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for _ in range(50):
-                answer = await client.post("/v1/bootstrap", json={"component_key": "a"}, headers=who.by_key)
+                answer = await client.post("/v1/bootstrap", json={"component_key": "a"}, headers=principal.by_key)
                 assert answer.status_code == 200
         began = time.monotonic()
         served.send_signal(signal.SIGTERM)

@@ -15,7 +15,7 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'metag
 async def test_pages_leave_connections_to_those_who_boot(database: Database, gate: GateFixture) -> None:
     """Many pages that wait for the database have two of its connections; the rest is told 503, and boots go on."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant)
+    principal = await gate.principal("indexer", tenant=admin.tenant)
     lock = await asyncpg.connect(database.superuser)
     async with serving(settings_for(database, console=True, deadline_ms=1_000)) as url, Visitor(url) as visitor:
         await visitor.inside(admin.key)
@@ -27,7 +27,7 @@ async def test_pages_leave_connections_to_those_who_boot(database: Database, gat
             body = {"component_key": "indexer_1"}
             waiting = 0
             for _ in range(10):
-                booted = await visitor.client.post("/v1/bootstrap", json=body, headers=who.by_key)
+                booted = await visitor.client.post("/v1/bootstrap", json=body, headers=principal.by_key)
                 assert booted.status_code == 200
                 waiting = max(waiting, await lock.fetchval(WAITING))
             assert waiting <= 2

@@ -21,8 +21,8 @@ HOSTILE = "<img src=x onerror=alert(1)>'\"</script><svg onload=alert(2)>\x1b[31m
 COMPONENT = HOSTILE.replace("\x1b", "")  # no control character gets into a component's key
 
 
-async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "indexer_1") -> str:
-    answer = await gate.boot(who, component)
+async def opened(gate: GateFixture, principal: PrincipalFixture, component: str = "indexer_1") -> str:
+    answer = await gate.boot(principal, component)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["startup"]["startup_id"])
 
@@ -31,13 +31,13 @@ async def opened(gate: GateFixture, who: PrincipalFixture, component: str = "ind
 async def test_overview(gate: GateFixture, visitor: Visitor) -> None:
     """Who booted, who failed, who is overdue, who is up again; the time line; revision and snapshot."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant)
+    principal = await gate.principal("indexer", tenant=admin.tenant)
     slow = await gate.principal("slow", tenant=admin.tenant, sla_seconds=1)
-    await gate.ready(who, await opened(gate, who, "good"))
-    await gate.failed(who, await opened(gate, who, "broken"))
-    await gate.failed(who, await opened(gate, who, "mended"))
-    await gate.ready(who, await opened(gate, who, "mended"))
-    await opened(gate, who, "young")
+    await gate.ready(principal, await opened(gate, principal, "good"))
+    await gate.failed(principal, await opened(gate, principal, "broken"))
+    await gate.failed(principal, await opened(gate, principal, "mended"))
+    await gate.ready(principal, await opened(gate, principal, "mended"))
+    await opened(gate, principal, "young")
     await opened(gate, slow, "stuck")
     await gate.ask("UPDATE metagate.startup SET deadline_at = now() - interval '1 s' WHERE principal_key = 'slow'")
     await visitor.inside(admin.key)
@@ -68,9 +68,9 @@ async def test_overview(gate: GateFixture, visitor: Visitor) -> None:
 async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> None:
     """One page each: what is declared, the last startups, what was reported; a packet that cannot be made again says so."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant, components=("indexer_*",))
-    session = await opened(gate, who)
-    await gate.failed(who, session, details={"disk": "full"})
+    principal = await gate.principal("indexer", tenant=admin.tenant, components=("indexer_*",))
+    session = await opened(gate, principal)
+    await gate.failed(principal, session, details={"disk": "full"})
     await visitor.inside(admin.key)
     page = await visitor.page("/console/principals/indexer")
     for words in (
@@ -79,12 +79,12 @@ async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> Non
         "Manifest prod",
         "indexer_*",
         session[-8:],
-        who.subject,
+        principal.subject,
         "failed",
     ):
         assert words in page, page
-    assert who.key[4:14] in page, "the id of a key is no secret"
-    assert who.key not in page
+    assert principal.key[4:14] in page, "the id of a key is no secret"
+    assert principal.key not in page
     # published as rows, so nothing is remembered that would give the packet: said loudly, and the rest is there
     assert "NOT_REBUILT" in page
     page = await visitor.page(f"/console/startups/{session}")
@@ -99,13 +99,13 @@ async def test_principal_and_startup(gate: GateFixture, visitor: Visitor) -> Non
 async def test_a_startup_shows_the_one_before(gate: GateFixture, visitor: Visitor) -> None:
     """Of the same principal and component, how it went, and whether it was told the same; the list of failed ones says why."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant)
-    first = await opened(gate, who)
-    await gate.failed(who, first, error="no route to the database")
-    await opened(gate, who, "another")
-    second = await opened(gate, who)
-    await gate.change(who, body=shared_body(services={}))
-    third = await opened(gate, who)
+    principal = await gate.principal("indexer", tenant=admin.tenant)
+    first = await opened(gate, principal)
+    await gate.failed(principal, first, error="no route to the database")
+    await opened(gate, principal, "another")
+    second = await opened(gate, principal)
+    await gate.change(principal, body=shared_body(services={}))
+    third = await opened(gate, principal)
     await visitor.inside(admin.key)
     page = await visitor.page(f"/console/startups/{second}")
     assert re.search(rf"The startup before …{first[-8:]} Copy failed , .* with the same packet", page), page
@@ -118,17 +118,17 @@ async def test_a_startup_shows_the_one_before(gate: GateFixture, visitor: Visito
 async def test_an_observer_sees_what_the_api_shows_it(gate: GateFixture, visitor: Visitor) -> None:
     """Startups and topology of its tenant; no packet, history, keys, subjects, bindings, scopes, generations, issuers."""
     watcher = await gate.principal("watcher", type="observer")
-    who = await gate.principal("indexer", tenant=watcher.tenant)
-    session = await opened(gate, who)
+    principal = await gate.principal("indexer", tenant=watcher.tenant)
+    session = await opened(gate, principal)
     await visitor.inside(watcher.key)
     assert session[-8:] in await visitor.page()
     page = await visitor.page("/console/principals/indexer")
     assert session[-8:] in page
     for secret in (
-        who.subject,
+        principal.subject,
         "What it would be told",
         "NOT_REBUILT",
-        who.key[4:14],
+        principal.key[4:14],
         "Binding",
         "Generation",
         "revision",
@@ -169,25 +169,25 @@ async def test_a_cluster_wide_reader_sees_every_tenant(gate: GateFixture, visito
     """D-51: all of them at once, by name, and one of them when it is chosen; links keep the choice."""
     ruler = await gate.principal("ruler", type="observer", scope="Cluster")
     people = [await gate.principal(f"far-{at}") for at in range(2)]
-    sessions = [await opened(gate, who) for who in people]
+    sessions = [await opened(gate, person) for person in people]
     await visitor.inside(ruler.key)
     page = await visitor.page()
-    for who, session in zip(people, sessions, strict=True):
-        assert f"team-{who.tenant.hex[:8]}" in page
+    for principal, session in zip(people, sessions, strict=True):
+        assert f"team-{principal.tenant.hex[:8]}" in page
         assert session[-8:] in page
-    one, other = people
-    page = (await visitor.see("/console", tenant=str(one.tenant))).text
+    item, other = people
+    page = (await visitor.see("/console", tenant=str(item.tenant))).text
     assert sessions[0] in page
     assert sessions[1] not in page
-    assert f"/console/startups?tenant={one.tenant}" in page
+    assert f"/console/startups?tenant={item.tenant}" in page
     assert "far-1" in await visitor.page("/console/principals", tenant=str(other.tenant))
-    found = await visitor.page("/console/search", q="far-")
-    assert "far-0" in found
-    assert "far-1" in found
+    result = await visitor.page("/console/search", q="far-")
+    assert "far-0" in result
+    assert "far-1" in result
     answer = await visitor.see("/console/search", q=sessions[1])
     assert answer.headers["location"] == f"/console/startups/{sessions[1]}?tenant={other.tenant}"
     assert "far-1" in await visitor.page(answer.headers["location"])
-    assert f"team-{one.tenant.hex[:8]}" in await visitor.page("/console/topology")
+    assert f"team-{item.tenant.hex[:8]}" in await visitor.page("/console/topology")
 
 
 async def test_pages_go_by_key(gate: GateFixture, visitor: Visitor) -> None:
@@ -195,26 +195,26 @@ async def test_pages_go_by_key(gate: GateFixture, visitor: Visitor) -> None:
     admin = await gate.principal("admin", type="admin")
     crowd = [PrincipalFixture(tenant=admin.tenant, name=f"p-{at:03}") for at in range(120)]
     await gate.publish(*crowd)
-    who = crowd[0]
-    expected = await asyncio.gather(*(opened(gate, who, f"c_{at}") for at in range(120)))
+    principal = crowd[0]
+    expected = await asyncio.gather(*(opened(gate, principal, f"c_{at}") for at in range(120)))
     await visitor.inside(admin.key)
 
     async def walked(path: str, pattern: str) -> list[str]:
-        seen: list[str] = []
+        observations: list[str] = []
         following: str | None = path
         while following is not None:
             page = (await visitor.see(following)).text
-            seen += re.findall(pattern, page)
+            observations += re.findall(pattern, page)
             match = re.search(r'rel="next" href="([^"]+)"', page)
             following = None if match is None else match[1].replace("&amp;", "&")
-            await opened(gate, who, "late")
-        return seen
+            await opened(gate, principal, "late")
+        return observations
 
     seen = await walked("/console/startups", r'class="id" title="([0-9a-f-]{36})" href="/console/startups/')
     assert len(seen) == len(set(seen)) == 120
     assert set(seen) == set(expected)
     names = await walked("/console/principals", r'href="/console/principals/(p-\d{3})"')
-    assert names == [one.name for one in crowd]
+    assert names == [item.name for item in crowd]
     filtered = await visitor.page("/console/startups", component="c_7", status="OPEN")
     assert "c_7 " in filtered
     assert "c_77" not in filtered
@@ -384,8 +384,8 @@ async def test_every_answer_is_strict(gate: GateFixture, visitor: Visitor) -> No
     await visitor.inside(admin.key)
     answers += [await visitor.see(path) for path in (*PAGES, "/console/history", "/console/none")]
     for answer in answers:
-        found = dict(one.strip().split(" ", 1) for one in answer.headers["content-security-policy"].split(";"))
-        assert found == POLICY
+        by_name = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert by_name == POLICY
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "same-origin"
         if "html" in answer.headers.get("content-type", ""):
@@ -409,13 +409,13 @@ async def test_hostile_words_are_only_words(gate: GateFixture, visitor: Visitor)
     """HTML, SVG, escape sequences, marks that turn text around, 256 KB: in names, reports, search boxes; all of it text."""
     admin = await gate.principal("admin", type="admin")
     name = HOSTILE
-    who = await gate.principal(name, tenant=admin.tenant)
-    session = await opened(gate, who)
+    principal = await gate.principal(name, tenant=admin.tenant)
+    session = await opened(gate, principal)
     # No component may boot under such a name any more (D-65); sessions of an earlier release may have it.
     await gate.ask("UPDATE metagate.startup SET component_key = $1 WHERE startup_id = $2", COMPONENT, session)
-    await gate.failed(who, session, error=HOSTILE, details={HOSTILE: HOSTILE})
+    await gate.failed(principal, session, error=HOSTILE, details={HOSTILE: HOSTILE})
     huge = '{"error": "' + "A" * 262_144 + '"}'
-    other = await opened(gate, who, "big")
+    other = await opened(gate, principal, "big")
     await gate.ask("UPDATE metagate.startup SET report = $1::jsonb, status = 'FAILED', acknowledged_at = now() "
                    "WHERE startup_id = $2", huge, other)  # fmt: skip
     await visitor.inside(admin.key)
@@ -444,9 +444,9 @@ async def test_hostile_words_are_only_words(gate: GateFixture, visitor: Visitor)
 async def test_what_is_spelt_is_spelt_once_and_addresses_are_whole(gate: GateFixture, visitor: Visitor) -> None:
     """A cut value says how long it was, not how long its spelling is; long names come back from links and fields as they were."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant)
-    session = await opened(gate, who)
-    await gate.failed(who, session, details={"turned": "\u202e" * 1_000})
+    principal = await gate.principal("indexer", tenant=admin.tenant)
+    session = await opened(gate, principal)
+    await gate.failed(principal, session, details={"turned": "\u202e" * 1_000})
     await visitor.inside(admin.key)
     page = await visitor.page(f"/console/startups/{session}")
     assert page.count("\\u202e") == 1_000

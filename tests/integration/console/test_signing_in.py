@@ -33,8 +33,8 @@ PATHS = (
 
 
 def cookie_of(answer: httpx.Response, name: str) -> str:
-    [found] = [one for one in answer.headers.get_list("set-cookie") if one.startswith(f"{name}=")]
-    return found
+    [result] = [item for item in answer.headers.get_list("set-cookie") if item.startswith(f"{name}=")]
+    return result
 
 
 async def test_a_key_and_a_token_open_it(gate: GateFixture) -> None:
@@ -95,28 +95,28 @@ async def test_what_is_no_credential(gate: GateFixture, visitor: Visitor) -> Non
 
 async def test_nobody_learns_anything(gate: GateFixture, visitor: Visitor) -> None:
     """Without a session every path of the console, there or not, answers the same but for the way back to it."""
-    who = await gate.principal("secretive-indexer")
-    session = (await gate.boot(who)).json()["startup"]["startup_id"]
-    seen = set()
+    principal = await gate.principal("secretive-indexer")
+    session = (await gate.boot(principal)).json()["startup"]["startup_id"]
+    names = set()
     for path in PATHS:
-        asked = path.format(name=who.name, session=session, tenant=who.tenant)
+        requests = path.format(name=principal.name, session=session, tenant=principal.tenant)
         for forged in (None, "x", "a.b.c"):
             for method in ("GET", "POST", "DELETE", "HEAD"):
                 headers = {} if forged is None else {"cookie": f"{SESSION}={forged}"}
-                answer = await visitor.client.request(method, asked, headers=headers)
+                answer = await visitor.client.request(method, requests, headers=headers)
                 location = httpx.URL(answer.headers["location"])
                 assert location.path == "/console/sign-in"
-                assert location.params.get("next", asked) == asked
-                seen.add((forged is None, answer.status_code, answer.text, *sorted(
+                assert location.params.get("next", requests) == requests
+                names.add((forged is None, answer.status_code, answer.text, *sorted(
                     (name, value) for name, value in answer.headers.items()
                     if name not in {"location", "date", "x-request-id"}
                 )))  # fmt: skip
                 taken_back = answer.headers.get("set-cookie", "").startswith(f"{SESSION}=; Max-Age=0")
                 assert taken_back is (forged is not None), "a link from another site comes without the cookie there is"
-    assert len(seen) == 2
+    assert len(names) == 2
     page = (await visitor.see("/console/sign-in")).text
-    assert who.name not in page
-    assert str(who.tenant) not in page
+    assert principal.name not in page
+    assert str(principal.tenant) not in page
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ async def test_workers_share_a_secret_that_nobody_chose(database: Database, gate
                     break
                 await asyncio.sleep(0.1)
             await visitor.inside(admin.key)
-            asked = [visitor.client.get("/console", headers={"connection": "close"}) for _ in range(24)]
-            assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+            requests = [visitor.client.get("/console", headers={"connection": "close"}) for _ in range(24)]
+            assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
 
 
 async def test_processes_that_share_the_secret_share_the_session(gate: GateFixture, database: Database) -> None:

@@ -39,17 +39,17 @@ async def following(events: AsyncIterator[str]) -> str:
 async def test_a_boot_is_told_and_a_suspension_ends_it(gate: GateFixture, visitor: Visitor) -> None:
     """One event when it begins, one when somebody boots in this tenant; who may not look any more is told that it is over."""
     admin = await gate.principal("admin", type="admin")
-    who = await gate.principal("indexer", tenant=admin.tenant)
+    principal = await gate.principal("indexer", tenant=admin.tenant)
     await visitor.inside(admin.key)
     async with stream(visitor) as events:
         assert await following(events) == "changed"
-        await gate.boot(who)
+        await gate.boot(principal)
         assert await following(events) == "changed"
         await gate.change(admin, suspended=True)
         while (word := await following(events)) == "changed":
             pass
         assert word == "over"
-        assert [one async for one in events] == []
+        assert [event async for event in events] == []
 
 
 @pytest.mark.invariant("EXT-11")
@@ -110,7 +110,7 @@ async def test_a_stream_keeps_nobody_from_stopping(database: Database, gate: Gat
             async with stream(visitor) as events:
                 assert await following(events) == "changed"
                 stopping = asyncio.create_task(server.aclose())
-                assert [one async for one in events] == []
+                assert [event async for event in events] == []
                 await asyncio.wait_for(stopping, 20)
 
 
@@ -130,7 +130,7 @@ async def test_a_process_that_is_told_to_stop_does_not_wait_for_streams(
             async with stream(visitor) as events:
                 assert await following(events) == "changed"
                 process.send_signal(signal.SIGTERM)
-                assert [one async for one in events if one != "changed"] == []
+                assert [event async for event in events if event != "changed"] == []
         assert await asyncio.to_thread(process.wait, 10) == 0
 
 
@@ -143,14 +143,14 @@ async def test_nobody_takes_all_streams(gate: GateFixture, visitor: Visitor) -> 
         answer = await stack.enter_async_context(visitor.client.stream("GET", "/console/live"))
         return int(answer.status_code)
 
-    async with AsyncExitStack() as one, AsyncExitStack() as rest, Visitor(gate.url) as another:
-        assert await opened(one) == 200
+    async with AsyncExitStack() as item, AsyncExitStack() as rest, Visitor(gate.url) as another:
+        assert await opened(item) == 200
         answers = await asyncio.gather(*(opened(rest) for _ in range(9)))
         assert sorted(answers) == [200] * 3 + [429] * 6
         await another.inside(other.key)
         async with stream(another) as events:
             assert await following(events) == "changed"
-        await one.aclose()
+        await item.aclose()
         async with asyncio.timeout(10):
             while await opened(rest) != 200:
                 await asyncio.sleep(0.05)

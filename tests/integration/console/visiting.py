@@ -39,9 +39,9 @@ def page_text(answer: httpx.Response) -> str:
 
 def hidden(answer: httpx.Response, name: str) -> str:
     """The value of a hidden field."""
-    found = re.search(rf'<input type="hidden" name="{name}" value="([^"]*)"', answer.text)
-    assert found is not None, answer.text
-    return unescape(found[1])
+    match = re.search(rf'<input type="hidden" name="{name}" value="([^"]*)"', answer.text)
+    assert match is not None, answer.text
+    return unescape(match[1])
 
 
 class Visitor:

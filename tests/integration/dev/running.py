@@ -96,8 +96,8 @@ class Dev:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        with self.process.stderr as said:
-            for line in said:
+        with self.process.stderr as stderr:
+            for line in stderr:
                 self.lines.append(line.rstrip("\n"))
 
     def events(self, name: str) -> list[dict[str, Any]]:

@@ -56,14 +56,14 @@ def manifest(region: str = "eu") -> DeclaredObject:
 
 def team(*names: str) -> list[DeclaredObject]:
     """A profile, a manifest, and for each name a Principal and its binding."""
-    return [profile(), manifest(), *(each for name in names for each in (principal(name), binding(name)))]
+    return [profile(), manifest(), *(item for name in names for item in (principal(name), binding(name)))]
 
 
 class ScriptedSource:
     """Holds what is declared now. `unavailable` makes listings fail; `listings` counts them."""
 
     def __init__(self, objects: Iterable[DeclaredObject] = ()) -> None:
-        self.objects = {each.key: each for each in objects}
+        self.objects = {obj.key: obj for obj in objects}
         self.namespaces = (SYSTEM, TEAM)
         self.unavailable = False
         self.listings = 0
@@ -82,11 +82,11 @@ class ScriptedSource:
                 raise event
             yield event
 
-    def put(self, each: DeclaredObject, *, silently: bool = False) -> DeclaredObject:
-        self.objects[each.key] = each
+    def put(self, item: DeclaredObject, *, silently: bool = False) -> DeclaredObject:
+        self.objects[item.key] = item
         if not silently:
-            self.queue.put_nowait(ObjectPut(each))
-        return each
+            self.queue.put_nowait(ObjectPut(item))
+        return item
 
     def remove(self, key: ObjectKey, *, silently: bool = False) -> None:
         gone = self.objects.pop(key)

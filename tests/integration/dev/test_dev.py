@@ -72,11 +72,11 @@ def test_a_broken_file_keeps_the_last_good(living: Living) -> None:
         resource("Manifest", "world", {"services": {"a": {"type": "t", "metadata": {"l": [{"Deploy": 1}]}}}}),
     )
     dev.until(lambda: any(not line["ready"] for line in dev.events("verdict")))
-    said = next(line for line in dev.events("verdict") if not line["ready"])
-    assert (said["name"], said["served"], said["where"]) == ("world", 1, "manifest.yaml:1") or said[
+    item = next(line for line in dev.events("verdict") if not line["ready"])
+    assert (item["name"], item["served"], item["where"]) == ("world", 1, "manifest.yaml:1") or item[
         "served"
     ] is not None
-    assert "spec.services.a.metadata" in said["message"]
+    assert "spec.services.a.metadata" in item["message"]
     assert dev.bootstrap(world.key).json()["packet_etag"] == before
     world.write("manifest.yaml", manifest("us"))
     dev.until(lambda: dev.region(world.key) == "us")
@@ -246,8 +246,8 @@ def test_a_bomb_of_invalid_files(living: Living) -> None:
         lambda: len({line["name"] for line in dev.events("verdict") if line["name"].startswith("bad")}) == 1000, 10
     )
     assert any(line["where"].startswith("bombs/bomb.yaml") for line in dev.events("file.broken"))
-    said = [line for line in dev.events("verdict") if line["name"] == "huge"]
-    assert [line["ready"] for line in said] == [False]
+    output = [line for line in dev.events("verdict") if line["name"] == "huge"]
+    assert [line["ready"] for line in output] == [False]
     for name in ("bad", "huge", "bomb"):
         (world.folder / f"bombs/{name}.yaml").unlink()
     world.write("manifest.yaml", manifest("eu"))
@@ -297,8 +297,8 @@ def test_stopping_killing_and_coming_back(tmp_path: Path) -> None:
     third = Dev(world.folder, data).ready()
     try:
         assert third.region(world.key) == "after"
-        seen = httpx.get(f"{third.url}/v1/startup/{startup}", headers={"X-API-Key": world.key.key})
-        assert (seen.status_code, seen.json()["status"]) == (200, "OPEN")
+        observations = httpx.get(f"{third.url}/v1/startup/{startup}", headers={"X-API-Key": world.key.key})
+        assert (observations.status_code, observations.json()["status"]) == (200, "OPEN")
     finally:
         assert third.stop(signal.SIGINT) == 0
 

@@ -84,12 +84,12 @@ def test_explain_a_startup_after_the_world_moved_on(deployment: DevFixture) -> N
     leaves = {leaf["path"]: leaf for leaf in now["leaves"]}
     assert leaves["/environment/region"]["value"] == "north"
     assert leaves["/capabilities/write"]["layer"] == "override"
-    generations = {each["kind"]: each["generation"] for each in now["objects"]}
-    assert generations["Manifest"] == {each["kind"]: each["generation"] for each in then["objects"]}["Manifest"] + 1
-    said = deployment.cli("explain", f"startup/{startup}")
-    assert said.returncode == 0, said.stderr
-    assert "the same to the byte" in said.stdout
-    [row] = [line.split() for line in said.stdout.splitlines() if line.startswith("/environment/region")]
+    generations = {obj["kind"]: obj["generation"] for obj in now["objects"]}
+    assert generations["Manifest"] == {obj["kind"]: obj["generation"] for obj in then["objects"]}["Manifest"] + 1
+    output = deployment.cli("explain", f"startup/{startup}")
+    assert output.returncode == 0, output.stderr
+    assert "the same to the byte" in output.stdout
+    [row] = [line.split() for line in output.stdout.splitlines() if line.startswith("/environment/region")]
     assert row == ["/environment/region", '"eu"', "manifest", "Manifest", "world", "/spec/environment/region"]
 
 
@@ -98,7 +98,7 @@ def test_a_broken_update_is_explained_by_the_last_good_one(deployment: DevFixtur
     deployment.declare("manifest.yaml", manifest("good"))
     good = deployment.api("/v1/admin/explain/principal/ada").json()
     deployment.world.write("manifest.yaml", resource("Manifest", "world", {"nonsense": 1}))
-    deployment.dev.until(lambda: any(not each["ready"] for each in deployment.dev.events("verdict")))
+    deployment.dev.until(lambda: any(not event["ready"] for event in deployment.dev.events("verdict")))
     startup = deployment.dev.bootstrap(deployment.world.key).json()["startup"]["startup_id"]
     assert deployment.api(f"/v1/admin/explain/startup/{startup}").json()["objects"] == good["objects"]
     deployment.declare("manifest.yaml", manifest("better"))
@@ -114,10 +114,12 @@ def test_what_was_planned_is_what_is_served(deployment: DevFixture, tmp_path: Pa
     )
     planned = deployment.cli("plan", draft, "-o", "json")
     assert planned.returncode == 2, planned.stderr
-    told = json.loads(planned.stdout)
-    digests = {each["name"]: each["digest"] for effect in told["effects"] for each in effect["principals"]}
+    document = json.loads(planned.stdout)
+    digests = {
+        principal["name"]: principal["digest"] for effect in document["effects"] for principal in effect["principals"]
+    }
     assert digests.keys() == {"ada", "eve"}
-    assert {each["packet"] for each in told["effects"]} == {"changed", "added"}
+    assert {effect["packet"] for effect in document["effects"]} == {"changed", "added"}
     resources = list(yaml.safe_load_all((draft / "all.yaml").read_text()))
     answer = httpx.post(
         f"{deployment.dev.url}/v1/admin/plan",
@@ -125,7 +127,7 @@ def test_what_was_planned_is_what_is_served(deployment: DevFixture, tmp_path: Pa
         headers={"X-API-Key": deployment.world.admin.key},
     )
     assert answer.status_code == 200, answer.text
-    assert answer.json()["effects"] == told["effects"]
+    assert answer.json()["effects"] == document["effects"]
     deployment.world.write("manifest.yaml", manifest("planned"))
     deployment.world.write("eve.yaml", (draft / "all.yaml").read_text().partition("---\n")[2])
     deployment.dev.until(lambda: deployment.dev.bootstrap(new).status_code == 200, 10)
@@ -145,7 +147,7 @@ def test_history_diff_and_rollback(deployment: DevFixture) -> None:
     first = deployment.declare("manifest.yaml", manifest("first"))
     second = deployment.declare("manifest.yaml", manifest("second"))
     listed = deployment.api("/v1/admin/history", object="manifest/world").json()["items"]
-    assert [each["revision"] for each in listed][:2] == [second, first]
+    assert [item["revision"] for item in listed][:2] == [second, first]
     assert (listed[0]["how"], listed[0]["generation"]) == ("changed", listed[1]["generation"] + 1)
     assert listed[0]["before_digest"] == listed[1]["after_digest"]
     pages, cursor = [], None
@@ -159,10 +161,10 @@ def test_history_diff_and_rollback(deployment: DevFixture) -> None:
             break
     whole = deployment.api("/v1/admin/history", object="principal/ada").json()["items"]
     assert pages == whole
-    assert {each["kind"] for each in whole} == {"Principal", "PrincipalBinding"}
+    assert {item["kind"] for item in whole} == {"Principal", "PrincipalBinding"}
     assert whole[0]["packet_digest"] == deployment.dev.bootstrap(deployment.world.key).json()["snapshot"]["digest"]
-    found = json.loads(deployment.cli("diff", str(first), str(second), "-o", "json").stdout)
-    assert [(each["kind"], each["differences"]) for each in found] == [
+    document = json.loads(deployment.cli("diff", str(first), str(second), "-o", "json").stdout)
+    assert [(item["kind"], item["differences"]) for item in document] == [
         ("Manifest", [{"path": "/spec/environment/region", "before": "first", "after": "second"}])
     ]
     printed = deployment.cli("rollback", str(first))
@@ -183,9 +185,9 @@ def test_what_cannot_be_rebuilt_is_said_loudly(deployment: DevFixture) -> None:
     answer = deployment.api(f"/v1/admin/explain/startup/{startup}")
     assert (answer.status_code, answer.json()["code"]) == (409, "NOT_REBUILT")
     assert "forgery" not in answer.text
-    said = deployment.cli("explain", f"startup/{startup}")
-    assert said.returncode == 1
-    assert "THE ANSWER CANNOT BE REBUILT" in said.stderr
+    output = deployment.cli("explain", f"startup/{startup}")
+    assert output.returncode == 1
+    assert "THE ANSWER CANNOT BE REBUILT" in output.stderr
     assert deployment.dev.events("not_rebuilt")
 
 
@@ -226,8 +228,8 @@ def test_digests_of_keys_are_shown_only_when_asked_for(deployment: DevFixture) -
     """A list of what is declared shows no material of API keys; who wants to apply a Principal again asks for it."""
 
     def keys(**query: str) -> list[dict[str, Any]]:
-        found = deployment.api("/v1/admin/history/objects", **query).json()["items"]
-        return [key for one in found if one["kind"] == "Principal" for key in one["spec"].get("apiKeys", [])]
+        items = deployment.api("/v1/admin/history/objects", **query).json()["items"]
+        return [key for item in items if item["kind"] == "Principal" for key in item["spec"].get("apiKeys", [])]
 
     assert {name for key in keys() for name in key} <= {"id", "expiresAt"}
     assert deployment.world.key.id in {key["id"] for key in keys()}
@@ -239,16 +241,16 @@ def test_hostile_values_are_text(deployment: DevFixture, tmp_path: Path) -> None
     """Escape sequences, marks that turn text around and Markdown: spelt out in every output."""
     file = tmp_path / "hostile.yaml"
     file.write_text(resource("Manifest", "world", {"environment": {HOSTILE: HOSTILE}}))
-    outputs = [deployment.cli("plan", file, "-o", each).stdout for each in ("wide", "markdown", "json", "yaml")]
+    outputs = [deployment.cli("plan", file, "-o", name).stdout for name in ("wide", "markdown", "json", "yaml")]
     deployment.declare("manifest.yaml", resource("Manifest", "world", {"environment": {"x": HOSTILE}}))
     newest = deployment.revision
     outputs.append(deployment.cli("explain", "principal/ada").stdout)
     outputs.append(deployment.cli("diff", str(newest - 1), str(newest)).stdout)
     deployment.declare("manifest.yaml", manifest("calm"))
     outputs.append(deployment.cli("rollback", str(newest)).stdout)
-    for said in outputs:
-        assert "red" in said
-        assert not any(char in said for char in "\x1b\x07\u202e")
+    for output in outputs:
+        assert "red" in output
+        assert not any(char in output for char in "\x1b\x07\u202e")
     markdown = outputs[1].splitlines()
     fences = [line for line in markdown if line.startswith("````")]
     assert len(fences) >= 2
@@ -300,8 +302,8 @@ def test_principals_and_startups_are_listed(deployment: DevFixture) -> None:
     assert (opened[2][-8:] in cut.stdout, "there are more" in cut.stderr) == (True, False)
     cut = deployment.cli("startups", "--limit", "2")
     assert (len(cut.stdout.splitlines()), "there are more: --limit" in cut.stderr) == (3, True)
-    nobody = deployment.cli("startups", "--component", "part-9")
-    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (0, "", "none\n")
+    output = deployment.cli("startups", "--component", "part-9")
+    assert (output.returncode, output.stdout, output.stderr) == (0, "", "none\n")
 
 
 @pytest.mark.parametrize(

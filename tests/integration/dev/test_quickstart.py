@@ -64,24 +64,24 @@ def test_it_stays_and_says_what_to_try(tmp_path: Path) -> None:
     process = start(folder)
     assert process.stdout is not None
     try:
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.startswith("Key file"):
                 break
-        (url,) = set(re.findall(r"(http://[0-9.:]+)/v1/admin/bindings", said))
+        (url,) = set(re.findall(r"(http://[0-9.:]+)/v1/admin/bindings", output))
         key = (folder / "data" / "keys" / "admin.key").read_text().strip()
         answer = httpx.get(f"{url}/v1/admin/bindings", headers={"X-API-Key": key})
         assert answer.status_code == 200
         assert len(answer.json()["items"]) == 2
-        assert "bootstrap --component-key indexer_main" in said
-        assert [line.split() for line in said.splitlines()[-3:-1]] == [
+        assert "bootstrap --component-key indexer_main" in output
+        assert [line.split() for line in output.splitlines()[-3:-1]] == [
             ["Serving", "on", url],
             ["Console", f"{url}/console"],
         ]
-        assert str(folder / "data" / "keys" / "admin.key") in said.splitlines()[-1]
-        assert len(said.splitlines()) <= 40
-        assert max(map(len, said.splitlines()[3:12])) <= 80
+        assert str(folder / "data" / "keys" / "admin.key") in output.splitlines()[-1]
+        assert len(output.splitlines()) <= 40
+        assert max(map(len, output.splitlines()[3:12])) <= 80
         assert httpx.get(f"{url}/console/sign-in").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)

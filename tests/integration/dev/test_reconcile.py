@@ -153,8 +153,8 @@ async def test_no_change_mints_no_revision(fresh_database: Database) -> None:
     source = ScriptedSource(team("ada"))
     async with reconciling(fresh_database, source) as running:
         await running.reconciler.published()
-        for each in list(source.objects.values()):
-            source.put(each)
+        for obj in list(source.objects.values()):
+            source.put(obj)
         source.queue.put_nowait(Relist("test"))
         await running.until(lambda: source.listings == 2)
         await running.idle()

@@ -119,8 +119,8 @@ def test_a_second_binding_is_in_conflict(living: Living) -> None:
     })  # fmt: skip
     world.write("a-second.yaml", second)
     dev.until(lambda: any(line["name"] == "second" for line in dev.events("verdict")))
-    said = next(line for line in dev.events("verdict") if line["name"] == "second")
-    assert (said["ready"], said["reason"]) == (False, "BindingConflict")
+    item = next(line for line in dev.events("verdict") if line["name"] == "second")
+    assert (item["ready"], item["reason"]) == (False, "BindingConflict")
     assert {dev.bootstrap(world.key).json()["packet_etag"] for _ in range(100)} == {before}
     (world.folder / "bindings.yaml").unlink()
     dev.until(lambda: dev.region(world.key) == "second")
@@ -134,14 +134,14 @@ def test_an_upgrade_has_no_window(living: Living) -> None:
     """While Manifest and Profile change together, every boot gets 200 and a whole world: the two never mix."""
     dev, world = living
     stop = threading.Event()
-    seen: list[tuple[int, str, int]] = []
+    observations: list[tuple[int, str, int]] = []
 
     def boot() -> None:
         with httpx.Client(base_url=dev.url, headers={"X-API-Key": world.key.key}) as client:
             while not stop.is_set():
                 answer = client.post("/v1/bootstrap", json={"component_key": "any"})
                 packet = answer.json()
-                seen.append(
+                observations.append(
                     (answer.status_code, packet["environment"].get("region", ""), packet["policy"].get("quota", 0))
                 )
 
@@ -160,8 +160,10 @@ def test_an_upgrade_has_no_window(living: Living) -> None:
         dev.until(lambda number=number: dev.region(world.key) == f"v{number}")
     stop.set()
     booting.join()
-    assert {status for status, _, _ in seen} == {200}
-    assert {(region, quota) for _, region, quota in seen} <= {(f"v{number}", 100 + number) for number in range(5)}
+    assert {status for status, _, _ in observations} == {200}
+    assert {(region, quota) for _, region, quota in observations} <= {
+        (f"v{number}", 100 + number) for number in range(5)
+    }
     (world.folder / "both.yaml").unlink()
     for name in ("profile.yaml", "manifest.yaml"):
         (world.folder / f".{name}").rename(world.folder / name)

@@ -44,22 +44,24 @@ def corpus() -> Corpus:
     made = subprocess.run(
         [sys.executable, "-m", "tests.unit.identity.corpus"], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    found = json.loads(made.stdout)
-    return Corpus(**{**found, "attacks": {name: base64.b64decode(text) for name, text in found["attacks"].items()}})
+    document = json.loads(made.stdout)
+    return Corpus(
+        **{**document, "attacks": {name: base64.b64decode(text) for name, text in document["attacks"].items()}}
+    )
 
 
 def issuer_rows(corpus: Corpus) -> dict[str, list[dict[str, Any]]]:
     return {
         "issuer": [
-            row(ADMIN, **each, name=f"issuer-{n}", url=None, generation=1) for n, each in enumerate(corpus.issuers)
+            row(ADMIN, **item, name=f"issuer-{n}", url=None, generation=1) for n, item in enumerate(corpus.issuers)
         ],
-        "issuer_key": [row(ADMIN, **each) for each in corpus.issuer_keys],
+        "issuer_key": [row(ADMIN, **issuer_key) for issuer_key in corpus.issuer_keys],
     }
 
 
-def subject_rows(who: PrincipalFixture) -> list[dict[str, Any]]:
-    named = {"tenant": str(who.tenant), "principal_key": who.name}
-    return [row(who.uid, issuer=issuer, subject=subject, **named) for issuer, subject in SUBJECTS]
+def subject_rows(principal: PrincipalFixture) -> list[dict[str, Any]]:
+    named = {"tenant": str(principal.tenant), "principal_key": principal.name}
+    return [row(principal.uid, issuer=issuer, subject=subject, **named) for issuer, subject in SUBJECTS]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -70,7 +72,7 @@ async def gate(database: Database, corpus: Corpus) -> AsyncIterator[GateFixture]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def indexer(gate: GateFixture, corpus: Corpus) -> PrincipalFixture:
-    who = PrincipalFixture(tenant=uuid4(), name="indexer")
-    await gate.publish(who, **issuer_rows(corpus))
-    await gate.publish(subject=subject_rows(who))
-    return who
+    principal = PrincipalFixture(tenant=uuid4(), name="indexer")
+    await gate.publish(principal, **issuer_rows(corpus))
+    await gate.publish(subject=subject_rows(principal))
+    return principal

@@ -37,7 +37,7 @@ def watch(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 async def ask(port: int, indexer: PrincipalFixture, corpus: Corpus) -> dict[int, int]:
     """Bootstraps by key, by each good token, by junk, and nobody: how often each status."""
-    found: dict[int, int] = {}
+    result: dict[int, int] = {}
     whole = [token for token in corpus.attacks.values() if token.isascii() and token == token.strip() != b""]
     junk = [token for token in whole if token.decode().isprintable() and len(token) < 8_000][:80]
     shown = [
@@ -50,11 +50,11 @@ async def ask(port: int, indexer: PrincipalFixture, corpus: Corpus) -> dict[int,
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client:
         for headers in shown:
             answer = await client.post("/v1/bootstrap", json={"component_key": "indexer_1"}, headers=headers)
-            found[answer.status_code] = found.get(answer.status_code, 0) + 1
+            result[answer.status_code] = result.get(answer.status_code, 0) + 1
         for path in ("/", "/.well-known/metagate.json", "/v1/topology", "/v1/startups"):
             await client.get(path, headers=indexer.by_key)
         await client.post("/v1/introspect", data={"token": corpus.good["HS256"]}, headers=indexer.by_key)
-    return found
+    return result
 
 
 @pytest.mark.invariant("INV-024", "INV-023")
@@ -67,9 +67,9 @@ async def test_by_the_interpreters_word(
         wait_for(port, process, "/readyz")
         before = log.read_text()
         assert before, "the guard sees what it should see: the database was connected to"
-        found = await ask(port, indexer, corpus)
-        assert found[200] >= len(corpus.good)
-        assert found[401] >= 50
+        result = await ask(port, indexer, corpus)
+        assert result[200] >= len(corpus.good)
+        assert result[401] >= 50
     allowed = database_places(database)
     called = {line for line in log.read_text().splitlines() if not any(place in line for place in allowed)}
     assert called == set()
@@ -107,8 +107,8 @@ async def test_by_the_kernels_word(
                     if (await client.get("/v1/startups", headers=indexer.by_key)).status_code == 200:
                         break
                     await asyncio.sleep(0.05)
-            found = await ask(port, indexer, corpus)
-            assert found[200] >= len(corpus.good)
+            result = await ask(port, indexer, corpus)
+            assert result[200] >= len(corpus.good)
         finally:
             tracer.terminate()
             tracer.wait(10)

@@ -136,9 +136,9 @@ async def test_a_suspended_principal_gets_one_code(
     await gate.change(indexer, suspended=True)
     await gate.publish(subject=subject_rows(indexer))
     before = await gate.sessions()
-    found = [await boot(gate, corpus.good[name]) for name in (OTHER_POD, "HS256", "EdDSA")]
+    result = [await boot(gate, corpus.good[name]) for name in (OTHER_POD, "HS256", "EdDSA")]
     by_key = await gate.boot(indexer)
-    assert [(status, body["code"]) for status, body in found] == [(403, "PRINCIPAL_SUSPENDED")] * 3
+    assert [(status, body["code"]) for status, body in result] == [(403, "PRINCIPAL_SUSPENDED")] * 3
     assert (by_key.status_code, by_key.json()["code"]) == (403, "PRINCIPAL_SUSPENDED")
     assert await gate.sessions() == before
     await gate.change(indexer, suspended=False)

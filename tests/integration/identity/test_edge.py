@@ -33,12 +33,12 @@ from metagate_client.errors import UnavailableError, UntrustedError
 def issue(number: int) -> tuple[bytes, bytes]:
     """A certificate for 127.0.0.1 that is its own authority, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "metagate")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "metagate")])
     now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
-        .subject_name(who)
-        .issuer_name(who)
+        .subject_name(name)
+        .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(number)
         .not_valid_before(now - dt.timedelta(hours=1))
@@ -192,8 +192,8 @@ async def test_slow_and_many(gate: GateFixture, indexer: PrincipalFixture, datab
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"503"
             assert (await client.post("/v1/bootstrap", json=body, headers=indexer.by_key)).status_code == 200
-            for _, each in (*idle, (reader, writer)):
-                each.close()
+            for _, item in (*idle, (reader, writer)):
+                item.close()
 
 
 async def test_junk_waits_and_the_good_do_not(

@@ -76,18 +76,18 @@ class SelfDeclared:
     """An authenticator's double: the header `X-Me` holds who speaks, as JSON."""
 
     async def authenticate(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller | AuthFailure:
-        said = dict(headers).get(b"x-me")
-        if said is None:
+        output = dict(headers).get(b"x-me")
+        if output is None:
             return AuthFailure(FailureReason.MISSING, "No credential.")
-        who = json.loads(said)
+        document = json.loads(output)
         return Caller(
-            tenant=UUID(who["tenant"]),
+            tenant=UUID(document["tenant"]),
             namespace="team",
-            principal_key=who["name"],
-            type=who["type"],
-            scope=who["scope"],
-            rights=frozenset(who["rights"]),
-            suspended=who["suspended"],
+            principal_key=document["name"],
+            type=document["type"],
+            scope=document["scope"],
+            rights=frozenset(document["rights"]),
+            suspended=document["suspended"],
             credential=Credential("key", "", "0" * 64, None),
             pod=None,
             expires_at=None,
@@ -108,7 +108,7 @@ class Peer:
 
     @property
     def headers(self) -> dict[str, str]:
-        who = {
+        principal = {
             "tenant": str(self.tenant),
             "name": self.name,
             "type": self.type,
@@ -116,7 +116,7 @@ class Peer:
             "rights": self.rights,
             "suspended": self.suspended,
         }
-        return {"X-Me": json.dumps(who)}
+        return {"X-Me": json.dumps(principal)}
 
     async def post(self, body: Any, path: str = "/receipts") -> httpx.Response:
         return await self.client.post(path, json=body, headers=self.headers)

@@ -59,24 +59,24 @@ class LedgerFixture:
     witness: LedgerPrincipal
     components: list[Somebody]
 
-    async def boot(self, who: Somebody, count: int = 1, *, ready: bool = True) -> list[UUID]:
+    async def boot(self, principal: Somebody, count: int = 1, *, ready: bool = True) -> list[UUID]:
         """Startups, mirrored; READY or FAILED by turns."""
-        asks = [who.ask(mirror=True) for _ in range(count)]
+        asks = [principal.ask(mirror=True) for _ in range(count)]
         opened: list[BootstrapResult] = []
         for at in range(0, count, 200):
             opened += await self.reader.bootstrap(asks[at : at + 200])
         assert {answer.outcome.value for answer in opened} == {"OPENED"}
         ids = [ask.startup_id for ask in asks]
         if ready:
-            await self.report(who, ids)
+            await self.report(principal, ids)
         return ids
 
-    async def report(self, who: Somebody, ids: list[UUID]) -> None:
+    async def report(self, principal: Somebody, ids: list[UUID]) -> None:
         told: list[ReportResult] = []
         for at in range(0, len(ids), 200):
             told += await self.reader.report([
-                who.tells(one, "FAILED" if n % 2 else "READY", payload='{"error": "no disk"}' if n % 2 else '{"build_version": "1"}', mirror=True)
-                for n, one in enumerate(ids[at : at + 200])
+                principal.tells(item, "FAILED" if n % 2 else "READY", payload='{"error": "no disk"}' if n % 2 else '{"build_version": "1"}', mirror=True)
+                for n, item in enumerate(ids[at : at + 200])
             ])  # fmt: skip
         assert {answer.outcome.value for answer in told} == {"RECORDED"}
 
@@ -104,8 +104,8 @@ async def ledger_fixture(
     publisher = await Publisher.open(database.database.publisher)
     extra: dict[str, list[dict[str, object]]] = {}
     for principal in (witness, *more):
-        for table, found in principal.rows().items():
-            extra.setdefault(table, []).extend(found)
+        for table, result in principal.rows().items():
+            extra.setdefault(table, []).extend(result)
     try:
         await publisher.load()
         await publisher.publish(change_of(somebodies, more=extra), mirror=True)

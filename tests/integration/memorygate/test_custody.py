@@ -21,14 +21,14 @@ async def test_a_valid_receipt_is_stored_and_read_back_with_equal_content(gate: 
     answer = await alice.post(sent)
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/receipts/{sent['receipt_id']}"
-    one = (await alice.get(f"/receipts/{sent['receipt_id']}")).json()
+    document = (await alice.get(f"/receipts/{sent['receipt_id']}")).json()
     by_task = (await alice.get("/receipts/task/t1")).json()["items"]
     by_chain = (await alice.get(f"/receipts/chain/{sent['receipt_id']}")).json()["items"]
-    assert [one] == by_task == by_chain
-    assert {name: one[name] for name in sent} == sent
-    assert one["tenant_id"] == str(gate.tenant)
-    assert one["obligation_id"] == "t1"
-    assert one["stored_at"] == answer.json()["stored_at"]
+    assert [document] == by_task == by_chain
+    assert {name: document[name] for name in sent} == sent
+    assert document["tenant_id"] == str(gate.tenant)
+    assert document["obligation_id"] == "t1"
+    assert document["stored_at"] == answer.json()["stored_at"]
 
 
 @pytest.mark.invariant("INV-051", "EXT-13")

@@ -35,11 +35,11 @@ def test_a_boot_and_a_ready_are_two_linked_receipts_of_one_closed_obligation(tmp
                 headers={"X-API-Key": world.key.key},
             )
             assert answer.json()["status"] == "READY"
-            for one in ids:
-                opened, ended = _receipts(ledger, one, observer.key)
+            for item in ids:
+                opened, ended = _receipts(ledger, item, observer.key)
                 assert (opened["phase"], ended["phase"], ended["status"]) == ("accepted", "complete", "success")
                 assert ended["caused_by_receipt_id"] == opened["receipt_id"]
-                assert ended["obligation_id"] == opened["obligation_id"] == one
+                assert ended["obligation_id"] == opened["obligation_id"] == item
             summary = httpx.get(f"{ledger}/v1/summary", headers={"X-API-Key": observer.key}).json()
             assert summary["startups"] == {"open": 0, "success": len(ids), "failure": 0}
         finally:
@@ -52,10 +52,10 @@ def _receipts(ledger: str, task: str, key: str) -> list[dict[str, str]]:
     """Both receipts, once they have arrived."""
     end = time.monotonic() + 20
     while True:
-        found = httpx.get(f"{ledger}/receipts/task/{task}", headers={"X-API-Key": key})
-        if found.status_code == 200 and len(found.json()["items"]) == 2:
-            return list(found.json()["items"])
-        assert time.monotonic() < end, found.text
+        result = httpx.get(f"{ledger}/receipts/task/{task}", headers={"X-API-Key": key})
+        if result.status_code == 200 and len(result.json()["items"]) == 2:
+            return list(result.json()["items"])
+        assert time.monotonic() < end, result.text
         time.sleep(0.05)
 
 

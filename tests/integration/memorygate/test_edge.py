@@ -74,7 +74,7 @@ async def test_the_document_describes_what_is_routed(gate: RunningLedger):
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert described == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
     assert "500" not in {
-        status for path in document["paths"].values() for one in path.values() for status in one["responses"]
+        status for path in document["paths"].values() for value in path.values() for status in value["responses"]
     }
     named = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
     assert named <= set(document["components"]["schemas"])

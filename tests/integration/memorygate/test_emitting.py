@@ -105,10 +105,10 @@ async def mint(database: LedgerDatabase, tenant: UUID, *names: str, recipient: s
 
 
 async def stored(database: LedgerDatabase, tenant: UUID) -> list[tuple[str, str]]:
-    found = await rows(
+    result = await rows(
         database.superuser, "SELECT kind, phase FROM memorygate.receipt WHERE tenant = $1 ORDER BY stored_at", tenant
     )
-    return [(kind, phase) for kind, phase in found]
+    return [(kind, phase) for kind, phase in result]
 
 
 @pytest.mark.invariant("INV-069", "INV-049")
@@ -172,12 +172,12 @@ async def test_the_documented_rights_are_the_rights(ledger_database: LedgerDatab
 
 async def test_a_gates_owner_cannot_log_in_nor_become_the_ledgers(ledger_database: LedgerDatabase):
     """The roles exist without LOGIN, and none is a member of the ledger's owner."""
-    found = await rows(
+    result = await rows(
         ledger_database.superuser,
         "SELECT rolname::text, rolcanlogin, pg_has_role(oid, $2, 'MEMBER') FROM pg_roles WHERE rolname = ANY ($1)",
         list(EMITTING_ROLES), OWNER,
     )  # fmt: skip
-    assert sorted(found) == sorted((role, False, False) for role in EMITTING_ROLES)
+    assert sorted(result) == sorted((role, False, False) for role in EMITTING_ROLES)
 
 
 NOT_RECEIPTS = {
@@ -282,10 +282,10 @@ async def test_which_root_a_task_hangs_under(ledger_database: LedgerDatabase, as
         body_of(tenant, "svc:asyncgate", "lifecycle", "queued", task_id="child", parent_task_id="parent"),
         body_of(tenant, "svc:asyncgate", "lifecycle", "queued", task_id="grandchild", parent_task_id="child"),
     ) == ["STORED", "STORED"]
-    found = await asyncgate.connection.fetch(
+    rows = await asyncgate.connection.fetch(
         "SELECT * FROM memorygate.roots($1, $2) ORDER BY ordinal", [tenant] * 3, ["child", "grandchild", "unknown"]
     )
-    assert [row["root_task_id"] for row in found] == ["child", "child", None]
+    assert [row["root_task_id"] for row in rows] == ["child", "child", None]
 
 
 @pytest.mark.invariant("INV-118")
@@ -499,7 +499,7 @@ async def test_gates_emit_beside_each_other_without_a_deadlock(ledger_database: 
     finally:
         for session in sessions:
             await session.connection.close()
-    counted = [outcome for one in outcomes for outcome in one]
+    counted = [outcome for item in outcomes for outcome in item]
     assert set(counted) == {"STORED", "OBLIGATION_ALREADY_TERMINATED", "GROUP_REFUSED"}
     [(closed,)] = await rows(
         ledger_database.superuser,

@@ -59,10 +59,10 @@ async def fill(database: LedgerDatabase) -> list[str]:
         ):
             assert {answer.outcome for answer in answers} == {Outcome.STORED}
         witness = made({**accepted(task_id="s"), "kind": "startup"}, right=Right.EMIT)
-        assert [one.outcome for one in await ledger.append([witness])] == [Outcome.STORED]
+        assert [item.outcome for item in await ledger.append([witness])] == [Outcome.STORED]
     finally:
         await ledger.close()
-    return [one.receipt_id for one in entries]
+    return [entry.receipt_id for entry in entries]
 
 
 async def tamper(database: LedgerDatabase, statement: str, *args: object) -> None:
@@ -142,16 +142,16 @@ TABLES = {
 
 
 async def projections(database: LedgerDatabase) -> dict[str, list[tuple[object, ...]]]:
-    found = {
+    result = {
         name: await rows(database.superuser, f"SELECT {columns} FROM memorygate.{name} ORDER BY 1, 2, 3")
         for name, columns in TABLES.items()
     }
-    found["tally"] = await rows(
+    result["tally"] = await rows(
         database.superuser,
         "SELECT tenant, sum(receipts), sum(obligations), sum(succeeded), sum(failed), sum(canceled), sum(startups), "
         "sum(startups_ready), sum(startups_failed), max(last_stored_at) FROM memorygate.tally GROUP BY tenant ORDER BY tenant",
     )
-    return found
+    return result
 
 
 @pytest.mark.invariant("INV-050", "INV-120")
@@ -234,7 +234,7 @@ async def test_a_month_is_archived_and_checked_without_a_database(fresh_ledger: 
     assert (archived.receipts, archived.path.name) == (9, "receipt_2020_01.jsonl.gz")
     assert verify_archive(archived.path).bad is None
     lines = gzip.decompress(archived.path.read_bytes()).splitlines(keepends=True)
-    assert {json.loads(line)["receipt_id"] for line in lines[1:-1]} == {one.receipt_id for one in january}
+    assert {json.loads(line)["receipt_id"] for line in lines[1:-1]} == {item.receipt_id for item in january}
     runner = CliRunner()
     assert runner.invoke(app, ["verify", "--archive", str(archived.path)]).exit_code == 0
     changed = tmp_path / "changed.jsonl.gz"
@@ -266,25 +266,25 @@ async def test_what_is_not_of_this_time_is_kept_all_the_same(fresh_ledger: Ledge
 
 async def insert_stored(database: LedgerDatabase, receipt_id: str, stored_at: datetime) -> None:
     """A receipt as `append` would have stored it at another time: the first of its own chain."""
-    one = made(accepted(task_id=receipt_id, receipt_id=receipt_id))
+    item = made(accepted(task_id=receipt_id, receipt_id=receipt_id))
     await tamper(
         database,
         """INSERT INTO memorygate.receipt (tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position, obligation_id,
                                             body, digest, previous, chain)
            SELECT $1, $2, $3, 'obligation', 'accepted', $2, $2, 1, $2, $4, $5, memorygate.chain_seed($1, $2),
                   memorygate.link(memorygate.chain_seed($1, $2), $5, $2, 1, $3)""",
-        UUID(TENANT), receipt_id, stored_at, one.body, one.digest,
+        UUID(TENANT), receipt_id, stored_at, item.body, item.digest,
     )  # fmt: skip
 
 
 def exported(directory: Path) -> dict[str, set[str]]:
     """The receipts in each archive; every archive verifies."""
-    found = {}
+    result = {}
     for path in directory.iterdir():
         assert verify_archive(path).bad is None, path
         lines = gzip.decompress(path.read_bytes()).splitlines()[1:-1]
-        found[path.name.removesuffix(".jsonl.gz")] = {json.loads(line)["receipt_id"] for line in lines}
-    return found
+        result[path.name.removesuffix(".jsonl.gz")] = {json.loads(line)["receipt_id"] for line in lines}
+    return result
 
 
 async def test_every_receipt_is_in_some_archive_after_its_month(fresh_ledger: LedgerDatabase, tmp_path: Path):

@@ -322,8 +322,8 @@ async def test_a_batch_answers_each_by_itself(gate: RunningLedger):
         complete(task_id="t", principal_ai="alice"), {**accepted(task_id="x", principal_ai="alice"), "kind": "startup"}, 7,
     ]}, "/receipts/batch")  # fmt: skip
     assert answer.status_code == 200
-    said = [(item["status"], item.get("code")) for item in answer.json()["items"]]
-    assert said == [
+    output = [(item["status"], item.get("code")) for item in answer.json()["items"]]
+    assert output == [
         (201, None), (201, None), (200, None), (422, "INVALID_RECEIPT"), (409, "RECEIPT_CONFLICT"),
         (409, "OBLIGATION_ALREADY_TERMINATED"), (403, "MAY_NOT_EMIT"), (422, "INVALID_RECEIPT"),
     ]  # fmt: skip

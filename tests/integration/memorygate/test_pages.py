@@ -35,16 +35,16 @@ async def store(peer: Peer, receipts: list[dict[str, Any]], *, at_once: int = 20
 
 async def pages(peer: Peer, path: str, **params: Any) -> list[list[dict[str, Any]]]:
     """The items of every page; no answer is larger than 4 MiB (D-66)."""
-    found: list[list[dict[str, Any]]] = []
+    result: list[list[dict[str, Any]]] = []
     cursor: str | None = None
     while True:
         answer = await peer.get(path, **params, **({"cursor": cursor} if cursor else {}))
         assert answer.status_code == 200, answer.text
         assert len(answer.content) < 4 * MIB
-        found.append(answer.json()["items"])
+        result.append(answer.json()["items"])
         cursor = answer.json()["next_cursor"]
         if cursor is None:
-            return found
+            return result
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,11 @@ async def test_a_page_ends_at_a_mebibyte_of_receipts(gate: RunningLedger, path: 
     ]  # fmt: skip
     await store(alice, receipts, at_once=3)
     path = path.format(cause=cause)
-    found = await pages(alice, path, limit=500)
-    assert [len(page) for page in found] == [10, 10, 10]
-    assert sorted(item[key] for page in found for item in page) == sorted(one["receipt_id"] for one in receipts)
+    result = await pages(alice, path, limit=500)
+    assert [len(page) for page in result] == [10, 10, 10]
+    assert sorted(item[key] for page in result for item in page) == sorted(
+        receipt["receipt_id"] for receipt in receipts
+    )
     assert [len(page) for page in await pages(alice, path, limit=7)] == [7, 7, 7, 7, 2]
 
 
@@ -85,12 +87,12 @@ async def test_a_chain_pages_with_limit_and_cursor(gate: RunningLedger):
     await store(
         alice,
         [
-            accepted(receipt_id=one, task_id=f"t{n}", principal_ai="alice", caused_by_receipt_id=([missing, *ids])[n])
-            for n, one in enumerate(ids)
+            accepted(receipt_id=item, task_id=f"t{n}", principal_ai="alice", caused_by_receipt_id=([missing, *ids])[n])
+            for n, item in enumerate(ids)
         ],
     )
-    found = await pages(alice, f"/receipts/chain/{ids[12]}", limit=10)
-    assert [[item["receipt_id"] for item in page] for page in found] == [ids[:10], ids[10:20], ids[20:]]
+    result = await pages(alice, f"/receipts/chain/{ids[12]}", limit=10)
+    assert [[item["receipt_id"] for item in page] for page in result] == [ids[:10], ids[10:20], ids[20:]]
     first = (await alice.get(f"/receipts/chain/{ids[12]}", limit=10)).json()
     assert (first["dangling"], first["cycles"], first["truncated"]) == ([missing], [], False)
     other = await alice.get(f"/receipts/chain/{ids[0]}", cursor=first["next_cursor"])
@@ -125,7 +127,7 @@ async def test_receipts_since_a_time_come_in_the_order_of_the_stream(gate: Runni
         stored.append((await alice.accepted(task_id=f"t{number}")).json())
         if number % 10 == 0:
             await stranger.accepted(task_id=f"t{number}")
-    ids = [one["receipt_id"] for one in stored]
+    ids = [item["receipt_id"] for item in stored]
 
     async def listed(**params: Any) -> list[str]:
         return [item["receipt_id"] for page in await pages(alice, "/v1/receipts", limit=7, **params) for item in page]

@@ -47,15 +47,15 @@ async def test_the_order_is_stable_under_concurrent_writers(gate: RunningLedger)
         await alice.accepted(task_id="t", obligation_id=f"o{n}")
 
     writers = asyncio.gather(*(write(n) for n in range(120)))
-    seen: list[str] = []
+    observations: list[str] = []
     while not writers.done():
         now = [item["receipt_id"] for item in await walk(alice, "/receipts/task/t", limit=25)]
-        assert now[: len(seen)] == seen
-        seen = now
+        assert now[: len(observations)] == observations
+        observations = now
         await asyncio.sleep(0)
     await writers
     final = [item["receipt_id"] for item in await walk(alice, "/receipts/task/t", limit=500)]
-    assert final[: len(seen)] == seen
+    assert final[: len(observations)] == observations
     assert len(final) == 120
 
 
@@ -120,8 +120,8 @@ async def test_the_inbox_pages_and_filters(gate: RunningLedger):
     assert len(await walk(worker, "/inbox", task_id="t3")) == 26
     assert len(await walk(worker, "/inbox", principal_ai="p1", limit=10)) == 65
     assert await walk(worker, "/inbox", kind="startup") == []
-    one = (await walk(worker, "/inbox", limit=1))[0]
-    assert one["receipt"]["receipt_id"] == one["opened_by"] == one["custody_by"]
+    node = (await walk(worker, "/inbox", limit=1))[0]
+    assert node["receipt"]["receipt_id"] == node["opened_by"] == node["custody_by"]
 
 
 async def test_queries_are_strict(gate: RunningLedger):

@@ -39,8 +39,8 @@ async def served(postgres: Server) -> AsyncIterator[httpx.AsyncClient]:
     await postgres.drop(database.database)
 
 
-async def post(client: httpx.AsyncClient, who: LedgerPrincipal, body: dict[str, Any]) -> tuple[int, str | None]:
-    answer = await client.post("/receipts", json={"principal_ai": who.name, **body}, headers=who.headers)
+async def post(client: httpx.AsyncClient, principal: LedgerPrincipal, body: dict[str, Any]) -> tuple[int, str | None]:
+    answer = await client.post("/receipts", json={"principal_ai": principal.name, **body}, headers=principal.headers)
     return answer.status_code, answer.json().get("code")
 
 

@@ -65,9 +65,9 @@ async def url(place: LedgerFixture) -> AsyncIterator[str]:
         yield url
 
 
-def key_file(tmp_path: Path, who: LedgerPrincipal) -> Path:
+def key_file(tmp_path: Path, principal: LedgerPrincipal) -> Path:
     path = tmp_path / "key"
-    path.write_text(who.key + "\n")
+    path.write_text(principal.key + "\n")
     return path
 
 
@@ -94,14 +94,14 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(
     place: LedgerFixture, url: str, tmp_path: Path
 ):
     """OPEN is accepted, READY is complete/success, FAILED complete/failure; the second is caused by the first (D-04)."""
-    who = place.components[0]
-    good, bad = await place.boot(who, 2)
+    component = place.components[0]
+    good, bad = await place.boot(component, 2)
     async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
-    reader = LedgerPrincipal(who.tenant, "reader", "observer")
-    found = {}
+    reader = LedgerPrincipal(component.tenant, "reader", "observer")
+    result = {}
     for startup_id in (good, bad):
-        found[startup_id] = [
+        result[startup_id] = [
             json.loads(body)
             for (body,) in await rows(
                 place.database.superuser,
@@ -110,18 +110,22 @@ async def test_a_startup_is_one_closed_obligation_of_two_linked_receipts(
             )
         ]
     for startup_id, status in ((good, "success"), (bad, "failure")):
-        opened, ended = found[startup_id]
+        opened, ended = result[startup_id]
         assert (opened["phase"], ended["phase"], ended["status"]) == ("accepted", "complete", status)
         assert opened["obligation_id"] == ended["obligation_id"] == opened["task_id"] == str(startup_id)
         assert ended["caused_by_receipt_id"] == opened["receipt_id"] == startup_receipt_id(startup_id, "accepted")
-        assert opened["recipient_ai"] == opened["principal_ai"] == who.name
-        assert (opened["emitter"], opened["kind"], opened["tenant_id"]) == ("metagate", "startup", str(who.tenant))
+        assert opened["recipient_ai"] == opened["principal_ai"] == component.name
+        assert (opened["emitter"], opened["kind"], opened["tenant_id"]) == (
+            "metagate",
+            "startup",
+            str(component.tenant),
+        )
         assert opened["metadata"]["component_key"] == "indexer_1"
-    assert found[bad][1]["outcome_text"] == "no disk"
+    assert result[bad][1]["outcome_text"] == "no disk"
     assert (await verify(place.database.auditor)).bad is None
     states = await rows(place.database.superuser, "SELECT state FROM memorygate.obligation ORDER BY 1")
     assert states == [("failure",), ("success",)]
-    assert reader.tenant == who.tenant
+    assert reader.tenant == component.tenant
 
 
 @pytest.mark.invariant("INV-120")
@@ -131,11 +135,11 @@ async def test_each_revision_is_published_as_one_receipt_of_the_system_tenant(
     """D-50: phase published, task revision-<n>, the counts, no custody."""
     async with RelayAtWork(place, LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))):
         await place.drained()
-    found = await rows(
+    result = await rows(
         place.database.superuser,
         "SELECT tenant, kind, phase, task_id, body::jsonb -> 'metadata' ->> 'revision' FROM memorygate.receipt",
     )
-    assert found == [(place.witness.tenant, "lifecycle", "published", "revision-1", "1")]
+    assert result == [(place.witness.tenant, "lifecycle", "published", "revision-1", "1")]
     assert await rows(place.database.superuser, "SELECT FROM memorygate.obligation") == []
 
 
@@ -248,25 +252,25 @@ async def test_another_receipt_under_the_id_of_a_startup_is_a_conflict(place: Le
 
 async def test_a_startups_receipts_never_overtake_each_other(place: LedgerFixture):
     """Over two drainers and interrupted batches, accepted is always sent before complete."""
-    for who in place.components:
-        await place.boot(who, 60)
+    for component in place.components:
+        await place.boot(component, 60)
     door = ScriptedLedger(*(random.choice([LedgerUnavailable("x"), Accepted()]) for _ in range(8)))
     async with RelayAtWork(place, door=door):
         await place.drained()
-    seen: set[str] = set()
+    observations: set[str] = set()
     for receipts in door.sent:
         for receipt in receipts:
             if receipt["kind"] == "startup":
-                assert receipt["phase"] == "accepted" or receipt["task_id"] in seen
-                seen.add(str(receipt["task_id"]))
-    assert len(seen) == 120
+                assert receipt["phase"] == "accepted" or receipt["task_id"] in observations
+                observations.add(str(receipt["task_id"]))
+    assert len(observations) == 120
 
 
 async def test_two_relays_share_the_outbox(place: LedgerFixture, url: str, tmp_path: Path):
     """Both drain at once; every receipt arrives once and none is refused."""
     access = LedgerAccess(url, api_key_file=key_file(tmp_path, place.witness))
-    for who in place.components:
-        await place.boot(who, 150)
+    for component in place.components:
+        await place.boot(component, 150)
     async with RelayAtWork(place, access), RelayAtWork(place, access):
         await place.drained()
     assert set((await place.phases()).values()) == {1}
@@ -286,17 +290,17 @@ def test_requests_are_cut_where_they_grow_too_large():
 async def test_a_ledger_that_is_away_costs_nothing_and_loses_nothing(place: LedgerFixture, tmp_path: Path):
     """Startups go on while nobody listens; then the ledger comes up and everything arrives exactly once."""
     port = free_port()
-    who = place.components[0]
+    component = place.components[0]
     access = LedgerAccess(f"http://127.0.0.1:{port}", api_key_file=key_file(tmp_path, place.witness))
     async with RelayAtWork(place, access):
         ids = []
         for _ in range(10):
-            ids += await place.boot(who, 20)
+            ids += await place.boot(component, 20)
             await asyncio.sleep(0.05)
         assert await place.waiting() == 401
         async with serving(GATE, settings_of(place).model_copy(update={"port": port})):
             await place.drained()
-    expected = {(str(one), phase): 1 for one in ids for phase in ("accepted", "complete")}
+    expected = {(str(item), phase): 1 for item in ids for phase in ("accepted", "complete")}
     assert await place.phases() == expected
 
 
@@ -317,8 +321,8 @@ async def test_kill_9_of_relay_and_ledger_leaves_one_receipt_per_startup_and_pha
             await process.start()
         await ready(url)
         for kill in range(12):
-            who = place.components[kill % 2]
-            ids += await place.boot(who, 60)
+            component = place.components[kill % 2]
+            ids += await place.boot(component, 60)
             await asyncio.sleep(chance.uniform(0.01, 0.6))
             victim = ledger if chance.random() < 0.4 else relays[0]
             await victim.kill()
@@ -328,7 +332,7 @@ async def test_kill_9_of_relay_and_ledger_leaves_one_receipt_per_startup_and_pha
     finally:
         for process in (ledger, *relays):
             await process.kill()
-    expected = {(str(one), phase): 1 for one in ids for phase in ("accepted", "complete")}
+    expected = {(str(item), phase): 1 for item in ids for phase in ("accepted", "complete")}
     assert await place.phases() == expected
     assert await rows(place.database.superuser, "SELECT FROM metagate.outbox_refused") == []
     assert (await verify(place.database.auditor)).bad is None

@@ -92,13 +92,13 @@ async def stream(peer: Peer, **options) -> AsyncIterator[AsyncIterator[tuple[str
 
 
 async def collect(events: AsyncIterator[tuple[str, dict]], count: int) -> list[tuple[str, dict]]:
-    found = []
+    result = []
     async with asyncio.timeout(10):
         async for at, receipt in events:
             if receipt:
-                found.append((at, receipt))
-            if len(found) == count:
-                return found
+                result.append((at, receipt))
+            if len(result) == count:
+                return result
     raise AssertionError("the stream ended")
 
 
@@ -135,13 +135,13 @@ async def test_a_stream_goes_on_where_it_ended(alice: Peer):
     for n in range(12):
         sent.append((await alice.accepted(task_id=f"t{n}")).json()["receipt_id"])
         await stranger.accepted(task_id=f"t{n}")
-    seen, last = [], None
-    while len(seen) < 12:
+    observations, last = [], None
+    while len(observations) < 12:
         options = {"last": last} if last else {"from": "beginning"}
         async with stream(alice, **options) as events:
             [(last, receipt)] = await collect(events, 1)
-        seen.append(receipt["receipt_id"])
-    assert seen == sent
+        observations.append(receipt["receipt_id"])
+    assert observations == sent
 
 
 @pytest.mark.invariant("INV-058")
@@ -165,8 +165,8 @@ async def test_a_late_commit_is_late_in_the_stream_and_never_missing(alice: Peer
             await asyncio.sleep(0.2)
             assert not waiting.done()
             await transaction.commit()
-            seen = [receipt["receipt_id"] for _, receipt in await waiting]
-        assert seen == [hidden["receipt_id"], *quick]
+            observations = [receipt["receipt_id"] for _, receipt in await waiting]
+        assert observations == [hidden["receipt_id"], *quick]
     finally:
         await slow.close()
 
@@ -189,9 +189,9 @@ async def test_writers_at_once_leave_no_gap(alice: Peer):
         return [(await alice.accepted(task_id=f"w{writer}-{n}")).json()["receipt_id"] for n in range(10)]
 
     written = await asyncio.gather(*(write(n) for n in range(30)))
-    one, two = await asyncio.gather(*readers)
-    assert one == two
-    assert sorted(one) == sorted(receipt_id for ids in written for receipt_id in ids)
+    item, two = await asyncio.gather(*readers)
+    assert item == two
+    assert sorted(item) == sorted(receipt_id for ids in written for receipt_id in ids)
 
 
 async def test_a_silent_stream_says_that_it_lives(alice: Peer):
@@ -212,9 +212,9 @@ async def _first(events, count):
 async def test_streams_are_bounded_for_a_principal_and_for_the_process(alice: Peer):
     """The fifth stream of a principal is 429, the sixth of a process that may have five is 503; one that ends makes room."""
     bob, stranger = replace(alice, name="bob"), Peer(alice.client, uuid4(), "alice")
-    async with AsyncExitStack() as held:
+    async with AsyncExitStack() as stack:
         for _ in range(4):
-            await held.enter_async_context(stream(alice))
+            await stack.enter_async_context(stream(alice))
         answer = await alice.get("/receipts/stream")
         assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
         assert int(answer.headers["retry-after"]) >= 1
@@ -230,9 +230,9 @@ async def test_a_tenant_has_sixteen_streams_and_another_tenant_is_not_kept_out(l
     """The seventeenth of one tenant is 429, whoever of it asks; a stranger's first is opened."""
     async with served(ledger, streams=40) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
         tenant = uuid4()
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as stack:
             for n in range(16):
-                await held.enter_async_context(stream(Peer(client, tenant, f"worker{n // 4}")))
+                await stack.enter_async_context(stream(Peer(client, tenant, f"worker{n // 4}")))
             answer = await Peer(client, tenant, "newcomer").get("/receipts/stream")
             assert (answer.status_code, answer.json()["code"]) == (429, "RATE_LIMITED")
             async with stream(Peer(client, uuid4(), "stranger")):
@@ -241,10 +241,10 @@ async def test_a_tenant_has_sixteen_streams_and_another_tenant_is_not_kept_out(l
 
 async def test_many_streams_that_are_opened_at_once_are_counted_before_they_begin(alice: Peer):
     """Of nine that one principal asks for in the same moment four are opened."""
-    async with AsyncExitStack() as held:
+    async with AsyncExitStack() as stack:
 
         async def opened() -> int:
-            answer = await held.enter_async_context(
+            answer = await stack.enter_async_context(
                 alice.client.stream("GET", "/receipts/stream", headers=alice.headers)
             )
             return int(answer.status_code)
@@ -324,8 +324,8 @@ async def test_a_gate_that_stops_does_not_wait_for_readers(ledger: Ledger):
             bob = Peer(client, uuid4(), "bob")
             async with stream(bob, **{"from": "beginning"}) as events:
                 stored = (await bob.accepted(task_id="seen")).json()["receipt_id"]
-                [(at, seen)] = await collect(events, 1)
-                assert seen["receipt_id"] == stored
+                [(at, observations)] = await collect(events, 1)
+                assert observations["receipt_id"] == stored
                 stopping = asyncio.create_task(gate.aclose())
                 assert [receipt async for _, receipt in events if receipt] == []
             await stopping

@@ -159,10 +159,10 @@ async def test_writers_of_the_release_before_go_on_while_it_is_migrated(old_ledg
         try:
             count = 0
             while not migrated.is_set() or count == 0:
-                one = made(tenant, accepted(task_id=f"t{number}-{count}"))
+                item = made(tenant, accepted(task_id=f"t{number}-{count}"))
                 try:
-                    assert await old_append(connection, one) == ["STORED"]
-                    stored.append(one.receipt_id)
+                    assert await old_append(connection, item) == ["STORED"]
+                    stored.append(item.receipt_id)
                 except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
                     pass  # a 503: the emitter sends it again
                 count += 1
@@ -176,8 +176,8 @@ async def test_writers_of_the_release_before_go_on_while_it_is_migrated(old_ledg
             migrated.set()
 
     await asyncio.gather(bring_up_to_date(), *(write(number) for number in range(3)))
-    found = await rows(old_ledger.superuser, "SELECT receipt_id FROM memorygate.receipt WHERE tenant = $1", tenant)
-    assert {receipt_id for (receipt_id,) in found} >= set(stored)
+    result = await rows(old_ledger.superuser, "SELECT receipt_id FROM memorygate.receipt WHERE tenant = $1", tenant)
+    assert {receipt_id for (receipt_id,) in result} >= set(stored)
     assert stored
     assert (await verify(old_ledger.auditor)).bad is None
 
@@ -190,4 +190,6 @@ def test_a_released_migration_is_never_edited():
         "0001_ledger": "f70a96941920fa8a43e73b90ea3f798abb3f13ff163d634d6495750bb8b16f5b", "0002_append": "000eef30f019e796443f37b94cc47bc99453485b82975790164942cc64ff08df", "0003_reading": "04ee603262af236cc959a7687322998cbb089d1b9e464c46d554ad5f86623c96", "0004_projections": "3e8256ed04747a84cadcaf2506827c75e99ee3223414be35c73160817fb4c9c3", "0005_inlining": "fa44481235d6f071c4e8281a9a4b4eec7c412096dd83941c928dc9e9b7d5cdae",
         "0006_comparing": "fd42177c2264b6e76b3996ceade9427096a5386c6b37d7bd3bfb6f437a305826",
     }  # fmt: skip
-    assert {one.name: one.checksum for one in migrations(LEDGER) if one.name in released} == released
+    assert {
+        migration.name: migration.checksum for migration in migrations(LEDGER) if migration.name in released
+    } == released

@@ -72,8 +72,8 @@ async def test_schemathesis_finds_nothing(base_url: str):
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()[-8_000:]
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()[-8_000:]
 
 
 JSON = st.recursive(

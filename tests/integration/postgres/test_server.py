@@ -131,7 +131,7 @@ async def test_nobody_is_trusted(used: Path) -> None:
         )
         assert stat.S_IMODE(server.socket_directory.stat().st_mode) == 0o700
         command = Path(f"/proc/{server.server_pid}/cmdline").read_bytes()
-        assert not any(one.encode() in command for one in known.values())
+        assert not any(value.encode() in command for value in known.values())
 
 
 @root_only

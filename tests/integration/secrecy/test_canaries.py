@@ -43,7 +43,7 @@ def pem(path: Path) -> str:
 
 async def everything(client: httpx.AsyncClient, headers: dict[str, str], session: str, values: dict[str, str]) -> str:
     """Every route with a credential, asked well and badly; all that was answered, headers included."""
-    said = []
+    output = []
     for endpoint in ENDPOINTS:
         for key in ("x", *values.values()):
             path = endpoint.path.format(startup_id=session if key == "x" else key, kind="profiles", key=key)
@@ -59,8 +59,8 @@ async def everything(client: httpx.AsyncClient, headers: dict[str, str], session
                     endpoint.method, path, headers=headers, json=body, params={"cursor": key} if key != "x" else None
                 )
                 assert answer.status_code != 500, (endpoint.path, answer.text)
-                said.append(f"{answer.status_code} {dict(answer.headers)} {answer.text}")
-    return "\n".join(said)
+                output.append(f"{answer.status_code} {dict(answer.headers)} {answer.text}")
+    return "\n".join(output)
 
 
 async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
@@ -88,14 +88,14 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
     gate = GateFixture(f"http://127.0.0.1:{port}", database, publisher, settings_for(database))
     try:
         wait_for(port, served, "/readyz")
-        who = await gate.principal("admin", type="admin")
-        token = SharedSecret(issuer="metagate", secret=secret.encode()).mint(who.subject, now=time.time())
+        principal = await gate.principal("admin", type="admin")
+        token = SharedSecret(issuer="metagate", secret=secret.encode()).mint(principal.subject, now=time.time())
         values = {
             "the database's password": database.api.split(":")[2].split("@")[0],
             "JWT_SECRET": secret,
             "a variable": environment["DB_PASSWORD"],
             "the signing key": signing,
-            "an API key": who.key,
+            "an API key": principal.key,
             "an unknown API key": api_keys.mint().key,
             "a token": token,
             "a token's signature": token.rpartition(".")[2],
@@ -104,19 +104,19 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         sent = {name: value for name, value in values.items() if name.startswith(("an ", "a token", "some"))}
         places = {}
         for name, headers in {
-            "answers by key": who.by_key,
+            "answers by key": principal.by_key,
             "answers by token": {"authorization": f"Bearer {token}"},
             "answers to an unknown key": {"x-api-key": values["an unknown API key"]},
             "answers to a broken token": {"authorization": f"Bearer {token}x"},
-            "answers to two credentials": {"authorization": f"Bearer {token}", "x-api-key": who.key},
+            "answers to two credentials": {"authorization": f"Bearer {token}", "x-api-key": principal.key},
             "answers to a password": {"authorization": "Basic " + values["somebody's password"]},
         }.items():
-            session = (await settled_boot(gate, who)).json()["startup"]["startup_id"]
+            session = (await settled_boot(gate, principal)).json()["startup"]["startup_id"]
             places[name] = await everything(gate.client, headers, session, sent if name == "answers by key" else {})
-        session = (await settled_boot(gate, who)).json()["startup"]["startup_id"]
-        report = {"startup_id": session, "error": f"cannot log in with {who.key} nor {token}"}
+        session = (await settled_boot(gate, principal)).json()["startup"]["startup_id"]
+        report = {"startup_id": session, "error": f"cannot log in with {principal.key} nor {token}"}
         details = {"details": {"password": values["somebody's password"]}}
-        answer = await gate.client.post("/v1/startup/failed", json={**report, **details}, headers=who.by_key)
+        answer = await gate.client.post("/v1/startup/failed", json={**report, **details}, headers=principal.by_key)
         assert answer.status_code == 200, answer.text
         assert "redacted" in str(dict(await gate.stored(session)))
         places["metrics"] = (await gate.client.get(f"http://127.0.0.1:{metrics}/metrics")).text
@@ -137,10 +137,10 @@ async def test_the_served_gate(postgres: Server, tmp_path: Path) -> None:
         await postgres.drop(database)
 
 
-async def settled_boot(gate: GateFixture, who: PrincipalFixture) -> httpx.Response:
+async def settled_boot(gate: GateFixture, principal: PrincipalFixture) -> httpx.Response:
     """A bootstrap by whichever worker; one of them may not have seen the principal yet."""
     for _ in range(100):
-        answer = await gate.boot(who)
+        answer = await gate.boot(principal)
         if answer.status_code == 200:
             return answer
         time.sleep(0.05)
@@ -176,12 +176,12 @@ def test_what_cannot_start(tmp_path: Path, traceback: str) -> None:
         "a broken port": f"postgresql://metagate_owner:{values['a password']}@host:port/metagate",
         "another scheme": f"mysql://metagate:{values['a password']}@127.0.0.1:1/metagate",
     }
-    said = {}
+    output = {}
     for name, environment in attempts.items():
-        said[name] = ended(["serve", "--port", "0"], {**environment, "METAGATE_TRACEBACK": traceback})
+        output[name] = ended(["serve", "--port", "0"], {**environment, "METAGATE_TRACEBACK": traceback})
     for name, url in migrations.items():
-        said[name] = ended(["migrate"], {"DATABASE_URL": url, "METAGATE_TRACEBACK": traceback})
-    assert canaries_in(values, said) == []
+        output[name] = ended(["migrate"], {"DATABASE_URL": url, "METAGATE_TRACEBACK": traceback})
+    assert canaries_in(values, output) == []
 
 
 def ended(arguments: list[str], environment: dict[str, str]) -> str:
@@ -236,22 +236,22 @@ def test_dev_and_what_it_refuses(living: tuple[Dev, DeclaredFolder, dict[str, st
     dev.until(lambda: dev.region(world.key) == "us", 10)
     dev.until(lambda: {"bad", "token"} <= {line["name"] for line in dev.events("verdict") if not line["ready"]}, 10)
     dev.until(lambda: any(line["where"].startswith("half.yaml") for line in dev.events("file.broken")), 10)
-    said = [dev.bootstrap(world.key).text]
+    output = [dev.bootstrap(world.key).text]
     with httpx.Client(base_url=dev.url, headers={"X-API-Key": world.admin.key}, timeout=10) as client:
         posted = json.loads(json.dumps({"apiVersion": "metagate.legivellum.io/v1alpha1", "kind": "Manifest"}))
         posted |= {"metadata": {"name": "posted"}, "spec": {"environment": {"password": values["posted"]}}}
         refused = client.post("/v1/admin/manifests", json=posted)
         assert refused.status_code == 422, refused.text
-        said.append(refused.text)
+        output.append(refused.text)
         views = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
         paths = ("/v1/topology", "/v1/startups", "/v1/admin/manifests/bad", "/v1/admin/manifests/posted")
-        said += [client.get(path).text for path in (*paths, *(f"/v1/admin/{view}" for view in views))]
+        output += [client.get(path).text for path in (*paths, *(f"/v1/admin/{view}" for view in views))]
         metrics = client.get("/metrics").text
     dumped = dump(_owner(tmp_path / "data"))
     server_log = "".join(path.read_text(errors="replace") for path in (tmp_path / "data").rglob("postgres.log"))
     dev.stop()
     assert any("spec.environment.password" in line for line in dev.lines), "the refusal names the path"
-    places = {"answers": "\n".join(said), "metrics": metrics, "the database": dumped, "the log": "\n".join(dev.lines)}
+    places = {"answers": "\n".join(output), "metrics": metrics, "the database": dumped, "the log": "\n".join(dev.lines)}
     assert canaries_in(values, {**places, "the server's log": server_log or "silent"}) == []
 
 

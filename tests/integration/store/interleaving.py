@@ -189,7 +189,7 @@ class Run:
     def order(self) -> str:
         """Who was let go when, and what each of them did then."""
         steps = sorted((at, session.name, name) for session in self.sessions for at, name in session.log)
-        return " | ".join(f"{who}: {step}" for _, who, step in steps)
+        return " | ".join(f"{principal}: {step}" for _, principal, step in steps)
 
 
 async def play(sessions: Sequence[SteppedSession], prefix: Sequence[int], monitor: asyncpg.Connection) -> Run:
@@ -247,20 +247,20 @@ class Explored:
 
 async def explore(scene: Scene, *, until_wrong: bool = False) -> Explored:
     """Every order of the scene's steps, or until the first that goes wrong."""
-    found = Explored()
+    exploration = Explored()
     open_: list[list[int]] = [[]]
     while open_:
         prefix = open_.pop()
         run, wrong = await scene(prefix)
-        found.orders += 1
+        exploration.orders += 1
         if run.stuck:
             wrong = [*wrong, "nobody can go on"]
-        found.wrong += [f"{says}; order: {run.order}" for says in wrong]
-        if until_wrong and found.wrong:
-            return found
+        exploration.wrong += [f"{says}; order: {run.order}" for says in wrong]
+        if until_wrong and exploration.wrong:
+            return exploration
         if run.choices[: len(prefix)] == prefix:
             open_ += _others(run, len(prefix))
-    return found
+    return exploration
 
 
 def _others(run: Run, since: int) -> Iterator[list[int]]:

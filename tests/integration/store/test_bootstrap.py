@@ -26,31 +26,35 @@ async def count(database: Database, table: str = "startup") -> int:
 @pytest.mark.invariant("INV-016", "INV-027")
 async def test_opens_once(database: Database, reader: Reader) -> None:
     """One ask is one OPEN row, with deadline by the database's clock, and nothing else is written."""
-    who = somebody(sla_seconds=5)
-    revision = await publish(database.publisher, who)
+    principal = somebody(sla_seconds=5)
+    revision = await publish(database.publisher, principal)
     before = await count(database), await count(database, "idempotency"), await count(database, "outbox")
-    ask = who.ask(pod=PodRow("pod-1", "web-0", "node-1"))
+    ask = principal.ask(pod=PodRow("pod-1", "web-0", "node-1"))
     [answer] = await reader.bootstrap([ask])
     assert answer.outcome is BootstrapOutcome.OPENED
     assert (answer.startup_id, answer.packet_id) == (ask.startup_id, ask.packet_id)
     assert (answer.deadline_at - answer.issued_at).total_seconds() == 5
-    assert (answer.digest, answer.body, answer.revision) == (who.digest, None, revision)
+    assert (answer.digest, answer.body, answer.revision) == (principal.digest, None, revision)
     assert answer.compiled_at is not None
     after = await count(database), await count(database, "idempotency"), await count(database, "outbox")
     assert after == (before[0] + 1, before[1], before[2])
-    stored = await reader.startup(who.tenant, ask.startup_id)
+    stored = await reader.startup(principal.tenant, ask.startup_id)
     assert stored is not None
     assert (stored.status, stored.overdue, stored.late, stored.pod) == ("OPEN", False, None, ask.pod)
 
 
 async def test_unknown_digest_inserts_nothing(database: Database, reader: Reader) -> None:
     """A process that expects no or another digest gets the body and must ask again: no receipt before the check (D-38)."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     before = await count(database)
     for expected in (None, "0" * 64):
-        [answer] = await reader.bootstrap([who.ask(expected_digest=expected, idempotency_key="k")])
-        assert (answer.outcome, answer.digest, answer.body) == (BootstrapOutcome.PACKET, who.digest, who.body)
+        [answer] = await reader.bootstrap([principal.ask(expected_digest=expected, idempotency_key="k")])
+        assert (answer.outcome, answer.digest, answer.body) == (
+            BootstrapOutcome.PACKET,
+            principal.digest,
+            principal.body,
+        )
         assert answer.startup_id is None
     assert await count(database) == before
 
@@ -108,38 +112,38 @@ async def test_refusals_are_rows(database: Database, reader: Reader) -> None:
 
 async def test_what_a_credential_rests_on(database: Database, reader: Reader) -> None:
     """An expired key, a retired or unknown issuer key and an issuer that is gone refuse in the statement itself (D-45)."""
-    who = somebody()
+    principal = somebody()
     await publish(
         database.publisher,
-        who,
+        principal,
         more={
             "api_key": [
-                row(who.uid, sha256=f"{n:064x}", key_id=f"id{n}", tenant=str(who.tenant), principal_key=who.name, expires_at=at)
+                row(principal.uid, sha256=f"{n:064x}", key_id=f"id{n}", tenant=str(principal.tenant), principal_key=principal.name, expires_at=at)
                 for n, at in ((1, "2001-01-01T00:00:00Z"), (2, "2999-01-01T00:00:00Z"))
             ],
             "issuer": [
                 row(
-                    uuid4(), issuer=who.token.issuer, name="test", audiences=["metagate"], algorithms=["RS256"],
+                    uuid4(), issuer=principal.token.issuer, name="test", audiences=["metagate"], algorithms=["RS256"],
                     max_token_lifetime_seconds=3600, source="Inline", url=None, generation=1,
                 )
             ],
-            "issuer_key": [row(uuid4(), issuer=issuer, kid="k1", jwk={"kty": "RSA"}, alg=None) for issuer in (who.token.issuer, "gone")],
+            "issuer_key": [row(uuid4(), issuer=issuer, kid="k1", jwk={"kty": "RSA"}, alg=None) for issuer in (principal.token.issuer, "gone")],
         },
     )  # fmt: skip
     connection = await asyncpg.connect(database.superuser)
     await connection.execute(
         "INSERT INTO metagate.issuer_key (issuer, kid, jwk, retired_at) VALUES ($1, 'old', '{}', now())",
-        who.token.issuer,
+        principal.token.issuer,
     )
     await connection.close()
     answers = await reader.bootstrap(
         [
-            who.ask(credential=CredentialRow("key", "", f"{1:064x}")),
-            who.ask(credential=CredentialRow("key", "", f"{2:064x}")),
-            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "k1")),
-            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "old")),
-            who.ask(credential=CredentialRow("token", who.token.issuer, who.token.subject, "nobody")),
-            who.ask(credential=CredentialRow("token", "gone", who.token.subject, "k1")),
+            principal.ask(credential=CredentialRow("key", "", f"{1:064x}")),
+            principal.ask(credential=CredentialRow("key", "", f"{2:064x}")),
+            principal.ask(credential=CredentialRow("token", principal.token.issuer, principal.token.subject, "k1")),
+            principal.ask(credential=CredentialRow("token", principal.token.issuer, principal.token.subject, "old")),
+            principal.ask(credential=CredentialRow("token", principal.token.issuer, principal.token.subject, "nobody")),
+            principal.ask(credential=CredentialRow("token", "gone", principal.token.subject, "k1")),
         ]
     )
     revoked, opened = BootstrapOutcome.CREDENTIAL_REVOKED, BootstrapOutcome.OPENED
@@ -148,16 +152,16 @@ async def test_what_a_credential_rests_on(database: Database, reader: Reader) ->
 
 async def test_replay(database: Database, reader: Reader) -> None:
     """Same key, principal and component: the answer as it was; another component or pod: refused; another principal: its own."""
-    who, other = somebody(), somebody("other")
-    await publish(database.publisher, who, other)
+    principal, other = somebody(), somebody("other")
+    await publish(database.publisher, principal, other)
     pod = PodRow("pod-1")
-    [first] = await reader.bootstrap([who.ask(idempotency_key="k", pod=pod)])
+    [first] = await reader.bootstrap([principal.ask(idempotency_key="k", pod=pod)])
     before = await count(database)
     again, conflict, elsewhere = await reader.bootstrap(
         [
-            who.ask(idempotency_key="k", pod=pod),
-            who.ask("indexer_2", idempotency_key="k", pod=pod),
-            who.ask(idempotency_key="k", pod=PodRow("pod-2")),
+            principal.ask(idempotency_key="k", pod=pod),
+            principal.ask("indexer_2", idempotency_key="k", pod=pod),
+            principal.ask(idempotency_key="k", pod=PodRow("pod-2")),
         ]
     )
     assert (first.outcome, again.outcome) == (BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED)
@@ -176,56 +180,56 @@ async def test_replay(database: Database, reader: Reader) -> None:
 
 async def test_replay_after_change(database: Database, reader: Reader) -> None:
     """A replay answers with the digest it booted with, and its body when the process expects another one."""
-    who = somebody()
-    await publish(database.publisher, who)
-    [first] = await reader.bootstrap([who.ask(idempotency_key="k")])
-    old = who.body
-    who.body = b'{"capabilities":{"new":true}}'
-    await publish(database.publisher, who)
-    [again] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    principal = somebody()
+    await publish(database.publisher, principal)
+    [first] = await reader.bootstrap([principal.ask(idempotency_key="k")])
+    old = principal.body
+    principal.body = b'{"capabilities":{"new":true}}'
+    await publish(database.publisher, principal)
+    [again] = await reader.bootstrap([principal.ask(idempotency_key="k")])
     assert (again.outcome, again.digest, again.body, again.revision) == (
         BootstrapOutcome.REPLAYED,
         first.digest,
         old,
         first.revision,
     )
-    [fresh] = await reader.bootstrap([who.ask(idempotency_key="k2")])
-    assert (fresh.outcome, fresh.digest) == (BootstrapOutcome.OPENED, who.digest)
+    [fresh] = await reader.bootstrap([principal.ask(idempotency_key="k2")])
+    assert (fresh.outcome, fresh.digest) == (BootstrapOutcome.OPENED, principal.digest)
     assert fresh.revision > first.revision
-    who.components = ()
-    await publish(database.publisher, who)
-    [denied] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    principal.components = ()
+    await publish(database.publisher, principal)
+    [denied] = await reader.bootstrap([principal.ask(idempotency_key="k")])
     assert denied.outcome is BootstrapOutcome.COMPONENT_NOT_PERMITTED
 
 
 async def test_old_key_is_free_again(database: Database, reader: Reader) -> None:
     """After 24 hours a key opens a new session (D-41)."""
-    who = somebody()
-    await publish(database.publisher, who)
-    [first] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    principal = somebody()
+    await publish(database.publisher, principal)
+    [first] = await reader.bootstrap([principal.ask(idempotency_key="k")])
     connection = await asyncpg.connect(database.superuser)
     await connection.execute(
         "UPDATE metagate.idempotency SET opened_at = opened_at - interval '25 hours' WHERE startup_id = $1",
         first.startup_id,
     )
     await connection.close()
-    [second] = await reader.bootstrap([who.ask("indexer_9", idempotency_key="k")])
-    [third] = await reader.bootstrap([who.ask("indexer_9", idempotency_key="k")])
+    [second] = await reader.bootstrap([principal.ask("indexer_9", idempotency_key="k")])
+    [third] = await reader.bootstrap([principal.ask("indexer_9", idempotency_key="k")])
     assert (second.outcome, third.outcome) == (BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED)
     assert third.startup_id == second.startup_id != first.startup_id
 
 
 async def test_one_key_twice_in_a_batch(database: Database, reader: Reader) -> None:
     """The first of a batch opens, its duplicates are answered from its row."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     before = await count(database)
     answers = await reader.bootstrap(
         [
-            who.ask(idempotency_key="k"),
-            who.ask(idempotency_key="k"),
-            who.ask("other", idempotency_key="k"),
-            who.ask(idempotency_key="k", expected_digest=None),
+            principal.ask(idempotency_key="k"),
+            principal.ask(idempotency_key="k"),
+            principal.ask("other", idempotency_key="k"),
+            principal.ask(idempotency_key="k", expected_digest=None),
         ]
     )
     assert [answer.outcome for answer in answers] == [
@@ -239,17 +243,20 @@ async def test_one_key_twice_in_a_batch(database: Database, reader: Reader) -> N
 @pytest.mark.parametrize(("racers", "batch"), [(100, 1), (200, 1), (200, 8)])
 async def test_one_key_many_racers(database: Database, racers: int, batch: int) -> None:
     """Racing asks with one key: one row, and everybody is told about it."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     before = await count(database)
     reader = await Reader.connect(database.api, size=20, acquire_timeout=20, query_timeout=20)
     try:
         batches = await asyncio.gather(
-            *(reader.bootstrap([who.ask(idempotency_key="k") for _ in range(batch)]) for _ in range(racers // batch))
+            *(
+                reader.bootstrap([principal.ask(idempotency_key="k") for _ in range(batch)])
+                for _ in range(racers // batch)
+            )
         )
     finally:
         await reader.close()
-    answers = [answer for one in batches for answer in one]
+    answers = [answer for batch in batches for answer in batch]
     assert Counter(answer.outcome for answer in answers) == {
         BootstrapOutcome.OPENED: 1,
         BootstrapOutcome.REPLAYED: racers - 1,
@@ -263,20 +270,20 @@ async def test_one_key_many_racers(database: Database, racers: int, batch: int) 
 
 async def test_many_keys_many_batches(database: Database) -> None:
     """Batches that hold the same keys in different orders never wait for each other in a circle."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     before = await count(database)
     reader = await Reader.connect(database.api, size=16, acquire_timeout=20, query_timeout=20)
     keys = [f"key-{n}" for n in range(32)]
     try:
         batches = await asyncio.gather(
             *(
-                reader.bootstrap([who.ask(idempotency_key=key) for key in (keys if turn % 2 else keys[::-1])])
+                reader.bootstrap([principal.ask(idempotency_key=key) for key in (keys if turn % 2 else keys[::-1])])
                 for turn in range(16)
             )
         )
     finally:
         await reader.close()
-    outcomes = Counter(answer.outcome for one in batches for answer in one)
+    outcomes = Counter(answer.outcome for batch in batches for answer in batch)
     assert outcomes == {BootstrapOutcome.OPENED: 32, BootstrapOutcome.REPLAYED: 32 * 15}
     assert await count(database) == before + 32

@@ -35,26 +35,30 @@ async def write(database: Database, sql: str, *arguments: object) -> None:
         await connection.close()
 
 
-async def past_of(database: Database, who: Somebody, generations: Iterable[int]) -> dict[str, UUID]:
+async def past_of(database: Database, principal: Somebody, generations: Iterable[int]) -> dict[str, UUID]:
     """Binding, Profile and Manifest of a principal: each revision another generation of the Manifest."""
     uids = {kind: uuid4() for kind in ("PrincipalBinding", "Profile", "Manifest")}
-    binding = {"principalRef": {"name": who.name}, "profileRef": {"name": "worker"}, "manifestRef": {"name": "prod"}}
+    binding = {
+        "principalRef": {"name": principal.name},
+        "profileRef": {"name": "worker"},
+        "manifestRef": {"name": "prod"},
+    }
     connection = await asyncpg.connect(database.superuser)
-    names = {"PrincipalBinding": who.name, "Profile": "worker", "Manifest": "prod"}
+    names = {"PrincipalBinding": principal.name, "Profile": "worker", "Manifest": "prod"}
     for generation in generations:
         for kind, uid in uids.items():
             spec = binding if kind == "PrincipalBinding" else {"n": generation}
             await connection.execute(
                 "INSERT INTO metagate.declared (uid, generation, kind, tenant, namespace, name, created_at, spec, manager) "
                 "VALUES ($1, $2, $3, $4, 'team', $5, now(), $6, 'kubectl')",
-                uid, generation, kind, who.tenant, names[kind], json.dumps(spec),
+                uid, generation, kind, principal.tenant, names[kind], json.dumps(spec),
             )  # fmt: skip
             await connection.execute(
                 "INSERT INTO metagate.change (revision, kind, tenant, namespace, name, uid, generation, served_generation, "
                 "before_digest, after_digest, manager, principal_key, packet_digest) "
                 "VALUES ($1, $2, $3, 'team', $4, $5, $1, $1, 'a', 'b', 'kubectl', $6, $7)",
-                generation, kind, who.tenant, names[kind], uid,
-                who.name if kind == "PrincipalBinding" else None, who.digest if kind == "PrincipalBinding" else None,
+                generation, kind, principal.tenant, names[kind], uid,
+                principal.name if kind == "PrincipalBinding" else None, principal.digest if kind == "PrincipalBinding" else None,
             )  # fmt: skip
     await connection.close()
     return uids
@@ -62,44 +66,48 @@ async def past_of(database: Database, who: Somebody, generations: Iterable[int])
 
 async def test_layers_are_those_of_the_revision(database: Database, reader: Reader) -> None:
     """The generations of then, whatever came later; nothing before there was anything, nothing of a stranger."""
-    who = somebody()
-    await publish(database.publisher, who)
-    uids = await past_of(database, who, (2, 4, 6))
+    principal = somebody()
+    await publish(database.publisher, principal)
+    uids = await past_of(database, principal, (2, 4, 6))
     for revision, generation in ((2, 2), (3, 2), (4, 4), (5, 4), (6, 6), (9, 6)):
-        found = await reader.history.layers(who.tenant, who.name, revision)
-        assert {one.kind: (one.uid, one.generation) for one in found} == {
+        layers = await reader.history.layers(principal.tenant, principal.name, revision)
+        assert {layer.kind: (layer.uid, layer.generation) for layer in layers} == {
             kind: (uid, generation) for kind, uid in uids.items()
         }
-    assert await reader.history.layers(who.tenant, who.name, 1) == []
-    assert await reader.history.layers(uuid4(), who.name, 9) == []
+    assert await reader.history.layers(principal.tenant, principal.name, 1) == []
+    assert await reader.history.layers(uuid4(), principal.name, 9) == []
 
 
 async def test_pages_of_declared_and_of_history_are_whole(database: Database, reader: Reader) -> None:
     """One by one or all at once: the same, and each object as it was."""
-    who = somebody()
-    await publish(database.publisher, who)
-    await past_of(database, who, (2, 4))
+    principal = somebody()
+    await publish(database.publisher, principal)
+    await past_of(database, principal, (2, 4))
     at, pages = None, []
     while True:
-        page = await reader.history.declared_at(who.tenant, 3, after=at, limit=1)
+        page = await reader.history.declared_at(principal.tenant, 3, after=at, limit=1)
         pages += page.items
         at = page.next
         if at is None:
             break
-    whole = (await reader.history.declared_at(who.tenant, 3)).items
+    whole = (await reader.history.declared_at(principal.tenant, 3)).items
     assert tuple(pages) == whole
-    assert [(one.kind, one.generation) for one in whole] == [("Manifest", 2), ("PrincipalBinding", 2), ("Profile", 2)]
+    assert [(item.kind, item.generation) for item in whole] == [
+        ("Manifest", 2),
+        ("PrincipalBinding", 2),
+        ("Profile", 2),
+    ]
     before, happened = None, []
     while True:
-        part = await reader.history.change_events(who.tenant, before=before, limit=2)
+        part = await reader.history.change_events(principal.tenant, before=before, limit=2)
         happened += part.items
         before = part.next
         if before is None:
             break
-    assert tuple(happened) == (await reader.history.change_events(who.tenant)).items
+    assert tuple(happened) == (await reader.history.change_events(principal.tenant)).items
     assert (await reader.history.change_events(uuid4())).items == ()
-    everybody = (await reader.history.change_events(None, limit=500)).items
-    assert {one.seq for one in happened} <= {one.seq for one in everybody}
+    items = (await reader.history.change_events(None, limit=500)).items
+    assert {item.seq for item in happened} <= {item.seq for item in items}
 
 
 async def test_numbers_come_back_as_they_were(fresh_database: Database) -> None:
@@ -112,9 +120,9 @@ async def test_numbers_come_back_as_they_were(fresh_database: Database) -> None:
     await publisher.publish(Change(declared=[row]))
     await publisher.close()
     again = await Publisher.open(fresh_database.publisher)
-    [found] = (await again.load()).declared
+    [result] = (await again.load()).declared
     await again.close()
-    assert repr(found.spec) == "{'environment': {'n': 1e+300}}"
+    assert repr(result.spec) == "{'environment': {'n': 1e+300}}"
     assert spec_of('{"a": 1000000000000000000000, "b": 9007199254740991, "c": -3, "d": 1.0}') == {
         "a": 1e21,
         "b": 9007199254740991,
@@ -126,42 +134,42 @@ async def test_numbers_come_back_as_they_were(fresh_database: Database) -> None:
 
 async def test_explaining_looks_at_an_index_only(database: Database, reader: Reader) -> None:
     """A session among a hundred thousand, after two thousand revisions: three statements, well below 100 ms."""
-    who = somebody()
-    await publish(database.publisher, who)
-    await past_of(database, who, range(2, 4))
+    principal = somebody()
+    await publish(database.publisher, principal)
+    await past_of(database, principal, range(2, 4))
     await write(
         database,
         "INSERT INTO metagate.change (revision, kind, tenant, namespace, name, uid, generation, served_generation, "
         "before_digest, after_digest) SELECT 3 + n, 'Manifest', $1::uuid, 'team', 'other' || n % 50, gen_random_uuid(), 1, 1, "
         "'a', 'b' FROM generate_series(1, $2::int) AS n",
-        who.tenant,
+        principal.tenant,
         REVISIONS,
     )
-    [opened] = await reader.bootstrap([who.ask("a")])
+    [opened] = await reader.bootstrap([principal.ask("a")])
     assert opened.outcome in {BootstrapOutcome.OPENED, BootstrapOutcome.PACKET}
     if opened.outcome is BootstrapOutcome.PACKET:
-        [opened] = await reader.bootstrap([who.ask("a", expected_digest=who.digest)])
+        [opened] = await reader.bootstrap([principal.ask("a", expected_digest=principal.digest)])
     assert opened.startup_id is not None
     await write(
         database,
         "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, compiled_at, revision, "
         "principal_key, component_key, digest) SELECT $1::uuid, gen_random_uuid(), gen_random_uuid(), now(), now(), now(), 3, "
         "$2, 'x', $3 FROM generate_series(1, $4::int)",
-        who.tenant, who.name, who.digest, SESSIONS,
+        principal.tenant, principal.name, principal.digest, SESSIONS,
     )  # fmt: skip
     taken = []
     for _ in range(5):
         started = perf_counter()
-        boot = await reader.history.boot_of(who.tenant, opened.startup_id)
+        boot = await reader.history.boot_of(principal.tenant, opened.startup_id)
         assert boot is not None
-        assert boot.body == who.body
-        assert len(await reader.history.layers(who.tenant, who.name, 3)) == 3
+        assert boot.body == principal.body
+        assert len(await reader.history.layers(principal.tenant, principal.name, 3)) == 3
         taken.append(perf_counter() - started)
     assert min(taken) < 0.05
     connection = await asyncpg.connect(database.superuser)
     plan = await connection.fetch(
         "EXPLAIN SELECT s.* FROM metagate.startup AS s LEFT JOIN metagate.packet AS p ON p.digest = s.digest "
-        "WHERE s.tenant = $1 AND s.startup_id = $2", who.tenant, opened.startup_id,
+        "WHERE s.tenant = $1 AND s.startup_id = $2", principal.tenant, opened.startup_id,
     )  # fmt: skip
     await connection.close()
     assert not any("Seq Scan on startup" in line[0] for line in plan)

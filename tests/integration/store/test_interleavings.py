@@ -81,15 +81,15 @@ class InterleavingHarness:
             for connection in connections:
                 connection.terminate()
 
-    async def edition(self, number: int, who: Somebody | None = None) -> Somebody:
+    async def edition(self, number: int, principal: Somebody | None = None) -> Somebody:
         """Publish this edition of somebody's world: a packet and a deadline that belong together."""
-        who = who or somebody()
-        who.body, who.sla_seconds = EDITIONS[number]
-        await self.writer.publish(replace(change_of([who]), audit=()))
-        return who
+        principal = principal or somebody()
+        principal.body, principal.sla_seconds = EDITIONS[number]
+        await self.writer.publish(replace(change_of([principal]), audit=()))
+        return principal
 
-    async def rows(self, table: str, who: Somebody) -> list[asyncpg.Record]:
-        return await self.monitor.fetch(f"SELECT * FROM metagate.{table} WHERE tenant = $1", who.tenant)
+    async def rows(self, table: str, principal: Somebody) -> list[asyncpg.Record]:
+        return await self.monitor.fetch(f"SELECT * FROM metagate.{table} WHERE tenant = $1", principal.tenant)
 
     @property
     def revision(self) -> int:
@@ -114,13 +114,15 @@ async def harness(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> 
 # ── who acts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def boots(session: SteppedSession, who: Somebody, key: str | None, instead: dict[str, str], **ending: int) -> Any:
+async def boots(
+    session: SteppedSession, principal: Somebody, key: str | None, instead: dict[str, str], **ending: int
+) -> Any:
     """As the gate does: with the digest it knows, again with the one it is told, and anew after an error."""
     reader = Reader(SteppedPool(session, instead=instead, **ending))  # type: ignore[arg-type]
     expected = hashlib.sha256(EDITIONS[1][0]).hexdigest()
     for _ in range(6):
         try:
-            [answer] = await reader.bootstrap([who.ask(idempotency_key=key, expected_digest=expected)])
+            [answer] = await reader.bootstrap([principal.ask(idempotency_key=key, expected_digest=expected)])
         except StoreUnavailable:
             continue
         if answer.outcome is not BootstrapOutcome.PACKET:
@@ -131,20 +133,20 @@ async def boots(session: SteppedSession, who: Somebody, key: str | None, instead
     raise AssertionError("the packet never stopped changing")
 
 
-async def publishes(session: SteppedSession, writer: Publisher, who: Somebody, number: int) -> int:
+async def publishes(session: SteppedSession, writer: Publisher, changed: Somebody, number: int) -> int:
     """The writer's own publish, through a connection that steps."""
-    held, writer._connection = writer._connection, Stepped(session)
+    connection, writer._connection = writer._connection, Stepped(session)
     try:
-        who = replace(who, body=EDITIONS[number][0], sla_seconds=EDITIONS[number][1])
-        return await writer.publish(replace(change_of([who]), audit=()))
+        changed = replace(changed, body=EDITIONS[number][0], sla_seconds=EDITIONS[number][1])
+        return await writer.publish(replace(change_of([changed]), audit=()))
     finally:
-        writer._connection = held
+        writer._connection = connection
 
 
 def committed(session: SteppedSession, nth: int = -1) -> int | None:
     """When its (last) commit was let go; None when it did not come to that."""
-    found = session.begun("commit")
-    return found[nth] if found else None
+    steps = session.begun("commit")
+    return steps[nth] if steps else None
 
 
 def scene(
@@ -164,14 +166,14 @@ def scene(
     return played
 
 
-def expect_nothing_wrong(found: Explored, at_least: int) -> None:
-    assert found.wrong == []
-    assert found.orders >= at_least, f"only {found.orders} orders: the sessions did not meet"
+def expect_nothing_wrong(result: Explored, at_least: int) -> None:
+    assert result.wrong == []
+    assert result.orders >= at_least, f"only {result.orders} orders: the sessions did not meet"
 
 
 async def test_every_order_is_played_once(harness: InterleavingHarness) -> None:
     """Two sessions of two steps have six orders; where one waits for a lock of the other, those that cannot be are left out."""
-    seen: list[str] = []
+    observations: list[str] = []
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         sessions = [await harness.session(name) for name in ("a", "b")]
@@ -184,13 +186,13 @@ async def test_every_order_is_played_once(harness: InterleavingHarness) -> None:
             session.start(walks(session))
 
         async def judge(run: Run) -> list[str]:
-            seen.append("".join(step[0] for step in run.order.split(" | ")))
+            observations.append("".join(step[0] for step in run.order.split(" | ")))
             return []
 
         return sessions, judge
 
     expect_nothing_wrong(await explore(scene(harness, begin)), 6)
-    assert sorted(seen) == ["aabb", "abab", "abba", "baab", "baba", "bbaa"]
+    assert sorted(observations) == ["aabb", "abab", "abba", "baab", "baba", "bbaa"]
     exclusive = await two_writers(harness, only("publish.lock", "commit"))
     assert exclusive.orders < 8 * 7 * 6 * 5 // 24, "nobody waited"
 
@@ -210,18 +212,18 @@ async def one_key(
     """Bootstraps of one Idempotency-Key, and the next edition published meanwhile (`pauses` None: it is not)."""
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         first = harness.revision
         sessions = [await harness.session(f"boot {at}") for at in range(boots_)]
         for at, session in enumerate(sessions):
-            session.start(boots(session, who, "key", instead or {}, **(ending if at == 0 else {})))
+            session.start(boots(session, principal, "key", instead or {}, **(ending if at == 0 else {})))
         writing = None
         if pauses is not None:
             writing = await harness.session("publish", "publisher", pauses)
-            writing.start(publishes(writing, harness.writer, who, 2))
+            writing.start(publishes(writing, harness.writer, principal, 2))
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", principal), await harness.rows("idempotency", principal)
             return list(wrong_with_one_key(sessions, writing, first, stored, keys))
 
         return [*sessions, *([writing] if writing else [])], judge
@@ -237,10 +239,10 @@ def wrong_with_one_key(
     keys: Sequence[asyncpg.Record],
 ) -> Iterator[str]:
     answers = [session.result() for session in sessions]
-    if errors := [repr(one) for one in answers if not isinstance(one, BootstrapResult)]:
+    if errors := [repr(answer) for answer in answers if not isinstance(answer, BootstrapResult)]:
         yield f"not answered: {errors}"
         return
-    outcomes = sorted(one.outcome for one in answers)
+    outcomes = sorted(answer.outcome for answer in answers)
     if (
         set(outcomes) - {BootstrapOutcome.OPENED, BootstrapOutcome.REPLAYED}
         or outcomes.count(BootstrapOutcome.OPENED) > 1
@@ -310,8 +312,8 @@ async def test_three_boots_of_one_key(harness: InterleavingHarness) -> None:
 async def test_it_would_notice_a_second_session(harness: InterleavingHarness) -> None:
     """The proof of the proof: a bootstrap that inserts without having won the key is found out."""
     broken = await other_function(harness, "bootstrap", ("WHERE w.key IS NULL OR EXISTS (", "WHERE true OR EXISTS ("))
-    found = await one_key(harness, pauses=None, instead=broken, until_wrong=True)
-    assert any("2 sessions and 1 keys" in says for says in found.wrong)
+    result = await one_key(harness, pauses=None, instead=broken, until_wrong=True)
+    assert any("2 sessions and 1 keys" in says for says in result.wrong)
 
 
 async def test_it_would_notice_a_statement_split_in_two(harness: InterleavingHarness) -> None:
@@ -330,34 +332,34 @@ async def test_it_would_notice_a_statement_split_in_two(harness: InterleavingHar
             return [tuple(expect_nothing_wrong.values())]  # type: ignore[list-item]
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         first = harness.revision
         booting = await harness.session("boot")
         writing = await harness.session("publish", "publisher", COARSE)
 
         async def split() -> BootstrapResult:
-            [answer] = await Reader(Split(booting)).bootstrap([who.ask(idempotency_key="key")])  # type: ignore[arg-type]
+            [answer] = await Reader(Split(booting)).bootstrap([principal.ask(idempotency_key="key")])  # type: ignore[arg-type]
             return answer
 
         booting.start(split())
-        writing.start(publishes(writing, harness.writer, replace(who), 2))
+        writing.start(publishes(writing, harness.writer, replace(principal), 2))
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", principal), await harness.rows("idempotency", principal)
             return list(wrong_with_one_key([booting], writing, first, stored, keys))
 
         return [booting, writing], judge
 
-    found = await explore(scene(harness, begin), until_wrong=True)
-    assert any("what was answered is not what is stored" in says for says in found.wrong)
+    exploration = await explore(scene(harness, begin), until_wrong=True)
+    assert any("what was answered is not what is stored" in says for says in exploration.wrong)
 
 
 async def other_function(harness: InterleavingHarness, name: str, *changes: tuple[str, str]) -> dict[str, str]:
     """A copy of one of the API's functions with something else in it, and the statement that calls it instead."""
     text: str = await harness.monitor.fetchval(f"SELECT pg_get_functiondef('metagate.{name}'::regproc)")
-    for one, other in changes:
-        assert one in text
-        text = text.replace(one, other)
+    for item, other in changes:
+        assert item in text
+        text = text.replace(item, other)
     await harness.monitor.execute(text.replace(f"FUNCTION metagate.{name}(", f"FUNCTION metagate.{name}_changed("))
     statement = sql(f"read.{name}")
     return {statement: statement.replace(f"metagate.{name}(", f"metagate.{name}_changed(")}
@@ -372,23 +374,23 @@ async def reports(
     """Reports of one session, each by a session of its own."""
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         opening = await harness.session("boot", pauses=only())
-        opened = await boots(opening, who, None, {})
+        opened = await boots(opening, principal, None, {})
         sessions = [await harness.session(f"{status} {at}") for at, status in enumerate(statuses)]
 
         async def tells(session: SteppedSession, status: str) -> Any:
             reader = Reader(SteppedPool(session, instead=instead))  # type: ignore[arg-type]
-            [answer] = await reader.report([who.tells(opened.startup_id, status, mirror=True)])
+            [answer] = await reader.report([principal.tells(opened.startup_id, status, mirror=True)])
             return answer
 
         for session, status in zip(sessions, statuses, strict=True):
             session.start(tells(session, status))
 
         async def judge(_run: Run) -> list[str]:
-            [row] = await harness.rows("startup", who)
-            sent = await harness.rows("outbox", who)
-            return list(wrong_with_reports(sessions, statuses, row, [one["event"] for one in sent]))
+            [row] = await harness.rows("startup", principal)
+            sent = await harness.rows("outbox", principal)
+            return list(wrong_with_reports(sessions, statuses, row, [message["event"] for message in sent]))
 
         return sessions, judge
 
@@ -399,7 +401,7 @@ def wrong_with_reports(
     sessions: Sequence[SteppedSession], statuses: Sequence[str], row: asyncpg.Record, sent: Sequence[str]
 ) -> Iterator[str]:
     answers = [session.result() for session in sessions]
-    if errors := [repr(one) for one in answers if isinstance(one, BaseException)]:
+    if errors := [repr(answer) for answer in answers if isinstance(answer, BaseException)]:
         yield f"not answered: {errors}"
         return
     recorded = [
@@ -443,8 +445,8 @@ async def test_it_would_notice_a_state_written_twice(harness: InterleavingHarnes
         ("    WHERE s.status = 'OPEN'\n    FOR UPDATE OF s SKIP LOCKED\n", ""),
         ("AND s.startup_id = l.startup_id AND s.status = 'OPEN'", "AND s.startup_id = l.startup_id"),
     )
-    found = await reports(harness, "READY", "FAILED", instead=broken, until_wrong=True)
-    assert any("recorded ['READY', 'FAILED']" in says for says in found.wrong)
+    result = await reports(harness, "READY", "FAILED", instead=broken, until_wrong=True)
+    assert any("recorded ['READY', 'FAILED']" in says for says in result.wrong)
 
 
 # ── a boot, its report, and a suspension ─────────────────────────────────────────────────────────────────────────────
@@ -454,30 +456,30 @@ async def suspended(harness: InterleavingHarness, pauses: Callable[[str], bool])
     """A component boots and reports READY while somebody suspends its principal."""
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         booting = await harness.session("boot")
         writing = await harness.session("suspend", "publisher", pauses)
         writer = harness.writer
 
         async def lives() -> tuple[BootstrapOutcome, ReportOutcome | None]:
-            opened = await boots(booting, who, None, {})
+            opened = await boots(booting, principal, None, {})
             if opened.outcome is not BootstrapOutcome.OPENED:
                 return opened.outcome, None
-            [expect_nothing_wrong] = await Reader(SteppedPool(booting)).report([who.tells(opened.startup_id)])  # type: ignore[arg-type]
+            [expect_nothing_wrong] = await Reader(SteppedPool(booting)).report([principal.tells(opened.startup_id)])  # type: ignore[arg-type]
             return opened.outcome, expect_nothing_wrong.outcome
 
         async def suspends() -> int:
-            held, writer._connection = writer._connection, Stepped(writing)
+            connection, writer._connection = writer._connection, Stepped(writing)
             try:
-                return await writer.publish(replace(change_of([replace(who, suspended=True)]), audit=()))
+                return await writer.publish(replace(change_of([replace(principal, suspended=True)]), audit=()))
             finally:
-                writer._connection = held
+                writer._connection = connection
 
         booting.start(lives())
         writing.start(suspends())
 
         async def judge(_run: Run) -> list[str]:
-            stored = [row["status"] for row in await harness.rows("startup", who)]
+            stored = [row["status"] for row in await harness.rows("startup", principal)]
             return list(wrong_with_suspension(booting, writing, stored))
 
         return [booting, writing], judge
@@ -494,11 +496,11 @@ def wrong_with_suspension(booting: SteppedSession, writing: SteppedSession, stor
     if isinstance(lived, BaseException):
         yield f"not answered: {lived!r}"
         return
-    asked = booting.begun("read.bootstrap")[0]
+    requests = booting.begun("read.bootstrap")[0]
     reported = booting.begun("read.report")
     expected = (
-        (BootstrapOutcome.SUSPENDED if asked > done else BootstrapOutcome.OPENED),
-        None if asked > done else ReportOutcome.SUSPENDED if reported[0] > done else ReportOutcome.RECORDED,
+        (BootstrapOutcome.SUSPENDED if requests > done else BootstrapOutcome.OPENED),
+        None if requests > done else ReportOutcome.SUSPENDED if reported[0] > done else ReportOutcome.RECORDED,
     )
     if lived != expected:
         yield f"{lived}, by the order it is {expected}"
@@ -525,7 +527,7 @@ async def killed(harness: InterleavingHarness, writes: Callable[[str], bool], as
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         await harness.writer.load()
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         first = harness.revision
         booting = await harness.session("boot", pauses=asks)
         writing = await harness.session("publish", "publisher", writes)
@@ -537,16 +539,16 @@ async def killed(harness: InterleavingHarness, writes: Callable[[str], bool], as
                 f"SELECT pg_terminate_backend({writing.connection.get_server_pid()}, 5000)"
             )
 
-        booting.start(boots(booting, who, "key", {}))
-        writing.start(publishes(writing, harness.writer, replace(who), 2))
+        booting.start(boots(booting, principal, "key", {}))
+        writing.start(publishes(writing, harness.writer, replace(principal), 2))
         killing.start(kills())
 
         async def judge(_run: Run) -> list[str]:
-            stored, keys = await harness.rows("startup", who), await harness.rows("idempotency", who)
+            stored, keys = await harness.rows("startup", principal), await harness.rows("idempotency", principal)
             wrong = list(wrong_with_one_key([booting], None, first, stored, keys))
             served = await harness.monitor.fetchrow(
                 "SELECT b.digest, b.sla_seconds, b.revision, (SELECT max(revision) FROM metagate.revision) AS newest "
-                "FROM metagate.binding AS b WHERE b.tenant = $1", who.tenant,
+                "FROM metagate.binding AS b WHERE b.tenant = $1", principal.tenant,
             )  # fmt: skip
             edition = served["newest"] - first + 1
             body, seconds = EDITIONS[edition]
@@ -596,7 +598,7 @@ async def two_writers(
 
     async def begin() -> tuple[list[SteppedSession], Callable[[Run], Awaitable[list[str]]]]:
         await harness.writer.load()
-        who = await harness.edition(1)
+        principal = await harness.edition(1)
         before = harness.revision
         sessions = [await harness.session(f"writer {at}", "publisher", pauses) for at in (1, 2)]
 
@@ -604,7 +606,7 @@ async def two_writers(
             writer = Publisher("", cluster_uid=STANDALONE, failpoint=lambda _name: None)
             writer._connection = Stepped(session, instead)
             await writer.load()
-            mine = replace(who, sla_seconds=100 * number)
+            mine = replace(principal, sla_seconds=100 * number)
             try:
                 return writer.epoch, await writer.publish(replace(change_of([mine]), audit=()))
             except (Fenced, StaleBase) as error:
@@ -617,7 +619,7 @@ async def two_writers(
             minted = await harness.monitor.fetch(
                 "SELECT revision, epoch FROM metagate.revision WHERE revision > $1 ORDER BY revision", before
             )
-            [bound] = await harness.rows("binding", who)
+            [bound] = await harness.rows("binding", principal)
             return list(wrong_with_writers(sessions, before, minted, bound))
 
         return sessions, judge
@@ -629,7 +631,7 @@ def wrong_with_writers(
     sessions: Sequence[SteppedSession], before: int, minted: Sequence[asyncpg.Record], bound: asyncpg.Record
 ) -> Iterator[str]:
     results = [session.result() for session in sessions]
-    if errors := [repr(one) for one in results if isinstance(one, BaseException)]:
+    if errors := [repr(result) for result in results if isinstance(result, BaseException)]:
         yield f"neither published nor fenced: {errors}"
         return
     wrote = sorted(

@@ -52,7 +52,7 @@ async def dump(database: Database, postgres: Server) -> str:
         if line and not re.match(r"--|SET |SELECT pg_catalog|\\(un)?restrict", line)
     ]
     statements = re.split(r"(?<=;)\n(?=[A-Z])", "\n".join(kept))
-    return "\n\n".join(one for one in statements if not re.search(r"\bstartup_\d{8}", one)) + "\n"
+    return "\n\n".join(statement for statement in statements if not re.search(r"\bstartup_\d{8}", statement)) + "\n"
 
 
 @pytest.mark.invariant("EXT-05")
@@ -72,7 +72,7 @@ def test_schema_does_not_depend_on_the_day() -> None:
 async def test_idempotent(empty: Database) -> None:
     """A second run applies nothing and changes nothing."""
     first, second = await migrate(empty.owner), await migrate(empty.owner)
-    assert first.applied == tuple(one.name for one in migrations())
+    assert first.applied == tuple(migration.name for migration in migrations())
     assert (second.applied, second.version) == ((), needed_version())
     assert await schema_version(empty.api) == needed_version()
 
@@ -80,7 +80,7 @@ async def test_idempotent(empty: Database) -> None:
 async def test_many_at_once(empty: Database) -> None:
     """Several runs at the same time wait for each other; one applies."""
     done = await asyncio.gather(*(migrate(empty.owner) for _ in range(4)))
-    assert sorted(len(one.applied) for one in done) == [0, 0, 0, len(migrations())]
+    assert sorted(len(item.applied) for item in done) == [0, 0, 0, len(migrations())]
 
 
 async def test_administrator_hands_over(empty: Database) -> None:
@@ -93,7 +93,7 @@ async def test_administrator_hands_over(empty: Database) -> None:
         "WHERE c.relnamespace = 'metagate'::regnamespace"
     )
     await connection.close()
-    assert [one["rolname"] for one in owners] == [OWNER]
+    assert [owner["rolname"] for owner in owners] == [OWNER]
     await migrate(empty.owner)
 
 
@@ -266,6 +266,6 @@ def test_query_files_are_strict() -> None:
 
 def test_migrations_are_numbered_without_gaps() -> None:
     """Versions count up from one, and no content appears twice."""
-    found = migrations()
-    assert [one.version for one in found] == list(range(1, len(found) + 1))
-    assert len({hashlib.sha256(one.sql.encode()).digest() for one in found}) == len(found)
+    result = migrations()
+    assert [item.version for item in result] == list(range(1, len(result) + 1))
+    assert len({hashlib.sha256(item.sql.encode()).digest() for item in result}) == len(result)

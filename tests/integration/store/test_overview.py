@@ -14,11 +14,11 @@ from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome
 
 
-async def boot(reader: Reader, who, component: str = "a", status: str | None = None):
-    [answer] = await reader.bootstrap([who.ask(component)])
+async def boot(reader: Reader, principal, component: str = "a", status: str | None = None):
+    [answer] = await reader.bootstrap([principal.ask(component)])
     assert answer.outcome is BootstrapOutcome.OPENED
     if status is not None:
-        await reader.report([who.tells(answer.startup_id, status)])
+        await reader.report([principal.tells(answer.startup_id, status)])
     return answer.startup_id
 
 
@@ -30,12 +30,12 @@ async def test_every_tenant_has_its_share(database: Database, reader: Reader) ->
     for _ in range(200):
         await boot(reader, busy)
     for span, most in ((100, 99), (1_000, 200)):
-        found = await reader.overviews.overview(None, span=span)
-        counts = {one.tenant: one for one in found.tenants}
+        overview = await reader.overviews.overview(None, span=span)
+        counts = {tenant.tenant: tenant for tenant in overview.tenants}
         assert (counts[calm.tenant].opened, counts[calm.tenant].failed) == (1, 1)
         assert counts[busy.tenant].opened == most
-        assert found.everything is (span == 1_000)
-        assert sum(one.opened for one in found.minutes) == most + 1
+        assert overview.everything is (span == 1_000)
+        assert sum(minute.opened for minute in overview.minutes) == most + 1
     cut = await reader.overviews.overview(None, span=100)
     of_busy = await reader.overviews.overview(busy.tenant, span=99)
     assert cut.looked_back_to == of_busy.looked_back_to, (
@@ -45,39 +45,42 @@ async def test_every_tenant_has_its_share(database: Database, reader: Reader) ->
     assert (alone.opened, alone.everything, alone.failed) == (50, False, 0)
     assert alone.looked_back_to is not None
     assert alone.troubles == ()
-    assert {one.tenant for one in alone.latest} == {busy.tenant}
-    assert [one.principal_key for one in found.troubles] == ["calm"]
+    assert {item.tenant for item in alone.latest} == {busy.tenant}
+    assert [trouble.principal_key for trouble in overview.troubles] == ["calm"]
 
 
 async def test_nothing_yet(database: Database, reader: Reader) -> None:
     """A tenant without sessions, or that is not there at all, has nothing to tell."""
     for whose in (uuid4(), None):
-        found = await reader.overviews.overview(whose, span=100, most=0)
-        assert found.troubles == ()
-    assert (found.at - datetime.now(UTC)).total_seconds() < 60
+        overview = await reader.overviews.overview(whose, span=100, most=0)
+        assert overview.troubles == ()
+    assert (overview.at - datetime.now(UTC)).total_seconds() < 60
     assert (await reader.overviews.overview(uuid4())).looked_back_to is None
 
 
 async def test_up_again(database: Database, reader: Reader) -> None:
     """A component counts as up again when a later session of it reported READY; another component's does not count."""
-    who = somebody()
-    await publish(database.publisher, who)
-    await boot(reader, who, "mended", "FAILED")
-    await boot(reader, who, "mended", "READY")
-    await boot(reader, who, "worse", "READY")
-    late = await boot(reader, who, "worse")
-    last = await boot(reader, who, "worse", "FAILED")
-    await reader.report([who.tells(late, "READY")])  # opened before the one that failed
-    found = await reader.overviews.overview(who.tenant)
-    assert [(one.component_key, one.up_again) for one in found.troubles] == [("worse", False), ("mended", True)]
-    assert found.troubles[0].startup_id == last
-    overdue = replace(found.troubles[0], tenant=uuid4())
-    assert await reader.overviews.errors(found.troubles) == {}, "they reported no error's text"
-    said = who.ask("said")
-    await reader.bootstrap([said])
-    await reader.report([who.tells(said.startup_id, "FAILED", payload='{"error": "no disk"}')])
-    troubles = (await reader.overviews.overview(who.tenant)).troubles
-    assert await reader.overviews.errors([*troubles, overdue]) == {said.startup_id: "no disk"}
+    principal = somebody()
+    await publish(database.publisher, principal)
+    await boot(reader, principal, "mended", "FAILED")
+    await boot(reader, principal, "mended", "READY")
+    await boot(reader, principal, "worse", "READY")
+    late = await boot(reader, principal, "worse")
+    last = await boot(reader, principal, "worse", "FAILED")
+    await reader.report([principal.tells(late, "READY")])  # opened before the one that failed
+    overview = await reader.overviews.overview(principal.tenant)
+    assert [(trouble.component_key, trouble.up_again) for trouble in overview.troubles] == [
+        ("worse", False),
+        ("mended", True),
+    ]
+    assert overview.troubles[0].startup_id == last
+    overdue = replace(overview.troubles[0], tenant=uuid4())
+    assert await reader.overviews.errors(overview.troubles) == {}, "they reported no error's text"
+    ask = principal.ask("said")
+    await reader.bootstrap([ask])
+    await reader.report([principal.tells(ask.startup_id, "FAILED", payload='{"error": "no disk"}')])
+    troubles = (await reader.overviews.overview(principal.tenant)).troubles
+    assert await reader.overviews.errors([*troubles, overdue]) == {ask.startup_id: "no disk"}
 
 
 async def test_search(database: Database, reader: Reader) -> None:
@@ -85,15 +88,15 @@ async def test_search(database: Database, reader: Reader) -> None:
     of their id; no letter is a wildcard.
     """
     services = b'{"services":{"finder-db":{"type":"postgres","endpoint":"tcp://db:1"}}}'
-    one, other = somebody("a-Finder"), somebody("finder-b", body=services)
+    principal, other = somebody("a-Finder"), somebody("finder-b", body=services)
     manifest = row(other.uid, tenant=str(other.tenant), name="finders", body={}, generation=1)
-    await publish(database.publisher, one, other, more={"manifest": [manifest]})
+    await publish(database.publisher, principal, other, more={"manifest": [manifest]})
     session = await boot(reader, other, "find_er")
 
     async def found(tenant: UUID | None, wanted: str, limit: int = 9) -> list[tuple[str, str]]:
         return [(match.kind, match.name) for match in await reader.overviews.search(tenant, wanted, limit=limit)]
 
-    assert await found(one.tenant, "finder") == [("principal", "a-Finder")]
+    assert await found(principal.tenant, "finder") == [("principal", "a-Finder")]
     assert await found(other.tenant, "FINDER") == [
         ("principal", "finder-b"), ("service", "finder-db"), ("manifest", "finders"),
     ]  # fmt: skip
@@ -104,19 +107,19 @@ async def test_search(database: Database, reader: Reader) -> None:
     assert await found(None, "find_") == [("component", "find_er")]
     assert await found(None, "finder%") == []
     assert await found(other.tenant, str(session)[-8:]) == [("startup", str(session))]
-    assert await found(one.tenant, str(session)[-8:]) == []
+    assert await found(principal.tenant, str(session)[-8:]) == []
     assert await found(uuid4(), "finder") == []
     assert await reader.overviews.tenant_of(session) == other.tenant
     assert await reader.overviews.tenant_of(uuid4()) is None
-    assert (await reader.overviews.tenants())[one.tenant] == f"team-{one.tenant.hex[:8]}"
+    assert (await reader.overviews.tenants())[principal.tenant] == f"team-{principal.tenant.hex[:8]}"
 
 
 async def test_failures_by_error(database: Database, reader: Reader) -> None:
     """Equal errors are one line, the most frequent first, with the newest session; nothing older than an hour, nothing of
     another tenant.
     """
-    who, other = somebody("a"), somebody("b")
-    await publish(database.publisher, who, other)
+    principal, other = somebody("a"), somebody("b")
+    await publish(database.publisher, principal, other)
 
     async def fail(of: Somebody, component: str, error: str) -> UUID:
         opened = of.ask(component)
@@ -124,18 +127,18 @@ async def test_failures_by_error(database: Database, reader: Reader) -> None:
         await reader.report([of.tells(opened.startup_id, "FAILED", payload=json.dumps({"error": error}))])
         return opened.startup_id
 
-    await fail(who, "x", "no disk")
-    await fail(who, "y", "no disk")
-    newest = await fail(who, "x", "no disk")
-    await fail(who, "z", "no network")
+    await fail(principal, "x", "no disk")
+    await fail(principal, "y", "no disk")
+    newest = await fail(principal, "x", "no disk")
+    await fail(principal, "z", "no network")
     await fail(other, "z", "no network")
-    old = await fail(who, "w", "long ago")
+    old = await fail(principal, "w", "long ago")
     connection = await asyncpg.connect(database.superuser)
     await connection.execute(
         "UPDATE metagate.startup SET opened_at = now() - interval '2 hours' WHERE startup_id = $1", old
     )
     await connection.close()
-    groups = await reader.overviews.failures(who.tenant, limit=9)
+    groups = await reader.overviews.failures(principal.tenant, limit=9)
     assert [(group.error, group.startups, group.components, group.principals) for group in groups] == [
         ("no disk", 3, 2, 1), ("no network", 1, 1, 1),
     ]  # fmt: skip
@@ -159,20 +162,20 @@ async def test_declared_but_not_served(database: Database, reader: Reader) -> No
         )  # fmt: skip
 
     async def names(of: UUID | None = tenant) -> set[str]:
-        return {each.name for each in await reader.overviews.not_served(of, limit=500)}
+        return {item.name for item in await reader.overviews.not_served(of, limit=500)}
 
     fine = verdict(uuid4(), "fine", ready="True", reason="Ready")
     held = verdict(uuid4(), "held", ready="False", reason="Invalid", generation=3, served=2)
     gone = verdict(uid, "gone", ready="False", reason="ForbiddenKey", served=None)
     await publish(database.publisher, more={"resource": [fine, held, gone]})
-    found = {each.name: each for each in await reader.overviews.not_served(tenant, limit=9)}
-    assert {name: (each.reason, each.generation, each.served_generation) for name, each in found.items()} == {
+    result = {item.name: item for item in await reader.overviews.not_served(tenant, limit=9)}
+    assert {name: (item.reason, item.generation, item.served_generation) for name, item in result.items()} == {
         "held": ("Invalid", 3, 2), "gone": ("ForbiddenKey", 1, None),
     }  # fmt: skip
-    assert found["gone"].message == "gone says why"
-    since = found["gone"].changed_at
+    assert result["gone"].message == "gone says why"
+    since = result["gone"].changed_at
     await publish(database.publisher, more={"resource": [gone | {"uses": 1, "content": "another"}]})
-    again = {each.name: each for each in await reader.overviews.not_served(tenant, limit=9)}
+    again = {item.name: item for item in await reader.overviews.not_served(tenant, limit=9)}
     assert again["gone"].changed_at == since, "another number of users is no other verdict"
     await publish(database.publisher, more={"resource": [verdict(uid, "gone", ready="True", reason="Ready")]})
     assert await names() == {"held"}
@@ -194,5 +197,5 @@ async def test_issuers(database: Database, reader: Reader) -> None:
         issuer["issuer"],
     )
     await connection.close()
-    [found] = [one for one in await reader.overviews.issuers() if one.issuer == issuer["issuer"]]
-    assert (found.keys, found.misses, found.last_seen) == (2, 2, datetime(2026, 1, 2, tzinfo=UTC))
+    [result] = [item for item in await reader.overviews.issuers() if item.issuer == issuer["issuer"]]
+    assert (result.keys, result.misses, result.last_seen) == (2, 2, datetime(2026, 1, 2, tzinfo=UTC))

@@ -34,11 +34,11 @@ async def server():
     made.stop()
 
 
-async def answers(reader: Reader, who, *, within: float) -> None:
+async def answers(reader: Reader, principal, *, within: float) -> None:
     deadline = time.monotonic() + within
     while True:
         try:
-            [answer] = await reader.bootstrap([who.ask()])
+            [answer] = await reader.bootstrap([principal.ask()])
         except StoreUnavailable:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -66,55 +66,57 @@ def processes(server: EmbeddedPostgres) -> list[int]:
 @pytest.mark.invariant("INV-026")
 async def test_frozen_server(server: EmbeddedPostgres) -> None:
     """While the server is frozen every call ends within its bound, and the pool works again by itself afterwards (F05)."""
-    who = somebody()
-    await publish(server.dsn("metagate_publisher"), who)
+    principal = somebody()
+    await publish(server.dsn("metagate_publisher"), principal)
     reader = await Reader.connect(server.dsn("metagate_api", tcp=True), size=4, acquire_timeout=0.2, query_timeout=0.3)
-    await answers(reader, who, within=1)
+    await answers(reader, principal, within=1)
     frozen = processes(server)
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
         for _ in range(3):
             started = time.monotonic()
-            found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(12)), return_exceptions=True)
-            assert {type(one) for one in found} == {StoreUnavailable}
+            results = await asyncio.gather(
+                *(reader.bootstrap([principal.ask()]) for _ in range(12)), return_exceptions=True
+            )
+            assert {type(result) for result in results} == {StoreUnavailable}
             assert time.monotonic() - started < 0.8
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
-    await answers(reader, who, within=5)
+    await answers(reader, principal, within=5)
     await reader.close()
 
 
 async def test_terminated_connections(server: EmbeddedPostgres) -> None:
     """Connections that the server ends are replaced; at most one call per connection fails (F03)."""
-    who = somebody()
-    await publish(server.dsn("metagate_publisher"), who)
+    principal = somebody()
+    await publish(server.dsn("metagate_publisher"), principal)
     reader = await Reader.connect(server.dsn("metagate_api"), size=2)
     administrator = await asyncpg.connect(server.dsn("postgres"))
     for _ in range(10):
         await administrator.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'metagate api'"
         )
-        await answers(reader, who, within=2)
+        await answers(reader, principal, within=2)
     await administrator.close()
     await reader.close()
 
 
 async def test_restarted_server(server: EmbeddedPostgres) -> None:
     """After a stop and a start on the same data the same pool serves again; in between each call fails fast (F04, F09)."""
-    who = somebody()
-    await publish(server.dsn("metagate_publisher"), who)
+    principal = somebody()
+    await publish(server.dsn("metagate_publisher"), principal)
     server._fixed_port = server.port
     reader = await Reader.connect(server.dsn("metagate_api", tcp=True), size=2)
     await asyncio.to_thread(server.stop)
     for wait in (0.5, 0.1, 0.1):
         started = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await reader.bootstrap([who.ask()])
+            await reader.bootstrap([principal.ask()])
         assert time.monotonic() - started < wait
     await asyncio.to_thread(server.start)
-    await answers(reader, who, within=5)
+    await answers(reader, principal, within=5)
     async with asyncio.timeout(3):
         while reader._pool.live < 2:
             await asyncio.sleep(0.02)
@@ -123,17 +125,17 @@ async def test_restarted_server(server: EmbeddedPostgres) -> None:
 
 async def test_one_frozen_backend(server: EmbeddedPostgres) -> None:
     """One frozen backend costs its slot only: the other connections answer, and the slot is filled anew (F06)."""
-    who = somebody()
-    await publish(server.dsn("metagate_publisher"), who)
+    principal = somebody()
+    await publish(server.dsn("metagate_publisher"), principal)
     reader = await Reader.connect(server.dsn("metagate_api"), size=3, acquire_timeout=1, query_timeout=0.3)
     async with taken(reader._pool) as connection:
         frozen = connection.get_server_pid()
     os.kill(frozen, signal.SIGSTOP)
     try:
-        found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)), return_exceptions=True)
-        assert sum(isinstance(one, StoreUnavailable) for one in found) == 1
-        found = await asyncio.gather(*(reader.bootstrap([who.ask()]) for _ in range(9)))
-        assert {answer.outcome for [answer] in found} == {BootstrapOutcome.OPENED}
+        results = await asyncio.gather(*(reader.bootstrap([principal.ask()]) for _ in range(9)), return_exceptions=True)
+        assert sum(isinstance(result, StoreUnavailable) for result in results) == 1
+        results = await asyncio.gather(*(reader.bootstrap([principal.ask()]) for _ in range(9)))
+        assert {answer.outcome for [answer] in results} == {BootstrapOutcome.OPENED}
     finally:
         os.kill(frozen, signal.SIGCONT)
     await reader.close()
@@ -141,8 +143,8 @@ async def test_one_frozen_backend(server: EmbeddedPostgres) -> None:
 
 async def test_slow_login(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login that takes longer than any request may wait still succeeds, in the background (F10)."""
-    who = somebody()
-    await publish(server.dsn("metagate_publisher"), who)
+    principal = somebody()
+    await publish(server.dsn("metagate_publisher"), principal)
     reader = await Reader.connect(server.dsn("metagate_api"), size=1, acquire_timeout=0.05)
     connect = NamedQueryPool._connect
 
@@ -154,8 +156,8 @@ async def test_slow_login(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPa
     async with taken(reader._pool) as connection:
         connection.terminate()
     with pytest.raises(StoreUnavailable):
-        await reader.bootstrap([who.ask()])
-    await answers(reader, who, within=2)
+        await reader.bootstrap([principal.ask()])
+    await answers(reader, principal, within=2)
     await reader.close()
 
 
@@ -176,17 +178,17 @@ async def test_closing(database: Database) -> None:
 
 async def test_table_lock(database: Database, reader: Reader) -> None:
     """A lock on the sessions' table is an error after the lock timeout, not a wait (F15)."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     connection = await asyncpg.connect(database.superuser)
     async with connection.transaction():
         await connection.execute("LOCK TABLE metagate.startup IN ACCESS EXCLUSIVE MODE")
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="55P03"):
-            await reader.bootstrap([who.ask()])
+            await reader.bootstrap([principal.ask()])
         assert 0.09 < time.monotonic() - started < 0.4
     await connection.close()
-    await answers(reader, who, within=1)
+    await answers(reader, principal, within=1)
 
 
 async def test_exhausted_pool(database: Database) -> None:
@@ -206,28 +208,28 @@ async def test_exhausted_pool(database: Database) -> None:
 
 async def test_cancelled_call_gives_its_connection_back(database: Database) -> None:
     """A caller that gives up leaves neither a leaked slot nor a connection in the middle of something."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     reader = await Reader.connect(database.api, size=1)
     blocker = await asyncpg.connect(database.superuser)
     async with blocker.transaction():
         await blocker.execute("LOCK TABLE metagate.startup IN ACCESS EXCLUSIVE MODE")
-        call = asyncio.create_task(reader.bootstrap([who.ask()]), name="call")
+        call = asyncio.create_task(reader.bootstrap([principal.ask()]), name="call")
         await asyncio.sleep(0.03)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
     await blocker.close()
-    await answers(reader, who, within=2)
+    await answers(reader, principal, within=2)
     await reader.close()
 
 
 async def test_without_named_statements(database: Database) -> None:
     """The switch for PgBouncer leaves no prepared statement behind."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     reader = await Reader.connect(database.api, size=1, prepared=False)
-    await answers(reader, who, within=1)
+    await answers(reader, principal, within=1)
     async with taken(reader._pool) as connection:
         assert (
             await connection.fetchval(
@@ -240,17 +242,17 @@ async def test_without_named_statements(database: Database) -> None:
 
 async def test_new_connection_asks_nothing(database: Database) -> None:
     """A new connection's first bootstrap is one statement: the driver needs to ask the server for no type."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     pool = await NamedQueryPool.open(
         database.api, size=1, acquire_timeout=1, query_timeout=1, prepared=True, name="test"
     )
-    seen: list[str] = []
+    observations: list[str] = []
     async with taken(pool) as connection:
-        connection.add_query_logger(lambda record: seen.append(record.query))
+        connection.add_query_logger(lambda record: observations.append(record.query))
     reader = Reader(pool)
-    await answers(reader, who, within=1)
-    assert len([one for one in seen if "pg_type" in one]) == 0
+    await answers(reader, principal, within=1)
+    assert len([item for item in observations if "pg_type" in item]) == 0
     await pool.close()
 
 

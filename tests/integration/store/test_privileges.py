@@ -49,7 +49,7 @@ async def statements(dsn: str) -> list[str]:
             "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
             "WHERE n.nspname = 'metagate' AND c.relkind IN ('r', 'p', 'v', 'S')"
         )
-        return [one.format(f"metagate.{name}") for name, kind in rows for one in STATEMENTS[kind]]
+        return [item.format(f"metagate.{name}") for name, kind in rows for item in STATEMENTS[kind]]
     finally:
         await connection.close()
 
@@ -141,8 +141,8 @@ async def test_definers_pin_their_path(database: Database) -> None:
 
 async def test_search_path_attack(database: Database, reader: Reader) -> None:
     """Temporary tables, functions and operators of the caller's are never met by a function with its owner's rights."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     connection = await asyncpg.connect(database.api)
     await connection.execute(
         "CREATE TEMP TABLE principal (tenant uuid, principal_key text, suspended boolean); "
@@ -153,13 +153,13 @@ async def test_search_path_attack(database: Database, reader: Reader) -> None:
     )
     state = await connection.fetchrow("SELECT * FROM metagate.state()")
     assert state["schema_version"] is not None
-    who.components = ("x_*",)
-    await publish(database.publisher, who)
-    ask = who.ask("y_1")
+    principal.components = ("x_*",)
+    await publish(database.publisher, principal)
+    ask = principal.ask("y_1")
     rows = await connection.fetch(
         "SELECT * FROM metagate.bootstrap($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        [ask.tenant], [ask.principal_key], ["key"], [""], [who.key], [None], ["y_1"], [ask.startup_id], [ask.packet_id],
-        [None], [who.digest], [None], [None], [None], [False],
+        [ask.tenant], [ask.principal_key], ["key"], [""], [principal.key], [None], ["y_1"], [ask.startup_id], [ask.packet_id],
+        [None], [principal.digest], [None], [None], [None], [False],
     )  # fmt: skip
     assert [row["outcome"] for row in rows] == [BootstrapOutcome.COMPONENT_NOT_PERMITTED]
     await connection.close()
@@ -167,8 +167,8 @@ async def test_search_path_attack(database: Database, reader: Reader) -> None:
 
 async def test_writer_cannot_rewrite_history(database: Database) -> None:
     """The writer may neither change nor delete revisions, audit rows, packets or sessions, nor invent a session."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     connection = await asyncpg.connect(database.publisher)
     for table in ("revision", "change", "packet", "startup", "startup_default", "migration", "installation"):
         for statement in ("UPDATE metagate.{0} SET {1} = {1}", "DELETE FROM metagate.{0}", "TRUNCATE metagate.{0}"):
@@ -208,22 +208,22 @@ async def test_settings_are_the_roles(database: Database) -> None:
 
 async def test_no_session_state(database: Database) -> None:
     """After every method was used, no connection of the pool differs from a new one: a no-op reset is legal (docs/database.md)."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     reader = await Reader.connect(database.api, size=1, acquire_timeout=5, query_timeout=5)
     read = "SELECT name, setting FROM pg_settings WHERE source = 'session' OR name IN ('search_path', 'role', 'TimeZone') ORDER BY 1"
     async with taken(reader._pool) as connection:
         before = await connection.fetch(read)
-    [answer] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    [answer] = await reader.bootstrap([principal.ask(idempotency_key="k")])
     assert answer.startup_id is not None
-    await reader.report([who.tells(answer.startup_id)])
-    await reader.resolve([who.credential])
+    await reader.report([principal.tells(answer.startup_id)])
+    await reader.resolve([principal.credential])
     await reader.credentials()
-    await reader.startups(who.tenant)
+    await reader.startups(principal.tenant)
     await reader.startups(None)
-    await reader.listing("bindings", who.tenant)
-    await reader.topology(who.tenant)
-    await reader.overviews.overview(who.tenant)
+    await reader.listing("bindings", principal.tenant)
+    await reader.topology(principal.tenant)
+    await reader.overviews.overview(principal.tenant)
     await reader.overviews.overview(None)
     await reader.state()
     async with taken(reader._pool) as connection:
@@ -240,10 +240,10 @@ async def test_no_session_state(database: Database) -> None:
 
 async def test_publisher_needs_nothing_more(fresh_database: Database) -> None:
     """Loading, publishing, deleting and upkeep work with the writer's own rights."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
-    assert await publisher.publish(change_of([who])) == 1
+    assert await publisher.publish(change_of([principal])) == 1
     await publisher.close()
 
 

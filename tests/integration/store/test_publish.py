@@ -29,7 +29,7 @@ async def tables(dsn: str) -> dict[str, list]:
             "SELECT tablename FROM pg_tables WHERE schemaname = 'metagate' AND tablename <> 'epoch'"
         )
         return {
-            name: sorted(str(tuple(one)) for one in await connection.fetch(f"SELECT * FROM metagate.{name}"))
+            name: sorted(str(tuple(row)) for row in await connection.fetch(f"SELECT * FROM metagate.{name}"))
             for [name] in names
         }
     finally:
@@ -38,15 +38,15 @@ async def tables(dsn: str) -> dict[str, list]:
 
 async def test_differences_only(fresh_database: Database) -> None:
     """Publishing what is stored already writes nothing and mints no revision; a difference mints exactly one."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     assert (await publisher.load()).revision == 0
-    assert await publisher.publish(change_of([who])) == 1
+    assert await publisher.publish(change_of([principal])) == 1
     stored = await tables(fresh_database.superuser)
-    assert await publisher.publish(replace(change_of([who]), audit=())) == 1
+    assert await publisher.publish(replace(change_of([principal]), audit=())) == 1
     assert await tables(fresh_database.superuser) == stored
-    who.components = ("a",)
-    assert await publisher.publish(replace(change_of([who]), audit=())) == 2
+    principal.components = ("a",)
+    assert await publisher.publish(replace(change_of([principal]), audit=())) == 2
     connection = await asyncpg.connect(fresh_database.superuser)
     revisions = {
         table: await connection.fetchval(f"SELECT max(revision) FROM metagate.{table}")
@@ -56,7 +56,7 @@ async def test_differences_only(fresh_database: Database) -> None:
     await connection.close()
     await publisher.close()
     assert revisions == {"principal": 1, "binding": 2}
-    assert [one["counts"] for one in counts] == [
+    assert [count["counts"] for count in counts] == [
         '{"api_key": 1, "binding": 1, "subject": 1, "principal": 1}', '{"binding": 1}',
     ]  # fmt: skip
 
@@ -86,13 +86,13 @@ async def test_verdicts_mint_no_revision(fresh_database: Database) -> None:
 
 async def test_load_returns_what_was_published(fresh_database: Database) -> None:
     """A new writer learns keys, owners, contents, last good specs, packets, sightings and tenants of its predecessor."""
-    who = somebody()
+    principal = somebody()
     uid = uuid4()
     sighting = FileIdentityRow("Profile", "team", "worker", str(uid), 3, "d" * 64, datetime.now(UTC))
     old, new = declared(uid, 1, a=1), declared(uid, 2, a=2)
     gone = declared(uuid4(), 1)
     tenant = TenantRow(uuid4(), "gone", datetime.now(UTC))
-    change = change_of([who])
+    change = change_of([principal])
     first = await Publisher.open(fresh_database.publisher)
     loaded = await first.load()
     await first.publish(
@@ -101,22 +101,22 @@ async def test_load_returns_what_was_published(fresh_database: Database) -> None
     await first.publish(Change(withdrawn=[gone.uid], retired_tenants=[tenant.tenant]))
     await first.close()
     second = await Publisher.open(fresh_database.publisher)
-    found = await second.load()
-    assert found.epoch == loaded.epoch + 1
-    assert found.revision == 1
-    assert found.rows == {
-        (table, tuple(str(one[name]) for name in key)): type(next(iter(found.rows.values())))(one["owner"], one["content"])
+    result = await second.load()
+    assert result.epoch == loaded.epoch + 1
+    assert result.revision == 1
+    assert result.rows == {
+        (table, tuple(str(row[name]) for name in key)): type(next(iter(result.rows.values())))(row["owner"], row["content"])
         for table, key in (
             ("principal", ("tenant", "principal_key")), ("api_key", ("sha256",)), ("subject", ("issuer", "subject")),
             ("binding", ("tenant", "principal_key")),
         )
-        for one in change.upserts[table]
+        for row in change.upserts[table]
     }  # fmt: skip
-    assert found.declared == (new,)
-    assert found.packets == {who.digest}
-    assert found.file_identities == (sighting,)
-    assert found.tenants == tuple(change.tenants)
-    assert await second.tenant(change.tenants[0].namespace) == who.tenant
+    assert result.declared == (new,)
+    assert result.packets == {principal.digest}
+    assert result.file_identities == (sighting,)
+    assert result.tenants == tuple(change.tenants)
+    assert await second.tenant(change.tenants[0].namespace) == principal.tenant
     assert await second.tenant("gone") is None
     await second.publish(Change(removed_file_identities=[("Profile", "team", "worker")]))
     assert (await second.load()).file_identities == ()
@@ -126,43 +126,45 @@ async def test_load_returns_what_was_published(fresh_database: Database) -> None
 @pytest.mark.invariant("EXT-04")
 async def test_audit(fresh_database: Database) -> None:
     """Each changed object leaves one row with uid, generation and digests, and no content."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
-    await publisher.publish(change_of([who]))
+    await publisher.publish(change_of([principal]))
     await publisher.close()
     connection = await asyncpg.connect(fresh_database.superuser)
     rows = await connection.fetch(
         "SELECT revision, kind, name, uid, generation, before_digest, after_digest FROM metagate.change"
     )
     await connection.close()
-    assert [tuple(one) for one in rows] == [(1, "Principal", who.name, who.uid, 1, None, content_of({"n": who.name}))]
+    assert [tuple(row) for row in rows] == [
+        (1, "Principal", principal.name, principal.uid, 1, None, content_of({"n": principal.name}))
+    ]
 
 
 async def test_deletes_revoke(fresh_database: Database) -> None:
     """Deleting a binding row is a revision, and the very next bootstrap is refused."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
-    await publisher.publish(change_of([who]))
+    await publisher.publish(change_of([principal]))
     reader = await Reader.connect(fresh_database.api, size=1)
-    assert (await reader.bootstrap([who.ask()]))[0].outcome is BootstrapOutcome.OPENED
-    assert await publisher.publish(Change(deletes={"binding": [(str(who.tenant), who.name)]})) == 2
-    assert (await reader.bootstrap([who.ask()]))[0].outcome is BootstrapOutcome.NO_BINDING
-    assert await publisher.publish(Change(deletes={"binding": [(str(who.tenant), who.name)]})) == 2
+    assert (await reader.bootstrap([principal.ask()]))[0].outcome is BootstrapOutcome.OPENED
+    assert await publisher.publish(Change(deletes={"binding": [(str(principal.tenant), principal.name)]})) == 2
+    assert (await reader.bootstrap([principal.ask()]))[0].outcome is BootstrapOutcome.NO_BINDING
+    assert await publisher.publish(Change(deletes={"binding": [(str(principal.tenant), principal.name)]})) == 2
     await publisher.close()
     await reader.close()
 
 
 async def test_two_writers(fresh_database: Database) -> None:
     """Of two writers the one that loaded last writes; the other is fenced, writes nothing and says so (F28)."""
-    who, other = somebody(), somebody("other")
+    principal, other = somebody(), somebody("other")
     first, second = await Publisher.open(fresh_database.publisher), await Publisher.open(fresh_database.publisher)
     await first.load()
     await second.load()
     before = await tables(fresh_database.superuser)
     with pytest.raises(Fenced, match="nothing was written"):
-        await first.publish(change_of([who]))
+        await first.publish(change_of([principal]))
     assert await tables(fresh_database.superuser) == before
     assert await second.publish(change_of([other])) == 1
     with pytest.raises(Fenced):
@@ -198,13 +200,13 @@ async def test_stale_base(fresh_database: Database) -> None:
 @pytest.mark.parametrize("step", ["after_packets", "after_declared", "after_tables", "before_commit", "after_commit"])
 async def test_killed_in_the_middle(fresh_database: Database, step: str) -> None:
     """A writer that ends at any step leaves the old snapshot or the new one, whole; the next one goes on (F27)."""
-    who = somebody()
+    principal = somebody()
     steady = await Publisher.open(fresh_database.publisher)
     await steady.load()
-    await steady.publish(change_of([who]))
+    await steady.publish(change_of([principal]))
     await steady.close()
     before = await tables(fresh_database.superuser)
-    old = who.digest
+    old = principal.digest
 
     def fail(name: str) -> None:
         if name == step:
@@ -212,21 +214,21 @@ async def test_killed_in_the_middle(fresh_database: Database, step: str) -> None
 
     dying = await Publisher.open(fresh_database.publisher, failpoint=fail)
     await dying.load()
-    who.body = b'{"services":{"new":{}}}'
+    principal.body = b'{"services":{"new":{}}}'
     with pytest.raises(Killed):
-        await dying.publish(change_of([who]))
+        await dying.publish(change_of([principal]))
     await dying.close()
     reader = await Reader.connect(fresh_database.api, size=1)
-    [answer] = await reader.bootstrap([who.ask(expected_digest=None)])
+    [answer] = await reader.bootstrap([principal.ask(expected_digest=None)])
     committed = step == "after_commit"
-    assert answer.digest == (who.digest if committed else old)
+    assert answer.digest == (principal.digest if committed else old)
     assert answer.revision == (2 if committed else 1)
     if not committed:
         assert await tables(fresh_database.superuser) == before
     heir = await Publisher.open(fresh_database.publisher)
     await heir.load()
-    assert await heir.publish(change_of([who])) == 2
-    [answer] = await reader.bootstrap([who.ask()])
+    assert await heir.publish(change_of([principal])) == 2
+    [answer] = await reader.bootstrap([principal.ask()])
     assert answer.outcome is BootstrapOutcome.OPENED
     await reader.close()
     await heir.close()
@@ -277,18 +279,21 @@ async def test_issuer_keys_of_the_refresher(fresh_database: Database) -> None:
     await publisher.publish(Change(upserts={"issuer": [row(uuid4(), **issuer)]}))
     reader = await Reader.connect(fresh_database.api, size=1)
     start = await reader.credentials()
-    assert (start.full, [one.issuer for one in start.issuers]) == (True, ["https://i"])
+    assert (start.full, [issuer.issuer for issuer in start.issuers]) == (True, ["https://i"])
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     key = IssuerKeyRow("https://i", "k1", {"kty": "RSA", "n": "x"}, "RS256", moment, moment)
     await publisher.keep_issuer_keys([key])
-    seen = await reader.credentials(start.mark)
-    assert (seen.full, [(one.kid, one.jwk) for one in seen.issuer_keys]) == (False, [("k1", {"kty": "RSA", "n": "x"})])
+    credentials = await reader.credentials(start.mark)
+    assert (credentials.full, [(issuer_key.kid, issuer_key.jwk) for issuer_key in credentials.issuer_keys]) == (
+        False,
+        [("k1", {"kty": "RSA", "n": "x"})],
+    )
     later = replace(key, last_seen=datetime(2026, 1, 2, tzinfo=UTC), misses=1)
     await publisher.keep_issuer_keys([later])
     assert await publisher.issuer_keys("https://i") == [later]
-    assert (await reader.credentials(seen.mark)).mark == seen.mark
+    assert (await reader.credentials(credentials.mark)).mark == credentials.mark
     await publisher.keep_issuer_keys([replace(later, retired_at=moment)])
-    retired = await reader.credentials(seen.mark)
+    retired = await reader.credentials(credentials.mark)
     assert (retired.issuer_keys, retired.gone_issuer_keys) == ((), (("https://i", "k1"),))
     await publisher.keep_issuer_keys([later])
     await publisher.publish(Change(deletes={"issuer": [("https://i",)]}))
@@ -311,18 +316,18 @@ async def test_private_keys_are_refused(fresh_database: Database) -> None:
 @pytest.mark.timeout(120)
 async def test_no_mix_while_publishing(fresh_database: Database) -> None:
     """While revisions are published in a loop, 20,000 reads never mix two of them, and none goes backwards."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
     published: dict[int, tuple[str, int]] = {}
 
     async def turn(n: int) -> None:
-        who.body, who.sla_seconds = f'{{"generation":{n}}}'.encode(), n + 1
-        digest = who.digest
+        principal.body, principal.sla_seconds = f'{{"generation":{n}}}'.encode(), n + 1
+        digest = principal.digest
         assert digest is not None
         # Known before readers can see it: the revision is decided by this writer alone.
-        published[n + 1] = (digest, who.sla_seconds)
-        assert await publisher.publish(replace(change_of([who]), audit=())) == n + 1
+        published[n + 1] = (digest, principal.sla_seconds)
+        assert await publisher.publish(replace(change_of([principal]), audit=())) == n + 1
 
     await turn(0)
     reading, reads, turns = True, 0, 1
@@ -338,7 +343,7 @@ async def test_no_mix_while_publishing(fresh_database: Database) -> None:
         nonlocal reads
         last, known = 0, None
         while reads < 20_000:
-            for answer in await reader.bootstrap([who.ask(expected_digest=known) for _ in range(32)]):
+            for answer in await reader.bootstrap([principal.ask(expected_digest=known) for _ in range(32)]):
                 reads += 1
                 digest, sla = published[answer.revision]
                 assert answer.digest == digest
@@ -368,18 +373,18 @@ async def test_no_mix_while_publishing(fresh_database: Database) -> None:
 @pytest.mark.parametrize("table", ["binding", "subject", "api_key"])
 async def test_one_of_each(fresh_database: Database, table: str) -> None:
     """The tables hold one binding per principal and one principal per subject and key; not even the owner can add another."""
-    who, rival = somebody(), somebody("rival")
+    principal, rival = somebody(), somebody("rival")
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
-    await publisher.publish(change_of([who, rival]))
+    await publisher.publish(change_of([principal, rival]))
     await publisher.close()
     connection = await asyncpg.connect(fresh_database.owner)
     columns = {"binding": "principal_key", "subject": "subject", "api_key": "sha256"}
-    taken = {"binding": who.name, "subject": who.token.subject, "api_key": who.key}
+    taken = {"binding": principal.name, "subject": principal.token.subject, "api_key": principal.key}
     with pytest.raises(asyncpg.UniqueViolationError):
         await connection.execute(
             f"UPDATE metagate.{table} SET tenant = $1, {columns[table]} = $2 WHERE principal_key = 'rival'",
-            who.tenant,
+            principal.tenant,
             taken[table],
         )
     await connection.close()
@@ -388,17 +393,17 @@ async def test_one_of_each(fresh_database: Database, table: str) -> None:
 @pytest.mark.invariant("INV-032")
 async def test_tampered_packet_is_shown_before_anything_is_written(fresh_database: Database) -> None:
     """A packet that got into the database past the compiler comes to the process with its body, before any receipt exists."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
-    await publisher.publish(change_of([who]))
+    await publisher.publish(change_of([principal]))
     await publisher.close()
     connection = await asyncpg.connect(fresh_database.owner)
     offending, body = "f" * 64, b'{"policy":{"tasks":[]}}'
     await connection.execute("INSERT INTO metagate.packet (digest, body) VALUES ($1, $2)", offending, body)
     await connection.execute("UPDATE metagate.binding SET digest = $1", offending)
     reader = await Reader.connect(fresh_database.api, size=1)
-    [answer] = await reader.bootstrap([who.ask(idempotency_key="k")])
+    [answer] = await reader.bootstrap([principal.ask(idempotency_key="k")])
     sessions = await connection.fetchval("SELECT count(*) FROM metagate.startup")
     await connection.close()
     await reader.close()

@@ -13,8 +13,8 @@ from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome, PodRow, ReportOutcome
 
 
-async def boot(reader: Reader, who: Somebody, **kwargs):
-    [answer] = await reader.bootstrap([who.ask(**kwargs)])
+async def boot(reader: Reader, principal: Somebody, **kwargs):
+    [answer] = await reader.bootstrap([principal.ask(**kwargs)])
     assert answer.outcome is BootstrapOutcome.OPENED
     return answer.startup_id
 
@@ -22,16 +22,16 @@ async def boot(reader: Reader, who: Somebody, **kwargs):
 @pytest.mark.invariant("INV-019", "INV-020")
 async def test_reports(database: Database, reader: Reader) -> None:
     """READY is recorded once, repeated with its first moment, and FAILED after it is refused; the first payload stays."""
-    who = somebody()
-    await publish(database.publisher, who)
-    startup = await boot(reader, who)
-    [first] = await reader.report([who.tells(startup, payload='{"build_version": "7"}')])
-    [again] = await reader.report([who.tells(startup, payload='{"build_version": "8"}')])
-    [other] = await reader.report([who.tells(startup, "FAILED", payload='{"error": "x"}')])
+    principal = somebody()
+    await publish(database.publisher, principal)
+    startup = await boot(reader, principal)
+    [first] = await reader.report([principal.tells(startup, payload='{"build_version": "7"}')])
+    [again] = await reader.report([principal.tells(startup, payload='{"build_version": "8"}')])
+    [other] = await reader.report([principal.tells(startup, "FAILED", payload='{"error": "x"}')])
     assert (first.outcome, first.status, first.late) == (ReportOutcome.RECORDED, "READY", False)
     assert (again.outcome, again.acknowledged_at) == (ReportOutcome.REPEATED, first.acknowledged_at)
     assert (other.outcome, other.status) == (ReportOutcome.OTHER_STATE, "READY")
-    stored = await reader.startup(who.tenant, startup)
+    stored = await reader.startup(principal.tenant, startup)
     assert stored is not None
     assert (stored.status, stored.report, stored.acknowledged_at) == (
         "READY",
@@ -43,32 +43,32 @@ async def test_reports(database: Database, reader: Reader) -> None:
 @pytest.mark.invariant("INV-021")
 async def test_only_itself(database: Database, reader: Reader) -> None:
     """Another principal of the tenant is refused, another tenant's cannot tell it from an unknown one, and it stays OPEN."""
-    who = somebody()
-    neighbour = somebody("neighbour", tenant=who.tenant)
+    principal = somebody()
+    neighbour = somebody("neighbour", tenant=principal.tenant)
     stranger = somebody("stranger")
-    await publish(database.publisher, who, neighbour, stranger)
-    startup = await boot(reader, who)
+    await publish(database.publisher, principal, neighbour, stranger)
+    startup = await boot(reader, principal)
     answers = await reader.report([neighbour.tells(startup), stranger.tells(startup), stranger.tells(uuid4())])
     assert [answer.outcome for answer in answers] == [
         ReportOutcome.NOT_YOURS, ReportOutcome.UNKNOWN, ReportOutcome.UNKNOWN,
     ]  # fmt: skip
     assert answers[1] == answers[2]
-    stored = await reader.startup(who.tenant, startup)
+    stored = await reader.startup(principal.tenant, startup)
     assert stored is not None
     assert stored.status == "OPEN"
 
 
 async def test_whose_pod(database: Database, reader: Reader) -> None:
     """What a pod opened, only that pod reports (D-43); what was opened without one, any credential of the principal."""
-    who = somebody()
-    await publish(database.publisher, who)
-    bound, free = await boot(reader, who, pod=PodRow("a")), await boot(reader, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
+    bound, free = await boot(reader, principal, pod=PodRow("a")), await boot(reader, principal)
     answers = await reader.report(
         [
-            who.tells(bound),
-            who.tells(bound, pod=PodRow("b")),
-            who.tells(free, pod=PodRow("b")),
-            who.tells(bound, pod=PodRow("a")),
+            principal.tells(bound),
+            principal.tells(bound, pod=PodRow("b")),
+            principal.tells(free, pod=PodRow("b")),
+            principal.tells(bound, pod=PodRow("a")),
         ]
     )
     assert [answer.outcome for answer in answers] == [
@@ -78,13 +78,13 @@ async def test_whose_pod(database: Database, reader: Reader) -> None:
 
 async def test_suspension_and_revocation_bite_at_once(database: Database, reader: Reader) -> None:
     """A report with a credential taken back, or by a suspended principal, changes nothing."""
-    who = somebody()
-    await publish(database.publisher, who)
-    startup = await boot(reader, who)
-    who.suspended = True
-    await publish(database.publisher, who)
-    other = somebody("other", tenant=who.tenant)
-    answers = await reader.report([who.tells(startup), who.tells(startup, credential=other.credential)])
+    principal = somebody()
+    await publish(database.publisher, principal)
+    startup = await boot(reader, principal)
+    principal.suspended = True
+    await publish(database.publisher, principal)
+    other = somebody("other", tenant=principal.tenant)
+    answers = await reader.report([principal.tells(startup), principal.tells(startup, credential=other.credential)])
     assert [answer.outcome for answer in answers] == [ReportOutcome.SUSPENDED, ReportOutcome.CREDENTIAL_REVOKED]
     assert [answer.outcome for answer in await reader.report([other.tells(startup)])] == [
         ReportOutcome.UNKNOWN_PRINCIPAL
@@ -94,9 +94,9 @@ async def test_suspension_and_revocation_bite_at_once(database: Database, reader
 @pytest.mark.invariant("INV-022")
 async def test_overdue_is_derived(database: Database, reader: Reader) -> None:
     """After the deadline the view says overdue while the stored row has not changed by a byte; a late READY is marked."""
-    who = somebody(sla_seconds=1)
-    await publish(database.publisher, who)
-    startup = await boot(reader, who)
+    principal = somebody(sla_seconds=1)
+    await publish(database.publisher, principal)
+    startup = await boot(reader, principal)
     connection = await asyncpg.connect(database.superuser)
     read = "SELECT s::text || xmin::text FROM metagate.startup AS s WHERE startup_id = $1"
     await connection.execute(
@@ -104,26 +104,26 @@ async def test_overdue_is_derived(database: Database, reader: Reader) -> None:
     )
     before = await connection.fetchval(read, startup)
     await asyncio.sleep(0.01)
-    stored = await reader.startup(who.tenant, startup)
-    listed = await reader.startups(who.tenant, status="overdue")
+    stored = await reader.startup(principal.tenant, startup)
+    listed = await reader.startups(principal.tenant, status="overdue")
     assert stored is not None
-    assert (stored.status, stored.overdue, [one.startup_id for one in listed.items]) == ("OPEN", True, [startup])
+    assert (stored.status, stored.overdue, [item.startup_id for item in listed.items]) == ("OPEN", True, [startup])
     assert await connection.fetchval(read, startup) == before
     await connection.close()
-    [answer] = await reader.report([who.tells(startup)])
+    [answer] = await reader.report([principal.tells(startup)])
     assert (answer.outcome, answer.late) == (ReportOutcome.RECORDED, True)
-    stored = await reader.startup(who.tenant, startup)
+    stored = await reader.startup(principal.tenant, startup)
     assert stored is not None
     assert (stored.overdue, stored.late) == (False, True)
 
 
 async def test_one_startup_twice_in_a_batch(database: Database, reader: Reader) -> None:
     """The first report of a batch is recorded, its neighbours about the same startup are answered by it."""
-    who = somebody()
-    await publish(database.publisher, who)
-    startup = await boot(reader, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
+    startup = await boot(reader, principal)
     answers = await reader.report(
-        [who.tells(startup, "FAILED"), who.tells(startup, "READY"), who.tells(startup, "FAILED")]
+        [principal.tells(startup, "FAILED"), principal.tells(startup, "READY"), principal.tells(startup, "FAILED")]
     )
     assert [answer.outcome for answer in answers] == [
         ReportOutcome.RECORDED, ReportOutcome.OTHER_STATE, ReportOutcome.REPEATED,
@@ -134,15 +134,15 @@ async def test_one_startup_twice_in_a_batch(database: Database, reader: Reader) 
 @pytest.mark.invariant("INV-020")
 async def test_racing_pairs(database: Database) -> None:
     """Fifty racing READY/FAILED pairs: exactly one of each pair is recorded, the other is told which, one outbox row each."""
-    who = somebody()
-    await publish(database.publisher, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
     reader = await Reader.connect(database.api, size=16, acquire_timeout=20, query_timeout=20)
     try:
-        startups = [answer.startup_id for answer in await reader.bootstrap([who.ask() for _ in range(50)])]
+        startups = [answer.startup_id for answer in await reader.bootstrap([principal.ask() for _ in range(50)])]
         answers = await asyncio.gather(
             *(
-                reader.report([who.tells(one, status, mirror=True)])
-                for one in startups
+                reader.report([principal.tells(startup, status, mirror=True)])
+                for startup in startups
                 for status in ("READY", "FAILED")
             )
         )
@@ -163,28 +163,32 @@ async def test_racing_pairs(database: Database) -> None:
 
 async def test_locked_row_keeps_nobody_waiting(database: Database, reader: Reader) -> None:
     """A row that somebody holds is CONTENDED after a moment, while its neighbours in the batch are recorded (F16)."""
-    who = somebody()
-    await publish(database.publisher, who)
-    held, free = await boot(reader, who), await boot(reader, who)
+    principal = somebody()
+    await publish(database.publisher, principal)
+    held, free = await boot(reader, principal), await boot(reader, principal)
     connection = await asyncpg.connect(database.superuser)
     async with connection.transaction():
         await connection.execute("SELECT FROM metagate.startup WHERE startup_id = $1 FOR UPDATE", held)
-        answers = await asyncio.wait_for(reader.report([who.tells(held), who.tells(free)]), 1)
+        answers = await asyncio.wait_for(reader.report([principal.tells(held), principal.tells(free)]), 1)
     await connection.close()
     assert [answer.outcome for answer in answers] == [ReportOutcome.CONTENDED, ReportOutcome.RECORDED]
-    assert [answer.outcome for answer in await reader.report([who.tells(held)])] == [ReportOutcome.RECORDED]
+    assert [answer.outcome for answer in await reader.report([principal.tells(held)])] == [ReportOutcome.RECORDED]
 
 
 async def test_outbox_follows_the_switch(fresh_database: Database) -> None:
     """Outbox rows are written in the same statement, in order, only while mirroring is on (D-39)."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
     reader = await Reader.connect(fresh_database.api, size=1)
     try:
-        quiet = await boot(reader, who)
-        loud = await boot(reader, who, mirror=True)
+        quiet = await boot(reader, principal)
+        loud = await boot(reader, principal, mirror=True)
         await reader.report(
-            [who.tells(quiet), who.tells(loud, "FAILED", mirror=True), who.tells(loud, "FAILED", mirror=True)]
+            [
+                principal.tells(quiet),
+                principal.tells(loud, "FAILED", mirror=True),
+                principal.tells(loud, "FAILED", mirror=True),
+            ]
         )
         state = await reader.state()
     finally:
@@ -194,5 +198,5 @@ async def test_outbox_follows_the_switch(fresh_database: Database) -> None:
         "SELECT event, startup_id, body::jsonb ->> 'principal_key' AS who FROM metagate.outbox ORDER BY seq"
     )
     await connection.close()
-    assert [tuple(row) for row in rows] == [("OPEN", loud, who.name), ("FAILED", loud, who.name)]
+    assert [tuple(row) for row in rows] == [("OPEN", loud, principal.name), ("FAILED", loud, principal.name)]
     assert (state.mirror_waiting, state.mirror_lag_seconds >= 0) == (2, True)

@@ -31,27 +31,27 @@ async def forget_newest(dsn: str, revision: int) -> None:
 async def test_revisions_go_on_beyond_what_was_served(fresh_database: Database) -> None:
     """After `metagate migrate --restored` every packet has a higher revision than before the loss; so has what is
     published next; and a writer that knew the lost revisions writes nothing until it has loaded."""
-    who = somebody()
+    principal = somebody()
     publisher = await Publisher.open(fresh_database.publisher)
     await publisher.load()
     for number in range(4):
-        who.components = (f"c{number}", "*")
-        await publisher.publish(change_of([who]))
+        principal.components = (f"c{number}", "*")
+        await publisher.publish(change_of([principal]))
     reader = await Reader.connect(fresh_database.api, size=1)
-    outcome, seen = await booted(reader, who.ask())
-    assert (outcome, seen) == (BootstrapOutcome.OPENED, 4)
+    outcome, observations = await booted(reader, principal.ask())
+    assert (outcome, observations) == (BootstrapOutcome.OPENED, 4)
     await forget_newest(fresh_database.superuser, 3)
-    assert (await booted(reader, who.ask()))[1] < seen
+    assert (await booted(reader, principal.ask()))[1] < observations
     done = metagate("migrate", "--restored", DATABASE_URL=fresh_database.owner)
     assert done.returncode == 0, done.stderr
     assert "go on" in done.stderr
-    assert await booted(reader, who.ask()) == (BootstrapOutcome.OPENED, 2 + BEYOND)
+    assert await booted(reader, principal.ask()) == (BootstrapOutcome.OPENED, 2 + BEYOND)
     assert (await reader.state()).revision == 2 + BEYOND
     with pytest.raises(StaleBase):
         await publisher.publish(Change())
     await publisher.load()
-    who.components = ("later",)
-    assert await publisher.publish(change_of([who])) == 3 + BEYOND
+    principal.components = ("later",)
+    assert await publisher.publish(change_of([principal])) == 3 + BEYOND
     await reader.close()
     await publisher.close()
 

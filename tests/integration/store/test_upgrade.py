@@ -48,25 +48,28 @@ async def fill(database: Database, *people: Somebody) -> None:
     """What the last release's writer would have written."""
     connection = await asyncpg.connect(database.publisher)
     async with connection.transaction():
-        for who in people:
+        for person in people:
             await connection.execute(
-                sql("publish.tenants"), [who.tenant], [f"team-{who.tenant.hex[:8]}"], [datetime(2026, 1, 1, tzinfo=UTC)]
+                sql("publish.tenants"),
+                [person.tenant],
+                [f"team-{person.tenant.hex[:8]}"],
+                [datetime(2026, 1, 1, tzinfo=UTC)],
             )
-            await connection.execute(sql("publish.packets"), [who.digest], [who.body])
-            for table, rows in who.rows().items():
+            await connection.execute(sql("publish.packets"), [person.digest], [person.body])
+            for table, rows in person.rows().items():
                 await connection.execute(sql(f"upsert.{table}"), json.dumps(rows), 1)
         newest = await connection.fetchval("SELECT coalesce(max(r.revision), 0) FROM metagate.revision AS r")
         await connection.execute(sql("publish.revision"), newest + 1, 1, "{}")
     await connection.close()
 
 
-async def declare(database: Database, who: Somebody, sha256: str, *, at: datetime) -> None:
+async def declare(database: Database, principal: Somebody, sha256: str, *, at: datetime) -> None:
     """A generation of a Principal in the history, with one key."""
     connection = await asyncpg.connect(database.superuser)
     await connection.execute(
         "INSERT INTO metagate.declared (uid, generation, kind, tenant, namespace, name, created_at, spec, declared_at) "
         "VALUES ($1, 1, 'Principal', $2, $3, $4, $5, $6, $5)",
-        who.uid, who.tenant, f"team-{who.tenant.hex[:8]}", who.name, at,
+        principal.uid, principal.tenant, f"team-{principal.tenant.hex[:8]}", principal.name, at,
         json.dumps({"type": "component", "apiKeys": [{"id": sha256[:10], "sha256": sha256}]}),
     )  # fmt: skip
     await connection.close()
@@ -88,17 +91,17 @@ async def test_an_old_database_is_migrated_while_its_readers_go_on(old_database:
     """Sessions are opened and reported without one failure from before the migration until after it; what the last
     release's readers call is there as it was; what was stored is there too.
     """
-    who = somebody()
-    await fill(old_database, who)
+    principal = somebody()
+    await fill(old_database, principal)
     before = {role: await callable_functions(old_database, role) for role in (API, IDENTITY)}
     reader = await Reader.connect(old_database.api, size=2)
     migrated = asyncio.Event()
     outcomes: list[Any] = []
 
     async def boot() -> None:
-        opened = who.ask()
+        opened = principal.ask()
         [result] = await reader.bootstrap([opened])
-        [report] = await reader.report([who.tells(opened.startup_id)])
+        [report] = await reader.report([principal.tells(opened.startup_id)])
         outcomes.append((result.outcome, report.outcome))
 
     async def go_on_booting() -> None:
@@ -112,14 +115,14 @@ async def test_an_old_database_is_migrated_while_its_readers_go_on(old_database:
     finally:
         migrated.set()
     await booting
-    assert done.applied == tuple(one.name for one in migrations()[LAST:])
+    assert done.applied == tuple(migration.name for migration in migrations()[LAST:])
     assert done.warnings == ()
     assert len(outcomes) > 1
     assert set(outcomes) == {(BootstrapOutcome.OPENED, "RECORDED")}
     after = {role: await callable_functions(old_database, role) for role in (API, IDENTITY)}
     assert {role: before[role] - after[role] for role in before} == {API: set(), IDENTITY: set()}
     assert (await reader.state()).schema_version == needed_version()
-    page = await reader.startups(who.tenant, limit=500)
+    page = await reader.startups(principal.tenant, limit=500)
     assert len(page.items) == len(outcomes)
     await reader.close()
     assert (await migrate(old_database.owner)).applied == ()
@@ -178,10 +181,10 @@ async def test_a_writer_of_the_last_release_takes_no_key_over(fresh_database: Da
 
 async def test_another_cluster_begins_with_no_keys_of_others(fresh_database: Database) -> None:
     """Whoever takes a database over has other tenants: `--adopt` forgets whose the keys were."""
-    who = somebody()
-    await fill(fresh_database, who)
+    principal = somebody()
+    await fill(fresh_database, principal)
     publisher = await Publisher.open(fresh_database.publisher)
-    assert (await publisher.load()).key_owners == {who.key: str(who.tenant)}
+    assert (await publisher.load()).key_owners == {principal.key: str(principal.tenant)}
     await publisher.close()
     await migrate(fresh_database.owner, cluster_uid="another", adopt=True)
     publisher = await Publisher.open(fresh_database.publisher, cluster_uid="another")

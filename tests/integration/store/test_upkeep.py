@@ -44,38 +44,38 @@ async def boots(fresh_database: Database):
 async def run(database: Database, *statements: str, dsn: str | None = None) -> list:
     connection = await asyncpg.connect(dsn or database.superuser)
     try:
-        for one in statements[:-1]:
-            await connection.execute(one)
+        for statement in statements[:-1]:
+            await connection.execute(statement)
         return [tuple(row) for row in await connection.fetch(statements[-1])]
     finally:
         await connection.close()
 
 
-async def opened(reader: Reader, who: Somebody, *, mirror: bool = False, key: str | None = None):
-    [answer] = await reader.bootstrap([who.ask(mirror=mirror, idempotency_key=key)])
+async def opened(reader: Reader, principal: Somebody, *, mirror: bool = False, key: str | None = None):
+    [answer] = await reader.bootstrap([principal.ask(mirror=mirror, idempotency_key=key)])
     assert answer.outcome is BootstrapOutcome.OPENED
     assert answer.startup_id is not None
     return answer.startup_id
 
 
 def aged(ids, hours: int = 73) -> str:
-    listed = ", ".join(f"'{one}'" for one in ids)
+    listed = ", ".join(f"'{item}'" for item in ids)
     return (
         f"UPDATE metagate.startup SET opened_at = opened_at - interval '{hours} hours' WHERE startup_id IN ({listed})"
     )
 
 
 async def remaining(database: Database) -> set:
-    return {one for [one] in await run(database, "SELECT startup_id FROM metagate.startup")}
+    return {item for [item] in await run(database, "SELECT startup_id FROM metagate.startup")}
 
 
 @pytest.mark.invariant("INV-037")
 async def test_aged_sessions_leave(fresh_database: Database, maintenance: MaintenanceStore, boots: Reader) -> None:
     """Without mirroring aged sessions leave whatever their state; younger ones stay."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
-    old_open, old_ready, young = [await opened(boots, who) for _ in range(3)]
-    await boots.report([who.tells(old_ready)])
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
+    old_open, old_ready, young = [await opened(boots, principal) for _ in range(3)]
+    await boots.report([principal.tells(old_ready)])
     await run(fresh_database, aged([old_open, old_ready]), "SELECT")
     assert await maintenance.purge(HOURS_72, mirroring=False) == Purged(2, 0, 0)
     assert await remaining(fresh_database) == {young}
@@ -86,10 +86,10 @@ async def test_unmirrored_sessions_stay(
     fresh_database: Database, maintenance: MaintenanceStore, outbox: OutboxStore, boots: Reader
 ) -> None:
     """With mirroring an aged session stays until its last state is delivered, then leaves, an OPEN one too."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
-    waiting, delivered = await opened(boots, who, mirror=True), await opened(boots, who, mirror=True)
-    await boots.report([who.tells(waiting, mirror=True)])
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
+    waiting, delivered = await opened(boots, principal, mirror=True), await opened(boots, principal, mirror=True)
+    await boots.report([principal.tells(waiting, mirror=True)])
     await run(fresh_database, aged([waiting, delivered]), "SELECT")
     async with outbox.batch() as batch:
         assert [(row.event, row.startup_id) for row in batch.rows] == [
@@ -107,11 +107,11 @@ async def test_partitions_are_made_and_dropped(
     fresh_database: Database, maintenance: MaintenanceStore, boots: Reader
 ) -> None:
     """The coming days get partitions once; a past day's is dropped whole when none of its rows must stay."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
     assert await maintenance.prepare_partitions(2) == 0
     assert await maintenance.prepare_partitions(4) == 2
-    now = await opened(boots, who)
+    now = await opened(boots, principal)
     [(where,)] = await run(fresh_database, "SELECT tableoid::regclass::text FROM metagate.startup")
     assert where == f"metagate.startup_{datetime.now(UTC):%Y%m%d}"
     past = datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,14 +139,14 @@ async def test_missing_partition_stops_nobody(
     fresh_database: Database, maintenance: MaintenanceStore, boots: Reader
 ) -> None:
     """Without today's partition the default one takes the row, which is found, reported and purged like any other (D-39)."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
     today = f"metagate.startup_{datetime.now(UTC):%Y%m%d}"
     await run(fresh_database, f"DROP TABLE {today}", "SELECT")
-    startup = await opened(boots, who)
+    startup = await opened(boots, principal)
     assert await run(fresh_database, "SELECT startup_id FROM metagate.startup_default") == [(startup,)]
     assert await maintenance.prepare_partitions(2) == 0
-    assert (await boots.report([who.tells(startup)]))[0].outcome == "RECORDED"
+    assert (await boots.report([principal.tells(startup)]))[0].outcome == "RECORDED"
     await run(fresh_database, aged([startup]), "SELECT")
     assert await maintenance.purge(HOURS_72, mirroring=True) == Purged(1, 0, 0)
     assert await maintenance.prepare_partitions(2) == 1
@@ -155,8 +155,8 @@ async def test_missing_partition_stops_nobody(
 @pytest.mark.invariant("INV-028")
 async def test_upkeep_gives_way(fresh_database: Database, maintenance: MaintenanceStore, boots: Reader) -> None:
     """While somebody reads, dropping a partition gives up at once, and a bootstrap meanwhile is not held up."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
     await run(
         fresh_database,
         "CREATE TABLE metagate.startup_20260101 PARTITION OF metagate.startup "
@@ -169,7 +169,7 @@ async def test_upkeep_gives_way(fresh_database: Database, maintenance: Maintenan
         await connection.fetch("SELECT FROM metagate.startup")
         purge = asyncio.create_task(maintenance.purge(HOURS_72, mirroring=False), name="purge")
         await asyncio.sleep(0)
-        await asyncio.wait_for(opened(boots, who), 1)
+        await asyncio.wait_for(opened(boots, principal), 1)
         assert await asyncio.wait_for(purge, 2) == Purged(0, 0, 0)
     await connection.close()
     assert await maintenance.purge(HOURS_72, mirroring=False) == Purged(0, 1, 0)
@@ -177,10 +177,10 @@ async def test_upkeep_gives_way(fresh_database: Database, maintenance: Maintenan
 
 async def test_keys_leave(fresh_database: Database, maintenance: MaintenanceStore, boots: Reader) -> None:
     """Idempotency keys leave after 24 hours, or with shorter retentions earlier; in bounded batches."""
-    who = somebody()
-    await publish(fresh_database.publisher, who)
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
     for n in range(5):
-        await opened(boots, who, key=f"k{n}")
+        await opened(boots, principal, key=f"k{n}")
     await run(
         fresh_database,
         "UPDATE metagate.idempotency SET opened_at = opened_at - interval '25 hours' WHERE key <> 'k0'",
@@ -197,10 +197,10 @@ async def test_outbox(fresh_database: Database, outbox: OutboxStore, boots: Read
     """Receipts come in order and stay until they are delivered; one that is not due yet holds back its startup's later
     ones only; a refused one is put aside.
     """
-    who = somebody()
-    await publish(fresh_database.publisher, who)
-    first, second = await opened(boots, who, mirror=True), await opened(boots, who, mirror=True)
-    await boots.report([who.tells(first, mirror=True), who.tells(second, "FAILED", mirror=True)])
+    principal = somebody()
+    await publish(fresh_database.publisher, principal)
+    first, second = await opened(boots, principal, mirror=True), await opened(boots, principal, mirror=True)
+    await boots.report([principal.tells(first, mirror=True), principal.tells(second, "FAILED", mirror=True)])
     async with outbox.batch() as batch:
         rows = batch.rows
         assert [(row.event, row.startup_id) for row in rows] == [
@@ -276,10 +276,10 @@ async def test_counting_the_overdue_is_bounded(
     fresh_database: Database, maintenance: MaintenanceStore, boots: Reader
 ) -> None:
     """However many tenants there are, one count looks at so many sessions: each tenant has its share of them."""
-    everybody = [somebody(f"late-{n}") for n in range(6)]
-    await publish(fresh_database.publisher, *everybody)
-    for who in everybody:
-        await boots.bootstrap([who.ask("a"), who.ask("b")])
+    principals = [somebody(f"late-{n}") for n in range(6)]
+    await publish(fresh_database.publisher, *principals)
+    for principal in principals:
+        await boots.bootstrap([principal.ask("a"), principal.ask("b")])
     await run(fresh_database, "UPDATE metagate.startup SET deadline_at = opened_at", "SELECT 1")
     assert await maintenance.overdue(100) == 12
     assert await maintenance.overdue(1) == 6, "the newest of each tenant"
@@ -349,7 +349,7 @@ async def test_packets_are_removed_in_batches(fresh_database: Database, maintena
     tenant = uuid4()
     people = [somebody(f"p{n}", tenant=tenant, body=b'{"n":%d}' % n) for n in range(5)]
     await publish(fresh_database.publisher, *people)
-    await publish(fresh_database.publisher, *[replace(one, body=people[0].body) for one in people])
+    await publish(fresh_database.publisher, *[replace(person, body=people[0].body) for person in people])
     await run(fresh_database, let_go(80), "SELECT")
     assert [await maintenance.purge_packets(HOURS_72, batch=3) for _ in range(3)] == [3, 1, 0]
     assert await stored(fresh_database) == {people[0].digest}

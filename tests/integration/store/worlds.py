@@ -139,19 +139,32 @@ def change_of(people: Iterable[Somebody], *, more: dict[str, list[dict[str, Any]
     """A change that publishes these people."""
     people = list(people)
     upserts: dict[str, list[dict[str, Any]]] = {}
-    for one in people:
-        for table, rows in one.rows().items():
+    for person in people:
+        for table, rows in person.rows().items():
             upserts.setdefault(table, []).extend(rows)
     for table, rows in (more or {}).items():
         upserts.setdefault(table, []).extend(rows)
     created = datetime(2026, 1, 1, tzinfo=UTC)
     return Change(
         upserts=upserts,
-        packets={one.digest: one.body for one in people if one.digest is not None and one.body is not None},
-        tenants=[TenantRow(tenant, f"team-{tenant.hex[:8]}", created) for tenant in {one.tenant for one in people}],
+        packets={
+            person.digest: person.body for person in people if person.digest is not None and person.body is not None
+        },
+        tenants=[
+            TenantRow(tenant, f"team-{tenant.hex[:8]}", created) for tenant in {person.tenant for person in people}
+        ],
         audit=[
-            ChangeRow("Principal", one.tenant, "team", one.name, str(one.uid), 1, None, content_of({"n": one.name}))
-            for one in people
+            ChangeRow(
+                "Principal",
+                person.tenant,
+                "team",
+                person.name,
+                str(person.uid),
+                1,
+                None,
+                content_of({"n": person.name}),
+            )
+            for person in people
         ],
     )
 

@@ -88,17 +88,17 @@ async def test_a_key_set_is_fetched_over_verified_tls(certificate: tuple[Path, P
 
 async def test_addresses_nobody_should_be_sent_to_are_refused(certificate: tuple[Path, Path]) -> None:
     """Loopback is refused unless allowed, by name and by number, before anything is sent."""
-    asked = []
+    requests = []
 
     async def handler(_: web.Request) -> web.Response:
-        asked.append(1)
+        requests.append(1)
         return web.Response()
 
     async with served(certificate, keys=handler) as port:
         for host in ("localhost", "127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]"):
             text = await trouble(HttpsKeyFetcher(ca_file=certificate[0]), f"https://{host}:{port}/keys")
             assert "loopback" in text, host
-    assert asked == []
+    assert requests == []
 
 
 @pytest.mark.parametrize(

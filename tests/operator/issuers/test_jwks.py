@@ -71,7 +71,7 @@ def test_keys_are_taken_one_by_one() -> None:
     answer = parse_key_set(
         document({"kty": "oct", "k": "c2VjcmV0", "kid": "s"}, key("a", x5c=["MII"], iat=3), small, key("a"), 7)
     )
-    assert [(each.kid, dict(each.jwk)) for each in answer.keys] == [("a", key("a"))]
+    assert [(key.kid, dict(key.jwk)) for key in answer.keys] == [("a", key("a"))]
     assert [text.split(" ")[1] for text in answer.skipped.split("; ")] == ["0", "2", "3", "4"]
     assert "c2VjcmV0" not in str(answer)
 
@@ -79,7 +79,7 @@ def test_keys_are_taken_one_by_one() -> None:
 def test_a_new_key_is_stored_and_a_seen_one_touched() -> None:
     """A new key begins now; one that was seen before keeps its first time and loses its misses."""
     kept = merge_keys(ISSUER, [row("a", seen=NOW - timedelta(hours=1), misses=2)], fetched_keys("a", "b"), NOW)
-    assert [(each.kid, each.first_seen, each.last_seen, each.misses) for each in kept.rows] == [
+    assert [(row.kid, row.first_seen, row.last_seen, row.misses) for row in kept.rows] == [
         ("a", NOW - timedelta(days=9), NOW, 0),
         ("b", NOW, NOW, 0),
     ]
@@ -95,7 +95,7 @@ def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, 
     kept = merge_keys(
         ISSUER, [row("old", seen=NOW - timedelta(minutes=minutes), misses=misses)], fetched_keys("new"), NOW
     )
-    old = next(each for each in kept.rows if each.kid == "old")
+    old = next(row for row in kept.rows if row.kid == "old")
     assert old.misses == misses + 1
     assert old.retired_at == (NOW if retires else None)
 
@@ -103,7 +103,7 @@ def test_a_vanished_key_retires_after_three_misses_and_ten_minutes(misses: int, 
 def test_a_retired_key_that_comes_back_is_believed_again() -> None:
     """What the issuer publishes counts: a key that returns is a key of the issuer."""
     kept = merge_keys(ISSUER, [row("a", misses=5, retired=NOW - timedelta(hours=1))], fetched_keys("a"), NOW)
-    assert [(each.kid, each.misses, each.retired_at) for each in kept.rows] == [("a", 0, None)]
+    assert [(row.kid, row.misses, row.retired_at) for row in kept.rows] == [("a", 0, None)]
 
 
 def test_a_retired_key_is_forgotten_after_a_day() -> None:
@@ -114,7 +114,7 @@ def test_a_retired_key_is_forgotten_after_a_day() -> None:
         fetched_keys("new"),
         NOW,
     )
-    assert [each.kid for each in kept.rows] == ["new"]
+    assert [row.kid for row in kept.rows] == ["new"]
     assert kept.gone == ((ISSUER, "old"),)
 
 
@@ -125,12 +125,12 @@ def test_a_retired_key_is_forgotten_after_a_day() -> None:
 def test_whatever_the_fetches_a_key_seen_lately_is_believed(sets: list[set[str]], gaps: list[int]) -> None:
     """However key sets change between fetches, a key seen in the last ten minutes or three fetches is never retired."""
     rows: dict[str, IssuerKeyRow] = {}
-    now, seen = NOW, dict[str, tuple[datetime, int]]()
+    now, observations = NOW, dict[str, tuple[datetime, int]]()
     for number, (kids, gap) in enumerate(zip(sets, gaps, strict=False)):
         now += timedelta(seconds=gap)
-        seen |= dict.fromkeys(kids, (now, number))
+        observations |= dict.fromkeys(kids, (now, number))
         kept = merge_keys(ISSUER, rows.values(), fetched_keys(*sorted(kids)), now)
-        rows |= {each.kid: each for each in kept.rows}
-        for kid, (last, fetch) in seen.items():
+        rows |= {row.kid: row for row in kept.rows}
+        for kid, (last, fetch) in observations.items():
             if now - last < timedelta(minutes=10) or number - fetch < 3:
                 assert rows[kid].retired_at is None

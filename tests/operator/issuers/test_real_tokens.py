@@ -56,10 +56,10 @@ class Mesh:
         """The answer, once it is this one."""
         deadline = time.monotonic() + seconds
         while True:
-            found, body = await self.boot(token)
-            if (found, body.get("code")) == (status, code):
+            result, body = await self.boot(token)
+            if (result, body.get("code")) == (status, code):
                 return body
-            assert time.monotonic() < deadline, (found, body)
+            assert time.monotonic() < deadline, (result, body)
             await asyncio.sleep(0.1)
 
     def suspend(self, suspended: bool) -> None:
@@ -99,8 +99,8 @@ async def mesh(tenancy: Tenancy) -> AsyncIterator[Mesh]:
 
 def claims_of(token: str) -> dict[str, Any]:
     body = token.split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-    return found
+    result: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return result
 
 
 @contextlib.contextmanager
@@ -129,9 +129,9 @@ def api_server(cluster: Cluster) -> int | None:
 async def refusals(mesh: Mesh, tokens: dict[str, tuple[str, int, str]]) -> dict[str, tuple[int, str]]:
     wrong = {}
     for name, (token, status, code) in tokens.items():
-        found, body = await mesh.boot(token)
-        if (found, body.get("code")) != (status, code):
-            wrong[name] = (found, body.get("code", ""))
+        result, body = await mesh.boot(token)
+        if (result, body.get("code")) != (status, code):
+            wrong[name] = (result, body.get("code", ""))
     return wrong
 
 
@@ -188,9 +188,9 @@ async def test_a_real_token_expires_and_names_its_pod(mesh: Mesh) -> None:
     verifier = await mesh.verifier()
     expires = claims_of(token)["exp"]
     for seconds, believed in ((-10, True), (29, True), (31, False)):
-        found = verifier.verify(token.encode(), expires + seconds)
-        assert isinstance(found, Verified) is believed
-        assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
+        token_claims = verifier.verify(token.encode(), expires + seconds)
+        assert isinstance(token_claims, Verified) is believed
+        assert believed or (isinstance(token_claims, AuthFailure) and token_claims.reason is FailureReason.EXPIRED)
 
 
 async def test_a_real_token_is_refused_when_its_time_is_over(mesh: Mesh, tmp_path: Path) -> None:

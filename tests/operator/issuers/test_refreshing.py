@@ -38,8 +38,8 @@ class FakeStore:
 
     async def keep_issuer_keys(self, keys: Sequence[IssuerKeyRow], gone: Sequence[tuple[str, str]] = ()) -> None:
         self.keys |= {(row.issuer, row.kid): row for row in keys}
-        for each in gone:
-            self.keys.pop(each, None)
+        for item in gone:
+            self.keys.pop(item, None)
 
 
 class IssuerWorld:
@@ -143,7 +143,7 @@ async def test_one_issuer_that_fails_does_not_hold_up_another() -> None:
     world.answers[CLUSTER_KEYS] = KeysUnavailable("the API server is away")
     await world.after(0)
     assert world.believed() == {"a"}
-    assert {name: each.status for name, each in world.refresher.freshness.items()} == {
+    assert {name: item.status for name, item in world.refresher.freshness.items()} == {
         "idp": "True",
         "cluster": "False",
     }

@@ -113,9 +113,9 @@ def test_a_malformed_database_url(command: list[str]) -> None:
         command = [*command, "--database-url", url]
     done = metagate(*command, DATABASE_URL=url, KUBECONFIG="/nowhere")
     assert done.returncode == 3, done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert said.startswith("metagate: a setting is wrong: ")
-    assert "--database-url" in said or "DATABASE_URL" in said
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("metagate: a setting is wrong: ")
+    assert "--database-url" in line or "DATABASE_URL" in line
     assert "hunter2" not in done.stderr + done.stdout
 
 

@@ -44,8 +44,8 @@ def test_one_rule_for_the_shared_secret(
 ) -> None:
     """D-37: on with the secret, or where nobody may hold it with its issuer; unset, nobody may claim in a cluster."""
     for settings in (Settings(**given), OperatorSettings(**given)):
-        found = compile_settings("metagate-system", settings, place=place)
-        assert (found.jwt_issuer, found.jwt_namespaces) == (issuer, namespaces)
+        result = compile_settings("metagate-system", settings, place=place)
+        assert (result.jwt_issuer, result.jwt_namespaces) == (issuer, namespaces)
 
 
 def test_the_operator_reads_the_apis_settings_as_the_api_does() -> None:

@@ -26,27 +26,27 @@ def sections() -> dict[str, str]:
 
 def commands() -> dict[str, Any]:
     root: Any = get_command(_app())
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, command in root.commands.items():
         if name in ELSEWHERE or name in CLIENT:
             continue
         inner = getattr(command, "commands", None)
         if inner:
-            found |= {f"{name} {sub}": each for sub, each in inner.items()}
+            result |= {f"{name} {sub}": item for sub, item in inner.items()}
         if not inner or command.params:
-            found[name] = command
-    return found
+            result[name] = command
+    return result
 
 
 def test_every_command_and_option_is_described() -> None:
     """Each option stands, short or long, in the section of its command."""
-    told = sections()
+    answer = sections()
     missing = [
         f"{name} {parameter.opts[0]}"
         for name, command in commands().items()
         if name != "version"
         for parameter in command.params
-        if parameter.opts[0].startswith("-") and not any(option in told.get(name, "") for option in parameter.opts)
+        if parameter.opts[0].startswith("-") and not any(option in answer.get(name, "") for option in parameter.opts)
     ]
     assert missing == []
 

@@ -16,8 +16,8 @@ from metagate_client.arguments import parser
 
 def walked(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     yield name, command
-    for inner, each in (getattr(command, "commands", None) or {}).items():
-        yield from walked(each, f"{name} {inner}".strip())
+    for inner, item in (getattr(command, "commands", None) or {}).items():
+        yield from walked(item, f"{name} {inner}".strip())
 
 
 COMMANDS = {name: command for name, command in walked(get_command(_app())) if name not in CLIENT}

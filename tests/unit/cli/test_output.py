@@ -27,8 +27,8 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_yaml_is_the_json(draft: Path) -> None:
     """Of each command that prints data, the two forms hold the same."""
     for command in (("validate", QUICKSTART), ("plan", str(draft), "--against", QUICKSTART, "--no-prune")):
-        told = [metagate(*command, "-o", form).stdout for form in ("json", "yaml")]
-        assert json.loads(told[0]) == yaml.safe_load(told[1])
+        answer = [metagate(*command, "-o", form).stdout for form in ("json", "yaml")]
+        assert json.loads(answer[0]) == yaml.safe_load(answer[1])
     packets = [metagate(*PACKET, "-o", form).stdout for form in ("json", "yaml")]
     assert json.loads(packets[0])["services"] == yaml.safe_load(packets[1])["services"]
 
@@ -56,7 +56,7 @@ def _at_a_terminal(command: list[str], **environment: str) -> str:
         if not environment.get("NO_COLOR"):
             surroundings.pop("NO_COLOR", None)
         os.execve(command[0], command, surroundings)
-    seen = b""
+    observations = b""
     while True:
         try:
             read = os.read(terminal, 65_536)
@@ -64,18 +64,18 @@ def _at_a_terminal(command: list[str], **environment: str) -> str:
             break
         if not read:
             break
-        seen += read
+        observations += read
     os.close(terminal)
     os.waitpid(pid, 0)
-    return seen.decode()
+    return observations.decode()
 
 
 def test_colour_is_for_terminals(draft: Path) -> None:
     """On one, additions are green and removals red; NO_COLOR and TERM=dumb are plain, and so is a pipe."""
     plan = ("plan", str(draft), "--against", QUICKSTART, "--no-prune")
-    seen = at_a_terminal(*plan)
-    assert '\x1b[32m  + /environment/region: "eu-north"\x1b[0m' in seen
-    assert '\x1b[31m  - /environment/region: "eu-central"\x1b[0m' in seen
+    observations = at_a_terminal(*plan)
+    assert '\x1b[32m  + /environment/region: "eu-north"\x1b[0m' in observations
+    assert '\x1b[31m  - /environment/region: "eu-central"\x1b[0m' in observations
     assert "\x1b[3" not in at_a_terminal(*plan, NO_COLOR="1")
     assert "\x1b" not in at_a_terminal(*plan, TERM="dumb")
     assert "\x1b" not in metagate(*plan).stdout
@@ -91,12 +91,12 @@ def test_somebody_who_waits_is_told() -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(sys.executable, [sys.executable, "-c", code], {**os.environ, "TERM": "xterm"})  # noqa: TID251
-    seen = b""
-    while b"done" not in seen:
-        seen += os.read(terminal, 65_536)
+    observations = b""
+    while b"done" not in observations:
+        observations += os.read(terminal, 65_536)
     os.close(terminal)
     os.waitpid(pid, 0)
-    assert b"reading the files" in seen
+    assert b"reading the files" in observations
     assert metagate("validate", QUICKSTART).stderr == "9 objects: valid\n"
 
 
@@ -130,9 +130,9 @@ def test_a_table_at_a_terminal_fits_it() -> None:
     """The width is the terminal's; what goes into a pipe, and `wide`, is never folded."""
     headings, rows = ["NAME", "SAYS"], [["x" * 20, "several words that are longer than what there is"]]
     code = f"from metagate_cli.output import NO_LIMIT, table; print(table({headings}, {rows})); print(table({headings}, {rows}, NO_LIMIT))"
-    seen, _, wide = (
+    observations, _, wide = (
         _at_a_terminal([sys.executable, "-c", code], COLUMNS="40").partition("NAME  ")[2].partition("NAME  ")
     )
-    assert max(map(len, seen.splitlines())) <= 40
+    assert max(map(len, observations.splitlines())) <= 40
     assert "several words that are longer than what there is" in wide
     assert "several words that are longer than what there is" in table(headings, rows)

@@ -34,8 +34,8 @@ def test_changes_exit_with_2(draft: Path) -> None:
     assert '- /environment/region: "eu-central"' in done.stdout
     assert '+ /environment/region: "eu-north"' in done.stdout
     assert "default/concierge loses its packet" in done.stdout
-    told = json.loads(metagate("plan", draft, "--against", QUICKSTART, "-o", "json").stdout)
-    assert [each["kind"] for each in told["objects"]["removed"]] == ["PrincipalBinding"]
+    document = json.loads(metagate("plan", draft, "--against", QUICKSTART, "-o", "json").stdout)
+    assert [item["kind"] for item in document["objects"]["removed"]] == ["PrincipalBinding"]
     marked = metagate("plan", draft, "--against", QUICKSTART, "-o", "markdown").stdout
     assert marked.startswith("### MetaGate plan")
     kept = metagate("plan", draft, "--against", QUICKSTART, "--no-prune", "-o", "json")

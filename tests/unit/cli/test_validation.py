@@ -50,10 +50,10 @@ def test_findings_as_json(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("kind: [\n")
     done = metagate("validate", tmp_path, "-o", "json")
     assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert told["valid"] is False
-    assert told["objects"] == 1
-    assert [(Path(each["file"]).name, each["line"], each["path"]) for each in told["findings"]] == [
+    document = json.loads(done.stdout)
+    assert document["valid"] is False
+    assert document["objects"] == 1
+    assert [(Path(finding["file"]).name, finding["line"], finding["path"]) for finding in document["findings"]] == [
         ("a.yaml", 4, "spec.startup.slaSeconds"),
         ("b.yaml", 2, ""),
     ]

@@ -61,7 +61,7 @@ class Double:
 
     port: int = 0
     script: list[Reply] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Asked] = field(default_factory=list)
     came: threading.Condition = field(default_factory=threading.Condition)
 
     @property
@@ -69,11 +69,11 @@ class Double:
         return f"http://127.0.0.1:{self.port}"
 
     def paths(self) -> list[str]:
-        return [each.path.removeprefix("/v1/") for each in self.asked]
+        return [item.path.removeprefix("/v1/") for item in self.requests]
 
     def wait_for(self, number: int, seconds: float = 10) -> None:
         with self.came:
-            assert self.came.wait_for(lambda: len(self.asked) >= number, seconds), self.paths()
+            assert self.came.wait_for(lambda: len(self.requests) >= number, seconds), self.paths()
 
     def serve(self, connection: socket.socket) -> None:
         with connection:
@@ -90,7 +90,7 @@ class Double:
                 body += connection.recv(65536)
             path = first.split(" ")[1]
             with self.came:
-                self.asked.append(Asked(path, headers, json.loads(body or b"null"), time.monotonic()))
+                self.requests.append(Asked(path, headers, json.loads(body or b"null"), time.monotonic()))
                 answer = self.script.pop(0) if self.script else self.usual(path)
                 self.came.notify_all()
             if callable(answer):

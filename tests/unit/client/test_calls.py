@@ -46,12 +46,12 @@ def client(gate: Double, token: Path, **options: Any) -> Client:
 def test_a_bootstrap_says_who_and_what(gate: Double, token: Path) -> None:
     """The request carries the component, the token and a key for repeating it; the packet arrives as it was sent."""
     packet = client(gate, token).bootstrap()
-    asked = gate.asked[0]
-    assert (asked.path, asked.body) == ("/v1/bootstrap", {"component_key": "indexer_main"})
-    assert asked.headers["authorization"] == "Bearer header.payload.signature"
-    assert len(asked.headers["idempotency-key"]) == 32
-    assert asked.headers["content-type"] == "application/json"
-    assert asked.headers["host"] == f"127.0.0.1:{gate.port}"
+    request = gate.requests[0]
+    assert (request.path, request.body) == ("/v1/bootstrap", {"component_key": "indexer_main"})
+    assert request.headers["authorization"] == "Bearer header.payload.signature"
+    assert len(request.headers["idempotency-key"]) == 32
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["host"] == f"127.0.0.1:{gate.port}"
     assert packet.content == PACKET
     assert (packet.startup_id, packet.stale) == (STARTUP, False)
 
@@ -64,8 +64,8 @@ def test_an_api_key_goes_into_its_header(gate: Double, tmp_path: Path) -> None:
             url=gate.url, component_key="c", api_key_file=str(tmp_path / "key"), api_key_header=given, environ={}
         )
         Client(settings).bootstrap()
-        assert gate.asked[-1].headers[name] == "mgk_x"
-        assert "authorization" not in gate.asked[-1].headers
+        assert gate.requests[-1].headers[name] == "mgk_x"
+        assert "authorization" not in gate.requests[-1].headers
 
 
 def test_the_token_is_read_again_at_every_call(gate: Double, token: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_token_is_read_again_at_every_call(gate: Double, token: Path) -> Non
 
     gate.script = [renew]
     made.failed(STARTUP, "broken")
-    sent = [each.headers["authorization"].removeprefix("Bearer ") for each in gate.asked]
+    sent = [item.headers["authorization"].removeprefix("Bearer ") for item in gate.requests]
     assert sent == ["header.payload.signature", "renewed.a.b", "renewed.a.b", "again.a.b"]
 
 
@@ -91,7 +91,7 @@ def test_reports_carry_what_the_contract_names(gate: Double, token: Path) -> Non
     assert made.ready(STARTUP, "1.2.3", {"db": "ok"})["status"] == "READY"
     assert made.failed(STARTUP, "no disk", {"free": 0})["status"] == "FAILED"
     made.ready(STARTUP, "unknown")
-    assert [each.body for each in gate.asked] == [
+    assert [item.body for item in gate.requests] == [
         {"startup_id": STARTUP, "build_version": "1.2.3", "health": {"db": "ok"}},
         {"startup_id": STARTUP, "error": "no disk", "details": {"free": 0}},
         {"startup_id": STARTUP, "build_version": "unknown"},
@@ -104,8 +104,8 @@ def test_what_may_pass_is_tried_again_with_the_same_key(gate: Double, token: Pat
     """A passing trouble is tried again, and every try of a bootstrap carries one and the same key (D-03)."""
     gate.script = [problem(status, "UNAVAILABLE"), problem(status, "UNAVAILABLE"), reply()]
     client(gate, token).bootstrap()
-    assert len(gate.asked) == 3
-    assert len({each.headers["idempotency-key"] for each in gate.asked}) == 1
+    assert len(gate.requests) == 3
+    assert len({item.headers["idempotency-key"] for item in gate.requests}) == 1
 
 
 def test_another_process_start_is_another_key(gate: Double, token: Path) -> None:
@@ -115,7 +115,7 @@ def test_another_process_start_is_another_key(gate: Double, token: Path) -> None
     Client(
         Settings(url=gate.url, component_key="c", token_file=str(token), environ={}), idempotency_key="k"
     ).bootstrap()
-    keys = [each.headers["idempotency-key"] for each in gate.asked]
+    keys = [item.headers["idempotency-key"] for item in gate.requests]
     assert len(set(keys)) == 3
     assert keys[2] == "k"
 
@@ -133,7 +133,7 @@ def test_a_lost_answer_is_asked_for_again(gate: Double, token: Path, trouble: An
     """A connection that breaks, at any point of the answer, is no answer."""
     gate.script = [trouble]
     assert client(gate, token).bootstrap().startup_id == STARTUP
-    assert len(gate.asked) == 2
+    assert len(gate.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_refusal_is_final_and_says_what_to_do(gate: Double, token: Path, statu
     gate.script = [problem(status, code, "It is like this.")]
     with pytest.raises(RefusedError) as refused:
         client(gate, token).bootstrap()
-    assert len(gate.asked) == 1
+    assert len(gate.requests) == 1
     assert (refused.value.status, refused.value.code) == (status, code)
     assert str(refused.value).startswith(f"refused ({status} {code}): It is like this.")
     assert "\n" not in str(refused.value)
@@ -188,7 +188,7 @@ def test_the_pause_that_the_server_asks_for_is_kept(gate: Double, token: Path) -
     """`Retry-After` is waited for, with a little randomness; one beyond the bound ends the tries at once."""
     gate.script = [problem(503, "UNAVAILABLE", Retry_After="1")]
     client(gate, token).bootstrap()
-    assert 1.0 <= gate.asked[1].at - gate.asked[0].at < 1.6
+    assert 1.0 <= gate.requests[1].at - gate.requests[0].at < 1.6
     gate.script = [problem(503, "UNAVAILABLE", Retry_After="30")]
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="1 tries"):
@@ -323,7 +323,7 @@ def test_https_is_verified_with_the_bundle(tls: tuple[ssl.SSLContext, Path], tok
         bad = Settings(url=url, component_key="c", token_file=str(token), timeout=5, environ={})
         with pytest.raises(UnavailableError, match="METAGATE_CA_FILE"):
             Client(bad).bootstrap()
-        assert len(gate.asked) == 1
+        assert len(gate.requests) == 1
         missing = Settings(url=url, component_key="c", token_file=str(token), ca_file="/no", timeout=0.3, environ={})
         with pytest.raises(MisconfiguredError, match="CA file /no cannot be used"):
             Client(missing).bootstrap()
@@ -340,9 +340,9 @@ def test_explicit_configuration_wins(tmp_path: Path) -> None:
         "METAGATE_TOKEN_FILE": str(tmp_path / "t"),
         "METAGATE_CA_FILE": "/env",
     }
-    found = Settings(environ=env)
-    assert (found.host, found.port, found.component_key, found.ca_file) == ("env", 1, "env", "/env")
-    assert found.credential() == ("Authorization", "Bearer a.b.c")
+    settings = Settings(environ=env)
+    assert (settings.host, settings.port, settings.component_key, settings.ca_file) == ("env", 1, "env", "/env")
+    assert settings.credential() == ("Authorization", "Bearer a.b.c")
     given = Settings(
         url="https://given/base/", component_key="given", api_key_file=str(tmp_path / "k"), ca_file="/g", environ=env
     )
@@ -367,8 +367,8 @@ def test_explicit_configuration_wins(tmp_path: Path) -> None:
 )
 def test_addresses(url: str, parts: tuple[str, int, bool, str]) -> None:
     """Host, port, scheme and a base path are understood."""
-    found = Settings(url=url, environ={})
-    assert (found.host, found.port, found.tls, found.base) == parts
+    settings = Settings(url=url, environ={})
+    assert (settings.host, settings.port, settings.tls, settings.base) == parts
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_a_start_as_a_block(gate: Double, token: Path) -> None:
     with pytest.raises(ZeroDivisionError), metagate_client.startup(client=made):
         raise ZeroDivisionError("the password is hunter2")
     assert gate.paths() == ["bootstrap", "startup/ready", "bootstrap", "startup/failed"]
-    assert gate.asked[3].body["error"] == "ZeroDivisionError before it was ready"
+    assert gate.requests[3].body["error"] == "ZeroDivisionError before it was ready"
 
 
 @pytest.mark.invariant("EXT-31")
@@ -473,7 +473,7 @@ def test_the_reason_is_reported_only_when_asked_for(gate: Double, token: Path) -
     """`report_reason` adds what the exception says, as one line that is not endless."""
     with pytest.raises(LookupError), metagate_client.startup(client=client(gate, token), report_reason=True):
         raise LookupError("no model\nat /models " + "x" * 1000)
-    error = gate.asked[1].body["error"]
+    error = gate.requests[1].body["error"]
     assert error.startswith("LookupError before it was ready: no model at /models xxx")
     assert len(error) < 600
 

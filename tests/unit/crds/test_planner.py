@@ -99,8 +99,8 @@ def test_invalid_conflicting_and_unresolved_are_troubles():
 def test_true_is_not_one():
     """Values differ as JSON does."""
     assert [item.path for item in diff_packets(b'{"a":1,"b":1}', b'{"a":true,"b":1.0}')] == [("a",), ("b",)]
-    one, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
-    plan = planned({MF: true}, *(replace(item, spec=one) if item.key == MF else item for item in bootable_objects()))
+    entry, true = ({**MANIFEST, "environment": {"flag": flag}} for flag in (1, True))
+    plan = planned({MF: true}, *(replace(item, spec=entry) if item.key == MF else item for item in bootable_objects()))
     assert plan.objects["changed"] == (MF,)
     assert plan.effects[0].differences[0].path == ("environment", "flag")
 

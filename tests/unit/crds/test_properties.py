@@ -110,14 +110,14 @@ def test_every_object_gets_a_verdict_that_adds_up(objects, how):
     result = compile_world(World(how, spaces(), objects), {})
     assert set(result.verdicts) == set(result.rows) == {item.key for item in objects}
     for verdict in result.verdicts.values():
-        said = {item.type: item for item in verdict.conditions}
-        assert list(said)[:4] == [reasons.READY, reasons.ACCEPTED, reasons.RESOLVED_REFS, reasons.COMPILED]
-        assert len(said) == len(verdict.conditions)
-        assert set(said) <= set(reasons.CONDITIONS)
+        output = {item.type: item for item in verdict.conditions}
+        assert list(output)[:4] == [reasons.READY, reasons.ACCEPTED, reasons.RESOLVED_REFS, reasons.COMPILED]
+        assert len(output) == len(verdict.conditions)
+        assert set(output) <= set(reasons.CONDITIONS)
         assert {item.reason for item in verdict.conditions} <= set(reasons.REASONS)
-        sound = all(said[name].status == "True" for name in list(said)[1:4]) and reasons.CONFLICTED not in said
+        sound = all(output[name].status == "True" for name in list(output)[1:4]) and reasons.CONFLICTED not in output
         assert verdict.ready is sound
-        assert (said[reasons.ACCEPTED].status == "True") is (not validate_of(verdict, objects, how))
+        assert (output[reasons.ACCEPTED].status == "True") is (not validate_of(verdict, objects, how))
         assert all(CANARY not in item.message and len(item.message) <= 4000 for item in verdict.conditions)
 
 

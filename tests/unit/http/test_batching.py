@@ -135,10 +135,10 @@ async def test_a_statement_that_swallows_cancellation_loses_its_slot() -> None:
 
 async def test_a_failed_batch_is_asked_again_row_by_row() -> None:
     """One poisonous row spoils no neighbour; questions are renewed before they are asked again."""
-    seen: list[list[int]] = []
+    observations: list[list[int]] = []
 
     async def run(asks: Sequence[int]) -> list[int]:
-        seen.append(list(asks))
+        observations.append(list(asks))
         if any(ask % 100 == 7 for ask in asks):
             raise ValueError("poison")
         return [ask * 10 for ask in asks]
@@ -146,7 +146,7 @@ async def test_a_failed_batch_is_asked_again_row_by_row() -> None:
     batcher: Batcher[int, int] = Batcher(run, name="t", renew=lambda ask: ask + 100)
     tasks = await ask_many(batcher, 1, 7, 3)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert seen == [[1, 7, 3], [101], [107], [103]]
+    assert observations == [[1, 7, 3], [101], [107], [103]]
     assert outcomes[0] == 1_010
     assert isinstance(outcomes[1], ValueError)
     assert outcomes[2] == 1_030

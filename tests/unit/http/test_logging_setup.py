@@ -16,7 +16,7 @@ def test_an_error_is_logged_by_type_and_place() -> None:
         except KeyError as error:
             raise ValueError("hunter" + str(2)) from error
     except ValueError:
-        said = traceback_places(sys.exc_info())
-    assert "hunter2" not in said.replace('{}["hunter2"]', "")
-    assert said.index("ValueError") < said.index("after") < said.rindex("KeyError")
-    assert "test_logging_setup.py" in said
+        output = traceback_places(sys.exc_info())
+    assert "hunter2" not in output.replace('{}["hunter2"]', "")
+    assert output.index("ValueError") < output.index("after") < output.rindex("KeyError")
+    assert "test_logging_setup.py" in output

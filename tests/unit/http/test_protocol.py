@@ -55,7 +55,7 @@ class Echo:
             body, more = body + message["body"], message["more_body"]
         if scope["path"] == "/slow":
             await self.release.wait()
-        said = json.dumps(
+        encode = json.dumps(
             {
                 "method": scope["method"],
                 "path": scope["path"],
@@ -64,16 +64,16 @@ class Echo:
             }
         ).encode()
         if scope["path"] == "/big":
-            said = b"x" * 30_000_000
-        headers = [] if scope["path"] == "/unbounded" else [(b"content-length", b"%d" % len(said))]
+            encode = b"x" * 30_000_000
+        headers = [] if scope["path"] == "/unbounded" else [(b"content-length", b"%d" % len(encode))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if scope["path"] == "/stream":
             await self.release.wait()
         if scope["path"] == "/unbounded":
-            for at in range(0, len(said), 10):
-                await send({"type": "http.response.body", "body": said[at : at + 10], "more_body": True})
-            said = b""
-        await send({"type": "http.response.body", "body": said})
+            for at in range(0, len(encode), 10):
+                await send({"type": "http.response.body", "body": encode[at : at + 10], "more_body": True})
+            encode = b""
+        await send({"type": "http.response.body", "body": encode})
 
 
 class _Quiet(uvicorn.Server):
@@ -227,7 +227,7 @@ async def test_ambiguous_bytes_are_refused(edge: tuple[Echo, int], raw: bytes) -
     assert statuses(got)[-1:] == [400] or (statuses(got) == [200] and raw.startswith(b"GET /1")), got
     if statuses(got) == [400]:
         assert problem(got)["code"] == "MALFORMED_REQUEST"
-        assert not [seen for seen in app.seen if seen not in {"gone", "POST /"}]
+        assert not [observations for observations in app.seen if observations not in {"gone", "POST /"}]
     assert "evil" not in str(got)
     corpora.count("raw bytes at the socket", 400 if statuses(got)[-1] == 400 else "closed after the request before")
 
@@ -576,14 +576,14 @@ async def test_readers_that_do_not_read_are_cut_off() -> None:
 async def test_too_many_connections_are_told() -> None:
     """Beyond the cap a connection is answered 503 with Retry-After and closed; the others are not disturbed."""
     async with listening() as (_app, port):
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         got = await talk(port, b"", wait=1)
         assert statuses(got) == [503]
         assert problem(got)["code"] == "OVERLOADED"
         assert b"retry-after: " in got
-        held[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n")
-        assert statuses(await asyncio.wait_for(held[0][0].read(), 2)) == [200]
-        for _reader, writer in held:
+        connections[0][1].write(b"GET / HTTP/1.1\r\nHost: a\r\n" + CLOSE + b"\r\n")
+        assert statuses(await asyncio.wait_for(connections[0][0].read(), 2)) == [200]
+        for _reader, writer in connections:
             writer.close()
 
 

@@ -30,7 +30,7 @@ async def echo(exchange: Exchange) -> Response:
     return Response(200, [], b"")
 
 
-ROUTER = Router.bind(ENDPOINTS, {one.key: echo for one in ENDPOINTS}, defaults=DEFAULTS)
+ROUTER = Router.bind(ENDPOINTS, {item.key: echo for item in ENDPOINTS}, defaults=DEFAULTS)
 
 
 async def routed(method: str, raw_path: bytes) -> Exchange:
@@ -121,7 +121,7 @@ def test_limits_are_those_of_the_route() -> None:
 
 def test_every_endpoint_has_a_handler_and_every_handler_an_endpoint() -> None:
     """A table and its handlers that do not fit end the composition and name the difference."""
-    for handlers in ({"GET /": echo}, {**{one.key: echo for one in ENDPOINTS}, "GET /more": echo}):
+    for handlers in ({"GET /": echo}, {**{item.key: echo for item in ENDPOINTS}, "GET /more": echo}):
         with pytest.raises(ValueError, match="GET /"):
             Router.bind(ENDPOINTS, handlers, defaults=DEFAULTS)
 

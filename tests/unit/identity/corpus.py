@@ -64,8 +64,8 @@ def _resigned(value: bytes, signature: bytes) -> bytes:
 
 
 def _form() -> dict[str, bytes]:
-    one = token(claims())
-    head, body, signature = one.split(b".")
+    item = token(claims())
+    head, body, signature = item.split(b".")
     spare = base64.urlsafe_b64decode(signature + b"==")
     loose = bytearray(token(claims(), "ed"))  # 64 bytes: two spare bits in the last character
     loose[-1] = {ord("A"): ord("B"), ord("Q"): ord("R"), ord("g"): ord("h"), ord("w"): ord("x")}[loose[-1]]
@@ -74,25 +74,25 @@ def _form() -> dict[str, bytes]:
         "dots": b"..",
         "one part": head,
         "two parts": head + b"." + body,
-        "four parts": one + b".x",
-        "five parts (JWE)": one + b".AAAA.AAAA",
+        "four parts": item + b".x",
+        "five parts (JWE)": item + b".AAAA.AAAA",
         "empty signature": head + b"." + body + b".",
         "empty payload": head + b".." + signature,
         "empty header": b"." + body + b"." + signature,
         "padding": head + b"." + body + b"." + signature + b"==",
         "padding in the header": head + b"=." + body + b"." + signature,
         "standard alphabet": head + b"." + body + b"." + base64.b64encode(b"\xfb\xff" * 128).rstrip(b"="),
-        "leading space": b" " + one,
-        "trailing space": one + b" ",
-        "newline at the end": one + b"\n",
+        "leading space": b" " + item,
+        "trailing space": item + b" ",
+        "newline at the end": item + b"\n",
         "newline inside": head + b"." + body[:8] + b"\n" + body[8:] + b"." + signature,
-        "tab": one.replace(b".", b"\t.", 1),
-        "NUL": one + b"\x00",
+        "tab": item.replace(b".", b"\t.", 1),
+        "NUL": item + b"\x00",
         "spare bits in the signature": bytes(loose),
-        "a byte more of signature": _resigned(one, spare + b"\x00"),
-        "a byte less of signature": _resigned(one, spare[:-1]),
-        "signature of zeros": _resigned(one, bytes(256)),
-        "signature larger than the modulus": _resigned(one, b"\xff" * 256),
+        "a byte more of signature": _resigned(item, spare + b"\x00"),
+        "a byte less of signature": _resigned(item, spare[:-1]),
+        "signature of zeros": _resigned(item, bytes(256)),
+        "signature larger than the modulus": _resigned(item, b"\xff" * 256),
         "impossible length": head + b"." + body + b"." + b"AAAAA",
         "other payload": head + b"." + b64(json.dumps(claims(sub="root")).encode()).encode() + b"." + signature,
         "JSON serialisation": json.dumps({"payload": body.decode(), "protected": head.decode()}).encode(),

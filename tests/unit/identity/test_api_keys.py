@@ -26,8 +26,8 @@ def ring(*rows: KeyRow) -> KeyRing:
     return made
 
 
-def reason(found: object) -> FailureReason | None:
-    return found.reason if isinstance(found, AuthFailure) else None
+def reason(result: object) -> FailureReason | None:
+    return result.reason if isinstance(result, AuthFailure) else None
 
 
 @pytest.mark.invariant("EXT-10")
@@ -81,9 +81,9 @@ def test_one_id_in_two_places_blocks_nobody() -> None:
     keys = ring(row(mine), row(theirs))
     assert len(keys) == 2
     for key in (mine, theirs):
-        found = keys.verify(key.key.encode(), NOW)
-        assert not isinstance(found, AuthFailure)
-        assert found[0].subject == key.sha256
+        token_claims = keys.verify(key.key.encode(), NOW)
+        assert not isinstance(token_claims, AuthFailure)
+        assert token_claims[0].subject == key.sha256
     keys.apply(Changed(gone_api_keys=(mine.sha256,)))
     assert reason(keys.verify(mine.key.encode(), NOW)) is FailureReason.KEY_UNKNOWN
     assert not isinstance(keys.verify(theirs.key.encode(), NOW), AuthFailure)

@@ -95,9 +95,9 @@ def api_key(value: bytes = KEY.key.encode()) -> tuple[bytes, bytes]:
 
 
 async def refusal(gate: Authenticator, *headers: tuple[bytes, bytes]) -> FailureReason:
-    found = await gate.authenticate(headers)
-    assert isinstance(found, AuthFailure), found
-    return found.reason
+    caller = await gate.authenticate(headers)
+    assert isinstance(caller, AuthFailure), caller
+    return caller.reason
 
 
 @pytest.mark.invariant("INV-003", "INV-004")
@@ -160,9 +160,9 @@ async def test_several_credentials_are_refused(
     gate: Authenticator, directory: FakeDirectory, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Two credentials are never picked from, not even two equal ones or two joined by a proxy: 400 (D-32)."""
-    found = await gate.authenticate(headers)
-    assert isinstance(found, AuthFailure)
-    assert (found.reason, found.status) == (FailureReason.MULTIPLE_CREDENTIALS, 400)
+    caller = await gate.authenticate(headers)
+    assert isinstance(caller, AuthFailure)
+    assert (caller.reason, caller.status) == (FailureReason.MULTIPLE_CREDENTIALS, 400)
     assert directory.asked == []
 
 
@@ -199,18 +199,18 @@ async def test_what_is_no_credential_is_401(
     gate: Authenticator, directory: FakeDirectory, headers: list[tuple[bytes, bytes]], reason: FailureReason
 ) -> None:
     """Everything wrong with a credential is 401 with its reason, and the directory is not asked."""
-    found = await gate.authenticate(headers)
-    assert isinstance(found, AuthFailure)
-    assert (found.reason, found.status) == (reason, 401)
+    caller = await gate.authenticate(headers)
+    assert isinstance(caller, AuthFailure)
+    assert (caller.reason, caller.status) == (reason, 401)
     assert directory.asked == []
 
 
 @pytest.mark.invariant("INV-004")
 async def test_a_good_token_of_nobody_is_403(gate: Authenticator, directory: FakeDirectory) -> None:
     """A subject that no Principal declares is authenticated and refused, also after it was once known."""
-    found = await gate.authenticate([bearer(token(claims(sub="stranger@example.com")))])
-    assert isinstance(found, AuthFailure)
-    assert (found.reason, found.status) == (FailureReason.SUBJECT_UNKNOWN, 403)
+    caller = await gate.authenticate([bearer(token(claims(sub="stranger@example.com")))])
+    assert isinstance(caller, AuthFailure)
+    assert (caller.reason, caller.status) == (FailureReason.SUBJECT_UNKNOWN, 403)
     assert not isinstance(await gate.authenticate([api_key()]), AuthFailure)
     directory.subjects.clear()
     gate.apply(Changed(mark=2))
@@ -224,9 +224,9 @@ async def test_a_token_older_than_its_namespace_is_refused(directory: FakeDirect
     for created, believed in ((NOW - 11, True), (NOW - 10, True), (NOW - 9, False), (None, False)):
         moment = None if created is None else datetime.fromtimestamp(created + (0.9 if created == NOW - 10 else 0), UTC)
         directory.subjects[at] = PrincipalStub(namespace_created=moment)
-        found = await make(directory).authenticate([value])
-        assert isinstance(found, Caller) is believed, created
-        assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.BEFORE_NAMESPACE)
+        caller = await make(directory).authenticate([value])
+        assert isinstance(caller, Caller) is believed, created
+        assert believed or (isinstance(caller, AuthFailure) and caller.reason is FailureReason.BEFORE_NAMESPACE)
 
 
 @pytest.mark.invariant("INV-003")

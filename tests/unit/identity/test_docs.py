@@ -69,7 +69,7 @@ def test_every_variable_and_option_of_the_client_is_documented() -> None:
     } - {settings.PACKET_STATE}
     assert set(documented) == variables
     commands = next(action for action in arguments.parser()._actions if action.dest == "command").choices
-    options = {option for each in commands.values() for option in each._option_string_actions}  # type: ignore[union-attr]
+    options = {option for command in commands.values() for option in command._option_string_actions}  # type: ignore[union-attr]
     assert set(documented.values()) <= options
     text = (DOCS / "client.md").read_text()
     assert {option for option in options if option.startswith("--") and option not in text} <= {"--help"}

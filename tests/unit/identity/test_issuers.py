@@ -114,9 +114,9 @@ def test_only_asymmetric_algorithms_exist() -> None:
     """No HMAC and no `none` can get into an issuer's list, whatever is published."""
     ring = IssuerRing()
     ring.apply(Changed(issuers=(IssuerRowStub(OUTSIDE, algorithms=("HS256", "none", "RS256", "ES256K")),)))
-    found = ring.issuer(OUTSIDE)
-    assert found is not None
-    assert found.algorithms == {"RS256"}
+    issuer = ring.issuer(OUTSIDE)
+    assert issuer is not None
+    assert issuer.algorithms == {"RS256"}
     assert not any(name.startswith("HS") or name == "none" for name in ALGORITHMS)
 
 

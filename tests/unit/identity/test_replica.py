@@ -38,12 +38,12 @@ def test_changes_are_told_apart_from_withdrawals():
         (6, "issuer_key", "https://i", "kid", '{"jwk": {"kty": "RSA"}, "alg": null, "first_seen": null}'),
         (7, "issuer_key", "https://i", "old", None),
     ]  # fmt: skip
-    found = credential_changes(rows, 2)
-    assert found.mark == 7
-    assert [key.sha256 for key in found.api_keys] == ["ab"]
-    assert found.api_keys[0].expires_at is not None
-    assert found.gone_api_keys == ("cd",)
-    assert [issuer.issuer for issuer in found.issuers] == ["https://i"]
-    assert [(key.issuer, key.kid) for key in found.issuer_keys] == [("https://i", "kid")]
-    assert found.gone_issuer_keys == (("https://i", "old"),)
+    result = credential_changes(rows, 2)
+    assert result.mark == 7
+    assert [key.sha256 for key in result.api_keys] == ["ab"]
+    assert result.api_keys[0].expires_at is not None
+    assert result.gone_api_keys == ("cd",)
+    assert [issuer.issuer for issuer in result.issuers] == ["https://i"]
+    assert [(key.issuer, key.kid) for key in result.issuer_keys] == [("https://i", "kid")]
+    assert result.gone_issuer_keys == (("https://i", "old"),)
     assert credential_changes([], 9).mark == 9

@@ -53,11 +53,11 @@ def tokens() -> TokenVerifier:
 def test_every_attack_is_refused(tokens: TokenVerifier, name: str) -> None:
     """No token of an attacker is believed, the first time or the second, and the reason is one of the closed list."""
     for _ in range(2):
-        found = tokens.verify(ATTACKS[name], NOW)
-        assert isinstance(found, AuthFailure), name
-        assert found.status == 401
-        assert ATTACKS[name].decode("utf-8", "replace") not in found.detail or len(ATTACKS[name]) < 3
-    corpora.count("tokens by reason", found.reason)
+        token_claims = tokens.verify(ATTACKS[name], NOW)
+        assert isinstance(token_claims, AuthFailure), name
+        assert token_claims.status == 401
+        assert ATTACKS[name].decode("utf-8", "replace") not in token_claims.detail or len(ATTACKS[name]) < 3
+    corpora.count("tokens by reason", token_claims.reason)
 
 
 @pytest.mark.invariant("INV-003")
@@ -146,8 +146,8 @@ def test_what_is_believed_keeps_every_rule(header: dict[str, Any], payload: dict
     head = {"alg": "EdDSA", "kid": "ed-1", **header}
     body = {**claims(), **payload}
     value = token(json.dumps(body).encode(), "ed", header=json.dumps(head).encode())
-    found = SHARED_VERIFIER.verify(value, NOW)
-    if isinstance(found, AuthFailure):
+    token_claims = SHARED_VERIFIER.verify(value, NOW)
+    if isinstance(token_claims, AuthFailure):
         return
     assert head["alg"] == "EdDSA"
     assert head["kid"] == "ed-1"
@@ -155,7 +155,7 @@ def test_what_is_believed_keeps_every_rule(header: dict[str, Any], payload: dict
     assert body["aud"] in (AUDIENCE, [AUDIENCE])
     assert type(body["exp"]) is int
     assert 0 < body["exp"] - body["iat"] <= 3600
-    assert found.credential.subject == body["sub"]
+    assert token_claims.credential.subject == body["sub"]
     assert second_opinion(value) is not None
 
 
@@ -186,11 +186,11 @@ def test_arbitrary_bytes_are_refused_and_raise_nothing(value: bytes) -> None:
 
 def test_the_bound_pod_is_told(tokens: TokenVerifier) -> None:
     """A projected token says which pod and node it belongs to (D-43)."""
-    found = tokens.verify(token(account()), NOW)
-    assert isinstance(found, Verified)
-    assert found.pod == Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1")
-    assert found.service_account
-    assert found.credential.kid == "rs-1"
+    token_claims = tokens.verify(token(account()), NOW)
+    assert isinstance(token_claims, Verified)
+    assert token_claims.pod == Pod("5f0c0b6e-1f57-4a4b-9f0f-3b1e6a0b5d11", "indexer-7c9", "node-1")
+    assert token_claims.service_account
+    assert token_claims.credential.kid == "rs-1"
 
 
 @pytest.mark.parametrize(("seconds", "believed"), [(589, True), (619, True), (620, False), (700, False)])
@@ -198,9 +198,9 @@ def test_a_remembered_token_still_expires(tokens: TokenVerifier, seconds: int, b
     """Memory ends with the token: after exp and the leeway of 30 s it is refused although its signature was checked."""
     value = token(claims(iat=NOW - 10, exp=NOW + 590))
     assert isinstance(tokens.verify(value, NOW), Verified)
-    found = tokens.verify(value, NOW + seconds)
-    assert isinstance(found, Verified) is believed
-    assert believed or (isinstance(found, AuthFailure) and found.reason is FailureReason.EXPIRED)
+    token_claims = tokens.verify(value, NOW + seconds)
+    assert isinstance(token_claims, Verified) is believed
+    assert believed or (isinstance(token_claims, AuthFailure) and token_claims.reason is FailureReason.EXPIRED)
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_without_a_secret_no_shared_token_is_believed() -> None:
     """HS256 is off until a secret is set (D-37), also for the issuer name it would have."""
     tokens = TokenVerifier(audiences=(AUDIENCE,))
     tokens.apply(published())
-    found = tokens.verify(GOOD["HS256"], NOW)
-    assert isinstance(found, AuthFailure)
-    assert found.reason is FailureReason.ISSUER_UNKNOWN
+    token_claims = tokens.verify(GOOD["HS256"], NOW)
+    assert isinstance(token_claims, AuthFailure)
+    assert token_claims.reason is FailureReason.ISSUER_UNKNOWN
 
 
 def test_the_audience_of_shared_tokens_is_checked_when_it_is_set() -> None:
@@ -288,9 +288,11 @@ def test_the_audience_of_shared_tokens_is_checked_when_it_is_set() -> None:
 def test_minted_tokens_are_believed_and_bounded() -> None:
     """`mint` makes tokens that hold, for no longer than the longest life."""
     shared = SharedSecret(SHARED, SECRET)
-    found = TokenVerifier(audiences=(AUDIENCE,), shared=shared).verify(shared.mint("tester", now=NOW).encode(), NOW)
-    assert isinstance(found, Verified)
-    assert found.credential.subject == "tester"
+    token_claims = TokenVerifier(audiences=(AUDIENCE,), shared=shared).verify(
+        shared.mint("tester", now=NOW).encode(), NOW
+    )
+    assert isinstance(token_claims, Verified)
+    assert token_claims.credential.subject == "tester"
     with pytest.raises(ValueError, match="lifetime"):
         shared.mint("tester", now=NOW, lifetime=90_000)
 

@@ -38,8 +38,8 @@ ESCALATE = {
 
 def look(body: dict[str, Any]) -> Receipt | set[str]:
     """The receipt, or the names of its bad fields."""
-    seen = examine(body, tenant=TENANT, emitter="alice")
-    return seen if isinstance(seen, Receipt) else {finding.path for finding in seen}
+    examined = examine(body, tenant=TENANT, emitter="alice")
+    return examined if isinstance(examined, Receipt) else {finding.path for finding in examined}
 
 
 @pytest.mark.parametrize("body", [ACCEPTED, COMPLETE, ESCALATE])
@@ -195,9 +195,9 @@ def test_a_refusal_never_repeats_what_was_sent():
     """Findings name fields, not values."""
     secret = "hunter2-hunter2"
     fields = dict.fromkeys(Draft.model_fields, secret) | {"receipt_id": secret}
-    said = examine(fields, tenant=TENANT, emitter="alice")
-    assert not isinstance(said, Receipt)
-    assert secret not in " ".join(map(str, said))
+    refusal = examine(fields, tenant=TENANT, emitter="alice")
+    assert not isinstance(refusal, Receipt)
+    assert secret not in " ".join(map(str, refusal))
 
 
 def test_absent_and_null_are_one_form():
@@ -246,22 +246,22 @@ KNOWN = [*Draft.model_fields, *schema_v1.RENAMED, *schema_v1.KEPT_IN_BODY, *sche
 )
 def test_whatever_is_sent_is_a_receipt_or_findings(body: dict[str, Any], base: dict[str, Any]):
     """No body raises; a receipt that passes has a form that hashes to itself when read back."""
-    seen = examine({**base, **body}, tenant=TENANT, emitter="alice")
-    if isinstance(seen, Receipt):
-        assert digest(canonical(json.loads(seen.form))) == digest(seen.form)
-        again = examine(json.loads(seen.form), tenant=TENANT, emitter="alice")
+    examined = examine({**base, **body}, tenant=TENANT, emitter="alice")
+    if isinstance(examined, Receipt):
+        assert digest(canonical(json.loads(examined.form))) == digest(examined.form)
+        again = examine(json.loads(examined.form), tenant=TENANT, emitter="alice")
         assert isinstance(again, Receipt)
-        assert again.form == seen.form
+        assert again.form == examined.form
     else:
-        assert seen
-        assert {finding.path.partition(".")[0] for finding in seen} <= set(KNOWN)
+        assert examined
+        assert {finding.path.partition(".")[0] for finding in examined} <= set(KNOWN)
 
 
 @pytest.mark.parametrize("number", [9007199254740992.0, -9007199254740992.0, 1e20])
 def test_a_number_that_would_be_read_back_as_another_is_a_finding(number: float):
     """A double that is written as an integer beyond 2^53 has no form that can be verified; from 10^21 on it has."""
-    seen = examine({**ACCEPTED, "metadata": {"n": [number]}}, tenant=TENANT, emitter="alice")
-    assert not isinstance(seen, Receipt)
+    examined = examine({**ACCEPTED, "metadata": {"n": [number]}}, tenant=TENANT, emitter="alice")
+    assert not isinstance(examined, Receipt)
     assert isinstance(examine({**ACCEPTED, "metadata": {"n": [1e21]}}, tenant=TENANT, emitter="alice"), Receipt)
 
 

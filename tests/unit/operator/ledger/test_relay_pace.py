@@ -96,8 +96,8 @@ async def test_a_young_outbox_is_no_reason_to_hurry():
 
 async def test_the_older_the_outbox_the_shorter_the_rests():
     """Evenly from the gentle pace to none at all, and gentle again as soon as it is young."""
-    found = await rests(OutboxStub(8, [5.0, 10.0, 32.5, 60.0, 600.0, 3.0]), PacedMachine(1.0))
-    changes = [rest for at, rest in enumerate(found) if not at or rest != found[at - 1]]
+    result = await rests(OutboxStub(8, [5.0, 10.0, 32.5, 60.0, 600.0, 3.0]), PacedMachine(1.0))
+    changes = [rest for at, rest in enumerate(result) if not at or rest != result[at - 1]]
     assert [round(rest, 2) for rest in changes] == [8.0, 7.27, 4.0, 0.0, 8.0]
 
 

@@ -20,22 +20,22 @@ def test_few_are_believed_at_once() -> None:
 
 def test_many_wait_for_a_second_listing() -> None:
     """Ten of forty-nine wait two seconds; what is still missing then is gone."""
-    held = guard()
-    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 0.0) == frozenset()
-    assert held.waiting
-    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 1.9) == frozenset()
-    assert held.confirmed(vanished(10), {"PrincipalBinding": 49}, 2.0) == vanished(10)
-    assert not held.waiting
+    deletion_guard = guard()
+    assert deletion_guard.confirmed(vanished(10), {"PrincipalBinding": 49}, 0.0) == frozenset()
+    assert deletion_guard.waiting
+    assert deletion_guard.confirmed(vanished(10), {"PrincipalBinding": 49}, 1.9) == frozenset()
+    assert deletion_guard.confirmed(vanished(10), {"PrincipalBinding": 49}, 2.0) == vanished(10)
+    assert not deletion_guard.waiting
 
 
 def test_what_comes_back_is_not_suspected() -> None:
     """Only what both listings miss is gone; the rest starts over."""
-    held = guard()
-    held.confirmed(vanished(30), {"PrincipalBinding": 40}, 0.0)
-    assert held.confirmed(vanished(12, start=20), {"PrincipalBinding": 40}, 2.0) == vanished(10, start=20)
-    assert held.waiting
-    assert held.confirmed(set(), {"PrincipalBinding": 30}, 3.0) == frozenset()
-    assert not held.waiting
+    deletion_guard = guard()
+    deletion_guard.confirmed(vanished(30), {"PrincipalBinding": 40}, 0.0)
+    assert deletion_guard.confirmed(vanished(12, start=20), {"PrincipalBinding": 40}, 2.0) == vanished(10, start=20)
+    assert deletion_guard.waiting
+    assert deletion_guard.confirmed(set(), {"PrincipalBinding": 30}, 3.0) == frozenset()
+    assert not deletion_guard.waiting
 
 
 def test_kinds_are_counted_apart() -> None:

@@ -61,7 +61,7 @@ class Watched:
 
     async def specs(self) -> dict[str, object]:
         objects = (await self.source.listing()).objects
-        return {each.key.name: each.spec for each in objects if not each.key.name.startswith("marker-")}
+        return {obj.key.name: obj.spec for obj in objects if not obj.key.name.startswith("marker-")}
 
 
 @asynccontextmanager
@@ -252,10 +252,10 @@ async def test_after_a_restart_with_a_broken_file(tmp_path: Path) -> None:
     async with watching(tmp_path, identities) as watched:
         (worker,) = (await watched.source.listing()).objects
     good = DeclaredRow(worker.uid, 1, *worker.key[:1], None, "default", "worker", worker.created, worker.spec)
-    seen = identities.unsaved().seen
+    observations = identities.unsaved().seen
     (tmp_path / "w.yaml").write_text(profile()[:-20])
     again = FileIdentities()
-    again.restore(seen, [good])
+    again.restore(observations, [good])
     async with watching(tmp_path, again) as watched:
         assert (await watched.source.listing()).objects == (worker,)
         (tmp_path / "w.yaml").write_text(profile(body="{capabilities: {a: 2}}"))
@@ -279,10 +279,10 @@ async def test_three_documents_become_one_list(tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
     path.write_text("---\n".join(profile(name) for name in ("one", "two", "three")))
     async with watching(tmp_path) as watched:
-        before = {each.key: each for each in (await watched.source.listing()).objects}
+        before = {obj.key: obj for obj in (await watched.source.listing()).objects}
         path.write_text(listed("one", "two", "three"))
         await watched.nothing_happened()
-        after = {each.key: each for each in (await watched.source.listing()).objects}
+        after = {obj.key: obj for obj in (await watched.source.listing()).objects}
         assert {key: after[key] for key in before} == before
         assert watched.problems == []
         path.write_text(listed("one", "three"))
@@ -298,7 +298,7 @@ async def test_what_is_no_object_is_noted_once_and_holds_nothing(tmp_path: Path)
     (tmp_path / "b.yaml").write_text(profile("two"))
     identities = FileIdentities()
     async with watching(tmp_path, identities) as watched:
-        objects = {each.key.name: each for each in (await watched.source.listing()).objects}
+        objects = {obj.key.name: obj for obj in (await watched.source.listing()).objects}
         (tmp_path / "a.yaml").unlink()
         assert await watched.next() == ObjectGone(objects["one"].key, objects["one"].uid)
         (tmp_path / "values.yaml").touch()

@@ -94,13 +94,13 @@ async def test_an_item_of_a_list_is_replaced_where_it_stands(tmp_path: Path) -> 
     writing = writer(tmp_path)
     assert await writing.write(KEY, BODY) is False
     contents = read_documents(path.read_bytes(), "all.yaml")
-    assert {each.name: each.spec for each in contents.documents} == {
+    assert {document.name: document.spec for document in contents.documents} == {
         "first": {"policy": {"a": "08"}},
         "worker": BODY["spec"],
     }
     assert contents.skipped == 1
     assert await writing.remove(KEY) is True
-    assert [each.name for each in read_documents(path.read_bytes(), "f").documents] == ["first"]
+    assert [document.name for document in read_documents(path.read_bytes(), "f").documents] == ["first"]
     assert await writing.remove(ObjectKey("Profile", "team", "first")) is True
     assert read_documents(path.read_bytes(), "f") == FileContents(skipped=1)
 

@@ -180,11 +180,11 @@ def test_bytes_that_are_no_text(raw: bytes) -> None:
 
 def test_the_digest_follows_the_values() -> None:
     """Order and spelling of a spec do not change its digest; a value does."""
-    one, two, three = (
+    item, two, three = (
         read_documents(f"{HEAD}kind: Manifest\nmetadata: {{name: m}}\nspec: {text}\n".encode(), "f").documents[0]
         for text in ("{a: 1, b: yes}", "{b: true, a: 0x1}", "{a: 2, b: yes}")
     )
-    assert one.spec_digest == two.spec_digest != three.spec_digest
+    assert item.spec_digest == two.spec_digest != three.spec_digest
 
 
 def test_a_finding_has_the_line_of_its_key() -> None:
@@ -240,7 +240,7 @@ def test_a_list_is_its_items() -> None:
             spec:
               version: 1
     """)
-    assert [(each.kind, each.name, each.line, each.item) for each in contents.documents] == [
+    assert [(document.kind, document.name, document.line, document.item) for document in contents.documents] == [
         ("Profile", "one", 5, "items[0]"),
         ("Manifest", "two", 16, "items[2].items[0]"),
     ]

@@ -12,8 +12,8 @@ from metagate_operator.sources.yaml_values import is_plain_text, parse_document
 @pytest.mark.parametrize(("text", "value"), SCALARS.items())
 def test_scalars(text: str, value: Any) -> None:
     """Value and type: `1.0` is the integer 1 there, and what only looks like a number is text."""
-    found = parse_document(f"a: {text}", 1)[0]["a"]
-    assert (type(found), found) == (type(value), value)
+    a = parse_document(f"a: {text}", 1)[0]["a"]
+    assert (type(a), a) == (type(value), value)
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "0x" + "f" * 5000, "1" + "0" * 400 + ".5", "-" + "9" * 400])
