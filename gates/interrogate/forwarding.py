@@ -123,4 +123,5 @@ def _read_answer(body: bytes, media_type: str) -> Any:
             return strict_json.parse(body)
         except RequestRefused:
             pass  # what only looks like JSON is handed on as text
-    return body.decode("utf-8", "replace")
+    # A database keeps no NUL.
+    return body.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -11,9 +11,9 @@ from legivellum.http.problem_codes import ProblemCode
 class Code(problem_codes.Code):
     """Those of every gate, and why a request for admission was not decided."""
 
-    IDEMPOTENCY_KEY_REUSED: Final = ProblemCode(
+    IDEMPOTENCY_CONFLICT: Final = ProblemCode(
         409,
-        "Idempotency key reused",
+        "Idempotency conflict",
         "The `Idempotency-Key` was used for another envelope in the last 24 hours (IG-07).",
         "Use a new key for another request; repeat the same bytes to hear the same decision.",
     )

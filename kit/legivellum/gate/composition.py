@@ -84,11 +84,7 @@ def application(
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with (
-            process.following() if follow else nullcontext(),
-            definition.beside(process) if follow else nullcontext(),
-            spans.sending() if spans else nullcontext(),
-        ):
+        async with process.following() if follow else nullcontext(), spans.sending() if spans else nullcontext():
             yield
 
     return ProcessApplication(Edge(router, translate=unavailable, observe=observe, lifespan=lifespan), router, process)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic
 from uuid import UUID
@@ -57,10 +56,6 @@ class GateDefinition(Generic[SettingsT, DatabaseT]):
     """Begins the names of the log's events of this gate's own database."""
     requires: tuple[str, ...] = ()
     """Schemas to migrate first, as `module:ATTRIBUTE` of a Schema: the ledger's, for gates that emit (D-57)."""
-    beside: Callable[[GateProcess[SettingsT, DatabaseT]], AbstractAsyncContextManager[None]] = lambda _process: (
-        nullcontext()
-    )
-    """What runs beside the requests of each process: entered before it serves, left when it ends."""
     mirrors_startups: bool = False
     """Whether MetaGate mirrors startups to it: the ledger (D-04)."""
 

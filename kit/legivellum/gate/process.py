@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -101,6 +101,10 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
             most=settings.streams, heartbeat_seconds=settings.heartbeat_seconds, opened=self.metrics.streams.inc
         )
 
+        self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
+        """What runs beside the requests, where a gate has more to do than answer: entered before the process serves,
+        left before its databases are closed. A gate appends to it while it makes its handlers."""
+
     @property
     def database(self) -> DatabaseT:
         """Raises Unavailable while it was never reached."""
@@ -167,7 +171,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow both databases while the block runs."""
+        """Follow both databases, and run what stands beside the requests, while the block runs."""
         identity_dsn, name = self.settings.identity_dsn, f"{self._definition.name} identity"
 
         async def connect() -> IdentityDatabase:
@@ -176,7 +180,9 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         replica = IdentityReplica(self.credentials, self.directory, connect)
         pollers = (self.database_poller(), self.identity_poller(replica))
         try:
-            async with polling(*pollers, first_look_seconds=_FIRST_LOOK_SECONDS):
+            async with polling(*pollers, first_look_seconds=_FIRST_LOOK_SECONDS), AsyncExitStack() as stack:
+                for enter in self.beside:
+                    await stack.enter_async_context(enter())
                 yield
         finally:
             await replica.close()

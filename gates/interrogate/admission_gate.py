@@ -1,0 +1,109 @@
+"""What InterroGate's handlers share: the process, the policies, the evaluator and the forwarder; and what runs beside
+the requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from interrogate.admission_receipt import RecordedAdmission
+from interrogate.admission_token import AdmissionTokens
+from interrogate.database import InterrogateDatabase
+from interrogate.evaluator import Evaluator
+from interrogate.forwarder import AdmissionForwarder
+from interrogate.forwarding import TargetClient
+from interrogate.policies import PolicyDatabase, PolicyReplica
+from interrogate.ruleset import GlobSet, Ruleset
+from interrogate.settings import Settings
+from interrogate.sweeping import ForwardSweep
+from interrogate.targets import TargetHosts, comma_separated
+from legivellum.gate.process import GateProcess
+from legivellum.http.batching import BatchLimits
+from legivellum.postgres.errors import Unavailable
+
+InterrogateProcess = GateProcess[Settings, InterrogateDatabase]
+
+_QUERY_SHARE: Final = 0.8
+"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
+
+
+async def connect(settings: Settings) -> InterrogateDatabase:
+    """Raises Unavailable."""
+    seconds = settings.deadline_seconds * _QUERY_SHARE
+    return await InterrogateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionGate:
+    """One per process."""
+
+    process: InterrogateProcess
+    policies: PolicyReplica
+    evaluator: Evaluator
+    forwarder: AdmissionForwarder
+    tokens: AdmissionTokens | None
+    surfaces: GlobSet
+
+    @classmethod
+    def of(cls, process: InterrogateProcess) -> AdmissionGate:
+        """Raises OSError, ValueError for a signing key that cannot be read."""
+        settings = process.settings
+
+        def database() -> InterrogateDatabase:
+            return process.database
+
+        async def connect_policies() -> PolicyDatabase:
+            return await PolicyDatabase.connect(settings.identity_dsn, size=1, query_timeout=5.0)
+
+        policies = PolicyReplica(connect_policies, stale_seconds=settings.identity_stale_seconds)
+        tokens = AdmissionTokens.from_file(settings.signing_key_file, issuer=settings.resource)
+        forwarder = AdmissionForwarder(
+            TargetClient(user_agent=f"interrogate/{settings.version}"),
+            TargetHosts.parse(settings.target_hosts),
+            tokens,
+            database,
+            forward_seconds=settings.forward_ms / 1_000,
+            settle_seconds=settings.deadline_seconds,
+        )
+        evaluator = Evaluator(database, policies, limits=BatchLimits(queue=settings.queue))
+        surfaces = GlobSet.of(comma_separated(settings.surfaces))
+        gate = cls(process, policies, evaluator, forwarder, tokens, surfaces)
+        process.status.followed = False
+        process.beside.append(gate.running)
+        return gate
+
+    async def stored_ruleset(self, recorded: RecordedAdmission) -> Ruleset:
+        """The rules under which something was decided, as they were then. Raises Unavailable."""
+        policy_hash = recorded.policy_hash or ""
+        body = await self.process.database.ruleset(policy_hash)
+        if body is None:
+            raise Unavailable("The policy of the decision is not stored.")
+        return Ruleset.from_policy(
+            json.loads(body),
+            profile=recorded.envelope.policy_profile_id,
+            policy_hash=policy_hash,
+            revision=recorded.policy_revision,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow policies and sweep forwards while the block runs; then let the forwards that have begun end."""
+        process, settings = self.process, self.process.settings
+
+        def on_look(reached: bool) -> None:
+            process.status.followed = reached
+            process.status.settle()
+
+        sweep = ForwardSweep(lambda: process.database, self.forwarder, seconds=settings.sweep_seconds)
+        try:
+            async with (
+                self.policies.following(seconds=settings.identity_poll_ms / 1_000, on_look=on_look),
+                sweep.running(),
+            ):
+                yield
+        finally:
+            await self.forwarder.close()

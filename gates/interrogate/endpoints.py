@@ -1,0 +1,168 @@
+"""Every endpoint of InterroGate, once: requests are routed and OpenAPI is written from this table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from interrogate.decision import AdmissionOutcome, ReasonCode
+from interrogate.problem_codes import Code
+from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, Schema, in_header
+
+_IDEMPOTENCY_KEY: Final = in_header(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 200},
+    "Repeat it with the same envelope within 24 hours and hear the same decision.",
+)
+_LEASE: Final = in_header(
+    "Legivellum-Lease",
+    {"type": "string", "minLength": 1, "maxLength": 200},
+    "The lease under which the caller acts; then the authority of the lease applies.",
+)
+_UNDECIDED: Final = (*JSON_CODES, Code.NO_DOMAIN, Code.NOT_FOUND)
+
+ENDPOINTS: Final = (
+    Endpoint(
+        "POST",
+        "/v1/evaluate",
+        "Decide a request, store the decision, forward what was admitted.",
+        ANY_PRINCIPAL,
+        (
+            Reply(200, "Admitted; every target that was called answered 2xx.", "Decision", ("Idempotency-Replayed",)),
+            Reply(403, "Denied.", "Decision", ("Idempotency-Replayed",)),
+            Reply(429, "Denied: too often.", "Decision", ("Idempotency-Replayed", "Retry-After")),
+            Reply(502, "Admitted; a target was not reached or did not answer 2xx.", "Decision"),
+        ),
+        (*_UNDECIDED, Code.IDEMPOTENCY_CONFLICT),
+        (_IDEMPOTENCY_KEY, _LEASE),
+        body="Envelope",
+        keeps_deadline=True,
+        name="evaluate",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/check",
+        "What would be decided now; nothing is stored, spent or forwarded.",
+        ANY_PRINCIPAL,
+        (Reply(200, "What would be decided.", "Check"),),
+        _UNDECIDED,
+        (_LEASE,),
+        body="Envelope",
+        name="check",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/explain",
+        "Every rule for an envelope, or for a decision in the ledger decided again.",
+        ANY_PRINCIPAL,
+        (Reply(200, "The rules in their order.", "Explanation"),),
+        _UNDECIDED,
+        (_LEASE,),
+        body="Question",
+        name="explain",
+    ),
+    Endpoint(
+        "GET",
+        "/.well-known/jwks.json",
+        "The key that verifies this gate's tokens; an empty set where it has none.",
+        ANYBODY,
+        (Reply(200, "A JSON Web Key Set.", "Object"),),
+        name="readKeys",
+    ),
+)
+
+_ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
+_OPTIONAL_ID: Final[Schema] = {"type": ["string", "null"], "minLength": 1, "maxLength": 200}
+_COUNT: Final[Schema] = {"type": ["integer", "null"]}
+_TEXT: Final[Schema] = {"type": ["string", "null"]}
+_OUTCOME: Final[Schema] = {"type": "string", "enum": [outcome.value for outcome in AdmissionOutcome]}
+_REASON: Final[Schema] = {"type": ["string", "null"], "enum": [*(reason.value for reason in ReasonCode), None]}
+_RECEIPT_ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
+
+
+def _object(properties: Schema, *, required: tuple[str, ...] | None = None, closed: bool = False) -> Schema:
+    schema: Schema = {"type": "object", "required": list(properties if required is None else required)}
+    if closed:
+        schema["additionalProperties"] = False
+    return {**schema, "properties": properties}
+
+
+_CAUSALITY: Final = _object(
+    {
+        "root_task_id": _ID,
+        "parent_task_id": _OPTIONAL_ID,
+        "caused_by_receipt_id": {"type": ["string", "null"]},
+        "spawn_depth": _COUNT,
+        "capability_id": _ID,
+        "recursion_budget_remaining": {"type": "integer"},
+        "task_id": _ID,
+    },
+    required=(),
+    closed=True,
+)
+_ENVELOPE: Final = _object(
+    {
+        "tenant_id": {"type": "string"},
+        "surface_id": {"type": "string"},
+        "policy_profile_id": {"type": "string"},
+        "payload_kind": {"type": "string"},
+        "payload": {},
+        "causality": _CAUSALITY,
+        "target": {"type": "string"},
+        "artifact_bytes": {"type": "integer", "minimum": 0},
+    },
+    required=("tenant_id", "surface_id", "policy_profile_id"),
+    closed=True,
+)
+_POLICY: Final = {
+    "type": ["object", "null"],
+    "required": ["profile", "hash", "revision"],
+    "properties": {"profile": {"type": "string"}, "hash": {"type": "string"}, "revision": {"type": "integer"}},
+}
+_FORWARD: Final = _object(
+    {
+        "target": {"type": "string"},
+        "state": {"type": "string", "enum": ["pending", "delivered", "failed"]},
+        "status": _COUNT,
+        "reason": {"type": ["string", "null"], "enum": ["UNREACHABLE", "TIMEOUT", "REFUSED", None]},
+        "answer": {},
+    }
+)
+_RULE: Final = _object(
+    {"rule": {"type": "integer"}, "reason_code": _REASON, "passed": {"type": "boolean"}, "limit": {}, "observed": {}}
+)
+
+SCHEMAS: Final = {
+    "Envelope": _ENVELOPE,
+    "Decision": _object(
+        {
+            "outcome": _OUTCOME,
+            "receipt_id": _RECEIPT_ID,
+            "stored_at": {"type": "string", "format": "date-time"},
+            "task_id": _TEXT,
+            "root_task_id": _TEXT,
+            "parent_task_id": _TEXT,
+            "capability_id": _TEXT,
+            "depth": _COUNT,
+            "budget_remaining": _COUNT,
+            "policy": _POLICY,
+            "reason_code": _REASON,
+            "detail": _TEXT,
+            "retry_after_ms": _COUNT,
+            "forwards": {"type": "array", "items": _FORWARD},
+            "escalation_receipt_id": _TEXT,
+        }
+    ),
+    "Check": _object(
+        {
+            "outcome": _OUTCOME,
+            "reason_code": _REASON,
+            "detail": _TEXT,
+            "policy": _POLICY,
+            "depth": _COUNT,
+            "budget_remaining": _COUNT,
+            "retry_after_ms": _COUNT,
+        }
+    ),
+    "Question": {"anyOf": [_ENVELOPE, _object({"receipt_id": _RECEIPT_ID}, closed=True)]},
+    "Explanation": _object({"rules": {"type": "array", "items": _RULE}}),
+}

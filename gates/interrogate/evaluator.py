@@ -1,0 +1,246 @@
+"""From parsed requests to stored decisions: observe, decide, record if nothing changed (IG-01).
+
+Requests that arrive together share both statements. In between they are decided in the order of their arrival, each on
+what it observed and on what those before it change. No lock is held while Python decides; a decision whose marks moved
+meanwhile is not stored, and its request is observed again, until its deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from interrogate import metrics
+from interrogate.admission_receipt import admission_receipt, admitted_task
+from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
+from interrogate.decide import decide, decide_shadow
+from interrogate.decision import Decision
+from interrogate.envelope import Envelope
+from interrogate.fold import DecidedBatch
+from interrogate.observation import ObservationRequest, Observed, Requester, observation_request
+from interrogate.policies import PolicyReplica
+from interrogate.problem_codes import Code
+from interrogate.ruleset import Ruleset, TargetRule
+from legivellum.http.batching import Batcher, BatchLimits
+from legivellum.http.problems import refuse
+from legivellum.postgres.errors import Unavailable
+
+_log = structlog.get_logger("interrogate.evaluator")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """One request for admission, parsed and authenticated."""
+
+    envelope: Envelope
+    requester: Requester
+    tenant: UUID
+    """The requester's own, whatever the envelope names."""
+    receipt_id: str
+    """Minted once per request, so that a batch that is repeated finds its own row."""
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A decision that is in the ledger. A replay has neither decision nor ruleset: it was made some other time."""
+
+    stored: StoredDecision
+    replayed: bool
+    decision: Decision | None = None
+    ruleset: Ruleset | None = None
+
+
+class _Again:
+    """Nothing was stored. `behind`: a newer policy was used already, so this process has to read policies again."""
+
+    def __init__(self, *, behind: bool) -> None:
+        self.behind = behind
+
+
+_MOVED: Final = _Again(behind=False)
+_POLICY_BEHIND: Final = _Again(behind=True)
+
+_Answer = Evaluation | _Again | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A request of a batch with the rules by which it is decided."""
+
+    request: EvaluationRequest
+    ruleset: Ruleset | None
+    question: ObservationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is about to be recorded."""
+
+    case: _Case
+    decision: Decision
+    shadow: Decision | None
+    record: Record
+
+
+class Evaluator:
+    """One per process."""
+
+    def __init__(
+        self, database: Callable[[], InterrogateDatabase], policies: PolicyReplica, *, limits: BatchLimits | None = None
+    ) -> None:
+        self._database = database
+        self._policies = policies
+        self._batcher: Batcher[EvaluationRequest, _Answer] = Batcher(self._decide_batch, name="evaluate", limits=limits)
+
+    async def evaluate(self, request: EvaluationRequest, deadline: float) -> Evaluation:
+        """The stored decision, by `deadline` (the loop's clock).
+
+        Raises DeadlineExceeded, Overloaded, Unavailable; IDEMPOTENCY_CONFLICT (409).
+        """
+        started = time.perf_counter()
+        while True:
+            answer = await self._batcher.submit(request, deadline)
+            if isinstance(answer, Evaluation):
+                if answer.decision is not None:
+                    metrics.count_decision(answer.decision, time.perf_counter() - started)
+                return answer
+            if isinstance(answer, Exception):
+                raise answer
+            metrics.MOVED.inc()
+            if answer.behind:
+                await self._policies.look()
+
+    async def observe(self, request: EvaluationRequest) -> tuple[Ruleset | None, Observed]:
+        """By which rules it would be decided now, and on what. Nothing is stored. Raises Unavailable."""
+        case = self._case(request)
+        [answer] = await self._database().observe([case.question])
+        return case.ruleset, answer.observed
+
+    def _case(self, request: EvaluationRequest) -> _Case:
+        """Raises Unavailable."""
+        envelope, requester = request.envelope, request.requester
+        ruleset = self._policies.find(request.tenant, envelope.policy_profile_id)
+        question = observation_request(
+            envelope,
+            requester,
+            tenant=request.tenant,
+            receipt_id=request.receipt_id,
+            idempotency_key=request.idempotency_key,
+            rate_keys=() if ruleset is None else ruleset.rate_keys_of(envelope, requester.principal_key),
+        )
+        return _Case(request, ruleset, question)
+
+    async def _decide_batch(self, requests: Sequence[EvaluationRequest]) -> list[_Answer]:
+        answers: dict[str, _Answer] = {}
+        cases = []
+        for request in requests:
+            try:
+                cases.append(self._case(request))
+            except Unavailable as error:
+                answers[request.receipt_id] = error
+        # Before the first await: rules and revision belong to one listing.
+        listed_at = self._policies.revision
+        observations = await self._database().observe([case.question for case in cases]) if cases else []
+        batch, verdicts = DecidedBatch(), list[_Verdict]()
+        for case, observation in zip(cases, observations, strict=True):
+            outcome = _decide(case, observation, batch, listed_at)
+            if isinstance(outcome, _Verdict):
+                verdicts.append(outcome)
+            else:
+                answers[case.request.receipt_id] = outcome
+        recorded = await self._database().record([verdict.record for verdict in verdicts]) if verdicts else []
+        for verdict, stored in zip(verdicts, recorded, strict=True):
+            answers[verdict.case.request.receipt_id] = _answer(verdict, stored)
+        return [answers[request.receipt_id] for request in requests]
+
+
+def _decide(case: _Case, observation: ObservedRequest, batch: DecidedBatch, listed_at: int) -> _Verdict | _Answer:
+    if observation.replay is not None:
+        return Evaluation(observation.replay, replayed=True)
+    if observation.conflict:
+        return _key_conflict()
+    observed = batch.adjusted(case.question, observation.observed)
+    if observed is None:
+        return _MOVED
+    request, ruleset = case.request, case.ruleset
+    decision = decide(request.envelope, request.requester, ruleset, observed)
+    shadow = None if ruleset is None else decide_shadow(request.envelope, request.requester, ruleset, observed)
+    batch.add(case.question, observed, decision, begins=request.envelope.begins)
+    called = called_targets(decision.targets, request.envelope.surface_id, ruleset)
+    revision = listed_at if ruleset is None else ruleset.revision
+    body = admission_receipt(
+        request.envelope,
+        request.requester,
+        decision,
+        observed,
+        ruleset,
+        tenant=request.tenant,
+        receipt_id=request.receipt_id,
+        policy_revision=revision,
+        shadow=shadow,
+    )
+    record = Record(
+        request=case.question,
+        observed=observed,
+        body=body,
+        policy_hash=None if ruleset is None else ruleset.policy_hash,
+        policy_revision=revision,
+        ruleset=None if ruleset is None else ruleset.canonical_body,
+        admitted=admitted_task(request.envelope, decision, request.receipt_id),
+        rate_tats=decision.rate_tats,
+        spawns_under_lease=decision.spawns_under_lease,
+        forwards=tuple(target.name for target in called),
+        escalate_to=_escalate_to(request.envelope.surface_id, ruleset),
+    )
+    return _Verdict(case, decision, shadow, record)
+
+
+def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
+    match recorded.outcome:
+        case "STORED":
+            assert recorded.stored is not None
+            _count_judgements(verdict)
+            return Evaluation(recorded.stored, replayed=False, decision=verdict.decision, ruleset=verdict.case.ruleset)
+        case "REPLAYED":
+            assert recorded.stored is not None
+            return Evaluation(recorded.stored, replayed=True)
+        case "MOVED":
+            return _MOVED
+        case "POLICY_BEHIND":
+            return _POLICY_BEHIND
+        case "KEY_CONFLICT":
+            return _key_conflict()
+        case "REFUSED":
+            # The ledger judges what this gate writes: that it refuses is a defect here, and nothing was decided.
+            _log.error("decision_refused", receipt_id=verdict.case.request.receipt_id, refusal=recorded.detail)
+            return Unavailable("The ledger refused the decision.")
+
+
+def _count_judgements(verdict: _Verdict) -> None:
+    decision, shadow = verdict.decision, verdict.shadow
+    if shadow is not None and (shadow.outcome, shadow.reason_code) != (decision.outcome, decision.reason_code):
+        metrics.SHADOW_DISAGREEMENTS.inc()
+
+
+def called_targets(names: Iterable[str], surface_id: str, ruleset: Ruleset | None) -> list[TargetRule]:
+    """The targets among `names` that are called after the commit; the others are only named in the receipt."""
+    surface = None if ruleset is None else ruleset.surfaces.get(surface_id)
+    if surface is None:
+        return []
+    targets = [surface.targets[name] for name in names if name in surface.targets]
+    return [target for target in targets if target.is_called]
+
+
+def _escalate_to(surface_id: str, ruleset: Ruleset | None) -> str | None:
+    surface = None if ruleset is None else ruleset.surfaces.get(surface_id)
+    return None if surface is None else surface.escalate_to
+
+
+def _key_conflict() -> Exception:
+    return refuse(Code.IDEMPOTENCY_CONFLICT, "This Idempotency-Key was used for another envelope.")

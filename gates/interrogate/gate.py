@@ -1,0 +1,63 @@
+"""InterroGate as the kit serves it: its definition, and each endpoint's handler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
+from interrogate.endpoints import ENDPOINTS, SCHEMAS
+from interrogate.evaluation_handlers import EvaluationHandlers
+from interrogate.explanation_handlers import ExplanationHandlers
+from interrogate.metrics import METRICS
+from interrogate.problem_codes import Code
+from interrogate.schema import INTERROGATE, WRITER
+from interrogate.settings import Settings
+from legivellum.gate.definition import GateDefinition
+from legivellum.http import strict_json
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.router import Handler
+
+
+class PublishedKeys:
+    """GET /.well-known/jwks.json: what targets verify this gate's tokens with."""
+
+    def __init__(self, gate: AdmissionGate) -> None:
+        keys = [] if gate.tokens is None else [gate.tokens.public_jwk]
+        self._body = strict_json.encode({"keys": keys})
+
+    async def __call__(self, _exchange: Exchange) -> Response:
+        return json_response(200, self._body)
+
+
+def handlers(process: InterrogateProcess) -> Mapping[str, Handler]:
+    """Raises OSError, ValueError for a signing key that cannot be used."""
+    return bound_handlers(AdmissionGate.of(process))
+
+
+def bound_handlers(gate: AdmissionGate) -> Mapping[str, Handler]:
+    evaluation, explanation = EvaluationHandlers(gate), ExplanationHandlers(gate)
+    return {
+        "POST /v1/evaluate": evaluation.evaluate,
+        "POST /v1/check": evaluation.check,
+        "POST /v1/explain": explanation.explain,
+        "GET /.well-known/jwks.json": PublishedKeys(gate),
+    }
+
+
+GATE = GateDefinition(
+    module=__name__,
+    name="interrogate",
+    title="InterroGate",
+    doctrine="InterroGate decides. It does not act.",
+    description="Admission control: may this request pass?",
+    settings=Settings,
+    schema=INTERROGATE,
+    role=WRITER,
+    connect=connect,
+    endpoints=ENDPOINTS,
+    handlers=handlers,
+    metrics=METRICS,
+    codes=Code,
+    schemas=SCHEMAS,
+    requires=("memorygate.schema:LEDGER",),
+)
