@@ -83,8 +83,9 @@ def test_the_webhook_uses_every_right_it_has_and_no_other(cluster: Cluster, tena
     """From no Secret to a renewed one, with a review that looks at each kind of neighbour."""
     skip_without_audit(cluster)
     cluster.kubectl.run("delete", "secret", "-n", SYSTEM, CERTIFICATES, "--ignore-not-found")
+    shadowed = {"limits": {"maxSpawnDepth": 3}, "shadow": {"policyProfileRef": {"name": "next"}}}
     with Admission.running(cluster):
-        tenancy.apply(*tenancy.world())
+        tenancy.apply(*tenancy.world(), tenancy.resource("PolicyProfile", "front", shadowed))
         cluster.kubectl.run(
             "patch", "secret", "-n", SYSTEM, CERTIFICATES, "--type=merge", "-p", '{"data":{"tls.crt":""}}'
         )

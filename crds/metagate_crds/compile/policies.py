@@ -18,7 +18,7 @@ _SHADOW_PATH: Final = "spec.shadow.policyProfileRef"
 def compile_policy(
     world: World, state: ObjectState, spec: NormalizedPolicy, tenant: str, content: SnapshotRow
 ) -> CompileOutcome:
-    references = _references(state, spec)
+    references = policy_references(state.declared.key.namespace, spec)
     # A boundary without rules would admit nothing: they are served also while a reference does not resolve.
     outcome = CompileOutcome(rows=[content], served_generation=state.served_generation)
     outcome.rows += [_reference_row(state, tenant, path, ref) for path, ref in references]
@@ -32,8 +32,8 @@ def compile_policy(
     return outcome
 
 
-def _references(state: ObjectState, spec: NormalizedPolicy) -> list[tuple[str, ObjectKey]]:
-    namespace = state.declared.key.namespace
+def policy_references(namespace: str, spec: NormalizedPolicy) -> list[tuple[str, ObjectKey]]:
+    """What the PolicyProfile names, each with the path where it does."""
     references = [(path, ObjectKey(PRINCIPAL.name, namespace, name)) for path, name in spec.escalations]
     if spec.shadow is not None:
         references.append((_SHADOW_PATH, ObjectKey(POLICY_PROFILE.name, namespace, spec.shadow)))

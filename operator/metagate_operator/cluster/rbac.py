@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from metagate_crds.kinds import GROUP, KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER
+from metagate_crds.kinds import GROUP, KINDS
 from metagate_operator.cluster import leader_election
 
 OPERATOR = "metagate-operator"
@@ -55,7 +55,7 @@ class RbacRight:
 
 
 _NAMESPACED = tuple(kind.plural for kind in KINDS.values() if kind.namespaced)
-_NEIGHBOURS = tuple(kind.plural for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING))
+_REFERENCED = tuple(kind.plural for kind in KINDS.values())
 _GLOBAL = tuple(kind.plural for kind in KINDS.values() if not kind.namespaced)
 
 
@@ -86,7 +86,7 @@ def operator_rights(namespaces: Sequence[str] = (), *, cluster_issuers: bool = T
 
 def admission_rights(*, self_managed: bool = True) -> tuple[RbacRight, ...]:
     """What `metagate admission` does: look up what an object refers to, and care for its own certificate."""
-    rights = [RbacRight(Where.CLUSTER, ("list",), GROUP, _NEIGHBOURS)]
+    rights = [RbacRight(Where.CLUSTER, ("list",), GROUP, _REFERENCED)]
     if self_managed:
         rights += [
             RbacRight(Where.OWN, ("create",), "", ("secrets",)),

@@ -26,3 +26,33 @@ def test_a_stand_in_says_nothing_of_secrets() -> None:
     manifest = declared("Manifest", "prod", {**MANIFEST, "services": {"mail": SERVICE}})
     standing = replace(profile, spec=STAND_INS["Profile"])
     assert reference_warnings(binding, [issuer, principal, standing, manifest], SETTINGS) == ()
+
+
+POLICY = {
+    "limits": {"maxSpawnDepth": 5, "maxTotalDescendants": 10},
+    "surfaces": [{"surfaceId": "public", "escalateTo": "on-call"}],
+    "shadow": {"policyProfileRef": {"name": "next"}},
+}
+
+
+def test_what_a_policy_profile_names_is_warned_of() -> None:
+    """Each reference that does not resolve by its path, and a tree that nothing bounds."""
+    policy = declared("PolicyProfile", "p", POLICY)
+    missing = reference_warnings(policy, [], SETTINGS)
+    assert [warning.split(":")[0] for warning in missing] == [
+        "spec.shadow.policyProfileRef",
+        "spec.surfaces[0].escalateTo",
+    ]
+    there = [declared("Principal", "on-call", {}), declared("PolicyProfile", "next", {"limits": {"maxSpawnDepth": 1}})]
+    assert reference_warnings(policy, there, SETTINGS) == ()
+    unbounded = declared("PolicyProfile", "p", {**POLICY, "limits": {"maxSpawnDepth": 5}})
+    (warning,) = reference_warnings(unbounded, there, SETTINGS)
+    assert warning.startswith("spec.limits.maxTotalDescendants")
+
+
+def test_a_shadow_that_is_served_in_an_earlier_version_resolves() -> None:
+    """And the warning about the object itself is not lost beside its stand-in."""
+    unbounded = declared("PolicyProfile", "p", {**POLICY, "limits": {"maxSpawnDepth": 5}})
+    standing = replace(declared("PolicyProfile", "next", {}), spec=STAND_INS["PolicyProfile"])
+    (warning,) = reference_warnings(unbounded, [declared("Principal", "on-call", {}), standing], SETTINGS)
+    assert warning.startswith("spec.limits.maxTotalDescendants")

@@ -17,8 +17,20 @@ from typing import Any
 import structlog
 
 from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.normalized import NormalizedPolicy
+from metagate_crds.compile.object_state import evaluate
+from metagate_crds.compile.policies import policy_references
 from metagate_crds.compile.world import World
-from metagate_crds.kinds import KINDS, MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER, ResourceKind
+from metagate_crds.kinds import (
+    KINDS,
+    MANIFEST,
+    POLICY_PROFILE,
+    PRINCIPAL,
+    PRINCIPAL_BINDING,
+    PROFILE,
+    TOKEN_ISSUER,
+    ResourceKind,
+)
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS, WARNING
 from metagate_crds.validation import validate
@@ -35,6 +47,7 @@ STAND_INS: Mapping[str, Mapping[str, Any]] = {
     PRINCIPAL.name: {"type": "component"},
     PROFILE.name: {},
     MANIFEST.name: {"deploymentKey": "served", "version": 1},
+    POLICY_PROFILE.name: {"limits": {"maxSpawnDepth": 0}},
 }
 REFERENCES = (("principalRef", PRINCIPAL), ("profileRef", PROFILE), ("manifestRef", MANIFEST))
 
@@ -71,6 +84,10 @@ class ReferenceChecker:
             wanted = [self._all(PRINCIPAL, namespace), self._all(TOKEN_ISSUER)]
         elif subject.key.kind == TOKEN_ISSUER.name:
             wanted = [self._all(TOKEN_ISSUER)]
+        elif subject.key.kind == POLICY_PROFILE.name:
+            policy = evaluate(subject, self._settings).normalized
+            references = policy_references(namespace, policy) if isinstance(policy, NormalizedPolicy) else []
+            wanted = [self._one(KINDS[ref.kind], namespace, ref.name) for ref in {ref for _, ref in references}]
         else:
             wanted = []
         return [
@@ -101,7 +118,8 @@ def reference_warnings(
         for condition in verdict.conditions
         if WARNED_STATUSES.get(condition.type) == condition.status and condition.message
     ]
-    if any(declared.spec is STAND_INS.get(declared.key.kind) for declared in around):
+    stands_in = any(declared.spec is STAND_INS.get(declared.key.kind) for declared in around)
+    if stands_in and subject.key.kind == PRINCIPAL_BINDING.name:
         # a stand-in says nothing of what its object declares
         against = [condition for condition in against if condition.type != WARNING]
     causes = [
