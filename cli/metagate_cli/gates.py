@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
     from metagate_cli.database import DatabaseUrls
 
-GATES: Final[Mapping[str, str]] = {"memorygate": "memorygate.gate:GATE"}
+GATES: Final[Mapping[str, str]] = {"memorygate": "memorygate.gate:GATE", "interrogate": "interrogate.gate:GATE"}
 """Where each gate's definition is, by the gate's name."""
+IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {"interrogate": ("memorygate",)}
+"""Gates that are served before others: what a gate writes can only be read at the ledger."""
 ALL: Final = "all"
 
 
@@ -34,7 +36,7 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
         if name == ALL:
             references.update(dict.fromkeys(GATES.values()))
         elif name in GATES:
-            references[GATES[name]] = None
+            references.update(dict.fromkeys(GATES[needed] for needed in (*IMPLIED.get(name, ()), name)))
         elif ":" in name:
             references[name] = None
             if "" not in sys.path:
