@@ -43,6 +43,10 @@ class ApiError(Exception):
         self.code = code
 
 
+class NotJson(Stop):
+    """Something answered, and it is no gate."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiClient:
     """A running MetaGate, as one caller sees it. Every method may raise ApiError, and Stop when there is no answer."""
@@ -51,6 +55,10 @@ class ApiClient:
     headers: Mapping[str, str]
     tenant: str | None = None
     ca_file: Path | None = None
+    seconds: float = SECONDS
+    """How long it may be silent."""
+    largest: int = _LARGEST
+    """Bytes of an answer."""
 
     def get(self, path: str, **query: object) -> Any:
         return self._request("GET", path, query, None)
@@ -71,15 +79,15 @@ class ApiClient:
         request = Request(url, data=body, method=method, headers=dict(self.headers))  # noqa: S310 - the scheme was judged
         opener = _opener(self.ca_file)
         try:
-            with opener.open(request, timeout=SECONDS) as response:
-                return json.loads(response.read(_LARGEST))
+            with opener.open(request, timeout=self.seconds) as response:
+                return json.loads(response.read(self.largest))
         except HTTPError as error:
             raise _error_of(error) from error
         except (URLError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise Stop(f"{safe_text(self.url)} does not answer: {safe_text(reason)}", code=UNABLE) from error
         except ValueError as error:
-            raise Stop(f"{safe_text(self.url)} does not answer in JSON: is it a MetaGate?", code=UNABLE) from error
+            raise NotJson(f"{safe_text(self.url)} does not answer in JSON: is it a MetaGate?", code=UNABLE) from error
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -107,11 +115,16 @@ def connect(
         raise Stop("which MetaGate? Give --url or set METAGATE_URL")
     if urlsplit(url).scheme not in {"http", "https"}:
         raise Stop(f"--url: {safe_text(url)} is not an http or https address")
-    if token_file is None and key_file is None:
-        raise Stop("as whom? Give an admin's --key-file (or METAGATE_API_KEY_FILE), or a --token-file")
+    return ApiClient(url, credential_headers(key_file, token_file), tenant, ca_file)
+
+
+def credential_headers(key_file: Path | None, token_file: Path | None) -> dict[str, str]:
+    """Raises Stop: no credential, or a file that holds none."""
     if token_file is not None:
-        return ApiClient(url, {"authorization": f"Bearer {_secret(token_file)}"}, tenant, ca_file)
-    return ApiClient(url, {"x-api-key": _secret(key_file)}, tenant, ca_file)
+        return {"authorization": f"Bearer {_secret(token_file)}"}
+    if key_file is not None:
+        return {"x-api-key": _secret(key_file)}
+    raise Stop("as whom? Give an admin's --key-file (or METAGATE_API_KEY_FILE), or a --token-file")
 
 
 NOT_FOUND: Final = frozenset({"NOT_FOUND", "SESSION_NOT_FOUND"})
@@ -124,8 +137,7 @@ def stop_for(error: ApiError, subject: str = "", advice: str = "") -> Stop:
     return Stop(safe_text(error), code=FAILURE)
 
 
-def _secret(file: Path | None) -> str:
-    assert file is not None
+def _secret(file: Path) -> str:
     credential = file.read_text(encoding="utf-8").strip()
     if not credential or not credential.isascii() or not credential.isprintable():
         raise Stop(f"{file}: holds no credential")

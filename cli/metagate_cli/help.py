@@ -39,6 +39,13 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 
 
+ACROSS_GATES_EXAMPLES: Final[Mapping[str, str]] = {
+    "": "legivellum status --watch",
+    "status": "legivellum status --url http://127.0.0.1:8000 --key-file me.key",
+}
+_EXAMPLES_OF: Final = {"metagate": EXAMPLES, "legivellum": ACROSS_GATES_EXAMPLES}
+"""By the name of the program."""
+
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "On one machine": ("quickstart", "dev"),
     "Declared files": ("validate", "compile", "plan", "crds"),
@@ -60,7 +67,7 @@ class _WithExample:
         while at.parent is not None:
             names.insert(0, at.info_name)
             at = at.parent
-        example = EXAMPLES.get(" ".join(names))
+        example = _EXAMPLES_OF.get(at.info_name, {}).get(" ".join(names))
         if example is not None:
             with formatter.section("Example"):
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
@@ -71,12 +78,13 @@ class Command(_WithExample, TyperCommand):
 
 
 class Group(_WithExample, TyperGroup):
-    """A group of commands that shows one too; the root shows its commands in sections."""
+    """A group of commands that shows one too."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        if ctx.parent is not None:
-            super().format_commands(ctx, formatter)
-            return
+
+class RootGroup(Group):
+    """All commands of `metagate`, in sections."""
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         for title, names in SECTIONS.items():
             with formatter.section(title):

@@ -108,7 +108,7 @@ def _startup_row(item: dict[str, Any], wide: bool) -> Sequence[str]:
         safe_text(item["component_key"]),
         safe_text(item["principal_key"]),
         safe_text(item["status"]),
-        item["opened_at"] if wide else _age(item["opened_at"]),
+        item["opened_at"] if wide else age(item["opened_at"]),
         safe_text(report.get("error") or report.get("build_version") or "-"),
     ]
     if wide:
@@ -117,7 +117,7 @@ def _startup_row(item: dict[str, Any], wide: bool) -> Sequence[str]:
     return columns
 
 
-def _age(moment: str) -> str:
+def age(moment: str) -> str:
     seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= length:

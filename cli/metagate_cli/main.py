@@ -1,4 +1,5 @@
-"""`metagate`: one command for everything. Nothing is imported before it is needed.
+"""`metagate`: one command for everything; and `legivellum`, for what spans gates. Nothing is imported before it is
+needed.
 
 `bootstrap`, `ready`, `failed` and `run` are what a pod calls: they go to the client, which needs nothing but the
 standard library.
@@ -40,16 +41,26 @@ def main() -> None:
     if sys.argv[1:] in ([VERSION_OPTION], ["version"]):
         version()
         return
+    _run(_app, "metagate")
+
+
+def legivellum() -> None:
+    """The entry point of the `legivellum` command: what spans gates."""
+    _run(_across_gates, "legivellum")
+
+
+def _run(make: Callable[[], typer.Typer], program: str) -> None:
+    """Run the command line; what ends it is one line on standard error and an exit code."""
     _forget_injected()
     try:
-        _app()(prog_name="metagate")
+        make()(prog_name=program)
     except Stop as stop:
-        print_note(f"metagate: {stop}")
+        print_note(f"{program}: {stop}")
         sys.exit(stop.code)
     except ModuleNotFoundError as error:
         extra = _extra_with(error.name or "", sys.argv[1:2])
         print_note(
-            f"metagate: this command needs {error.name}: install the extra {extra} "
+            f"{program}: this command needs {error.name}: install the extra {extra} "
             f"(in a checkout: pip install '.[{extra}]'; docs/cli.md says it for a wheel)"
         )
         sys.exit(3)
@@ -61,7 +72,7 @@ def main() -> None:
         if wants_traceback():
             raise
         line, code = error_line(error)
-        print_note(f"metagate: {line}")
+        print_note(f"{program}: {line}")
         sys.exit(code)
 
 
@@ -114,10 +125,10 @@ def _app() -> typer.Typer:
         serve,
         validation,
     )
-    from metagate_cli.help import Command, Group
+    from metagate_cli.help import Command, Group, RootGroup
 
     app = typer.Typer(
-        cls=Group,
+        cls=RootGroup,
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
@@ -173,6 +184,26 @@ def _app() -> typer.Typer:
         app.command(name, cls=completion.ClientCommand, short_help=about, help=about)(completion.client_command)
     add(completion.completion, "Print the script that completes `metagate` in a shell.")
     add(version, "Print the version of this installation.")
+    return app
+
+
+def _across_gates() -> typer.Typer:
+    import typer
+
+    from metagate_cli import status
+    from metagate_cli.help import Command, Group
+
+    app = typer.Typer(
+        cls=Group,
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="LegiVellum: what spans the gates.",
+    )
+    app.callback()(lambda: None)
+    app.command("status", cls=Command, short_help="Ask every gate what waits there.")(status.status)
     return app
 
 

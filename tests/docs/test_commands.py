@@ -16,7 +16,7 @@ from tests.docs.typed import commands
 from typer.main import get_command
 
 from memorygate.main import app as memorygate
-from metagate_cli.main import CLIENT, _app
+from metagate_cli.main import CLIENT, _across_gates, _app
 from metagate_client.arguments import parser
 
 FENCE = re.compile(r"^ *```(?:console|text)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -77,7 +77,11 @@ OTHERS = frozenset(
     ]
 )
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-PROGRAMS: dict[str, Any] = {"metagate": get_command(_app()), "memorygate": get_command(memorygate)}
+PROGRAMS: dict[str, Any] = {
+    "metagate": get_command(_app()),
+    "legivellum": get_command(_across_gates()),
+    "memorygate": get_command(memorygate),
+}
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

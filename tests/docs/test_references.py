@@ -11,7 +11,7 @@ import yaml
 from typer.main import get_command
 
 from memorygate.main import app as memorygate
-from metagate_cli.main import _app
+from metagate_cli.main import _across_gates, _app
 
 ROOT = Path(__file__).resolve().parents[2]
 CITED = re.compile(r"\b(?:D-\d{2}|(?:INV|EXT)-\d{2,3})\b")
@@ -82,7 +82,11 @@ def _helps(command: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def test_the_command_line_explains_itself_without_numbers() -> None:
     """Whoever types --help has no list of decisions at hand."""
-    helps = dict(_helps(get_command(_app()), "metagate")) | dict(_helps(get_command(memorygate), "memorygate"))
+    helps = (
+        dict(_helps(get_command(_app()), "metagate"))
+        | dict(_helps(get_command(_across_gates()), "legivellum"))
+        | dict(_helps(get_command(memorygate), "memorygate"))
+    )
     assert len(helps) > 50
     assert [path for path, text in helps.items() if CITED.search(text)] == []
 

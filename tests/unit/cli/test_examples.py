@@ -8,8 +8,8 @@ import pytest
 from tests.unit.cli.running import metagate
 from typer.main import get_command
 
-from metagate_cli.help import EXAMPLES
-from metagate_cli.main import CLIENT, _app
+from metagate_cli.help import ACROSS_GATES_EXAMPLES, EXAMPLES
+from metagate_cli.main import CLIENT, _across_gates, _app
 from metagate_client.arguments import EXAMPLES as IN_A_POD
 from metagate_client.arguments import parser
 
@@ -43,6 +43,16 @@ def test_an_example_can_be_typed(name: str) -> None:
         assert command is COMMANDS[name]
     made = command.make_context(command.name, list(words), resilient_parsing=False)
     assert made.args == []
+
+
+def test_every_command_across_gates_has_an_example_that_can_be_typed() -> None:
+    """Those of `legivellum`, each of its own command."""
+    commands = dict(walked(get_command(_across_gates())))
+    assert commands.keys() == ACROSS_GATES_EXAMPLES.keys()
+    for name, line in ACROSS_GATES_EXAMPLES.items():
+        program, command, *words = shlex.split(line)
+        assert (program, command) == ("legivellum", name or command)
+        assert commands[command].make_context(command, words, resilient_parsing=False).args == []
 
 
 @pytest.mark.parametrize("name", IN_A_POD)
