@@ -65,24 +65,25 @@ class CelVariables:
         caller: Mapping[str, Any],
         observed: Mapping[str, Any],
     ) -> None:
-        self._payload = payload
-        self._others: dict[str, Any] = {"request": dict(request), "caller": dict(caller), "observed": dict(observed)}
+        self._values = {"payload": payload, "request": request, "caller": caller, "observed": observed}
         self._size: PayloadSize | RuleFailure | None = None
-        self._contexts: dict[bool, Any] = {}
+        self._context: Any = None
+        self._converted: set[str] = set()
 
     def payload_size(self) -> PayloadSize | RuleFailure:
         """The size of the payload, or why no rule may read it."""
         if self._size is None:
-            self._size = _measure(self._payload)
+            self._size = _measure(self._values["payload"])
         return self._size
 
-    def context(self, *, with_payload: bool) -> Any:
-        """The CEL context. One without the payload spares converting it where no rule reads it."""
-        context = self._contexts.get(with_payload) or self._contexts.get(True)
-        if context is None:
-            variables = self._others | {"payload": self._payload} if with_payload else self._others
-            context = self._contexts[with_payload] = _cel().Context(variables=variables, functions=_FUNCTIONS)
-        return context
+    def context(self, names: frozenset[str]) -> Any:
+        """The CEL context with these variables in it. Converting is what costs: each is converted once, if at all."""
+        if self._context is None:
+            self._context = _cel().Context(functions=_FUNCTIONS)
+        for name in names - self._converted:
+            self._context.add_variable(name, self._values[name])
+            self._converted.add(name)
+        return self._context
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class CelRule:
             if self._source.work(size.values, size.characters) > LARGEST_WORK:
                 return RuleFailure("would cost too much over a payload of this size")
         try:
-            result = self._program.execute(variables.context(with_payload=self.reads_payload))
+            result = self._program.execute(variables.context(self.variables))
         except Exception as error:  # noqa: BLE001 - whatever a rule fails by, the request is rejected and goes on
             return RuleFailure(_failure_text(error))
         return result if isinstance(result, bool) else RuleFailure("is neither true nor false")
