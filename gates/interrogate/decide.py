@@ -17,7 +17,7 @@ from interrogate.decision import LONGEST_DETAIL, LONGEST_WINDOW, AdmissionOutcom
 from interrogate.envelope import NOT_SENT, TOOL_CALL, Causality, Envelope
 from interrogate.observation import Observed, ParentTask, Requester
 from interrogate.ruleset import GlobSet, Ruleset, SurfaceRules
-from metagate_crds.rules.cel_rules import CelVariables
+from metagate_crds.rules.cel_rules import CelVariables, RuleFailure
 
 BEGINS_TREES: Final = "principal"
 """The type that may begin a tree anywhere; any other only where `mayBegin` names it."""
@@ -51,6 +51,7 @@ class _Case:
     rate_tats: tuple[int, ...] | None = None
     """Set by the rule of rates: a token is spent by whatever passes it, also if a later rule denies."""
     rules: Mapping[str, bool] | None = None
+    failed_rules: tuple[str, ...] = ()
 
     @property
     def parent(self) -> ParentTask | None:
@@ -533,7 +534,9 @@ def _rule_results(case: _Case, ruleset: Ruleset) -> dict[str, bool]:
             "budget": case.budget,
         },
     )
-    return {rule.name: rule.holds(variables) for rule in ruleset.rules}
+    results = {rule.name: rule.evaluate(variables) for rule in ruleset.rules}
+    case.failed_rules = tuple(name for name, result in results.items() if isinstance(result, RuleFailure))
+    return {name: result is True for name, result in results.items()}
 
 
 # --- the table: what is compared in which order
@@ -631,6 +634,7 @@ def _denied(case: _Case, number: int, refusal: Refusal) -> Decision:
         budget_remaining=None,
         rate_tats=case.rate_tats,
         rules=case.rules or {},
+        failed_rules=case.failed_rules,
         retry_after_ms=refusal.retry_after_ms,
     )
 
@@ -660,5 +664,6 @@ def _allowed(case: _Case) -> Decision:
         rate_tats=case.rate_tats,
         spawns_under_lease=case.begins and case.observed.lease is not None,
         rules=case.rules or {},
+        failed_rules=case.failed_rules,
         targets=(envelope.target,) if envelope.target is not None else surface.open_targets if surface else (),
     )

@@ -76,6 +76,8 @@ class Decision:
     spawns_under_lease: bool = False
     rules: Mapping[str, bool] = field(default_factory=dict)
     """The CEL rules that were evaluated, by name."""
+    failed_rules: tuple[str, ...] = ()
+    """Those that gave neither true nor false, or were refused. They do not hold; the policy needs mending."""
     targets: tuple[str, ...] = ()
     """The names of the targets that the request is for, called or not."""
     retry_after_ms: int | None = None

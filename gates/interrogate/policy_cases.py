@@ -142,12 +142,12 @@ def _case(case: Any, ruleset: Ruleset, where: str) -> PolicyCase:
     )
 
 
-def _envelope(sent: Any, where: str) -> Envelope:
-    if not isinstance(sent, dict):
+def _envelope(document: Any, where: str) -> Envelope:
+    if not isinstance(document, dict):
         raise CasesUnreadable(f"{where}.envelope must be an object")
     try:
         # The file has one policy and no tenant, so a case need not name them.
-        raw = json.dumps({"tenant_id": TENANT, "policy_profile_id": PROFILE, **sent}, allow_nan=False).encode()
+        raw = json.dumps({"tenant_id": TENANT, "policy_profile_id": PROFILE, **document}, allow_nan=False).encode()
         return parse_envelope(raw)
     except RequestRefused as refused:
         raise CasesUnreadable(f"{where}.envelope is refused: {refused.problem.detail}") from refused
@@ -177,9 +177,9 @@ def _expectation(expect: Any, where: str) -> tuple[AdmissionOutcome, ReasonCode 
         raise CasesUnreadable(f"{where}: {error}") from error
 
 
-def _observed(sent: Any, where: str, envelope: Envelope, requester: Requester, ruleset: Ruleset) -> Observed:
+def _observed(document: Any, where: str, envelope: Envelope, requester: Requester, ruleset: Ruleset) -> Observed:
     optional = ("at", "descendants", "repeats", "parent", "cause", "task_known", "rate_tat", "spawned", "lease")
-    members = _members(sent, where, optional=optional)
+    members = _members(document, where, optional=optional)
     parent_id = value_or_none(envelope.causality.parent_task_id)
     keys = ruleset.rate_keys_of(envelope, requester.principal_key)
     tats = _of_type(members, "rate_tat", list, [0] * len(keys), where)
@@ -203,11 +203,11 @@ def _observed(sent: Any, where: str, envelope: Envelope, requester: Requester, r
 
 
 def _parent(observed: Mapping[str, Any], where: str, envelope: Envelope, requester: Requester) -> ParentTask | None:
-    sent, where = observed.get("parent", {}), f"{where}.parent"
-    if sent is None:
+    document, where = observed.get("parent", {}), f"{where}.parent"
+    if document is None:
         return None
     optional = ("root_task_id", "depth", "budget", "recent", "admitted_by", "custodian", "open")
-    members = _members(sent, where, optional=optional)
+    members = _members(document, where, optional=optional)
     root = value_or_none(envelope.causality.root_task_id) or ""
     recent = _of_type(members, "recent", list, [], where)
     if not all(isinstance(name, str) for name in recent):
@@ -226,10 +226,10 @@ def _parent(observed: Mapping[str, Any], where: str, envelope: Envelope, request
 def _lease(
     observed: Mapping[str, Any], where: str, requester: Requester, parent_id: str | None
 ) -> ObservedLease | None:
-    sent, where = observed.get("lease"), f"{where}.lease"
-    if sent is None:
+    document, where = observed.get("lease"), f"{where}.lease"
+    if document is None:
         return None
-    members = _members(sent, where, optional=("lease_id", "task_id", "number", "authority", "principal_ai"))
+    members = _members(document, where, optional=("lease_id", "task_id", "number", "authority", "principal_ai"))
     return ObservedLease(
         lease_id=_of_type(members, "lease_id", str, requester.lease_id or "", where),
         task_id=_of_type(members, "task_id", str, parent_id or "", where),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from interrogate.envelope import Envelope
 from metagate_crds.canonical_json import canonical
 from metagate_crds.models.spec import milliseconds
-from metagate_crds.rules.cel_rules import CelRule, CelVariables, compile_rule
+from metagate_crds.rules.cel_rules import CelRule, CelVariables, RuleFailure, compile_rule
 from metagate_crds.rules.cel_source import RuleRefused
 
 SEPARATOR: Final = "/"
@@ -155,8 +155,8 @@ class InvariantRule:
             compiled = None
         return cls(name, rule.get("message") or f"the rule {name} does not hold", compiled)
 
-    def holds(self, variables: CelVariables) -> bool:
-        return self.compiled is not None and self.compiled.evaluate(variables) is True
+    def evaluate(self, variables: CelVariables) -> bool | RuleFailure:
+        return RuleFailure("is refused") if self.compiled is None else self.compiled.evaluate(variables)
 
 
 @dataclass(frozen=True, slots=True)

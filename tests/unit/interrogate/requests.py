@@ -87,7 +87,7 @@ CHILD = merged(ROOT, {"causality": {"parent_task_id": "parent-1", "caused_by_rec
 ALICE = Requester("alice", "principal")
 
 
-def sent(base: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Envelope:
+def envelope_from(base: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Envelope:
     return parse_envelope(json.dumps(merged(base, changes or {})).encode())
 
 
@@ -148,7 +148,7 @@ def decide_root(
     **observed: Any,
 ) -> Decision:
     """A root request with changes."""
-    return decide(sent(ROOT, envelope), requester, ruleset or ruleset_of(), observed_root(**observed))
+    return decide(envelope_from(ROOT, envelope), requester, ruleset or ruleset_of(), observed_root(**observed))
 
 
 def decide_child(
@@ -159,4 +159,4 @@ def decide_child(
     **observed: Any,
 ) -> Decision:
     """A request below an admitted task, with changes."""
-    return decide(sent(CHILD, envelope), requester, ruleset or ruleset_of(), observed_child(**observed))
+    return decide(envelope_from(CHILD, envelope), requester, ruleset or ruleset_of(), observed_child(**observed))

@@ -11,13 +11,13 @@ from tests.unit.interrogate.requests import (
     CAUSE,
     CHILD,
     ROOT,
+    envelope_from,
     lease,
     merged,
     observed_child,
     observed_root,
     parent,
     ruleset_of,
-    sent,
     tool_call,
 )
 
@@ -47,7 +47,7 @@ def receipt_of(envelope: Envelope, requester: Requester, observed: Observed, rul
 
 @pytest.mark.invariant("INV-109")
 def test_an_acceptance_says_everything_that_was_decided() -> None:
-    envelope = sent(CHILD, {"target": "docs", "artifact_bytes": 12, "causality": {"task_id": "mine"}})
+    envelope = envelope_from(CHILD, {"target": "docs", "artifact_bytes": 12, "causality": {"task_id": "mine"}})
     fields = receipt_of(envelope, ALICE, observed_child(), ruleset_of())
     body = fields.pop("body")
     assert {name: fields[name] for name in fields if fields[name] not in ("NA", 0, False, {})} == {
@@ -150,7 +150,7 @@ def test_a_rejection_has_its_reason_and_never_the_task_that_was_refused(reason: 
     observation = {"parent": parent(custodian=requester.principal_key)} | seen
     if reason == "DEPTH_EXCEEDED":
         observation["parent"] = parent(depth=5)
-    envelope = sent(sent_members(changes), {"causality": {"task_id": "refused"}})
+    envelope = envelope_from(sent_members(changes), {"causality": {"task_id": "refused"}})
     fields = receipt_of(envelope, requester, observed_child(**observation), ruleset_of())
     body = fields["body"]
     assert (fields["phase"], body["outcome"], body["reason_code"]) == ("rejected", "DENY", reason.value)
@@ -169,28 +169,30 @@ def sent_members(changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.invariant("INV-110")
 def test_a_rejection_without_a_policy() -> None:
-    fields = receipt_of(sent(ROOT), ALICE, Observed(at=1), None)
+    fields = receipt_of(envelope_from(ROOT), ALICE, Observed(at=1), None)
     assert (fields["task_id"], fields["body"]["reason_code"]) == (RECEIPT, "POLICY_NOT_FOUND")
     assert (fields["body"]["policy_hash"], fields["body"]["policy_revision"]) == (None, 7)
-    nothing = receipt_of(sent(ROOT, {"payload_kind": ABSENT, "causality": ABSENT}), ALICE, Observed(at=1), None)
+    nothing = receipt_of(
+        envelope_from(ROOT, {"payload_kind": ABSENT, "causality": ABSENT}), ALICE, Observed(at=1), None
+    )
     assert (nothing["task_type"], nothing["body"]["claimed"]["causality"]) == ("unknown", None)
 
 
 def test_the_task_of_an_acceptance() -> None:
-    root = receipt_of(sent(ROOT), ALICE, observed_root(), ruleset_of())
+    root = receipt_of(envelope_from(ROOT), ALICE, observed_root(), ruleset_of())
     assert (root["task_id"], root.get("parent_task_id"), root.get("caused_by_receipt_id")) == ("root-1", None, None)
-    unnamed = receipt_of(sent(CHILD), ALICE, observed_child(), ruleset_of())
+    unnamed = receipt_of(envelope_from(CHILD), ALICE, observed_child(), ruleset_of())
     assert (unnamed["task_id"], unnamed["parent_task_id"]) == (RECEIPT, "parent-1")
     # What begins nothing is filed under the task that it belongs to, and opens none.
-    query = receipt_of(sent(CHILD, {"payload_kind": "query"}), ALICE, observed_child(), ruleset_of())
+    query = receipt_of(envelope_from(CHILD, {"payload_kind": "query"}), ALICE, observed_child(), ruleset_of())
     assert (query["task_id"], query.get("parent_task_id")) == ("parent-1", None)
     free = {"payload_kind": "lease", "causality": ABSENT}
-    assert receipt_of(sent(ROOT, free), ALICE, observed_root(), ruleset_of())["task_id"] == RECEIPT
+    assert receipt_of(envelope_from(ROOT, free), ALICE, observed_root(), ruleset_of())["task_id"] == RECEIPT
 
 
 def test_under_a_lease_the_receipt_belongs_to_the_principal_of_the_task() -> None:
     worker = Requester("team-w", "worker", lease_id="lease-1")
-    fields = receipt_of(sent(CHILD), worker, observed_child(lease=lease(spawned=2)), ruleset_of())
+    fields = receipt_of(envelope_from(CHILD), worker, observed_child(lease=lease(spawned=2)), ruleset_of())
     assert (fields["principal_ai"], fields["body"]["caller"]["principal_key"]) == ("alice", "team-w")
     assert fields["body"]["lease"] == {
         "lease_id": "lease-1",
@@ -204,14 +206,14 @@ def test_under_a_lease_the_receipt_belongs_to_the_principal_of_the_task() -> Non
 @pytest.mark.parametrize("lease_id", ["lease-9", "\x1b[2J", "x" * 10_000])
 def test_a_lost_lease_is_on_record(lease_id: str) -> None:
     requester = Requester("alice", "principal", lease_id=lease_id)
-    body = receipt_of(sent(CHILD), requester, observed_child(), ruleset_of())["body"]
+    body = receipt_of(envelope_from(CHILD), requester, observed_child(), ruleset_of())["body"]
     shown = lease_id if lease_id == "lease-9" else ""
     assert body["lease"] == {"lease_id": shown, "task_id": None, "number": None, "authority": None}
     assert body["reason_code"] == "LEASE_LOST"
 
 
 def test_nothing_of_a_payload_or_of_another_tenant_is_kept() -> None:
-    envelope = sent(CHILD, {"payload": {"canary": "c4n4ry"}, "tenant_id": "other-tenant"})
+    envelope = envelope_from(CHILD, {"payload": {"canary": "c4n4ry"}, "tenant_id": "other-tenant"})
     requester = Requester("alice", "principal", is_tenants=False)
     text = json.dumps(receipt_of(envelope, requester, observed_child(), ruleset_of()))
     assert "c4n4ry" not in text
@@ -222,7 +224,7 @@ def test_the_largest_receipt_is_one() -> None:
     """Every name as long as it may be: the body of a receipt has its limit, and no decision may meet it."""
     name = "é" * 100
     surface = {"principals": ["*"], "capabilities": {"allow": ["*"]}, "rateLimits": []}
-    envelope = sent(
+    envelope = envelope_from(
         CHILD,
         {
             "surface_id": "public",
@@ -238,26 +240,31 @@ def test_the_largest_receipt_is_one() -> None:
 
 
 CASES: dict[str, tuple[Envelope, Requester, Observed, Ruleset | None]] = {
-    "root": (sent(ROOT), ALICE, observed_root(), ruleset_of()),
-    "child": (sent(CHILD, {"causality": {"task_id": "mine"}}), ALICE, observed_child(), ruleset_of()),
-    "query": (sent(CHILD, {"payload_kind": "query"}), ALICE, observed_child(), ruleset_of()),
-    "free": (sent(ROOT, {"payload_kind": "lease", "causality": ABSENT}), ALICE, observed_root(), ruleset_of()),
+    "root": (envelope_from(ROOT), ALICE, observed_root(), ruleset_of()),
+    "child": (envelope_from(CHILD, {"causality": {"task_id": "mine"}}), ALICE, observed_child(), ruleset_of()),
+    "query": (envelope_from(CHILD, {"payload_kind": "query"}), ALICE, observed_child(), ruleset_of()),
+    "free": (envelope_from(ROOT, {"payload_kind": "lease", "causality": ABSENT}), ALICE, observed_root(), ruleset_of()),
     "call": (tool_call(CHILD), ALICE, observed_child(), ruleset_of()),
     "lease": (
-        sent(CHILD),
+        envelope_from(CHILD),
         Requester("team-w", "worker", lease_id="lease-1"),
         observed_child(lease=lease(spawned=2)),
         ruleset_of(),
     ),
-    "lost": (sent(CHILD), Requester("team-w", "worker", lease_id="x"), observed_child(), ruleset_of()),
-    "foreign": (sent(CHILD), Requester("alice", "principal", is_tenants=False), observed_child(), ruleset_of()),
-    "admitted": (sent(ROOT), ALICE, observed_root(task_admitted=True, task_root_id="root-1"), ruleset_of()),
-    "elsewhere": (sent(ROOT), ALICE, observed_root(task_root_id="root-2"), ruleset_of()),
-    "known": (sent(ROOT), ALICE, observed_root(task_root_id="root-1"), ruleset_of()),
-    "nothing": (sent(ROOT, {"payload": ABSENT, "payload_kind": ABSENT}), ALICE, observed_root(), ruleset_of()),
-    "policy": (sent(ROOT), ALICE, Observed(at=1), None),
+    "lost": (envelope_from(CHILD), Requester("team-w", "worker", lease_id="x"), observed_child(), ruleset_of()),
+    "foreign": (
+        envelope_from(CHILD),
+        Requester("alice", "principal", is_tenants=False),
+        observed_child(),
+        ruleset_of(),
+    ),
+    "admitted": (envelope_from(ROOT), ALICE, observed_root(task_admitted=True, task_root_id="root-1"), ruleset_of()),
+    "elsewhere": (envelope_from(ROOT), ALICE, observed_root(task_root_id="root-2"), ruleset_of()),
+    "known": (envelope_from(ROOT), ALICE, observed_root(task_root_id="root-1"), ruleset_of()),
+    "nothing": (envelope_from(ROOT, {"payload": ABSENT, "payload_kind": ABSENT}), ALICE, observed_root(), ruleset_of()),
+    "policy": (envelope_from(ROOT), ALICE, Observed(at=1), None),
     **{
-        reason: (sent(sent_members(changes)), ALICE, observed_child(**seen), ruleset_of())
+        reason: (envelope_from(sent_members(changes)), ALICE, observed_child(**seen), ruleset_of())
         for reason, (changes, seen) in REFUSALS.items()
     },
 }
@@ -290,12 +297,12 @@ def test_a_difference_is_named() -> None:
 
 def test_what_an_admission_adds_to_its_tree() -> None:
     ruleset = ruleset_of()
-    child = admitted_task(sent(CHILD), decide(sent(CHILD), ALICE, ruleset, observed_child()), RECEIPT)
+    child = admitted_task(envelope_from(CHILD), decide(envelope_from(CHILD), ALICE, ruleset, observed_child()), RECEIPT)
     assert child is not None
     assert (child.task_id, child.root_task_id, child.parent_task_id) == (RECEIPT, "root-1", "parent-1")
     assert (child.depth, child.budget, child.begins, child.capability_id) == (3, 9, True, "doc.read")
     call = admitted_task(tool_call(CHILD), decide(tool_call(CHILD), ALICE, ruleset, observed_child()), RECEIPT)
     assert call is not None
     assert (call.begins, call.capability_id, call.root_task_id) == (False, "doc.read", "root-1")
-    denied = decide(sent(CHILD), ALICE, ruleset, observed_child(descendants=100))
-    assert admitted_task(sent(CHILD), denied, RECEIPT) is None
+    denied = decide(envelope_from(CHILD), ALICE, ruleset, observed_child(descendants=100))
+    assert admitted_task(envelope_from(CHILD), denied, RECEIPT) is None

@@ -10,11 +10,11 @@ from tests.unit.interrogate.requests import (
     ROOT,
     decide_child,
     decide_root,
+    envelope_from,
     observed_child,
     observed_root,
     parent,
     ruleset_of,
-    sent,
     tool_call,
 )
 
@@ -271,7 +271,7 @@ def test_observers_and_other_tenants_are_unauthorized() -> None:
 
 
 def test_a_domain_that_is_not_there() -> None:
-    assert reason(decide(sent(ROOT), ALICE, None, observed_root())) == "POLICY_NOT_FOUND"
+    assert reason(decide(envelope_from(ROOT), ALICE, None, observed_root())) == "POLICY_NOT_FOUND"
     assert reason(decide_root({"surface_id": "private"})) == "SURFACE_NOT_FOUND"
 
 

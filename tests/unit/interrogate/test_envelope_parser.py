@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.unit.interrogate.requests import ABSENT, CAUSE, CHILD, ROOT, merged, sent
+from tests.unit.interrogate.requests import ABSENT, CAUSE, CHILD, ROOT, envelope_from, merged
 
 from interrogate.envelope import NOT_SENT
 from interrogate.envelope_parser import parse_envelope
@@ -30,7 +30,9 @@ def test_a_domain_that_is_not_named_is_never_inferred(name: str, value: Any) -> 
 
 @pytest.mark.invariant("INV-098")
 def test_an_envelope_carries_domain_kind_and_lineage() -> None:
-    envelope = sent(CHILD, {"target": "docs", "artifact_bytes": 12, "causality": {"recursion_budget_remaining": 3}})
+    envelope = envelope_from(
+        CHILD, {"target": "docs", "artifact_bytes": 12, "causality": {"recursion_budget_remaining": 3}}
+    )
     assert (envelope.tenant_id, envelope.surface_id, envelope.policy_profile_id) == ("team-a", "public", "front-desk")
     assert (envelope.payload_kind, envelope.payload) == ("plan_request", {"text": "read"})
     assert (envelope.target, envelope.artifact_bytes) == ("docs", 12)
@@ -137,22 +139,22 @@ def test_a_member_that_is_unknown_or_of_a_wrong_type_is_refused(changes: dict[st
 
 def test_a_retry_has_the_same_digest_and_another_request_has_not() -> None:
     """The order of members and white space between them are no difference; the bytes of the payload are."""
-    envelope = sent(CHILD)
+    envelope = envelope_from(CHILD)
     reordered = json.dumps(dict(reversed(CHILD.items())), indent=1).encode()
     payload = json.dumps(CHILD["payload"]).encode()
     pretty = json.dumps(CHILD["payload"], indent=2).encode()
     assert parse_envelope(json.dumps(dict(reversed(CHILD.items()))).encode()).digest == envelope.digest
     assert parse_envelope(reordered).digest != envelope.digest
     assert parse_envelope(json.dumps(CHILD).encode().replace(payload, pretty)).digest != envelope.digest
-    assert sent(CHILD, {"target": "docs"}).digest != envelope.digest
+    assert envelope_from(CHILD, {"target": "docs"}).digest != envelope.digest
     # The digest that stands for a payload is no payload, and a payload that is absent is not null.
-    assert sent(CHILD, {"payload": envelope.payload_sha256}).digest != envelope.digest
-    assert len({sent(CHILD, {"payload": value}).digest for value in (ABSENT, None, "", {})}) == 4
+    assert envelope_from(CHILD, {"payload": envelope.payload_sha256}).digest != envelope.digest
+    assert len({envelope_from(CHILD, {"payload": value}).digest for value in (ABSENT, None, "", {})}) == 4
 
 
 def test_null_is_a_payload() -> None:
-    envelope = sent(ROOT, {"payload": None})
+    envelope = envelope_from(ROOT, {"payload": None})
     assert (envelope.payload, envelope.payload_bytes) == (None, b"null")
-    absent = sent(ROOT, {"payload": ABSENT})
+    absent = envelope_from(ROOT, {"payload": ABSENT})
     assert (absent.payload, absent.payload_bytes) == (NOT_SENT, b"")
     assert absent.payload_sha256 == hashlib.sha256(b"").hexdigest()

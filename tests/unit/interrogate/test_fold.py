@@ -11,11 +11,11 @@ from tests.unit.interrogate.requests import (
     CHILD,
     NOW,
     ROOT,
+    envelope_from,
     lease,
     observed_child,
     observed_root,
     ruleset_of,
-    sent,
     tool_call,
 )
 
@@ -29,7 +29,7 @@ from interrogate.ruleset import Ruleset
 TENANT, OTHER = UUID(int=1), UUID(int=2)
 
 
-class Batch:
+class FoldingBatch:
     """Requests of one batch, decided in their order."""
 
     def __init__(self, ruleset: Ruleset | None = None) -> None:
@@ -69,61 +69,63 @@ def unlimited() -> Ruleset:
     return ruleset_of(surface={"rateLimit": ABSENT})
 
 
-def ask_child(batch: Batch, **options: Any) -> Observed:
-    _, seen = batch.ask(sent(CHILD), observed_child(rate_tats=()), **options)
+def ask_child(batch: FoldingBatch, **options: Any) -> Observed:
+    _, seen = batch.ask(envelope_from(CHILD), observed_child(rate_tats=()), **options)
     assert seen is not None
     return seen
 
 
 def test_the_next_request_sees_the_counts_of_the_last() -> None:
-    batch = Batch(unlimited())
-    batch.decide(sent(CHILD), observed_child(rate_tats=()))
+    batch = FoldingBatch(unlimited())
+    batch.decide(envelope_from(CHILD), observed_child(rate_tats=()))
     seen = ask_child(batch)
     assert (seen.version, seen.descendants, seen.repeats) == (7, 6, 3)
     assert seen.parent == observed_child().parent
     # Another capability, another tree and another tenant see what they would have seen.
-    _, other = batch.ask(sent(CHILD, {"causality": {"capability_id": "mail.send"}}), observed_child(rate_tats=()))
+    _, other = batch.ask(
+        envelope_from(CHILD, {"causality": {"capability_id": "mail.send"}}), observed_child(rate_tats=())
+    )
     assert other is not None
     assert (other.version, other.descendants, other.repeats) == (7, 6, 2)
     assert ask_child(batch, tenant=OTHER) == observed_child(rate_tats=())
     untouched = observed_root(rate_tats=())
-    assert batch.ask(sent(ROOT, {"causality": {"root_task_id": "root-2"}}), untouched)[1] == untouched
+    assert batch.ask(envelope_from(ROOT, {"causality": {"root_task_id": "root-2"}}), untouched)[1] == untouched
 
 
 def test_of_32_only_as_many_pass_as_the_cap_leaves() -> None:
-    batch = Batch(ruleset_of({"limits": {"maxTotalDescendants": 12}}, surface={"rateLimit": ABSENT}))
-    outcomes = [batch.decide(sent(CHILD), observed_child(rate_tats=())).reason_code for _ in range(32)]
+    batch = FoldingBatch(ruleset_of({"limits": {"maxTotalDescendants": 12}}, surface={"rateLimit": ABSENT}))
+    outcomes = [batch.decide(envelope_from(CHILD), observed_child(rate_tats=())).reason_code for _ in range(32)]
     assert outcomes == [None] * 7 + ["DESCENDANTS_EXCEEDED"] * 25
 
 
 def test_a_denied_request_changes_no_count_but_spends_its_rate() -> None:
-    batch = Batch()
-    assert batch.decide(sent(CHILD, {"artifact_bytes": 1001}), observed_child()).outcome == "DENY"
-    _, seen = batch.ask(sent(CHILD), observed_child())
+    batch = FoldingBatch()
+    assert batch.decide(envelope_from(CHILD, {"artifact_bytes": 1001}), observed_child()).outcome == "DENY"
+    _, seen = batch.ask(envelope_from(CHILD), observed_child())
     assert seen == observed_child(rate_tats=(NOW + 100_000,))
 
 
 def test_rates_are_shared_by_key() -> None:
-    batch = Batch()
-    reasons = [batch.decide(sent(CHILD), observed_child()).reason_code for _ in range(5)]
+    batch = FoldingBatch()
+    reasons = [batch.decide(envelope_from(CHILD), observed_child()).reason_code for _ in range(5)]
     assert reasons == [None, None, None, "RATE_LIMITED", "RATE_LIMITED"]
     team = Requester("team-x", "principal")
-    assert batch.decide(sent(ROOT), observed_root(), requester=team).outcome == "ALLOW"
-    assert batch.decide(sent(CHILD), observed_child(), tenant=OTHER).outcome == "ALLOW"
+    assert batch.decide(envelope_from(ROOT), observed_root(), requester=team).outcome == "ALLOW"
+    assert batch.decide(envelope_from(CHILD), observed_child(), tenant=OTHER).outcome == "ALLOW"
 
 
 def test_what_begins_nothing_counts_for_its_capability_alone() -> None:
-    batch = Batch(unlimited())
+    batch = FoldingBatch(unlimited())
     batch.decide(tool_call(CHILD), observed_child(rate_tats=()))
     seen = ask_child(batch)
     assert (seen.version, seen.descendants, seen.repeats) == (7, 5, 3)
 
 
 def test_a_root_is_no_descendant_of_itself() -> None:
-    batch = Batch(unlimited())
-    batch.decide(sent(ROOT), observed_root(rate_tats=()))
+    batch = FoldingBatch(unlimited())
+    batch.decide(envelope_from(ROOT), observed_root(rate_tats=()))
     _, seen = batch.ask(
-        sent(CHILD, {"payload_kind": "query", "causality": {"parent_task_id": "parent-2"}}),
+        envelope_from(CHILD, {"payload_kind": "query", "causality": {"parent_task_id": "parent-2"}}),
         observed_child(rate_tats=()),
     )
     assert seen is not None
@@ -131,14 +133,14 @@ def test_a_root_is_no_descendant_of_itself() -> None:
 
 
 def test_spawns_are_counted_under_their_lease() -> None:
-    batch = Batch(unlimited())
+    batch = FoldingBatch(unlimited())
     worker = Requester("team-w", "worker", lease_id="lease-1")
     observed = observed_child(rate_tats=(), lease=lease(spawned=3))
-    reasons = [batch.decide(sent(CHILD), observed, requester=worker).reason_code for _ in range(4)]
+    reasons = [batch.decide(envelope_from(CHILD), observed, requester=worker).reason_code for _ in range(4)]
     assert reasons == [None, None, "LEASE_AUTHORITY", "LEASE_AUTHORITY"]
     other = observed_child(rate_tats=(), lease=lease(lease_id="lease-2", spawned=3))
     worker = replace(worker, lease_id="lease-2")
-    assert batch.decide(sent(CHILD), other, requester=worker).outcome == "ALLOW"
+    assert batch.decide(envelope_from(CHILD), other, requester=worker).outcome == "ALLOW"
 
 
 @pytest.mark.parametrize(
@@ -154,16 +156,18 @@ def test_spawns_are_counted_under_their_lease() -> None:
 )
 def test_what_depends_on_a_task_of_the_batch_is_observed_again(changes: dict[str, Any], key: str | None) -> None:
     """Who has custody of that task was not asked, and what answers a repeated request is not stored yet."""
-    batch = Batch(unlimited())
-    batch.decide(sent(CHILD, {"causality": {"task_id": "mine"}}), observed_child(rate_tats=()), key="key-1")
-    batch.decide(sent(CHILD), observed_child(rate_tats=()))
-    envelope = sent(CHILD, {"causality": changes})
+    batch = FoldingBatch(unlimited())
+    batch.decide(envelope_from(CHILD, {"causality": {"task_id": "mine"}}), observed_child(rate_tats=()), key="key-1")
+    batch.decide(envelope_from(CHILD), observed_child(rate_tats=()))
+    envelope = envelope_from(CHILD, {"causality": changes})
     assert batch.ask(envelope, observed_child(rate_tats=()), key=key)[1] is None
     assert batch.ask(envelope, observed_child(rate_tats=()), key=key, tenant=OTHER)[1] is not None
 
 
 def test_a_task_that_was_refused_is_not_waited_for() -> None:
-    batch = Batch(unlimited())
-    refused = sent(CHILD, {"artifact_bytes": 1001, "causality": {"task_id": "mine"}})
+    batch = FoldingBatch(unlimited())
+    refused = envelope_from(CHILD, {"artifact_bytes": 1001, "causality": {"task_id": "mine"}})
     batch.decide(refused, observed_child(rate_tats=()))
-    assert batch.ask(sent(CHILD, {"causality": {"task_id": "mine"}}), observed_child(rate_tats=()))[1] is not None
+    assert (
+        batch.ask(envelope_from(CHILD, {"causality": {"task_id": "mine"}}), observed_child(rate_tats=()))[1] is not None
+    )

@@ -9,11 +9,11 @@ from tests.unit.interrogate.requests import (
     CHILD,
     decide_child,
     decide_root,
+    envelope_from,
     lease,
     observed_child,
     parent,
     ruleset_of,
-    sent,
 )
 
 from interrogate.decide import decide
@@ -139,7 +139,7 @@ def test_a_profile_may_let_the_whole_tenant_add_to_a_task() -> None:
 
 def test_the_numbers_of_a_tree_are_not_told_to_a_made_up_lease() -> None:
     stranger = Requester("team-x", "worker", lease_id="made-up")
-    envelope = sent(CHILD, {"causality": {"spawn_depth": 1}})
+    envelope = envelope_from(CHILD, {"causality": {"spawn_depth": 1}})
     decision = decide(envelope, stranger, ruleset_of(), observed_child(parent=parent(depth=3, budget=7)))
     assert is_mismatch(decision)
     assert not any(digit in (decision.detail or "") for digit in "347")

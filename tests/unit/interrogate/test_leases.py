@@ -9,12 +9,12 @@ from tests.unit.interrogate.requests import (
     ROOT,
     decide_child,
     decide_root,
+    envelope_from,
     lease,
     observed_child,
     observed_root,
     parent,
     ruleset_of,
-    sent,
     tool_call,
 )
 
@@ -30,7 +30,10 @@ REQUIRED = {"invariants": {"leaseAuthority": "Required"}}
 
 def under_lease(authority: Any, envelope: Any = None, **leased: Any) -> Decision:
     return decide(
-        envelope or sent(CHILD), WORKER, ruleset_of(), observed_child(lease=lease(authority=authority, **leased))
+        envelope or envelope_from(CHILD),
+        WORKER,
+        ruleset_of(),
+        observed_child(lease=lease(authority=authority, **leased)),
     )
 
 
@@ -89,10 +92,10 @@ def test_a_tool_must_be_granted(patterns: Any, expected: str) -> None:
 def test_the_profile_limits_what_a_lease_grants() -> None:
     authority = {"spawn": {"max": 200}, "maxDepth": 1024, "exposeTools": ["*"]}
     observed = observed_child(lease=lease(authority=authority), parent=parent(depth=5))
-    deep = sent(CHILD, {"causality": {"spawn_depth": None}})
+    deep = envelope_from(CHILD, {"causality": {"spawn_depth": None}})
     assert decide(deep, WORKER, ruleset_of(), observed).reason_code == "DEPTH_EXCEEDED"
     nothing = ruleset_of({"invariants": {"canSpawn": False}})
-    assert decide(sent(CHILD), WORKER, nothing, observed_child(lease=lease())).reason_code == "LEASE_AUTHORITY"
+    assert decide(envelope_from(CHILD), WORKER, nothing, observed_child(lease=lease())).reason_code == "LEASE_AUTHORITY"
 
 
 def test_the_parent_is_the_task_of_the_lease() -> None:
@@ -106,7 +109,7 @@ def test_the_parent_is_the_task_of_the_lease() -> None:
 
 def test_a_lease_and_a_query_need_nothing_of_a_lease() -> None:
     for kind in ("lease", "query"):
-        assert under_lease({}, sent(CHILD, {"payload_kind": kind})).outcome == "ALLOW"
+        assert under_lease({}, envelope_from(CHILD, {"payload_kind": kind})).outcome == "ALLOW"
 
 
 @pytest.mark.parametrize("lease_id", ["lease-9", "", "not an id at all", "ü" * 300])

@@ -10,12 +10,12 @@ from tests.unit.interrogate.requests import (
     ABSENT,
     CHILD,
     NOW,
+    envelope_from,
     lease,
     merged,
     observed_child,
     parent,
     ruleset_of,
-    sent,
 )
 
 from interrogate.decide import decide, explain
@@ -36,7 +36,7 @@ class Scenario:
 
     def arguments(self) -> tuple[Any, Requester, Ruleset | None, Any]:
         ruleset = ruleset_of(self.policy) if self.has_policy else None
-        return sent(self.envelope), self.requester, ruleset, observed_child(**self.observed)
+        return envelope_from(self.envelope), self.requester, ruleset, observed_child(**self.observed)
 
     def decide(self) -> Decision:
         return decide(*self.arguments())

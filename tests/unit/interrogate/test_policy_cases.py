@@ -14,10 +14,10 @@ from tests.unit.interrogate.requests import (
     CHILD,
     POLICY,
     ROOT,
+    envelope_from,
     merged,
     observed_child,
     ruleset_of,
-    sent,
 )
 from tests.unit.interrogate.test_admission_receipt import TENANT
 
@@ -95,7 +95,7 @@ def test_a_case_names_neither_tenant_nor_profile(tmp_path: Path) -> None:
 
 def test_what_a_receipt_observed_can_be_copied_into_a_case(tmp_path: Path) -> None:
     observed = observed_child(descendants=100)
-    envelope = sent(CHILD)
+    envelope = envelope_from(CHILD)
     decision = decide(envelope, ALICE, ruleset_of(), observed)
     body = json.loads(
         admission_receipt(
@@ -124,7 +124,7 @@ def test_what_a_receipt_observed_can_be_copied_into_a_case(tmp_path: Path) -> No
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(text: str, reason: str) -> None:
-    with pytest.raises(CasesUnreadable, match="file.yaml") as unreadable:
+    with pytest.raises(CasesUnreadable, match=r"file\.yaml") as unreadable:
         read_cases(text, "file.yaml")
     assert reason in str(unreadable.value)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.unit.interrogate.requests import ABSENT, ALICE, CHILD, NOW, ROOT, observed_root, ruleset_of, sent
+from tests.unit.interrogate.requests import ABSENT, ALICE, CHILD, NOW, ROOT, envelope_from, observed_root, ruleset_of
 
 from interrogate.decide import decide
 from interrogate.ruleset import RateRule, Ruleset
@@ -17,7 +17,7 @@ def limited(*limits: dict[str, Any], general: Any = ABSENT) -> Ruleset:
 
 def attempts(ruleset: Ruleset, times: list[int], capability: str = "doc.read") -> list[bool]:
     """Whether a request at each of these times passes, in microseconds from now."""
-    envelope = sent(ROOT, {"causality": {"capability_id": capability}})
+    envelope = envelope_from(ROOT, {"causality": {"capability_id": capability}})
     keys = ruleset.rate_keys_of(envelope, "alice")
     tats, passed = dict.fromkeys(keys, 0), []
     for time in times:
@@ -60,9 +60,9 @@ def test_all_rates_that_match_are_spent_or_none() -> None:
         {"name": "mails", "capabilities": ["mail.send"], "requests": 1, "per": "1s"},
         general={"requests": 3, "per": "1s"},
     )
-    envelope = sent(ROOT)
+    envelope = envelope_from(ROOT)
     assert ruleset.rate_keys_of(envelope, "alice") == ("front-desk/public/alice", "front-desk/public/alice/reads")
-    mail = sent(ROOT, {"causality": {"capability_id": "mail.send"}})
+    mail = envelope_from(ROOT, {"causality": {"capability_id": "mail.send"}})
     assert ruleset.rate_keys_of(mail, "alice") == ("front-desk/public/alice", "front-desk/public/alice/mails")
     assert attempts(ruleset, [0] * 4) == [True, True, False, False]
     stopped = decide(envelope, ALICE, ruleset, observed_root(rate_tats=(0, NOW + 1_000_000)))
@@ -76,23 +76,28 @@ def test_the_retry_time_is_that_of_the_slowest() -> None:
         {"name": "reads", "capabilities": ["*"], "requests": 1, "per": "10s"}, general={"requests": 1, "per": "1s"}
     )
     late = observed_root(rate_tats=(NOW + 1_000_000, NOW + 9_000_001))
-    assert decide(sent(ROOT), ALICE, ruleset, late).retry_after_ms == 9_001
+    assert decide(envelope_from(ROOT), ALICE, ruleset, late).retry_after_ms == 9_001
     early = observed_root(rate_tats=(NOW + 1, NOW))
-    assert decide(sent(ROOT), ALICE, ruleset, early).retry_after_ms == 1
-    assert decide(sent(ROOT), ALICE, ruleset, observed_root(rate_tats=(NOW, NOW))).outcome == "ALLOW"
+    assert decide(envelope_from(ROOT), ALICE, ruleset, early).retry_after_ms == 1
+    assert decide(envelope_from(ROOT), ALICE, ruleset, observed_root(rate_tats=(NOW, NOW))).outcome == "ALLOW"
 
 
 def test_a_token_is_spent_by_whatever_passes_the_rule_of_rates() -> None:
     ruleset = ruleset_of()
-    assert decide(sent(ROOT, {"artifact_bytes": 1001}), ALICE, ruleset, observed_root()).rate_tats == (NOW + 100_000,)
-    assert decide(sent(ROOT, {"causality": {"spawn_depth": 7}}), ALICE, ruleset, observed_root()).rate_tats is None
+    assert decide(envelope_from(ROOT, {"artifact_bytes": 1001}), ALICE, ruleset, observed_root()).rate_tats == (
+        NOW + 100_000,
+    )
+    assert (
+        decide(envelope_from(ROOT, {"causality": {"spawn_depth": 7}}), ALICE, ruleset, observed_root()).rate_tats
+        is None
+    )
 
 
 def test_a_request_that_names_no_capability_meets_the_general_rate_alone() -> None:
     ruleset = limited(
         {"name": "all", "capabilities": ["*"], "requests": 1, "per": "1h"}, general={"requests": 5, "per": "1s"}
     )
-    assert ruleset.rate_keys_of(sent(CHILD, {"payload_kind": "lease", "causality": ABSENT}), "alice") == (
+    assert ruleset.rate_keys_of(envelope_from(CHILD, {"payload_kind": "lease", "causality": ABSENT}), "alice") == (
         "front-desk/public/alice",
     )
     assert ruleset.rate_keys("none", "alice", "doc.read") == ()
@@ -100,4 +105,4 @@ def test_a_request_that_names_no_capability_meets_the_general_rate_alone() -> No
 
 def test_a_rate_whose_time_is_not_known_is_no_unused_rate() -> None:
     with pytest.raises(ValueError, match="zip"):
-        decide(sent(ROOT), ALICE, ruleset_of(), observed_root(rate_tats=()))
+        decide(envelope_from(ROOT), ALICE, ruleset_of(), observed_root(rate_tats=()))

@@ -14,10 +14,10 @@ from tests.unit.interrogate.requests import (
     ROOT,
     decide_child,
     decide_root,
+    envelope_from,
     observed_child,
     observed_root,
     ruleset_of,
-    sent,
 )
 
 from interrogate.decide import decide, decide_shadow, decide_under
@@ -59,7 +59,7 @@ def test_the_body_is_that_of_the_hash() -> None:
 def test_a_profile_of_nothing_but_its_depth() -> None:
     body = PolicyProfileSpec.model_validate({"limits": {"maxSpawnDepth": 0}}).declared()
     ruleset = Ruleset.from_policy(body, profile="p", policy_hash="sha256:0", revision=1)
-    assert decide(sent(ROOT), ALICE, ruleset, observed_root()).reason_code == "SURFACE_NOT_FOUND"
+    assert decide(envelope_from(ROOT), ALICE, ruleset, observed_root()).reason_code == "SURFACE_NOT_FOUND"
 
 
 def test_only_http_targets_that_are_to_be_called_are_called() -> None:
@@ -97,6 +97,9 @@ def test_a_rule_must_be_true(source: str, holds: bool) -> None:
     decision = decide_child(ruleset=with_rules(source))
     assert decision.reason_code == (None if holds else "INVARIANT_VIOLATION")
     assert decision.rules == {"rule-0": holds}
+    # False is an answer of the rule; to give none is a mistake in it.
+    is_answer = source.startswith(("payload.text ==", "size(", "request.", "caller.", "observed."))
+    assert decision.failed_rules == (() if is_answer else ("rule-0",))
 
 
 def test_a_rejection_tells_the_message_of_the_first_rule_that_fails() -> None:
@@ -106,7 +109,7 @@ def test_a_rejection_tells_the_message_of_the_first_rule_that_fails() -> None:
     assert decision.rules == {"rule-0": True, "rule-1": False, "rule-2": False}
     assert decision.detail == ("too large " + "x" * 500)[:256]
     assert decide_child(ruleset=with_rules("false")).detail == "the rule rule-0 does not hold"
-    canary = sent(CHILD, {"payload": {"canary": "c4n4ry"}})
+    canary = envelope_from(CHILD, {"payload": {"canary": "c4n4ry"}})
     refused = decide(canary, ALICE, with_rules("payload.canary < 7"), observed_child())
     assert "c4n4ry" not in (refused.detail or "")
 
@@ -114,11 +117,12 @@ def test_a_rejection_tells_the_message_of_the_first_rule_that_fails() -> None:
 def test_a_rule_that_is_refused_lets_nothing_pass() -> None:
     """Declared before rules were bounded: the profile is served, and its rule holds for no request."""
     for source in ("payload.matches('(a+)+$')", "not cel at all (", "secret.value == 1"):
-        assert decide_child(ruleset=with_rules(source)).reason_code == "INVARIANT_VIOLATION"
+        decision = decide_child(ruleset=with_rules(source))
+        assert (decision.reason_code, decision.failed_rules) == ("INVARIANT_VIOLATION", ("rule-0",))
 
 
 def test_a_payload_of_too_many_values_fails_only_rules_that_read_it() -> None:
-    large = sent(CHILD, {"payload": list(range(3_000))})
+    large = envelope_from(CHILD, {"payload": list(range(3_000))})
     assert decide(large, ALICE, with_rules("size(payload) > 1"), observed_child()).reason_code == "INVARIANT_VIOLATION"
     assert decide(large, ALICE, with_rules("request.surface == 'public'"), observed_child()).outcome == "ALLOW"
 
@@ -131,7 +135,7 @@ def test_results_of_rules_may_be_given_where_the_payload_is_not_at_hand() -> Non
         # A rule that was not there then is not known to hold.
         ({"rule-0": True}, "INVARIANT_VIOLATION"),
     ):
-        decision = decide(sent(CHILD), ALICE, ruleset, observed_child(), rule_results=results)
+        decision = decide(envelope_from(CHILD), ALICE, ruleset, observed_child(), rule_results=results)
         assert decision.reason_code == expected
 
 
@@ -145,37 +149,39 @@ def shadowed(changes: Any, **surface: Any) -> Ruleset:
 
 def test_a_shadow_decides_beside_and_changes_nothing() -> None:
     ruleset = shadowed({"limits": {"maxSpawnDepth": 1}})
-    assert decide(sent(CHILD), ALICE, ruleset, observed_child()).outcome == "ALLOW"
-    shadow = decide_shadow(sent(CHILD), ALICE, ruleset, observed_child())
+    assert decide(envelope_from(CHILD), ALICE, ruleset, observed_child()).outcome == "ALLOW"
+    shadow = decide_shadow(envelope_from(CHILD), ALICE, ruleset, observed_child())
     assert shadow is not None
     assert (shadow.outcome, shadow.reason_code) == ("DENY", "DEPTH_EXCEEDED")
-    assert decide_shadow(sent(CHILD), ALICE, ruleset_of(), observed_child()) is None
+    assert decide_shadow(envelope_from(CHILD), ALICE, ruleset_of(), observed_child()) is None
 
 
 def test_a_shadow_compares_rates_of_the_same_name() -> None:
     """It was never counted by its own: what only it limits passes, what it does not limit is not asked."""
     spent = observed_child(rate_tats=(NOW + 150_000,))
     faster = shadowed({}, rateLimit={"requests": 10, "per": "1s", "burst": 2})
-    shadow = decide_shadow(sent(CHILD), ALICE, faster, spent)
+    shadow = decide_shadow(envelope_from(CHILD), ALICE, faster, spent)
     assert shadow is not None
     assert shadow.reason_code == "RATE_LIMITED"
-    assert decide(sent(CHILD), ALICE, faster, spent).outcome == "ALLOW"
+    assert decide(envelope_from(CHILD), ALICE, faster, spent).outcome == "ALLOW"
     without = shadowed({}, rateLimit=ABSENT)
-    assert (shadow := decide_shadow(sent(CHILD), ALICE, without, spent)) is not None
+    assert (shadow := decide_shadow(envelope_from(CHILD), ALICE, without, spent)) is not None
     assert shadow.outcome == "ALLOW"
     more = shadowed({}, rateLimits=[{"name": "reads", "capabilities": ["*"], "requests": 1, "per": "1h"}])
-    assert (shadow := decide_shadow(sent(CHILD), ALICE, more, spent)) is not None
+    assert (shadow := decide_shadow(envelope_from(CHILD), ALICE, more, spent)) is not None
     assert shadow.outcome == "ALLOW"
 
 
 def test_another_policy_may_be_tried_on_what_was_observed() -> None:
     stricter = ruleset_of({"limits": {"maxTotalDescendants": 5}})
-    envelope, observed = sent(CHILD), observed_child()
+    envelope, observed = envelope_from(CHILD), observed_child()
     assert decide_under(stricter, envelope, ALICE, ruleset_of(), observed).reason_code == "DESCENDANTS_EXCEEDED"
     lacking = observed_child(rate_tats=())
     assert decide_under(ruleset_of(), envelope, ALICE, None, lacking).outcome == "ALLOW"
     stranger = Requester("bob", "principal")
-    assert decide_under(ruleset_of(), sent(ROOT), stranger, None, observed_root()).reason_code == "UNAUTHORIZED"
+    assert (
+        decide_under(ruleset_of(), envelope_from(ROOT), stranger, None, observed_root()).reason_code == "UNAUTHORIZED"
+    )
 
 
 def test_a_request_may_name_no_target() -> None:
