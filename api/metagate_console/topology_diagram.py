@@ -131,9 +131,22 @@ def severity_order(principal: PrincipalHealth) -> tuple[int, str]:
     return _SEVERITY[principal.state], principal.principal_key
 
 
+def trouble_order(group: ManifestGroup) -> tuple[int, str]:
+    """Those in trouble first, by their worst state, then all others by name."""
+    worst = group.counts[0][0]
+    return (_SEVERITY[worst] if worst in TROUBLE else len(STATES), group.manifest)
+
+
+def service_users(groups: Iterable[ManifestGroup], service: TopologyService) -> list[tuple[ManifestGroup, int]]:
+    """The groups whose principals use the service, and how many of each do; most first."""
+    keys = frozenset(service.used_by)
+    users = ((group, sum(item.principal_key in keys for item in group.principals)) for group in groups)
+    return sorted(((group, count) for group, count in users if count), key=lambda pair: (-pair[1], pair[0].manifest))
+
+
 def topology_diagram(groups: Sequence[ManifestGroup], topology: Topology) -> TopologyDiagram:
     """The groups in trouble and the largest ones, by name, and the services that most principals use."""
-    ranked = sorted(groups, key=lambda group: (group.counts[0][0] not in TROUBLE, -len(group.principals)))
+    ranked = sorted(groups, key=lambda group: (trouble_order(group)[0], -len(group.principals)))
     chosen = sorted(ranked[:MOST_GROUPS], key=lambda group: group.manifest)
     boxes = _stacked(chosen)
     used = sorted(topology.services, key=lambda service: (-len(service.used_by), service.name))[:MOST_SERVICES]

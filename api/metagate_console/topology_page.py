@@ -1,5 +1,6 @@
 """The topology: which principals use which service, how well each Manifest's principals are, and filters for both."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,7 +9,13 @@ from legivellum.console.page import Page
 from legivellum.console.request_parsing import PageQuery
 from legivellum.identity.tenancy import tenants_for
 from metagate_console.page import PageRequest
-from metagate_console.topology_diagram import manifest_groups, severity_order, topology_diagram
+from metagate_console.topology_diagram import (
+    manifest_groups,
+    service_users,
+    severity_order,
+    topology_diagram,
+    trouble_order,
+)
 from metagate_store.principal_health import STATES, PrincipalHealth
 from metagate_store.reader import TOPOLOGY_PRINCIPALS
 from metagate_store.rows import Topology, TopologyPrincipal
@@ -75,12 +82,14 @@ async def topology(request: PageRequest) -> Page:
     whole = await request.reader.topology(tenant)
     page = await request.reader.principals.page(tenant, limit=TOPOLOGY_PRINCIPALS, scan=TOPOLOGY_PRINCIPALS)
     health = {item.principal_key: item for item in page.items}
-    shown = chosen.applied(whole, health)
+    shown, any_state = chosen.applied(whole, health), replace(chosen, state=None).applied(whole, health)
     groups = manifest_groups(shown.principals, health)
     principals = sorted(shown.principals, key=lambda item: severity_order(health[item.principal_key]))
+    counts = Counter(health[item.principal_key].state for item in any_state.principals)
     values = {
         "whole": whole, "shown": shown, "groups": groups, "diagram": topology_diagram(groups, shown),
-        "principals": principals, "health": health, "chosen": chosen, "counts": page.counts, "most": ROWS,
+        "cards": sorted(groups, key=trouble_order), "users_of": lambda service: service_users(groups, service),
+        "principals": principals, "health": health, "chosen": chosen, "counts": counts, "most": ROWS,
         "states": STATES, "now": page.at,
         "unbound": sum(item.manifest is None for item in shown.principals),
         "manifest_names": _names(item.manifest for item in whole.principals),

@@ -172,7 +172,7 @@ async def _remember(dsn: str, pattern: str, names: list[tuple[str, str]]) -> str
         elif manifest == "delivery-planning" and at % 4 == 1:
             add(name, random.uniform(4, 9), "OPEN")
         elif at % 41 == 3:
-            add(name, -1, "OPEN")
+            add(name, 0.1, "OPEN")
     await connection.executemany(
         "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
         "revision, late, status, principal_key, component_key, digest, report, pod_uid, pod_name) "

@@ -37,6 +37,7 @@
         // whoever reads or types in there is not disturbed
         const open = part.querySelector("details[open]");
         if (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return;
+        if (part.querySelector("svg.fading")) return;
         const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
         const taken = document.adoptNode(fresh[at]);
         if (open) taken.querySelectorAll("details").forEach((one) => { one.open = true; });
