@@ -1,5 +1,6 @@
 """PolicyProfile: the ruleset of an admission boundary (INV-100, INV-101, INV-103)."""
 
+import re
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, field_validator
@@ -33,8 +34,6 @@ MOST_RULES: Final = 16
 GATE_EMITTERS: Final = ("svc:asyncgate", "svc:depotgate", "svc:interrogate")
 """The gates that receipts may be addressed to, beside principals."""
 _RECIPIENT: Final = f"^({'|'.join(GATE_EMITTERS)}|{DNS_NAME[1:-1]})$"
-WANTED: Final = {_RECIPIENT: f"the name of a Principal, or one of {', '.join(GATE_EMITTERS)}"}
-"""As `spec.WANTED`."""
 
 
 def _check_window(size: int) -> None:
@@ -54,7 +53,22 @@ def _check_rule_count(rules: list[T]) -> None:
         raise refuse(reasons.INVALID_FIELD, f"must have at most {MOST_RULES} items")
 
 
-Globs = Annotated[list[Line], Field(max_length=256, json_schema_extra=AsSet), Distinct]
+_GLOB: Final = "^[^*\\x00-\\x1f\\x7f]*([^*\\x00-\\x20\\x7f]|[*])$"
+WANTED: Final = {
+    _RECIPIENT: f"the name of a Principal, or one of {', '.join(GATE_EMITTERS)}",
+    _GLOB: "a name, the beginning of one with * behind it, or *",
+}
+"""As `spec.WANTED`."""
+
+
+def _check_glob(glob: str) -> None:
+    # A boundary that compares beginnings would take `*.delete` for a name, and so deny nothing by it.
+    if not re.fullmatch(_GLOB, glob):
+        raise refuse(reasons.INVALID_PATTERN, f"must be {WANTED[_GLOB]}")
+
+
+Glob = Annotated[Line, Field(json_schema_extra={"pattern": _GLOB}), narrowed(_check_glob)]
+Globs = Annotated[list[Glob], Field(max_length=256, json_schema_extra=AsSet), Distinct]
 
 
 class AncestorWindow(Spec):
@@ -120,7 +134,9 @@ class Invariants(Spec):
     """Further checks of every request. Each applies only when it is set."""
 
     can_spawn: bool | None = Field(
-        default=None, description="Whether requests may have requests below them. When false, only roots are admitted."
+        default=None,
+        description="Whether requests may begin or continue work. When false, all are rejected but leases, queries and"
+        " tool calls.",
     )
     allowed_targets: Globs | None = Field(
         default=None, description="The targets that requests may name: names, or globs like doc.*. When absent, any."

@@ -37,6 +37,7 @@ def findings(spec):
 
 
 VALID = [
+    surface(principals=["*"], capabilities={"allow": ["doc.*", "mail send", "x"], "deny": ["d*"]}),
     surface(mayBegin=["team-*"], parentage="Tenant", escalateTo="operator-on-call"),
     surface(escalateTo="svc:asyncgate"),
     surface(rateLimits=[{"name": "mail", "capabilities": ["mail.*"], "requests": 5, "per": "1h", "burst": 1}]),
@@ -71,6 +72,11 @@ INVALID = [
         f"{SURFACE}.rateLimits",
     ),
     (surface(mayBegin="*"), f"{SURFACE}.mayBegin"),
+    *(
+        (surface(capabilities={"deny": [glob]}), f"{SURFACE}.capabilities.deny[0]")
+        for glob in ("*.delete", "doc.*.delete", "**", "doc.* ", "doc*\n", "")
+    ),
+    (surface(principals=["*-team"]), f"{SURFACE}.principals[0]"),
     (target(kind="Grpc"), f"{SURFACE}.targets[0].kind"),
     (target(forward="no"), f"{SURFACE}.targets[0].forward"),
     (target(secretRef="../key"), f"{SURFACE}.targets[0].secretRef"),
@@ -138,7 +144,9 @@ def test_the_crd_has_the_narrower_bounds():
 WIDE = {
     "limits": {"maxSpawnDepth": 5, "ancestorWindow": {"size": 1024, "maxRepeats": 1}},
     "invariants": {"rules": [{"name": f"r{n}", "cel": f"payload.x{n}.matches('a')" + " " * 2000} for n in range(64)]},
-    "surfaces": [{"surfaceId": "public", "targets": [{"name": "a", "url": "concierge:8000"}]}],
+    "surfaces": [
+        {"surfaceId": "public", "principals": ["*-team"], "targets": [{"name": "a", "url": "concierge:8000"}]}
+    ],
 }
 
 
