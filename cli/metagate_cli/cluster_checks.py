@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from metagate_cli.boot_check import BootTarget, check_boot
+from metagate_cli.installation_checks import check_account_rights, check_pods, check_webhook
 from metagate_cli.observations import Observation
 from metagate_cli.output import safe_text
-from metagate_crds.kinds import GROUP, KINDS
+from metagate_crds.kinds import KINDS
 from metagate_operator.cluster.kubernetes_client import (
     KubernetesClient,
     KubernetesError,
     KubernetesRefused,
+    collection_items,
     collection_path,
 )
 from metagate_operator.cluster.preflight import AccessReview, NotReady, check_kinds, is_allowed
@@ -34,8 +38,6 @@ _NAMESPACE_RESOURCES: Final = (
     ("rbac.authorization.k8s.io", "roles"),
     ("rbac.authorization.k8s.io", "rolebindings"),
 )
-_WAITING_FOR_IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-
 Check = Callable[[KubernetesClient, str], Awaitable[list[Observation]]]
 
 
@@ -44,11 +46,12 @@ def check_before_install(kubeconfig: Path | None, namespace: str) -> list[Observ
     return asyncio.run(_with_cluster(kubeconfig, namespace, (_check_version, _check_user_rights, _check_definitions)))
 
 
-def check_cluster(kubeconfig: Path | None, namespace: str) -> list[Observation]:
-    """Whether what was installed works: the kinds, the webhook, the pods, and every declared object."""
-    return asyncio.run(
-        _with_cluster(kubeconfig, namespace, (_check_kinds, _check_webhook, _check_pods, _check_objects))
-    )
+def check_cluster(kubeconfig: Path | None, namespace: str, boot: BootTarget | None = None) -> list[Observation]:
+    """Whether what was installed works: kinds, webhook, rights, images, database, declared objects; and a boot."""
+    checks: tuple[Check, ...] = (_check_kinds, check_webhook, check_account_rights, check_pods, _check_objects)
+    if boot is not None:
+        checks += (partial(check_boot, target=boot),)
+    return asyncio.run(_with_cluster(kubeconfig, namespace, checks))
 
 
 async def _with_cluster(kubeconfig: Path | None, namespace: str, checks: tuple[Check, ...]) -> list[Observation]:
@@ -116,64 +119,10 @@ async def _check_kinds(kubernetes: KubernetesClient, _namespace: str) -> list[Ob
     return [Observation("ok", "cluster", "answers, and serves every kind")]
 
 
-async def _check_webhook(kubernetes: KubernetesClient, _namespace: str) -> list[Observation]:
-    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-    ours = [
-        (item["metadata"]["name"], webhook)
-        async for item in _items(kubernetes, path)
-        for webhook in item.get("webhooks") or []
-        if any(GROUP in (rule.get("apiGroups") or []) for rule in webhook.get("rules") or [])
-    ]
-    if not ours:
-        says = "there is none: what is invalid is refused by the operator only, after it was applied"
-        return [Observation("note", "webhook", says, "metagate admission configuration | kubectl apply -f -")]
-    without = sorted({name for name, webhook in ours if not webhook["clientConfig"].get("caBundle")})
-    if without:
-        advice = "does `metagate admission` run? It writes its own certificate authority there"
-        return [Observation("wrong", "webhook", f"{', '.join(without)} has no caBundle: every apply fails", advice)]
-    return [Observation("ok", "webhook", f"{', '.join(sorted({name for name, _ in ours}))} is called")]
-
-
-async def _check_pods(kubernetes: KubernetesClient, namespace: str) -> list[Observation]:
-    observations: list[Observation] = []
-    pods = 0
-    async for pod in _items(kubernetes, f"/api/v1/namespaces/{namespace}/pods"):
-        if pod["status"].get("phase") != "Succeeded":
-            pods += 1
-            observations += _check_pod(pod)
-    if not pods:
-        says = f"there is none in {namespace}"
-        return [Observation("note", "pods", says, "is it installed elsewhere? --system-namespace names it")]
-    return observations or [Observation("ok", "pods", f"{pods} in {namespace}, all ready")]
-
-
-def _check_pod(pod: Mapping[str, Any]) -> Iterator[Observation]:
-    name = f"pod {safe_text(pod['metadata']['name'])}"
-    statuses = pod["status"].get("containerStatuses") or []
-    for status in statuses:
-        waiting = (status.get("state") or {}).get("waiting")
-        if waiting is None:
-            continue
-        reason = safe_text(waiting.get("reason"))
-        if reason in _WAITING_FOR_IMAGE:
-            advice = "build or push it, and set image.repository and image.tag"
-            yield Observation(
-                "wrong", name, f"the image {safe_text(status['image'])} cannot be pulled ({reason})", advice
-            )
-        else:
-            advice = f"kubectl logs --previous {pod['metadata']['name']} -n {pod['metadata']['namespace']}"
-            yield Observation("wrong", name, f"waits: {reason}", safe_text(advice))
-        return
-    ready = next((each for each in pod["status"].get("conditions") or [] if each["type"] == "Ready"), None)
-    if ready is None or ready["status"] != "True":
-        advice = f"kubectl describe pod {pod['metadata']['name']} -n {pod['metadata']['namespace']}"
-        yield Observation("wrong", name, "is not ready", safe_text(advice))
-
-
 async def _check_objects(kubernetes: KubernetesClient, _namespace: str) -> list[Observation]:
     observations: list[Observation] = []
     for kind in KINDS.values():
-        async for item in _items(kubernetes, collection_path(kind, None)):
+        async for item in collection_items(kubernetes, collection_path(kind, None)):
             observations += check_conditions(kind.name, item)
     return observations
 
@@ -188,15 +137,3 @@ def check_conditions(kind: str, item: Mapping[str, Any]) -> Iterator[Observation
         yield Observation("wrong", name, "nobody has looked at it", "does the operator run, and watch here?")
     elif ready.get("status") != "True":
         yield Observation("wrong", name, safe_text(f"{ready.get('reason')}: {ready.get('message')}"))
-
-
-async def _items(kubernetes: KubernetesClient, path: str) -> Any:
-    """Every item of a collection, page by page."""
-    query: dict[str, Any] = {"limit": 500}
-    while True:
-        page = await kubernetes.get(path, **query)
-        for item in page["items"]:
-            yield item
-        query["continue"] = page["metadata"].get("continue")
-        if not query["continue"]:
-            return

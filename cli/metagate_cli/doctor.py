@@ -38,11 +38,23 @@ def doctor(
     system_namespace: Annotated[
         str, typer.Option(help="Of the cluster: where MetaGate is or will be.")
     ] = "metagate-system",
+    boot: Annotated[
+        bool,
+        typer.Option(
+            "--boot",
+            help="Of the cluster: boot a component, made for this, at --url. Its startup and receipt stay.",
+        ),
+    ] = False,
+    audience: Annotated[str, typer.Option(help="Of the token that --boot boots with.")] = "metagate",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
     from legivellum.postgres.dsn import address
 
+    if boot and (pre or not url):
+        raise Stop(
+            "--boot boots at --url, after an install: kubectl port-forward -n NAMESPACE service/metagate 8000:8000"
+        )
     database_url = address(database_url, "DATABASE_URL") if database_url else None
     all_names = output is not Output.TABLE
     observations: list[Observation] = []
@@ -55,10 +67,15 @@ def doctor(
             observations += _check_api(api, credential=credential, all_names=all_names)
         if resources is not None:
             observations += _check_files(resources, all_findings=all_names)
-        if cluster or pre or kubeconfig is not None:
+        if cluster or pre or boot or kubeconfig is not None:
+            from metagate_cli.boot_check import BootTarget
             from metagate_cli.cluster_checks import check_before_install, check_cluster
 
-            observations += (check_before_install if pre else check_cluster)(kubeconfig, system_namespace)
+            if pre:
+                observations += check_before_install(kubeconfig, system_namespace)
+            else:
+                target = BootTarget(url, audience, ca_file) if boot and url else None
+                observations += check_cluster(kubeconfig, system_namespace, target)
     if not observations:
         raise Stop("look at what? Give --url, --database-url, --resources or --cluster", code=FAILURE)
     if output.structured:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -182,6 +182,20 @@ def collection_path(kind: ResourceKind, namespace: str | None = None) -> str:
     """The path of the kind's list; `namespace` None or "" is all of them."""
     inside = f"/namespaces/{namespace}" if namespace and kind.namespaced else ""
     return f"{API_PATH}{inside}/{kind.plural}"
+
+
+async def collection_items(
+    kubernetes: KubernetesClient, path: str, *, label_selector: str = ""
+) -> AsyncIterator[dict[str, Any]]:
+    """Every item of a collection, page by page. Raises as `KubernetesClient.call` does."""
+    query: dict[str, str | int] = {"limit": 500, **({"labelSelector": label_selector} if label_selector else {})}
+    while True:
+        page = await kubernetes.call("GET", path, query=query)
+        for item in page["items"]:
+            yield item
+        query["continue"] = page["metadata"].get("continue") or ""
+        if not query["continue"]:
+            return
 
 
 def object_path(kind_name: str, namespace: str, name: str) -> str:

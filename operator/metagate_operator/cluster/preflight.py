@@ -79,12 +79,7 @@ async def check_rights(
         NotReady: some are not; names each of them.
 
     """
-    questions = [
-        AccessReview(verb, group, resource, name, inside, url=bool(right.urls))
-        for right in rights
-        for verb, group, resource, name in right.permissions()
-        for inside in _namespaces(right.where, namespace, namespaces)
-    ]
+    questions = account_reviews(rights, namespace=namespace, namespaces=namespaces)
     gate = asyncio.Semaphore(8)
 
     async def ask(question: AccessReview) -> bool:
@@ -95,6 +90,16 @@ async def check_rights(
     missing = sorted(str(question) for question, allowed in zip(questions, answers, strict=True) if not allowed)
     if missing:
         raise NotReady(f"the service account may not {'; '.join(missing)}. Run: {command}")
+
+
+def account_reviews(rights: Sequence[RbacRight], *, namespace: str, namespaces: Sequence[str]) -> list[AccessReview]:
+    """The questions that these rights answer, for a process in `namespace` that watches `namespaces`."""
+    return [
+        AccessReview(verb, group, resource, name, inside, url=bool(right.urls))
+        for right in rights
+        for verb, group, resource, name in right.permissions()
+        for inside in _namespaces(right.where, namespace, namespaces)
+    ]
 
 
 def _namespaces(where: Where, own: str, watched: Sequence[str]) -> Sequence[str]:
@@ -112,6 +117,22 @@ async def is_allowed(kubernetes: KubernetesClient, question: AccessReview) -> bo
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
             "spec": question.spec(),
+        },
+    )
+    return bool(answer["status"].get("allowed"))
+
+
+async def may_account(kubernetes: KubernetesClient, namespace: str, account: str, question: AccessReview) -> bool:
+    """Whether the API server says that a service account may."""
+    user = f"system:serviceaccount:{namespace}:{account}"
+    groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    answer = await kubernetes.call(
+        "POST",
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+        body={
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "groups": groups, **question.spec()},
         },
     )
     return bool(answer["status"].get("allowed"))
