@@ -85,7 +85,7 @@ class Recorded:
     detail: str = ""
 
 
-class Purged(NamedTuple):
+class PurgeCounts(NamedTuple):
     requests: int
     forwards: int
     rates: int
@@ -265,14 +265,15 @@ class InterrogateDatabase(PooledDatabase):
         query = "SELECT * FROM interrogate.stale_forwards(make_interval(secs => $1), $2)"
         return [StaleForward(*row) for row in await self._pool.fetch(query, float(seconds), limit)]
 
-    async def pending_forwards(self) -> PendingForwards:
-        (row,) = await self._pool.fetch("SELECT * FROM interrogate.pending_forwards()")
+    async def pending_forwards(self, tenant: UUID | None = None) -> PendingForwards:
+        """Of one tenant, or of all."""
+        (row,) = await self._pool.fetch("SELECT * FROM interrogate.pending_forwards($1)", tenant)
         return PendingForwards(*row)
 
-    async def purge(self, limit: int = 1_000) -> Purged:
+    async def purge(self, limit: int = 1_000) -> PurgeCounts:
         """Forget idempotency keys after 24 hours, settled forwards after 72, rates that are full again."""
         (row,) = await self._pool.fetch("SELECT * FROM interrogate.purge($1)", limit)
-        return Purged(*row)
+        return PurgeCounts(*row)
 
     async def decision(self, tenant: UUID, receipt_id: str) -> StoredDecision | None:
         """The decision of that receipt; None where it is another receipt, or none of this tenant."""

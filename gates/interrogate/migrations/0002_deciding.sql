@@ -198,7 +198,7 @@ BEGIN
               UNION ALL
               SELECT DISTINCT lock_key(tenants[item] || 'G' || rate_key), false FROM unnest(rate_items, rate_keys) AS k(item, rate_key)
               ORDER BY key) AS wanted;
-    EXCEPTION WHEN lock_not_available THEN
+    EXCEPTION WHEN lock_not_available OR query_canceled THEN
         RETURN QUERY SELECT o, 'MOVED', receipt_ids[o], NULL::timestamptz, NULL::text, 'the locks are taken'
                      FROM generate_subscripts(tenants, 1) AS o;
         RETURN;
@@ -256,16 +256,20 @@ BEGIN
                    bool_or(i.outcome IS NULL AND NOT (i.fits AND coalesce(rates.fit, true)))
             INTO outcomes, moved
             FROM (SELECT u.ord, u.outcome,
-                         (u.root_id IS NULL OR u.version = u.root_version
-                             + count(*) FILTER (WHERE u.outcome IS NULL AND u.admitted) OVER (
-                                 PARTITION BY u.tenant, u.root_id ORDER BY u.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+                         -- Not the number alone: where one fell out and another process admitted one, the number is right and the tree
+                         -- is another. So whatever was decided after one that fell out goes with it.
+                         (u.root_id IS NULL
+                          OR u.version = u.root_version + count(*) FILTER (WHERE u.admitted) OVER before_on_root
+                             AND count(*) FILTER (WHERE u.admitted AND u.outcome IS NOT NULL) OVER before_on_root = 0)
                          AND (u.spawn_count IS NULL OR u.spawn_count = u.lease_count
                              + count(*) FILTER (WHERE u.outcome IS NULL AND u.spawned) OVER (
                                  PARTITION BY u.tenant, u.lease_id ORDER BY u.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
                          AS fits
                   FROM unnest(outcomes, tenants, root_ids, versions, root_versions, admits, lease_ids, spawn_counts, lease_counts, spawns)
                       WITH ORDINALITY AS u(outcome, tenant, root_id, version, root_version, admitted, lease_id, spawn_count, lease_count,
-                                           spawned, ord)) AS i
+                                           spawned, ord)
+                  WINDOW before_on_root AS (PARTITION BY u.tenant, u.root_id ORDER BY u.ord
+                                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS i
             LEFT JOIN (SELECT item, bool_and(mark = greatest(tat, latest)) AS fit
                        FROM (SELECT k.item, k.mark, k.tat,
                                     max(k.new_tat) FILTER (WHERE outcomes[k.item] IS NULL) OVER (

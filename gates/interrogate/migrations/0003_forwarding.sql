@@ -141,12 +141,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = interrogate, pg_catalog, 
 AS $$ SELECT r.body FROM interrogate.ruleset AS r WHERE r.policy_hash = $1 $$;
 COMMENT ON FUNCTION interrogate.ruleset IS 'The policy of a decision, as it was then.';
 
-CREATE FUNCTION interrogate.pending_forwards() RETURNS TABLE (pending bigint, oldest timestamptz)
+CREATE FUNCTION interrogate.pending_forwards(of_tenant uuid) RETURNS TABLE (pending bigint, oldest timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = interrogate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT count(*), min(b.created_at)
-    FROM (SELECT x.created_at FROM forward AS x WHERE x.state = 'pending' ORDER BY x.created_at LIMIT 10000) AS b;
+    FROM (SELECT x.created_at, x.tenant FROM forward AS x WHERE x.state = 'pending' ORDER BY x.created_at LIMIT 10000) AS b
+    WHERE of_tenant IS NULL OR b.tenant = of_tenant;
 END
 $$;
-COMMENT ON FUNCTION interrogate.pending_forwards IS 'How many targets are not settled, counted up to 10,000, and since when.';
+COMMENT ON FUNCTION interrogate.pending_forwards IS 'How many targets are not settled, of one tenant or of all (NULL), and since when; the oldest 10,000 of all are looked at.';

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 from tests.integration.interrogate.conftest import AdmissionTree, record_of
+from tests.integration.interrogate.workload import KnownTask, Workload
 
 from interrogate.database import InterrogateDatabase
 from interrogate.observation import ObservedLease
@@ -34,7 +35,7 @@ class RacingClients:
         self.clients = clients
         self.forms: dict[str, Callable[[Any], Awaitable[Counter[str]]]] = {
             "descendants": self.descendants, "count_then_insert": self.count_then_insert,
-            "lock_and_read": self.lock_and_read, "rate": self.rate, "spawns": self.spawns, "same_key": self.same_key,
+            "lock_and_read": self.lock_and_read, "rate": self.rate, "spawns": self.spawns, "same_key": self.same_key, "workload": self.workload,
         }  # fmt: skip
 
     async def start(self) -> None:
@@ -128,6 +129,15 @@ class RacingClients:
                 return Counter([recorded.stored.receipt_id])
             assert recorded.outcome == "MOVED", recorded
 
+    async def workload(self, race: dict[str, Any]) -> Counter[str]:
+        """Requests of every kind on the roots of all processes and on own ones; two batches of a process are on their way at once."""
+        if race["client"] > 1:
+            return Counter()
+        known = [KnownTask(root, root, receipt_id, 0) for root, receipt_id in race["roots"]]
+        load = Workload(self.database, race["tree"].tenant, known, race["newest"])
+        await load.run(race["batches"], race["revision"], seed=race["seed"] * 1_000 + race["client"])
+        return load.outcomes
+
 
 async def main(dsn: str, clients: int) -> None:
     racing = RacingClients(dsn, clients)
@@ -142,12 +152,17 @@ class Racers:
     """Several processes of racers."""
 
     processes: Sequence[asyncio.subprocess.Process]
+    per_process: frozenset[str] = frozenset({"revision", "seed"})
+    """What a command says to each of them apart, as a list."""
 
     async def race(self, form: str, tree: AdmissionTree, **command: Any) -> Counter[str]:
         """All of them at once; what their clients got, added up."""
-        line = json.dumps({"form": form, "tenant": str(tree.tenant), "root": tree.root, **command}).encode() + b"\n"
-        for process in self.processes:
-            process.stdin.write(line)
+        for number, process in enumerate(self.processes):
+            own_command = {
+                name: value[number] if name in self.per_process else value for name, value in command.items()
+            }
+            line = json.dumps({"form": form, "tenant": str(tree.tenant), "root": tree.root, **own_command})
+            process.stdin.write(line.encode() + b"\n")
         answers = [await process.stdout.readline() for process in self.processes]
         assert all(answers), "a process of racers died"
         return sum((Counter(json.loads(answer)) for answer in answers), Counter())

@@ -158,6 +158,8 @@ async def test_what_is_pending_too_long_is_given_with_its_receipt(
     before = await admissions.pending_forwards()
     assert before.number >= 3
     assert before.oldest is not None
+    assert (await admissions.pending_forwards(request.tenant)).number == 2
+    assert await admissions.pending_forwards(AdmissionTree().tenant) == (0, None)
     await admissions.settle_forwards([settlement(young, ForwardRow("a", "delivered", 200))])
     assert (await admissions.pending_forwards()).number == before.number - 1
 

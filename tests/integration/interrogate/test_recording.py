@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from tests.integration.interrogate.conftest import AdmissionDatabase, AdmissionTree, begin, decide_one, record_of
 from tests.integration.memorygate.conftest import new_id, rows
 
@@ -71,6 +72,21 @@ async def test_what_was_decided_on_a_request_that_fell_out_falls_out_with_it(adm
     ]
     outcomes = [recorded.outcome for recorded in await admissions.record(records)]
     assert outcomes == ["STORED", "POLICY_BEHIND", "MOVED", "STORED"]
+
+
+@pytest.mark.invariant("INV-105")
+async def test_the_right_number_of_admissions_is_not_enough(admissions: InterrogateDatabase):
+    """The first of a batch falls out, and another process admitted one meanwhile: the second counted on a tree that is not there."""
+    tree = AdmissionTree()
+    await begin(admissions, tree)
+    requests = [tree.request(idempotency_key="key"), tree.request()]
+    answers = await admissions.observe(requests)
+    await decide_one(admissions, tree.request(idempotency_key="key", digest=b"o" * 32, capability_id="mail.send"))
+    records = [
+        record_of(request, replace(answer.observed, version=1 + place))
+        for place, (request, answer) in enumerate(zip(requests, answers, strict=True))
+    ]
+    assert [recorded.outcome for recorded in await admissions.record(records)] == ["KEY_CONFLICT", "MOVED"]
 
 
 async def test_a_moved_mark_stores_nothing(admissions: InterrogateDatabase, admission_database: AdmissionDatabase):
