@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from legivellum.base.token_bucket import TokenBuckets
+from legivellum.gate.composition import unavailable
 from legivellum.gate.interview import INTERVIEW_ENDPOINT
 from legivellum.http.access_log import AccessLog
 from legivellum.http.batching import Batcher, BatchLimits
-from legivellum.http.edge import Edge, Observer
-from legivellum.http.exchange import AnyResponse, App, Exchange
+from legivellum.http.edge import Edge, Observer, answer_observer
+from legivellum.http.exchange import App
 from legivellum.http.metrics import RouteMetrics
-from legivellum.http.problem_codes import Code
-from legivellum.http.problems import Problem
 from legivellum.http.router import Handler, RouteLimits, Router
-from metagate_api import admin, history, introspection, public_routes, startups, views
+from metagate_api import admin, history, introspection, startups, views
 from metagate_api.bootstrap import BootstrapHandler
 from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
@@ -26,23 +25,16 @@ from metagate_api.interview import interview_handler
 from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer
+from metagate_api.public_routes import public_handlers
 from metagate_api.session_opener import with_new_ids
 from metagate_api.settings import Settings
 from metagate_api.startup_reports import ReportHandler
-from metagate_store.errors import StoreError
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapQuery, BootstrapResult, ReportQuery, ReportResult
 
 Lifespan = Callable[[Gate], AbstractAsyncContextManager[Any]]
 
 _FRAMEWORK_FUNCTIONS: Final[dict[str, FrameworkHandler]] = {
-    "GET /": public_routes.root,
-    "GET /health": public_routes.health,
-    "GET /livez": public_routes.livez,
-    "GET /readyz": public_routes.readyz,
-    "GET /metrics": public_routes.metrics_exposition,
-    "GET /openapi.json": public_routes.openapi,
-    "GET /.well-known/metagate.json": public_routes.discovery,
     "GET /v1/startup/{startup_id}": startups.startup,
     "GET /v1/startup/{startup_id}/packet": startups.packet_now,
     "GET /v1/startups": startups.startups,
@@ -105,36 +97,24 @@ def create_app(
     router = Router.bind(
         ENDPOINTS,
         _batched_handlers(gate)
+        | public_handlers(gate)
         | {INTERVIEW_ENDPOINT.key: interview_handler(gate)}
         | framework_handlers(gate, _FRAMEWORK_FUNCTIONS),
         defaults=RouteLimits(settings.body_bytes, settings.body_seconds, settings.deadline_seconds),
     )
-    count, log = RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log)
-
-    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
-        count(exchange, answer, seconds)
-        log(exchange, answer, seconds)
-        if traces is not None:
-            traces(exchange, answer, seconds)
+    observe = answer_observer(RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log), traces)
 
     @asynccontextmanager
     async def serving_time() -> AsyncIterator[None]:
         async with nullcontext() if lifespan is None else lifespan(gate):
             yield
 
-    edge = Edge(router, translate=translate_store_error, observe=observe, lifespan=serving_time)
+    edge = Edge(router, translate=unavailable, observe=observe, lifespan=serving_time)
     if not settings.console:
         return Application(edge, gate, router)
     from metagate_api.console_mount import console  # noqa: PLC0415 - its templates are loaded only where somebody looks
 
     return Application(console(gate, edge, edge.observe), gate, router)
-
-
-def translate_store_error(error: Exception) -> Problem | None:
-    """Driver errors in the gate's words (docs/database.md): whatever goes wrong with the store is a 503."""
-    if isinstance(error, StoreError | OSError | TimeoutError):
-        return Problem(Code.UNAVAILABLE, "The database cannot be asked right now.")
-    return None
 
 
 def _batched_handlers(gate: Gate) -> dict[str, Handler]:

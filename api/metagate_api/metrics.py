@@ -5,27 +5,19 @@ No label ever carries a name that somebody declared.
 
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from legivellum.http.metrics import LATENCY_BUCKETS
+from legivellum.gate.metrics import RequestMetrics
 
-REGISTRY = CollectorRegistry()
-
-REQUESTS = Counter("metagate_http_requests", "Answers by route and status.", ("route", "status"), registry=REGISTRY)
-LATENCY = Histogram(
-    "metagate_http_request_seconds",
-    "Time from request to answer.",
-    ("route",),
-    buckets=LATENCY_BUCKETS,
-    registry=REGISTRY,
-)
+_requests = RequestMetrics("metagate")
+REGISTRY = _requests.registry
+REQUESTS, LATENCY = _requests.requests, _requests.latency
+AUTH_FAILURES, RATE_LIMITED = _requests.auth_failures, _requests.rate_limited
 BOOTSTRAPS = Counter("metagate_bootstraps", "Bootstraps by outcome of the statement.", ("outcome",), registry=REGISTRY)
 REPORTS = Counter("metagate_reports", "READY and FAILED reports by outcome.", ("status", "outcome"), registry=REGISTRY)
-AUTH_FAILURES = Counter("metagate_auth_failures", "Refused credentials by reason.", ("reason",), registry=REGISTRY)
 PACKETS_REFUSED = Counter(
     "metagate_packets_refused", "Stored packets that failed their own check (D-38): an alert.", registry=REGISTRY
 )
-RATE_LIMITED = Counter("metagate_rate_limited", "Requests over a principal's rate.", registry=REGISTRY)
 BATCH_ROWS = Histogram(
     "metagate_batch_rows",
     "Questions carried by one statement.",

@@ -19,8 +19,8 @@ from legivellum.gate.serving import open_at_most
 from legivellum.gate.settings import DatabaseGateSettings
 from legivellum.http import tracing
 from legivellum.http.access_log import AccessLog
-from legivellum.http.edge import Edge
-from legivellum.http.exchange import AnyResponse, App, Exchange
+from legivellum.http.edge import Edge, answer_observer
+from legivellum.http.exchange import App
 from legivellum.http.limits import Limits
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.openapi import openapi_document
@@ -57,8 +57,9 @@ def application(
     public = PublicRoutes(
         name=definition.name,
         version=settings.version,
-        description={"service": definition.title, "doctrine": definition.doctrine},
+        description={"service": definition.title, "doctrine": definition.doctrine, "openapi": "/openapi.json"},
         status=process.status,
+        readiness=lambda: {"identity": "up" if process.status.identity else "down"},
         registry=process.metrics.registry,
         document=openapi_document(
             endpoints,
@@ -73,14 +74,9 @@ def application(
         {**public.handlers(), **_interview_handler(definition, process), **definition.handlers(process)},
         defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
     )
-    count, log = RouteMetrics(process.metrics.requests, process.metrics.latency), AccessLog(settings.access_log)
     spans = tracing.span_recorder(definition.name, settings)
-
-    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
-        count(exchange, answer, seconds)
-        log(exchange, answer, seconds)
-        if spans is not None:
-            spans(exchange, answer, seconds)
+    count = RouteMetrics(process.metrics.requests, process.metrics.latency)
+    observe = answer_observer(count, AccessLog(settings.access_log), spans)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from legivellum.http.metrics import LATENCY_BUCKETS
 
 
-class GateMetrics:
-    """A registry with the common metrics under a gate's prefix; the gate adds its own to `registry`."""
+class RequestMetrics:
+    """A registry with what is counted of requests, under a gate's prefix; the gate adds its own to `registry`."""
 
     def __init__(self, prefix: str) -> None:
         self.registry = CollectorRegistry()
@@ -26,12 +26,19 @@ class GateMetrics:
         self.rate_limited = Counter(
             f"{prefix}_rate_limited", "Requests over a principal's rate.", registry=self.registry
         )
+
+    def gauge(self, name: str, description: str, across_workers: str) -> Gauge:
+        """`across_workers`: how the values of several workers become one (prometheus-client's multiprocess modes)."""
+        return Gauge(name, description, registry=self.registry, multiprocess_mode=across_workers)  # type: ignore[arg-type]
+
+
+class GateMetrics(RequestMetrics):
+    """Those, and what a process that follows MetaGate's identity measures."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(prefix)
         self.streams = self.gauge(f"{prefix}_streams", "Open streams.", "livesum")
         self.database_up = self.gauge(f"{prefix}_database_up", "Whether the gate's database answers.", "livemin")
         self.identity_age = self.gauge(
             f"{prefix}_identity_age_seconds", "How old what is known of principals and keys is.", "livemax"
         )
-
-    def gauge(self, name: str, description: str, across_workers: str) -> Gauge:
-        """`across_workers`: how the values of several workers become one (prometheus-client's multiprocess modes)."""
-        return Gauge(name, description, registry=self.registry, multiprocess_mode=across_workers)  # type: ignore[arg-type]

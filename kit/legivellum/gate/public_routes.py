@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -37,7 +37,9 @@ PUBLIC_ENDPOINTS: Final = (
 
 
 class PublicRoutes:
-    """`description`: what `/` answers beside the version; `document` is the gate's OpenAPI document."""
+    """`description`: what `/` answers; `readiness`: what `/readyz` answers once the gate is ready; `document` is the
+    gate's OpenAPI document. Without a `registry` the metrics have a port of their own, and `/metrics` is 404.
+    """
 
     def __init__(
         self,
@@ -46,13 +48,15 @@ class PublicRoutes:
         version: str,
         description: Mapping[str, str],
         status: DatabaseStatus,
-        registry: CollectorRegistry,
+        readiness: Callable[[], Mapping[str, object]],
+        registry: CollectorRegistry | None,
         document: Mapping[str, Any],
     ) -> None:
         self._name = name
         self._version = version
         self._description = description
         self._status = status
+        self._readiness = readiness
         self._registry = registry
         self._document = strict_json.encode(document)
 
@@ -67,9 +71,7 @@ class PublicRoutes:
         }
 
     async def root(self, _exchange: Exchange) -> Response:
-        return json_response(
-            200, strict_json.encode({**self._description, "version": self._version, "openapi": "/openapi.json"})
-        )
+        return json_response(200, strict_json.encode({**self._description, "version": self._version}))
 
     async def health(self, _exchange: Exchange) -> Response:
         """Says that this process answers. It asks nobody, not even the database (INV-035)."""
@@ -79,19 +81,16 @@ class PublicRoutes:
         return json_response(200, strict_json.encode({"status": "ok"}))
 
     async def readyz(self, _exchange: Exchange) -> Response:
-        """Ready once both databases were reached and the schema fits; a later outage does not take it back (D-52)."""
+        """Ready once what it follows was reached and the schema fits; a later outage does not take it back (D-52)."""
         status = self._status
         if not status.ready:
             raise refuse(Code.NOT_READY, _why_not_ready(status))
-        facts = {
-            "status": "ok",
-            "database": "up" if status.up else "down",
-            "identity": "up" if status.identity else "down",
-            "schema_version": status.schema_version,
-        }
-        return json_response(200, strict_json.encode(facts))
+        facts = {"status": "ok", "database": "up" if status.up else "down", "schema_version": status.schema_version}
+        return json_response(200, strict_json.encode({**facts, **self._readiness()}))
 
     async def metrics(self, _exchange: Exchange) -> Response:
+        if self._registry is None:
+            raise refuse(Code.NOT_FOUND, "Metrics have a port of their own.")
         exposition = exposition_of(self._registry)
         headers = [
             (b"content-type", exposition.content_type.encode()),

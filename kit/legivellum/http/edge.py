@@ -40,6 +40,18 @@ class Observer(Protocol):
     def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None: ...
 
 
+def answer_observer(count: Observer, log: Observer, spans: Observer | None) -> Observer:
+    """Tells the metrics, the access log and, where traces are on, the span recorder of every answer."""
+
+    def observe(exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
+        count(exchange, answer, seconds)
+        log(exchange, answer, seconds)
+        if spans is not None:
+            spans(exchange, answer, seconds)
+
+    return observe
+
+
 class Edge:
     """The ASGI application of a gate. `translate` knows what the gate's drivers raise; `lifespan` is entered while the
     process serves.
