@@ -25,18 +25,21 @@ class DecidedBatch:
         self._spawned: Counter[tuple[UUID, str]] = Counter()
         self._tats: dict[tuple[UUID, str], int] = {}
         self._tasks: set[tuple[UUID, str]] = set()
+        """What was admitted."""
+        self._named: set[tuple[UUID, str]] = set()
+        """What was asked for, admitted or not."""
         self._keys: set[tuple[UUID, str, str]] = set()
 
     def adjusted(self, request: ObservationRequest, observed: Observed) -> Observed | None:
         """What would be observed now, were the batch stored. None: only the database can say, ask again.
 
-        That is so where a task of this batch is its parent or the task that it would begin (who has custody of it was
-        not asked), and where it repeats an idempotency key of this batch: the answer is then the first one's.
+        That is so where its parent is a task of this batch, because nobody asked who has custody of it; and where
+        another request of this batch names the same task or idempotency key: what is stored for it may answer both.
         """
         tenant = request.tenant
         if (
             (request.parent_task_id is not None and (tenant, request.parent_task_id) in self._tasks)
-            or (request.task_id is not None and (tenant, request.task_id) in self._tasks)
+            or (request.task_id is not None and (tenant, request.task_id) in self._named)
             or (
                 request.idempotency_key is not None
                 and (tenant, request.principal_key, request.idempotency_key) in self._keys
@@ -65,6 +68,8 @@ class DecidedBatch:
     def add(self, request: ObservationRequest, observed: Observed, decision: Decision, *, begins: bool) -> None:
         """Remember what storing this decision will change. `observed`: what it was decided by."""
         tenant, root = request.tenant, decision.root_task_id
+        if request.task_id is not None:
+            self._named.add((tenant, request.task_id))
         if request.idempotency_key is not None:
             self._keys.add((tenant, request.principal_key, request.idempotency_key))
         for key, tat in zip(request.rate_keys, decision.rate_tats or (), strict=False):

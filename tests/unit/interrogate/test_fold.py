@@ -164,10 +164,11 @@ def test_what_depends_on_a_task_of_the_batch_is_observed_again(changes: dict[str
     assert batch.ask(envelope, observed_child(rate_tats=()), key=key, tenant=OTHER)[1] is not None
 
 
-def test_a_task_that_was_refused_is_not_waited_for() -> None:
+def test_a_task_that_was_refused_has_no_children_to_wait_for() -> None:
     batch = FoldingBatch(unlimited())
     refused = envelope_from(CHILD, {"artifact_bytes": 1001, "causality": {"task_id": "mine"}})
     batch.decide(refused, observed_child(rate_tats=()))
-    assert (
-        batch.ask(envelope_from(CHILD, {"causality": {"task_id": "mine"}}), observed_child(rate_tats=()))[1] is not None
-    )
+    below = envelope_from(CHILD, {"causality": {"parent_task_id": "mine"}})
+    assert batch.ask(below, observed_child(rate_tats=()))[1] is not None
+    # Whoever asks for the same task is observed again: one decision for a task and a batch.
+    assert batch.ask(refused, observed_child(rate_tats=()))[1] is None
