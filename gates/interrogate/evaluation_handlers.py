@@ -21,7 +21,7 @@ from interrogate.envelope import Envelope
 from interrogate.envelope_parser import parse_envelope
 from interrogate.escalation import ForwardedAdmission
 from interrogate.evaluator import Evaluation, EvaluationRequest, called_targets
-from interrogate.forwarder import Admission
+from interrogate.forwarder import AdmittedRequest
 from interrogate.forwards import SettledForwards
 from interrogate.observation import Requester
 from interrogate.policies import PoliciesUnknown
@@ -87,7 +87,7 @@ class EvaluationHandlers:
             about = ForwardedAdmission.of(
                 json.loads(evaluation.stored.body), escalate_to=_escalate_to(recorded, ruleset)
             )
-            admission = Admission(
+            admission = AdmittedRequest(
                 tenant=request.tenant,
                 namespace=caller.namespace,
                 principal_key=caller.principal_key,

@@ -20,7 +20,7 @@ from legivellum.postgres.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AdmittedRequest:
     """An admitted request on its way to its targets."""
 
     tenant: UUID
@@ -57,7 +57,7 @@ class AdmissionForwarder:
         self._settling: Batcher[ForwardSettlement, SettledForwards] = Batcher(self._settle, name="settle forwards")
         self._running: dict[tuple[UUID, str], asyncio.Task[SettledForwards]] = {}
 
-    async def forward(self, admission: Admission) -> SettledForwards:
+    async def forward(self, admission: AdmittedRequest) -> SettledForwards:
         """What became of each target. A second caller of the same admission waits for the first one's result.
 
         Raises Unavailable, DeadlineExceeded where that could not be stored: the rows stay pending.
@@ -75,7 +75,7 @@ class AdmissionForwarder:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._client.close()
 
-    async def _forward(self, admission: Admission) -> SettledForwards:
+    async def _forward(self, admission: AdmittedRequest) -> SettledForwards:
         requests = [self._request(admission, target) for target in admission.targets]
         results = await self._client.deliver_all(requests, admission.payload)
         for result in results:
@@ -102,7 +102,7 @@ class AdmissionForwarder:
     async def _settle(self, settlements: Sequence[ForwardSettlement]) -> list[SettledForwards]:
         return await self._database().settle_forwards(settlements)
 
-    def _request(self, admission: Admission, target: TargetRule) -> ForwardRequest:
+    def _request(self, admission: AdmittedRequest, target: TargetRule) -> ForwardRequest:
         seconds = self._forward_seconds
         if target.timeout_ms is not None:
             seconds = min(seconds, target.timeout_ms / 1_000)
@@ -110,7 +110,7 @@ class AdmissionForwarder:
             target.name, self._hosts.resolve(target.url, admission.namespace), self._headers(admission, target), seconds
         )
 
-    def _headers(self, admission: Admission, target: TargetRule) -> dict[str, str]:
+    def _headers(self, admission: AdmittedRequest, target: TargetRule) -> dict[str, str]:
         about = admission.about
         headers = {
             "idempotency-key": about.receipt_id,
