@@ -226,6 +226,8 @@ def _count_judgements(verdict: _Verdict) -> None:
     decision, shadow = verdict.decision, verdict.shadow
     if shadow is not None and (shadow.outcome, shadow.reason_code) != (decision.outcome, decision.reason_code):
         metrics.SHADOW_DISAGREEMENTS.inc()
+    if decision.failed_rules:
+        metrics.RULE_FAILURES.inc()
 
 
 def called_targets(names: Iterable[str], surface_id: str, ruleset: Ruleset | None) -> list[TargetRule]:

@@ -1,21 +1,28 @@
-"""`interrogate`: serve the gate, migrate it, try policies out, explain and replay decisions. Nothing is imported before
-it is needed.
+"""`interrogate`: serve the gate, try policies out, explain, replay and verify what was decided.
 
-Exit codes: 0 done, 1 something is wrong with what was asked about, 2 the command was not understood, 3 it could not be
-done here and now.
+Each command imports what it needs when it runs. It exits with 0 when all is as it should be, with 1 when something that
+was asked about is not, with 2 when it was not understood, with 3 when it could not be done here and now.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from legivellum.gate.command_line import gate_commands, run_commands
+import typer
+
+from legivellum.gate.command_line import database_option, gate_commands, run_commands
 
 if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
 
+DatabaseUrl = Annotated[str, database_option("interrogate")]
 
-def _definition() -> GateDefinition[Any, Any]:
+
+def _gate() -> GateDefinition[Any, Any]:
     from interrogate.gate import GATE
 
     return GATE
@@ -25,10 +32,89 @@ app = gate_commands(
     "interrogate",
     "InterroGate: may this request pass? It decides and writes the decision down; it does not act.",
     ("interrogate_writer",),
-    _definition,
+    _gate,
 )
+
+
+@app.command("test")
+def decide_cases(
+    files: Annotated[list[Path], typer.Argument(help="YAML: a policy and cases with what is expected of it.")],
+    junit: Annotated[Path | None, typer.Option(help="Write the results there, as JUnit's XML.")] = None,
+) -> None:
+    """Decide the cases of files by their policies. No database, no network."""
+    from interrogate import policy_cases
+
+    results = policy_cases.run_files(files)
+    if junit is not None:
+        junit.write_text(policy_cases.junit(results), encoding="utf-8")
+    raise typer.Exit(int(not policy_cases.report(results, print)))
+
+
+@app.command()
+def explain(
+    of: Annotated[str, typer.Argument(metavar="RECEIPT|FILE", help="A receipt of the ledger, or a file of `test`.")],
+    database_url: Annotated[str | None, database_option("interrogate")] = None,
+) -> None:
+    """Show every rule of a decision, decided again."""
+    from interrogate.explaining import explain_file, explain_receipt
+
+    if Path(of).is_file():
+        explained = explain_file(Path(of))
+    elif database_url is not None:
+        explained = asyncio.run(explain_receipt(database_url, of))
+    else:
+        raise typer.BadParameter("name a file, or a receipt and --database-url")
+    for decision in explained:
+        print(*decision.lines(), sep="\n")
+    if not explained:
+        print(f"there is no decision {of}", file=sys.stderr)
+    raise typer.Exit(int(not explained or not all(decision.same for decision in explained)))
+
+
+@app.command()
+def replay(
+    database_url: DatabaseUrl,
+    since: Annotated[datetime | None, typer.Option(help="Decisions that were stored then (UTC) or later.")] = None,
+    root: Annotated[str | None, typer.Option(help="Only those of this root task.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="YAML of a PolicyProfile: what would have been decided under it?")
+    ] = None,
+) -> None:
+    """Decide again what the ledger says was decided; as the role memorygate_auditor."""
+    from interrogate.policy_cases import read_policy_file
+    from interrogate.replaying import replay as decide_again
+
+    other = None if policy is None else read_policy_file(policy)
+    report = asyncio.run(decide_again(database_url, since=since and since.replace(tzinfo=UTC), root=root, other=other))
+    for mismatch in report.mismatches:
+        print(f"not the same: {mismatch}", file=sys.stderr)
+    print(f"{report.decisions} decisions, {report.mismatch_count} not the same")
+    for change, number in sorted(report.changes.items()):
+        print(f"  {number} would change: {change}")
+    raise typer.Exit(int(report.mismatch_count > 0))
+
+
+@app.command()
+def verify(
+    database_url: DatabaseUrl,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Derive the counters anew (as the owner).")] = False,
+) -> None:
+    """Compare the counters with the receipts; as the role memorygate_auditor."""
+    from interrogate.verifying import verify as compare
+
+    report = asyncio.run(compare(database_url, rebuild=rebuild))
+    if report.bad is not None:
+        print(f"interrogate: {report.bad}", file=sys.stderr)
+    print(f"{report.decisions} decisions, {report.tasks} tasks")
+    raise typer.Exit(int(report.bad is not None))
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from interrogate.policy_cases import CasesUnreadable
+
+    return (CasesUnreadable,)
 
 
 def main() -> None:
     """The entry point of the `interrogate` command."""
-    run_commands(app, "interrogate")
+    run_commands(app, "interrogate", expected=_expected)

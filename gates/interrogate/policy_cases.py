@@ -80,7 +80,7 @@ def read_cases(text: str, file: str) -> tuple[Ruleset, list[PolicyCase]]:
     except yaml.YAMLError as error:
         raise CasesUnreadable(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     members = _members(document, file, required=("policy", "cases"))
-    ruleset = _ruleset(members["policy"], file)
+    ruleset = read_policy(members["policy"], file)
     if not isinstance(members["cases"], list) or not members["cases"]:
         raise CasesUnreadable(f"{file}: cases must be a list with at least one case")
     return ruleset, [_case(case, ruleset, f"{file}: cases[{place}]") for place, case in enumerate(members["cases"])]
@@ -117,7 +117,17 @@ def _decision_text(decision: Decision) -> str:
     return text if decision.detail is None else f"{text}: {decision.detail}"
 
 
-def _ruleset(spec: Any, file: str) -> Ruleset:
+def read_policy_file(path: Path) -> Ruleset:
+    """The policy of a file: a PolicyProfile as it is declared, or its spec. Raises CasesUnreadable, OSError."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CasesUnreadable(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    spec = document.get("spec", document) if isinstance(document, dict) else document
+    return read_policy(spec, str(path))
+
+
+def read_policy(spec: Any, file: str) -> Ruleset:
     model, findings = parse_spec(POLICY_KIND, spec)
     if not isinstance(model, PolicyProfileSpec):
         listed = "; ".join(f"{finding.path} {finding.message}" for finding in findings)

@@ -160,7 +160,7 @@ class GateClient:
     def requesting(self, principal: LedgerPrincipal, **more: Any) -> Requesting:
         return Requesting(self.client, principal, **more)
 
-    async def known(self, requesting: Requesting) -> Requesting:
+    async def awaited(self, requesting: Requesting) -> Requesting:
         """Waits until the gate has read of this principal and its policy."""
         async with asyncio.timeout(20):
             while True:

@@ -26,7 +26,7 @@ async def gate(admission_database: AdmissionDatabase) -> AsyncIterator[GateClien
 async def alice(gate: GateClient) -> Requesting:
     principal = gate.world.principal("alice")
     await gate.world.publish(principal, policies={"strict": OPEN_POLICY})
-    return await gate.known(gate.requesting(principal))
+    return await gate.awaited(gate.requesting(principal))
 
 
 async def test_a_root_and_its_child_are_admitted_and_each_is_one_receipt(gate: GateClient, alice: Requesting) -> None:

@@ -83,7 +83,7 @@ async def gates(admission_database: AdmissionDatabase) -> AsyncIterator[TwoGates
         await ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=30) as ledger:
             alice, bob, worker = (gate.requesting(principal) for principal in principals)
-            await gate.known(alice)
+            await gate.awaited(alice)
             yield TwoGates(gate, ledger, alice, bob, worker)
 
 
@@ -165,7 +165,7 @@ async def test_a_task_of_another_tenant(gates: TwoGates) -> None:
     world = gates.gate.world
     stranger = world.principal("alice", tenant=uuid4())
     await world.publish(stranger, policies={"strict": POLICY}, tenant=stranger.tenant)
-    theirs = await gates.gate.known(gates.gate.requesting(stranger))
+    theirs = await gates.gate.awaited(gates.gate.requesting(stranger))
     root = await gates.root(gates.alice)
     unknown = {"root_task_id": new_id(), "task_id": new_id(), "receipt_id": new_id(), "depth": 0}
     details = set()

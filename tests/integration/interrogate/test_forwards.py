@@ -55,7 +55,7 @@ def with_targets(*targets: dict[str, Any], **surface: Any) -> dict[str, Any]:
 async def requesting(gate: GateClient, *targets: dict[str, Any], **surface: Any) -> Requesting:
     principal = gate.world.principal("alice")
     await gate.world.publish(principal, policies={"strict": with_targets(*targets, **surface)})
-    return await gate.known(gate.requesting(principal))
+    return await gate.awaited(gate.requesting(principal))
 
 
 def body_of(requesting: Requesting, **changes: Any) -> bytes:

@@ -46,7 +46,7 @@ async def test_two_replicas_never_go_back_to_older_rules(admission_database: Adm
     principal = world.principal("alice")
     await world.publish(principal, policies={"strict": allowing("doc.write")})
     async with serving_interrogate(world) as quick, serving_interrogate(world, identity_poll_ms=600_000) as slow:
-        first, second = await quick.known(quick.requesting(principal)), await slow.known(slow.requesting(principal))
+        first, second = await quick.awaited(quick.requesting(principal)), await slow.awaited(slow.requesting(principal))
         requests = [first, second]
         assert {(await requesting.evaluate()).status_code for requesting in requests} == {200}
         await world.publish(policies={"strict": allowing("doc.read")})
@@ -68,7 +68,7 @@ async def test_a_removed_policy_denies_at_once_also_at_a_lagging_replica(
     principal = world.principal("alice")
     await world.publish(principal, policies={"strict": OPEN_POLICY})
     async with serving_interrogate(world) as quick, serving_interrogate(world, identity_poll_ms=600_000) as slow:
-        first, second = await quick.known(quick.requesting(principal)), await slow.known(slow.requesting(principal))
+        first, second = await quick.awaited(quick.requesting(principal)), await slow.awaited(slow.requesting(principal))
         assert (await second.evaluate()).status_code == 200
         await world.publish(gone=("strict",))
         async with asyncio.timeout(20):
@@ -90,7 +90,7 @@ async def test_without_news_of_identity_and_policy_nothing_is_decided(admission_
     principal = world.principal("alice")
     await world.publish(principal, policies={"strict": OPEN_POLICY})
     async with serving_interrogate(world, identity_stale_seconds=1.0) as gate:
-        alice = await gate.known(gate.requesting(principal))
+        alice = await gate.awaited(gate.requesting(principal))
         async with identity_away(admission_database):
             async with asyncio.timeout(20):
                 while (answer := await alice.evaluate()).status_code == 200:
@@ -181,7 +181,7 @@ async def test_a_shadow_is_recorded_and_never_enforced(admission_database: Admis
     watching = {**OPEN_POLICY, "shadow": {"policyProfileRef": {"name": "next"}}}
     await world.publish(principal, policies={"strict": watching, "next": allowing("doc.read")})
     async with serving_interrogate(world) as gate:
-        alice: Requesting = await gate.known(gate.requesting(principal))
+        alice: Requesting = await gate.awaited(gate.requesting(principal))
         assert (await alice.evaluate()).status_code == 200
         [receipt] = await gate.receipts()
         shadow = receipt["body"]["shadow"]

@@ -36,7 +36,7 @@ async def gate(served: GateClient) -> GateClient:
 async def alice(gate: GateClient) -> Requesting:
     principal = gate.world.principal("alice")
     await gate.world.publish(principal, policies={"strict": OPEN_POLICY})
-    return await gate.known(gate.requesting(principal))
+    return await gate.awaited(gate.requesting(principal))
 
 
 async def stored_rows(gate: GateClient) -> int:
@@ -207,7 +207,7 @@ async def test_too_often_is_denied_with_the_time_to_come_back(gate: GateClient) 
     [surface] = OPEN_POLICY["surfaces"]
     limited = {**surface, "rateLimit": {"requests": 2, "per": "10m"}}
     await gate.world.publish(principal, policies={"strict": {**OPEN_POLICY, "surfaces": [limited]}})
-    alice = await gate.known(gate.requesting(principal))
+    alice = await gate.awaited(gate.requesting(principal))
     answers = [await alice.evaluate() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     decision = answers[2].json()
@@ -222,7 +222,7 @@ async def test_together_they_are_decided_as_one_after_the_other(gate: GateClient
     principal = gate.world.principal("alice")
     policy = {**OPEN_POLICY, "limits": {"maxSpawnDepth": 3, "maxTotalDescendants": 25}}
     await gate.world.publish(principal, policies={"strict": policy})
-    alice = await gate.known(gate.requesting(principal))
+    alice = await gate.awaited(gate.requesting(principal))
     root = (await alice.evaluate()).json()
     answers = await asyncio.gather(*(alice.evaluate(alice.child(root)) for _ in range(40)))
     assert sorted(answer.status_code for answer in answers) == [200] * 25 + [403] * 15
@@ -242,7 +242,7 @@ async def test_a_check_leaves_nothing(gate: GateClient) -> None:
         "targets": [{"name": "hidden-worker", "url": "http://hidden-worker/"}],
     }
     await gate.world.publish(principal, policies={"strict": {**OPEN_POLICY, "surfaces": [strict]}})
-    alice = await gate.known(gate.requesting(principal))
+    alice = await gate.awaited(gate.requesting(principal))
     before = await stored_rows(gate)
     for _ in range(3):
         answer = await alice.post("/v1/check", alice.envelope())
@@ -277,7 +277,7 @@ async def test_an_explanation_of_a_receipt_decides_again(gate: GateClient, alice
     denied = (await alice.evaluate(alice.envelope(causality={"capability_id": "mail.send"}))).json()
     admitted = (await alice.evaluate()).json()
     await gate.world.publish(policies={"strict": {**OPEN_POLICY, "surfaces": []}})
-    for reader in (alice, await gate.known(gate.requesting(eve))):
+    for reader in (alice, await gate.awaited(gate.requesting(eve))):
         for decision in (denied, admitted):
             answer = await reader.post("/v1/explain", {"receipt_id": decision["receipt_id"]})
             assert answer.status_code == 200, answer.text
@@ -287,7 +287,7 @@ async def test_an_explanation_of_a_receipt_decides_again(gate: GateClient, alice
             assert explained["recorded"]["reason_code"] == decision["reason_code"]
     stranger = gate.world.principal("zed", "admin", tenant=uuid4())
     await gate.world.publish(stranger, policies={"strict": OPEN_POLICY}, tenant=stranger.tenant)
-    for outsider in (gate.requesting(bob), await gate.known(gate.requesting(stranger))):
+    for outsider in (gate.requesting(bob), await gate.awaited(gate.requesting(stranger))):
         answer = await outsider.post("/v1/explain", {"receipt_id": denied["receipt_id"]})
         assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
 
@@ -317,7 +317,7 @@ async def test_a_gate_of_some_surfaces(served: GateClient) -> None:
         serving_interrogate(world, surfaces="mcp-*, public") as some,
         serving_interrogate(world, surfaces="mcp-*") as other,
     ):
-        alice = await some.known(some.requesting(principal))
+        alice = await some.awaited(some.requesting(principal))
         assert (await alice.evaluate()).status_code == 200
         answer = await other.requesting(principal).evaluate()
         async with asyncio.timeout(20):
