@@ -41,7 +41,7 @@ class RevisionChanges:
     def summary(self) -> str:
         """How many objects of each kind."""
         counts = Counter(change.kind for change in self.changes)
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in sorted(counts.items()))
 
 
 async def history(request: PageRequest) -> Page:

@@ -4,11 +4,13 @@ import asyncio
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -18,6 +20,8 @@ from tests.integration.dev.running import Dev, resource
 
 from legivellum.identity.api_keys import MintedKey, mint
 from metagate_postgres.server import EmbeddedPostgres
+
+T = TypeVar("T")
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "quickstart"
 HOSTILE = "<img src=x onerror=alert(1)><svg onload=alert(2)>'\"</script> \u202etxt.exe\x1b[31m"
@@ -138,11 +142,11 @@ def _live(scene: Scene, keys: dict[str, MintedKey], resources: Path, dsn: str) -
     scene.explained = scene.boot("web_1")
     report("ready", scene.explained, build_version="7.4.1", health={"cache": "warm"})
     scene.hostile = scene.boot("hostile")
-    asyncio.run(_rename_component(dsn, scene.hostile, "<b>bold</b>\u202egnp.exe"))
+    run_apart(_rename_component(dsn, scene.hostile, "<b>bold</b>\u202egnp.exe"))
     report("failed", scene.hostile, error=HOSTILE, details={"disk": "full", HOSTILE: [HOSTILE]})
     region = (resources / "manifest.yaml").read_text()
     (resources / "manifest.yaml").write_text(region.replace("eu-central", "eu-north"))
-    asyncio.run(_remember(dsn, scene.explained))
+    run_apart(_remember(dsn, scene.explained))
 
 
 async def _rename_component(dsn: str, startup_id: str, component: str) -> None:
@@ -183,6 +187,12 @@ async def _remember(dsn: str, pattern: str) -> None:
         rows,
     )
     await connection.close()
+
+
+def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Its result. In a thread of its own: where Playwright was started, a loop is running already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def session_id_at(moment: datetime) -> UUID:

@@ -1,6 +1,5 @@
 """Worlds of a chosen size: 3 principals in which hardly anything happened, and 200 in ten Manifests after a bad hour."""
 
-import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
-from tests.browser.scene import session_id_at
+from tests.browser.scene import run_apart, session_id_at
 from tests.integration.dev.running import Dev, resource
 
 from legivellum.identity.api_keys import MintedKey, mint
@@ -57,7 +56,9 @@ def small_scene(folder: Path) -> Iterator[SizedScene]:
     with _running(folder, resources, keys["admin"]) as (scene, _):
         startup = _boot(scene, keys["indexer"])
         httpx.post(
-            f"{scene.url}/v1/startup/ready", json={"startup_id": startup}, headers={"X-API-Key": keys["indexer"].key}
+            f"{scene.url}/v1/startup/ready",
+            json={"startup_id": startup, "build_version": "1.0.0", "health": "warm"},
+            headers={"X-API-Key": keys["indexer"].key},
         ).raise_for_status()
         yield scene
 
@@ -91,7 +92,7 @@ def large_scene(folder: Path) -> Iterator[SizedScene]:
     resources["lost"] = [resource("Principal", "returns-01", _principal()), _binding("returns-01", "returns")]
     with _running(folder, resources, keys["admin"]) as (scene, dsn):
         pattern = _boot(scene, keys["pattern"])
-        scene.failed = asyncio.run(_remember(dsn, pattern, names))
+        scene.failed = run_apart(_remember(dsn, pattern, names))
         yield scene
 
 
@@ -148,13 +149,13 @@ async def _remember(dsn: str, pattern: str, names: list[tuple[str, str]]) -> str
     }
     now, rows, failed = datetime.now(UTC), [], ""
 
-    def add(name: str, minutes: float, status: str, error: str | None = None, pod: int = 0) -> str:
+    def add(name: str, minutes: float, status: str, error: str | None = None, pod: int = 0, deadline: int = 120) -> str:
         opened = now - timedelta(minutes=minutes)
         ended = None if status == "OPEN" else opened + timedelta(seconds=random.uniform(0.4, 9))
         report = {"error": error} if error else {"build_version": "7.4.1"}
         startup = session_id_at(opened)
         rows.append(
-            (like["tenant"], startup, uuid4(), opened, opened + timedelta(seconds=120), ended, like["compiled_at"],
+            (like["tenant"], startup, uuid4(), opened, opened + timedelta(seconds=deadline), ended, like["compiled_at"],
              like["revision"], False if ended else None, status, name, "main", digests[name],
              None if ended is None else json.dumps(report), str(uuid4()), f"{name}-{pod:x}c9f-{random.randrange(36**5):05x}")
         )  # fmt: skip
@@ -172,7 +173,7 @@ async def _remember(dsn: str, pattern: str, names: list[tuple[str, str]]) -> str
         elif manifest == "delivery-planning" and at % 4 == 1:
             add(name, random.uniform(4, 9), "OPEN")
         elif at % 41 == 3:
-            add(name, 0.1, "OPEN")
+            add(name, 0.1, "OPEN", deadline=7_200)
     await connection.executemany(
         "INSERT INTO metagate.startup (tenant, startup_id, packet_id, opened_at, deadline_at, acknowledged_at, compiled_at, "
         "revision, late, status, principal_key, component_key, digest, report, pod_uid, pod_name) "

@@ -36,3 +36,7 @@ def test_a_packet_told_by_layers(tmp_path_factory: pytest.TempPathFactory) -> No
         assert "equal to the byte" in page
         assert "Manifest default/world" in page
     assert "changed default Manifest world" in past
+    assert 'Value Before After /environment/region "eu" "north"' in past, "each value that a publish changed"
+    assert '/type not there "component"' in past, "of what is new, every value"
+    assert f'/apiKeys/0/id not there "{world.key.id}"' in past
+    assert world.key.sha256 not in past, "no list shows digests of API keys (EXT-10)"
