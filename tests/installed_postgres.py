@@ -93,9 +93,10 @@ class InstalledPostgres:
             assert self._server is not None
             if self._server.poll() is not None:
                 break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            # As pg_ctl waits: the port is open before the server takes connections.
+            status = self.directory / "data" / "postmaster.pid"
+            if status.exists() and [line.strip() for line in status.read_text().splitlines()[7:8]] == ["ready"]:
+                return
             time.sleep(0.05)
         raise RuntimeError(self.log.read_text(errors="replace")[-2000:])
 

@@ -329,7 +329,7 @@ def fetch(url: str) -> tuple[int, str]:
 
 def plain_environment() -> dict[str, str]:
     """The environment without what would configure a MetaGate or a kubectl."""
-    kept = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH"}
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_PRELOAD", "CLOCK_OFFSET"}
     return {name: value for name, value in os.environ.items() if name in kept}  # noqa: TID251 - handed on, not read
 
 
