@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
+from legivellum.base.settings import UnusableSettingError
 from legivellum.http import tracing
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
@@ -18,7 +19,7 @@ from metagate_api.callers import SubjectDirectory
 from metagate_api.declared_files import DeclaredFiles
 from metagate_api.gate import Gate
 from metagate_api.published_state import DatabaseSnapshot, following
-from metagate_api.settings import Settings, UnusableSettingError
+from metagate_api.settings import Settings
 from metagate_store.migrating import needed_version
 from metagate_store.reader import Reader
 from metagate_store.rows import CredentialRow

@@ -1,10 +1,8 @@
 """Serving MetaGate: alone (`metagate serve`), with one worker or several, or inside `metagate dev`."""
 
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import structlog
 from prometheus_client import start_http_server
@@ -17,7 +15,7 @@ from legivellum.http.metrics import combined_registry
 from metagate_api import metrics
 from metagate_api.composition import compose
 from metagate_api.declared_files import DeclaredFiles
-from metagate_api.settings import Settings, UnusableSettingError
+from metagate_api.settings import Settings
 
 _log = structlog.get_logger("metagate.server")
 
@@ -48,28 +46,13 @@ def run(settings: Settings) -> int:
 
 
 def _prepared(settings: Settings) -> Settings:
-    """What all workers need alike. Raises UnusableSettingError; OSError for a file that cannot be read."""
+    """What all workers need alike."""
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
-    _check_certificate(settings)
     if settings.console_secret is not None or not settings.console:
         return settings
     # All workers sign the console's cookies alike: a secret that nobody chose is made before there are any.
     return settings.model_copy(update={"console_secret": SecretStr(secrets.token_urlsafe(32))})
-
-
-def _check_certificate(settings: Settings) -> None:
-    """A worker whose certificate cannot be loaded would be started again for ever."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return
-    for name in (settings.tls_cert, settings.tls_key):
-        Path(name).read_bytes()
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except ssl.SSLError as error:
-        raise UnusableSettingError(
-            "METAGATE_TLS_CERT and METAGATE_TLS_KEY are not a certificate and its key in PEM"
-        ) from error
 
 
 @contextmanager
@@ -93,7 +76,6 @@ async def serving(settings: Settings, *, declared: DeclaredFiles | None = None) 
 
     Raises OSError when the address is taken; UnusableSettingError.
     """
-    _check_certificate(settings)
     application = compose(settings, declared=declared)
     async with serve_embedded(
         settings, application, limits=limits(settings), name="serve", certificate=metrics.certificate_loaded

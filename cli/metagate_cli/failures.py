@@ -28,8 +28,8 @@ def error_line(error: BaseException) -> tuple[str, int]:
 def _known_error(error: BaseException) -> str | None:
     from pydantic import ValidationError
 
+    from legivellum.base.settings import UnusableSettingError
     from legivellum.postgres.errors import DatabaseError, UnusableAddress, UnusableEncoding
-    from metagate_api.settings import UnusableSettingError
     from metagate_postgres.errors import PostgresError
 
     match error:

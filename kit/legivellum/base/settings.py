@@ -18,6 +18,10 @@ class _EnvironmentSource(EnvSettingsSource):
         return {name: value for name, value in variables.items() if not (value or "").startswith("tcp://")}
 
 
+class UnusableSettingError(ValueError):
+    """A setting that has the right form and still cannot be used; the text names it and holds no secret."""
+
+
 class GateSettings(BaseSettings):
     """One field per setting; each names its variables itself."""
 

@@ -92,7 +92,9 @@ def run_commands(app: typer.Typer, name: str, *, expected: Callable[[], tuple[ty
     except Exception as error:
         from pydantic import ValidationError
 
-        if not isinstance(error, (ValidationError, *expected())):
+        from legivellum.base.settings import UnusableSettingError
+
+        if not isinstance(error, (ValidationError, UnusableSettingError, *expected())):
             raise
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)

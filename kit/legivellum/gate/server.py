@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from legivellum.base import logging_setup, tls_reload
 from legivellum.base.gc_tuning import freeze_gc
+from legivellum.base.settings import UnusableSettingError
 from legivellum.gate import serving
 from legivellum.http.exchange import App
 from legivellum.http.limits import Limits
@@ -20,6 +23,8 @@ from legivellum.http.router import Router
 class ServedSettings(serving.ServingSettings, logging_setup.LoggingSettings, Protocol):
     """What serving needs of a gate's settings (`legivellum.base.settings.GateSettings`)."""
 
+    @classmethod
+    def variable(cls, field: str) -> str: ...
     def masked(self) -> dict[str, Any]: ...
     def model_copy(self, *, update: dict[str, Any]) -> Any: ...
 
@@ -74,13 +79,15 @@ def run_gate(
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status.
 
     `prepare` may refuse the settings or complete them for all workers alike; `beside` is entered while the workers
-    serve.
+    serve. Raises UnusableSettingError; OSError for an address that is taken or a file that cannot be read.
     """
     log = structlog.get_logger(logger)
     logging_setup.configure(settings)
     log.info("settings", **settings.masked())
-    compose(settings)  # a worker that cannot start would be started again for ever
+    # A worker that cannot start would be started again for ever, so what it needs is tried here.
+    compose(settings)
     settings = prepare(settings)
+    check_certificate(settings)
     serving.require_free(settings.host, settings.port)
     with (
         serving.bound(settings.host, settings.port) as reservation,
@@ -94,6 +101,19 @@ def run_gate(
     return 0
 
 
+def check_certificate(settings: ServedSettings) -> None:
+    """Raises UnusableSettingError for what is no certificate with its key; OSError for a file that cannot be read."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    for name in (settings.tls_cert, settings.tls_key):
+        Path(name).read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as error:
+        names = f"{settings.variable('tls_cert')} and {settings.variable('tls_key')}"
+        raise UnusableSettingError(f"{names} are not a certificate and its key in PEM") from error
+
+
 @asynccontextmanager
 async def serve_embedded(
     settings: ServedSettings,
@@ -103,7 +123,11 @@ async def serve_embedded(
     name: str,
     certificate: tls_reload.CertificateObserver = tls_reload.ignore_expiry,
 ) -> AsyncIterator[str]:
-    """Serve inside this event loop, in one process, until the block is left. Yields the base URL. Raises OSError."""
+    """Serve inside this event loop, in one process, until the block is left. Yields the base URL.
+
+    Raises OSError, UnusableSettingError.
+    """
+    check_certificate(settings)
     # A class of its own: several gates may be served in one process.
     protocol = type("EmbeddedProtocol", (GuardedProtocol,), {"limits": limits, "router": application.router})
     config = serving.config(settings, application.asgi, protocol=protocol, factory=False, certificate=certificate)

@@ -7,39 +7,36 @@ A gate names its prefix and its port; every field is then the variable `<PREFIX>
         port: int = Field(8009, description="Port to listen on; 0 picks one.", ge=0, le=65_535)
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, AliasGenerator, Field, SecretStr
+from pydantic import AliasChoices, AliasGenerator, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from legivellum.base.settings import GateSettings
 from legivellum.postgres.dsn import address
 
-_UNPREFIXED = {"database_url": ("DATABASE_URL",), "identity_database_url": ("IDENTITY_DATABASE_URL",)}
+_UNPREFIXED: Final[Mapping[str, tuple[str, ...]]] = {
+    "database_url": ("DATABASE_URL",),
+    "identity_database_url": ("IDENTITY_DATABASE_URL",),
+}
 """Variables that hold a setting too, where the gate's own variable is not set."""
 
 
-def prefixed(prefix: str) -> SettingsConfigDict:
+def prefixed(prefix: str, unprefixed: Mapping[str, tuple[str, ...]] = _UNPREFIXED) -> SettingsConfigDict:
     """The configuration of a gate's settings class: its fields are the variables that begin with `prefix`."""
 
     def variables(field: str) -> AliasChoices:
-        return AliasChoices(f"{prefix}_{field.upper()}", *_UNPREFIXED.get(field, ()))
+        return AliasChoices(f"{prefix}_{field.upper()}", *unprefixed.get(field, ()))
 
     return SettingsConfigDict(alias_generator=AliasGenerator(validation_alias=variables), title=prefix)
 
 
-class DatabaseGateSettings(GateSettings):
-    """One field per setting; a gate adds its own and overrides defaults."""
+class ServedGateSettings(GateSettings):
+    """What is chosen of every process that serves a gate over HTTP, MetaGate too."""
 
     database_url: SecretStr = Field(description="PostgreSQL as the role of the gate's process.")
-    identity_database_url: SecretStr | None = Field(
-        None,
-        description="MetaGate's database as the role `metagate_identity`. Unset: the gate's own database and role.",
-    )
-    identity_database_password: SecretStr | None = Field(
-        None, description="Password of that role when the URL carries none, so that nothing in it has to be quoted."
-    )
     audience: str = Field(description="The audience a token must be made for (D-44).", min_length=1)
     api_key_header: str = Field("X-API-Key", description="Name of the header that carries an API key.")
     version: str = Field("0.1", description="The version that `/` names.")
@@ -71,12 +68,12 @@ class DatabaseGateSettings(GateSettings):
     )
     rate_burst: float = Field(10_000.0, description="Size of that bucket.", ge=1)
     pool_size: int = Field(4, description="Database connections per process.", ge=2, le=64)
-    streams: int = Field(64, description="Most open streams per process.", ge=1)
-    heartbeat_seconds: float = Field(15.0, description="A silent stream says that it lives.", gt=0)
-    identity_poll_ms: int = Field(200, description="How often published identities are looked for.", ge=20)
-    identity_stale_seconds: float = Field(
-        86_400.0, description="How long what was read of identity is believed while MetaGate is away.", gt=0
-    )
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError(f"{self.variable('tls_cert')} and {self.variable('tls_key')} belong together")
+        return self
 
     @classmethod
     def variable(cls, field: str) -> str:
@@ -89,6 +86,28 @@ class DatabaseGateSettings(GateSettings):
     def dsn(self) -> str:
         """Raises UnusableAddress."""
         return address(self.database_url.get_secret_value(), self.variable("database_url"))
+
+    @property
+    def deadline_seconds(self) -> float:
+        return self.deadline_ms / 1_000
+
+
+class DatabaseGateSettings(ServedGateSettings):
+    """A gate that follows MetaGate's identity and streams; it adds its own fields and overrides defaults."""
+
+    identity_database_url: SecretStr | None = Field(
+        None,
+        description="MetaGate's database as the role `metagate_identity`. Unset: the gate's own database and role.",
+    )
+    identity_database_password: SecretStr | None = Field(
+        None, description="Password of that role when the URL carries none, so that nothing in it has to be quoted."
+    )
+    streams: int = Field(64, description="Most open streams per process.", ge=1)
+    heartbeat_seconds: float = Field(15.0, description="A silent stream says that it lives.", gt=0)
+    identity_poll_ms: int = Field(200, description="How often published identities are looked for.", ge=20)
+    identity_stale_seconds: float = Field(
+        86_400.0, description="How long what was read of identity is believed while MetaGate is away.", gt=0
+    )
 
     @property
     def identity_dsn(self) -> str:
@@ -106,7 +125,3 @@ class DatabaseGateSettings(GateSettings):
         user, _, place = parts.netloc.rpartition("@")
         password = quote(self.identity_database_password.get_secret_value(), safe="")
         return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{password}@{place}"))
-
-    @property
-    def deadline_seconds(self) -> float:
-        return self.deadline_ms / 1_000

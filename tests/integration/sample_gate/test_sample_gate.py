@@ -216,6 +216,31 @@ async def test_its_own_command_migrates_and_serves_with_two_workers(fresh_databa
         assert await asyncio.wait_for(serving.running.wait(), 20) == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "code", "line"),
+    [
+        ("tls.key", 1, "SAMPLEGATE_TLS_CERT and SAMPLEGATE_TLS_KEY are not a certificate and its key in PEM"),
+        ("missing.key", 3, "No such file or directory"),
+        (None, 1, "SAMPLEGATE_TLS_CERT and SAMPLEGATE_TLS_KEY belong together"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_served_ends_the_command(
+    tmp_path: Path, key: str | None, code: int, line: str
+):
+    """Before a worker begins, which would be started again for ever; in one line that names the settings."""
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_text("nonsense")
+    environment = {"SAMPLEGATE_WORKERS": "2", "SAMPLEGATE_PORT": "0", "SAMPLEGATE_TLS_CERT": str(tmp_path / "tls.crt")}
+    if key is not None:
+        environment["SAMPLEGATE_TLS_KEY"] = str(tmp_path / key)
+    command = [sys.executable, "-m", "tests.sample_gate", "serve"]
+    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    serving = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT, **pipes)
+    _, said = await asyncio.wait_for(serving.communicate(), 30)
+    assert (serving.returncode, line in said.decode()) == (code, True), said.decode()
+    assert "Traceback" not in said.decode()
+
+
 @pytest.mark.timeout(120)
 async def test_it_runs_in_dev_beside_metagate_and_the_ledger(tmp_path: Path):
     """`--with memorygate,module:ATTRIBUTE`: a note is stored with a declared key and its receipt is read at the ledger."""
