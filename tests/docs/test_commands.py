@@ -15,6 +15,7 @@ from tests.docs.test_links import PAGES, ROOT
 from tests.docs.typed import commands
 from typer.main import get_command
 
+from interrogate.main import app as interrogate
 from memorygate.main import app as memorygate
 from metagate_cli.main import CLIENT, _across_gates, _app
 from metagate_client.arguments import parser
@@ -81,6 +82,7 @@ PROGRAMS: dict[str, Any] = {
     "metagate": get_command(_app()),
     "legivellum": get_command(_across_gates()),
     "memorygate": get_command(memorygate),
+    "interrogate": get_command(interrogate),
 }
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -21,7 +21,7 @@ from interrogate.observation import ObservationRequest, Requester, observation_r
 from interrogate.ruleset import Ruleset
 from metagate_crds.models import PolicyProfileSpec
 
-SPEC: dict[str, Any] = {
+POLICY_SPEC: dict[str, Any] = {
     "limits": {
         "maxSpawnDepth": 2,
         "maxTotalDescendants": 4,
@@ -43,7 +43,7 @@ SPEC: dict[str, Any] = {
     ],
 }
 RULESET = Ruleset.from_policy(
-    PolicyProfileSpec.model_validate(SPEC).declared(), profile="strict", policy_hash="sha256:fold", revision=1
+    PolicyProfileSpec.model_validate(POLICY_SPEC).declared(), profile="strict", policy_hash="sha256:fold", revision=1
 )
 
 

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from interrogate import problem_codes as interrogate_codes
+from interrogate.gate import GATE as INTERROGATE
+from interrogate.settings import Settings as InterrogateSettings
+from legivellum.gate.metrics import GateMetrics
+from legivellum.gate.settings import DatabaseGateSettings
 from legivellum.http import problem_codes
 from legivellum.http.endpoints import Endpoint
 from legivellum.http.problem_codes import ProblemCode
@@ -60,6 +65,26 @@ def counted() -> list[str]:
     return lines
 
 
+def gate_settings(chosen: type[DatabaseGateSettings]) -> list[str]:
+    lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in chosen.model_fields.items():
+        default = field.default
+        shown = default.get_secret_value() if hasattr(default, "get_secret_value") else default
+        shown = "(unset)" if shown is None else f"`{shown}`" if shown != "" else "(empty)"
+        lines.append(f"| `{chosen.variable(name)}` | {shown} | {field.description} |")
+    return lines
+
+
+def gate_metrics(gate: GateMetrics) -> list[str]:
+    """What the gate's registry exposes, by the name that a query uses."""
+    lines = ["| Metric | Type | Labels | Meaning |", "|---|---|---|---|"]
+    for collector in sorted(gate.registry._collector_to_names, key=lambda collector: collector._name):
+        name = collector._name + ("_total" if collector._type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in collector._labelnames) or "–"
+        lines.append(f"| `{name}` | {collector._type} | {labels} | {collector._documentation} |")
+    return lines
+
+
 FROM_CODE = "from the code"
 TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("errors.md", "every gate"): lambda: codes(problem_codes.Code),
@@ -67,6 +92,10 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("errors.md", "MemoryGate"): lambda: codes(memorygate_codes.Code, problem_codes.Code),
     ("api.md", FROM_CODE): lambda: endpoints(METAGATE_ENDPOINTS),
     ("memorygate/api.md", FROM_CODE): lambda: endpoints(MEMORYGATE.all_endpoints),
+    ("errors.md", "InterroGate"): lambda: codes(interrogate_codes.Code, problem_codes.Code),
+    ("interrogate/api.md", FROM_CODE): lambda: endpoints(INTERROGATE.all_endpoints),
+    ("interrogate/settings.md", FROM_CODE): lambda: gate_settings(InterrogateSettings),
+    ("interrogate/metrics.md", FROM_CODE): lambda: gate_metrics(INTERROGATE.metrics),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }
@@ -88,8 +117,12 @@ def test_table_is_the_codes(name: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("gate", "table"),
-    [(metagate_codes.Code, METAGATE_ENDPOINTS), (memorygate_codes.Code, MEMORYGATE.all_endpoints)],
-    ids=["MetaGate", "MemoryGate"],
+    [
+        (metagate_codes.Code, METAGATE_ENDPOINTS),
+        (memorygate_codes.Code, MEMORYGATE.all_endpoints),
+        (interrogate_codes.Code, INTERROGATE.all_endpoints),
+    ],
+    ids=["MetaGate", "MemoryGate", "InterroGate"],
 )
 def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:
     """Each code has a status, a title, a use and a remedy; an endpoint refuses with registered ones, never with 500."""
