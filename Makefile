@@ -119,7 +119,7 @@ crds: $(STAMP)   ## write what is generated: the CRDs (twice: the chart needs it
 	@$(BIN)/python charts/runbooks.py
 
 docs: $(STAMP)   ## the site of docs/ into build/site, offline; every link followed, every command of the tutorials typed
-	@$(BIN)/python -m mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@METAGATE_DOCS=all $(BIN)/python -m pytest -q tests/docs
 	@echo "build/site/index.html"
 

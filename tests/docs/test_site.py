@@ -1,5 +1,6 @@
 """The built site: complete, and of one host; that it works in a browser shows tests/browser/test_site.py."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -99,3 +100,23 @@ def test_a_terminal_is_copied_without_prompts_and_without_what_it_printed(site: 
         for text in re.findall(r'data-copy="([^"]*)"', page.read_text()):
             assert not text.startswith("$ "), page
             assert "\n$ " not in text, page
+
+
+@pytest.mark.parametrize(
+    ("block", "copied"),
+    [
+        ("$ make run\nServing\n$ echo '$ 1'\n$ 1\n", "make run\necho '$ 1'\n1"),
+        ("$ helm install \\\n    --wait\nNAME: m\n", "helm install \\\n    --wait"),
+        ("$ for x in 1; do\n> echo $x\n> done\n1\n", "for x in 1; do\necho $x\ndone"),
+        ("$ cat <<'END' > x\n$ no prompt\nEND\nprinted\n", "cat <<'END' > x\n$ no prompt\nEND"),
+        ("$ grep a <<< text\na\n", "grep a <<< text"),
+        ("> quoted\nGET /health\n", ""),
+    ],
+)
+def test_what_is_typed_in_a_block(block: str, copied: str) -> None:
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "deploy" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.typed_commands(block) == copied

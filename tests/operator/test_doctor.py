@@ -6,6 +6,7 @@ There is no kubelet: what it would write into the status of pods is written by t
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,6 +212,20 @@ async def test_a_boot_that_is_refused(tenancy: Tenancy) -> None:
     assert "no TokenIssuer names it" in says
     assert "TokenIssuer" in advice
     eventually(lambda: tenancy.kubectl.get("-n", tenancy.namespace, "principals")["items"] == [])
+
+
+def test_a_user_who_may_nothing(tenancy: Tenancy) -> None:
+    """Before an install: each right that is missing. After it: what cannot be looked at is a note, and no fault."""
+    tenancy.kubectl.run("create", "serviceaccount", "guest", "-n", tenancy.namespace)
+    guest = replace(tenancy.cluster, kubectl=tenancy.cluster.service_account(tenancy.namespace, "guest"))
+    before = observations(guest, tenancy.namespace, "--pre")
+    assert before["Kubernetes"][0] == "ok"
+    assert before["rights"][0] == "wrong"
+    assert "create customresourcedefinitions.apiextensions.k8s.io" in before["rights"][1]
+    assert f"create deployments.apps in {tenancy.namespace}" in before["rights"][1]
+    after = observations(guest, tenancy.namespace)
+    assert {state for state, _, _ in after.values()} <= {"ok", "note"}
+    assert "cannot" in after["cluster"][1]
 
 
 def test_a_boot_needs_an_address(cluster: Cluster) -> None:
