@@ -132,23 +132,23 @@ def _compiled(source: str) -> CelRule | RuleRefused:
 
 
 def _compile(source: str) -> CelRule:
-    read = read_source(source)
+    parsed = read_source(source)
     try:
-        _check_program(_cel().compile(source), read)
-        program = _cel().compile(read.ordered())
+        _check_program(_cel().compile(source), parsed)
+        program = _cel().compile(parsed.ordered())
     except RuleRefused:
         raise
     except Exception as error:
         raise RuleRefused("is not a CEL expression") from error
-    return CelRule(frozenset(read.variables), "payload" in read.variables, read, program)
+    return CelRule(frozenset(parsed.variables), "payload" in parsed.variables, parsed, program)
 
 
-def _check_program(program: Any, read: CelSource) -> None:
+def _check_program(program: Any, parsed: CelSource) -> None:
     """Hold the library's own analysis against ours: where they differ, the source hides something from one of them."""
     surplus = set(program.functions()) - OPERATORS - FUNCTIONS
     if surplus:
         raise RuleRefused(f"may not use {', '.join(f'`{name}`' for name in sorted(surplus))}")
-    if not set(program.variables()) <= read.variables | read.loop_variables:
+    if not set(program.variables()) <= parsed.variables | parsed.loop_variables:
         raise RuleRefused(f"may read {', '.join(VARIABLES)} only")
 
 

@@ -31,10 +31,11 @@ FUNCTIONS: Final = frozenset(
 MACROS: Final = frozenset({"all", "exists"})
 OPERATORS: Final = frozenset(
     {"!_", "-_", "_&&_", "_||_", "_?_:_", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "_[_]", "_-_", "_*_"}
-    # how `all` and `exists` are compiled
     | {"_/_", "_%_", "@not_strictly_false"}
 )
-"""The operators of a rule, as the library names them. Without `+`, to which also `map` and `filter` are compiled."""
+"""The operators of a rule, as the library names them; the last is part of what `all` and `exists` are compiled to.
+Without `_+_`, to which `map`, `filter` and `exists_one` are compiled.
+"""
 
 LONGEST_SOURCE: Final = 1_024
 
@@ -101,7 +102,7 @@ class CelSource:
     loops: list[Loop] = field(default_factory=list)
 
     def work(self, values: int, characters: int) -> int:
-        """An upper bound of what an evaluation costs over a payload of this size; a unit is about 40 ns."""
+        """An upper bound of what an evaluation costs over a payload of this size; a unit is 20 to 40 ns."""
         size = values + characters // _CHARACTERS_PER_UNIT
         units = self.tokens + (_READ_COST * self.payload_reads + _CONVERSION_COST * self.bool_calls) * size
         for loop in self.loops:

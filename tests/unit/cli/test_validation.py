@@ -192,3 +192,21 @@ def test_a_secret_that_the_profile_does_not_name_is_a_note(tmp_path: Path) -> No
     assert f"note: {path}:16 spec: SecretRefNotDeclared: spec.profileRef: spec.services.mail.auth.secretRef" in (
         done.stdout + done.stderr
     )
+
+
+def test_a_policy_profile_is_judged_with_its_rules_and_references(tmp_path: Path) -> None:
+    """A CEL rule that may not be evaluated is a finding with its line; what does not resolve, and a tree that nothing bounds,
+    are notes.
+    """
+    path = tmp_path / "policy.yaml"
+    head = f"{HEAD}\nkind: PolicyProfile\nmetadata: {{name: front}}\nspec:\n  limits: {{maxSpawnDepth: 3}}\n"
+    path.write_text(f"{head}  invariants:\n    rules:\n    - name: a\n      cel: payload.text.matches('(a+)+$')\n")
+    done = metagate("validate", path)
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"{path}:9 spec.invariants.rules[0].cel: RuleRefused: may not call `matches`")
+    path.write_text(f"{head}  shadow: {{policyProfileRef: {{name: next}}}}\n")
+    done = metagate("validate", path)
+    assert (done.returncode, done.stdout) == (0, "")
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert [note.split(": ")[2] for note in notes] == ["PolicyProfileNotFound", "TreeNotBounded"]

@@ -10,6 +10,7 @@ from metagate_crds.compile.compiler import compile_world
 from metagate_crds.crd_yaml import crd_documents
 from metagate_crds.kinds import POLICY_PROFILE
 from metagate_crds.objects import ObjectKey
+from metagate_crds.plan.planner import make_plan
 from metagate_crds.validation import parse_spec, validate
 
 BOUNDED = {"limits": {"maxSpawnDepth": 5, "maxTotalDescendants": 100}}
@@ -220,6 +221,16 @@ def test_references_resolve_as_soon_as_what_they_name_is_there():
     assert verdict.ready
     affected = there.remove(ObjectKey("PolicyProfile", "team", "next"))
     assert not compile_world(there, {}, affected).verdicts[key].ready
+
+
+def test_a_plan_shows_what_would_not_resolve():
+    """Before it is applied: the issue by its path, and that something else would be served."""
+    current = world(declared("PolicyProfile", "p", BOUNDED))
+    plan = make_plan(current, world(declared("PolicyProfile", "p", REFERRING, generation=2)))
+    (issue,) = plan.issues
+    assert (issue.key, issue.state) == (ObjectKey("PolicyProfile", "team", "p"), "Unresolved")
+    assert "spec.shadow.policyProfileRef" in issue.message
+    assert plan.others == (issue.key,)
 
 
 def test_a_gate_needs_no_principal():
