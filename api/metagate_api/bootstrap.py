@@ -86,10 +86,12 @@ class BootstrapHandler:
 
 def parse_request(exchange: Exchange, body: dict[str, Any]) -> BootstrapRequest:
     """Raises INVALID_REQUEST."""
+    # At most one: of two keys neither could be said to be the key of this request.
     key = exchange.header(b"idempotency-key")
     idempotency_key = None if key is None else key.decode("latin-1")
     if idempotency_key is not None and not _KEY.match(idempotency_key):
         raise refuse(Code.INVALID_REQUEST, "Idempotency-Key: 1 to 255 visible ASCII characters.")
+    # A list header may come in several fields, which mean the same as one with commas (RFC 9110 §5.3).
     tags = b",".join(value for name, value in exchange.headers if name == b"if-none-match")
     return BootstrapRequest(
         component_key=component_key(body),

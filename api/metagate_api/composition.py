@@ -53,6 +53,8 @@ def _composed(settings: Settings, declared: DeclaredFiles | None) -> Application
     spans = tracing.span_recorder("metagate", settings)
     keys, tokens = KeyRing(), TokenVerifier(audiences=(settings.audience,), shared=shared)
     dsn = settings.dsn
+    # The authenticator asks the application's reader, and the application needs the authenticator: it is filled in
+    # last.
     pending: list[Application] = []
 
     async def resolve(credentials: Sequence[CredentialRow]) -> list[KnownPrincipal | None]:

@@ -60,6 +60,7 @@ async def explain_principal(
     request: Request, caller: CurrentAdmin, key: KeyParameter, tenant: UuidParameter | None = None
 ) -> Response:
     tenant_id = authorized_tenant(caller, tenant)
+    # PostgreSQL has no NUL in its texts: the driver would raise, and a name with one cannot exist.
     boot = None if "\0" in key else await gate_of(request).reader.history.current_boot(tenant_id, key)
     if boot is None:
         raise refuse(Code.NOT_FOUND, "There is no such principal with an active binding.")

@@ -39,6 +39,7 @@ async def _answer(gate: Gate, caller: Caller, token: str) -> dict[str, Any]:
     (identity,) = await gate.reader.resolve([credential_row(subject)])
     if identity is None or identity.suspended:
         return INACTIVE
+    # `active: false` and no refusal: whether a credential exists in another tenant is not told (RFC 7662 §2.2).
     if identity.tenant != caller.tenant and caller.scope != CLUSTER:
         return INACTIVE
     return {
@@ -62,6 +63,7 @@ def _token(media: bytes, body: bytes) -> str:
             values = [value for name, value in parse_qsl(body.decode("ascii"), max_num_fields=16) if name == "token"]
         except ValueError:
             raise refuse(Code.INVALID_REQUEST, "The form is malformed.") from None
+        # Two `token` fields could be read differently by whoever stands between.
         token = values[0] if len(values) == 1 else None
     elif kind == b"application/json":
         token = strict_json.parse_object(body).get("token")

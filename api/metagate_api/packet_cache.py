@@ -44,14 +44,15 @@ class PacketCache:
 
     def keep(self, tenant: UUID, principal_key: str, digest: str, body: bytes | None) -> bytes:
         """The checked body of `digest`, remembered for that principal. Raises PACKET_REFUSED (503)."""
-        require = self.body(digest)
-        if require is None:
-            require = self.checked(digest, body)
-            self._insert(digest, require)
+        checked = self.body(digest)
+        if checked is None:
+            checked = self.checked(digest, body)
+            self._insert(digest, checked)
         self._expected[tenant, principal_key] = digest
+        # Whoever is forgotten costs one body from the database at its next boot, and nothing else.
         if len(self._expected) > self._principals:
             self._expected.popitem(last=False)
-        return require
+        return checked
 
     @staticmethod
     def checked(digest: str, body: bytes | None) -> bytes:
@@ -66,6 +67,7 @@ class PacketCache:
     def _insert(self, digest: str, body: bytes) -> None:
         self._bodies[digest] = body
         self._bytes += len(body)
+        # The newest stays even when it alone is larger: it is about to be served.
         while self._bytes > self._limit and len(self._bodies) > 1:
             _, oldest = self._bodies.popitem(last=False)
             self._bytes -= len(oldest)

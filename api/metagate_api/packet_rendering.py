@@ -36,6 +36,7 @@ def bootstrap_response(opened: OpenedSession, signer: Signer | None) -> Response
     )
     if result.outcome is BootstrapOutcome.REPLAYED:
         headers = (*headers, (b"idempotency-replayed", b"true"))
+    # A session was opened all the same (D-02): its id is in the headers, which a 304 may carry.
     if opened.body is None:
         return Response(304, [*SECURITY_HEADERS, *headers], b"")
     served = render_packet(

@@ -52,6 +52,7 @@ class DatabaseSnapshot:
         state, changes = await read_connected(self._gate, self._connect, self._read)
         self._credentials.apply(changes)
         self._mark = self._gate.status.credential_mark = changes.mark
+        # Only then: forgetting at every look would ask the database for each caller again, five times a second.
         if state.revision != self._gate.status.revision:
             self._cache.forget()
         self._take_over(state)

@@ -21,6 +21,8 @@ _log = structlog.get_logger("metagate.server")
 
 
 def limits(settings: Settings) -> Limits:
+    # All bounds of the edge are settings here: MetaGate stands in front of every pod of a cluster. Other gates choose
+    # two.
     return Limits(
         body_bytes=settings.body_bytes,
         header_bytes=settings.header_bytes,

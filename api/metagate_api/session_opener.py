@@ -67,6 +67,7 @@ class SessionOpener:
             expected, checked = self._packet_cache.expected(caller.tenant, caller.principal_key)
             result = await self._batcher.submit(self._query(caller, request, expected), deadline)
             if result.outcome is BootstrapOutcome.PACKET:
+                # Checked before anything is inserted: a receipt for a packet that cannot be served would be a lie.
                 self._packet_cache.keep(caller.tenant, caller.principal_key, require(result.digest), result.body)
             elif result.outcome in _OPENED:
                 return self._opened(caller, request, result, checked if result.digest == expected else None)

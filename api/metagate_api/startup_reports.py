@@ -54,6 +54,7 @@ class ReportHandler:
         body = strict_json.parse_object(await exchange.body())
         startup_id = _startup_id(body)
         payload = _ready(body) if self._status == "READY" else _failed(body)
+        # Only now: what is wrong with the body is told before what is wrong with the caller's rights (D-42).
         if isinstance(caller, RequestRefused):
             raise caller
         if caller.suspended:
@@ -85,6 +86,7 @@ class ReportHandler:
         )
         answer = await self._batcher.submit(ask, exchange.deadline)
         for _ in range(_ROUNDS):
+            # Lost a race for the row: the statement saw a version that is gone. Asked again it sees what won.
             if answer.outcome is not ReportOutcome.CONTENDED:
                 break
             answer = await self._batcher.submit(ask, exchange.deadline)
@@ -131,6 +133,7 @@ def _health(body: dict[str, Any]) -> str | dict[str, Any] | None:
 def _bounded(report: dict[str, Any]) -> bytes:
     """What is stored: bounded first, then without anything that looks like a secret (D-43)."""
     report = {name: value for name, value in report.items() if value is not None}
+    # Before the redaction, which must not make a report fit that was too large.
     if len(rendered(report)) > MAX_REPORT_BYTES:
         raise refuse(Code.INVALID_REQUEST, f"The report is larger than {MAX_REPORT_BYTES} bytes.")
     return rendered(redact(report))

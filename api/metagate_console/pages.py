@@ -34,7 +34,7 @@ async def overview(request: PageRequest) -> Page:
     not_served = await overviews.not_served(tenant, limit=REFUSED + 1) if request.viewer.admin else ()
     issuers = await overviews.issuers() if request.viewer.admin else ()
     down = [trouble for trouble in boots.troubles if not trouble.up_again]
-    names = {one.tenant: one.namespace for one in boots.tenants}
+    names = {counts.tenant: counts.namespace for counts in boots.tenants}
     return Page(
         "overview.html",
         "Overview",

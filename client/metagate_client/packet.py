@@ -38,8 +38,8 @@ class Packet:
     def __repr__(self) -> str:
         """Which packet it is, and nothing of what it holds."""
         content = self.content
-        who = f"{content.get('principal_key')} as {content.get('component_key')}"
-        return f"<Packet of {who}, startup {content['startup']['startup_id']}{', STALE' if self.stale else ''}>"
+        owner = f"{content.get('principal_key')} as {content.get('component_key')}"
+        return f"<Packet of {owner}, startup {content['startup']['startup_id']}{', STALE' if self.stale else ''}>"
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]

@@ -63,9 +63,9 @@ def startup(row: Record) -> StartupRow:
 
 def startup_page(rows: Sequence[Record], limit: int) -> StartupPage:
     """One row more than `limit` means that there is a next page; a row LOOKED says where a filter stopped looking."""
-    found = [row for row in rows if row["status"] != "LOOKED"]
-    items = tuple(startup(row) for row in found[:limit])
-    end = items[-1] if len(found) > limit else next((row for row in rows if row["status"] == "LOOKED"), None)
+    matching = [row for row in rows if row["status"] != "LOOKED"]
+    items = tuple(startup(row) for row in matching[:limit])
+    end = items[-1] if len(matching) > limit else next((row for row in rows if row["status"] == "LOOKED"), None)
     if end is None:
         return StartupPage(items, None)
     tenant, startup_id = (
@@ -103,20 +103,20 @@ def topology(row: Record) -> Topology:
         revision=row["revision"],
         principals=tuple(
             TopologyPrincipal(
-                principal_key=one["principal_key"],
-                type=one["type"],
-                suspended=one["suspended"],
-                components=tuple(one["components"]),
-                seen=tuple(one["seen"]),
-                profile=one["profile"],
-                manifest=one["manifest"],
-                services=tuple(one["services"]),
+                principal_key=principal["principal_key"],
+                type=principal["type"],
+                suspended=principal["suspended"],
+                components=tuple(principal["components"]),
+                seen=tuple(principal["seen"]),
+                profile=principal["profile"],
+                manifest=principal["manifest"],
+                services=tuple(principal["services"]),
             )
-            for one in json.loads(row["principals"])
+            for principal in json.loads(row["principals"])
         ),
         services=tuple(
-            TopologyService(one["name"], one["type"], one["endpoint"], tuple(one["used_by"]))
-            for one in json.loads(row["services"])
+            TopologyService(service["name"], service["type"], service["endpoint"], tuple(service["used_by"]))
+            for service in json.loads(row["services"])
         ),
         more=row["more"],
     )

@@ -80,6 +80,7 @@ class Console:
         parts = path_segments(exchange.scope)
         reads = exchange.method in {"GET", "HEAD"}
         if parts[:1] == ("static",) and len(parts) == 2 and reads:
+            # Before the session is looked at: the sign-in page needs its style sheet.
             asset = responses.asset(parts[1], _query(exchange))
             if asset is not None:
                 exchange.route = "/console/static/{name}"
@@ -93,6 +94,7 @@ class Console:
                 return self._sign_in.page(exchange, safe_address(wanted))
         session = self._cookies.session(exchange.headers)
         viewer = None if session is None else await authorized_viewer(session, self._definition, self._ports)
+        # The same answer for every path, so that nobody learns which ones exist.
         if viewer is None:
             return self._sign_in.away(exchange)
         return await self._seen(exchange, viewer, parts, reads=reads)

@@ -84,4 +84,5 @@ def _whole(text: str) -> Markup:
 def _finalised(item: Any) -> Any:
     if isinstance(item, str) and not hasattr(item, "__html__"):  # else it is HTML: a macro's or a filter's
         return visible(item)
+    # A dash instead of the word None, which readers take for a value that somebody declared.
     return "–" if item is None else item

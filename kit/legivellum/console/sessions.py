@@ -112,6 +112,7 @@ class SessionCookies:
     def session(self, headers: RawHeaders) -> Session | None:
         """Whoever signed in with the cookie of this request; None without one, or with a forged or expired one."""
         word = cookie(headers, self.session_name)
+        # What is longer than any cookie of ours is not worth a signature.
         if word is None or len(word) > LONGEST:
             return None
         try:

@@ -69,6 +69,7 @@ class SignIn:
         except CookieTooLong:
             return self.page(exchange, going, problem="The subject of this token is too long for a cookie.", status=422)
         except RequestRefused as refused:
+            # 429 and 503 are no matter of the credential: the page must not say that it is wrong.
             if refused.problem.status not in {400, 401, 403}:
                 raise
             exchange.code = refused.problem.code
@@ -107,6 +108,7 @@ class SignIn:
 
     async def _caller(self, exchange: Exchange, credential: str) -> Caller:
         """The caller whom it speaks for, as the gate's own endpoints find it. Raises RequestRefused."""
+        # The credential as a header of its own request: the gate's one way to find a caller is used, with its limits.
         inner = Exchange(
             {**exchange.scope, "headers": [self._header(credential)] if credential else []},
             exchange.receive,

@@ -51,6 +51,7 @@ class ChangeSignal:
                 del self._asked[stale]
             task = asyncio.create_task(self._word(tenant), name="console change signal")
             self._asked[tenant] = now, task
+        # Shielded: one viewer who leaves must not cancel the question that others wait for.
         return await asyncio.shield(task)
 
     async def _word(self, tenant: UUID | None) -> str:

@@ -12,6 +12,7 @@ from legivellum.http.problems import RequestRefused, refuse
 _LONGEST: Final = 1_024
 
 
+# Not signed: a cursor is a position among rows that its bearer may read anyway, and `tenant` is checked apart.
 def encode_cursor(listing: str, position: Sequence[str]) -> str:
     return base64.urlsafe_b64encode(json.dumps([listing, *position]).encode()).decode().rstrip("=")
 

@@ -108,6 +108,7 @@ class EventStreams:
         (503).
         """
         place = self._admit(owner)
+        # HEAD gets the headers and no body, so nothing would ever give its place back.
         if exchange.method == "HEAD":
             place.leave()
 

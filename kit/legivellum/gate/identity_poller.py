@@ -42,6 +42,7 @@ class IdentityReplica:
             self._database = await self._connect()
         revision = await self._database.revision()
         changes = await self._database.changes(self._mark)
+        # Reading all subjects costs more than a look, so it is done only when something was published.
         if revision != self._revision or changes.mark != self._mark:
             # Principals before keys: a key that is accepted must already belong to somebody.
             self._directory.replace(await self._database.list_subjects())

@@ -84,6 +84,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         self.directory = ReplicatedDirectory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
         self.is_principal = is_principal or self.directory.has_principal
         """Whether a tenant has a principal of this name, as far as is known."""
+        # This gate's audience and no other: a token that was made for another gate opens nothing here (D-44).
         self.credentials = Authenticator(
             keys=KeyRing(),
             tokens=TokenVerifier(audiences=(settings.audience,)),

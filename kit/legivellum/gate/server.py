@@ -94,6 +94,7 @@ def run_gate(
         serving.multiprocess_metrics(settings.workers),
         beside or nullcontext(),
     ):
+        # Port 0 is resolved here: each worker binds for itself, and all must bind the same port.
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
         worker = Worker(settings, compose, limits)

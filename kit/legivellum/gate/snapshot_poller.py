@@ -101,6 +101,7 @@ async def polling(*pollers: SnapshotPoller, first_look_seconds: float) -> AsyncI
     """Poll while the block runs. The first looks happen before it begins, if the databases answer that fast."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(*(poller.step() for poller in pollers)), first_look_seconds)
+    # A gate whose database is slow starts all the same and is not ready yet: these look again.
     tasks = [asyncio.create_task(poller.run(), name="poll a database") for poller in pollers]
     try:
         yield
@@ -143,10 +144,10 @@ async def read_connected(
     return snapshot
 
 
-def require_version(found: int, needed: int) -> None:
+def require_version(version: int, needed: int) -> None:
     """Raises SchemaMismatch for a schema that is older than this release."""
-    if found < needed:
-        raise SchemaMismatch(f"schema version {found}, this release needs {needed}")
+    if version < needed:
+        raise SchemaMismatch(f"schema version {version}, this release needs {needed}")
 
 
 async def close_quietly(connection: Any, *, seconds: float = 2.0) -> None:

@@ -98,6 +98,7 @@ class Batcher(Generic[Query, Result]):
             statement = asyncio.get_running_loop().create_task(self._drain(), name=self._name)
             self._statements.add(statement)
             statement.add_done_callback(self._on_statement_end)
+            # What is left fits into this statement: a second one would split a batch and pay for another commit.
             if len(self._queue) <= self._limits.rows:
                 break
 
@@ -123,6 +124,7 @@ class Batcher(Generic[Query, Result]):
         failure = await self._run_batch(batch)
         if failure is None:
             return
+        # One query of the batch may be what the database refuses; the others must not fail with it.
         failures_in_a_row = 0
         now = asyncio.get_running_loop().time
         for pending in batch:
@@ -143,6 +145,7 @@ class Batcher(Generic[Query, Result]):
         if len(self._cancelling) >= self._limits.leftovers:
             return Overloaded()
         statement = asyncio.ensure_future(self._run([pending.query for pending in batch]))
+        # `wait` and not `wait_for`: a driver may swallow the cancellation, and this slot is needed for the next batch.
         done, _ = await asyncio.wait({statement}, timeout=self._limits.statement_seconds)
         if not done:
             self._cancelling.add(statement)
@@ -161,6 +164,7 @@ class Batcher(Generic[Query, Result]):
 
     def _on_cancelled(self, statement: "asyncio.Future[list[Result]]") -> None:
         self._cancelling.discard(statement)
+        # Reading the exception marks it as retrieved; else asyncio logs it when the task is collected.
         if not statement.cancelled():
             statement.exception()
 

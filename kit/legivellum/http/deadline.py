@@ -30,6 +30,7 @@ class Deadline:
 
     async def run(self, work: Coroutine[Any, Any, T], *, name: str) -> T:
         """The result of `work`. Raises DeadlineExceeded, Overloaded, or what `work` raises."""
+        # Tasks that do not end when cancelled pile up while the database is frozen: beyond the bound nothing is begun.
         if len(self._cancelling) >= self._leftovers:
             work.close()
             raise Overloaded

@@ -28,6 +28,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,127}\Z")
 
 def choose_request_id(headers: RawHeaders) -> str:
     """The id that a request carries through every log line: the caller's own when it is sane, else a new one."""
+    # The id goes into every log line, so a caller may choose it only from characters that cannot forge one.
     for name, value in headers:
         if name == b"x-request-id" and _SANE_ID.match(value):
             return value.decode()
@@ -134,6 +135,7 @@ class Exchange:
             return self.content
         limit = self.body_bytes if limit is None else limit
         message = await self.receive()
+        # Nearly every body is one message: it is taken as it is, without a list to join.
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
         else:

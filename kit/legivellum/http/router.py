@@ -58,6 +58,7 @@ class _PathRoutes:
 
     def complete(self, defaults: RouteLimits) -> None:
         """HEAD wherever GET is, OPTIONS everywhere."""
+        # A HEAD that a gate forgot would be 405, and proxies and monitors use HEAD (D-74).
         if "GET" in self.routes:
             self.routes.setdefault("HEAD", self.routes["GET"])
         self.routes["OPTIONS"] = Route(self.template, self._options, defaults)
@@ -115,6 +116,7 @@ class Router:
     def bind(cls, endpoints: Iterable[Endpoint], handlers: Mapping[str, Handler], *, defaults: RouteLimits) -> Router:
         """Raises ValueError when an endpoint has no handler or a handler no endpoint. `handlers` by `Endpoint.key`."""
         table = {endpoint.key: endpoint for endpoint in endpoints}
+        # A missing handler is found when the process starts, and not by the first request for it.
         if table.keys() != handlers.keys():
             raise ValueError(f"endpoints and handlers differ: {sorted(table.keys() ^ handlers.keys())}")
         shared = Deadline(defaults.deadline_seconds)
@@ -146,6 +148,7 @@ class Router:
         try:
             if path is None:
                 path, _ = self._match(raw_path)
+        # The handler refuses the path in its own words; until then its body is bounded as any other.
         except RequestRefused:
             return self.defaults
         route = path.routes.get(method)

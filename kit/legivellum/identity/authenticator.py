@@ -154,6 +154,7 @@ class Authenticator:
         if (
             self._throttle is not None
             and isinstance(answer, AuthFailure)
+            # A probe without a credential guesses at nothing, and load balancers send many of them.
             and answer.reason is not FailureReason.MISSING
         ):
             await self._throttle()
@@ -218,6 +219,7 @@ class Authenticator:
         # D-46: a recreated namespace inherits nothing, not even from tokens of its predecessor that have not expired.
         if token.service_account:
             created = identity.namespace_created
+            # Unknown counts as too old: a token must never open a tenant because its namespace was not read yet.
             if created is None or token.issued_at < int(created.timestamp()):
                 return _TOO_OLD
         return _caller(identity, credential, token.expires_at, token)

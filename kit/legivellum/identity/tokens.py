@@ -92,6 +92,7 @@ def _verify_signed(
     parts: Compact, issuer: Issuer, ring: IssuerRing, audiences: Collection[str] | None, now: float
 ) -> Verified | AuthFailure:
     algorithm, kid = parts.header.get("alg"), parts.header.get("kid")
+    # Judged by what the issuer may use and never by what the token says of itself (`alg: none`, RS256 as HS256).
     if not isinstance(algorithm, str) or algorithm not in issuer.algorithms:
         return _ALGORITHM
     if not isinstance(kid, str) or not 0 < len(kid) <= LONGEST_KID:
@@ -99,6 +100,7 @@ def _verify_signed(
     key = ring.key(issuer.issuer, kid)
     if key is None:
         return _KID
+    # A published key may be meant for one algorithm only (RFC 7517, `alg`).
     if algorithm not in key.algorithms:
         return _ALGORITHM
     if not key.verifies(algorithm, parts.signed, parts.signature):
@@ -180,6 +182,7 @@ class TokenVerifier:
         """Whether this token is valid at `now` (seconds since the epoch)."""
         digest = hashlib.sha256(value).digest()
         cached = self._cache.pop(digest, None)
+        # By identity of the objects: a key that was replaced under the same kid is another object.
         if cached is not None and self._key_unchanged(cached):
             refused = cached.times.refuse(now)
             if refused is None:
@@ -200,6 +203,7 @@ class TokenVerifier:
         """Whether a token of this issuer and key, verified like this, would be accepted now, were it not expired."""
         shared = self._shared
         if shared is not None and name == shared.issuer:
+            # A session that was opened under an earlier secret must not outlive its rotation.
             return kid is None and hmac.compare_digest(verification.secret or "", shared.fingerprint)
         issuer, key = self.ring.issuer(name), None if kid is None else self.ring.key(name, kid)
         if issuer is None or key is None or verification.secret is not None:

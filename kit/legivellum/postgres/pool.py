@@ -70,6 +70,7 @@ class Pool:
             prepared=prepared,
             name=name,
         )
+        # All at once: one login takes several round trips, and a pool of four would start four times as slowly.
         opened = await asyncio.gather(*(pool._connect() for _ in range(size)), return_exceptions=True)
         pool._idle = [connection for connection in opened if not isinstance(connection, BaseException)]
         failed = [error for error in opened if isinstance(error, BaseException)]
@@ -110,6 +111,7 @@ class Pool:
         except asyncpg.PostgresError:
             raise  # the server answered: the connection is as good as before
         except BaseException:
+            # Cut short between request and answer: the next user of this connection would read the rest of this answer.
             connection.terminate()
             raise
         finally:
@@ -152,6 +154,7 @@ class Pool:
             self._replace(connection)
         if self._closing:
             raise Unavailable("the pool is closed")
+        # With a busy connection there is hope that it is given back; without one waiting would only delay the 503.
         if self._refused is not None and not self._busy:
             raise Unavailable(f"nobody can connect ({type(self._refused).__name__})") from self._refused
         waiter = asyncio.get_running_loop().create_future()
@@ -228,6 +231,8 @@ class Pool:
             self._dsn,
             timeout=CONNECT_SECONDS,
             statement_cache_size=self._cache,
+            # A statement is prepared once for the life of a connection: the driver would prepare it again every five
+            # minutes.
             max_cached_statement_lifetime=0,
             server_settings={"application_name": self._name},
         )

@@ -48,7 +48,7 @@ class LeaderElection:
         self._renew_every = renew_every
         self._clock = clock
         self._seen: tuple[str, float] | None = None  # another's record as last seen, and when it was first seen so
-        self.held = False
+        self.is_leader = False
 
     async def acquire(self) -> None:
         """Wait until the Lease is ours."""
@@ -59,7 +59,7 @@ class LeaderElection:
                 waiting = True
             await asyncio.sleep(self._renew_every * random.uniform(0.4, 0.6))  # noqa: S311 - jitter
         log.info("leadership_acquired", lease=LEASE_NAME, identity=self._identity)
-        self.held = True
+        self.is_leader = True
 
     async def keep(self) -> None:
         """Renew until cancelled.
@@ -72,16 +72,16 @@ class LeaderElection:
             await asyncio.sleep(self._renew_every * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
             try:
                 if not await self._renew():
-                    self.held = False
+                    self.is_leader = False
                     raise LeadershipLost(f"another replica took the Lease {LEASE_NAME}")
             except KubernetesError as error:
                 log.warning("lease_not_renewed", error=str(error))
 
     async def release(self) -> None:
         """Let the next one in at once."""
-        if not self.held:
+        if not self.is_leader:
             return
-        self.held = False
+        self.is_leader = False
         try:
             lease = await self._kubernetes.get(f"{self._path}/{LEASE_NAME}")
             if lease["spec"].get("holderIdentity") == self._identity:

@@ -106,14 +106,14 @@ def manifests(
     account: str, rights: Sequence[RbacRight], *, namespace: str, namespaces: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Service account, roles and bindings that grant exactly `rights`."""
-    found: list[dict[str, Any]] = [
+    objects: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": namespace}}
     ]
     everywhere = [
-        each for each in rights if each.where is Where.CLUSTER or (each.where is Where.WATCHED and not namespaces)
+        right for right in rights if right.where is Where.CLUSTER or (right.where is Where.WATCHED and not namespaces)
     ]
     if everywhere:
-        found += _granted("ClusterRole", account, None, everywhere, namespace)
+        objects += _granted("ClusterRole", account, None, everywhere, namespace)
     inside: dict[str, list[RbacRight]] = {name: [] for name in namespaces}
     inside.setdefault(namespace, [])
     for right in rights:
@@ -124,8 +124,8 @@ def manifests(
                 inside[name].append(right)
     for name, granted in inside.items():
         if granted:
-            found += _granted("Role", account, name, granted, namespace)
-    return found
+            objects += _granted("Role", account, name, granted, namespace)
+    return objects
 
 
 def _granted(
@@ -137,7 +137,7 @@ def _granted(
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": kind,
             "metadata": metadata,
-            "rules": [each.rule() for each in rights],
+            "rules": [right.rule() for right in rights],
         },
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",

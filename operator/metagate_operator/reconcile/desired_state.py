@@ -89,16 +89,16 @@ class DesiredState:
             self._gone.pop(declared.uid, None)
         before = {**stored, **self.world.objects}
         missing = {(key, declared.uid) for key, declared in before.items() if key not in world.objects}
-        held = missing - self._guard.confirmed(missing, Counter(key.kind for key in before), at)
+        unconfirmed = missing - self._guard.confirmed(missing, Counter(key.kind for key in before), at)
         known_spaces = {**spaces, **self.world.namespaces}
-        for key, _ in held:
+        for key, _ in unconfirmed:
             if key.namespace not in world.namespaces and key.namespace in known_spaces:
                 world.put_namespace(known_spaces[key.namespace])
             world.put(before[key])
-        if held:
+        if unconfirmed:
             message = "a listing misses too many objects: a second one must confirm it"
-            _log.warning("brake", held=len(held), known=len(before), message=message)
-        return world, len(held)
+            _log.warning("brake", held=len(unconfirmed), known=len(before), message=message)
+        return world, len(unconfirmed)
 
     def replace(self, world: World) -> None:
         self.world = world

@@ -40,6 +40,6 @@ class MassDeletionGuard:
             for incarnation in missing
             if incarnation[0].kind in braked or incarnation in self._suspects
         }
-        held = {incarnation for incarnation, since in suspects.items() if now - since < self._seconds}
-        self._suspects = {incarnation: suspects[incarnation] for incarnation in held}
-        return frozenset(missing - held)
+        waiting = {incarnation for incarnation, since in suspects.items() if now - since < self._seconds}
+        self._suspects = {incarnation: suspects[incarnation] for incarnation in waiting}
+        return frozenset(missing - waiting)
