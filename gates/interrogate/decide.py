@@ -73,7 +73,8 @@ def decide(
     """ALLOW, or DENY with the first rule that fails.
 
     `ruleset`: None where the tenant of the requester has no such profile. `observed.rate_tats` stand in the order of
-    `Ruleset.rate_keys`. `rule_results`: what the CEL rules gave when the payload was at hand; they are not run again.
+    `Ruleset.rate_keys`. `rule_results`: what CEL rules gave when the payload was at hand. They are not run again, and a
+    rule that reads the payload and is not among them does not hold.
     """
     case = _case_of(envelope, requester, ruleset, observed, rule_results)
     for rule in RULES:
@@ -137,11 +138,29 @@ def decide_under(
 ) -> Decision:
     """What another ruleset would say about an observation that was made for `ruleset`.
 
-    Rates of the same name are compared with the same arrival times; what only the other limits was never counted.
+    Rates of the same name are compared with the same arrival times; what only the other limits was never counted. Where
+    the payload is gone (`rule_results` are given), `unjudged_rules` are taken to hold.
     """
     tats = dict(zip(_rate_names(ruleset, envelope), observed.rate_tats, strict=False))
     moved = tuple(tats.get(name, 0) for name in _rate_names(other, envelope))
+    if rule_results is not None:
+        unjudged = unjudged_rules(other, ruleset)
+        # Also a rule that was not reached then, because an earlier one denied, cannot be judged.
+        rule_results = {
+            rule.name: rule.name in unjudged or rule_results.get(rule.name, True)
+            for rule in other.rules
+            if rule.reads_payload
+        }
     return decide(envelope, requester, other, replace(observed, rate_tats=moved), rule_results=rule_results)
+
+
+def unjudged_rules(other: Ruleset, ruleset: Ruleset | None) -> set[str]:
+    """The rules of another ruleset that read the payload and were not evaluated under `ruleset`, as they stand there.
+
+    Without the payload nobody can say whether they would have held.
+    """
+    evaluated = {(rule.name, rule.source) for rule in ruleset.rules} if ruleset is not None else set()
+    return {rule.name for rule in other.rules if rule.reads_payload and (rule.name, rule.source) not in evaluated}
 
 
 def _rate_names(ruleset: Ruleset | None, envelope: Envelope) -> list[str]:
@@ -513,9 +532,7 @@ def _invariants(case: _Case) -> Refusal | None:
 
 
 def _rule_results(case: _Case, ruleset: Ruleset) -> dict[str, bool]:
-    if case.rule_results is not None:
-        # A rule that was not evaluated then cannot be known to hold.
-        return {rule.name: case.rule_results.get(rule.name, False) for rule in ruleset.rules}
+    recorded = case.rule_results
     envelope, requester, observed = case.envelope, case.requester, case.observed
     variables = CelVariables(
         payload=envelope.payload,
@@ -534,7 +551,13 @@ def _rule_results(case: _Case, ruleset: Ruleset) -> dict[str, bool]:
             "budget": case.budget,
         },
     )
-    results = {rule.name: rule.evaluate(variables) for rule in ruleset.rules}
+    results: dict[str, bool | RuleFailure] = {}
+    for rule in ruleset.rules:
+        if recorded is None or (rule.name not in recorded and not rule.reads_payload):
+            results[rule.name] = rule.evaluate(variables)
+        else:
+            # Without the payload, a rule that was not evaluated then cannot be known to hold.
+            results[rule.name] = recorded.get(rule.name, False)
     case.failed_rules = tuple(name for name, result in results.items() if isinstance(result, RuleFailure))
     return {name: result is True for name, result in results.items()}
 

@@ -91,6 +91,8 @@ def replay(
     print(f"{report.decisions} decisions, {report.mismatch_count} not the same")
     for change, number in sorted(report.changes.items()):
         print(f"  {number} would change: {change}")
+    if report.unjudged_rules:
+        print(f"  taken to hold, for want of the payloads: {', '.join(sorted(report.unjudged_rules))}")
     raise typer.Exit(int(report.mismatch_count > 0))
 
 

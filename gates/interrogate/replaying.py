@@ -17,7 +17,7 @@ import asyncpg
 
 from interrogate.admission_history import DerivedCounters, LedgerDecision, ledger_decisions
 from interrogate.admission_receipt import RecordedAdmission, differences
-from interrogate.decide import decide, decide_under
+from interrogate.decide import decide, decide_under, unjudged_rules
 from interrogate.decision import Decision
 from interrogate.observation import Observed
 from interrogate.ruleset import Ruleset
@@ -49,6 +49,8 @@ class ReplayReport:
     """With another policy: how many decisions would change, by `ALLOW -> DENY CAPABILITY_DENIED`."""
     changed: list[ReplayMismatch] = field(default_factory=list)
     """With another policy: the first of the decisions that would change."""
+    unjudged_rules: set[str] = field(default_factory=set)
+    """With another policy: its rules that nobody can judge without the payloads. They are taken to hold."""
 
     def note(self, mismatch: ReplayMismatch) -> None:
         self.mismatch_count += 1
@@ -117,6 +119,7 @@ class _Replay:
             self._report.note(ReplayMismatch(decision.tenant, decision.receipt_id, tuple(members)))
         if self._other is not None and envelope.policy_profile_id == self._other.profile:
             now = decide_under(self._other, envelope, requester, ruleset, observed, rule_results=rule_results)
+            self._report.unjudged_rules |= unjudged_rules(self._other, ruleset)
             self._note_change(decision, admission.decision, now)
 
     async def _ruleset(self, admission: RecordedAdmission, policy_hash: str) -> Ruleset | None:

@@ -143,17 +143,22 @@ class InvariantRule:
 
     name: str
     message: str
+    source: str
     compiled: CelRule | None
 
     @classmethod
     def of(cls, rule: Mapping[str, Any]) -> InvariantRule:
-        name = rule["name"]
+        name, source = rule["name"], rule["cel"]
         try:
-            compiled = compile_rule(rule["cel"])
+            compiled = compile_rule(source)
         except RuleRefused:
             # A profile that was declared before expressions were judged. To let everything pass would be worse.
             compiled = None
-        return cls(name, rule.get("message") or f"the rule {name} does not hold", compiled)
+        return cls(name, rule.get("message") or f"the rule {name} does not hold", source, compiled)
+
+    @property
+    def reads_payload(self) -> bool:
+        return self.compiled is not None and self.compiled.reads_payload
 
     def evaluate(self, variables: CelVariables) -> bool | RuleFailure:
         return RuleFailure("is refused") if self.compiled is None else self.compiled.evaluate(variables)

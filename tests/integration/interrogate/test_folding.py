@@ -1,5 +1,6 @@
 """A batch leaves what the same requests leave one after the other: `DecidedBatch` sees what `observe` would see (IG-01)."""
 
+import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from interrogate.envelope import Envelope
 from interrogate.envelope_parser import parse_envelope
 from interrogate.fold import DecidedBatch
 from interrogate.observation import ObservationRequest, Requester, observation_request
+from interrogate.replaying import replay
 from interrogate.ruleset import Ruleset
+from legivellum.base.canonical_json import canonical
 from metagate_crds.models import PolicyProfileSpec
 
 POLICY_SPEC: dict[str, Any] = {
@@ -42,8 +45,9 @@ POLICY_SPEC: dict[str, Any] = {
         }
     ],
 }
+BODY = PolicyProfileSpec.model_validate(POLICY_SPEC).declared()
 RULESET = Ruleset.from_policy(
-    PolicyProfileSpec.model_validate(POLICY_SPEC).declared(), profile="strict", policy_hash="sha256:fold", revision=1
+    BODY, profile="strict", policy_hash=f"sha256:{hashlib.sha256(canonical(BODY)).hexdigest()}", revision=1
 )
 
 
@@ -186,6 +190,10 @@ async def test_a_batch_is_decided_as_one_request_after_the_other(
         reasons |= {answer[1] for answer in answers if len(answer) > 1}
     # The counters that a batch itself moves were met, else there was nothing to see.
     assert {"RATE_LIMITED", "REPEATS_EXCEEDED", "DESCENDANTS_EXCEEDED", None} <= reasons
+    # And the ledger tells the order of a batch: all of it follows again from the receipts alone.
+    report = await replay(admission_database.superuser)
+    assert (report.mismatches, report.mismatch_count) == ([], 0)
+    assert report.decisions > 500
 
 
 async def compared(

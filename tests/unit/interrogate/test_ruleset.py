@@ -20,7 +20,7 @@ from tests.unit.interrogate.requests import (
     ruleset_of,
 )
 
-from interrogate.decide import decide, decide_shadow, decide_under
+from interrogate.decide import decide, decide_shadow, decide_under, unjudged_rules
 from interrogate.observation import Requester
 from interrogate.ruleset import GlobSet, Ruleset
 from metagate_crds.compile.normalized import NormalizedPolicy, normalize
@@ -137,6 +137,27 @@ def test_results_of_rules_may_be_given_where_the_payload_is_not_at_hand() -> Non
     ):
         decision = decide(envelope_from(CHILD), ALICE, ruleset, observed_child(), rule_results=results)
         assert decision.reason_code == expected
+
+
+def test_another_policy_is_tried_without_the_payload() -> None:
+    """Rules that read it are taken as recorded if they are the same, and to hold if they are not: nobody can say."""
+    then = with_rules("payload.text == 'write'", "size(payload.text) < 9")
+    recorded = {"rule-0": False, "rule-1": True}
+    gone, observed = envelope_from(CHILD, {"payload": None}), observed_child()
+
+    def tried(*sources: str) -> Any:
+        other = with_rules(*sources)
+        return decide_under(other, gone, ALICE, then, observed, rule_results=recorded).rules, unjudged_rules(
+            other, then
+        )
+
+    assert tried("payload.text == 'write'") == ({"rule-0": False}, set())
+    assert tried("payload.text == 'x'") == ({"rule-0": True}, {"rule-0"})
+    assert tried("caller.type == 'worker'", "size(payload.text) < 9") == ({"rule-0": False, "rule-1": True}, set())
+    assert tried("request.surface == 'public'") == ({"rule-0": True}, set())
+    # Denied by an earlier rule, it was not evaluated at all.
+    unreached = decide_under(then, gone, ALICE, then, observed, rule_results={})
+    assert (unreached.outcome, unreached.rules) == ("ALLOW", {"rule-0": True, "rule-1": True})
 
 
 def shadowed(changes: Any, **surface: Any) -> Ruleset:
