@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ALERTS = ROOT / "charts" / "metagate" / "files" / "alerts.yaml"
+ALERTS = tuple(ROOT / "charts" / chart / "files" / "alerts.yaml" for chart in ("metagate", "interrogate"))
 BEGIN, END = "<!-- alert: written by charts/runbooks.py -->\n", "<!-- /alert -->\n"
 
 
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ALERTS]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 def section(rule: dict[str, Any]) -> str:

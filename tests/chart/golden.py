@@ -15,10 +15,15 @@ from typing import Any
 
 import yaml
 from tests.chart.rendering import MATRIX, NAMESPACE, RELEASE, ROOT, Chart, Object, find_helm, plain
+from tests.chart.test_interrogate import FORMS as INTERROGATE_FORMS
 from tests.chart.test_memorygate import FORMS
 
 FILE = Path(__file__).with_name("golden.json")
-VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"metagate": MATRIX, "memorygate": FORMS}
+VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "metagate": MATRIX,
+    "memorygate": FORMS,
+    "interrogate": INTERROGATE_FORMS,
+}
 
 
 def _digest(rendered: Object) -> str:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,8 +74,10 @@ def helm(chart: Chart, values: Mapping[str, Any], *command: str) -> str:
         return chart.run(*command, "-f", file.name)
 
 
-def rendered(chart: Chart, values: Mapping[str, Any], release: str = "memorygate") -> list[Object]:
-    text = helm(chart, values, "template", release, str(FOLDER), "-n", "legivellum")
+def rendered(
+    chart: Chart, values: Mapping[str, Any], release: str = "memorygate", folder: Path = FOLDER
+) -> list[Object]:
+    text = helm(chart, values, "template", release, str(folder), "-n", "legivellum")
     return [document for document in yaml.safe_load_all(text) if document]
 
 

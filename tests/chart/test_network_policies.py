@@ -27,7 +27,8 @@ def _is_peer(rule: Object, peer: PolicyPeer, home: dict[str, str]) -> bool:
         if peer.address is None:
             return False
         address, network = ipaddress.ip_address(peer.address), ipaddress.ip_network(block["cidr"])
-        return address.version == network.version and address in network
+        excluded = [ipaddress.ip_network(cidr) for cidr in block.get("except", ())]
+        return address.version == network.version and address in network and not any(address in net for net in excluded)
     if peer.address is not None:
         return False
     if "namespaceSelector" in rule:
