@@ -12,6 +12,7 @@ from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
 from tests.e2e.release import AGENTS, Release, account, declared, namespace, pod
 
 EXAMPLES = ROOT / "examples" / "pods"
+RECIPES = ROOT / "docs" / "howto" / "recipes.md"
 KINDS = ("archivist", "courier", "herald")
 
 
@@ -74,6 +75,23 @@ def test_the_packet_reaches_the_application(examples: NodeCluster):
         "mode": "0o600", "memory": "http://memorygate.ledger:8001", "write": ["receipts", "messages"], "same": True,
         "left": ["packet.json"],
     }  # fmt: skip
+
+
+def test_a_sidecar_boots_for_its_pod(release: Release, examples: NodeCluster):
+    """The Pod of docs/howto/recipes.md: the packet is there before the application starts, READY once it listens."""
+    [recipe] = re.findall(r'^```yaml title="sidecar.yaml"\n(.*?)^```$', RECIPES.read_text(), re.MULTILINE | re.DOTALL)
+    examples.kubectl("apply", "-f", "-", feed=recipe)
+    examples.kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "pod/courier-sidecar", "--timeout=90s")
+    startup = eventually(
+        lambda: [item for item in release.startups(AGENTS, "courier-sidecar") if item["status"] == "READY"], within=30
+    )
+    assert [item["principal_key"] for item in startup] == ["courier"]
+    ask = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8080/packet.json').read().decode())"
+    packet = json.loads(
+        examples.kubectl("-n", AGENTS, "exec", "courier-sidecar", "-c", "application", "--", "python3", "-c", ask)
+    )
+    assert packet["startup"]["startup_id"] == startup[0]["startup_id"]
+    examples.kubectl("-n", AGENTS, "delete", "pod", "courier-sidecar", "--now")
 
 
 def test_sigterm_reaches_the_wrapped_command(examples: NodeCluster):

@@ -1,6 +1,7 @@
 """`helm install` on a fresh node: nothing but the chart's defaults, in a namespace that enforces *restricted*."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -41,6 +42,20 @@ def test_helm_test_boots_a_pod(release: Release):
         "get", "principals,profiles,manifests,principalbindings", "-n", NAMESPACE, "-o", "name"
     )
     assert "metagate-test" not in left
+
+
+def test_doctor_finds_nothing_wrong_and_boots(release: Release):
+    """`metagate doctor --cluster --boot` as docs/cli.md shows it: through a port-forward, as whoever installed it."""
+    script = f"""
+        kubectl -n {NAMESPACE} port-forward service/{NAME} 18000:8000 >/dev/null & forward=$!
+        trap 'kill $forward' EXIT
+        until curl -sf -o /dev/null http://127.0.0.1:18000/readyz; do sleep 0.2; done
+        {sys.executable} -m metagate_cli.main doctor --cluster --boot --url http://127.0.0.1:18000 -o json
+    """
+    looked = {item["what"]: item for item in json.loads(release.cluster.run("sh", "-ec", script))}
+    states = {what: looked[what]["state"] for what in ("API", "webhook", "rights", "pods", "database", "boot")}
+    assert states == dict.fromkeys(states, "ok"), looked
+    assert "is READY" in looked["boot"]["says"]
 
 
 @pytest.mark.parametrize("name", MATRIX)
