@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, credential_changes
+from legivellum.postgres.published_identity import KnownPrincipal
 from metagate_store.rows import (
     Item,
     PacketOutcome,
@@ -20,7 +20,6 @@ from metagate_store.rows import (
 )
 
 Record = Mapping[str, Any]
-_CHANGE = ("mark", "kind", "a", "b", "body")
 
 
 def identity(row: Record) -> KnownPrincipal:
@@ -120,12 +119,6 @@ def topology(row: Record) -> Topology:
         ),
         more=row["more"],
     )
-
-
-def published_credentials(rows: Sequence[Record], *, full: bool) -> CredentialChanges:
-    """From the rows of `read.credentials`, which are one without a change when there is none."""
-    changes = [tuple(row[name] for name in _CHANGE) for row in rows if row["kind"] is not None]
-    return credential_changes(changes, 0 if changes else rows[0]["newest"], full=full)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal
+from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, credential_changes
 from metagate_store import decoding
 from metagate_store.history import HistoryStore
 from metagate_store.overviews import OverviewStore
@@ -166,7 +166,7 @@ class Reader:
         if rows[0]["newest"] < since:  # another database, or one restored from a backup
             self._behind, since = True, 0
             rows = await self._changed(since)
-        return decoding.published_credentials(rows, full=since == 0)
+        return credential_changes(rows, full=since == 0)
 
     async def _changed(self, since: int) -> list[Record]:
         """Patient only when there may be much: no request waits for this, but each look holds a connection."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from legivellum.postgres.errors import Unavailable
 from legivellum.postgres.pool import Pool
-from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, credential_changes
+from legivellum.postgres.published_identity import CHANGES, CredentialChanges, KnownPrincipal, credential_changes
 
 
 class IdentityDatabase:
@@ -36,8 +36,14 @@ class IdentityDatabase:
         return int(await self._pool.fetchval("SELECT revision FROM metagate.state()") or 0)
 
     async def changes(self, since: int) -> CredentialChanges:
-        rows = await self._pool.fetch("SELECT mark, kind, a, b, body FROM metagate.credentials($1)", since)
-        return credential_changes(map(tuple, rows), since)
+        """What changed after the mark `since`; everything when it is 0, or newer than this database is."""
+        rows = await self._pool.fetch(CHANGES, since)
+        if rows[0]["newest"] < since:
+            # Another database, or one restored from a backup: changes since then would be missed until its marks have
+            # grown beyond the one that is known here.
+            since = 0
+            rows = await self._pool.fetch(CHANGES, since)
+        return credential_changes(rows, full=since == 0)
 
     async def list_subjects(self) -> dict[tuple[str, str], KnownPrincipal]:
         """Every subject that a Principal declares, by (issuer, subject); an API key's issuer is empty."""

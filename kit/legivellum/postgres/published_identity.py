@@ -3,14 +3,17 @@
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-CredentialChange = tuple[int, str, str, str, str | None]
-"""`mark, kind, a, b, body`: a and b identify it, the body (JSON) is None when it was withdrawn."""
+CHANGES: Final = (
+    "SELECT m.mark AS newest, c.* FROM metagate.credential_mark() AS m (mark) "
+    "LEFT JOIN metagate.credentials($1) AS c ON true"
+)
+"""Credentials that changed after a mark, and the newest mark; one row without a change when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,19 @@ class CredentialChanges:
     gone_issuer_keys: tuple[tuple[str, str], ...]
 
 
-def credential_changes(rows: Iterable[CredentialChange], since: int, *, full: bool = False) -> CredentialChanges:
-    """`since`: the mark after which was asked. With `full` there is nothing to withdraw."""
+def credential_changes(rows: Sequence[Mapping[str, Any]], *, full: bool) -> CredentialChanges:
+    """From the rows of CHANGES. `full`: they are all there are, so that there is nothing to withdraw."""
     present: dict[str, list[Any]] = {"api_key": [], "issuer": [], "issuer_key": []}
     removed: dict[str, list[tuple[str, str]]] = {"api_key": [], "issuer": [], "issuer_key": []}
-    mark = since
-    for changed_at, kind, a, b, text in rows:
-        mark = max(mark, changed_at)
-        if text is not None:
-            present[kind].append(_published(kind, a, b, json.loads(text)))
+    changes = [row for row in rows if row["kind"] is not None]
+    for row in changes:
+        if row["body"] is not None:
+            published = _published(row["kind"], row["a"], row["b"], json.loads(row["body"]))
+            present[row["kind"]].append(published)
         elif not full:
-            removed[kind].append((a, b))
+            removed[row["kind"]].append((row["a"], row["b"]))
     return CredentialChanges(
-        mark,
+        max((row["mark"] for row in changes), default=rows[0]["newest"]),
         full=full,
         api_keys=tuple(present["api_key"]),
         issuers=tuple(present["issuer"]),

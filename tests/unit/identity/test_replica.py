@@ -38,7 +38,8 @@ def test_changes_are_told_apart_from_withdrawals():
         (6, "issuer_key", "https://i", "kid", '{"jwk": {"kty": "RSA"}, "alg": null, "first_seen": null}'),
         (7, "issuer_key", "https://i", "old", None),
     ]  # fmt: skip
-    result = credential_changes(rows, 2)
+    names = ("mark", "kind", "a", "b", "body")
+    result = credential_changes([{"newest": 7, **dict(zip(names, row, strict=True))} for row in rows], full=False)
     assert result.mark == 7
     assert [key.sha256 for key in result.api_keys] == ["ab"]
     assert result.api_keys[0].expires_at is not None
@@ -46,4 +47,5 @@ def test_changes_are_told_apart_from_withdrawals():
     assert [issuer.issuer for issuer in result.issuers] == ["https://i"]
     assert [(key.issuer, key.kid) for key in result.issuer_keys] == [("https://i", "kid")]
     assert result.gone_issuer_keys == (("https://i", "old"),)
-    assert credential_changes([], 9).mark == 9
+    nothing = {"newest": 9, **dict.fromkeys(names)}
+    assert credential_changes([nothing], full=False).mark == 9
