@@ -123,7 +123,7 @@ _RECORD = (
     + _placeholders(
         [
             *(_UUIDS, _TEXTS, _TEXTS, "bytea[]", _TEXTS, _TEXTS, _TEXTS, _TEXTS, _TEXTS),
-            *(_BIG_NUMBERS, _TEXTS, _FLAGS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _TEXTS),
+            *(_BIG_NUMBERS, _TEXTS, _FLAGS, _NUMBERS, _BIG_NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _TEXTS),
             *(_FLAGS, _FLAGS, _TEXTS, _TEXTS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _FLAGS),
             *(_NUMBERS, _TEXTS, _BIG_NUMBERS, _BIG_NUMBERS, _NUMBERS, _TEXTS, _TEXTS),
         ]
@@ -228,6 +228,7 @@ class InterrogateDatabase(PooledDatabase):
             lambda record: record.observed.task_admitted,
             lambda record: record.observed.lease and record.observed.lease.spawned,
             lambda record: record.policy_revision,
+            lambda record: record.observed.policy_revision,
             lambda record: record.policy_hash,
             # A policy is sent until it is stored: with thousands of decisions under it, it is not sent with each.
             lambda record: None if record.policy_hash in self._stored_rulesets else record.ruleset,

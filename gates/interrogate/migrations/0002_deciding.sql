@@ -149,6 +149,7 @@ CREATE FUNCTION interrogate.record(
     tenants uuid[], principal_keys text[], receipt_ids text[], digests bytea[], idempotency_keys text[], profiles text[],
     root_ids text[], task_ids text[], lease_ids text[],
     versions bigint[], task_roots text[], tasks_admitted boolean[], spawn_counts integer[], revisions bigint[],
+    observed_revisions bigint[],
     policy_hashes text[], rulesets text[], bodies text[],
     admits boolean[], begins boolean[], admitted_roots text[], parent_ids text[], depths integer[], budgets bigint[],
     capability_ids text[], recents text[], spawns boolean[],
@@ -162,6 +163,12 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    -- Which of them may be the first under a newer policy. A name under which there is no policy is kept only where there was one.
+    raises CONSTANT boolean[] := ARRAY(
+        SELECT revision > observed_revision AND (policy_hash IS NOT NULL OR observed_revision > 0)
+        FROM unnest(revisions, observed_revisions, policy_hashes) WITH ORDINALITY AS u(revision, observed_revision, policy_hash, ord)
+        ORDER BY ord);
+    used_revisions bigint[];
     outcomes text[];
     details text[] := array_fill(NULL::text, ARRAY[cardinality(tenants)]);
     first_ids text[];
@@ -182,17 +189,14 @@ BEGIN
     BEGIN
         PERFORM CASE WHEN shared THEN pg_advisory_xact_lock_shared(key) ELSE pg_advisory_xact_lock(key) END
         FROM (SELECT lock_key(name) AS key, bool_and(shared) AS shared
-              FROM unnest(tenants, principal_keys, receipt_ids, idempotency_keys, profiles, root_ids, task_ids, lease_ids, revisions,
-                          policy_hashes)
-                   AS i(tenant, principal_key, receipt_id, idempotency_key, profile, root_id, task_id, lease_id, revision, policy_hash)
-              LEFT JOIN LATERAL (SELECT x.revision FROM profile AS x
-                                 WHERE x.profile = i.profile AND x.tenant = i.tenant LIMIT 1) AS used ON true
+              FROM unnest(tenants, principal_keys, receipt_ids, idempotency_keys, profiles, root_ids, task_ids, lease_ids, raises)
+                   AS i(tenant, principal_key, receipt_id, idempotency_key, profile, root_id, task_id, lease_id, raised)
               CROSS JOIN LATERAL (VALUES
                   (i.tenant || 'R' || i.root_id, false),
                   (i.tenant || 'T' || coalesce(i.task_id, i.receipt_id), false),
                   (i.tenant || 'K' || length(i.principal_key) || '/' || i.principal_key || i.idempotency_key, false),
                   (i.tenant || 'L' || i.lease_id, false),
-                  (i.tenant || 'P' || i.profile, coalesce(used.revision >= i.revision, i.policy_hash IS NULL))) AS names(name, shared)
+                  (i.tenant || 'P' || i.profile, NOT i.raised)) AS names(name, shared)
               WHERE name IS NOT NULL
               GROUP BY 1
               UNION ALL
@@ -218,10 +222,12 @@ BEGIN
     -- The marks that do not depend on the other requests of this batch.
     SELECT array_agg(CASE WHEN m.conflict THEN 'KEY_CONFLICT' WHEN m.first_id IS NOT NULL THEN 'REPLAYED'
                           WHEN m.behind THEN 'POLICY_BEHIND' WHEN m.changed OR m.again THEN 'MOVED' END ORDER BY m.ord),
-           array_agg(m.first_id ORDER BY m.ord), array_agg(m.root_version ORDER BY m.ord), array_agg(m.lease_count ORDER BY m.ord)
-    INTO outcomes, first_ids, root_versions, lease_counts
+           array_agg(m.first_id ORDER BY m.ord), array_agg(m.root_version ORDER BY m.ord), array_agg(m.lease_count ORDER BY m.ord),
+           array_agg(m.used_revision ORDER BY m.ord)
+    INTO outcomes, first_ids, root_versions, lease_counts, used_revisions
     FROM (
         SELECT i.ord, coalesce(root.version, 0) AS root_version, coalesce(lease.spawned, 0) AS lease_count,
+               used.revision AS used_revision,
                request.digest <> i.digest AS conflict,
                decision_of(request.receipt_id, request.digest, i.receipt_id, i.digest, i.idempotency_key, i.principal_key,
                            own.receipt_id, own.digest, own.principal_key) AS first_id,
@@ -345,13 +351,11 @@ BEGIN
             FROM unnest(forward_items, forward_targets, forward_escalations) AS f(item, target, escalate_to)
             WHERE outcomes[f.item] IS NULL
         ), used AS (
-            -- A revision without a policy says that there is none: kept only where there was one.
+            -- Only who raises it touches the row: an upsert that changes nothing would lock it, and every user of the policy wait.
             INSERT INTO profile AS p (tenant, profile, revision)
             SELECT tenant, profiles[o], max(revisions[o]) FROM i
-            WHERE policy_hashes[o] IS NOT NULL
-               OR EXISTS (SELECT FROM profile AS x WHERE x.profile = profiles[o] AND x.tenant = i.tenant AND x.revision < revisions[o])
-            GROUP BY 1, 2
-            ON CONFLICT (profile, tenant) DO UPDATE SET revision = excluded.revision WHERE p.revision < excluded.revision
+            WHERE raises[o] AND (used_revisions[o] >= revisions[o]) IS NOT TRUE GROUP BY 1, 2
+            ON CONFLICT (profile, tenant) DO UPDATE SET revision = excluded.revision
         )
         -- Last, and sorted: two transactions with the same new policy wait here for each other, holding everything else already.
         INSERT INTO ruleset (policy_hash, body)

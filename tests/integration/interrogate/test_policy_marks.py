@@ -105,3 +105,25 @@ async def test_a_policy_is_kept_with_its_first_decision_and_only_with_one(admiss
     await decide_one(admissions, tree.request(), **kept)
     await decide_one(admissions, tree.request(), **kept)
     assert await admissions.ruleset("sha256:kept") == json.dumps({"a": 1})
+
+
+async def test_users_of_one_policy_do_not_wait_for_each_other(admission_database: AdmissionDatabase):
+    """One is stored but not committed: another root of the tenant is decided meanwhile under the same policy."""
+    tree = AdmissionTree()
+    other = AdmissionTree(tree.tenant)
+    database = await InterrogateDatabase.connect(admission_database.writer, size=1, query_timeout=10)
+    slot = await database._pool.fetchval("SELECT pg_backend_pid() % 16")
+    await begin(database, tree)
+    await begin(database, other)
+    connection = await asyncpg.connect(admission_database.writer)
+    while await connection.fetchval("SELECT pg_backend_pid() % 16") == slot:
+        # The ledger counts in as many rows as this: two sessions with the same one would wait for each other there.
+        await connection.close()
+        connection = await asyncpg.connect(admission_database.writer)
+    transaction = connection.transaction()
+    await transaction.start()
+    assert (await decide_one(InterrogateDatabase(connection), tree.request())).outcome == "STORED"
+    assert (await decide_one(database, other.request())).outcome == "STORED"
+    await transaction.rollback()
+    await connection.close()
+    await database.close()
