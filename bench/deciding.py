@@ -67,7 +67,7 @@ def ruleset(*sources: str) -> Ruleset:
     rules = [{"name": f"rule-{number}", "cel": source} for number, source in enumerate(sources)]
     spec = POLICY | {"invariants": POLICY["invariants"] | {"rules": rules}}
     body = PolicyProfileSpec.model_validate(spec).declared()
-    return Ruleset.from_policy(body, profile="front-desk", policy_hash="sha256:0", revision=1)
+    return Ruleset.from_policy(body, profile="front-desk", policy_hash="0" * 64, revision=1)
 
 
 def measured() -> dict[str, Callable[[], Any]]:

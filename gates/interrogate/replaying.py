@@ -6,7 +6,6 @@ policy it answers what would have been decided under it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from interrogate.decide import decide, decide_under, unjudged_rules
 from interrogate.decision import Decision
 from interrogate.observation import Observed
 from interrogate.ruleset import Ruleset
+from legivellum.base.canonical_json import hex_digest
 from legivellum.postgres.driver import translated
 
 MOST_MISMATCHES = 100
@@ -141,7 +141,7 @@ class _Replay:
 
 
 def _read_ruleset(body: str, profile: str, policy_hash: str, revision: int) -> Ruleset | None:
-    if f"sha256:{hashlib.sha256(body.encode()).hexdigest()}" != policy_hash:
+    if hex_digest(body.encode()) != policy_hash:
         return None
     return Ruleset.from_policy(json.loads(body), profile=profile, policy_hash=policy_hash, revision=revision)
 

@@ -1,6 +1,5 @@
 """A batch leaves what the same requests leave one after the other: `DecidedBatch` sees what `observe` would see (IG-01)."""
 
-import hashlib
 import json
 import random
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from interrogate.fold import DecidedBatch
 from interrogate.observation import ObservationRequest, Requester, observation_request
 from interrogate.replaying import replay
 from interrogate.ruleset import Ruleset
-from legivellum.base.canonical_json import canonical
+from metagate_crds.canonical_json import canonical, digest
 from metagate_crds.models import PolicyProfileSpec
 
 POLICY_SPEC: dict[str, Any] = {
@@ -46,9 +45,7 @@ POLICY_SPEC: dict[str, Any] = {
     ],
 }
 BODY = PolicyProfileSpec.model_validate(POLICY_SPEC).declared()
-RULESET = Ruleset.from_policy(
-    BODY, profile="strict", policy_hash=f"sha256:{hashlib.sha256(canonical(BODY)).hexdigest()}", revision=1
-)
+RULESET = Ruleset.from_policy(BODY, profile="strict", policy_hash=digest(canonical(BODY)), revision=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,7 @@ def ruleset(revision: int) -> Ruleset:
         }],
     }  # fmt: skip
     body = PolicyProfileSpec.model_validate(declared).declared()
-    return Ruleset.from_policy(
-        body, profile=PROFILE, policy_hash=f"sha256:{digest(canonical(body))}", revision=revision
-    )
+    return Ruleset.from_policy(body, profile=PROFILE, policy_hash=digest(canonical(body)), revision=revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def ruleset_of(changes: Mapping[str, Any] | None = None, *, surface: Mapping[str
     body = merged(PolicyProfileSpec.model_validate(POLICY).declared(), changes or {})
     if surface is not None:
         body["surfaces"] = [merged(body["surfaces"][0], surface)]
-    return Ruleset.from_policy(body, profile="front-desk", policy_hash="sha256:0", revision=7)
+    return Ruleset.from_policy(body, profile="front-desk", policy_hash="0" * 64, revision=7)
 
 
 ROOT: dict[str, Any] = {

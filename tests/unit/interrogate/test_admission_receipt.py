@@ -73,7 +73,7 @@ def test_an_acceptance_says_everything_that_was_decided() -> None:
         "rule": None,
         "surface_id": "public",
         "policy_profile_id": "front-desk",
-        "policy_hash": "sha256:0",
+        "policy_hash": "0" * 64,
         "policy_revision": 7,
         "payload_kind": "plan_request",
         "capability_id": "doc.read",

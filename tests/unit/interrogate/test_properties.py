@@ -111,7 +111,7 @@ def rulesets(draw: st.DrawFn) -> Ruleset:
         "rateLimits": [{"name": "r", "capabilities": draw(GLOBS), **draw(RATE)}] if draw(st.booleans()) else [],
     }
     body["invariants"]["leaseAuthority"] = draw(st.sampled_from(["Required", "Optional"]))
-    return Ruleset.from_policy(body, profile="front-desk", policy_hash="sha256:0", revision=7)
+    return Ruleset.from_policy(body, profile="front-desk", policy_hash="0" * 64, revision=7)
 
 
 REQUESTERS = st.builds(

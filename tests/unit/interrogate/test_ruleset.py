@@ -58,7 +58,7 @@ def test_the_body_is_that_of_the_hash() -> None:
 
 def test_a_profile_of_nothing_but_its_depth() -> None:
     body = PolicyProfileSpec.model_validate({"limits": {"maxSpawnDepth": 0}}).declared()
-    ruleset = Ruleset.from_policy(body, profile="p", policy_hash="sha256:0", revision=1)
+    ruleset = Ruleset.from_policy(body, profile="p", policy_hash="0" * 64, revision=1)
     assert decide(envelope_from(ROOT), ALICE, ruleset, observed_root()).reason_code == "SURFACE_NOT_FOUND"
 
 
