@@ -145,10 +145,10 @@ class Invariants(Spec):
         default=None,
         description="The size in bytes of the largest artifact that a request may declare. Example: 1048576.",
     )
-    lease_authority: Literal["Optional", "Required"] = Field(
-        default="Optional",
+    lease_authority: Literal["Optional", "Required"] | None = Field(
+        default=None,
         description="Whether workers, services and components must act under a lease. With Required, what they request"
-        " without one is rejected unless it is a query.",
+        " without one is rejected unless it is a query. When absent, Optional.",
     )
     rules: Annotated[
         list[Rule],
@@ -207,13 +207,14 @@ class Target(Spec):
         description="The absolute http or https URL that requests are forwarded to, without user info. A host without a"
         " dot is a service of this namespace. Example: http://delegate:8004/plans."
     )
-    kind: Literal["Http", "Mcp"] = Field(
-        default="Http", description="What answers at the URL: Http takes the payload by POST, Mcp is an MCP server."
+    kind: Literal["Http", "Mcp"] | None = Field(
+        default=None,
+        description="What answers at the URL: Http takes the payload by POST, Mcp is an MCP server. When absent, Http.",
     )
-    forward: bool = Field(
-        default=True,
-        description="Whether admitted requests are sent there. When false the target is named in the receipt and never"
-        " called, because the caller goes there itself with the admission.",
+    forward: bool | None = Field(
+        default=None,
+        description="Whether admitted requests are sent there; they are when it is absent. When false the target is"
+        " named in the receipt and never called, because the caller goes there itself with the admission.",
     )
     audience: Line | None = Field(
         default=None,
@@ -255,19 +256,19 @@ class AdmissionSurface(Spec):
         default=None,
         description="How many requests each principal may make at this surface. Unlimited when it is absent.",
     )
-    rate_limits: Annotated[list[CapabilityRate], Field(max_length=16, json_schema_extra=by_key("name"))] = Field(
-        default_factory=list,
+    rate_limits: Annotated[list[CapabilityRate], Field(max_length=16, json_schema_extra=by_key("name"))] | None = Field(
+        default=None,
         description="Further rates for some capabilities. A request must be within all that it matches.",
     )
-    may_begin: Globs = Field(
-        default_factory=list,
+    may_begin: Globs | None = Field(
+        default=None,
         description="The principals that may begin a tree of requests here, beside those of type principal: names, or"
-        " globs like team-*.",
+        " globs like team-*. When absent, nobody else.",
     )
-    parentage: Literal["Custodian", "Tenant"] = Field(
-        default="Custodian",
+    parentage: Literal["Custodian", "Tenant"] | None = Field(
+        default=None,
         description="Whose tasks a request may name as its parent. With Custodian, those that the caller has custody of"
-        " or a lease on; with Tenant, any task of this namespace.",
+        " or a lease on; with Tenant, any task of this namespace. When absent, Custodian.",
     )
     escalate_to: Annotated[str, Field(min_length=1, max_length=253, pattern=_RECIPIENT)] | None = Field(
         default=None,
@@ -292,8 +293,8 @@ class AdmissionSurface(Spec):
 
     @field_validator("rate_limits")
     @classmethod
-    def _distinct_rates(cls, rates: list[CapabilityRate]) -> list[CapabilityRate]:
-        return _distinct_by([rate.name for rate in rates], rates)
+    def _distinct_rates(cls, rates: list[CapabilityRate] | None) -> list[CapabilityRate] | None:
+        return None if rates is None else _distinct_by([rate.name for rate in rates], rates)
 
     @field_validator("targets")
     @classmethod
@@ -312,6 +313,9 @@ class Shadow(Spec):
 
 class PolicyProfileSpec(Spec):
     """The rules by which an admission boundary admits, rejects or forwards requests."""
+
+    # Fields that came after the first release have no default here: the API server would fill it in for an operator of
+    # the release before, which refuses what it does not know, and the hash of every PolicyProfile would change.
 
     limits: TreeLimits = Field(description="The hard limits of every tree of requests.")
     budget: Budget = Field(

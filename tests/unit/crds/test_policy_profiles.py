@@ -1,16 +1,14 @@
 """PolicyProfiles: what they may say, what they refer to, and what becomes of those of an earlier release."""
 
-import copy
-
 import pytest
 from tests.unit.crds.worlds import POLICY, compiled, conditions_of, declared, last_good_of, rows, verdict_of, world
 
 from metagate_crds import reasons
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.crd_yaml import crd_documents
-from metagate_crds.kinds import POLICY_PROFILE
 from metagate_crds.objects import ObjectKey
 from metagate_crds.plan.planner import make_plan
+from metagate_crds.structural_schema import with_defaults
 from metagate_crds.validation import parse_spec, validate
 
 BOUNDED = {"limits": {"maxSpawnDepth": 5, "maxTotalDescendants": 100}}
@@ -256,19 +254,28 @@ def test_a_tree_that_nothing_bounds_is_a_warning():
     assert "Warning" not in conditions_of(bounded)
 
 
-def test_the_normalized_body_has_every_default():
-    """Whoever follows it needs no defaults of its own; what is absent means that there is none."""
-    model, _ = parse_spec(POLICY_PROFILE.name, copy.deepcopy(target()))
-    body = model.declared()
-    assert body["invariants"] == {"leaseAuthority": "Optional", "rules": []}
-    assert body["surfaces"][0] == {
-        "surfaceId": "public",
-        "kind": "Internal",
-        "principals": [],
-        "capabilities": {"allow": [], "deny": []},
-        "rateLimits": [],
-        "mayBegin": [],
-        "parentage": "Custodian",
-        "targets": [{**TARGET, "kind": "Http", "forward": True}],
-        "forceAsync": [],
-    }
+OF_THE_FIRST_RELEASE = {
+    "limits": {"maxSpawnDepth": 5},
+    "budget": {"required": False},
+    "invariants": {"rules": []},
+    "surfaces": [
+        {
+            "surfaceId": "public",
+            "kind": "Internal",
+            "principals": [],
+            "capabilities": {"allow": [], "deny": []},
+            "targets": [TARGET],
+            "forceAsync": [],
+        }
+    ],
+}
+
+
+def test_what_is_served_of_an_earlier_spec_stays_the_same():
+    """Fields that came later are absent unless declared: no hash changes by an upgrade, and a rollback finds nothing that
+    the release before does not know.
+    """
+    spec = {"limits": {"maxSpawnDepth": 5}, "surfaces": [{"surfaceId": "public", "targets": [TARGET]}]}
+    (row,) = rows(compiled(declared("PolicyProfile", "p", spec)), "policy_profile")
+    assert row["body"] == OF_THE_FIRST_RELEASE
+    assert with_defaults("PolicyProfile", OF_THE_FIRST_RELEASE) == OF_THE_FIRST_RELEASE
