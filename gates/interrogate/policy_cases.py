@@ -36,6 +36,14 @@ from metagate_crds.validation import parse_spec
 POLICY_KIND: Final = "PolicyProfile"
 TENANT: Final = "test"
 PROFILE: Final = "policy"
+MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "caller": ("principal_key", "type", "own_tenant", "lease_id"),
+    "observed": ("at", "descendants", "repeats", "parent", "cause", "task_known", "rate_tat", "spawned", "lease"),
+    "observed.parent": ("root_task_id", "depth", "budget", "recent", "admitted_by", "custodian", "open"),
+    "observed.task_known": ("root_task_id", "admitted"),
+    "observed.lease": ("lease_id", "task_id", "number", "authority", "principal_ai"),
+}
+"""What a case may say beside its envelope, all of it optional (docs/interrogate/cases.md)."""
 NO_RECEIPT: Final = "0" * 26
 DEFAULT_TIME: Final = 1_800_000_000_000_000
 """The moment of a decision where a case names none: 2027-01-15T08:00:00Z, in microseconds."""
@@ -166,7 +174,7 @@ def _envelope(document: Any, where: str) -> Envelope:
 
 
 def _requester(caller: Any, where: str, observed: Any) -> Requester:
-    members = _members(caller, where, optional=("principal_key", "type", "own_tenant", "lease_id"))
+    members = _members(caller, where, optional=MEMBERS["caller"])
     lease = observed.get("lease") if isinstance(observed, dict) else None
     shown = lease.get("lease_id") if isinstance(lease, dict) else None
     return Requester(
@@ -188,8 +196,7 @@ def _expectation(expect: Any, where: str) -> tuple[AdmissionOutcome, ReasonCode 
 
 
 def _observed(document: Any, where: str, envelope: Envelope, requester: Requester, ruleset: Ruleset) -> Observed:
-    optional = ("at", "descendants", "repeats", "parent", "cause", "task_known", "rate_tat", "spawned", "lease")
-    members = _members(document, where, optional=optional)
+    members = _members(document, where, optional=MEMBERS["observed"])
     parent_id = value_or_none(envelope.causality.parent_task_id)
     keys = ruleset.rate_keys_of(envelope, requester.principal_key)
     tats = _of_type(members, "rate_tat", list, [0] * len(keys), where)
@@ -198,7 +205,7 @@ def _observed(document: Any, where: str, envelope: Envelope, requester: Requeste
             f"{where}: rate_tat must be a list of {len(keys)} integers, one for each rate that matches"
         )
     known = members.get("task_known") or {}
-    known = _members(known, f"{where}.task_known", optional=("root_task_id", "admitted"))
+    known = _members(known, f"{where}.task_known", optional=MEMBERS["observed.task_known"])
     return Observed(
         at=_of_type(members, "at", int, DEFAULT_TIME, where),
         descendants=_of_type(members, "descendants", int, 0, where),
@@ -216,8 +223,7 @@ def _parent(observed: Mapping[str, Any], where: str, envelope: Envelope, request
     document, where = observed.get("parent", {}), f"{where}.parent"
     if document is None:
         return None
-    optional = ("root_task_id", "depth", "budget", "recent", "admitted_by", "custodian", "open")
-    members = _members(document, where, optional=optional)
+    members = _members(document, where, optional=MEMBERS["observed.parent"])
     root = value_or_none(envelope.causality.root_task_id) or ""
     recent = _of_type(members, "recent", list, [], where)
     if not all(isinstance(name, str) for name in recent):
@@ -239,7 +245,7 @@ def _lease(
     document, where = observed.get("lease"), f"{where}.lease"
     if document is None:
         return None
-    members = _members(document, where, optional=("lease_id", "task_id", "number", "authority", "principal_ai"))
+    members = _members(document, where, optional=MEMBERS["observed.lease"])
     return ObservedLease(
         lease_id=_of_type(members, "lease_id", str, requester.lease_id or "", where),
         task_id=_of_type(members, "task_id", str, parent_id or "", where),

@@ -23,7 +23,7 @@ from tests.unit.interrogate.test_admission_receipt import TENANT
 
 from interrogate.admission_receipt import admission_receipt
 from interrogate.decide import decide
-from interrogate.policy_cases import CasesUnreadable, junit, read_cases, report, run_files
+from interrogate.policy_cases import MEMBERS, CasesUnreadable, junit, read_cases, report, run_files
 
 ALICE_CALLS = {"principal_key": "alice", "type": "principal"}
 
@@ -169,3 +169,19 @@ def test_the_results_are_junit(tmp_path: Path) -> None:
     assert report(results, lines.append) is False
     assert lines == [f"{first}: <a> & b: expected DENY, decided ALLOW", "2 of 3 cases as expected"]
     assert report(results[:1], lines.append) is True
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "interrogate" / "cases.md"
+
+
+def test_the_page_has_every_member_of_a_case() -> None:
+    documented = [
+        line.split("`")[1] for line in PAGE.read_text().splitlines() if line.startswith(("| `caller", "| `obs"))
+    ]
+    assert documented == [f"{where}.{name}" for where, names in MEMBERS.items() for name in names]
+
+
+def test_the_example_of_the_page_is_as_expected(tmp_path: Path) -> None:
+    example = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "cases.yaml").write_text(example)
+    assert [result.problem for result in run_files([tmp_path / "cases.yaml"])] == [None]
