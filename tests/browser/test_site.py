@@ -46,9 +46,9 @@ def test_every_page(tab: BrowserTab, page: str) -> None:
 def test_a_search_finds(tab: BrowserTab, size: str) -> None:
     """Opened from the disk, a word that is typed leads to the page that explains it."""
     tab.see("/index.html", size=size)
-    if size == "narrow":
-        tab.page.locator("label.md-header__button[for=__search]").click()
-    tab.page.locator(".md-search__input").click()
+    button = tab.page.locator("label.md-header__button[for=__search]")
+    (tab.page.locator(".md-search__input") if size == "wide" else button).click()
+    expect(tab.page.locator(".md-search__input")).to_be_focused()
     tab.page.keyboard.type("PRINCIPAL_MISMATCH")
     hit = tab.page.locator(".md-search-result__link[href*='errors.html']").first
     expect(hit).to_be_visible()

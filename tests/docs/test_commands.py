@@ -147,7 +147,7 @@ def helm(words: list[str]) -> None:
     for at, word in enumerate(words):
         if word == "--set":
             assert chart is not None, words
-            for assignment in words[at + 1].split(","):
+            for assignment in re.split(r",(?![^{]*\})", words[at + 1]):  # helm's lists are in braces
                 value = chart_values(chart)
                 for part in assignment.split("=")[0].split("."):
                     assert part in value or value == {}, assignment
@@ -180,6 +180,7 @@ def test_a_prompt_stands_before_every_command() -> None:
         "metagate frobnicate",
         "metagate bootstrap --component indexer --no-such-option",
         "helm upgrade metagate charts/metagate --set consol.enabled=true",
+        "helm upgrade metagate charts/metagate --set 'api.audience={a,b},consol.enabled=true'",
         "helm upgrade metagate charts/metagate --reuse-values",
         "cat key | unheard-of",
     ],
