@@ -7,6 +7,7 @@ meanwhile is not stored, and its request is observed again, until its deadline.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from uuid import UUID
 import structlog
 
 from interrogate import metrics
-from interrogate.admission_receipt import admission_receipt, admitted_task
+from interrogate.admission_receipt import ReceiptInvalid, admission_receipt, admitted_task
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.decide import decide, decide_shadow
 from interrogate.decision import Decision
@@ -29,6 +30,8 @@ from interrogate.ruleset import Ruleset, TargetRule
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.problems import refuse
 from legivellum.postgres.errors import Unavailable
+
+_BEHIND_PAUSE_SECONDS: Final = 0.02
 
 _log = structlog.get_logger("interrogate.evaluator")
 
@@ -115,6 +118,8 @@ class Evaluator:
             metrics.MOVED.inc()
             if answer.behind:
                 await self._policies.look()
+                # After a restore of MetaGate's database nothing newer may come: this must not become a busy loop.
+                await asyncio.sleep(_BEHIND_PAUSE_SECONDS)
 
     async def observe(self, request: EvaluationRequest) -> tuple[Ruleset | None, Observed]:
         """By which rules it would be decided now, and on what. Nothing is stored. Raises Unavailable."""
@@ -171,20 +176,25 @@ def _decide(case: _Case, observation: ObservedRequest, batch: DecidedBatch, list
     request, ruleset = case.request, case.ruleset
     decision = decide(request.envelope, request.requester, ruleset, observed)
     shadow = None if ruleset is None else decide_shadow(request.envelope, request.requester, ruleset, observed)
-    batch.add(case.question, observed, decision, begins=request.envelope.begins)
     called = called_targets(decision.targets, request.envelope.surface_id, ruleset)
     revision = listed_at if ruleset is None else ruleset.revision
-    body = admission_receipt(
-        request.envelope,
-        request.requester,
-        decision,
-        observed,
-        ruleset,
-        tenant=request.tenant,
-        receipt_id=request.receipt_id,
-        policy_revision=revision,
-        shadow=shadow,
-    )
+    try:
+        body = admission_receipt(
+            request.envelope,
+            request.requester,
+            decision,
+            observed,
+            ruleset,
+            tenant=request.tenant,
+            receipt_id=request.receipt_id,
+            policy_revision=revision,
+            shadow=shadow,
+        )
+    except ReceiptInvalid as error:
+        # A principal may be declared under a name that no receipt can hold: nobody else's decision depends on it.
+        _log.error("decision_unwritable", receipt_id=request.receipt_id, reason=str(error))
+        return refuse(Code.INVALID_REQUEST, "A name of the caller or the lease cannot stand in a receipt.")
+    batch.add(case.question, observed, decision, begins=request.envelope.begins)
     record = Record(
         request=case.question,
         observed=observed,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -126,13 +126,19 @@ def _decision_text(decision: Decision) -> str:
 
 
 def read_policy_file(path: Path) -> Ruleset:
-    """The policy of a file: a PolicyProfile as it is declared, or its spec. Raises CasesUnreadable, OSError."""
+    """The policy of a file, a PolicyProfile as it is declared. Raises CasesUnreadable, OSError.
+
+    Its name says whose decisions it is compared with.
+    """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise CasesUnreadable(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    spec = document.get("spec", document) if isinstance(document, dict) else document
-    return read_policy(spec, str(path))
+    try:
+        name, spec = document["metadata"]["name"], document["spec"]
+    except (KeyError, TypeError):
+        raise CasesUnreadable(f"{path}: must be one PolicyProfile with metadata.name and spec") from None
+    return replace(read_policy(spec, str(path)), profile=str(name))
 
 
 def read_policy(spec: Any, file: str) -> Ruleset:
