@@ -271,6 +271,14 @@ class InterrogateDatabase(PooledDatabase):
         (row,) = await self._pool.fetch("SELECT * FROM interrogate.pending_forwards($1)", tenant)
         return PendingForwards(*row)
 
+    async def interview(self, tenant: UUID) -> tuple[datetime, PendingForwards]:
+        """What waits in a tenant, and the database's time."""
+        (row,) = await self._pool.fetch(
+            "SELECT clock_timestamp(), p.pending, p.oldest FROM interrogate.pending_forwards($1) AS p", tenant
+        )
+        as_of, *pending = row
+        return as_of, PendingForwards(*pending)
+
     async def purge(self, limit: int = 1_000) -> PurgeCounts:
         """Forget idempotency keys after 24 hours, settled forwards after 72, rates that are full again."""
         (row,) = await self._pool.fetch("SELECT * FROM interrogate.purge($1)", limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import UUID
 
 from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
 from interrogate.endpoints import ENDPOINTS, SCHEMAS
@@ -13,9 +14,16 @@ from interrogate.problem_codes import Code
 from interrogate.schema import INTERROGATE, WRITER
 from interrogate.settings import Settings
 from legivellum.gate.definition import GateDefinition
+from legivellum.gate.interview import Interview
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.router import Handler
+
+
+async def interview(process: InterrogateProcess, tenant: UUID) -> Interview:
+    """Raises Unavailable."""
+    as_of, pending = await process.database.interview(tenant)
+    return Interview(as_of, {"forwards_pending": pending.number}, {"forwards_pending": pending.oldest})
 
 
 class PublishedKeys:
@@ -56,6 +64,7 @@ GATE = GateDefinition(
     role=WRITER,
     connect=connect,
     handlers=handlers,
+    interview=interview,
     endpoints=ENDPOINTS,
     schemas=SCHEMAS,
     codes=Code,

@@ -184,11 +184,15 @@ class GateClient:
 
 
 def settings_of(database: AdmissionDatabase, **settings: Any) -> Settings:
-    return Settings(
-        database_url=SecretStr(database.writer),
-        identity_database_url=SecretStr(database.database.identity),
-        **{"port": free_port(), "deadline_ms": 10_000, "rate_per_second": 0, "identity_poll_ms": 20, **settings},
-    )
+    defaults = {
+        "database_url": SecretStr(database.writer),
+        "identity_database_url": SecretStr(database.database.identity),
+        "port": free_port(),
+        "deadline_ms": 10_000,
+        "rate_per_second": 0,
+        "identity_poll_ms": 20,
+    }
+    return Settings(**{**defaults, **settings})
 
 
 @asynccontextmanager

@@ -330,6 +330,18 @@ async def test_without_a_key_there_is_an_empty_set(gate: GateClient) -> None:
     assert (await gate.client.get("/.well-known/jwks.json")).json() == {"keys": []}
 
 
+@pytest.mark.invariant("INV-095")
+async def test_an_interview_counts_what_waits_and_writes_nothing(gate: GateClient, alice: Requesting) -> None:
+    before = await stored_rows(gate)
+    answer = await gate.client.get("/v1/interview", headers=alice.principal.headers)
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()
+    assert (shown["gate"], shown["tenant_id"]) == ("interrogate", str(gate.world.tenant))
+    assert (shown["counts"], shown["oldest"]) == ({"forwards_pending": 0}, {"forwards_pending": None})
+    assert (await gate.client.post("/v1/interview", headers=alice.principal.headers)).status_code == 405
+    assert await stored_rows(gate) == before
+
+
 async def test_metrics_name_no_declared_name(gate: GateClient, alice: Requesting) -> None:
     await alice.evaluate()
     exposition = (await gate.client.get("/metrics")).text
