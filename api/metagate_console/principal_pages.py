@@ -54,7 +54,7 @@ async def principal(request: PageRequest) -> Page:
     bound = served.body.get("binding")
     binding = None if bound is None else await reader.item("bindings", tenant, bound)
     last = await reader.startups(tenant, principal_key=key, limit=LAST, span=LOOKED)
-    health, state = await reader.principals.one(tenant, key), await reader.state()
+    health, state = await reader.principals.health(tenant, key), await reader.state()
     values: dict[str, Any] = {
         "served": served, "binding": binding, "health": health, "last": last, "now": state.now, "more": None,
     }  # fmt: skip

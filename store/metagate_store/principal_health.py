@@ -103,7 +103,7 @@ class PrincipalStore:
         [row] = await self._pool.fetch("console.principals", tenant, tenant is None, *filters, limit + 1, scan, span)
         return _page(row, limit)
 
-    async def one(self, tenant: UUID, name: str, *, span: int = SPAN) -> PrincipalHealth | None:
+    async def health(self, tenant: UUID, name: str, *, span: int = SPAN) -> PrincipalHealth | None:
         filters = (None, None, None, name, None, None)
         [row] = await self._pool.fetch("console.principals", tenant, False, *filters, 1, 1, span)
         return next(iter(_page(row, 1).items), None)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, Playwright
+from playwright.sync_api import BrowserContext, FloatRect, Page, Playwright
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -43,6 +43,12 @@ class BrowserTab:
 
     def picture(self, name: str, *, whole: bool = True) -> None:
         self.page.screenshot(path=self.pictures / f"{name}.png", full_page=whole, animations="disabled")
+
+    def picture_from_top(self, name: str, height: int) -> None:
+        """As much of the page as `height` pixels show."""
+        width, there = self.page.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+        clip: FloatRect = {"x": 0, "y": 0, "width": width, "height": min(height, there)}
+        self.page.screenshot(path=self.pictures / f"{name}.png", full_page=True, clip=clip, animations="disabled")
 
     def accessible(self) -> list[str]:
         """Findings of axe that matter, by rule and element."""

@@ -34,10 +34,12 @@ OF_LARGE = {
     "nothing-fits": "/console/topology?manifest=no-such-manifest",
 }
 LONGEST_PHONE_PAGE = 25_000
+HEIGHTS = {"wide": 1_660, "tablet": 1_500, "narrow": 1_400}
+"""Of a picture."""
 
 
 @dataclass
-class World:
+class SizedWorld:
     name: str
     scene: SizedScene
     browser: Browser
@@ -46,18 +48,18 @@ class World:
 @pytest.fixture(scope="module", params=SCENES)
 def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, playwright: Playwright
-) -> Iterator[World]:
+) -> Iterator[SizedWorld]:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with (
         SCENES[request.param](tmp_path_factory.mktemp(request.param)) as scene,
         Browser.another(playwright, tmp_path_factory.mktemp("profile"), scene.url, PICTURES) as browser,
     ):
         browser.sign_in(scene.admin)
-        yield World(request.param, scene, browser)
+        yield SizedWorld(request.param, scene, browser)
 
 
 @pytest.fixture
-def tab(world: World) -> Iterator[BrowserTab]:
+def tab(world: SizedWorld) -> Iterator[BrowserTab]:
     with world.browser.tab() as made:
         yield made
 
@@ -66,7 +68,7 @@ CASES = [(world, name) for world in SCENES for name in (PAGES if world == "small
 
 
 @pytest.mark.parametrize(("world", "name"), CASES, indirect=["world"], scope="module")
-def test_every_page(world: World, tab: BrowserTab, name: str) -> None:
+def test_every_page(world: SizedWorld, tab: BrowserTab, name: str) -> None:
     """Light and dark, wide and on a phone, and on a tablet: no finding of axe, nothing wider than the window, no endless page."""
     path = (PAGES | OF_LARGE)[name].format(failed=world.scene.failed)
     for scheme, size in LOOKS:
@@ -74,10 +76,10 @@ def test_every_page(world: World, tab: BrowserTab, name: str) -> None:
         assert tab.accessible() == [], (scheme, size)
         assert tab.overflow() <= 0, (scheme, size)
         assert tab.page.evaluate("document.documentElement.scrollHeight") < LONGEST_PHONE_PAGE, (scheme, size)
-        tab.picture(f"{name}-{world.name}-{size}-{scheme}", whole=False)
+        tab.picture_from_top(f"{name}-{world.name}-{size}-{scheme}", HEIGHTS[size])
 
 
-def test_counts_lead_to_who_is_counted(world: World, tab: BrowserTab) -> None:
+def test_counts_lead_to_who_is_counted(world: SizedWorld, tab: BrowserTab) -> None:
     """Each number above the list of principals is a filter, and gives as many as it says."""
     tab.see("/console/principals")
     states = tab.page.get_by_role("navigation", name="By state")
@@ -94,7 +96,7 @@ def test_counts_lead_to_who_is_counted(world: World, tab: BrowserTab) -> None:
     expect(states.get_by_role("link", name=f"{count} {word}", exact=True)).to_have_attribute("aria-current", "true")
 
 
-def test_hover_and_focus_fade_what_does_not_belong(world: World, tab: BrowserTab) -> None:
+def test_hover_and_focus_fade_what_does_not_belong(world: SizedWorld, tab: BrowserTab) -> None:
     """The Manifest under the pointer, or focused, keeps its services and wires; all others fade, and come back."""
     tab.see("/console/topology")
     name, services = (
@@ -128,7 +130,7 @@ def _names(nodes: Locator) -> list[str]:
     ]
 
 
-def test_health_is_told_by_shape_too(world: World, tab: BrowserTab) -> None:
+def test_health_is_told_by_shape_too(world: SizedWorld, tab: BrowserTab) -> None:
     """In the picture and beside each word: without colours one state is still not another."""
     tab.see("/console/topology")
     marks = tab.page.locator("svg.topology a.mark")
@@ -146,7 +148,7 @@ def test_health_is_told_by_shape_too(world: World, tab: BrowserTab) -> None:
     assert len(shapes) == {"small": 2, "large": 197}[world.name], "one for each principal that has a Binding"
 
 
-def test_the_keyboard_goes_from_box_to_box(world: World, tab: BrowserTab) -> None:
+def test_the_keyboard_goes_from_box_to_box(world: SizedWorld, tab: BrowserTab) -> None:
     """A stop for each Manifest and service, none for each of 200 marks: the table below has the principals."""
     tab.see("/console/topology")
     stops = tab.page.locator("svg.topology a:not([tabindex='-1'])")
@@ -157,7 +159,7 @@ def test_the_keyboard_goes_from_box_to_box(world: World, tab: BrowserTab) -> Non
     expect(tab.page.get_by_text("Clear")).to_be_visible()
 
 
-def test_services_are_seen_on_a_phone(world: World, tab: BrowserTab) -> None:
+def test_services_are_seen_on_a_phone(world: SizedWorld, tab: BrowserTab) -> None:
     """Where the picture has no room, each Manifest is a card with its health and services, none of it cut off."""
     tab.see("/console/topology", size="narrow")
     expect(tab.page.locator("svg.topology")).to_be_hidden()
@@ -175,7 +177,7 @@ def test_services_are_seen_on_a_phone(world: World, tab: BrowserTab) -> None:
         expect(tab.page.locator("#people ~ .scroll tbody tr")).to_have_count(12)
 
 
-def test_an_error_is_read_on_a_phone(world: World, tab: BrowserTab) -> None:
+def test_an_error_is_read_on_a_phone(world: SizedWorld, tab: BrowserTab) -> None:
     """What is not up says why within the width of the window, without scrolling sideways."""
     if world.name == "small":
         tab.see("/console", size="narrow")
@@ -191,7 +193,7 @@ def test_an_error_is_read_on_a_phone(world: World, tab: BrowserTab) -> None:
         assert box["height"] < 60
 
 
-def test_a_failed_startup_leads_on(world: World, tab: BrowserTab) -> None:
+def test_a_failed_startup_leads_on(world: SizedWorld, tab: BrowserTab) -> None:
     """From one failure to all of its kind, to the runbook, and back to what differed."""
     if world.name == "small":
         tab.see("/console/startups?status=FAILED")
