@@ -1,0 +1,139 @@
+"""Requests under a lease over HTTP (IG-05): AsyncGate's functions are stood for by a schema of its name (test_lease_marks)."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.databases import Server
+from tests.integration.interrogate.conftest import AdmissionDatabase, make_admissions
+from tests.integration.interrogate.gate_fixture import (
+    GateClient,
+    PublishedWorld,
+    Requesting,
+    serving_interrogate,
+)
+from tests.integration.interrogate.test_lease_marks import HOLD_LEASES, LIVE_LEASE, execute
+from tests.integration.memorygate.conftest import new_id
+
+POLICY: dict[str, Any] = {
+    "limits": {"maxSpawnDepth": 3},
+    "invariants": {"leaseAuthority": "Required"},
+    "surfaces": [{"surfaceId": "public", "principals": ["*"], "capabilities": {"allow": ["doc.*"]}}],
+}
+GRANTED = {"spawn": {"max": 2}, "maxDepth": 2}
+
+
+@dataclass(slots=True)
+class LeasedTask:
+    """A root that alice began, and a worker to whom it may be leased."""
+
+    gate: GateClient
+    alice: Requesting
+    worker: Requesting
+    root: dict[str, Any]
+
+    async def lease(self, authority: dict[str, Any], holder: str = "worker", seconds: int = 60) -> str:
+        lease_id = new_id()
+        await execute(
+            self.gate.world.database,
+            "INSERT INTO asyncgate.lease VALUES ($1, $2, $3, $4, 'alice', 1, $5, clock_timestamp() + make_interval(secs => $6))",
+            self.gate.world.tenant, lease_id, holder, self.root["task_id"], json.dumps(authority), seconds,
+        )  # fmt: skip
+        return lease_id
+
+    async def child(self, lease_id: str | None, **changes: Any) -> dict[str, Any]:
+        headers = {} if lease_id is None else {"Legivellum_Lease": lease_id}
+        answer = await self.worker.evaluate(self.worker.child(self.root, **changes), **headers)
+        return {"status": answer.status_code, **answer.json()}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def leasing_database(postgres: Server) -> AsyncIterator[AdmissionDatabase]:
+    made = await make_admissions(postgres)
+    await execute(made, LIVE_LEASE + HOLD_LEASES)
+    yield made
+    await postgres.drop(made.database)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def task(leasing_database: AdmissionDatabase) -> AsyncIterator[LeasedTask]:
+    world = PublishedWorld(leasing_database)
+    principals = [world.principal("alice"), world.principal("worker", "worker")]
+    await world.publish(*principals, policies={"strict": POLICY})
+    async with serving_interrogate(world) as gate:
+        alice, worker = (gate.requesting(principal) for principal in principals)
+        await gate.awaited(alice)
+        root = await alice.evaluate()
+        assert root.status_code == 200, root.text
+        yield LeasedTask(gate, alice, worker, root.json())
+
+
+async def test_a_worker_adds_to_the_task_that_is_leased_to_it(task: LeasedTask) -> None:
+    """As often as the lease grants, and in the name of the principal of the task."""
+    lease_id = await task.lease(GRANTED)
+    answers = [await task.child(lease_id) for _ in range(3)]
+    assert [answer["reason_code"] for answer in answers] == [None, None, "LEASE_AUTHORITY"]
+    [_, first, *_] = await task.gate.receipts()
+    assert (first["principal_ai"], first["body"]["caller"]["principal_key"]) == ("alice", "worker")
+    assert first["body"]["lease"] == {
+        "lease_id": lease_id, "task_id": task.root["task_id"], "number": 1, "authority": GRANTED,
+    }  # fmt: skip
+    # Another lease of the same task counts by itself.
+    assert (await task.child(await task.lease(GRANTED)))["outcome"] == "ALLOW"
+
+
+@pytest.mark.parametrize(
+    "authority", [{}, {"spawn": {"max": 2}}, {"maxDepth": 2}, {"spawn": {"max": 2}, "maxDepth": 0}], ids=str
+)
+async def test_what_a_lease_does_not_grant_is_denied(task: LeasedTask, authority: dict[str, Any]) -> None:
+    answer = await task.child(await task.lease(authority))
+    assert (answer["status"], answer["reason_code"]) == (403, "LEASE_AUTHORITY")
+
+
+async def test_a_lease_that_is_not_the_callers_or_not_live_is_lost(task: LeasedTask) -> None:
+    """The answer is the same for another's, an ended one, one that never was, and what is no id."""
+    others, ended = await task.lease(GRANTED, holder="alice"), await task.lease(GRANTED, seconds=-1)
+    details = set()
+    for lease_id in (others, ended, new_id(), "", "no id"):
+        answer = await task.child(lease_id)
+        assert (answer["status"], answer["reason_code"]) == (403, "LEASE_LOST")
+        assert answer["root_task_id"] is None
+        details.add(answer["detail"])
+    assert len(details) == 1
+    lease_id = await task.lease(GRANTED)
+    assert (await task.child(lease_id))["outcome"] == "ALLOW"
+    await execute(task.gate.world.database, "DELETE FROM asyncgate.lease WHERE lease_id = $1", lease_id)
+    assert (await task.child(lease_id))["reason_code"] == "LEASE_LOST"
+
+
+async def test_a_lease_is_good_for_its_own_task_alone(task: LeasedTask) -> None:
+    lease_id = await task.lease(GRANTED)
+    other = (await task.alice.evaluate()).json()
+    elsewhere = task.worker.child(other)
+    answer = await task.worker.evaluate(elsewhere, Legivellum_Lease=lease_id)
+    assert answer.json()["reason_code"] == "CAUSALITY_MISMATCH"
+
+
+async def test_without_a_lease_a_worker_may_only_query(task: LeasedTask) -> None:
+    """Where leases are required; a principal mints by its type."""
+    free = task.worker.envelope(payload_kind="lease")
+    query = task.worker.envelope(payload_kind="query")
+    for envelope in (free, query):
+        del envelope["causality"]
+    assert (await task.worker.evaluate(free)).json()["reason_code"] == "LEASE_AUTHORITY"
+    assert (await task.worker.evaluate(query)).status_code == 200
+    assert (await task.alice.evaluate(free)).status_code == 200
+
+
+async def test_explain_tells_of_a_lost_lease_what_was_decided(task: LeasedTask) -> None:
+    """From the receipt alone, after the lease is long gone."""
+    denial = await task.child("gone")
+    answer = await task.worker.post("/v1/explain", {"receipt_id": denial["receipt_id"]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["same"] is True
+    assert answer.json()["redecided"]["reason_code"] == "LEASE_LOST"
+    [failed] = [rule for rule in answer.json()["rules"] if rule["passed"] is False]
+    assert failed["rule"] == 12
