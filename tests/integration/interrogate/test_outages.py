@@ -22,7 +22,7 @@ from tests.integration.memorygate.conftest import rows
 
 
 @asynccontextmanager
-async def asking(database: AdmissionDatabase, **settings: Any) -> AsyncIterator[tuple[GateClient, Requesting]]:
+async def requesting_gate(database: AdmissionDatabase, **settings: Any) -> AsyncIterator[tuple[GateClient, Requesting]]:
     world = PublishedWorld(database)
     principal = world.principal("alice")
     await world.publish(principal, policies={"strict": OPEN_POLICY})
@@ -60,7 +60,7 @@ async def test_what_cannot_be_stored_is_not_decided(
     admission_database: AdmissionDatabase, broken: str, mended: str
 ) -> None:
     """503 with Retry-After, not a row; the same request with the same key is decided once it can be."""
-    async with asking(admission_database) as (gate, alice):
+    async with requesting_gate(admission_database) as (gate, alice):
         body = alice.envelope()
         await executed(admission_database.superuser, broken)
         try:
@@ -78,7 +78,7 @@ async def test_what_cannot_be_stored_is_not_decided(
 
 async def test_a_frozen_database_is_told_within_the_deadline(admission_database: AdmissionDatabase) -> None:
     """Somebody holds the rows: 503 in time, and afterwards one decision at most."""
-    async with asking(admission_database, deadline_ms=500) as (gate, alice):
+    async with requesting_gate(admission_database, deadline_ms=500) as (gate, alice):
         root = (await alice.evaluate()).json()
         holder = await asyncpg.connect(admission_database.superuser)
         try:
