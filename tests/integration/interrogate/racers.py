@@ -135,6 +135,8 @@ class RacingClients:
             return Counter()
         known = [KnownTask(root, root, receipt_id, 0) for root, receipt_id in race["roots"]]
         load = Workload(self.database, race["tree"].tenant, known, race["newest"])
+        if "answered" in race:
+            load.answered = Path(race["answered"], f"{race['seed']}-{race['client']}")
         await load.run(race["batches"], race["revision"], seed=race["seed"] * 1_000 + race["client"])
         return load.outcomes
 

@@ -62,7 +62,7 @@ class DecidedHistory:
 async def history(postgres: Server) -> AsyncIterator[DecidedHistory]:
     database = await make_admissions(postgres)
     tree, outcomes = AdmissionTree(), Counter[str]()
-    roots = await _begun(database, tree)
+    roots = await begin_roots(database, tree)
     async with racers(database.writer) as racing:
         for revision in range(1, CHANGES + 1):
             # Half of the processes lag behind: they are told so at their first decision after somebody used the newer policy.
@@ -75,7 +75,7 @@ async def history(postgres: Server) -> AsyncIterator[DecidedHistory]:
     await postgres.drop(database.database)
 
 
-async def _begun(database: AdmissionDatabase, tree: AdmissionTree) -> list[tuple[str, str]]:
+async def begin_roots(database: AdmissionDatabase, tree: AdmissionTree) -> list[tuple[str, str]]:
     """Four roots that all processes know."""
     connected = await InterrogateDatabase.connect(database.writer, size=1, query_timeout=10)
     load = Workload(connected, tree.tenant, [], 1)

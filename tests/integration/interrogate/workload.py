@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from interrogate.envelope_parser import parse_envelope
 from interrogate.fold import DecidedBatch
 from interrogate.observation import ObservationRequest, Requester, observation_request
 from interrogate.ruleset import Ruleset
+from legivellum.postgres.errors import Unavailable
 from metagate_crds.canonical_json import canonical, digest
 from metagate_crds.models import PolicyProfileSpec
 
@@ -83,6 +85,8 @@ class Workload:
     newest: int
     """The revision to which a client refreshes when it is behind."""
     outcomes: Counter[str] = field(default_factory=Counter)
+    answered: Path | None = None
+    """Where the receipt of each answer is written, for who looks after the process died."""
 
     async def run(self, batches: int, revision: int, seed: int) -> None:
         chance = random.Random(seed)
@@ -97,7 +101,10 @@ class Workload:
     async def _decide(self, waiting: Sequence[WaitingRequest], rules: Ruleset) -> tuple[list[WaitingRequest], bool]:
         """One turn of observe, decide and record; what has to be decided again, and whether the policy was behind."""
         requests = [self._question(item, rules) for item in waiting]
-        answers = await self.database.observe(requests)
+        try:
+            answers = await self.database.observe(requests)
+        except Unavailable:
+            return list(waiting), False
         batch, records, recorded_items, again = DecidedBatch(), [], [], []
         for item, request, answer in zip(waiting, requests, answers, strict=True):
             if answer.replay is not None or answer.conflict:
@@ -122,9 +129,13 @@ class Workload:
                 spawns_under_lease=decision.spawns_under_lease, forwards=(),
             ))  # fmt: skip
         behind = False
-        for (item, decision), recorded in zip(
-            recorded_items, await self.database.record(records) if records else [], strict=True
-        ):
+        try:
+            outcomes = await self.database.record(records) if records else []
+        except Unavailable:
+            # Stored or not, nobody can say: the same requests again, under the same receipt ids.
+            self.outcomes["unavailable"] += 1
+            return again + [item for item, _ in recorded_items], False
+        for (item, decision), recorded in zip(recorded_items, outcomes, strict=True):
             behind = behind or recorded.outcome == "POLICY_BEHIND"
             if recorded.outcome in {"MOVED", "POLICY_BEHIND"}:
                 again.append(item)
@@ -134,6 +145,9 @@ class Workload:
         return again, behind
 
     def _count(self, item: WaitingRequest, decision: Decision, outcome: str) -> None:
+        if self.answered is not None and outcome == "STORED":
+            with self.answered.open("a") as answers:
+                answers.write(f"{item.receipt_id}\n")
         if outcome != "STORED":
             self.outcomes[outcome] += 1
             return
