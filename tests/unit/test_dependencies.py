@@ -28,8 +28,10 @@ LOCKS = ("requirements-run.lock", "requirements.lock", "requirements-dev.lock")
 
 
 def pins(lock: str) -> dict[str, str]:
-    """What a lock file says of each package: its line and all of its hashes."""
-    text = (ROOT / lock).read_text().strip()
+    """What a lock file says of each package: its version and all of its hashes. Where it is installed may differ: what
+    the product needs on one platform only, a tool of development may need on all.
+    """
+    text = re.sub(r" ; [^\\\n]*", " ", (ROOT / lock).read_text().strip())
     return {re.split(r"==", pin)[0]: pin.rstrip() for pin in re.split(r"\n(?=[a-z0-9])", text)}
 
 
