@@ -103,6 +103,7 @@ async def test_a_token_is_for_one_audience_only(gate: GateClient, target: Target
     assert "authorization" not in target.requests[0][2]
 
 
+@pytest.mark.invariant("INV-111")
 async def test_nothing_is_called_before_it_is_admitted(gate: GateClient, target: TargetServer) -> None:
     """Not for a refusal, not for a check, and not where the target says `forward: false`; the receipt names it."""
     alice = await requesting(
