@@ -10,6 +10,7 @@ anew. Measured on 1.45.2: an exception in an event handler is logged and never r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,9 @@ OnEvent = Callable[[str, str | None, Mapping[str, Any]], None]
 LONGEST_PAUSE_SECONDS = 30.0
 WORKED_SECONDS = 60.0
 """A watch that lasted longer did not fail at once: the next pause is short again."""
+ENDING_SECONDS = 2.0
+CANCELLATIONS = 3
+"""How often, and with how much time, the tasks of a watch are canceled when it ends. What is left is left behind."""
 PAGE = 500
 
 
@@ -60,6 +64,8 @@ class Watcher:
         self._again = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._watch: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        """The loop of the present watch, and what ends it."""
 
     def start(self) -> None:
         self._stop.clear()
@@ -70,10 +76,17 @@ class Watcher:
     def restart(self) -> None:
         """Watch anew: a kind that was missing when it started is watched from now on."""
         self._again.set()
+        self._end_watch()
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            loop, ended = self._watch
+            with contextlib.suppress(RuntimeError):  # the loop is closed: that watch has ended
+                loop.call_soon_threadsafe(ended.set)
 
     async def stop(self) -> None:
         self._stop.set()
-        self._again.set()
+        self.restart()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 10)
 
@@ -81,25 +94,17 @@ class Watcher:
         backoff = Backoff(1.0, LONGEST_PAUSE_SECONDS, spread=0.3)
         while not self._stop.is_set():
             self._again.clear()
-            began = asyncio.new_event_loop()
-            started = began.time()
+            loop = asyncio.new_event_loop()
+            started = loop.time()
             try:
-                kopf.run(
-                    loop=began,
-                    registry=self._registry(),
-                    settings=self._settings(),
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                    stop_flag=self._again,
-                )
+                loop.run_until_complete(self._watch_once())
                 reason = "stopped"
             except Exception as error:  # noqa: BLE001 - whatever ended it, it is started again
                 reason = type(error).__name__
                 log.warning("watch_broke", error=str(error)[:300], kind=reason)
-            if began.time() - started > WORKED_SECONDS:
+            if loop.time() - started > WORKED_SECONDS:
                 backoff.reset()
-            began.close()
+            loop.close()
             if self._stop.is_set():
                 return
             if self._again.is_set():
@@ -107,6 +112,39 @@ class Watcher:
             else:
                 self._again.wait(backoff.pause())
             self._tell(self._on_disconnect, reason)
+
+    async def _watch_once(self) -> None:
+        """Watch until a task of kopf ends, or `restart` is called. Raises what ended it.
+
+        `kopf.run` cancels its tasks once and waits for them without a limit. One that misses it, because it waits for a
+        new session, never ends: then nothing would be heard until the next listing, and nothing be watched again. Nor
+        does kopf get a `threading.Event` to stop at: a thread would wait for it, also after the watch has failed.
+        """
+        ended = asyncio.Event()
+        self._watch = asyncio.get_running_loop(), ended
+        if self._again.is_set():
+            return  # asked for before there was anything to end
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=self._settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=ended,
+        )
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finished, remaining = [*done], asyncio.all_tasks() - {asyncio.current_task()}
+        for _ in range(CANCELLATIONS):
+            for task in remaining:
+                task.cancel()
+            if remaining:
+                done, remaining = await asyncio.wait(remaining, timeout=ENDING_SECONDS)
+                finished += done
+        if remaining:
+            log.warning("watch_tasks_stuck", tasks=sorted(task.get_name() for task in remaining))
+        errors = [error for task in finished if not task.cancelled() and (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
 
     def _tell(self, callback: Callable[..., None], *what: object) -> None:
         assert self._loop is not None
