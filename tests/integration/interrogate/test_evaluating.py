@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from tests.integration.interrogate.conftest import AdmissionDatabase
 from tests.integration.interrogate.gate_fixture import (
@@ -29,6 +30,7 @@ async def alice(gate: GateClient) -> Requesting:
     return await gate.awaited(gate.requesting(principal))
 
 
+@pytest.mark.invariant("INV-098", "INV-108")
 async def test_a_root_and_its_child_are_admitted_and_each_is_one_receipt(gate: GateClient, alice: Requesting) -> None:
     body = alice.envelope()
     answer = await alice.evaluate(body)

@@ -118,7 +118,7 @@ async def test_nothing_is_called_before_it_is_admitted(gate: GateClient, target:
     assert (await gate.receipts())[0]["body"]["targets"] == ["worker", "tools"]
 
 
-@pytest.mark.invariant("INV-113")
+@pytest.mark.invariant("INV-118")
 @pytest.mark.parametrize(
     ("path", "status", "reason"),
     [

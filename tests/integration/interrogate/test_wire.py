@@ -141,7 +141,6 @@ async def test_who_is_not_believed_is_not_decided_about(gate: GateClient, alice:
     assert await stored_rows(gate) == before
 
 
-@pytest.mark.invariant("INV-098")
 async def test_an_unknown_policy_or_surface_is_denied_with_a_receipt(gate: GateClient, alice: Requesting) -> None:
     """Also where another tenant has one of that name."""
     stranger = gate.world.principal("zed", tenant=uuid4())
@@ -308,6 +307,7 @@ async def test_what_is_no_decision_is_not_found(alice: Requesting) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
 
 
+@pytest.mark.invariant("INV-113")
 async def test_a_gate_of_some_surfaces(served: GateClient) -> None:
     """An instance serves what SURFACES names; others are 404 there and leave nothing."""
     world = PublishedWorld(served.world.database)
