@@ -287,3 +287,23 @@ async def test_many_keys_many_batches(database: Database) -> None:
     outcomes = Counter(answer.outcome for batch in batches for answer in batch)
     assert outcomes == {BootstrapOutcome.OPENED: 32, BootstrapOutcome.REPLAYED: 32 * 15}
     assert await count(database) == before + 32
+
+
+async def test_a_plan_of_a_small_table_is_right_for_a_large_one(database: Database) -> None:
+    """A connection keeps its plans: while there are few bindings, the primary key must be chosen already, not the index of names
+    that reads every binding of the tenant.
+    """
+    connection = await asyncpg.connect(database.superuser)
+    try:
+        await connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        rows = await connection.fetch(
+            "EXPLAIN SELECT b.digest FROM metagate.binding AS b WHERE b.tenant = gen_random_uuid() AND b.principal_key = 'x'"
+        )
+        joined = await connection.fetch(
+            "EXPLAIN SELECT b.digest FROM unnest(ARRAY[gen_random_uuid()], ARRAY['x']) AS a (tenant, principal_key) "
+            "JOIN metagate.binding AS b ON b.tenant = a.tenant AND b.principal_key = a.principal_key"
+        )
+    finally:
+        await connection.close()
+    for plan in (rows, joined):
+        assert "binding_pkey" in "\n".join(row[0] for row in plan), plan
