@@ -1832,6 +1832,7 @@ CREATE FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page int
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET work_mem TO '16MB'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
     WITH paged AS MATERIALIZED (
         SELECT p.principal_key, p.type, p.suspended

@@ -225,6 +225,39 @@ async def _fastest(reader: Reader, tenant: UUID) -> float:
     return min(taken)
 
 
+async def test_a_connection_that_knew_a_small_tenant_draws_a_large_one_as_fast(fresh_database: Database) -> None:
+    """A connection keeps its plans: one made for a handful of bindings walked its own intermediate results twenty times as long."""
+    like = somebody("like")
+    await publish(fresh_database.publisher, like)
+    old = await Reader.connect(fresh_database.superuser, size=1, acquire_timeout=60, query_timeout=60)
+    for _ in range(8):  # a plan is kept from the sixth call on
+        await old.topology(like.tenant, limit=2_000)
+    await execute(
+        fresh_database,
+        "INSERT INTO metagate.principal SELECT tenant, 'p-' || lpad(g::text, 6, '0'), type, scope, rights, suspended, generation, "
+        "gen_random_uuid(), content, revision FROM metagate.principal, generate_series(1, 10000) AS g WHERE tenant = $1",
+        like.tenant,
+    )
+    await execute(
+        fresh_database,
+        "INSERT INTO metagate.binding SELECT tenant, 'p-' || lpad(g::text, 6, '0'), 'b-' || g, digest, components, sla_seconds, profile, "
+        "manifest, generation, gen_random_uuid(), content, revision, compiled_at FROM metagate.binding, generate_series(1, 10000) AS g "
+        "WHERE tenant = $1",
+        like.tenant,
+    )
+    new = await Reader.connect(fresh_database.superuser, size=1, acquire_timeout=60, query_timeout=60)
+    seconds: dict[str, list[float]] = {"old": [], "new": []}
+    for _ in range(5):
+        for name, reader in (("old", old), ("new", new)):
+            begun = time.perf_counter()
+            page = await reader.topology(like.tenant, limit=2_000)
+            seconds[name].append(time.perf_counter() - begun)
+            assert len(page.principals) == 2_000
+    await old.close()
+    await new.close()
+    assert min(seconds["old"]) <= 5 * min(seconds["new"]), seconds
+
+
 async def test_others_with_the_same_error(database: Database, reader: Reader) -> None:
     """How many others failed like this session, in its tenant only; and all of them, newest first, by pages."""
     one, other = somebody("one"), somebody("other")
