@@ -191,6 +191,8 @@ def test_watching_asks_again_until_interrupted(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*PROGRAM, "--watch", "--url", dev.url, "--key-file", key_file, "-o", "wide"],
             env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # A shell starts its background jobs, of which this suite may be one, with the signal ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )  # fmt: skip
         assert process.stdout is not None
         headings = 0
