@@ -215,6 +215,7 @@ class Trial:
     samples: list[Sample] = field(default_factory=list)
     fault_began: float = 0.0
     fault_ended: float = 0.0
+    fault_lifted: float | None = None
     history: RequestHistory = field(init=False)
     figures: FaultFigures = field(init=False)
     extra: dict[str, Any] = field(default_factory=dict)
@@ -280,6 +281,17 @@ class Trial:
         """Share of the fault and its recovery in which the machine kept load or gate from running."""
         began, ended = self.load.began + self.fault_began, self.load.began + self.load.made[-1].end
         return self.stalls.between(began, ended) / max(0.1, ended - began)
+
+    def lifting(self) -> None:
+        """The fault is about to end: what is answered after this may have met it or not. `fault_ended` is later, by what
+        lifting it and leaving its connection take on a busy machine.
+        """
+        self.fault_lifted = self.load.now
+
+    def inside(self, *operations: str, after: float = 0.0) -> list[RecordedCall]:
+        """Calls that began and were answered while the fault held, as far as is known for certain."""
+        lifted = self.fault_ended if self.fault_lifted is None else self.fault_lifted
+        return [call for call in self.during(*operations, after=after) if call.end < lifted]
 
     def during(self, *operations: str, after: float = 0.0) -> list[RecordedCall]:
         """Calls that began while the fault held, `after` seconds into it or later."""

@@ -28,17 +28,18 @@ pytestmark = [pytest.mark.timeout(150), pytest.mark.invariant("INV-016", "INV-02
 async def test_f13_read_only(shared: FaultHarness) -> None:
     """What becomes a replica refuses to write for 3 s: 503, and no packet without its receipt."""
 
-    async def fault(_trial: Trial) -> None:
+    async def fault(trial: Trial) -> None:
         async with shared.superuser() as connection:
             await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
             await connection.execute("SELECT pg_reload_conf()")
             await asyncio.sleep(3)
+            trial.lifting()
             await connection.execute("SET default_transaction_read_only = off")
             await connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
             await connection.execute("SELECT pg_reload_conf()")
 
     trial = await shared.trial("F13", fault)
-    inside = [call for call in trial.during("bootstrap", after=0.3) if call.end < trial.fault_ended]
+    inside = trial.inside("bootstrap", after=0.3)
     assert {call.status for call in inside} == {503}
 
 

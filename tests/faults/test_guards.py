@@ -27,7 +27,7 @@ def beside(row: str) -> Iterator[None]:
 async def test_a_commit_that_fails_is_not_acknowledged(shared: FaultHarness) -> None:
     """The statement succeeds and its commit does not: who answers before the commit has promised what is not stored."""
 
-    async def fault(_trial: Trial) -> None:
+    async def fault(trial: Trial) -> None:
         async with shared.superuser() as connection:
             await connection.execute(
                 "CREATE FUNCTION public.too_late() RETURNS trigger LANGUAGE plpgsql AS "
@@ -37,11 +37,12 @@ async def test_a_commit_that_fails_is_not_acknowledged(shared: FaultHarness) -> 
                 "FOR EACH ROW EXECUTE FUNCTION public.too_late()"
             )
             await asyncio.sleep(2)
+            trial.lifting()
             await connection.execute("DROP FUNCTION public.too_late() CASCADE")
 
     with beside("commit-fails"):
         trial = await shared.trial("commit-fails", fault)
-        inside = [call for call in trial.during("bootstrap", after=0.2) if call.end < trial.fault_ended]
+        inside = trial.inside("bootstrap", after=0.2)
         assert {call.status for call in inside} == {503}
 
 
