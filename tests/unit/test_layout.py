@@ -12,7 +12,7 @@ PACKAGES = {
     "operator": {"metagate_operator"},
     "api": {"metagate_api", "metagate_console"},
     "kit": {"legivellum"},
-    "gates": {"interrogate", "memorygate"},
+    "gates": {"asyncgate", "interrogate", "memorygate"},
     "client": {"metagate_client"},
     "cli": {"metagate_cli"},
 }
