@@ -55,8 +55,9 @@ lint: $(STAMP)   ## ruff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(STAMP)  ## mypy --strict
+types: $(STAMP)  ## mypy --strict; of the benchmarks the names and calls
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file bench/mypy.ini bench/*.py
 
 imports: $(STAMP) ## the arrows between the packages
 	@$(BIN)/lint-imports

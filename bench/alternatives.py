@@ -226,7 +226,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
             )
     return {
-        "rows": [bootstraps.Measured(name, result, reference).told() for name, result in tallies.items()],
+        "rows": [bootstraps.BootstrapMeasurement(name, result, reference).as_row() for name, result in tallies.items()],
         "times": {
             name: round(
                 statistics.median(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import uvloop
 
@@ -53,7 +53,7 @@ class LoadConnection(asyncio.Protocol):
         self.answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.answered = False
         self.ask()
 
@@ -276,7 +276,7 @@ class FixedAnswerServer(asyncio.Protocol):
     size = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.got = 0
 
     def data_received(self, data: bytes) -> None:

@@ -166,7 +166,7 @@ def new_and_seen(
             reference.append(
                 setting.pgbench(on, booters, connections=arguments.connections, seconds=max(1, int(arguments.seconds)))
             )
-    rows = [bootstraps.Measured(name, tallies, reference).told() for name, tallies in result.items()]
+    rows = [bootstraps.BootstrapMeasurement(name, tallies, reference).as_row() for name, tallies in result.items()]
     console.table(
         f"Who is it: {arguments.connections} connections, {arguments.workers} workers, "
         f"{arguments.rounds} rounds of {arguments.seconds} s",
