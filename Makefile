@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-postgres test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-postgres test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -90,6 +90,9 @@ bench-page: $(STAMP) ## docs/performance.md and docs/scale.md from what the benc
 
 bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how fast the relay drains
 	@$(BIN)/python bench/ledger.py
+
+bench-interrogate: $(STAMP) ## decisions of InterroGate beside pgbench with the same rows, on one tree, beside a million rows
+	@$(BIN)/python bench/admitting.py $(BENCH_ARGS)
 
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py

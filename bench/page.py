@@ -308,6 +308,77 @@ def plan_explain_section(figures: Found) -> Lines:
     ]
 
 
+def admitting(figures: Found) -> Lines:
+    part, goals = figures["beside"], figures["goals"]
+    names = {
+        "many": f"`POST /v1/evaluate`, {figures['roots']:,} trees",
+        "single": "the same, one tree",
+        "check": "`POST /v1/check`, which stores nothing",
+    }
+    reached = [
+        (f"{names['many']} ÷ pgbench", part["rows"]["many"], goals["many"], "at least"),
+        (f"{names['single']} ÷ pgbench", part["rows"]["single"], goals["single"], "at least"),
+        ("p99 on one tree ÷ p99 on many", part["p99"], goals["p99"], "at most"),
+    ]
+    if (size := figures.get("size")) is not None:
+        rows = f"{size['rows_before']:,}"
+        reached += [
+            (f"cost beside {rows} rows of another tree ÷ beside none", size["unrelated"], goals["size"], "at most"),
+            (f"cost in a tree of {rows} ÷ in one of 1,000", size["descendants"], goals["size"], "at most"),
+        ]
+    moved = part["moved_per_decision"]
+    # pgbench's own client is one of the others while it runs.
+    others = max(0.0, *(part["cpu_shares"][name]["others"] for name in part["rows"]))
+    return [
+        "## Admission decisions",
+        "",
+        *prose(f"""
+            InterroGate, measured on {figures["machine"]["date"]}: {figures["connections"]} connections,
+            {figures["workers"]} workers, {figures["rounds"]} rounds of {figures["seconds"]:g} s in turn, beside rows
+            {figures["short_seconds"]:g} s (`make bench-interrogate`). Each request is a child of an admitted root, is
+            admitted and names no target: a receipt, the ledger's task, tally and chain, and the root, the capability
+            and the task of the gate in one commit. pgbench writes the same rows of as many trees by one prepared
+            statement, without a question: {part["pgbench_per_second"]:,} per second. Whatever else ran on the machine
+            took up to {others:.0%} of its processors.
+        """),
+        *table(
+            ("", "per second", "p50 ms", "p99 ms", "÷ pgbench", "spread", "late"),
+            [
+                [names[name], row["per_second"], row["p50_ms"], row["p99_ms"], row["ratio"], spread(row), row["late"]]
+                for name, row in part["rows"].items()
+            ],
+        ),
+        *table(
+            ("", "measured", "spread", "goal", "reached"),
+            [
+                [name, row["ratio"], spread(row), f"{bound} {goal:g}", held(row["ratio"], bound, goal)]
+                for name, row, goal, bound in reached
+            ],
+        ),
+        *prose(f"""
+            Processor time of one decision over {figures["roots"]:,} trees:
+            {processor_time(figures, "many", "Python"):,.0f} µs of Python and
+            {processor_time(figures, "many", "PostgreSQL"):,.0f} µs of PostgreSQL; on one tree
+            {processor_time(figures, "single", "Python"):,.0f} and
+            {processor_time(figures, "single", "PostgreSQL"):,.0f} µs. pgbench's rows cost PostgreSQL
+            {processor_time(figures, "pgbench", "PostgreSQL"):,.0f} µs. On one tree {moved["single"]:g} decisions were
+            made again for each that was stored, on many {moved["many"]:g}. That a decision reads at most a dozen rows
+            is a test, in a database of any size.
+        """),
+    ]
+
+
+def processor_time(figures: Found, name: str, of: str) -> float:
+    """Microseconds of processor for each request: shares are of the time, so warming up counts on both sides."""
+    part = figures["beside"]
+    rate = part["pgbench_per_second"] if name == "pgbench" else part["rows"][name]["per_second"]
+    return float(part["cpu_shares"][name][of] * figures["machine"]["processors"] * 1e6 / rate)
+
+
+def held(ratio: float, bound: str, goal: float) -> str:
+    return "yes" if (ratio >= goal if bound == "at least" else ratio <= goal) else "**no**"
+
+
 def flame(figures: Found) -> Lines:
     return [
         "## Where a worker's time goes",
@@ -331,6 +402,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("herd", "herds", herd),
     ("scale", "worlds", scale),
     ("asking", "pages", plan_explain_section),
+    ("interrogate", "beside", admitting),
     ("flame", "stacks", flame),
 )
 
