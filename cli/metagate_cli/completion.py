@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -37,9 +38,7 @@ class ClientCommand(Command):
         """The options that the client's own parser has, or the values of the one before."""
         from typer._click.shell_completion import CompletionItem
 
-        from metagate_client.arguments import options_of
-
-        options = options_of(str(self.name))
+        options = self._options()
         choices = next((choices for names, choices, _ in options if ctx.args and ctx.args[-1] in names), ())
         if choices:
             return [CompletionItem(choice) for choice in choices if choice.startswith(incomplete)]
@@ -49,6 +48,21 @@ class ClientCommand(Command):
             for name in names
             if name.startswith(incomplete) and name not in ctx.args
         ]
+
+    def _options(self) -> list[tuple[Sequence[str], Sequence[str], str]]:
+        from metagate_client.arguments import command_parser, options_of
+
+        return options_of(command_parser(str(self.name)))
+
+
+class WorkerCommand(ClientCommand):
+    """`legivellum work`, which the worker library runs."""
+
+    def _options(self) -> list[tuple[Sequence[str], Sequence[str], str]]:
+        from legivellum_worker.main import parser
+        from metagate_client.arguments import options_of
+
+        return options_of(parser())
 
 
 def client_command() -> None:

@@ -1,8 +1,8 @@
 """`metagate`: one command for everything; and `legivellum`, for what spans gates. Nothing is imported before it is
 needed.
 
-`bootstrap`, `ready`, `failed` and `run` are what a pod calls: they go to the client, which needs nothing but the
-standard library.
+`bootstrap`, `ready`, `failed` and `run` are what a pod calls, and so is `legivellum work`: they go to the client and to
+the worker library, which need nothing but the standard library.
 
 Exit codes: 0 done, 1 something is wrong with what was asked about, 2 the command was not understood, 3 it could not be
 done here and now, 130 interrupted. `metagate plan` says 2 when something would change.
@@ -29,6 +29,7 @@ CLIENT = {
     "failed": "Report FAILED.",
     "run": "Boot, start a command, report how its start went.",
 }
+WORKER = {"work": "Take tasks, and run a program for each."}
 VERSION_OPTION = "--version"
 
 
@@ -46,6 +47,10 @@ def main() -> None:
 
 def legivellum() -> None:
     """The entry point of the `legivellum` command: what spans gates."""
+    if len(sys.argv) > 1 and sys.argv[1] in WORKER:
+        from legivellum_worker.main import main as worker
+
+        sys.exit(worker(sys.argv[2:]))
     _run(_across_gates, "legivellum")
 
 
@@ -190,7 +195,7 @@ def _app() -> typer.Typer:
 def _across_gates() -> typer.Typer:
     import typer
 
-    from metagate_cli import status
+    from metagate_cli import completion, status
     from metagate_cli.help import Command, Group
 
     app = typer.Typer(
@@ -204,6 +209,8 @@ def _across_gates() -> typer.Typer:
     )
     app.callback()(lambda: None)
     app.command("status", cls=Command, short_help="Ask every gate what waits there.")(status.status)
+    for name, about in WORKER.items():
+        app.command(name, cls=completion.WorkerCommand, short_help=about, help=about)(completion.client_command)
     return app
 
 

@@ -41,12 +41,17 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def options_of(command: str) -> list[tuple[Sequence[str], Sequence[str], str]]:
-    """The names, the choices and the help of each option of a command: what a shell offers."""
+def command_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
     commands: dict[str, argparse.ArgumentParser] = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr,assignment]  # noqa: SLF001 - argparse has no other way
+    return commands[command]
+
+
+def options_of(command: argparse.ArgumentParser) -> list[tuple[Sequence[str], Sequence[str], str]]:
+    """The names, the choices and the help of each option of a command: what a shell offers."""
     return [
         (action.option_strings, tuple(action.choices or ()), action.help or "")
-        for action in commands[command]._actions  # noqa: SLF001
+        for action in command._actions  # noqa: SLF001
         if action.option_strings
     ]
 

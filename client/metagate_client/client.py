@@ -11,8 +11,9 @@ import os
 import time
 
 from metagate_client.errors import MisconfiguredError, RefusedError, UnavailableError
-from metagate_client.http_request import HttpResponse, ServerAddress, UnreachableError, post
+from metagate_client.http_request import HttpResponse, ServerAddress, UnreachableError, send_request
 from metagate_client.packet import Packet
+from metagate_client.retries import RETRY_STATUSES, parse_problem, pause_seconds, retry_after_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from metagate_client.settings import Settings
 
-RETRY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS = 8
 _ATTEMPT_SECONDS = 2.0
 """Seconds: the server answers within half of one, whatever happens to it; longer is a lost packet or a lost pod."""
@@ -83,7 +83,7 @@ class Client:
             retry_after: float | None = None
             name, value = self.settings.credential()
             try:
-                response = post(
+                response = send_request(
                     self._address,
                     self.settings.base + path,
                     headers={
@@ -101,12 +101,12 @@ class Client:
             else:
                 if response.status == 200:
                     return response
-                code, detail = _problem(response)
+                code, detail = parse_problem(response)
                 if response.status not in RETRY_STATUSES:
                     raise RefusedError(response.status, code, detail)
                 last_problem = f"it answered {response.status} {code}".rstrip()
-                retry_after = _seconds(response.headers.get("retry-after"))
-            pause = self._pause(attempt, retry_after)
+                retry_after = retry_after_seconds(response)
+            pause = pause_seconds(attempt, retry_after)
             if self._clock() + pause >= deadline:
                 break
             self._sleep(pause)
@@ -114,32 +114,6 @@ class Client:
             f"MetaGate at {self.settings.url} is not available: {last_problem} ({attempt + 1} tries). "
             "Check METAGATE_URL and that it runs, or choose --if-unavailable."
         )
-
-    @staticmethod
-    def _pause(attempt: int, retry_after: float | None) -> float:
-        chance = int.from_bytes(os.urandom(2), "big") / 65_536
-        if retry_after is not None:
-            return retry_after + chance * max(0.1, retry_after / 4)
-        return min(1.0, 0.1 * (1 << attempt)) * (0.5 + chance)
-
-
-def _seconds(header: str | None) -> float | None:
-    return float(header) if header is not None and header.isdigit() and len(header) < 6 else None
-
-
-def _problem(response: HttpResponse) -> tuple[str, str]:
-    try:
-        problem = json.loads(response.body)
-    except (ValueError, RecursionError):
-        problem = None
-    if not isinstance(problem, dict):
-        return "", "not an answer of MetaGate; check METAGATE_URL"
-    return _line(problem.get("code")), _line(problem.get("detail") or problem.get("title"))
-
-
-def _line(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    return "".join(character if character.isprintable() else " " for character in text[:500])
 
 
 def _object(response: HttpResponse) -> dict[str, Any]:

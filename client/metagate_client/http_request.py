@@ -7,6 +7,7 @@ server that sends a byte now and then, or a resolver that does not answer.
 from __future__ import annotations
 
 import re
+import select
 import socket
 import time
 
@@ -15,6 +16,7 @@ from metagate_client.errors import MisconfiguredError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from typing import Any
 
 LARGEST_HEAD = 64 * 1024
@@ -44,14 +46,30 @@ class ServerAddress:
         self.host, self.port, self.tls, self.ca_file = host, port, tls, ca_file
 
 
-def post(address: ServerAddress, target: str, *, headers: dict[str, str], body: bytes, deadline: float) -> HttpResponse:
-    """Post one request and return the answer. `deadline` in seconds of `time.monotonic`. Raises UnreachableError."""
+def send_request(
+    address: ServerAddress,
+    target: str,
+    *,
+    headers: dict[str, str],
+    body: bytes,
+    deadline: float,
+    method: str = "POST",
+    on_connected: Callable[[socket.socket], object] | None = None,
+    on_waiting: Callable[[], object] | None = None,
+) -> HttpResponse:
+    """Send one request and return the answer. `deadline` in seconds of `time.monotonic`. Raises UnreachableError.
+
+    `on_connected` gets the connection before the request is sent, so that another thread can end the wait.
+    `on_waiting` is called at least once a second until the first byte of the answer is read.
+    """
     try:
         connection = _connected(address, deadline)
         try:
+            if on_connected is not None:
+                on_connected(connection)
             connection.settimeout(_seconds_left(deadline))
-            connection.sendall(_request(address, target, headers, body))
-            return _ResponseReader(connection, deadline).response()
+            connection.sendall(_request(address, f"{method} {target}", headers, body))
+            return _ResponseReader(connection, deadline, on_waiting).response()
         finally:
             connection.close()
     except TimeoutError as error:
@@ -60,11 +78,11 @@ def post(address: ServerAddress, target: str, *, headers: dict[str, str], body: 
         raise UnreachableError(_reason(error)) from error
 
 
-def _request(address: ServerAddress, target: str, headers: dict[str, str], body: bytes) -> bytes:
+def _request(address: ServerAddress, method_and_target: str, headers: dict[str, str], body: bytes) -> bytes:
     host = f"[{address.host}]" if ":" in address.host else address.host
     usual = 443 if address.tls else 80
     lines = [
-        f"POST {target} HTTP/1.1",
+        f"{method_and_target} HTTP/1.1",
         f"Host: {host}" if address.port == usual else f"Host: {host}:{address.port}",
         *(f"{name}: {value}" for name, value in headers.items()),
         f"Content-Length: {len(body)}",
@@ -150,9 +168,12 @@ def _reason(error: OSError) -> str:
 class _ResponseReader:
     """Reads an answer, never past the deadline and never more than the bounds."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(
+        self, connection: socket.socket, deadline: float, on_waiting: Callable[[], object] | None = None
+    ) -> None:
         self._connection = connection
         self._deadline = deadline
+        self._on_waiting = on_waiting
         self._buffer = b""
 
     def response(self) -> HttpResponse:
@@ -220,6 +241,10 @@ class _ResponseReader:
         return part
 
     def _more(self) -> bool:
+        while self._on_waiting is not None and not self._buffer:
+            self._on_waiting()
+            if select.select([self._connection], [], [], min(1.0, _seconds_left(self._deadline)))[0]:
+                break
         self._connection.settimeout(_seconds_left(self._deadline))
         chunk = self._connection.recv(65_536)
         self._buffer += chunk

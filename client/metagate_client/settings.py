@@ -81,7 +81,7 @@ class Settings:
         if not 0 < timeout <= 60:
             raise MisconfiguredError("the timeout must be between 0 and 60 seconds")
         self.timeout = timeout
-        self.tls, self.host, self.port, self.base = _parsed(self.url)
+        self.tls, self.host, self.port, self.base = parse_url(self.url)
         self.token_file, self.api_key_file = _credential_files(token_file, api_key_file, env)
 
     def __repr__(self) -> str:
@@ -92,23 +92,29 @@ class Settings:
     def credential(self) -> tuple[str, str]:
         """The header and value that say who we are; read anew at every call, because projected tokens are renewed."""
         if self.token_file is not None:
-            return "Authorization", f"Bearer {_content(self.token_file, 'token', _TOKEN_ADVICE)}"
+            return "Authorization", f"Bearer {read_credential(self.token_file, 'token', _TOKEN_ADVICE)}"
         if self.api_key_file is None:
             raise MisconfiguredError(
                 f"there is no credential: set {TOKEN_FILE} (a projected service-account token) or {API_KEY_FILE}"
             )
-        return self.api_key_header, _content(self.api_key_file, "API key", "write the key into it, with mode 0600")
+        return self.api_key_header, read_credential(
+            self.api_key_file, "API key", "write the key into it, with mode 0600"
+        )
 
 
 _TOKEN_ADVICE = "mount a projected serviceAccountToken volume with audience metagate"  # noqa: S105 - advice
 
 
-def _parsed(url: str) -> tuple[bool, str, int, str]:
+def parse_url(
+    url: str, *, name: str = URL, owner: str = "MetaGate", example: str = "metagate:8000"
+) -> tuple[bool, str, int, str]:
+    """TLS, host, port and path of a gate's address. `name`: the setting that errors name. Raises MisconfiguredError."""
     if not url:
-        raise MisconfiguredError(f"MetaGate's address is not set: set {URL}, for example http://metagate:8000")
+        raise MisconfiguredError(f"{owner}'s address is not set: set {name}, for example http://{example}")
     match = _URL.match(url)
     if match is None or (match[3] is not None and not 0 < int(match[3]) < 65536):
-        raise MisconfiguredError(f"{URL} must be like http://metagate:8000 or https://metagate.example.com")
+        host = example.partition(":")[0]
+        raise MisconfiguredError(f"{name} must be like http://{example} or https://{host}.example.com")
     tls = match[1] == "https"
     port = int(match[3]) if match[3] else (443 if tls else 80)
     return tls, match[2].strip("[]"), port, (match[4] or "").rstrip("/")
@@ -127,7 +133,8 @@ def _credential_files(
     return token_file or None, api_key_file or None
 
 
-def _content(path: str, what: str, advice: str) -> str:
+def read_credential(path: str, what: str, advice: str) -> str:
+    """The token or key in a file. `what` it is and `advice` are for the message of MisconfiguredError."""
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not cheap
             text = file.read(_LARGEST_CREDENTIAL + 1).strip()

@@ -13,7 +13,7 @@ PACKAGES = {
     "api": {"metagate_api", "metagate_console"},
     "kit": {"legivellum"},
     "gates": {"asyncgate", "interrogate", "memorygate"},
-    "client": {"metagate_client"},
+    "client": {"legivellum_worker", "metagate_client"},
     "cli": {"metagate_cli"},
 }
 """Source root → packages: the table of docs/architecture.md. A gate to come is one more in `gates`."""

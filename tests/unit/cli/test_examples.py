@@ -8,8 +8,10 @@ import pytest
 from tests.unit.cli.running import metagate
 from typer.main import get_command
 
+from legivellum_worker.main import EXAMPLE as OF_WORK
+from legivellum_worker.main import parser as work_parser
 from metagate_cli.help import ACROSS_GATES_EXAMPLES, EXAMPLES
-from metagate_cli.main import CLIENT, _across_gates, _app
+from metagate_cli.main import CLIENT, WORKER, _across_gates, _app
 from metagate_client.arguments import EXAMPLES as IN_A_POD
 from metagate_client.arguments import parser
 
@@ -47,12 +49,19 @@ def test_an_example_can_be_typed(name: str) -> None:
 
 def test_every_command_across_gates_has_an_example_that_can_be_typed() -> None:
     """Those of `legivellum`, each of its own command."""
-    commands = dict(walked(get_command(_across_gates())))
+    commands = {name: command for name, command in walked(get_command(_across_gates())) if name not in WORKER}
     assert commands.keys() == ACROSS_GATES_EXAMPLES.keys()
     for name, line in ACROSS_GATES_EXAMPLES.items():
         program, command, *words = shlex.split(line)
         assert (program, command) == ("legivellum", name or command)
         assert commands[command].make_context(command, words, resilient_parsing=False).args == []
+
+
+def test_the_example_of_the_worker_can_be_typed() -> None:
+    """The worker's parser takes it, and the help of `legivellum` names the command."""
+    program, command, *words = shlex.split(OF_WORK)
+    assert (program, {command}) == ("legivellum", set(WORKER))
+    assert work_parser().parse_args(words).program == ["--", "./handler.sh"]
 
 
 @pytest.mark.parametrize("name", IN_A_POD)

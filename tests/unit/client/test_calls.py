@@ -272,11 +272,11 @@ def test_every_shape_of_an_answer(gate: Double, token: Path, raw: bytes, trouble
     address = http_request.ServerAddress("127.0.0.1", gate.port, tls=False, ca_file=None)
     deadline = time.monotonic() + 2
     if trouble is None:
-        answer = http_request.post(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
+        answer = http_request.send_request(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
         assert (answer.status, answer.body) == (200, body)
     else:
         with pytest.raises(http_request.UnreachableError, match=trouble):
-            http_request.post(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
+            http_request.send_request(address, "/v1/bootstrap", headers={}, body=b"{}", deadline=deadline)
 
 
 @pytest.mark.parametrize(
