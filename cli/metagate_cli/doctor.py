@@ -12,7 +12,7 @@ import typer
 
 from metagate_cli.api_client import ApiClient, ApiError, CaFile, KeyFile, TokenFile, Url, connect
 from metagate_cli.observations import Observation, names_text
-from metagate_cli.output import Output, OutputOption, safe_text, structured
+from metagate_cli.output import OutputFormat, OutputOption, safe_text, structured
 from metagate_cli.terminal import FAILURE, Stop, progress
 
 BOOTING_TYPES: Final = frozenset({"component", "delegate", "worker"})
@@ -46,7 +46,7 @@ def doctor(
         ),
     ] = False,
     audience: Annotated[str, typer.Option(help="Of the token that --boot boots with.")] = "metagate",
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Look at everything that is named and say what is wrong and what to do next. Exit 1 when something is wrong."""
     from legivellum.postgres.dsn import address
@@ -56,7 +56,7 @@ def doctor(
             "--boot boots at --url, after an install: kubectl port-forward -n NAMESPACE service/metagate 8000:8000"
         )
     database_url = address(database_url, "DATABASE_URL") if database_url else None
-    all_names = output is not Output.TABLE
+    all_names = output is not OutputFormat.TABLE
     observations: list[Observation] = []
     with progress("looking"):
         if database_url:

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
-from metagate_cli.output import NO_LIMIT, Output, OutputOption, json_line, safe_text, structured, table
+from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, json_line, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, colored, progress
 
 _VALUE_LIMIT: Final = 60
@@ -22,7 +22,7 @@ def explain(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     tenant: Tenant = None,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Say for every value of a packet which layer gave it, which object, and who applied that.
 
@@ -44,7 +44,7 @@ def explain(
         if error.code == "NOT_REBUILT":
             raise Stop(f"THE ANSWER CANNOT BE REBUILT: {safe_text(error)}", code=FAILURE) from error
         raise stop_for(error, what, f"`metagate {kind}s` lists them") from error
-    print(structured(answer, output) if output.structured else explanation(answer, wide=output is Output.WIDE))
+    print(structured(answer, output) if output.structured else explanation(answer, wide=output is OutputFormat.WIDE))
 
 
 def explanation(answer: dict[str, Any], *, wide: bool = False) -> str:

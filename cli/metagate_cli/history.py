@@ -11,7 +11,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from metagate_cli.api_client import ApiClient, ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
-from metagate_cli.output import NO_LIMIT, VALUE_LIMIT, Output, OutputOption, json_line, safe_text, structured, table
+from metagate_cli.output import (
+    NO_LIMIT,
+    VALUE_LIMIT,
+    OutputFormat,
+    OutputOption,
+    json_line,
+    safe_text,
+    structured,
+    table,
+)
 from metagate_cli.terminal import FAILURE, Stop, colored, print_note, progress
 
 Revision = Annotated[int, typer.Argument(min=1, help="A revision, as history and packets name it.")]
@@ -32,7 +41,7 @@ def history(
     ca_file: CaFile = None,
     tenant: Tenant = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many, newest first.")] = 20,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List what changed, newest first: everything, or one object; of a principal also what bound it."""
     if what is not None and _OBJECT.fullmatch(what) is None:
@@ -48,7 +57,7 @@ def history(
     if output.structured:
         print(structured(page["items"], output))
         return
-    wide = output is Output.WIDE
+    wide = output is OutputFormat.WIDE
     headings = [
         "REVISION",
         "CHANGED",
@@ -91,7 +100,7 @@ def diff(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     tenant: Tenant = None,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Say how the declared objects of two revisions differ, path by path. Exit 0 whether or not they do."""
     from metagate_crds.plan.serialization import json_pointer
@@ -116,7 +125,7 @@ def diff(
         for change in item["differences"]:
             for mark, side, style in (("-", "before", "red"), ("+", "after", "green")):
                 if side in change:
-                    shown = json_line(change[side], None if output is Output.WIDE else VALUE_LIMIT)
+                    shown = json_line(change[side], None if output is OutputFormat.WIDE else VALUE_LIMIT)
                     print(colored(f"  {mark} {safe_text(change['path'])}: {shown}", style))
     if not changed_objects:
         print_note("no difference")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
-from metagate_cli.output import NO_LIMIT, Output, OutputOption, safe_text, structured, table
+from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
 from metagate_cli.terminal import print_note, progress
 
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")]
@@ -35,7 +35,7 @@ def principals(
     ca_file: CaFile = None,
     tenant: Tenant = None,
     limit: Limit = 500,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the principals that are served, by name, and what each is bound to."""
     api = connect(url, key_file, token_file, ca_file, tenant)
@@ -53,19 +53,19 @@ def startups(
     ca_file: CaFile = None,
     tenant: Tenant = None,
     limit: Limit = 50,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List startups, newest first: what was opened, and what was reported of it. wide has whole ids and pods."""
     api = connect(url, key_file, token_file, ca_file, tenant)
     query = {"status": None if status is None else status.value, "component_key": component}
-    headings = _STARTUP_HEADINGS + (_STARTUP_WIDE if output is Output.WIDE else ())
+    headings = _STARTUP_HEADINGS + (_STARTUP_WIDE if output is OutputFormat.WIDE else ())
     _list(lambda: api.items("/v1/startups", **query), limit, output, headings, _startup_row)
 
 
 def _list(
     items: Callable[[], Iterator[dict[str, Any]]],
     limit: int,
-    output: Output,
+    output: OutputFormat,
     headings: Sequence[str],
     row: Callable[[dict[str, Any], bool], Sequence[str]],
 ) -> None:
@@ -79,7 +79,7 @@ def _list(
     if output.structured:
         print(structured(shown, output))
     elif shown:
-        wide = output is Output.WIDE
+        wide = output is OutputFormat.WIDE
         print(table(headings, [row(item, wide) for item in shown], NO_LIMIT if wide else None))
     else:
         print_note("none")

@@ -25,7 +25,7 @@ NO_LIMIT: Final = sys.maxsize
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
@@ -34,18 +34,18 @@ class Output(StrEnum):
     @property
     def structured(self) -> bool:
         """Whether a program reads it."""
-        return self in {Output.JSON, Output.YAML}
+        return self in {OutputFormat.JSON, OutputFormat.YAML}
 
 
 OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="wide leaves nothing out; json and yaml are for programs.")
+    OutputFormat, typer.Option("--output", "-o", help="wide leaves nothing out; json and yaml are for programs.")
 ]
 _COLUMN_GAP: Final = "  "
 
 
-def structured(value: Any, output: Output) -> str:
+def structured(value: Any, output: OutputFormat) -> str:
     """JSON or YAML. YAML is kept to ASCII, so that no name or value does anything but be read."""
-    if output is Output.YAML:
+    if output is OutputFormat.YAML:
         import yaml
 
         return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=False)).rstrip("\n")

@@ -11,7 +11,7 @@ import typer
 
 from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect
 from metagate_cli.help import Command
-from metagate_cli.output import Output, safe_text, structured
+from metagate_cli.output import OutputFormat, safe_text, structured
 from metagate_cli.terminal import FAILURE, USAGE, Stop, progress, start_in_thread
 from metagate_cli.validation import Paths, SystemNamespace
 
@@ -120,6 +120,6 @@ def _print(report: dict[str, Any], form: PlanOutput) -> None:
     from metagate_cli.plan_text import markdown, text
 
     if form in {PlanOutput.JSON, PlanOutput.YAML}:
-        print(structured(report, Output(form.value)))
+        print(structured(report, OutputFormat(form.value)))
     else:
         print(markdown(report) if form is PlanOutput.MARKDOWN else text(report, wide=form is PlanOutput.WIDE))

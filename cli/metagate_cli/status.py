@@ -32,7 +32,7 @@ from metagate_cli.api_client import (
     stop_for,
 )
 from metagate_cli.listing import age
-from metagate_cli.output import NO_LIMIT, Output, OutputOption, safe_text, structured, table
+from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, print_note
 
 GATES: Final = ("metagate", "memorygate", "asyncgate", "depotgate", "delegate", "interrogate", "cognigate")
@@ -79,7 +79,7 @@ def status(
     tenant: Tenant = None,
     packet: Packet = None,
     watch: Watch = False,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Ask every gate what waits there: MetaGate, and the services of its topology (or of a packet) that are gates.
 
@@ -187,11 +187,11 @@ def _gates(services: Any) -> list[GateAddress]:
     return sorted(gates.values(), key=lambda gate: (GATES.index(gate.type), gate.service))
 
 
-def _show(statuses: Sequence[GateStatus], output: Output, *, again: bool) -> None:
+def _show(statuses: Sequence[GateStatus], output: OutputFormat, *, again: bool) -> None:
     if output.structured:
         print(structured([_facts(answer) for answer in statuses], output), flush=True)
         return
-    wide = output is Output.WIDE
+    wide = output is OutputFormat.WIDE
     headings = ("GATE", "STATE", "WAITS", "OLDEST", "NOTES", *(("ENDPOINT", "VERSION") if wide else ()))
     shown = table(headings, [_row(answer, wide=wide) for answer in statuses], NO_LIMIT if wide else WIDTH)
     if again:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from metagate_cli.output import Output, OutputOption, json_line, safe_text, structured, table
+from metagate_cli.output import OutputFormat, OutputOption, json_line, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, colored, pretty, print_note, progress
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SystemNamespace = Annotated[str, typer.Option(help="Where `scope: Cluster` and `
 
 def validate(
     paths: Paths,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
     system_namespace: SystemNamespace = "metagate-system",
 ) -> None:
     """Check declared resources: every finding as `file:line path: reason: message`. Exit 0 when there is none, else 1.
@@ -70,7 +70,7 @@ def compile_(
     principal: Annotated[str, typer.Option(help="Name of the Principal that boots.")],
     component: Annotated[str, typer.Option(help="The component key it boots as.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="The Principal's namespace.")] = "default",
-    output: OutputOption = Output.JSON,
+    output: OutputOption = OutputFormat.JSON,
     system_namespace: SystemNamespace = "metagate-system",
 ) -> None:
     """Print the Welcome Packet that would be served, without a database. Ids and times are those of this call."""
@@ -82,15 +82,15 @@ def compile_(
     served = packet(examination, namespace=namespace, principal=principal, component=component)
     if isinstance(served, str):
         raise Stop(served, code=FAILURE)
-    if output is Output.JSON:
+    if output is OutputFormat.JSON:
         print(pretty(served))
-    elif output is Output.YAML:
+    elif output is OutputFormat.YAML:
         print(structured(served, output))
     else:
         from metagate_crds.plan.packet_diff import iterate_leaves
         from metagate_crds.plan.serialization import json_pointer
 
-        limit = None if output is Output.WIDE else _VALUE_LIMIT
+        limit = None if output is OutputFormat.WIDE else _VALUE_LIMIT
         print(
             table(
                 ["PATH", "VALUE"],

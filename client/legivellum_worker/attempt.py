@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.gate_client import AsyncGateClient
-    from legivellum_worker.work import Lease
+    from legivellum_worker.work import WorkerLease
 
     Run = Callable[[Work, "Attempt"], object]
 
@@ -39,7 +39,7 @@ class Attempt:
     def __init__(
         self,
         client: AsyncGateClient,
-        lease: Lease,
+        lease: WorkerLease,
         handler: Run,
         *,
         ttl_seconds: int | None,

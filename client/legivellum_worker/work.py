@@ -24,7 +24,7 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-class Lease:
+class WorkerLease:
     """A lease as this process knows it: the answer of the gate, and when it ends by the local clock.
 
     The time that the gate gives is counted from a moment before its answer was read. So a process that was stopped
@@ -59,7 +59,7 @@ class Work:
 
     __slots__ = ("_access", "_lease", "cancelled")
 
-    def __init__(self, lease: Lease, access: GateAccess) -> None:
+    def __init__(self, lease: WorkerLease, access: GateAccess) -> None:
         self._lease, self._access = lease, access
         self.cancelled = threading.Event()
         """Set when the lease was lost or the worker stops: a handler that is not async looks at it now and then."""

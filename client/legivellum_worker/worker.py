@@ -14,7 +14,7 @@ from legivellum_worker.dependencies import NEEDS, require_success
 from legivellum_worker.event_loop import HandlerLoop
 from legivellum_worker.gate_client import AsyncGateClient, GateUnavailableError
 from legivellum_worker.settings import WorkerSettings
-from legivellum_worker.work import Lease, boot_clock
+from legivellum_worker.work import WorkerLease, boot_clock
 from metagate_client.errors import ClientError, MisconfiguredError
 from metagate_client.retries import pause_seconds
 
@@ -232,7 +232,7 @@ class Worker:
 
     def _start(self, leases: list[dict[str, Any]], counted_from: float) -> None:
         for content in leases:
-            lease = Lease(content, counted_from)
+            lease = WorkerLease(content, counted_from)
             attempt = Attempt(self._client, lease, self._run_handler, ttl_seconds=self._ttl_seconds)
             thread = threading.Thread(target=self._work, args=(attempt,), name=f"work-{lease.lease_id}", daemon=True)
             with self._places:

@@ -16,8 +16,9 @@ from tests.docs.typed import commands
 from typer.main import get_command
 
 from interrogate.main import app as interrogate
+from legivellum_worker.main import parser as work_parser
 from memorygate.main import app as memorygate
-from metagate_cli.main import CLIENT, _across_gates, _app
+from metagate_cli.main import CLIENT, WORKER, _across_gates, _app
 from metagate_client.arguments import parser
 
 FENCE = re.compile(r"^ *```(?:console|text)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -131,6 +132,8 @@ def judge(words: list[str]) -> None:
         helm(rest)
     elif program == "metagate" and rest and rest[0] in CLIENT:
         parser().parse_args(rest)
+    elif program == "legivellum" and rest and rest[0] in WORKER:
+        work_parser().parse_args(rest[1:])
     elif program in PROGRAMS:
         command = PROGRAMS[program]
         while rest and rest[0] in (getattr(command, "commands", None) or {}):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.e2e.kubernetes import ENVIRONMENT, NodeCluster, start_node, stop_node
-from tests.e2e.release import Release, installed
+from tests.e2e.release import InstalledRelease, installed
 
 CHAPTERS = (
     "install",
@@ -65,5 +65,5 @@ def cluster(say: Callable[[str], None]) -> Iterator[NodeCluster]:
 
 
 @pytest.fixture(scope="session")
-def release(cluster: NodeCluster, say: Callable[[str], None]) -> Release:
+def release(cluster: NodeCluster, say: Callable[[str], None]) -> InstalledRelease:
     return installed(cluster, say)

@@ -24,7 +24,7 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 
 
 @dataclass(frozen=True)
-class Release:
+class InstalledRelease:
     cluster: NodeCluster
     seconds: float
 
@@ -50,7 +50,7 @@ def namespace(cluster: NodeCluster, name: str) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
 
 
-def installed(cluster: NodeCluster, say: Callable[[str], None]) -> Release:
+def installed(cluster: NodeCluster, say: Callable[[str], None]) -> InstalledRelease:
     namespace(cluster, NAMESPACE)
     began = time.monotonic()
     install = ("upgrade", "--install") if ENVIRONMENT.get("METAGATE_E2E_KEEP") else ("install",)
@@ -59,7 +59,7 @@ def installed(cluster: NodeCluster, say: Callable[[str], None]) -> Release:
     seconds = time.monotonic() - began
     say(f"helm install to everything Ready {seconds:.1f} s")
     watcher(cluster)
-    return Release(cluster, seconds)
+    return InstalledRelease(cluster, seconds)
 
 
 def script(cluster: NodeCluster, where: str, name: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e.kubernetes import Object, eventually
-from tests.e2e.release import CHART, NAME, NAMESPACE, Release, declared, namespace
+from tests.e2e.release import CHART, NAME, NAMESPACE, InstalledRelease, declared, namespace
 
 WHERE = "reviewed"
 BAD = {
@@ -15,31 +15,31 @@ BAD = {
 }
 
 
-def webhook(release: Release) -> Object:
+def webhook(release: InstalledRelease) -> Object:
     result: Object = release.cluster.get("validatingwebhookconfiguration", f"{NAMESPACE}-{NAME}")["webhooks"][0]
     return result
 
 
 @pytest.fixture(scope="module", autouse=True)
-def reviewed(release: Release) -> Iterator[None]:
+def reviewed(release: InstalledRelease) -> Iterator[None]:
     namespace(release.cluster, WHERE)
     yield
     release.cluster.kubectl("delete", "namespace", WHERE, "--wait=false")
 
 
-def refusal(release: Release, manifest: Object) -> str:
+def refusal(release: InstalledRelease, manifest: Object) -> str:
     return release.cluster.refused("apply", "-f", "-", feed=json.dumps(manifest))
 
 
 @pytest.mark.invariant("INV-031")
-def test_refuses_through_its_service(release: Release):
+def test_refuses_through_its_service(release: InstalledRelease):
     """A forbidden key three levels down is refused by the webhook, with its path, when it is applied."""
     output = refusal(release, declared("Manifest", "bad", WHERE, BAD))
     assert "is invalid" in output
     assert "spec.services.mail.metadata.x[0].jobs" in output
 
 
-def test_ignore_lets_everything_in_and_status_tells(release: Release):
+def test_ignore_lets_everything_in_and_status_tells(release: InstalledRelease):
     """Nobody answers, failurePolicy Ignore: the bad object is accepted, and its status says what the webhook would have."""
     cluster = release.cluster
     assert webhook(release)["failurePolicy"] == "Ignore"
@@ -54,7 +54,7 @@ def test_ignore_lets_everything_in_and_status_tells(release: Release):
     assert "spec.services.mail.metadata.x[0].jobs" in accepted["message"]
 
 
-def test_fail_refuses_everything_and_deleting_still_works(release: Release):
+def test_fail_refuses_everything_and_deleting_still_works(release: InstalledRelease):
     """Nobody answers, failurePolicy Fail: nothing of ours can be applied, other kinds can, and everything can be deleted."""
     cluster = release.cluster
     authorities = webhook(release)["clientConfig"]["caBundle"]
@@ -77,7 +77,7 @@ def test_fail_refuses_everything_and_deleting_still_works(release: Release):
     assert "is invalid" in refusal(release, declared("Manifest", "bad", WHERE, BAD))
 
 
-def test_back_to_the_default(release: Release):
+def test_back_to_the_default(release: InstalledRelease):
     """Another upgrade puts the policy back; the issuer that the chart ships went through both."""
     release.cluster.helm("upgrade", NAME, str(CHART), "-n", NAMESPACE, "--reset-values", "--wait", "--timeout", "3m")
     assert webhook(release)["failurePolicy"] == "Ignore"

@@ -9,7 +9,7 @@ import lupa
 import pytest
 import yaml
 from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
-from tests.e2e.release import AGENTS, Release, account, declared, namespace, pod
+from tests.e2e.release import AGENTS, InstalledRelease, account, declared, namespace, pod
 
 EXAMPLES = ROOT / "examples" / "pods"
 RECIPES = ROOT / "docs" / "howto" / "recipes.md"
@@ -17,7 +17,7 @@ KINDS = ("archivist", "courier", "herald")
 
 
 @pytest.fixture(scope="module")
-def examples(release: Release, say: Callable[[str], None]) -> NodeCluster:
+def examples(release: InstalledRelease, say: Callable[[str], None]) -> NodeCluster:
     """examples/pods, applied as its README says."""
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(EXAMPLES / "world.yaml"))
@@ -37,7 +37,7 @@ def examples(release: Release, say: Callable[[str], None]) -> NodeCluster:
     return cluster
 
 
-def test_three_kinds_of_pods_report_ready(release: Release, examples: NodeCluster):
+def test_three_kinds_of_pods_report_ready(release: InstalledRelease, examples: NodeCluster):
     """Init container, wrapped entry point and curl: one session each, READY, bound to the pod that opened it."""
     pods = {
         item["metadata"]["labels"]["app"]: item["metadata"]
@@ -77,7 +77,7 @@ def test_the_packet_reaches_the_application(examples: NodeCluster):
     }  # fmt: skip
 
 
-def test_a_sidecar_boots_for_its_pod(release: Release, examples: NodeCluster):
+def test_a_sidecar_boots_for_its_pod(release: InstalledRelease, examples: NodeCluster):
     """The Pod of docs/howto/recipes.md: the packet is there before the application starts, READY once it listens."""
     [recipe] = re.findall(r'^```yaml title="sidecar.yaml"\n(.*?)^```$', RECIPES.read_text(), re.MULTILINE | re.DOTALL)
     examples.kubectl("apply", "-f", "-", feed=recipe)
@@ -114,7 +114,7 @@ def ending(cluster: NodeCluster, name: str) -> Object:
     return eventually(ended, within=60)
 
 
-def test_a_crash_before_ready_is_failed(release: Release, examples: NodeCluster):
+def test_a_crash_before_ready_is_failed(release: InstalledRelease, examples: NodeCluster):
     """A command that ends before it was ready: FAILED is recorded with its exit code, which is the pod's too."""
     command = ["metagate", "run", "--ready-after", "30", "--", "python3", "-c", "import sys; sys.exit(17)"]
     examples.apply(pod("courier-crash", AGENTS, "courier", command))
@@ -124,7 +124,7 @@ def test_a_crash_before_ready_is_failed(release: Release, examples: NodeCluster)
     assert "17" in json.dumps(startup["report"])
 
 
-def test_a_hang_is_overdue(release: Release, examples: NodeCluster):
+def test_a_hang_is_overdue(release: InstalledRelease, examples: NodeCluster):
     """A command that never gets ready: its session is overdue after the Profile's SLA, and nobody wrote that down."""
     examples.apply(
         declared("Profile", "hasty", AGENTS, {"startup": {"slaSeconds": 2}}),
@@ -146,7 +146,7 @@ def test_a_hang_is_overdue(release: Release, examples: NodeCluster):
     examples.kubectl("-n", AGENTS, "delete", "pod", "sleeper", "courier-crash", "--now")
 
 
-def test_the_same_name_in_another_namespace_is_nobody(release: Release, examples: NodeCluster):
+def test_the_same_name_in_another_namespace_is_nobody(release: InstalledRelease, examples: NodeCluster):
     """A service account `courier` of another namespace is not the Principal `courier`: refused, and no session opened."""
     namespace(examples, "strangers")
     before = len(release.startups(AGENTS))

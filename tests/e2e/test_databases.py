@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from tests.e2e.kubernetes import NodeCluster, Object, eventually
-from tests.e2e.release import CHART, Release, account, declared, namespace, pod
+from tests.e2e.release import CHART, InstalledRelease, account, declared, namespace, pod
 
 from legivellum.identity.api_keys import mint
 from metagate_operator.cluster.admission.certificates import CertificateBundle, issue_certificates
@@ -59,7 +59,7 @@ def server(cluster: NodeCluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def spare(release: Release) -> Iterator[NodeCluster]:
+def spare(release: InstalledRelease) -> Iterator[NodeCluster]:
     """A second release in its own namespace, which watches that namespace only; its database is not there yet."""
     cluster = release.cluster
     namespace(cluster, SPARE)

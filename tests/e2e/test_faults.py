@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.e2e.kubernetes import NodeCluster, eventually
-from tests.e2e.release import NAMESPACE, Release, loop, undisturbed
+from tests.e2e.release import NAMESPACE, InstalledRelease, loop, undisturbed
 from tests.e2e.test_install import memory
 
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ def other_pods(cluster: NodeCluster, component: str) -> list[str]:
 
 
 @pytest.mark.invariant("INV-025")
-def test_an_operator_that_is_gone_is_not_missed(release: Release, say: Say):
+def test_an_operator_that_is_gone_is_not_missed(release: InstalledRelease, say: Say):
     """The operator's pod is deleted and stays away: boots go on undisturbed, and it takes over again."""
     load = loop(release.cluster)
     release.cluster.kubectl("-n", NAMESPACE, "scale", "deployment/metagate-operator", "--replicas=0")
@@ -40,7 +40,7 @@ def test_an_operator_that_is_gone_is_not_missed(release: Release, say: Say):
     undisturbed(counts)
 
 
-def test_memory_under_load(release: Release, say: Say):
+def test_memory_under_load(release: InstalledRelease, say: Say):
     """An API pod under the loop stays far below its limit."""
     load = loop(release.cluster)
     result = {name: memory(release.cluster, f"deployment/metagate-{name}") for name in ("api", "operator")}
@@ -51,7 +51,7 @@ def test_memory_under_load(release: Release, say: Say):
     assert result["api"] < 250
 
 
-def test_a_rollout_of_the_api_loses_nothing(release: Release, say: Say):
+def test_a_rollout_of_the_api_loses_nothing(release: InstalledRelease, say: Say):
     """F35: every API pod is replaced under load; drained connections are not broken, nothing acknowledged is lost."""
     before = set(other_pods(release.cluster, "api"))
     load = loop(release.cluster)
@@ -63,7 +63,7 @@ def test_a_rollout_of_the_api_loses_nothing(release: Release, say: Say):
     assert (counts["failed"], counts["lost"]) == (0, 0)
 
 
-def test_an_api_pod_killed_at_once_loses_nothing(release: Release, say: Say):
+def test_an_api_pod_killed_at_once_loses_nothing(release: InstalledRelease, say: Say):
     """F35: one API pod is killed without notice; those it was serving ask again, the other pod answers."""
     load = loop(release.cluster)
     victim = other_pods(release.cluster, "api")[0]
@@ -74,7 +74,7 @@ def test_an_api_pod_killed_at_once_loses_nothing(release: Release, say: Say):
     assert (counts["failed"], counts["lost"]) == (0, 0)
 
 
-def test_a_database_that_restarts_loses_nothing(release: Release, say: Say):
+def test_a_database_that_restarts_loses_nothing(release: InstalledRelease, say: Say):
     """The database's pod is replaced under load: 503 meanwhile, no API pod restarts, what was acknowledged is there."""
     pods = {name: _restarts(release.cluster, name) for name in other_pods(release.cluster, "api")}
     load = loop(release.cluster)

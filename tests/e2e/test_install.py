@@ -9,13 +9,13 @@ import pytest
 import yaml
 from tests.chart.rendering import MATRIX, Chart, find_helm
 from tests.e2e.kubernetes import NodeCluster
-from tests.e2e.release import NAME, NAMESPACE, WORKLOADS, Release, namespace
+from tests.e2e.release import NAME, NAMESPACE, WORKLOADS, InstalledRelease, namespace
 
 FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ServiceMonitor"}  # of operators that are not here
 LATER = {"Pod"}  # of `helm test`, which is run for real: its service account must exist
 
 
-def test_everything_is_ready_and_nothing_restarted(release: Release):
+def test_everything_is_ready_and_nothing_restarted(release: InstalledRelease):
     """Two API and two admission pods, an operator and the trial database are Ready, none of them at a second try."""
     ours = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/component!=test"
     items = release.cluster.get("pods", "-n", NAMESPACE, "-l", ours)["items"]
@@ -27,13 +27,13 @@ def test_everything_is_ready_and_nothing_restarted(release: Release):
         assert [status["restartCount"] for status in statuses] == [0] * len(statuses), item["metadata"]["name"]
 
 
-def test_the_shipped_issuer_is_served(release: Release):
+def test_the_shipped_issuer_is_served(release: InstalledRelease):
     """The cluster's own TokenIssuer is Ready and its keys are fresh."""
     for condition in ("Ready", "KeysFresh"):
         release.cluster.kubectl("wait", f"--for=condition={condition}", "tokenissuer/cluster", "--timeout=30s")
 
 
-def test_helm_test_boots_a_pod(release: Release):
+def test_helm_test_boots_a_pod(release: InstalledRelease):
     """`helm test` declares a component, boots a pod as it through a projected token, and sees READY."""
     output = release.cluster.helm("test", NAME, "-n", NAMESPACE, "--logs", "--timeout", "2m")
     assert "booted as metagate-test" in output
@@ -44,7 +44,7 @@ def test_helm_test_boots_a_pod(release: Release):
     assert "metagate-test" not in left
 
 
-def test_doctor_finds_nothing_wrong_and_boots(release: Release):
+def test_doctor_finds_nothing_wrong_and_boots(release: InstalledRelease):
     """`metagate doctor --cluster --boot` as docs/cli.md shows it: through a port-forward, as whoever installed it."""
     script = f"""
         kubectl -n {NAMESPACE} port-forward service/{NAME} 18000:8000 >/dev/null & forward=$!
@@ -59,7 +59,7 @@ def test_doctor_finds_nothing_wrong_and_boots(release: Release):
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_the_api_server_accepts_what_is_rendered(release: Release, name: str):
+def test_the_api_server_accepts_what_is_rendered(release: InstalledRelease, name: str):
     """Every object of every combination of values passes the real API server, and no pod template violates *restricted*."""
     helm = find_helm()
     assert helm is not None
@@ -79,7 +79,7 @@ def test_the_api_server_accepts_what_is_rendered(release: Release, name: str):
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_root_file_systems_cannot_be_written(release: Release, workload: str):
+def test_root_file_systems_cannot_be_written(release: InstalledRelease, workload: str):
     """Neither may a process write outside its scratch space, nor is it root, nor does it hold a capability."""
     look = (
         "import os, json\n"
@@ -112,7 +112,7 @@ def memory(cluster: NodeCluster, workload: str) -> int:
     return int(cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
 
 
-def test_idle_memory(release: Release, say: Callable[[str], None]):
+def test_idle_memory(release: InstalledRelease, say: Callable[[str], None]):
     """Each pod stays far below its limit while nothing happens."""
     result = {item.rpartition("-")[2]: memory(release.cluster, item) for item in WORKLOADS}
     say("memory per idle pod, MiB: " + ", ".join(f"{name} {size}" for name, size in result.items()))
@@ -121,7 +121,7 @@ def test_idle_memory(release: Release, say: Callable[[str], None]):
     assert result["admission"] < 200
 
 
-def test_start_of_the_command(release: Release, say: Callable[[str], None]):
+def test_start_of_the_command(release: InstalledRelease, say: Callable[[str], None]):
     """What each container waits for before its own work begins: the interpreter, and the command line read."""
     look = (
         "import subprocess, time\n"
@@ -137,7 +137,7 @@ def test_start_of_the_command(release: Release, say: Callable[[str], None]):
     assert min(others) < 5_000
 
 
-def test_the_crds_have_one_owner(release: Release):
+def test_the_crds_have_one_owner(release: InstalledRelease):
     """Helm and the hook apply the CRDs under one name: a later install over what is left behind meets no conflict."""
     items = release.cluster.get("crds", "--show-managed-fields")["items"]
     ours = [item for item in items if item["spec"]["group"] == "metagate.legivellum.io"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
-from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, PodLoad, Release, loop, pod, script, undisturbed
+from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, InstalledRelease, PodLoad, loop, pod, script, undisturbed
 
 LEDGER = ROOT / "charts" / "memorygate"
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ def mirror(cluster: NodeCluster) -> None:
 class LedgerReader:
     """Asked by an observer of the whole cluster, whose token is made for the ledger."""
 
-    release: Release
+    release: InstalledRelease
 
     def ask(self, *paths: str) -> list[Any]:
         command = ("-n", NAMESPACE, "exec", "auditor", "--", "python3", "/scripts/ask.py")
@@ -55,7 +55,7 @@ class LedgerReader:
 
 
 @pytest.fixture(scope="module")
-def ledger(release: Release, say: Say) -> Iterator[LedgerReader]:
+def ledger(release: InstalledRelease, say: Say) -> Iterator[LedgerReader]:
     """Both commands at once: the order does not matter."""
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pods" / "world.yaml"))

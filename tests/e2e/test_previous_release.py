@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.checkouts import checkout_of
 from tests.e2e.kubernetes import CACHE, ENVIRONMENT, NODE, RECIPE, ROOT, NodeCluster, eventually, volume
-from tests.e2e.release import AGENTS, CHART, IMAGE, NAME, NAMESPACE, WORKLOADS, Release, loop, watcher
+from tests.e2e.release import AGENTS, CHART, IMAGE, NAME, NAMESPACE, WORKLOADS, InstalledRelease, loop, watcher
 from tests.e2e.test_faults import report
 from tests.e2e.test_readme import forget
 
@@ -58,7 +58,7 @@ def test_the_release_before_is_upgraded(cluster: NodeCluster, previous_chart: Pa
     cluster.kubectl("apply", "-f", str(ROOT / "examples/pods/world.yaml"))
     cluster.kubectl("-n", AGENTS, "wait", "--for=condition=Ready", "principalbindings", "--all", "--timeout=60s")
     watcher(cluster)
-    release = Release(cluster, 0)
+    release = InstalledRelease(cluster, 0)
     load = loop(cluster)
     recorded = {session["startup_id"] for session in eventually(lambda: release.startups(AGENTS))}
     # Without --reset-values helm would keep the tag of the images.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from tests.e2e.kubernetes import ROOT, NodeCluster
-from tests.e2e.release import NAMESPACE, Release, account
+from tests.e2e.release import NAMESPACE, InstalledRelease, account
 
 DOCUMENT = ROOT / "docs" / "install.md"
 Right = tuple[str, str, str]
@@ -41,7 +41,7 @@ def documented() -> dict[str, set[Right]]:
 
 
 @pytest.mark.invariant("INV-030")
-def test_each_account_can_do_what_is_documented(release: Release):
+def test_each_account_can_do_what_is_documented(release: InstalledRelease):
     """`kubectl auth can-i --list` of every account, less what everybody can, is the table in docs/install.md."""
     release.cluster.apply(account("nobody-in-particular", NAMESPACE))
     principals = can(release.cluster, "nobody-in-particular")
@@ -52,7 +52,7 @@ def test_each_account_can_do_what_is_documented(release: Release):
         assert can(release.cluster, name) - principals == rights, name
 
 
-def test_tokens_are_where_they_are_needed_only(release: Release):
+def test_tokens_are_where_they_are_needed_only(release: InstalledRelease):
     """Pods that never call the API server hold no credential for it."""
     for workload, there in (
         ("deployment/metagate-operator", True),

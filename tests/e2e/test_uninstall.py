@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.e2e.kubernetes import eventually
-from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, Release, watcher
+from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, InstalledRelease, watcher
 
 OURS = f"app.kubernetes.io/instance={NAME}"
 NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
@@ -11,7 +11,7 @@ DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingwebhookconfigurations,tokenissuers"
 
 
-def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[[str], None]):
+def test_uninstall_leaves_declarations_and_data(release: InstalledRelease, say: Callable[[str], None]):
     """CRDs, declared objects, the volume and the passwords stay; nothing else of the release does; a new install goes on."""
     cluster = release.cluster
     declared = cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split()
@@ -41,7 +41,7 @@ def test_uninstall_leaves_declarations_and_data(release: Release, say: Callable[
     say(f"uninstall and install again: {len(recorded)} recorded startups of the example still there")
 
 
-def test_uninstall_takes_data_when_values_say_so(release: Release):
+def test_uninstall_takes_data_when_values_say_so(release: InstalledRelease):
     """With `database.trial.keepData=false` the volume claim and the passwords go too."""
     cluster = release.cluster
     cluster.helm(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.kubernetes import CACHE, ENVIRONMENT, NODE, RECIPE, NodeCluster
-from tests.e2e.release import CHART, IMAGE, NAME, NAMESPACE, Release, loop
+from tests.e2e.release import CHART, IMAGE, NAME, NAMESPACE, InstalledRelease, loop
 from tests.e2e.test_faults import report
 
 Say = Callable[[str], None]
@@ -69,7 +69,7 @@ def explained(cluster: NodeCluster) -> str:
     return cluster.kubectl("explain", "profile.spec.startup", "--api-version=metagate.legivellum.io/v1alpha1")
 
 
-def test_upgrade_while_pods_boot(release: Release, next_release: Path, say: Say):
+def test_upgrade_while_pods_boot(release: InstalledRelease, next_release: Path, say: Say):
     """helm upgrade: the hook applies the CRD, the operator migrates, every pod is replaced, and no boot fails."""
     assert "nextRelease" not in explained(release.cluster)
     load = loop(release.cluster)
@@ -87,7 +87,7 @@ def test_upgrade_while_pods_boot(release: Release, next_release: Path, say: Say)
     assert images[0]["image"] == f"metagate:{NEXT}"
 
 
-def test_rollback_while_pods_boot(release: Release, next_release: Path, say: Say):
+def test_rollback_while_pods_boot(release: InstalledRelease, next_release: Path, say: Say):
     """helm rollback: the previous release runs on the newer schema and the newer CRDs, and no boot fails."""
     load = loop(release.cluster)
     release.cluster.helm("rollback", NAME, "-n", NAMESPACE, "--wait", "--timeout", "4m")

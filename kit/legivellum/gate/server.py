@@ -49,7 +49,7 @@ class ProcessProtocol(GuardedProtocol):
     """
 
 
-class Worker(Generic[SettingsT]):
+class WorkerApplication(Generic[SettingsT]):
     """Makes the application in the worker process that serves it; it is pickled on its way there."""
 
     def __init__(self, settings: SettingsT, compose: Compose[SettingsT], limits: LimitsOf[SettingsT]) -> None:
@@ -97,7 +97,7 @@ def run_gate(
         # Port 0 is resolved here: each worker binds for itself, and all must bind the same port.
         settings = settings.model_copy(update={"port": reservation.getsockname()[1]})
         log.info("serving", host=settings.host, port=settings.port, workers=settings.workers)
-        worker = Worker(settings, compose, limits)
+        worker = WorkerApplication(settings, compose, limits)
         serving.serve(serving.config(settings, worker, protocol=ProcessProtocol, factory=True, certificate=certificate))
     return 0
 

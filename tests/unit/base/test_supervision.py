@@ -8,7 +8,7 @@ import pytest
 from legivellum.base.supervision import run_until_first_exit
 
 
-class Work:
+class SupervisedWork:
     """Waits until it is cancelled, and says so."""
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ async def failing() -> None:
 
 async def test_one_that_ends_ends_the_others() -> None:
     """The caller learns which it was, and nothing is left running."""
-    first, second = Work(), Work()
+    first, second = SupervisedWork(), SupervisedWork()
     assert await run_until_first_exit(first=first, short=returning, second=second) == "short"
     assert (first.name, first.cancelled, second.cancelled) == ("first", True, True)
 
 
 async def test_one_that_fails_raises_its_own_error() -> None:
     """No group of errors; the first by the order given when several failed at once."""
-    work = Work()
+    work = SupervisedWork()
 
     async def failing_too() -> None:
         await asyncio.sleep(0)
@@ -54,7 +54,7 @@ async def test_one_that_fails_raises_its_own_error() -> None:
 
 async def test_whoever_cancels_it_cancels_all() -> None:
     """And waits until they have ended."""
-    work = Work()
+    work = SupervisedWork()
     task = asyncio.create_task(run_until_first_exit(work=work))
     while not work.name:
         await asyncio.sleep(0)

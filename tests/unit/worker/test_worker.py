@@ -1,6 +1,7 @@
 """The worker over a socket: what is sent, when nothing is sent any more, and what a stop leaves behind."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -524,3 +525,18 @@ def test_a_handler_is_registered_once() -> None:
         worker.on("other", needs="all")
     with pytest.raises(MisconfiguredError, match="parallel"):
         worker.run(0)
+
+
+def test_the_page_names_every_variable() -> None:
+    """docs/worker.md and the settings module agree."""
+    from legivellum_worker import handler_process, settings
+
+    page = (Path(__file__).parents[3] / "docs" / "worker.md").read_text()
+    names = {
+        value
+        for module in (settings, handler_process)
+        for value in vars(module).values()
+        if isinstance(value, str) and value.startswith(("METAGATE_", "LEGIVELLUM_"))
+    }
+    assert names - {name for name in names if name in page} == set()
+    assert set(re.findall(r"`((?:METAGATE|LEGIVELLUM)_[A-Z_]+)`", page)) <= names
