@@ -82,7 +82,7 @@ class ReleaseRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleasedTask:
     task_id: str
     available_at: datetime | None
     """None: it was the last lease that the task may have, so it is escalated (AG-11)."""

@@ -26,7 +26,7 @@ RevokeOutcome = Literal["REVOKED", "REPLAYED", "TASK_NOT_FOUND", "TASK_ENDED", "
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Name, Value]):
+class VerbOutcome(Generic[Name, Value]):
     """`value` is there where something was done, now or before.
 
     REFUSED: the ledger refused a receipt, as `detail` says. Nothing of the item happened; it is a bug of this gate.

@@ -57,7 +57,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class TaskAdmission:
     """The receipt of InterroGate that admits a task (AG-09), already verified but for having been used."""
 
     receipt_id: str
@@ -71,7 +71,7 @@ class Parking:
     task: Task
     minter: str
     """Who asks: besides the task's principal it may revoke the task."""
-    admission: Admission | None = None
+    admission: TaskAdmission | None = None
 
 
 @dataclass(frozen=True, slots=True)
