@@ -71,6 +71,7 @@ ENDPOINTS: Final = (
 )
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
+_DOMAIN: Final[Schema] = {"type": "string", "pattern": r"\S"}
 _OPTIONAL_ID: Final[Schema] = {"type": ["string", "null"], "minLength": 1, "maxLength": 200}
 _COUNT: Final[Schema] = {"type": ["integer", "null"]}
 _TEXT: Final[Schema] = {"type": ["string", "null"]}
@@ -101,9 +102,9 @@ _CAUSALITY: Final = _object(
 )
 _ENVELOPE: Final = _object(
     {
-        "tenant_id": {"type": "string"},
-        "surface_id": {"type": "string"},
-        "policy_profile_id": {"type": "string"},
+        "tenant_id": _DOMAIN,
+        "surface_id": _DOMAIN,
+        "policy_profile_id": _DOMAIN,
         "payload_kind": {"type": "string"},
         "payload": {},
         "causality": _CAUSALITY,
@@ -128,7 +129,13 @@ _FORWARD: Final = _object(
     }
 )
 _RULE: Final = _object(
-    {"rule": {"type": "integer"}, "reason_code": _REASON, "passed": {"type": "boolean"}, "limit": {}, "observed": {}}
+    {
+        "rule": {"type": "integer"},
+        "reason_code": _REASON,
+        "passed": {"type": ["boolean", "null"]},
+        "limit": {},
+        "observed": {},
+    }
 )
 
 SCHEMAS: Final = {

@@ -67,6 +67,10 @@ class EvaluationHandlers:
             return await self._decision_deadline.run(work, name="evaluate")
         except (DeadlineExceeded, Overloaded, DatabaseError, OSError, TimeoutError) as error:
             metrics.FAIL_CLOSED.labels(_cause(error)).inc()
+            if isinstance(error, PoliciesUnknown):
+                # The database may be well: without this the answer would send people to look at it.
+                exchange.reason = error.why
+                raise refuse(Code.UNAVAILABLE, error.why) from error
             raise
 
     async def _forwarded(

@@ -24,7 +24,7 @@ from interrogate.decision import Decision
 from interrogate.envelope import Envelope
 from interrogate.fold import DecidedBatch
 from interrogate.observation import ObservationRequest, Observed, Requester, observation_request
-from interrogate.policies import PolicyReplica
+from interrogate.policies import PoliciesUnknown, PolicyReplica
 from interrogate.problem_codes import Code
 from interrogate.ruleset import Ruleset, TargetRule
 from legivellum.http.batching import Batcher, BatchLimits
@@ -104,7 +104,7 @@ class Evaluator:
     async def evaluate(self, request: EvaluationRequest, deadline: float) -> Evaluation:
         """The stored decision, by `deadline` (the loop's clock).
 
-        Raises DeadlineExceeded, Overloaded, Unavailable; IDEMPOTENCY_CONFLICT (409).
+        Raises DeadlineExceeded, Overloaded, PoliciesUnknown, Unavailable; IDEMPOTENCY_CONFLICT (409).
         """
         started = time.perf_counter()
         while True:
@@ -118,8 +118,16 @@ class Evaluator:
             metrics.MOVED.inc()
             if answer.behind:
                 await self._policies.look()
-                # After a restore of MetaGate's database nothing newer may come: this must not become a busy loop.
-                await asyncio.sleep(_BEHIND_PAUSE_SECONDS)
+                await self._pause_while_behind(deadline)
+
+    async def _pause_while_behind(self, deadline: float) -> None:
+        """After a restore of MetaGate's database nothing newer may come: then no busy loop, and an answer that says so.
+
+        Raises PoliciesUnknown while there is still time to answer: nothing was stored.
+        """
+        if deadline - asyncio.get_running_loop().time() < 5 * _BEHIND_PAUSE_SECONDS:
+            raise PoliciesUnknown("MetaGate publishes an older policy than one that was used already.")
+        await asyncio.sleep(_BEHIND_PAUSE_SECONDS)
 
     async def observe(self, request: EvaluationRequest) -> tuple[Ruleset | None, Observed]:
         """By which rules it would be decided now, and on what. Nothing is stored. Raises Unavailable."""

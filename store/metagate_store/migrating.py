@@ -183,3 +183,4 @@ async def _go_on(connection: asyncpg.Connection) -> None:
         revision = await connection.fetchval(sql("publish.restored_revision"), BEYOND)
         if revision is not None:
             await connection.execute(sql("publish.restored_bindings"), revision)
+            await connection.execute(sql("publish.restored_policies"))

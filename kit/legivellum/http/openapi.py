@@ -62,10 +62,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "summary": endpoint.summary,
         "operationId": endpoint.operation_id,
         "security": [] if endpoint.auth == ANYBODY else [{"apiKey": []}, {"bearer": []}],
-        "responses": {
-            **{str(reply.status): _success(reply) for reply in endpoint.replies},
-            **{str(status): _refusal(codes) for status, codes in _codes_by_status(endpoint).items()},
-        },
+        "responses": _responses(endpoint),
     }
     if endpoint.parameters:
         operation["parameters"] = list(endpoint.parameters)
@@ -73,6 +70,17 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         content = {media: {"schema": schema_reference(endpoint.body)} for media in endpoint.media}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    """By status. A status may be both an answer and a refusal, told apart by their content type."""
+    responses = {str(reply.status): _success(reply) for reply in endpoint.replies}
+    for status, codes in _codes_by_status(endpoint).items():
+        answer, refusal = responses.get(str(status), {}), _refusal(codes)
+        content = {**answer.get("content", {}), **refusal["content"]}
+        described = [response["description"] for response in (answer, refusal) if response]
+        responses[str(status)] = {**answer, "description": " ".join(described), "content": content}
+    return responses
 
 
 def _success(reply: Reply) -> dict[str, Any]:

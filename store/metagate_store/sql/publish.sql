@@ -193,3 +193,8 @@ RETURNING revision;
 -- name: publish.restored_bindings
 -- What every packet says its revision is (I3).
 UPDATE metagate.binding SET revision = $1::bigint;
+
+-- name: publish.restored_policies
+-- The next writer finds that none is what was compiled, and publishes each under a revision of its own. Until then a gate
+-- that used a newer one than the backup's takes none (INV-107); one that was not changed since has no older revision.
+UPDATE metagate.policy_profile SET content = '';

@@ -30,6 +30,7 @@ from tests.integration.dev.scripted import (
     stored,
     team,
 )
+from tests.unit.cli.running import metagate
 
 from metagate_crds.objects import CompileSettings, DeclaredObject, ObjectKey
 from metagate_crds.verdict import Verdict
@@ -37,6 +38,7 @@ from metagate_operator.reconcile.reconciler import Reconciler
 from metagate_operator.settings import WriterSettings
 from metagate_operator.sources.source import ObjectGone, ObjectPut, Relist, SourceUnavailable
 from metagate_store.errors import Fenced, StoreUnavailable
+from metagate_store.migrating import BEYOND
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, Published
 
@@ -520,3 +522,23 @@ async def test_a_key_stays_with_the_tenant_that_declared_it_first(fresh_database
         await running.idle()
         assert await served() == [(TEAM.uid, "rightful")]
         assert conflicted(running, thief.key) == "True"
+
+
+async def test_after_a_restore_every_policy_is_published_anew(fresh_database: Database) -> None:
+    """The declared policy is that of the backup: it gets a revision beyond any that was served, once, and stays the same."""
+    policy = declared("PolicyProfile", "strict", {"limits": {"maxSpawnDepth": 2}, "surfaces": []})
+    source = ScriptedSource([*team("ada"), policy])
+    published = "SELECT revision, content, policy_hash FROM metagate.policy_profile"
+    async with reconciling(fresh_database, source) as running:
+        await running.reconciler.published()
+        before = await stored(fresh_database.superuser)
+        [first] = await fetch(fresh_database.superuser, published)
+    done = await asyncio.to_thread(metagate, "migrate", "--restored", DATABASE_URL=fresh_database.owner)
+    assert done.returncode == 0, done.stderr
+    async with reconciling(fresh_database, source) as running:
+        await running.reconciler.published()
+        [second] = await fetch(fresh_database.superuser, published)
+        assert second["revision"] == await revision(fresh_database.superuser) > first["revision"] + BEYOND
+        assert await stored(fresh_database.superuser) == before
+        await running.relisted()
+        assert [row["revision"] for row in await fetch(fresh_database.superuser, published)] == [second["revision"]]

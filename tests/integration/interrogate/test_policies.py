@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from tests.integration.interrogate.conftest import AdmissionDatabase
+from tests.databases import Server
+from tests.integration.interrogate.conftest import AdmissionDatabase, make_admissions
 from tests.integration.interrogate.gate_fixture import (
     OPEN_POLICY,
     PublishedWorld,
@@ -17,6 +18,7 @@ from tests.integration.interrogate.gate_fixture import (
     serving_interrogate,
 )
 from tests.integration.memorygate.conftest import rows
+from tests.unit.cli.running import metagate
 
 from interrogate.policies import PoliciesUnknown, PolicyDatabase, PolicyReplica
 
@@ -187,3 +189,49 @@ async def test_a_shadow_is_recorded_and_never_enforced(admission_database: Admis
         shadow = receipt["body"]["shadow"]
         assert (shadow["outcome"], shadow["reason_code"]) == ("DENY", "CAPABILITY_DENIED")
         assert "interrogate_shadow_disagreements_total" in (await gate.client.get("/metrics")).text
+
+
+async def _forget_newest(dsn: str, revision: int) -> None:
+    """What a backup from before `revision` does not hold; the policy in it is the same, and older."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("SET session_replication_role = replica")  # histories cannot be shortened otherwise
+        for table in ("change", "revision"):
+            await connection.execute(f"DELETE FROM metagate.{table} WHERE revision >= $1", revision)
+        await connection.execute("UPDATE metagate.policy_profile SET revision = $1", revision - 1)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.invariant("INV-107", "INV-116")
+async def test_a_restored_metagate_closes_the_gate_until_it_publishes_anew(postgres: Server) -> None:
+    """503 that says so, with cause `policy` and no receipt; still after `migrate --restored`, and no longer once the
+    writer has published the profiles, although what they say is the same."""
+    database = await make_admissions(postgres)
+    world = PublishedWorld(database)
+    principal = world.principal("alice")
+    await world.publish(principal, policies={"strict": OPEN_POLICY})
+    await world.publish(policies={"strict": allowing("doc.read")})
+    used = await world.publish(policies={"strict": OPEN_POLICY})
+    async with serving_interrogate(world, deadline_ms=500) as gate:
+        alice = await gate.awaited(gate.requesting(principal))
+        assert (await alice.evaluate()).status_code == 200
+        await _forget_newest(database.superuser, used)
+        for restored in (False, True):
+            if restored:
+                done = await asyncio.to_thread(metagate, "migrate", "--restored", DATABASE_URL=database.database.owner)
+                assert done.returncode == 0, done.stderr
+            async with asyncio.timeout(20):
+                while (answer := await alice.evaluate()).status_code == 200:
+                    await asyncio.sleep(0.02)
+            assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+            assert "an older policy than one that was used already" in answer.json()["detail"]
+        receipts = await gate.receipts()
+        assert 'interrogate_fail_closed_total{cause="policy"}' in (await gate.client.get("/metrics")).text
+        await world.publish(policies={"strict": OPEN_POLICY})
+        async with asyncio.timeout(20):
+            while (answer := await alice.evaluate()).status_code != 200:
+                await asyncio.sleep(0.02)
+        assert len(await gate.receipts()) == len(receipts) + 1
+        assert answer.json()["policy"]["revision"] > used
+    await postgres.drop(database.database)
