@@ -182,17 +182,18 @@ DECLARE
     closed_tenants uuid[];
     closed_obligations text[];
     closed_by text[];
+    looked_at integer;
     woken integer := 0;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(lock_key('the pass')) THEN
         RETURN;
     END IF;
-    SELECT array_agg(n.tenant ORDER BY n.tenant, n.obligation_id), array_agg(n.obligation_id ORDER BY n.tenant, n.obligation_id)
-    INTO of_tenants, obligations
-    FROM (SELECT DISTINCT y.tenant, y.obligation_id
+    SELECT array_agg(n.tenant ORDER BY n.tenant, n.obligation_id), array_agg(n.obligation_id ORDER BY n.tenant, n.obligation_id), sum(n.number)
+    INTO of_tenants, obligations, looked_at
+    FROM (SELECT y.tenant, y.obligation_id, count(*) AS number
           FROM (SELECT x.tenant, x.obligation_id FROM need AS x
                 WHERE x.elsewhere AND (x.tenant, x.obligation_id) > (after_tenant, after_obligation COLLATE "C")
-                ORDER BY x.tenant, x.obligation_id LIMIT most) AS y) AS n;
+                ORDER BY x.tenant, x.obligation_id LIMIT most) AS y GROUP BY 1, 2) AS n;
     IF obligations IS NOT NULL THEN
         SELECT array_agg(of_tenants[c.ordinal] ORDER BY c.ordinal), array_agg(obligations[c.ordinal] ORDER BY c.ordinal),
                array_agg(c.closed_by ORDER BY c.ordinal)
@@ -204,6 +205,10 @@ BEGIN
         PERFORM lock_tasks(closed_tenants, array_fill(NULL::text, ARRAY[cardinality(closed_tenants)]), closed_obligations,
                            array_fill(true, ARRAY[cardinality(closed_tenants)]));
         woken := wake(closed_tenants, closed_obligations, closed_by);
+    END IF;
+    IF looked_at < most THEN
+        of_tenants := NULL;
+        obligations := NULL;
     END IF;
     RETURN QUERY SELECT woken, of_tenants[cardinality(of_tenants)], obligations[cardinality(obligations)];
 END

@@ -13,8 +13,17 @@ import pytest_asyncio
 from tests.databases import Database, Server
 from tests.integration.memorygate.conftest import PASSWORD, LedgerDatabase, _as, make_ledger, new_id, rows
 
-from asyncgate.database import AsyncGateDatabase
-from asyncgate.lease import Claim, EndedTask, EscalationRequest, Lease, LeaseRequest, ReleaseRequest, RenewRequest
+from asyncgate.database import AsyncGateDatabase, BookkeepingCounts
+from asyncgate.lease import (
+    Claim,
+    EndedTask,
+    EscalationRequest,
+    Lease,
+    LeaseRequest,
+    ReleaseRequest,
+    RenewRequest,
+    RevokeRequest,
+)
 from asyncgate.outcomes import EndOutcome, ParkOutcome, VerbOutcome
 from asyncgate.schema import ASYNCGATE, BROKER
 from asyncgate.task import EMITTER, LeaseTerms, ParkedTask, Parking, ParkingBatch, Task, TaskAdmission
@@ -181,6 +190,12 @@ class Tenant:
     async def release(self, lease_id: str, holder: str = "worker", **more: Any) -> VerbOutcome[Any, Any]:
         [outcome] = await self.database.release([ReleaseRequest(self.uid, holder, lease_id, **more)])
         return outcome
+
+    def revocation(self, task_id: str, by: str = "alice", **more: Any) -> RevokeRequest:
+        return RevokeRequest(self.uid, task_id, by, **more)
+
+    async def keep_books(self) -> BookkeepingCounts | None:
+        return await self.database.keep_books(archive_days=30)
 
     async def expire(self, lease_id: str) -> None:
         """Let the time of a lease be over, as if its holder had slept."""
