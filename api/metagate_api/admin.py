@@ -29,8 +29,17 @@ from metagate_crds import kinds
 from metagate_crds.rules.patterns import is_object_name
 from metagate_store.rows import Item
 
-Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
-Writable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "token-issuers"]
+Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas"]
+Writable = Literal[
+    "principals",
+    "profiles",
+    "manifests",
+    "bindings",
+    "secret-refs",
+    "policy-profiles",
+    "problematas",
+    "token-issuers",
+]
 
 DECLARED_AS: Final[Mapping[str, kinds.ResourceKind]] = {
     "principals": kinds.PRINCIPAL,
@@ -39,6 +48,7 @@ DECLARED_AS: Final[Mapping[str, kinds.ResourceKind]] = {
     "bindings": kinds.PRINCIPAL_BINDING,
     "secret-refs": kinds.PROFILE,
     "policy-profiles": kinds.POLICY_PROFILE,
+    "problematas": kinds.PROBLEMATA,
     "token-issuers": kinds.TOKEN_ISSUER,
 }
 """The resource that declares what each view shows; a secret ref is a line of its Profile."""

@@ -14,7 +14,7 @@ from legivellum.http.edge import Edge, Observer, answer_observer
 from legivellum.http.exchange import App
 from legivellum.http.metrics import RouteMetrics
 from legivellum.http.router import Handler, RouteLimits, Router
-from metagate_api import admin, history, introspection, startups, views
+from metagate_api import admin, history, introspection, problematas, startups, views
 from metagate_api.bootstrap import BootstrapHandler
 from metagate_api.callers import ApiAuthenticator, CallerAuthenticator
 from metagate_api.declared_files import DeclaredFiles
@@ -41,6 +41,10 @@ _FRAMEWORK_FUNCTIONS: Final[dict[str, FrameworkHandler]] = {
     "GET /v1/summary": startups.summary,
     "GET /v1/topology": views.topology,
     "GET /v1/policy-profiles/{key}": views.policy_profile,
+    "GET /v1/problematas": problematas.problematas,
+    "GET /v1/problematas/{problemata_id}": problematas.problemata,
+    "PUT /v1/problematas/{problemata_id}/instances/{instance}": problematas.announce,
+    "DELETE /v1/problematas/{problemata_id}/instances/{instance}": problematas.withdraw,
     "POST /v1/introspect": introspection.introspect,
     "GET /v1/admin/explain/principal/{key}": history.explain_principal,
     "GET /v1/admin/explain/startup/{startup_id}": history.explain_startup,

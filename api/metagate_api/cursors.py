@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from legivellum.gate.cursors import decode_cursor, encode_cursor
+from legivellum.gate.cursors import decode_cursor, encode_cursor, invalid_cursor
 from metagate_store.rows import Cursor
 
 STARTUPS: Final = "startups"
@@ -13,6 +13,8 @@ HISTORY: Final = "history"
 """Its positions are (revision, seq)."""
 TOPOLOGY: Final = "topology"
 """Its positions are (tenant, name), like those of the admin views."""
+PROBLEMATAS: Final = "problematas of a tenant"
+"""Its positions are (tenant, name), like those of the admin views, which have a list of this name too."""
 OBJECTS: Final = "objects"
 """Its positions are (kind, name)."""
 
@@ -26,6 +28,12 @@ def read(listing: str, word: str | None) -> Cursor | None:
     if word is None:
         return None
     return decode_cursor(listing, word, valid=lambda position: len(position) == 2 and _fits(listing, position))
+
+
+def require_tenant(position: Cursor | None, tenant: UUID) -> None:
+    """Raises INVALID_CURSOR (422) for a position in another tenant's list."""
+    if position is not None and position[0] != str(tenant):
+        raise invalid_cursor()
 
 
 def _fits(listing: str, position: Sequence[str]) -> bool:

@@ -23,6 +23,8 @@ _STARTUP_ID = in_path("startup_id", schemas.UUID)
 _KIND = in_path("kind", {"type": "string", "enum": list(schemas.VIEWS)})
 _WRITABLE = in_path("kind", {"type": "string", "enum": [*schemas.VIEWS, "token-issuers"]})
 _KEY = in_path("key", {"type": "string", "minLength": 1, "maxLength": schemas.MAX_KEY_LENGTH})
+_PROBLEMATA = in_path("problemata_id", {"type": "string", "minLength": 1, "maxLength": schemas.MAX_KEY_LENGTH})
+_INSTANCE = in_path("instance", schemas.COMPONENT)
 _TENANT = in_query("tenant", schemas.UUID, "For a cluster-wide admin or observer: whose (D-51).")
 _PAGE = (
     in_query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "Most items of one page."),
@@ -176,6 +178,43 @@ ENDPOINTS: Final = (
         (_KEY, _TENANT),
     ),
     Endpoint(
+        "GET",
+        "/v1/problematas",
+        "What agents may ask of the tenant, and which gateways are there",
+        "any principal",
+        (Reply(200, "A page.", "ProblemataPage"),),
+        _LIST,
+        (_TENANT, *_PAGE),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/problematas/{problemata_id}",
+        "One Problemata with its instances; available while one said ok within 45 seconds",
+        "any principal",
+        (Reply(200, "The Problemata.", "Problemata"),),
+        (Code.INVALID_REQUEST, Code.TENANT_MISMATCH, Code.NOT_FOUND),
+        (_PROBLEMATA, _TENANT),
+    ),
+    Endpoint(
+        "PUT",
+        "/v1/problematas/{problemata_id}/instances/{instance}",
+        "A gateway says that it is there: at its start, and every 15 seconds",
+        "any principal",
+        (Reply(204, "Recorded."),),
+        (*JSON_CODES, Code.NOT_FOUND, Code.NOT_ITS_GATEWAY, Code.OTHER_VERSION),
+        (_PROBLEMATA, _INSTANCE),
+        body="Announcement",
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/problematas/{problemata_id}/instances/{instance}",
+        "A gateway stops",
+        "any principal",
+        (Reply(204, "Not there any more."),),
+        (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.NOT_ITS_GATEWAY),
+        (_PROBLEMATA, _INSTANCE),
+    ),
+    Endpoint(
         "POST",
         "/v1/introspect",
         "Who a credential is, for other gates (RFC 7662, D-48)",
@@ -222,7 +261,8 @@ ENDPOINTS: Final = (
                 {
                     "type": "string",
                     "maxLength": 280,
-                    "pattern": "^(principal|profile|manifest|binding|policy-profile)/[a-z0-9][-.a-z0-9]{0,252}$",
+                    "pattern": "^(principal|profile|manifest|binding|policy-profile|problemata)"
+                    "/[a-z0-9][-.a-z0-9]{0,252}$",
                 },
                 "Only this one; of a principal also what bound it.",
             ),

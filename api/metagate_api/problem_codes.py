@@ -33,6 +33,12 @@ class Code(problem_codes.Code):
         "The session was opened with another pod's token; only that pod may report (D-43).",
         "Report from the pod that booted, or boot again in this one.",
     )
+    NOT_ITS_GATEWAY: Final = ProblemCode(
+        403,
+        "Not its gateway",
+        "The principal may not announce instances of this Problemata.",
+        "Name the principal in `spec.gateway.principals` of the Problemata, or use the gateway's own credential.",
+    )
     SESSION_NOT_FOUND: Final = ProblemCode(
         404,
         "Session not found",
@@ -68,6 +74,12 @@ class Code(problem_codes.Code):
         "Idempotency conflict",
         "The Idempotency-Key was used for another component or principal (D-03).",
         "Use a new `Idempotency-Key` for another request.",
+    )
+    OTHER_VERSION: Final = ProblemCode(
+        409,
+        "Other version",
+        "The announced version, or one of its capabilities, is not what is declared of the Problemata.",
+        "Read the Problemata again and announce its version; a rollout brings the two together.",
     )
     INVALID_STATE: Final = ProblemCode(
         409,

@@ -16,7 +16,11 @@ OBJECT: Final[Schema] = {"type": "object", "additionalProperties": True}
 INTEGER: Final[Schema] = {"type": "integer"}
 BOOLEAN: Final[Schema] = {"type": "boolean"}
 DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
+VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
+HEALTH: Final = ("ok", "degraded")
+MOST_ANNOUNCED: Final = 128
+"""Capabilities of one announcement: as many as a Problemata may have."""
+GATEWAY_URL: Final = r"^https?://[^\s\x00-\x1f\x7f/?#@\\]+(/[^\s\x00-\x1f\x7f?#\\]*)?$"
 
 # The key a component boots under (INV-005, D-65). It becomes a file name and a label, so it holds nothing else.
 COMPONENT_PATTERN: Final = f"^{COMPONENT_KEY}$"
@@ -208,6 +212,41 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "PolicyProfile": closed_object(
         {"key": TEXT, "policy_hash": TEXT, "revision": INTEGER, "generation": INTEGER, "ruleset": OBJECT}
     ),
+    "Announcement": closed_object(
+        {
+            "endpoint": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": GATEWAY_URL},
+            "version": {"type": "string", "minLength": 1, "maxLength": 63},
+            "capabilities": {
+                "type": "array",
+                "maxItems": MOST_ANNOUNCED,
+                "items": {"type": "string", "minLength": 1, "maxLength": 128},
+            },
+            "health": {"type": "string", "enum": list(HEALTH)},
+        }
+    ),
+    "Problemata": closed_object(
+        {
+            "id": TEXT,
+            "version": TEXT,
+            "payload_kind": TEXT,
+            "capabilities": array_of(TEXT),
+            "policy_profile": TEXT,
+            "surface": TEXT,
+            "available": BOOLEAN,
+            "instances": array_of(
+                closed_object(
+                    {
+                        "instance": TEXT,
+                        "endpoint": TEXT,
+                        "version": TEXT,
+                        "health": {"type": "string", "enum": list(HEALTH)},
+                        "announced_at": TIME,
+                    }
+                )
+            ),
+        }
+    ),
+    "ProblemataPage": _page("Problemata"),
     "Topology": closed_object(
         {
             "tenant": UUID,

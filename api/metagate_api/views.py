@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 
-from legivellum.gate.cursors import invalid_cursor
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.identity.tenancy import authorized_tenant
@@ -52,8 +51,7 @@ async def topology(
     """One page of the tenant's principals; `services` and their `used_by` are those of these principals."""
     asked = authorized_tenant(caller, tenant)
     position = cursors.read(cursors.TOPOLOGY, cursor)
-    if position is not None and position[0] != str(asked):
-        raise invalid_cursor()
+    cursors.require_tenant(position, asked)
     after = None if position is None else position[1]
     page = await gate_of(request).reader.topology(asked, after=after, limit=limit or TOPOLOGY_PRINCIPALS)
     principals = _fitting(page.principals)

@@ -82,6 +82,7 @@ def examine(paths: Sequence[Path], *, system_namespace: str) -> Examination:
                 key.kind,
                 document.spec,
                 namespace=key.namespace,
+                name=key.name,
                 system_namespace=system_namespace,
                 reserved_issuer=settings.jwt_issuer,
             )

@@ -7,6 +7,8 @@ import yaml
 from metagate_crds import kinds
 from metagate_crds.kinds import GROUP, KINDS, VERSION, ResourceKind
 from metagate_crds.models import SPECS
+from metagate_crds.models.problemata import LONGEST_LABEL, RESERVED_NAME
+from metagate_crds.models.spec import LABEL
 from metagate_crds.structural_schema import structural_schema
 
 _NAME: Final = {"type": "string", "maxLength": 316}
@@ -51,6 +53,22 @@ _OWN_COLUMNS: Final[dict[str, list[dict[str, Any]]]] = {
     kinds.POLICY_PROFILE.name: [
         _column("Depth", ".spec.limits.maxSpawnDepth", "The greatest depth of a tree of requests.", kind="integer"),
     ],
+    kinds.PROBLEMATA.name: [
+        _column("Version", ".spec.version", "The version that its gateways announce."),
+        _column("Policy", ".spec.gateway.policyProfileRef.name", "The PolicyProfile that admits its requests."),
+        _column("Surface", ".spec.gateway.surfaceId", "The surface of that PolicyProfile."),
+        _column("Tools", ".spec.exposeTools", "Whether agents see its tools by name.", kind="boolean", wide=True),
+    ],
+}
+# What the schema of a spec cannot say: rules about the object's own name.
+_OBJECT_RULES: Final = {
+    kinds.PROBLEMATA.name: [
+        {
+            "rule": f"self.metadata.name != '{RESERVED_NAME}' && self.metadata.name.matches('{LABEL}')"
+            f" && size(self.metadata.name) <= {LONGEST_LABEL}",
+            "message": f"the name must be a DNS label and not {RESERVED_NAME}",
+        }
+    ]
 }
 # Admission asks for the Bindings of one Principal with a field selector instead of listing all.
 _SELECTABLE: Final = {
@@ -133,6 +151,8 @@ def _version(kind: ResourceKind) -> dict[str, Any]:
             },
         }
     }
+    if kind.name in _OBJECT_RULES:
+        version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = _OBJECT_RULES[kind.name]
     return version
 
 

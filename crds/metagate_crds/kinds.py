@@ -1,4 +1,4 @@
-"""The six kinds that people declare, and the names that each has in Kubernetes, texts and paths."""
+"""The seven kinds that people declare, and the names that each has in Kubernetes, texts and paths."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +26,9 @@ PROFILE: Final = ResourceKind("Profile", "profiles", "profile", ("prof",), "prof
 MANIFEST: Final = ResourceKind("Manifest", "manifests", "manifest", ("mf",), "manifest")
 PRINCIPAL_BINDING: Final = ResourceKind("PrincipalBinding", "principalbindings", "principalbinding", ("pb",), "binding")
 POLICY_PROFILE: Final = ResourceKind("PolicyProfile", "policyprofiles", "policyprofile", ("pp",), "policy-profile")
+PROBLEMATA: Final = ResourceKind("Problemata", "problematas", "problemata", ("pm",), "problemata")
 
 KINDS: Final[dict[str, ResourceKind]] = {
-    kind.name: kind for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING, POLICY_PROFILE)
+    kind.name: kind
+    for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING, POLICY_PROFILE, PROBLEMATA)
 }

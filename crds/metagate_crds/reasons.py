@@ -45,6 +45,8 @@ INVALID_POLLING: Final = "InvalidPolling"
 INVALID_JWK: Final = "InvalidKeySet"
 NOT_OVERRIDABLE: Final = "NotOverridable"
 RULE_REFUSED: Final = "RuleRefused"
+SCHEMA_REFUSED: Final = "SchemaRefused"
+NAME_REFUSED: Final = "NameRefused"
 DUPLICATE: Final = "Duplicate"
 TOO_DEEP: Final = "TooDeep"
 TOO_LARGE: Final = "TooLarge"
@@ -57,6 +59,10 @@ PRINCIPAL_NOT_FOUND: Final = "PrincipalNotFound"
 PROFILE_NOT_FOUND: Final = "ProfileNotFound"
 MANIFEST_NOT_FOUND: Final = "ManifestNotFound"
 POLICY_PROFILE_NOT_FOUND: Final = "PolicyProfileNotFound"
+SURFACE_NOT_FOUND: Final = "SurfaceNotFound"
+SURFACE_NOT_GATEWAY: Final = "SurfaceNotGateway"
+TARGET_NOT_FOUND: Final = "TargetNotFound"
+CAPABILITY_NOT_ADMITTED: Final = "CapabilityNotAdmitted"
 REFERENCE_NOT_VALID: Final = "ReferenceNotValid"
 ISSUER_NOT_FOUND: Final = "IssuerNotFound"
 ISSUER_NOT_ADMITTING: Final = "IssuerNotAdmitting"
@@ -82,6 +88,7 @@ ISSUER_CONFLICT: Final = "IssuerConflict"
 COMPONENT_NOT_POSSIBLE: Final = "ComponentNotPossible"
 SECRET_REF_NOT_DECLARED: Final = "SecretRefNotDeclared"  # noqa: S105 - the name of a reason
 TREE_NOT_BOUNDED: Final = "TreeNotBounded"
+TOOL_NAME_LONG: Final = "ToolNameLong"
 
 # Reasons about an issuer's keys
 KEYS_INLINE: Final = "KeysInline"
@@ -109,6 +116,8 @@ REASONS: Final[dict[str, str]] = {
     INVALID_JWK: "An inline key set holds a private or symmetric key, or no key that tokens can be verified with.",
     NOT_OVERRIDABLE: "Overrides cover packet sections only; identity is not overridden (D-19).",
     RULE_REFUSED: "A CEL rule that cannot be evaluated, or not within bounds of time.",
+    SCHEMA_REFUSED: "A JSON Schema that is not one of 2020-12, or needs something from outside of itself.",
+    NAME_REFUSED: "The object's own name cannot be used: a Problemata is named by a DNS label, and not problemata.",
     DUPLICATE: "The same thing is listed twice.",
     TOO_DEEP: "Nested deeper than 32 levels.",
     TOO_LARGE: "More content than an object may have.",
@@ -119,6 +128,10 @@ REASONS: Final[dict[str, str]] = {
     PROFILE_NOT_FOUND: "The Profile does not exist in this namespace.",
     MANIFEST_NOT_FOUND: "The Manifest does not exist in this namespace.",
     POLICY_PROFILE_NOT_FOUND: "The PolicyProfile does not exist in this namespace.",
+    SURFACE_NOT_FOUND: "The PolicyProfile has no surface of this name.",
+    SURFACE_NOT_GATEWAY: "The surface is not of kind McpGateway, or has no target.",
+    TARGET_NOT_FOUND: "The surface has no target of this name that is an MCP server.",
+    CAPABILITY_NOT_ADMITTED: "The surface's lists of capabilities do not admit this one.",
     REFERENCE_NOT_VALID: "The referenced object exists and has never been valid.",
     ISSUER_NOT_FOUND: "No TokenIssuer has this issuer.",
     ISSUER_NOT_ADMITTING: "The TokenIssuer does not admit this namespace (D-44).",
@@ -138,6 +151,7 @@ REASONS: Final[dict[str, str]] = {
     COMPONENT_NOT_POSSIBLE: "An entry of `components` that no component_key can be, so it permits nobody.",
     SECRET_REF_NOT_DECLARED: "A service's `auth.secretRef` names none of the secretRefs of the Profile beside it.",
     TREE_NOT_BOUNDED: "A PolicyProfile without `limits.maxTotalDescendants`: nothing bounds the tree of one root.",
+    TOOL_NAME_LONG: "A tool that agents see under a name of more than 64 characters, which some of them cannot use.",
     KEYS_INLINE: "The keys are part of the spec.",
     KEYS_AWAITED: "The keys have not been fetched yet.",
     KEYS_FETCHED: "The keys were fetched recently.",

@@ -10,12 +10,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from metagate_crds import canonical_json, reasons
-from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROFILE
+from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROBLEMATA, PROFILE
 from metagate_crds.models import SPECS, Spec
 from metagate_crds.models import policy as policy_texts
 from metagate_crds.models import principal as principal_texts
+from metagate_crds.models import problemata as problemata_texts
 from metagate_crds.models import spec as spec_texts
 from metagate_crds.models.issuer import TokenIssuerSpec
+from metagate_crds.models.problemata import ProblemataSpec, content_findings, name_findings
 from metagate_crds.packet import MAX_BYTES
 from metagate_crds.rules.findings import Finding, render_path
 from metagate_crds.rules.spec_scanner import SpecScanner
@@ -23,6 +25,9 @@ from metagate_crds.structural_schema import schema_of
 
 # Their content reaches packets, so forbidden keys are looked for in them (D-17).
 _IN_PACKETS: Final = frozenset({PROFILE.name, MANIFEST.name, PRINCIPAL_BINDING.name})
+_WITHOUT_WORK: Final = _IN_PACKETS | {PROBLEMATA.name}
+_SCHEMAS: Final = frozenset({"inputSchema", "outputSchema"})
+"""Members of a Problemata that describe what somebody else takes and gives."""
 
 
 def validate(
@@ -30,15 +35,22 @@ def validate(
     spec: Any,
     *,
     namespace: str = "",
+    name: str = "",
     system_namespace: str = "metagate-system",
     reserved_issuer: str | None = None,
 ) -> tuple[Finding, ...]:
     """Every finding, sorted; empty means valid. Never raises for any spec, never quotes a value.
 
+    `name` is the object's, empty while it has none; some kinds have rules about it.
     `reserved_issuer`: that of the shared secret while HS256 is on; no TokenIssuer may have it (D-37).
     """
     return parse_spec(
-        kind, spec, namespace=namespace, system_namespace=system_namespace, reserved_issuer=reserved_issuer
+        kind,
+        spec,
+        namespace=namespace,
+        name=name,
+        system_namespace=system_namespace,
+        reserved_issuer=reserved_issuer,
     )[1]
 
 
@@ -47,6 +59,7 @@ def parse_spec(
     spec: Any,
     *,
     namespace: str = "",
+    name: str = "",
     system_namespace: str = "metagate-system",
     reserved_issuer: str | None = None,
     stored: bool = False,
@@ -55,7 +68,7 @@ def parse_spec(
 
     `stored`: an earlier release accepted this spec, so bounds that are narrower since do not count against it.
     """
-    scanner = SpecScanner(forbid=kind in _IN_PACKETS)
+    scanner = SpecScanner(forbid=kind in _WITHOUT_WORK, foreign=_SCHEMAS if kind == PROBLEMATA.name else frozenset())
     scanner.scan(spec)
     findings = list(scanner.findings)
     model = None
@@ -67,6 +80,10 @@ def parse_spec(
             findings += _system_namespace_findings(spec)
         if isinstance(model, TokenIssuerSpec) and reserved_issuer is not None and model.issuer == reserved_issuer:
             findings.append(Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"))
+        if kind == PROBLEMATA.name and name:
+            findings += name_findings(name)
+        if isinstance(model, ProblemataSpec) and not findings:
+            findings += content_findings(model, name)
         # Encoding costs more than everything else here, so it is done only where the bound could be exceeded.
         if not findings and kind in _IN_PACKETS and scanner.max_json_bytes > MAX_BYTES:
             findings += _size_findings(spec)
@@ -89,7 +106,7 @@ def translate_errors(kind: str, error: ValidationError) -> list[Finding]:
 
 
 _TEXT_ERRORS: Final = frozenset({"string_type", "string_too_short", "string_too_long", "string_pattern_mismatch"})
-_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED | policy_texts.WANTED
+_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED | policy_texts.WANTED | problemata_texts.WANTED
 _REASON_OF: Final = {"missing": reasons.MISSING_FIELD, "extra_forbidden": reasons.UNKNOWN_FIELD}
 
 _MESSAGES: Final = {

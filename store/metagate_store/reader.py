@@ -19,6 +19,7 @@ from metagate_store.history import HistoryStore
 from metagate_store.overviews import OverviewStore
 from metagate_store.pool import NamedQueryPool
 from metagate_store.principal_health import PrincipalStore
+from metagate_store.problematas import ProblemataStore
 from metagate_store.rows import (
     BootstrapOutcome,
     BootstrapQuery,
@@ -65,6 +66,7 @@ class Reader:
         self.history = HistoryStore(pool)
         self.overviews = OverviewStore(pool)
         self.principals = PrincipalStore(pool)
+        self.problematas = ProblemataStore(pool)
 
     @classmethod
     async def connect(

@@ -217,7 +217,7 @@ class Item:
     body: Mapping[str, Any]
 
 
-ListedKind = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles"]
+ListedKind = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas"]
 """The lists of the admin views. A secret ref is named `<profile>:<name>`."""
 
 

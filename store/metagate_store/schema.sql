@@ -111,6 +111,105 @@ CREATE TYPE metagate.startup_view AS (
 
 ALTER TYPE metagate.startup_view OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.announce(in_tenant uuid, in_problemata text, in_instance text, in_principal text, in_endpoint text, in_version text, in_capabilities text[], in_health text) RETURNS TABLE(outcome text, announced_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    served jsonb;
+    moment timestamptz := clock_timestamp();
+
+BEGIN
+    -- Locked, so that it cannot be withdrawn between this look and the row that refers to it.
+    SELECT p.body INTO served
+    FROM metagate.problemata AS p
+    JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+    WHERE p.tenant = in_tenant AND p.name = in_problemata
+    FOR KEY SHARE OF p;
+    IF served IS NULL THEN
+        RETURN QUERY SELECT 'UNKNOWN', NULL::timestamptz;
+    ELSIF NOT (served #> '{gateway,principals}') ? in_principal THEN
+        RETURN QUERY SELECT 'NOT_PERMITTED', NULL::timestamptz;
+    ELSIF served ->> 'version' <> in_version OR EXISTS (
+        SELECT FROM unnest(in_capabilities) AS c (id)
+        WHERE NOT served @> jsonb_build_object('capabilities', jsonb_build_array(jsonb_build_object('id', c.id)))
+    ) THEN
+        RETURN QUERY SELECT 'OTHER_VERSION', NULL::timestamptz;
+    ELSE
+        INSERT INTO metagate.problemata_instance AS i (
+            tenant, problemata, instance, principal_key, endpoint, version, capabilities, health, announced_at
+        )
+        VALUES (
+            in_tenant, in_problemata, in_instance, in_principal, in_endpoint, in_version, in_capabilities, in_health, moment
+        )
+        ON CONFLICT ON CONSTRAINT problemata_instance_pkey DO UPDATE SET
+            principal_key = excluded.principal_key, endpoint = excluded.endpoint, version = excluded.version,
+            capabilities = excluded.capabilities, health = excluded.health,
+            announced_at = greatest(i.announced_at, excluded.announced_at);
+        -- Pods have new names after each rollout: what was silent for an hour, and more than the newest 64, is forgotten.
+        DELETE FROM metagate.problemata_instance AS i
+        USING (
+            SELECT n.instance, n.announced_at, row_number() OVER (ORDER BY n.announced_at DESC, n.instance) AS place
+            FROM metagate.problemata_instance AS n
+            WHERE n.tenant = in_tenant AND n.problemata = in_problemata
+        ) AS o
+        WHERE i.tenant = in_tenant AND i.problemata = in_problemata AND i.instance = o.instance
+            AND (o.place > 64 OR o.announced_at < moment - interval '1 hour');
+        RETURN QUERY SELECT 'ANNOUNCED', moment;
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION metagate.announce(in_tenant uuid, in_problemata text, in_instance text, in_principal text, in_endpoint text, in_version text, in_capabilities text[], in_health text) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.announced(in_tenant uuid, only_name text, after_name text, page integer) RETURNS TABLE(name text, version text, payload_kind text, capabilities jsonb, policy_profile text, surface text, available boolean, instances jsonb, more boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+    WITH served AS MATERIALIZED (
+        SELECT p.name, p.body ->> 'version' AS version, p.body ->> 'payloadKind' AS payload_kind,
+            jsonb_path_query_array(p.body, '$.capabilities[*].id') AS capabilities,
+            p.body #>> '{gateway,policyProfileRef,name}' AS policy_profile, p.body #>> '{gateway,surfaceId}' AS surface,
+            coalesce(i.available, false) AS available, coalesce(i.instances, '[]') AS instances
+        FROM (
+            SELECT r.* FROM metagate.problemata AS r
+            JOIN metagate.tenant AS t ON t.tenant = r.tenant AND t.retired_at IS NULL
+            WHERE r.tenant = in_tenant AND r.name > coalesce(after_name, '') AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.name LIMIT page + 1
+        ) AS p
+        LEFT JOIN LATERAL (
+            SELECT bool_or(
+                    n.health = 'ok' AND n.version = p.body ->> 'version' AND n.announced_at > now() - interval '45 seconds'
+                ) AS available,
+                jsonb_agg(
+                    jsonb_build_object(
+                        'instance', n.instance, 'endpoint', n.endpoint, 'version', n.version, 'health', n.health,
+                        'announced_at', to_char(n.announced_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+                    ORDER BY n.instance
+                ) AS instances
+            FROM metagate.problemata_instance AS n
+            WHERE n.tenant = p.tenant AND n.problemata = p.name AND n.announced_at > now() - interval '1 hour'
+        ) AS i ON true
+    ),
+    counted AS (
+        SELECT s.*, row_number() OVER w AS place, count(*) OVER () AS total,
+            sum(octet_length(s.instances::text) + octet_length(s.capabilities::text) + 1024) OVER w AS size
+        FROM served AS s
+        WINDOW w AS (ORDER BY s.name)
+    ),
+    fitting AS (
+        SELECT c.* FROM counted AS c WHERE c.place <= page AND (c.place = 1 OR c.size <= 1048576)
+    )
+    SELECT f.name, f.version, f.payload_kind, f.capabilities, f.policy_profile, f.surface, f.available, f.instances,
+        f.total > count(*) OVER ()
+    FROM fitting AS f
+    ORDER BY f.name
+$_$;
+
+ALTER FUNCTION metagate.announced(in_tenant uuid, only_name text, after_name text, page integer) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) RETURNS SETOF metagate.boot
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -662,6 +761,15 @@ CREATE FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid
         FROM (
             SELECT r.* FROM span AS s, metagate.policy_profile AS r
             WHERE kind = 'policy-profiles' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS p
+        UNION ALL
+        SELECT p.tenant, p.name, p.revision, jsonb_build_object(
+            'generation', p.generation, 'content_hash', p.content_hash, 'spec', p.body)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.problemata AS r
+            WHERE kind = 'problematas' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
                 AND (only_name IS NULL OR r.name = only_name)
             ORDER BY r.tenant, r.name LIMIT page
         ) AS p
@@ -1252,6 +1360,24 @@ CREATE FUNCTION metagate.principals_page(in_tenant uuid, everywhere boolean, in_
 $$;
 
 ALTER FUNCTION metagate.principals_page(in_tenant uuid, everywhere boolean, in_state text, in_letters text, in_manifest text, at_name text, after_tenant uuid, after_name text, page integer, scan integer, span integer) OWNER TO metagate_owner;
+
+CREATE FUNCTION metagate.problematas(known text[]) RETURNS TABLE(tenant uuid, namespace text, name text, revision bigint, content_hash text, body jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+    SELECT n.tenant, n.namespace, n.name, n.revision, n.content_hash, CASE WHEN n.place = 1 AND NOT n.held THEN n.body END
+    FROM (
+        SELECT p.tenant, t.namespace, p.name, p.revision, p.content_hash, p.body,
+            row_number() OVER (PARTITION BY p.content_hash ORDER BY p.tenant, p.name) AS place,
+            p.content_hash IN (SELECT k.hash FROM unnest(known) AS k (hash)) AS held
+        FROM metagate.problemata AS p
+        JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+    ) AS n
+    ORDER BY n.tenant, n.name
+$$;
+
+ALTER FUNCTION metagate.problematas(known text[]) OWNER TO metagate_owner;
 
 CREATE FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) RETURNS TABLE(startups bigint, partitions integer, keys bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1906,6 +2032,33 @@ $$;
 
 ALTER FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.withdraw(in_tenant uuid, in_problemata text, in_instance text, in_principal text) RETURNS TABLE(outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    served jsonb;
+
+BEGIN
+    SELECT p.body INTO served
+    FROM metagate.problemata AS p
+    JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+    WHERE p.tenant = in_tenant AND p.name = in_problemata;
+    IF served IS NULL THEN
+        RETURN QUERY SELECT 'UNKNOWN';
+    ELSIF NOT (served #> '{gateway,principals}') ? in_principal THEN
+        RETURN QUERY SELECT 'NOT_PERMITTED';
+    ELSE
+        DELETE FROM metagate.problemata_instance AS i
+        WHERE i.tenant = in_tenant AND i.problemata = in_problemata AND i.instance = in_instance;
+        RETURN QUERY SELECT 'WITHDRAWN';
+    END IF;
+
+END
+$$;
+
+ALTER FUNCTION metagate.withdraw(in_tenant uuid, in_problemata text, in_instance text, in_principal text) OWNER TO metagate_owner;
+
 CREATE TABLE metagate.api_key (
     sha256 text NOT NULL COLLATE pg_catalog."C",
     key_id text NOT NULL COLLATE pg_catalog."C",
@@ -2176,6 +2329,35 @@ CREATE TABLE metagate.principal (
 
 ALTER TABLE metagate.principal OWNER TO metagate_owner;
 
+CREATE TABLE metagate.problemata (
+    tenant uuid NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    body jsonb NOT NULL,
+    content_hash text NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.problemata OWNER TO metagate_owner;
+
+CREATE TABLE metagate.problemata_instance (
+    tenant uuid NOT NULL,
+    problemata text NOT NULL COLLATE pg_catalog."C",
+    instance text NOT NULL COLLATE pg_catalog."C",
+    principal_key text NOT NULL COLLATE pg_catalog."C",
+    endpoint text NOT NULL,
+    version text NOT NULL,
+    capabilities text[] NOT NULL,
+    health text NOT NULL,
+    announced_at timestamp with time zone NOT NULL,
+    CONSTRAINT problemata_instance_health_check CHECK ((health = ANY (ARRAY['ok'::text, 'degraded'::text])))
+)
+WITH (fillfactor='70');
+
+ALTER TABLE metagate.problemata_instance OWNER TO metagate_owner;
+
 CREATE TABLE metagate.profile (
     tenant uuid NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
@@ -2384,6 +2566,12 @@ ALTER TABLE ONLY metagate.policy_profile
 ALTER TABLE ONLY metagate.principal
     ADD CONSTRAINT principal_pkey PRIMARY KEY (tenant, principal_key);
 
+ALTER TABLE ONLY metagate.problemata_instance
+    ADD CONSTRAINT problemata_instance_pkey PRIMARY KEY (tenant, problemata, instance);
+
+ALTER TABLE ONLY metagate.problemata
+    ADD CONSTRAINT problemata_pkey PRIMARY KEY (tenant, name);
+
 ALTER TABLE ONLY metagate.profile
     ADD CONSTRAINT profile_pkey PRIMARY KEY (tenant, name);
 
@@ -2467,6 +2655,9 @@ CREATE TRIGGER unbound_by_update AFTER UPDATE ON metagate.binding REFERENCING OL
 ALTER TABLE ONLY metagate.binding
     ADD CONSTRAINT binding_digest_fkey FOREIGN KEY (digest) REFERENCES metagate.packet(digest);
 
+ALTER TABLE ONLY metagate.problemata_instance
+    ADD CONSTRAINT problemata_instance_tenant_problemata_fkey FOREIGN KEY (tenant, problemata) REFERENCES metagate.problemata(tenant, name) ON DELETE CASCADE;
+
 ALTER TABLE ONLY metagate.unbound
     ADD CONSTRAINT unbound_digest_fkey FOREIGN KEY (digest) REFERENCES metagate.packet(digest) ON DELETE CASCADE;
 
@@ -2503,6 +2694,14 @@ GRANT ALL ON TYPE metagate.overview TO metagate_api;
 REVOKE ALL ON TYPE metagate.startup_view FROM PUBLIC;
 
 GRANT ALL ON TYPE metagate.startup_view TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.announce(in_tenant uuid, in_problemata text, in_instance text, in_principal text, in_endpoint text, in_version text, in_capabilities text[], in_health text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.announce(in_tenant uuid, in_problemata text, in_instance text, in_principal text, in_endpoint text, in_version text, in_capabilities text[], in_health text) TO metagate_api;
+
+REVOKE ALL ON FUNCTION metagate.announced(in_tenant uuid, only_name text, after_name text, page integer) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.announced(in_tenant uuid, only_name text, after_name text, page integer) TO metagate_api;
 
 REVOKE ALL ON FUNCTION metagate.booted(in_tenant uuid, in_startup uuid) FROM PUBLIC;
 
@@ -2648,6 +2847,10 @@ REVOKE ALL ON FUNCTION metagate.principals_page(in_tenant uuid, everywhere boole
 
 GRANT ALL ON FUNCTION metagate.principals_page(in_tenant uuid, everywhere boolean, in_state text, in_letters text, in_manifest text, at_name text, after_tenant uuid, after_name text, page integer, scan integer, span integer) TO metagate_api;
 
+REVOKE ALL ON FUNCTION metagate.problematas(known text[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.problematas(known text[]) TO metagate_identity;
+
 REVOKE ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.purge(retention interval, mirroring boolean, batch integer) TO metagate_publisher;
@@ -2720,6 +2923,10 @@ REVOKE ALL ON FUNCTION metagate.topology_page(in_tenant uuid, after_name text, p
 
 GRANT ALL ON FUNCTION metagate.topology_page(in_tenant uuid, after_name text, page integer) TO metagate_api;
 
+REVOKE ALL ON FUNCTION metagate.withdraw(in_tenant uuid, in_problemata text, in_instance text, in_principal text) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.withdraw(in_tenant uuid, in_problemata text, in_instance text, in_principal text) TO metagate_api;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.api_key TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.binding TO metagate_publisher;
@@ -2751,6 +2958,8 @@ GRANT SELECT,INSERT ON TABLE metagate.packet TO metagate_publisher;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.policy_profile TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.principal TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.problemata TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.profile TO metagate_publisher;
 

@@ -19,6 +19,7 @@ TABLES: Mapping[str, Table] = {
     "profile": Table(("tenant", "name")),
     "manifest": Table(("tenant", "name")),
     "policy_profile": Table(("tenant", "name")),
+    "problemata": Table(("tenant", "name")),
     "issuer": Table(("issuer",)),
     "issuer_key": Table(("issuer", "kid")),
     "reference": Table(("owner", "path"), served=False),

@@ -109,10 +109,18 @@ def test_nobody_touches_workloads(chart: Chart, name: str):
                 assert all(resource.endswith("/status") for resource in rule["resources"])
 
 
-def test_crds_hook_may_touch_the_six_only(chart: Chart):
+def test_crds_hook_may_touch_ours_only(chart: Chart):
     """The upgrade hook gets and patches our CRDs by name; creating cannot be limited to a name."""
     result = granted(chart.render({}), "mg-metagate-crds")
-    plurals = ("principals", "profiles", "manifests", "principalbindings", "policyprofiles", "tokenissuers")
+    plurals = (
+        "principals",
+        "profiles",
+        "manifests",
+        "principalbindings",
+        "policyprofiles",
+        "problematas",
+        "tokenissuers",
+    )
     group, resource = "apiextensions.k8s.io", "customresourcedefinitions"
     assert result == {("", "create", group, resource, "")} | {
         ("", verb, group, resource, f"{plural}.metagate.legivellum.io")

@@ -7,7 +7,7 @@ from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, Install
 
 OURS = f"app.kubernetes.io/instance={NAME}"
 NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
-DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles"
+DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles,problematas"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingwebhookconfigurations,tokenissuers"
 
 

@@ -291,4 +291,12 @@ async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: 
         assert [event.object.key.namespace for event in recorder.events if isinstance(event, ObjectPut)] == ["team-a"]
     assert "list tokenissuers" not in api.requests
     assert "list namespaces" not in api.requests
-    assert set(KINDS) == {"TokenIssuer", "Principal", "Profile", "Manifest", "PrincipalBinding", "PolicyProfile"}
+    assert set(KINDS) == {
+        "TokenIssuer",
+        "Principal",
+        "Profile",
+        "Manifest",
+        "PrincipalBinding",
+        "PolicyProfile",
+        "Problemata",
+    }

@@ -19,12 +19,14 @@ from metagate_crds.compile.normalized import (
     NormalizedManifest,
     NormalizedPolicy,
     NormalizedPrincipal,
+    NormalizedProblemata,
     NormalizedProfile,
 )
 from metagate_crds.compile.object_state import ObjectState
 from metagate_crds.compile.outcome import CompileOutcome, build_verdict
 from metagate_crds.compile.policies import compile_policy
 from metagate_crds.compile.principals import compile_principal
+from metagate_crds.compile.problematas import compile_problemata
 from metagate_crds.compile.snapshot import CompiledWorld, SnapshotRow
 from metagate_crds.compile.world import World
 from metagate_crds.kinds import KINDS
@@ -84,12 +86,16 @@ def _compile_object(world: World, state: ObjectState, tenant: str | None, last_g
             return compile_binding(world, state, spec, tenant, last_good)
         case NormalizedPolicy():
             return compile_policy(world, state, spec, tenant, _content_row(state, spec, tenant))
+        case NormalizedProblemata():
+            return compile_problemata(world, state, spec, tenant, _content_row(state, spec, tenant))
         case NormalizedProfile() | NormalizedManifest():
             return CompileOutcome(rows=[_content_row(state, spec, tenant)], served_generation=state.served_generation)
 
 
 def _content_row(
-    state: ObjectState, spec: NormalizedProfile | NormalizedManifest | NormalizedPolicy, tenant: str
+    state: ObjectState,
+    spec: NormalizedProfile | NormalizedManifest | NormalizedPolicy | NormalizedProblemata,
+    tenant: str,
 ) -> SnapshotRow:
     """The row of an object that is served as it is; made once per version, because bodies may be large."""
     generation = state.served_generation or 0
@@ -99,6 +105,8 @@ def _content_row(
     values = {"tenant": tenant, "name": name, "body": spec.body, "generation": generation}
     if isinstance(spec, NormalizedPolicy):
         row = SnapshotRow("policy_profile", (tenant, name), {**values, "policy_hash": spec.policy_hash})
+    elif isinstance(spec, NormalizedProblemata):
+        row = SnapshotRow("problemata", (tenant, name), {**values, "content_hash": spec.content_hash})
     else:
         row = SnapshotRow("profile" if isinstance(spec, NormalizedProfile) else "manifest", (tenant, name), values)
     state.cached_content = (tenant, generation, row)

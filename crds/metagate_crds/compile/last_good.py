@@ -15,8 +15,10 @@ from metagate_crds.compile.normalized import (
     NormalizedBinding,
     NormalizedIssuer,
     NormalizedPrincipal,
+    NormalizedProblemata,
     NormalizedSpec,
     SubjectRef,
+    normalize_problemata,
     to_utc,
 )
 from metagate_crds.models.principal import PrincipalType
@@ -45,6 +47,8 @@ def restrict_last_good(good: NormalizedSpec, spec: Any) -> NormalizedSpec:
             return _restrict_binding(good, spec)
         case NormalizedIssuer():
             return _restrict_issuer(good, spec)
+        case NormalizedProblemata():
+            return _restrict_problemata(good, spec)
         case _:
             return good
 
@@ -85,6 +89,22 @@ def _restrict_issuer(good: NormalizedIssuer, spec: dict[str, Any]) -> Normalized
         namespaces=_remaining_namespaces(good, spec),
         key_set=_remaining_keys(good, spec),
     )
+
+
+def _restrict_problemata(good: NormalizedProblemata, spec: dict[str, Any]) -> NormalizedProblemata:
+    """Without the capabilities and gateways that are no longer listed; its tools are seen only while both say so."""
+    body = good.body
+    capabilities, gateway = spec.get("capabilities"), spec.get("gateway")
+    if isinstance(capabilities, list):
+        ids = [item.get("id") for item in capabilities if isinstance(item, dict)]
+        body = {**body, "capabilities": [item for item in body["capabilities"] if item["id"] in ids]}
+    principals = gateway.get("principals") if isinstance(gateway, dict) else None
+    if isinstance(principals, list):
+        remaining = [name for name in body["gateway"]["principals"] if name in principals]
+        body = {**body, "gateway": {**body["gateway"], "principals": remaining}}
+    if spec.get("exposeTools") is not True:
+        body = {**body, "exposeTools": False}
+    return normalize_problemata(body)
 
 
 def _read_list(spec: dict[str, Any], name: str) -> list[Any] | None:

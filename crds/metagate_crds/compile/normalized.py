@@ -10,6 +10,7 @@ from metagate_crds.models import (
     PolicyProfileSpec,
     PrincipalBindingSpec,
     PrincipalSpec,
+    ProblemataSpec,
     ProfileSpec,
     Spec,
     TokenIssuerSpec,
@@ -98,6 +99,12 @@ class NormalizedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class NormalizedProblemata:
+    body: dict[str, Any]
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class NormalizedIssuer:
     """`namespaces` is None when not declared: any with source Cluster, none otherwise (D-44). `key_set` is the inline
     one, empty with another source.
@@ -120,6 +127,7 @@ NormalizedSpec = (
     | NormalizedManifest
     | NormalizedBinding
     | NormalizedPolicy
+    | NormalizedProblemata
     | NormalizedIssuer
 )
 
@@ -138,6 +146,8 @@ def normalize(model: Spec) -> NormalizedSpec:
             return NormalizedManifest(body, _sections(body, MANIFEST_SECTIONS))
         case PolicyProfileSpec():
             return _normalize_policy(model)
+        case ProblemataSpec():
+            return normalize_problemata(model.declared())
         case TokenIssuerSpec():
             return _normalize_issuer(model)
         case _:
@@ -201,6 +211,11 @@ def _normalize_policy(model: PolicyProfileSpec) -> NormalizedPolicy:
             if surface.escalate_to is not None and surface.escalate_to not in GATE_EMITTERS
         ),
     )
+
+
+def normalize_problemata(body: dict[str, Any]) -> NormalizedProblemata:
+    """`body` as `Spec.declared` has it."""
+    return NormalizedProblemata(body, digest(canonical(body)))
 
 
 def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:

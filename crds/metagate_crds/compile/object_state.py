@@ -104,6 +104,7 @@ def _parse(
         declared.key.kind,
         declared.spec,
         namespace=declared.key.namespace,
+        name=declared.key.name,
         system_namespace=settings.system_namespace,
         reserved_issuer=settings.jwt_issuer,
         stored=stored,

@@ -21,8 +21,8 @@ def compile_policy(
     references = policy_references(state.declared.key.namespace, spec)
     # A boundary without rules would admit nothing: they are served also while a reference does not resolve.
     outcome = CompileOutcome(rows=[content], served_generation=state.served_generation)
-    outcome.rows += [_reference_row(state, tenant, path, ref) for path, ref in references]
-    outcome.unresolved = [finding for path, ref in references if (finding := _unresolved(world, path, ref)) is not None]
+    outcome.rows += [reference_row(state, tenant, path, ref) for path, ref in references]
+    outcome.unresolved = unresolved_references(world, references)
     if "maxTotalDescendants" not in spec.body["limits"]:
         message = "is not set: the requests below one root are bounded by depth and budget of each branch only"
         outcome.warnings = [Finding("spec.limits.maxTotalDescendants", reasons.TREE_NOT_BOUNDED, message)]
@@ -40,6 +40,12 @@ def policy_references(namespace: str, spec: NormalizedPolicy) -> list[tuple[str,
     return references
 
 
+def unresolved_references(world: World, references: list[tuple[str, ObjectKey]]) -> list[Finding]:
+    """What is wrong with references to Principals and PolicyProfiles, each with its path."""
+    findings = (_unresolved(world, path, ref) for path, ref in references)
+    return [finding for finding in findings if finding is not None]
+
+
 def _unresolved(world: World, path: str, ref: ObjectKey) -> Finding | None:
     target = world.state(ref)
     if target is None:
@@ -50,7 +56,7 @@ def _unresolved(world: World, path: str, ref: ObjectKey) -> Finding | None:
     return None
 
 
-def _reference_row(state: ObjectState, tenant: str, path: str, ref: ObjectKey) -> SnapshotRow:
+def reference_row(state: ObjectState, tenant: str, path: str, ref: ObjectKey) -> SnapshotRow:
     uid = state.declared.uid
     values = {"owner": uid, "path": path, "kind": ref.kind, "tenant": tenant, "name": ref.name}
     return SnapshotRow("reference", (uid, path), values)

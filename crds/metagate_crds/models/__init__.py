@@ -1,11 +1,20 @@
-"""The six kinds as they are declared. Field names are the contract's (camelCase on the wire)."""
+"""The seven kinds as they are declared. Field names are the contract's (camelCase on the wire)."""
 
-from metagate_crds.kinds import MANIFEST, POLICY_PROFILE, PRINCIPAL, PRINCIPAL_BINDING, PROFILE, TOKEN_ISSUER
+from metagate_crds.kinds import (
+    MANIFEST,
+    POLICY_PROFILE,
+    PRINCIPAL,
+    PRINCIPAL_BINDING,
+    PROBLEMATA,
+    PROFILE,
+    TOKEN_ISSUER,
+)
 from metagate_crds.models.binding import PrincipalBindingSpec
 from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.models.manifest import ManifestSpec
 from metagate_crds.models.policy import PolicyProfileSpec
 from metagate_crds.models.principal import PrincipalSpec
+from metagate_crds.models.problemata import ProblemataSpec
 from metagate_crds.models.profile import ProfileSpec
 from metagate_crds.models.spec import Spec
 
@@ -16,6 +25,7 @@ SPECS: dict[str, type[Spec]] = {
     MANIFEST.name: ManifestSpec,
     PRINCIPAL_BINDING.name: PrincipalBindingSpec,
     POLICY_PROFILE.name: PolicyProfileSpec,
+    PROBLEMATA.name: ProblemataSpec,
 }
 
 __all__ = [
@@ -24,6 +34,7 @@ __all__ = [
     "PolicyProfileSpec",
     "PrincipalBindingSpec",
     "PrincipalSpec",
+    "ProblemataSpec",
     "ProfileSpec",
     "Spec",
     "TokenIssuerSpec",

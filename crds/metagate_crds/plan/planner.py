@@ -22,7 +22,7 @@ AccessChange = tuple[str, Any, Any]
 """What of a principal's access changes, before, and after; `ABSENT` where it has none."""
 
 _PRINCIPAL_TABLES: Final = frozenset({"principal", "binding", "subject", "api_key"})
-_OTHER_TABLES: Final = frozenset({"policy_profile", "issuer", "issuer_key"})
+_OTHER_TABLES: Final = frozenset({"policy_profile", "problemata", "issuer", "issuer_key"})
 _ACCESS: Final = (
     "boots", "type", "scope", "rights", "suspended", "binding", "components", "slaSeconds", "subjects", "apiKeys"
 )  # fmt: skip
@@ -75,7 +75,7 @@ class Plan:
     resolved: tuple[PlanIssue, ...]
     """What is wrong now and would not be any more."""
     others: tuple[ObjectKey, ...]
-    """PolicyProfiles and TokenIssuers of which something else is served."""
+    """PolicyProfiles, Problematas and TokenIssuers of which something else is served."""
     after: Mapping[PrincipalRef, str]
     """The packet digest of every principal that has one."""
     packets: Mapping[str, bytes]
@@ -253,6 +253,6 @@ def _other_contents(compiled: CompiledWorld) -> dict[ObjectKey, list[str]]:
     contents = {
         key: sorted(row.content for row in rows if row.table in _OTHER_TABLES)
         for key, rows in compiled.rows.items()
-        if key.kind in {"PolicyProfile", "TokenIssuer"}
+        if key.kind in {"PolicyProfile", "Problemata", "TokenIssuer"}
     }
     return {key: content for key, content in contents.items() if content}

@@ -38,6 +38,11 @@ def component_permitted(components: Iterable[str], component_key: str) -> bool:
     return any(_matches(pattern, component_key) for pattern in components)
 
 
+def any_glob_matches(globs: Iterable[str], name: str) -> bool:
+    """Whether one of these exact names, `prefix*` and `*` matches; the globs of a PolicyProfile read the same."""
+    return any(_matches(glob, name) for glob in globs)
+
+
 def intersect_components(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     """The patterns that admit what both lists admit: those of the first list in their order, then of the second."""
     left, right = tuple(first), tuple(second)

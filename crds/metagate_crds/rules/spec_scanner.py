@@ -37,10 +37,15 @@ Trail = tuple[Any, ...]
 
 
 class SpecScanner:
-    """The findings of one spec. `stopped`: a bound was hit, so nothing else should touch the spec."""
+    """The findings of one spec. `stopped`: a bound was hit, so nothing else should touch the spec.
 
-    def __init__(self, *, forbid: bool) -> None:
+    `forbid`: forbidden keys are refused, but for those below a member named in `foreign`. A JSON Schema describes what
+    somebody else takes: an argument called `tasks` declares no work.
+    """
+
+    def __init__(self, *, forbid: bool, foreign: frozenset[str] = frozenset()) -> None:
         self._forbid = forbid
+        self._foreign = foreign
         self._nodes = 0
         self._text = 0
         self.findings: list[Finding] = []
@@ -98,7 +103,7 @@ class SpecScanner:
                 self._add(inner, reasons.INVALID_KEY, problem)
             if len(key) > MAX_KEY:
                 continue  # what follows would cost time in the length of the key
-            if self._forbid and is_forbidden(key):
+            if self._forbid and is_forbidden(key) and self._foreign.isdisjoint(_steps(trail)):
                 self._add(inner, reasons.FORBIDDEN_KEY, "is a forbidden key")
             if secret_detection.looks_secret(key):
                 self._add(inner, reasons.SECRET_VALUE, "has a key that looks like a secret")

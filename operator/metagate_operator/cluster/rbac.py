@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from metagate_crds.kinds import GROUP, KINDS
+from metagate_crds.kinds import GROUP, KINDS, PROBLEMATA
 from metagate_operator.cluster import leader_election
 
 OPERATOR = "metagate-operator"
@@ -55,7 +55,8 @@ class RbacRight:
 
 
 _NAMESPACED = tuple(kind.plural for kind in KINDS.values() if kind.namespaced)
-_REFERENCED = tuple(kind.plural for kind in KINDS.values())
+# Nothing refers to a Problemata.
+_REFERENCED = tuple(kind.plural for kind in KINDS.values() if kind is not PROBLEMATA)
 _GLOBAL = tuple(kind.plural for kind in KINDS.values() if not kind.namespaced)
 
 

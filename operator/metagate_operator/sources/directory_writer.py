@@ -79,6 +79,7 @@ class DirectoryWriter:
             key.kind,
             document.spec,
             namespace=key.namespace,
+            name=key.name,
             system_namespace=self._settings.system_namespace,
             reserved_issuer=self._settings.jwt_issuer,
         )

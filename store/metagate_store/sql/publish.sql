@@ -99,6 +99,7 @@ UNION ALL SELECT 'binding' AS in_table, ARRAY[t.tenant::text, t.principal_key::t
 UNION ALL SELECT 'profile' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.profile AS t
 UNION ALL SELECT 'manifest' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.manifest AS t
 UNION ALL SELECT 'policy_profile' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.policy_profile AS t
+UNION ALL SELECT 'problemata' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.problemata AS t
 UNION ALL SELECT 'issuer' AS in_table, ARRAY[t.issuer::text] AS key, t.owner::text, t.content FROM metagate.issuer AS t
 UNION ALL SELECT 'issuer_key' AS in_table, ARRAY[t.issuer::text, t.kid::text] AS key, t.owner::text, t.content FROM metagate.issuer_key AS t WHERE t.owner IS NOT NULL
 UNION ALL SELECT 'reference' AS in_table, ARRAY[t.owner::text, t.path::text] AS key, t.owner::text, t.content FROM metagate.reference AS t

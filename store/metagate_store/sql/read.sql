@@ -59,6 +59,18 @@ SELECT * FROM metagate.item($1, $2, $3);
 -- One ruleset.
 SELECT * FROM metagate.policy_profile($1, $2);
 
+-- name: read.problematas
+-- What agents may ask of a tenant, and which gateways are there.
+SELECT * FROM metagate.announced($1, $2, $3, $4);
+
+-- name: read.announce
+-- A gateway is there.
+SELECT * FROM metagate.announce($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- name: read.withdraw
+-- A gateway stops.
+SELECT * FROM metagate.withdraw($1, $2, $3, $4);
+
 -- name: read.topology
 -- Who is there and what they use, by pages of principals.
 SELECT * FROM metagate.topology_page($1, $2, $3);

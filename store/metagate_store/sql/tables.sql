@@ -145,6 +145,26 @@ DELETE FROM metagate.policy_profile AS t
 USING unnest($1::text[], $2::text[]) AS d (tenant, name)
 WHERE t.tenant = d.tenant::uuid AND t.name = d.name;
 
+-- name: upsert.problemata
+-- Problematas.
+INSERT INTO metagate.problemata AS t (
+    tenant, name, body, content_hash, generation, owner, content, revision
+)
+SELECT r.tenant, r.name, r.body, r.content_hash, r.generation, r.owner, r.content, $2
+FROM jsonb_to_recordset($1) AS r (
+    tenant uuid, name text, body jsonb, content_hash text, generation bigint, owner uuid, content text
+)
+ON CONFLICT (tenant, name) DO UPDATE SET
+    body = excluded.body, content_hash = excluded.content_hash, generation = excluded.generation, owner =
+    excluded.owner, content = excluded.content, revision = excluded.revision
+WHERE t.content IS DISTINCT FROM excluded.content OR t.owner IS DISTINCT FROM excluded.owner;
+
+-- name: delete.problemata
+-- Problematas that are gone.
+DELETE FROM metagate.problemata AS t
+USING unnest($1::text[], $2::text[]) AS d (tenant, name)
+WHERE t.tenant = d.tenant::uuid AND t.name = d.name;
+
 -- name: upsert.issuer
 -- Token issuers.
 INSERT INTO metagate.issuer AS t (

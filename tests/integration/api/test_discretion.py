@@ -25,6 +25,9 @@ FUNCTIONS = (
     "items",
     "item",
     "policy_profile",
+    "announced",
+    "announce",
+    "withdraw",
     "topology",
     "topology_page",
 )
@@ -53,6 +56,8 @@ async def test_no_error_body_holds_sql(gate: GateFixture) -> None:
                     "/v1/startups",
                     "/v1/topology",
                     "/v1/policy-profiles/x",
+                    "/v1/problematas",
+                    "/v1/problematas/x",
                     "/v1/admin/principals",
                     "/v1/admin/principals/admin",
                 )

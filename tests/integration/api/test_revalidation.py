@@ -18,6 +18,7 @@ RESOURCE = {
     "metadata": {"name": "x"},
     "spec": {},
 }
+ANNOUNCEMENT = {"endpoint": "http://mail:8005/mcp", "version": "3", "capabilities": [], "health": "ok"}
 ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GET", "/v1/startups", {}),
     ("GET", f"/v1/startup/{uuid7()}", {}),
@@ -25,6 +26,10 @@ ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GET", "/v1/topology", {}),
     ("GET", "/v1/summary", {}),
     ("GET", "/v1/policy-profiles/x", {}),
+    ("GET", "/v1/problematas", {}),
+    ("GET", "/v1/problematas/x", {}),
+    ("PUT", "/v1/problematas/x/instances/y", {"json": ANNOUNCEMENT}),
+    ("DELETE", "/v1/problematas/x/instances/y", {}),
     ("GET", "/v1/admin/principals", {}),
     ("GET", "/v1/admin/principals/x", {}),
     ("GET", "/v1/admin/history", {}),

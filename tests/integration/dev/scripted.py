@@ -95,7 +95,8 @@ class ScriptedSource:
 
 
 TABLES = (
-    "principal", "subject", "api_key", "binding", "profile", "manifest", "policy_profile", "issuer", "issuer_key", "reference", "resource",
+    "principal", "subject", "api_key", "binding", "profile", "manifest", "policy_profile", "problemata", "issuer", "issuer_key",
+    "reference", "resource",
 )  # fmt: skip
 
 

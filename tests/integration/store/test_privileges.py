@@ -104,9 +104,17 @@ async def test_who_may_execute_what(database: Database) -> None:
         "booted", "standing", "layers", "history", "history_everywhere", "declared_at", "summary",
         "overview", "overview_everywhere", "tenants_everywhere", "issuers_seen", "named", "named_everywhere",
         "startup_everywhere", "not_served", "failures", "search", "errors_of", "principals_page",
-        "startups_failed_with", "others_failed_with", "changed_specs", "interview",
+        "startups_failed_with", "others_failed_with", "changed_specs", "interview", "announce", "withdraw", "announced",
     }  # fmt: skip
-    assert may[IDENTITY] == {"resolve", "credentials", "credential_mark", "everybody", "policies", "state"}
+    assert may[IDENTITY] == {
+        "resolve",
+        "credentials",
+        "credential_mark",
+        "everybody",
+        "policies",
+        "problematas",
+        "state",
+    }
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}
     assert public == 0
 

@@ -14,13 +14,15 @@ from metagate_store.publisher import Publisher
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome, Change, CredentialRow, PacketOutcome, PacketQuery, PodRow
 
-KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles")
+KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
 
 
 def named(table: str, tenant: UUID, name: str, body: dict) -> dict:
     values = {"tenant": str(tenant), "name": name, "body": body, "generation": 1}
     if table == "policy_profile":
         values["policy_hash"] = digest_of(name.encode())
+    if table == "problemata":
+        values["content_hash"] = digest_of(name.encode())
     return row(uuid4(), **values)
 
 
@@ -225,6 +227,7 @@ async def test_admin_views(fresh_database: Database) -> None:
             "profile": [named("profile", principal.tenant, "worker", profile), named("profile", other.tenant, "alien", {})],
             "manifest": [named("manifest", principal.tenant, f"m{n}", {"version": n}) for n in range(5)],
             "policy_profile": [named("policy_profile", principal.tenant, "strict", {"limits": {}})],
+            "problemata": [named("problemata", principal.tenant, "mail", {"version": "1"})],
         },
     )  # fmt: skip
     reader = await Reader.connect(fresh_database.api, size=1)
@@ -236,6 +239,7 @@ async def test_admin_views(fresh_database: Database) -> None:
         "bindings": ["indexer-binding", "second-binding"],
         "secret-refs": ["worker:ca", "worker:db"],
         "policy-profiles": ["strict"],
+        "problematas": ["mail"],
     }
     first = await reader.listing("manifests", principal.tenant, limit=3)
     rest = await reader.listing("manifests", principal.tenant, after=first.next, limit=3)

@@ -53,6 +53,14 @@ claims = st.one_of(
 )
 
 
+GATEWAY = {
+    "surfaceId": "g",
+    "kind": "McpGateway",
+    "capabilities": {"allow": ["x"]},
+    "targets": [{"name": "t", "url": "http://a"}],
+}
+
+
 def distinct(items: st.SearchStrategy[Any], size: int) -> st.SearchStrategy[list[Any]]:
     return st.lists(
         items, max_size=size, unique_by=lambda item: item.get("sha256") or str(item) if isinstance(item, dict) else item
@@ -104,9 +112,21 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "PolicyProfile": optional(
         {
             "shadow": st.builds(lambda name: {"policyProfileRef": {"name": name}}, names),
-            "surfaces": st.builds(lambda name: [{"surfaceId": "s", "escalateTo": name}], names),
+            "surfaces": st.builds(lambda name: [{"surfaceId": "s", "escalateTo": name}], names) | st.just([GATEWAY]),
         },
         limits=st.builds(lambda depth: {"maxSpawnDepth": depth}, st.integers(0, 5)),
+    ),
+    "Problemata": st.builds(
+        lambda policy, principal, surface, capability: {
+            "version": "1",
+            "gateway": {"policyProfileRef": {"name": policy}, "surfaceId": surface, "principals": [principal]},
+            "payloadKind": "plan",
+            "capabilities": [{"id": capability}],
+        },
+        names,
+        names,
+        st.sampled_from(["s", "g"]),
+        st.sampled_from(["x", "y"]),
     ),
 }
 KIND_NAMES = tuple(VALID)

@@ -124,6 +124,10 @@ def test_free_form_leaves_are_the_contracts():
         "memoryMap",
         "services.*.metadata",
         "jwks.inline.keys[]",
+        "capabilities[].inputSchema",
+        "capabilities[].tool.definition.inputSchema",
+        "capabilities[].tool.definition.outputSchema",
+        "capabilities[].tool.definition.annotations",
         *(
             f"overrides.{name}"
             for name in ("capabilities", "policy", "services", "memoryMap", "polling", "schemas", "environment")

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 import yaml
-from tests.unit.crds.worlds import BINDING, CLUSTER_ISSUER, MANIFEST, POLICY, PRINCIPAL, PROFILE
+from tests.unit.crds.worlds import BINDING, CLUSTER_ISSUER, MANIFEST, POLICY, PRINCIPAL, PROBLEMATA, PROFILE
 
 from metagate_crds import reasons
 from metagate_crds.kinds import KINDS
@@ -71,6 +71,20 @@ CONTRACT = textwrap.dedent("""
         syncTimeoutMs: 2000
         forceAsync: []
         estimatedDurationThresholdMs: 5000
+    Problemata:
+      version: "3"
+      gateway: {policyProfileRef: {name: front-desk}, surfaceId: mail, principals: [mail-gateway]}
+      payloadKind: plan_request
+      exposeTools: true
+      capabilities:
+      - {id: doc.review, inputSchema: {type: object, properties: {a: {default: null}}}, estimatedDurationMs: 400}
+      - id: mail.send
+        tool:
+          target: mailserver
+          idempotent: false
+          as: send
+          definition: {name: send_email, title: Send, description: Sends., inputSchema: {type: object}, outputSchema: {}, annotations: {readOnlyHint: false}}
+      topology: [{from: gateway, to: delegate, purpose: plan}]
 """)
 SPECS_OF = {
     "TokenIssuer": CLUSTER_ISSUER,
@@ -79,6 +93,7 @@ SPECS_OF = {
     "Manifest": MANIFEST,
     "PrincipalBinding": BINDING,
     "PolicyProfile": POLICY,
+    "Problemata": PROBLEMATA,
 }
 
 
@@ -102,8 +117,17 @@ def test_an_unknown_field_is_refused_by_path(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_null_is_absent(kind):
     """As it is to kubectl."""
-    nothing = {"suspended", "capabilities", "version", "active", "budget", "maxTokenLifetime"}
-    fields = {field.alias for field in SPECS[kind].model_fields.values()}
+    nothing = {
+        "suspended",
+        "capabilities",
+        "version",
+        "active",
+        "budget",
+        "maxTokenLifetime",
+        "exposeTools",
+        "topology",
+    }
+    fields = {field.alias for field in SPECS[kind].model_fields.values() if not field.is_required()}
     assert validate(kind, {**SPECS_OF[kind], **dict.fromkeys(fields & nothing)}) == ()
 
 

@@ -37,6 +37,41 @@ BINDING: dict[str, Any] = {
 }
 CLUSTER_ISSUER: dict[str, Any] = {"audiences": ["metagate"], "jwks": {"source": "Cluster"}}
 POLICY: dict[str, Any] = {"limits": {"maxSpawnDepth": 5}}
+GATEWAY_POLICY: dict[str, Any] = {
+    "limits": {"maxSpawnDepth": 5, "maxTotalDescendants": 100},
+    "surfaces": [
+        {
+            "surfaceId": "mail",
+            "kind": "McpGateway",
+            "principals": ["*"],
+            "capabilities": {"allow": ["doc.review", "mail.*"], "deny": ["mail.delete"]},
+            "targets": [
+                {"name": "delegate", "url": "http://delegate:8004/plans"},
+                {"name": "mailserver", "kind": "Mcp", "url": "http://mail-mcp:8000/mcp"},
+            ],
+        },
+        {"surfaceId": "inside", "targets": [{"name": "delegate", "url": "http://delegate:8004/plans"}]},
+        {"surfaceId": "nowhere", "kind": "McpGateway"},
+    ],
+}
+PROBLEMATA: dict[str, Any] = {
+    "version": "3",
+    "gateway": {"policyProfileRef": {"name": "front-desk"}, "surfaceId": "mail", "principals": ["mail-gateway"]},
+    "payloadKind": "plan_request",
+    "exposeTools": True,
+    "capabilities": [
+        {"id": "doc.review", "inputSchema": {"type": "object"}, "estimatedDurationMs": 400},
+        {
+            "id": "mail.send",
+            "tool": {
+                "target": "mailserver",
+                "idempotent": False,
+                "definition": {"name": "send_email", "description": "Sends.", "inputSchema": {"type": "object"}},
+            },
+        },
+    ],
+    "topology": [{"from": "gateway", "to": "delegate", "purpose": "plan"}],
+}
 
 
 def external_issuer(issuer: str = "https://idp.example.com", **more: Any) -> dict[str, Any]:
@@ -67,6 +102,15 @@ def bootable_objects(*, namespace: str = "team") -> list[DeclaredObject]:
         declared("Profile", "worker", PROFILE, namespace=namespace),
         declared("Manifest", "prod", MANIFEST, namespace=namespace),
         declared("PrincipalBinding", "indexer", BINDING, namespace=namespace),
+    ]
+
+
+def gateway_objects(*, namespace: str = "team", **changes: Any) -> list[DeclaredObject]:
+    """A Problemata and what it refers to; `changes` are members of its spec."""
+    return [
+        declared("PolicyProfile", "front-desk", GATEWAY_POLICY, namespace=namespace),
+        declared("Principal", "mail-gateway", {"type": "service"}, namespace=namespace),
+        declared("Problemata", "mail", {**PROBLEMATA, **changes}, namespace=namespace),
     ]
 
 

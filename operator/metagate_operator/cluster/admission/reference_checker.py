@@ -17,9 +17,10 @@ from typing import Any
 import structlog
 
 from metagate_crds.compile.compiler import compile_world
-from metagate_crds.compile.normalized import NormalizedPolicy
+from metagate_crds.compile.normalized import NormalizedPolicy, NormalizedProblemata
 from metagate_crds.compile.object_state import evaluate
 from metagate_crds.compile.policies import policy_references
+from metagate_crds.compile.problematas import problemata_references
 from metagate_crds.compile.world import World
 from metagate_crds.kinds import (
     KINDS,
@@ -27,6 +28,7 @@ from metagate_crds.kinds import (
     POLICY_PROFILE,
     PRINCIPAL,
     PRINCIPAL_BINDING,
+    PROBLEMATA,
     PROFILE,
     TOKEN_ISSUER,
     ResourceKind,
@@ -34,6 +36,7 @@ from metagate_crds.kinds import (
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
 from metagate_crds.reasons import COMPILED, CONFLICTED, RESOLVED_REFS, WARNING
 from metagate_crds.validation import validate
+from metagate_crds.verdict import Condition
 from metagate_operator.cluster.kubernetes_client import KubernetesClient, KubernetesError, collection_path, get_by_name
 from metagate_operator.cluster.object_cache import declared_object
 
@@ -84,10 +87,9 @@ class ReferenceChecker:
             wanted = [self._all(PRINCIPAL, namespace), self._all(TOKEN_ISSUER)]
         elif subject.key.kind == TOKEN_ISSUER.name:
             wanted = [self._all(TOKEN_ISSUER)]
-        elif subject.key.kind == POLICY_PROFILE.name:
-            policy = evaluate(subject, self._settings).normalized
-            references = policy_references(namespace, policy) if isinstance(policy, NormalizedPolicy) else []
-            wanted = [self._one(KINDS[ref.kind], namespace, ref.name) for ref in {ref for _, ref in references}]
+        elif subject.key.kind in {POLICY_PROFILE.name, PROBLEMATA.name}:
+            references = _references(subject, self._settings)
+            wanted = [self._one(KINDS[ref.kind], namespace, ref.name) for ref in references]
         else:
             wanted = []
         return [
@@ -122,10 +124,29 @@ def reference_warnings(
     if stands_in and subject.key.kind == PRINCIPAL_BINDING.name:
         # a stand-in says nothing of what its object declares
         against = [condition for condition in against if condition.type != WARNING]
-    causes = [
+    parts = [part for condition in _causes(against) for part in condition.message.split("; ")]
+    if stands_in and subject.key.kind == PROBLEMATA.name:
+        parts = [part for part in parts if not part.startswith("spec.gateway.surfaceId:")]
+    return tuple(parts)
+
+
+def _causes(against: Sequence[Condition]) -> Sequence[Condition]:
+    """Without what follows from the others."""
+    return [
         condition for condition in against if condition.type != COMPILED
     ] or against  # that nothing is served then needs no saying
-    return tuple(part for condition in causes for part in condition.message.split("; "))
+
+
+def _references(subject: DeclaredObject, settings: CompileSettings) -> set[ObjectKey]:
+    """What a PolicyProfile or a Problemata names; nothing while its spec is invalid."""
+    match evaluate(subject, settings).normalized:
+        case NormalizedPolicy() as policy:
+            references = policy_references(subject.key.namespace, policy)
+        case NormalizedProblemata() as problemata:
+            references = problemata_references(subject.key.namespace, problemata)
+        case _:
+            references = []
+    return {ref for _, ref in references}
 
 
 def _subject(request: Mapping[str, Any]) -> DeclaredObject:

@@ -39,6 +39,7 @@ def review_object(request: Mapping[str, Any], settings: CompileSettings) -> tupl
         kind["kind"],
         body.get("spec"),
         namespace=request.get("namespace") or "",
+        name=request.get("name") or (body.get("metadata") or {}).get("name") or "",
         system_namespace=settings.system_namespace,
         reserved_issuer=settings.jwt_issuer,
     )
