@@ -184,3 +184,4 @@ async def _go_on(connection: asyncpg.Connection) -> None:
         if revision is not None:
             await connection.execute(sql("publish.restored_bindings"), revision)
             await connection.execute(sql("publish.restored_policies"))
+            await connection.execute(sql("publish.restored_problematas"))

@@ -199,3 +199,7 @@ UPDATE metagate.binding SET revision = $1::bigint;
 -- The next writer finds that none is what was compiled, and publishes each under a revision of its own. Until then a gate
 -- that used a newer one than the backup's takes none (INV-107); one that was not changed since has no older revision.
 UPDATE metagate.policy_profile SET content = '';
+
+-- name: publish.restored_problematas
+-- As the policies: a gateway that used a newer one than the backup's takes none until the next writer has published it.
+UPDATE metagate.problemata SET content = '';
