@@ -94,6 +94,9 @@ bench-ledger: $(STAMP) ## receipts per second beside pgbench, long inboxes, how 
 bench-interrogate: $(STAMP) ## decisions of InterroGate beside pgbench with the same rows, on one tree, beside a million rows
 	@$(BIN)/python bench/admitting.py $(BENCH_ARGS)
 
+bench-async: $(STAMP) $(VENV)-bench ## leases and completions of AsyncGate beside pgbench, a plain queue, procrastinate and pgqueuer
+	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/queueing.py $(BENCH_ARGS)
+
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py
 

@@ -351,7 +351,7 @@ def admitting(figures: Found) -> Lines:
         *table(
             ("", "measured", "spread", "goal", "reached"),
             [
-                [name, row["ratio"], spread(row), f"{bound} {goal:g}", held(row["ratio"], bound, goal)]
+                [name, row["ratio"], spread(row), f"{bound} {goal:g}", reach(row["ratio"], bound, goal)]
                 for name, row, goal, bound in reached
             ],
         ),
@@ -368,6 +368,115 @@ def admitting(figures: Found) -> Lines:
     ]
 
 
+def queueing(figures: Found) -> Lines:
+    part, goals = figures["beside"], figures["goals"]
+    alone = part["alone_ms"]
+    names = {
+        "AsyncGate": "AsyncGate, over HTTP",
+        "receipts": "the same two receipts by `POST /receipts`",
+        "pgbench": "pgbench, the same two functions, one item each",
+        "plain queue": "pgbench, two plain queue statements in the shape of pgmq",
+        "procrastinate": "procrastinate",
+        "pgqueuer": "pgqueuer",
+    }
+    reached = [
+        *((f"pairs ÷ {name}", part["ratios"][name], goals[name], "at least") for name in names if name in goals),
+        ("one pair alone, p50 ÷ pgbench's", part["alone"], goals["alone"], "at most"),
+    ]
+    if (enqueue := figures.get("enqueue")) is not None:
+        name = "`POST /tasks/batch` ÷ both receipts by `POST /receipts/batch`"
+        reached.append((name, enqueue, goals["enqueue"], "at least"))
+    if (size := figures.get("size")) is not None:
+        reached.append((f"p99 of a lease among {size['tasks']:,} tasks ÷ 1,000", size, goals["size"], "at most"))
+    return [
+        "## Tasks and leases",
+        "",
+        *prose(f"""
+            AsyncGate, measured on {figures["machine"]["date"]}: {figures["connections"]} connections,
+            {figures["workers"]} workers, {figures["rounds"]} rounds of {figures["seconds"]:g} s in turn
+            (`make bench-async`). A pair is a lease and its completion: two requests, two receipts, two commits that
+            may be shared. procrastinate and pgqueuer work jobs that do nothing, in two processes of 32 at a time.
+        """),
+        *table(
+            ("", "pairs per second", "AsyncGate ÷", "spread"),
+            [
+                [
+                    text,
+                    part["per_second"][name],
+                    (of := part["ratios"].get(name, {})).get("ratio"),
+                    spread(of) if of else None,
+                ]
+                for name, text in names.items()
+            ],
+        ),
+        *table(
+            ("", "measured", "spread", "goal", "reached"),
+            [
+                [name, row["ratio"], spread(row), f"{bound} {goal:g}", reach(row["ratio"], bound, goal)]
+                for name, row, goal, bound in reached
+            ],
+        ),
+        *prose(f"""
+            One pair alone takes {alone["p50"]:g} ms (p50) and {alone["p99"]:g} ms (p99) over HTTP; pgbench's
+            {alone["pgbench"]:g} ms, the plain queue's {alone["plain queue"]:g} ms on average.
+            {part["late"]} requests were answered with 503.
+        """),
+        *(enqueue_prose(part, enqueue) if enqueue is not None else []),
+        *(processes_prose(figures["processes"]) if "processes" in figures else []),
+        *GUARANTEES,
+    ]
+
+
+def enqueue_prose(part: Found, enqueue: Found) -> Lines:
+    rates = enqueue["per_second"]
+    return prose(f"""
+        Enqueued per second: {rates["batches"]:,} in batches, {rates["one by one"]:,} one by one, each with its two
+        receipts in the same commit; procrastinate {part["per_second"]["procrastinate enqueue"]:,} and pgqueuer
+        {part["per_second"]["pgqueuer enqueue"]:,} one by one, without any.
+    """)
+
+
+def processes_prose(part: Found) -> Lines:
+    return prose(f"""
+        With {part["processes"]} processes of the gate {part["pairs"]:,} pairs were done, and {part["late"]} requests
+        were answered otherwise than with 200. From parking to its end a task left {part["receipts_per_task"]:g}
+        receipts, and the database made {part["commits_per_task"]:g} commits for each task, everything that polls
+        included.
+    """)
+
+
+GUARANTEES = [
+    "What happens to a job whose worker is killed in the middle, by the SQL of the releases that were measured:",
+    "",
+    *table(
+        ("", "It is done again", "A worker that was overtaken"),
+        [
+            [
+                "AsyncGate",
+                "when its lease has ended (60 s), by whoever asks next; nothing has to run for that",
+                "its completion is refused (`LEASE_LOST`): one end a task; the lease's number is a fence outside",
+            ],
+            [
+                "pgmq",
+                "when its visibility timeout has ended",
+                "deletes or archives the message of the other: neither is told",
+            ],
+            [
+                "procrastinate",
+                "when something calls `retry_stalled_jobs`; until then it stays `doing`",
+                "finishes the job of the other: a job knows no attempt when it is finished",
+            ],
+            ["pgqueuer", "when its heartbeat is late (30 s)", "finishes the job of the other, by its id"],
+        ],
+    ),
+    *prose("""
+        In all of them a handler may run twice: no queue can take back what a killed process did outside of the
+        database. Of AsyncGate that there is one end, whatever is killed, is a test
+        (`tests/integration/asyncgate`).
+    """),
+]
+
+
 def processor_time(figures: Found, name: str, of: str) -> float:
     """Microseconds of processor for each request: shares are of the time, so warming up counts on both sides."""
     part = figures["beside"]
@@ -375,7 +484,7 @@ def processor_time(figures: Found, name: str, of: str) -> float:
     return float(part["cpu_shares"][name][of] * figures["machine"]["processors"] * 1e6 / rate)
 
 
-def held(ratio: float, bound: str, goal: float) -> str:
+def reach(ratio: float, bound: str, goal: float) -> str:
     return "yes" if (ratio >= goal if bound == "at least" else ratio <= goal) else "**no**"
 
 
@@ -403,6 +512,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("scale", "worlds", scale),
     ("asking", "pages", plan_explain_section),
     ("interrogate", "beside", admitting),
+    ("async", "beside", queueing),
     ("flame", "stacks", flame),
 )
 
