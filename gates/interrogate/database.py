@@ -8,7 +8,9 @@ never spoil the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -25,7 +27,7 @@ from interrogate.forwards import (
     settled_forwards,
 )
 from interrogate.observation import ObservationRequest, Observed, ObservedLease, ParentTask
-from legivellum.postgres.pool import Pool, PooledDatabase
+from legivellum.postgres.pool import Pool, PooledDatabase, Transaction
 
 Item = TypeVar("Item")
 
@@ -118,6 +120,11 @@ _OBSERVE = (
     + _placeholders([_UUIDS, _TEXTS, _TEXTS, "bytea[]", *[_TEXTS] * 8, _NUMBERS, _TEXTS])
     + ")"
 )
+_OBSERVE_LOCKED = (
+    "SELECT * FROM interrogate.observe_locked("  # noqa: S608 - types of ours
+    + _placeholders([_UUIDS, _TEXTS, _TEXTS, "bytea[]", *[_TEXTS] * 8, _NUMBERS, _TEXTS, _BIG_NUMBERS])
+    + ")"
+)
 _RECORD = (
     "SELECT * FROM interrogate.record("  # noqa: S608 - types of ours
     + _placeholders(
@@ -145,6 +152,124 @@ _REQUEST_COLUMNS: tuple[Callable[[ObservationRequest], Any], ...] = (
 )
 
 
+def _observation_columns(requests: Sequence[ObservationRequest]) -> list[list[Any]]:
+    columns = _columns(
+        requests,
+        *_REQUEST_COLUMNS,
+        lambda request: request.root_task_id,
+        lambda request: request.task_id,
+        lambda request: request.parent_task_id,
+        lambda request: request.capability_id,
+        lambda request: request.caused_by_receipt_id,
+        lambda request: request.lease_id,
+    )
+    rates = [(place, key) for place, request in enumerate(requests, 1) for key in request.rate_keys]
+    return [*columns, *_flattened(rates, 2)]
+
+
+def _observed_requests(rows: Iterable[Any], requests: Sequence[ObservationRequest]) -> list[ObservedRequest]:
+    answers: list[ObservedRequest | None] = [None] * len(requests)
+    for row in rows:
+        place = row["ordinal"] - 1
+        answers[place] = _observed_request(row, requests[place].lease_id)
+    return [answer for answer in answers if answer is not None]
+
+
+def _record_columns(records: Sequence[Record], stored_rulesets: AbstractSet[str]) -> list[list[Any]]:
+    requests, admitted = [record.request for record in records], [record.admitted for record in records]
+    rates = [
+        (place, key, mark, None if record.rate_tats is None else record.rate_tats[number])
+        for place, record in enumerate(records, 1)
+        for number, (key, mark) in enumerate(zip(record.request.rate_keys, record.observed.rate_tats, strict=True))
+    ]
+    forwards = [
+        (place, target, record.escalate_to or record.request.principal_key)
+        for place, record in enumerate(records, 1)
+        for target in record.forwards
+    ]
+    return [
+        *_columns(requests, *_REQUEST_COLUMNS),
+        *_marks(records, stored_rulesets),
+        *_columns(
+            admitted,
+            lambda task: task is not None,
+            lambda task: task is not None and task.begins,
+            lambda task: task and task.root_task_id,
+            lambda task: task and task.parent_task_id,
+            lambda task: task and task.depth,
+            lambda task: task and task.budget,
+            lambda task: task and task.capability_id,
+            lambda task: task and recent_column(task.recent),
+        ),
+        [record.spawns_under_lease for record in records],
+        *_flattened(rates, 4),
+        *_flattened(forwards, 3),
+    ]
+
+
+def _marks(records: Sequence[Record], stored_rulesets: AbstractSet[str]) -> list[list[Any]]:
+    return _columns(
+        records,
+        _root_of,
+        lambda record: record.request.task_id,
+        lambda record: record.request.lease_id,
+        lambda record: record.observed.version,
+        lambda record: record.observed.task_root_id,
+        lambda record: record.observed.task_admitted,
+        lambda record: record.observed.lease and record.observed.lease.spawned,
+        lambda record: record.policy_revision,
+        lambda record: record.observed.policy_revision,
+        lambda record: record.policy_hash,
+        # A policy is sent until it is stored: with thousands of decisions under it, it is not sent with each.
+        lambda record: None if record.policy_hash in stored_rulesets else record.ruleset,
+        lambda record: record.body,
+    )
+
+
+def _recorded(rows: Iterable[Any], records: Sequence[Record]) -> list[Recorded]:
+    answers: list[Recorded | None] = [None] * len(records)
+    for ordinal, outcome, receipt_id, stored_at, body, detail in rows:
+        stored = None
+        if outcome in {"STORED", "REPLAYED"}:
+            stored = StoredDecision(receipt_id, stored_at, records[ordinal - 1].body if body is None else body)
+        answers[ordinal - 1] = Recorded(outcome, stored, detail or "")
+    return [answer for answer in answers if answer is not None]
+
+
+def _rulesets_of(records: Sequence[Record], recorded: Sequence[Recorded]) -> set[str]:
+    """The policies that are stored now."""
+    return {
+        record.policy_hash
+        for record, answer in zip(records, recorded, strict=True)
+        if answer.outcome == "STORED" and record.policy_hash is not None
+    }
+
+
+class LockedAdmissions:
+    """Observe, then record, once each: what is observed stays true until the transaction ends."""
+
+    def __init__(self, transaction: Transaction, stored_rulesets: AbstractSet[str]) -> None:
+        self._transaction = transaction
+        self._stored_rulesets = stored_rulesets
+        self.rulesets: set[str] = set()
+        """Stored by this transaction."""
+
+    async def observe(self, requests: Sequence[ObservationRequest], revisions: Sequence[int]) -> list[ObservedRequest]:
+        """As the database's; empty where others keep the locks. `revisions`: of the policies that will decide.
+
+        A request that names a parent names its root too: the lock of a root that the parent is looked up for would be
+        taken too late.
+        """
+        rows = await self._transaction.fetch(_OBSERVE_LOCKED, *_observation_columns(requests), list(revisions))
+        return _observed_requests(rows, requests)
+
+    async def record(self, records: Sequence[Record]) -> list[Recorded]:
+        rows = await self._transaction.fetch(_RECORD, *_record_columns(records, self._stored_rulesets))
+        recorded = _recorded(rows, records)
+        self.rulesets |= _rulesets_of(records, recorded)
+        return recorded
+
+
 class InterrogateDatabase(PooledDatabase):
     application_name = "interrogate"
 
@@ -157,83 +282,22 @@ class InterrogateDatabase(PooledDatabase):
 
     async def observe(self, requests: Sequence[ObservationRequest]) -> list[ObservedRequest]:
         """What the decision on each may look at, all at one moment, in their order."""
-        columns = _columns(
-            requests,
-            *_REQUEST_COLUMNS,
-            lambda request: request.root_task_id,
-            lambda request: request.task_id,
-            lambda request: request.parent_task_id,
-            lambda request: request.capability_id,
-            lambda request: request.caused_by_receipt_id,
-            lambda request: request.lease_id,
-        )
-        rates = [(place, key) for place, request in enumerate(requests, 1) for key in request.rate_keys]
-        answers: list[ObservedRequest | None] = [None] * len(requests)
-        for row in await self._pool.fetch(_OBSERVE, *columns, *_flattened(rates, 2)):
-            place = row["ordinal"] - 1
-            answers[place] = _observed_request(row, requests[place].lease_id)
-        return [answer for answer in answers if answer is not None]
+        return _observed_requests(await self._pool.fetch(_OBSERVE, *_observation_columns(requests)), requests)
 
     async def record(self, records: Sequence[Record]) -> list[Recorded]:
         """Store each with its receipt and its counters in one commit, or say why not. One answer for each, in order."""
-        requests, admitted = [record.request for record in records], [record.admitted for record in records]
-        rates = [
-            (place, key, mark, None if record.rate_tats is None else record.rate_tats[number])
-            for place, record in enumerate(records, 1)
-            for number, (key, mark) in enumerate(zip(record.request.rate_keys, record.observed.rate_tats, strict=True))
-        ]
-        forwards = [
-            (place, target, record.escalate_to or record.request.principal_key)
-            for place, record in enumerate(records, 1)
-            for target in record.forwards
-        ]
-        rows = await self._pool.fetch(
-            _RECORD,
-            *_columns(requests, *_REQUEST_COLUMNS),
-            *self._marks(records),
-            *_columns(
-                admitted,
-                lambda task: task is not None,
-                lambda task: task is not None and task.begins,
-                lambda task: task and task.root_task_id,
-                lambda task: task and task.parent_task_id,
-                lambda task: task and task.depth,
-                lambda task: task and task.budget,
-                lambda task: task and task.capability_id,
-                lambda task: task and recent_column(task.recent),
-            ),
-            [record.spawns_under_lease for record in records],
-            *_flattened(rates, 4),
-            *_flattened(forwards, 3),
-        )
-        answers: list[Recorded | None] = [None] * len(records)
-        for ordinal, outcome, receipt_id, stored_at, body, detail in rows:
-            record = records[ordinal - 1]
-            stored = None
-            if outcome in {"STORED", "REPLAYED"}:
-                stored = StoredDecision(receipt_id, stored_at, record.body if body is None else body)
-            if outcome == "STORED" and record.policy_hash is not None:
-                self._stored_rulesets.add(record.policy_hash)
-            answers[ordinal - 1] = Recorded(outcome, stored, detail or "")
-        return [answer for answer in answers if answer is not None]
+        recorded = _recorded(await self._pool.fetch(_RECORD, *_record_columns(records, self._stored_rulesets)), records)
+        self._stored_rulesets |= _rulesets_of(records, recorded)
+        return recorded
 
-    def _marks(self, records: Sequence[Record]) -> list[list[Any]]:
-        return _columns(
-            records,
-            _root_of,
-            lambda record: record.request.task_id,
-            lambda record: record.request.lease_id,
-            lambda record: record.observed.version,
-            lambda record: record.observed.task_root_id,
-            lambda record: record.observed.task_admitted,
-            lambda record: record.observed.lease and record.observed.lease.spawned,
-            lambda record: record.policy_revision,
-            lambda record: record.observed.policy_revision,
-            lambda record: record.policy_hash,
-            # A policy is sent until it is stored: with thousands of decisions under it, it is not sent with each.
-            lambda record: None if record.policy_hash in self._stored_rulesets else record.ruleset,
-            lambda record: record.body,
-        )
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[LockedAdmissions]:
+        """Observe and record in one transaction that holds the locks in between, committed where the block ends."""
+        async with self._pool.transaction() as transaction:
+            admissions = LockedAdmissions(transaction, self._stored_rulesets)
+            yield admissions
+        # Only now they are stored: after a rollback they must be sent again.
+        self._stored_rulesets |= admissions.rulesets
 
     async def forwards(self, tenant: UUID, receipt_id: str) -> list[ForwardRow]:
         """The targets of a decision, by name. None: nothing was to be forwarded, or it was purged."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +18,7 @@ import structlog
 
 from interrogate import metrics
 from interrogate.admission_receipt import ReceiptInvalid, admission_receipt, admitted_task
+from interrogate.contention import Contention
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.decide import decide, decide_shadow
 from interrogate.decision import Decision
@@ -32,6 +33,8 @@ from legivellum.http.problems import refuse
 from legivellum.postgres.errors import Unavailable
 
 _BEHIND_PAUSE_SECONDS: Final = 0.02
+_COLLECT_SECONDS: Final = 0.004
+"""In this time the callers of the last batch can ask again (30 of them, measured)."""
 
 _log = structlog.get_logger("interrogate.evaluator")
 
@@ -99,7 +102,14 @@ class Evaluator:
     ) -> None:
         self._database = database
         self._policies = policies
-        self._batcher: Batcher[EvaluationRequest, _Answer] = Batcher(self._decide_batch, name="evaluate", limits=limits)
+        self._contention = Contention()
+        self._batcher: Batcher[EvaluationRequest, _Answer] = Batcher(self._decide_free, name="evaluate", limits=limits)
+        # One at a time, and only after the callers of the last one had the time to ask again: a second batch would wait
+        # for the locks of the first, with requests that could share one commit.
+        contended = replace(limits or BatchLimits(), in_flight=1, collect_seconds=_COLLECT_SECONDS)
+        self._contended: Batcher[EvaluationRequest, _Answer] = Batcher(
+            self._decide_locked, name="evaluate contended", limits=contended
+        )
 
     async def evaluate(self, request: EvaluationRequest, deadline: float) -> Evaluation:
         """The stored decision, by `deadline` (the loop's clock).
@@ -108,7 +118,7 @@ class Evaluator:
         """
         started = time.perf_counter()
         while True:
-            answer = await self._batcher.submit(request, deadline)
+            answer = await self._batcher_of(request).submit(request, deadline)
             if isinstance(answer, Evaluation):
                 if answer.decision is not None:
                     metrics.count_decision(answer.decision, time.perf_counter() - started)
@@ -128,6 +138,10 @@ class Evaluator:
         if deadline - asyncio.get_running_loop().time() < 5 * _BEHIND_PAUSE_SECONDS:
             raise PoliciesUnknown("MetaGate publishes an older policy than one that was used already.")
         await asyncio.sleep(_BEHIND_PAUSE_SECONDS)
+
+    def _batcher_of(self, request: EvaluationRequest) -> Batcher[EvaluationRequest, _Answer]:
+        contended = self._contention.expected(request.tenant, request.envelope, request.requester)
+        return self._contended if contended else self._batcher
 
     async def observe(self, request: EvaluationRequest) -> tuple[Ruleset | None, Observed]:
         """By which rules it would be decided now, and on what. Nothing is stored. Raises Unavailable."""
@@ -149,28 +163,59 @@ class Evaluator:
         )
         return _Case(request, ruleset, question)
 
-    async def _decide_batch(self, requests: Sequence[EvaluationRequest]) -> list[_Answer]:
-        answers: dict[str, _Answer] = {}
-        cases = []
+    async def _decide_free(self, requests: Sequence[EvaluationRequest]) -> list[_Answer]:
+        """No lock is held while Python decides: for requests whose marks rarely move."""
+        cases, answers = self._cases(requests)
+        # Before the first await: rules and revision belong to one listing.
+        database, listed_at = self._database(), self._policies.revision
+        if cases:
+            observations = await database.observe([case.question for case in cases])
+            answers |= await self._decide_all(cases, observations, listed_at, database.record)
+        return [answers[request.receipt_id] for request in requests]
+
+    async def _decide_locked(self, requests: Sequence[EvaluationRequest]) -> list[_Answer]:
+        """The locks are held while Python decides: what was observed is still true when it is recorded."""
+        cases, answers = self._cases(requests)
+        listed_at = self._policies.revision
+        if cases:
+            async with self._database().locked() as admissions:
+                revisions = [listed_at if case.ruleset is None else case.ruleset.revision for case in cases]
+                observations = await admissions.observe([case.question for case in cases], revisions)
+                if observations:
+                    answers |= await self._decide_all(cases, observations, listed_at, admissions.record)
+        return [answers.get(request.receipt_id, _MOVED) for request in requests]
+
+    def _cases(self, requests: Sequence[EvaluationRequest]) -> tuple[list[_Case], dict[str, _Answer]]:
+        """What can be decided; and the answers to what cannot."""
+        cases, answers = list[_Case](), dict[str, _Answer]()
         for request in requests:
             try:
                 cases.append(self._case(request))
             except Unavailable as error:
                 answers[request.receipt_id] = error
-        # Before the first await: rules and revision belong to one listing.
-        listed_at = self._policies.revision
-        observations = await self._database().observe([case.question for case in cases]) if cases else []
-        batch, verdicts = DecidedBatch(), list[_Verdict]()
+        return cases, answers
+
+    async def _decide_all(
+        self,
+        cases: Sequence[_Case],
+        observations: Sequence[ObservedRequest],
+        listed_at: int,
+        record: Callable[[Sequence[Record]], Awaitable[list[Recorded]]],
+    ) -> dict[str, _Answer]:
+        """Decided in their order, each on what those before it change, and recorded together."""
+        batch, verdicts, answers = DecidedBatch(), list[_Verdict](), dict[str, _Answer]()
         for case, observation in zip(cases, observations, strict=True):
             outcome = _decide(case, observation, batch, listed_at)
             if isinstance(outcome, _Verdict):
                 verdicts.append(outcome)
             else:
                 answers[case.request.receipt_id] = outcome
-        recorded = await self._database().record([verdict.record for verdict in verdicts]) if verdicts else []
+        recorded = await record([verdict.record for verdict in verdicts]) if verdicts else []
         for verdict, stored in zip(verdicts, recorded, strict=True):
+            if stored.outcome == "MOVED":
+                self._contention.note(verdict.case.question)
             answers[verdict.case.request.receipt_id] = _answer(verdict, stored)
-        return [answers[request.receipt_id] for request in requests]
+        return answers
 
 
 def _decide(case: _Case, observation: ObservedRequest, batch: DecidedBatch, listed_at: int) -> _Verdict | _Answer:

@@ -37,7 +37,8 @@ class RacingClients:
         self.dsn = dsn
         self.clients = clients
         self.forms: dict[str, Callable[[Any], Awaitable[Counter[str]]]] = {
-            "descendants": self.descendants, "count_then_insert": self.count_then_insert,
+            "descendants": self.descendants, "descendants_locked": self.descendants_locked, "descendants_mixed": self.descendants_mixed,
+            "count_then_insert": self.count_then_insert,
             "lock_and_read": self.lock_and_read, "rate": self.rate, "spawns": self.spawns, "same_key": self.same_key, "workload": self.workload,
             "one_root": self.one_root,
         }  # fmt: skip
@@ -63,6 +64,20 @@ class RacingClients:
             if recorded.outcome == "STORED":
                 return Counter(["admitted"])
             assert recorded.outcome == "MOVED", recorded
+
+    async def descendants_locked(self, race: dict[str, Any]) -> Counter[str]:
+        """The same under locks: nothing moves, so one try is enough."""
+        request = race["tree"].request()
+        async with self.database.locked() as admissions:
+            [answer] = await admissions.observe([request], [1])
+            if answer.observed.descendants >= race["limit"]:
+                return Counter(["denied"])
+            [recorded] = await admissions.record([record_of(request, answer.observed)])
+            return Counter(["admitted" if recorded.outcome == "STORED" else recorded.outcome])
+
+    async def descendants_mixed(self, race: dict[str, Any]) -> Counter[str]:
+        """Half of the clients decide under locks, half without."""
+        return await (self.descendants_locked if race["client"] % 2 else self.descendants)(race)
 
     async def count_then_insert(self, race: dict[str, Any]) -> Counter[str]:
         """Naive: nobody compares at the insert what was counted before it."""

@@ -24,14 +24,15 @@ async def racing(admission_database: AdmissionDatabase) -> AsyncIterator[Racers]
 
 @pytest.mark.slow
 @pytest.mark.invariant("INV-101")
+@pytest.mark.parametrize("form", ["descendants", "descendants_locked", "descendants_mixed"])
 async def test_of_all_who_try_at_once_as_many_are_admitted_as_the_limit_says(
-    admissions: InterrogateDatabase, admission_database: AdmissionDatabase, racing: Racers
+    admissions: InterrogateDatabase, admission_database: AdmissionDatabase, racing: Racers, form: str
 ):
     """Sixty roots, 32 clients at each: 5 admitted and 27 denied, in the answers, in the counters and in the ledger."""
     for _ in range(CELLS):
         tree = AdmissionTree()
         await begin(admissions, tree)
-        outcomes = await racing.race("descendants", tree, limit=LIMIT)
+        outcomes = await racing.race(form, tree, limit=LIMIT)
         assert outcomes == {"admitted": LIMIT, "denied": 32 - LIMIT}
         counts = await rows(
             admission_database.superuser,

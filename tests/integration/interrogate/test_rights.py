@@ -8,7 +8,7 @@ from tests.integration.memorygate.conftest import rows
 from interrogate.schema import OWNER, WRITER
 
 FUNCTIONS = {
-    "state", "observe", "record", "forwards", "settle_forwards", "stale_forwards", "pending_forwards", "purge", "decision", "ruleset",
+    "state", "observe", "observe_locked", "record", "forwards", "settle_forwards", "stale_forwards", "pending_forwards", "purge", "decision", "ruleset",
 }  # fmt: skip
 
 

@@ -176,3 +176,29 @@ async def test_an_abandoned_question_hurts_nobody() -> None:
     assert await tasks[1] == 20
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
+
+
+async def test_a_batch_that_collects_takes_what_arrives_meanwhile() -> None:
+    """The first question does not leave alone: what is asked before its time is up travels with it."""
+    database = Statements()
+    batcher = Batcher(database.run, name="t", limits=BatchLimits(in_flight=1, collect_seconds=0.05))
+    first = await ask_many(batcher, 1)
+    assert database.batches == []
+    rest = await ask_many(batcher, 2, 3)
+    while not database.gates:
+        await asyncio.sleep(0.001)
+    assert database.batches == [[1, 2, 3]]
+    await database.let(0)
+    assert [await task for task in (*first, *rest)] == [10, 20, 30]
+
+
+async def test_a_batch_that_collected_only_who_gave_up_asks_nothing() -> None:
+    """The deadline passed while it collected; the next question is asked as ever."""
+    database = Statements()
+    batcher = Batcher(database.run, name="t", limits=BatchLimits(in_flight=1, collect_seconds=0.05))
+    with pytest.raises(DeadlineExceeded):
+        await batcher.submit(1, soon(0.01))
+    task = (await ask_many(batcher, 2))[0]
+    await database.let(0)
+    assert await task == 20
+    assert database.batches == [[2]]
