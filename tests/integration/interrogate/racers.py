@@ -124,7 +124,7 @@ class RacingClients:
 
     async def spawns(self, race: dict[str, Any]) -> Counter[str]:
         """One child under a lease that may spawn `limit`."""
-        request = race["tree"].request(lease_id="lease")
+        request = race["tree"].request(lease_id=race["lease"])
         while True:
             [answer] = await self.database.observe([request])
             lease = answer.observed.lease

@@ -1,4 +1,4 @@
-"""Leases as AsyncGate's functions show them (IG-05). That gate is to come: a schema of its name with its two functions stands for it."""
+"""Leases as AsyncGate's functions show them (IG-05): its own schema in the same database, leases by its own verbs."""
 
 from collections.abc import AsyncIterator
 
@@ -14,48 +14,32 @@ from tests.integration.interrogate.conftest import (
     make_admissions,
     record_of,
 )
+from tests.integration.interrogate.leases import LeaseIssuer, issuing
 from tests.integration.interrogate.racers import racers
 
+from asyncgate.lease import Lease
 from interrogate.database import InterrogateDatabase
 from interrogate.observation import ObservedLease
-
-LIVE_LEASE = """
-CREATE SCHEMA asyncgate;
-CREATE TABLE asyncgate.lease (
-    tenant uuid, lease_id text, holder text, task_id text, principal_ai text, number integer, authority jsonb, expires_at timestamptz
-);
-CREATE FUNCTION asyncgate.live_lease(tenant uuid, lease_id text, holder text)
-RETURNS TABLE (task_id text, obligation_id text, principal_ai text, authority jsonb, depth integer, root_task_id text, number integer,
-               issued_by text, expires_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER AS $$
-    SELECT l.task_id, l.task_id, l.principal_ai, l.authority, 0, l.task_id, l.number, '', l.expires_at FROM asyncgate.lease AS l
-    WHERE (l.tenant, l.lease_id, l.holder) = ($1, $2, $3) AND l.expires_at > clock_timestamp()
-$$;
-GRANT USAGE ON SCHEMA asyncgate TO interrogate_owner;
-REVOKE ALL ON FUNCTION asyncgate.live_lease FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION asyncgate.live_lease TO interrogate_owner;
-"""
-HOLD_LEASES = """
-CREATE FUNCTION asyncgate.hold_leases(tenants uuid[], lease_ids text[], holders text[]) RETURNS TABLE (ordinal integer, task_id text)
-LANGUAGE sql SECURITY DEFINER AS $$
-    SELECT i.ord::integer, l.task_id FROM unnest(tenants, lease_ids, holders) WITH ORDINALITY AS i(tenant, lease_id, holder, ord)
-    CROSS JOIN LATERAL (SELECT x.task_id FROM asyncgate.lease AS x
-                        WHERE (x.tenant, x.lease_id, x.holder) = (i.tenant, i.lease_id, i.holder) AND x.expires_at > clock_timestamp()
-                        FOR KEY SHARE) AS l
-$$;
-REVOKE ALL ON FUNCTION asyncgate.hold_leases FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION asyncgate.hold_leases TO interrogate_owner;
-"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["live_lease", "live_lease and hold_leases"])
 async def leased_database(postgres: Server, request: pytest.FixtureRequest) -> AsyncIterator[AdmissionDatabase]:
+    """With AsyncGate in it; also as it would be without the function that keeps a lease from ending."""
     made = await make_admissions(postgres)
-    connection = await asyncpg.connect(made.superuser)
-    await connection.execute(LIVE_LEASE + (HOLD_LEASES if "hold" in request.param else ""))
-    await connection.close()
+    async with issuing(made):
+        pass
+    if "hold" not in request.param:
+        connection = await asyncpg.connect(made.superuser)
+        await connection.execute("DROP FUNCTION asyncgate.hold_leases")
+        await connection.close()
     yield made
     await postgres.drop(made.database)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def issuer(leased_database: AdmissionDatabase) -> AsyncIterator[LeaseIssuer]:
+    async with issuing(leased_database) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -65,21 +49,10 @@ async def leased(leased_database: AdmissionDatabase) -> AsyncIterator[Interrogat
     await made.close()
 
 
-async def execute(database: AdmissionDatabase, statement: str, *values: object) -> None:
-    connection = await asyncpg.connect(database.superuser)
-    try:
-        await connection.execute(statement, *values)
-    finally:
-        await connection.close()
-
-
-async def issue(database: AdmissionDatabase, tree: AdmissionTree, holder: str = "alice", seconds: int = 60) -> None:
-    await execute(
-        database,
-        """INSERT INTO asyncgate.lease VALUES ($1, 'lease', $2, $3, 'owner', 3, '{"spawn": {"max": 5}}',
-                                               clock_timestamp() + make_interval(secs => $4))""",
-        tree.tenant, holder, tree.root, seconds,
-    )  # fmt: skip
+async def issue(issuer: LeaseIssuer, tree: AdmissionTree, number: int = 1) -> Lease:
+    return await issuer.issue(
+        tree.tenant, tree.root, holder="alice", principal="owner", authority={"spawn": {"max": 5}}, number=number
+    )
 
 
 async def test_without_asyncgate_every_lease_is_lost(admissions: InterrogateDatabase):
@@ -88,30 +61,30 @@ async def test_without_asyncgate_every_lease_is_lost(admissions: InterrogateData
     assert answer.observed.lease is None
 
 
-async def test_a_live_lease_is_its_holders(leased: InterrogateDatabase, leased_database: AdmissionDatabase):
+async def test_a_live_lease_is_its_holders(leased: InterrogateDatabase, issuer: LeaseIssuer):
     """With its task, the principal in whose name it is held, and its authority; another's, an expired and an unknown one are none."""
     tree, expired = AdmissionTree(), AdmissionTree()
-    await issue(leased_database, tree)
-    await issue(leased_database, expired, seconds=-1)
+    lease, old = await issue(issuer, tree, number=3), await issue(issuer, expired)
+    await issuer.expire(expired.tenant, old.lease_id)
     answers = await leased.observe([
-        tree.request(lease_id="lease"), tree.request(lease_id="lease", principal_key="bob"), tree.request(lease_id="no lease"),
-        tree.request(), expired.request(lease_id="lease"), AdmissionTree().request(lease_id="lease"),
+        tree.request(lease_id=lease.lease_id), tree.request(lease_id=lease.lease_id, principal_key="bob"), tree.request(lease_id="no lease"),
+        tree.request(), expired.request(lease_id=old.lease_id), AdmissionTree().request(lease_id=lease.lease_id),
     ])  # fmt: skip
     assert [answer.observed.lease for answer in answers] == [
-        ObservedLease("lease", tree.root, "owner", 3, {"spawn": {"max": 5}}, 0), *[None] * 5,
+        ObservedLease(lease.lease_id, tree.root, "owner", 3, {"spawn": {"max": 5}}, 0), *[None] * 5,
     ]  # fmt: skip
 
 
 async def test_a_lease_that_ends_between_observe_and_record_admits_nothing(
-    leased: InterrogateDatabase, leased_database: AdmissionDatabase
+    leased: InterrogateDatabase, issuer: LeaseIssuer
 ):
     """Revoked is revoked at once; what rested on no lease in the same batch is stored."""
     tree, other = AdmissionTree(), AdmissionTree()
     await begin(leased, tree)
-    await issue(leased_database, tree)
-    requests = [tree.request(lease_id="lease"), other.request(other.root)]
+    lease = await issue(issuer, tree)
+    requests = [tree.request(lease_id=lease.lease_id), other.request(other.root)]
     answers = await leased.observe(requests)
-    await execute(leased_database, "DELETE FROM asyncgate.lease WHERE tenant = $1", tree.tenant)
+    await issuer.release(tree.tenant, lease.lease_id, "alice")
     records = [
         record_of(request, answer.observed, spawns_under_lease=request.lease_id is not None)
         for request, answer in zip(requests, answers, strict=True)
@@ -119,29 +92,27 @@ async def test_a_lease_that_ends_between_observe_and_record_admits_nothing(
     assert [recorded.outcome for recorded in await leased.record(records)] == ["MOVED", "STORED"]
 
 
-async def test_what_a_lease_spawned_is_counted_in_the_same_commit(
-    leased: InterrogateDatabase, leased_database: AdmissionDatabase
-):
+async def test_what_a_lease_spawned_is_counted_in_the_same_commit(leased: InterrogateDatabase, issuer: LeaseIssuer):
     """Only what was admitted under it, and not what was denied or rests on the principal's own right."""
     tree = AdmissionTree()
     await begin(leased, tree)
-    await issue(leased_database, tree)
-    assert (await decide_one(leased, tree.request(lease_id="lease"), spawns_under_lease=True)).outcome == "STORED"
-    assert (await decide_one(leased, tree.request(lease_id="lease"), allowed=False)).outcome == "STORED"
+    lease_id = (await issue(issuer, tree)).lease_id
+    assert (await decide_one(leased, tree.request(lease_id=lease_id), spawns_under_lease=True)).outcome == "STORED"
+    assert (await decide_one(leased, tree.request(lease_id=lease_id), allowed=False)).outcome == "STORED"
     assert (await decide_one(leased, tree.request())).outcome == "STORED"
-    [answer] = await leased.observe([tree.request(lease_id="lease")])
+    [answer] = await leased.observe([tree.request(lease_id=lease_id)])
     assert answer.observed.lease is not None
     assert answer.observed.lease.spawned == 1
 
 
 @pytest.mark.slow
 async def test_racers_under_one_lease_spawn_as_many_as_it_may(
-    leased: InterrogateDatabase, leased_database: AdmissionDatabase
+    leased: InterrogateDatabase, leased_database: AdmissionDatabase, issuer: LeaseIssuer
 ):
     """32 clients of 4 processes on `spawn.max` 5, ten times: 5."""
     async with racers(leased_database.writer) as racing:
         for _ in range(10):
             tree = AdmissionTree()
             await begin(leased, tree)
-            await issue(leased_database, tree)
-            assert await racing.race("spawns", tree, limit=5) == {"admitted": 5, "denied": 27}
+            lease = await issue(issuer, tree)
+            assert await racing.race("spawns", tree, limit=5, lease=lease.lease_id) == {"admitted": 5, "denied": 27}

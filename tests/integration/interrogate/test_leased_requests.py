@@ -1,6 +1,5 @@
-"""Requests under a lease over HTTP (IG-05): AsyncGate's functions are stood for by a schema of its name (test_lease_marks)."""
+"""Requests under a lease over HTTP (IG-05), with AsyncGate in the same database (leases.py)."""
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from tests.integration.interrogate.gate_fixture import (
     Requesting,
     serving_interrogate,
 )
-from tests.integration.interrogate.test_lease_marks import HOLD_LEASES, LIVE_LEASE, execute
+from tests.integration.interrogate.leases import LeaseIssuer, issuing
 from tests.integration.memorygate.conftest import new_id
 
 POLICY: dict[str, Any] = {
@@ -31,18 +30,17 @@ class LeasedTask:
     """A root that alice began, and a worker to whom it may be leased."""
 
     gate: GateClient
+    issuer: LeaseIssuer
     alice: Requesting
     worker: Requesting
     root: dict[str, Any]
 
-    async def lease(self, authority: dict[str, Any], holder: str = "worker", seconds: int = 60) -> str:
-        lease_id = new_id()
-        await execute(
-            self.gate.world.database,
-            "INSERT INTO asyncgate.lease VALUES ($1, $2, $3, $4, 'alice', 1, $5, clock_timestamp() + make_interval(secs => $6))",
-            self.gate.world.tenant, lease_id, holder, self.root["task_id"], json.dumps(authority), seconds,
+    async def lease(self, authority: dict[str, Any], holder: str = "worker", task_id: str | None = None) -> str:
+        """On the root, if no other task is named; the lease that the task had is over."""
+        lease = await self.issuer.issue(
+            self.gate.world.tenant, task_id or self.root["task_id"], holder=holder, principal="alice", authority=authority
         )  # fmt: skip
-        return lease_id
+        return lease.lease_id
 
     async def child(self, lease_id: str | None, **changes: Any) -> dict[str, Any]:
         headers = {} if lease_id is None else {"Legivellum_Lease": lease_id}
@@ -53,7 +51,6 @@ class LeasedTask:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def leasing_database(postgres: Server) -> AsyncIterator[AdmissionDatabase]:
     made = await make_admissions(postgres)
-    await execute(made, LIVE_LEASE + HOLD_LEASES)
     yield made
     await postgres.drop(made.database)
 
@@ -63,12 +60,12 @@ async def task(leasing_database: AdmissionDatabase) -> AsyncIterator[LeasedTask]
     world = PublishedWorld(leasing_database)
     principals = [world.principal("alice"), world.principal("worker", "worker")]
     await world.publish(*principals, policies={"strict": POLICY})
-    async with serving_interrogate(world) as gate:
+    async with issuing(leasing_database) as issuer, serving_interrogate(world) as gate:
         alice, worker = (gate.requesting(principal) for principal in principals)
         await gate.awaited(alice)
         root = await alice.evaluate()
         assert root.status_code == 200, root.text
-        yield LeasedTask(gate, alice, worker, root.json())
+        yield LeasedTask(gate, issuer, alice, worker, root.json())
 
 
 async def test_a_worker_adds_to_the_task_that_is_leased_to_it(task: LeasedTask) -> None:
@@ -95,7 +92,9 @@ async def test_what_a_lease_does_not_grant_is_denied(task: LeasedTask, authority
 
 async def test_a_lease_that_is_not_the_callers_or_not_live_is_lost(task: LeasedTask) -> None:
     """The answer is the same for another's, an ended one, one that never was, and what is no id."""
-    others, ended = await task.lease(GRANTED, holder="alice"), await task.lease(GRANTED, seconds=-1)
+    tenant = task.gate.world.tenant
+    others, ended = await task.lease(GRANTED, holder="alice", task_id=new_id()), await task.lease(GRANTED)
+    await task.issuer.expire(tenant, ended)
     details = set()
     for lease_id in (others, ended, new_id(), "", "no id"):
         answer = await task.child(lease_id)
@@ -105,7 +104,7 @@ async def test_a_lease_that_is_not_the_callers_or_not_live_is_lost(task: LeasedT
     assert len(details) == 1
     lease_id = await task.lease(GRANTED)
     assert (await task.child(lease_id))["outcome"] == "ALLOW"
-    await execute(task.gate.world.database, "DELETE FROM asyncgate.lease WHERE lease_id = $1", lease_id)
+    await task.issuer.release(tenant, lease_id, "worker")
     assert (await task.child(lease_id))["reason_code"] == "LEASE_LOST"
 
 
