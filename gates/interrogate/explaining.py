@@ -34,7 +34,7 @@ class ExplainedDecision:
         for rule in self.rules:
             passed = {True: "passed", False: "FAILED", None: "-"}[rule.passed]
             compared = _compared("limit", rule.limit) + _compared("observed", rule.observed)
-            yield f"  {rule.rule:>2} {rule.reason_code:<22} {passed:<7}{compared}"
+            yield f"  {rule.rule:>2} {rule.reason_code:<22} {passed:<7}{compared}".rstrip()
         if not self.same:
             yield "  decided again it is another decision than the recorded one"
 

@@ -63,11 +63,13 @@ def explain(
     elif database_url is not None:
         explained = asyncio.run(explain_receipt(database_url, of))
     else:
-        raise typer.BadParameter("name a file, or a receipt and --database-url")
+        raise typer.BadParameter(
+            f"{of!r} is no file here; for a receipt of the ledger name --database-url (INTERROGATE_DATABASE_URL)"
+        )
     for decision in explained:
         print(*decision.lines(), sep="\n")
     if not explained:
-        print(f"there is no decision {of}", file=sys.stderr)
+        print(f"interrogate: the ledger has no decision {of}", file=sys.stderr)
     raise typer.Exit(int(not explained or not all(decision.same for decision in explained)))
 
 
@@ -80,7 +82,7 @@ def replay(
         Path | None, typer.Option(help="YAML of a PolicyProfile: what would have been decided under it?")
     ] = None,
 ) -> None:
-    """Decide again what the ledger says was decided; as the role memorygate_auditor."""
+    """Decide again what the ledger says was decided. As the role memorygate_auditor."""
     from interrogate.policy_cases import read_policy_file
     from interrogate.replaying import replay as decide_again
 
@@ -101,7 +103,7 @@ def verify(
     database_url: DatabaseUrl,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Derive the counters anew (as the owner).")] = False,
 ) -> None:
-    """Compare the counters with the receipts; as the role memorygate_auditor."""
+    """Compare the counters with the receipts. As the role memorygate_auditor."""
     from interrogate.verifying import verify as compare
 
     report = asyncio.run(compare(database_url, rebuild=rebuild))

@@ -86,12 +86,20 @@ def read_cases(text: str, file: str) -> tuple[Ruleset, list[PolicyCase]]:
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise CasesUnreadable(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+        raise CasesUnreadable(f"{file}: is not YAML: {_yaml_problem(error)}") from error
     members = _members(document, file, required=("policy", "cases"))
     ruleset = read_policy(members["policy"], file)
     if not isinstance(members["cases"], list) or not members["cases"]:
         raise CasesUnreadable(f"{file}: cases must be a list with at least one case")
     return ruleset, [_case(case, ruleset, f"{file}: cases[{place}]") for place, case in enumerate(members["cases"])]
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """Where, and what; not the excerpt that PyYAML draws over several lines."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def junit(results: Sequence[CaseResult]) -> str:
@@ -133,7 +141,7 @@ def read_policy_file(path: Path) -> Ruleset:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise CasesUnreadable(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        raise CasesUnreadable(f"{path}: is not YAML: {_yaml_problem(error)}") from error
     try:
         name, spec = document["metadata"]["name"], document["spec"]
     except (KeyError, TypeError):

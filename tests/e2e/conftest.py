@@ -14,6 +14,7 @@ CHAPTERS = (
     "databases",
     "faults",
     "memorygate",
+    "interrogate",
     "upgrade",
     "uninstall",
     "readme",

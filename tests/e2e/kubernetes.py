@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,6 +130,28 @@ def volume(cluster: NodeCluster, name: str) -> None:
         "hostPath": {"path": str(directory)},
     }
     cluster.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec})
+
+
+def inside_node(*command: str) -> list[str]:
+    """The command that runs another one in the network of the node."""
+    return [str(RECIPE), "exec", *command]
+
+
+@contextmanager
+def enforcing_policies(cluster: NodeCluster) -> Iterator[None]:
+    """NetworkPolicies are enforced for as long as the block runs, for every pod of the node."""
+    log = RUN / "kube-router.log"
+    with log.open("w") as output, subprocess.Popen(
+        inside_node("kube-router", f"--kubeconfig={RUN / 'kubeconfig'}", "--hostname-override=node1", "--run-firewall=true", "--run-router=false",
+                    "--run-service-proxy=false", "--service-cluster-ip-range=10.96.0.0/16", "--health-port=0"),
+        env=NODE, stdout=output, stderr=subprocess.STDOUT,
+    ) as enforcer:  # fmt: skip
+        try:
+            yield
+            assert enforcer.poll() is None, log.read_text()[-2_000:]
+        finally:
+            enforcer.terminate()
+    cluster.run("sh", "-ec", "iptables-save | grep -vE 'KUBE-(ROUTER|POD-FW|NWPLCY)' | iptables-restore")
 
 
 def stop_node() -> None:

@@ -68,7 +68,16 @@ def script(cluster: NodeCluster, where: str, name: str) -> None:
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
-def pod(name: str, where: str, account: str, command: list[str], *, scripts: str = "", **extra: str) -> Object:
+def pod(
+    name: str,
+    where: str,
+    account: str,
+    command: list[str],
+    *,
+    scripts: str = "",
+    audience: str = "metagate",
+    **extra: str,
+) -> Object:
     """A restricted pod with a projected token and MetaGate's address."""
     environment = {
         "METAGATE_URL": f"http://{NAME}.{NAMESPACE}:8000",
@@ -76,7 +85,7 @@ def pod(name: str, where: str, account: str, command: list[str], *, scripts: str
         "METAGATE_COMPONENT_KEY": name,
         **extra,
     }
-    token = {"serviceAccountToken": {"audience": "metagate", "expirationSeconds": 3600, "path": "token"}}
+    token = {"serviceAccountToken": {"audience": audience, "expirationSeconds": 3600, "path": "token"}}
     volumes: list[Object] = [
         {"name": "token", "projected": {"sources": [token]}},
         {"name": "tmp", "emptyDir": {}},

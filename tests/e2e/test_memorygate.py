@@ -1,57 +1,15 @@
 """The ledger's chart beside MetaGate's: what pods boot arrives there, once; and whether it is there is nothing to them."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from tests.e2e.kubernetes import ROOT, NodeCluster, Object, eventually
-from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, InstalledRelease, PodLoad, loop, pod, script, undisturbed
+from tests.e2e.kubernetes import ROOT, Object, eventually
+from tests.e2e.ledger import LedgerReader, install_ledger, mirror, reading_ledger
+from tests.e2e.release import AGENTS, NAMESPACE, InstalledRelease, PodLoad, loop, undisturbed
 
-LEDGER = ROOT / "charts" / "memorygate"
 Say = Callable[[str], None]
-
-
-def install(cluster: NodeCluster) -> float:
-    """The second of the two commands; how long it took until the ledger was Ready."""
-    began = time.monotonic()
-    values = ("--set", f"database.trialOf={NAME}", "--set", "replicas=1")
-    cluster.helm("install", "memorygate", str(LEDGER), "-n", NAMESPACE, *values, "--wait", "--timeout", "2m")
-    return time.monotonic() - began
-
-
-def mirror(cluster: NodeCluster) -> None:
-    """The first one, for a release that is there already."""
-    values = ("--reset-then-reuse-values", "--set", "ledger.url=http://memorygate:8001")
-    cluster.helm("upgrade", NAME, str(CHART), "-n", NAMESPACE, *values, "--wait", "--timeout", "3m")
-    cluster.rolled_out(NAMESPACE, "deployment/metagate-api", "deployment/metagate-operator")
-
-
-@dataclass(frozen=True)
-class LedgerReader:
-    """Asked by an observer of the whole cluster, whose token is made for the ledger."""
-
-    release: InstalledRelease
-
-    def ask(self, *paths: str) -> list[Any]:
-        command = ("-n", NAMESPACE, "exec", "auditor", "--", "python3", "/scripts/ask.py")
-        return [json.loads(line) for line in self.release.cluster.kubectl(*command, *paths).splitlines()]
-
-    def tasks(self, startups: list[Object]) -> list[list[Object]]:
-        """The receipts of each startup."""
-        wanted = [f"/receipts/task/{startup['startup_id']}?tenant={startup['tenant']}" for startup in startups]
-        result = [page for at in range(0, len(wanted), 400) for page in self.ask(*wanted[at : at + 400])]
-        return [item["items"] for item in result]
-
-    def has(self, startups: list[Object]) -> bool:
-        """Whether everything that MetaGate witnessed of them has arrived, each event once."""
-        for startup, receipts in zip(startups, self.tasks(startups), strict=True):
-            phases = [receipt["phase"] for receipt in receipts]
-            assert phases == (["accepted"] if startup["acknowledged_at"] is None else ["accepted", "complete"]), phases
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +18,11 @@ def ledger(release: InstalledRelease, say: Say) -> Iterator[LedgerReader]:
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pods" / "world.yaml"))
     with ThreadPoolExecutor(2) as both:
-        mirrored, seconds = both.submit(mirror, cluster), both.submit(install, cluster)
+        mirrored, seconds = both.submit(mirror, cluster), both.submit(install_ledger, cluster)
         mirrored.result()
         say(f"helm install memorygate --wait {seconds.result():.1f} s, while MetaGate was told of it")
-    auditor = pod("auditor", NAMESPACE, "watcher", ["python3", "/scripts/ask.py", "--stay"], scripts="ask",
-                  METAGATE_URL="http://memorygate:8001")  # fmt: skip
-    auditor["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = "memorygate"
-    script(cluster, NAMESPACE, "ask.py")
-    cluster.apply(auditor)
-    cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/auditor", "--timeout=60s")
-    yield LedgerReader(release)
-    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "auditor", "--now", "--wait=false")
+    with reading_ledger(release) as reader:
+        yield reader
     cluster.helm("uninstall", "memorygate", "-n", NAMESPACE)
 
 
@@ -91,7 +43,8 @@ def test_what_pods_boot_arrives_at_the_ledger(ledger: LedgerReader, booted: tupl
     """A boot and a READY in a pod: two linked receipts of one closed obligation, naming component, principal and pod."""
     ready = eventually(lambda: [item for item in booted[1]() if item["status"] == "READY"][-20:], within=30)
     eventually(lambda: ledger.has(ready), within=30)
-    for startup, (opened, ended) in zip(ready, ledger.tasks(ready), strict=True):
+    receipts = ledger.tasks([startup["startup_id"] for startup in ready], ready[0]["tenant"])
+    for startup, (opened, ended) in zip(ready, receipts, strict=True):
         assert ended["caused_by_receipt_id"] == opened["receipt_id"]
         assert opened["obligation_id"] == ended["obligation_id"] == startup["startup_id"]
         assert (opened["recipient_ai"], ended["status"]) == ("courier", "success")
@@ -115,7 +68,7 @@ def test_uninstalling_the_ledger_disturbs_no_boot_and_a_new_one_catches_up(
     during = {item["startup_id"] for item in opened()}
     ready = len(during)
     eventually(lambda: len(opened()) > ready + 20, within=30)
-    seconds = install(cluster)
+    seconds = install_ledger(cluster)
     missed = len(opened()) - ready
     counts = load.counts()
     began = time.monotonic()

@@ -58,7 +58,10 @@ def gate_commands(name: str, help_: str, roles: tuple[str, ...], define: Define)
     migrate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     migrate.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(help=f"Serve; settings come from the environment ({name.upper()}_…).")(serve)
-    app.command(help="Create the schema or bring it up to date; harmless when there is nothing to do.")(migrate)
+    app.command(
+        help="Create the schema or bring it up to date; harmless when there is nothing to do.",
+        short_help="Create the schema or bring it up to date.",
+    )(migrate)
     return app
 
 
@@ -87,7 +90,7 @@ def run_commands(app: typer.Typer, name: str, *, expected: Callable[[], tuple[ty
     try:
         app(prog_name=name)
     except (DatabaseError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_in_words(error)}", file=sys.stderr)
         sys.exit(3)
     except Exception as error:
         from pydantic import ValidationError
@@ -98,6 +101,13 @@ def run_commands(app: typer.Typer, name: str, *, expected: Callable[[], tuple[ty
             raise
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _in_words(error: Exception) -> str:
+    """Without the number that the system has for it: a person wants to know which file, and what of it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _password(name: str, role: str) -> str:

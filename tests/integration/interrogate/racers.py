@@ -149,8 +149,8 @@ class RacingClients:
             assert recorded.outcome == "MOVED", recorded
 
     async def workload(self, race: dict[str, Any]) -> Counter[str]:
-        """Requests of every kind on the roots of all processes and on own ones; two batches of a process are on their way at once."""
-        if race["client"] > 1:
+        """Requests of every kind on the roots of all processes and on own ones; `callers` batches of a process (2) are on their way at once."""
+        if race["client"] >= race.get("callers", 2):
             return Counter()
         known = [KnownTask(root, root, receipt_id, 0) for root, receipt_id in race["roots"]]
         load = Workload(self.database, race["tree"].tenant, known, race["newest"])

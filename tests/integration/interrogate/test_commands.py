@@ -19,6 +19,7 @@ COMMAND = "from interrogate.main import main; main()"
 async def interrogate(*arguments: str, database: str | None = None) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     environment = {name: value for name, value in os.environ.items() if "DATABASE_URL" not in name}  # noqa: TID251
+    environment["COLUMNS"] = "80"
     if database is not None:
         environment["INTERROGATE_DATABASE_URL"] = database
     done = await asyncio.to_thread(
@@ -71,12 +72,31 @@ async def test_what_is_not_there_or_not_understood_is_one_line(
     assert (code, error.count("\n")) == (1, 1)
     code, _, error = await interrogate("explain", "nothing")
     assert code == 2
+    assert "'nothing' is no file here; for a receipt of the ledger name --database-url" in " ".join(error.split())
+    code, _, error = await interrogate("test", str(tmp_path / "absent.yaml"))
+    assert (code, error) == (3, f"interrogate: {tmp_path / 'absent.yaml'}: No such file or directory\n")
+    prose = tmp_path / "prose.yaml"
+    prose.write_text("# cases\n\n**not YAML**\n")
+    code, _, error = await interrogate("test", str(prose))
+    assert (code, error.count("\n")) == (1, 1)
+    assert error.startswith(f"interrogate: {prose}: is not YAML: line 3, column 2: ")
     broken = tmp_path / "cases.yaml"
     broken.write_text("policy: {limits: {}}\ncases: []\n")
     code, _, error = await interrogate("test", str(broken))
     assert (code, error.count("\n")) == (1, 1)
     code, _, error = await interrogate("replay", database="postgresql://nobody@127.0.0.1:1/nowhere")
     assert (code, error.count("\n")) == (3, 1)
+
+
+async def test_the_help_of_every_command_fits_a_terminal() -> None:
+    """In 80 columns no line is wider, and what a command does is not cut off in the list of them."""
+    _, listed, _ = await interrogate("--help")
+    commands = [line.split()[0] for line in listed.partition("Commands:\n")[2].splitlines()]
+    assert commands == ["serve", "migrate", "test", "explain", "replay", "verify"]
+    assert "..." not in listed.partition("Commands:\n")[2]
+    for command in commands:
+        code, shown, _ = await interrogate(command, "--help")
+        assert (code, max(map(len, shown.splitlines())) <= 80) == (0, True), shown
 
 
 async def test_cases_are_decided_and_written_for_ci(tmp_path: Path) -> None:

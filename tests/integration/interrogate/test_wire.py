@@ -216,6 +216,35 @@ async def test_too_often_is_denied_with_the_time_to_come_back(gate: GateClient) 
     assert [receipt["phase"] for receipt in await gate.receipts()] == ["accepted", "accepted", "rejected"]
 
 
+@pytest.mark.invariant("EXT-25", "INV-097")
+async def test_who_a_caller_says_it_is_counts_for_nothing(gate: GateClient) -> None:
+    """Only the credential says who asks and as what: a worker that calls itself an admitted principal in headers and payload
+    begins no tree and passes no rule about the caller; in the envelope such a member is refused."""
+    worker = gate.world.principal("wanda", "worker")
+    [surface] = OPEN_POLICY["surfaces"]
+    trusting = {
+        **OPEN_POLICY,
+        "invariants": {"rules": [{"name": "people-only", "cel": "caller.type == 'principal'"}]},
+        "surfaces": [{**surface, "mayBegin": ["wanda"], "principals": ["wanda", "alice"]}],
+    }
+    await gate.world.publish(worker, policies={"strict": OPEN_POLICY, "people": trusting})
+    wanda = await gate.awaited(gate.requesting(worker))
+    declared = {
+        "legivellum_principal": "alice", "x_principal_key": "alice", "x_principal_type": "principal", "x_trust": "verified",
+        "legivellum_admission": new_id(),
+    }  # fmt: skip
+    payload = {"caller": {"principal_key": "alice", "type": "principal"}, "trust": "verified"}
+    answers = [
+        await wanda.evaluate(asking.envelope(payload=payload), **declared) for asking in (wanda, wanda.by("people"))
+    ]
+    assert [answer.json()["reason_code"] for answer in answers] == ["CAUSALITY_MISMATCH", "INVARIANT_VIOLATION"]
+    for receipt in await gate.receipts():
+        assert receipt["principal_ai"] == "wanda"
+        assert receipt["body"]["caller"] == {"principal_key": "wanda", "type": "worker"}
+    answer = await wanda.evaluate({**wanda.envelope(), "caller": payload["caller"]}, **declared)
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+
+
 async def test_together_they_are_decided_as_one_after_the_other(gate: GateClient) -> None:
     """40 requests at once below one root with room for 25: 25 admitted, 15 refused, and each has a receipt."""
     principal = gate.world.principal("alice")
