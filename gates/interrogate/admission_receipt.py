@@ -243,6 +243,30 @@ class RecordedAdmission:
         return admitted_task(self.envelope, self.decision, self.receipt_id)
 
 
+def made_admission(
+    envelope: Envelope,
+    requester: Requester,
+    decision: Decision,
+    observed: Observed,
+    ruleset: Ruleset | None,
+    *,
+    receipt_id: str,
+    policy_revision: int,
+) -> RecordedAdmission:
+    """What `read_admission` gives of the receipt of a decision that was just made, without reading it."""
+    return RecordedAdmission(
+        receipt_id=receipt_id,
+        task_id=_filed_under(envelope, decision, receipt_id),
+        envelope=envelope,
+        requester=requester,
+        observed=observed,
+        policy_hash=None if ruleset is None else ruleset.policy_hash,
+        policy_revision=policy_revision,
+        decision=decision,
+        shadow=None,
+    )
+
+
 def read_admission(form: str | bytes) -> RecordedAdmission:
     """The decision that a receipt of kind `admission`, phase `accepted` or `rejected` records.
 

@@ -48,7 +48,7 @@ class EvaluationHandlers:
         caller, envelope = await read_request(self._gate, exchange)
         request = evaluation_request(envelope, exchange, caller, idempotency_key=_idempotency_key(exchange))
         evaluation = await self._decided(request, exchange)
-        admission = read_admission(evaluation.stored.body)
+        admission = evaluation.admission or read_admission(evaluation.stored.body)
         settled = NOTHING_FORWARDED
         if admission.decision.outcome is AdmissionOutcome.ALLOW:
             settled = await self._forwarded(evaluation, admission, request, caller)

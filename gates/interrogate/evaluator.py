@@ -17,7 +17,13 @@ from uuid import UUID
 import structlog
 
 from interrogate import metrics
-from interrogate.admission_receipt import ReceiptInvalid, admission_receipt, admitted_task
+from interrogate.admission_receipt import (
+    ReceiptInvalid,
+    RecordedAdmission,
+    admission_receipt,
+    admitted_task,
+    made_admission,
+)
 from interrogate.contention import Contention
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.decide import decide, decide_shadow
@@ -54,11 +60,11 @@ class EvaluationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A decision that is in the ledger. A replay has neither decision nor ruleset: it was made some other time."""
+    """A decision that is in the ledger. A replay has neither admission nor ruleset: its receipt has to be read."""
 
     stored: StoredDecision
     replayed: bool
-    decision: Decision | None = None
+    admission: RecordedAdmission | None = None
     ruleset: Ruleset | None = None
 
 
@@ -120,8 +126,8 @@ class Evaluator:
         while True:
             answer = await self._batcher_of(request).submit(request, deadline)
             if isinstance(answer, Evaluation):
-                if answer.decision is not None:
-                    metrics.count_decision(answer.decision, time.perf_counter() - started)
+                if answer.admission is not None:
+                    metrics.count_decision(answer.admission.decision, time.perf_counter() - started)
                 return answer
             if isinstance(answer, Exception):
                 raise answer
@@ -269,7 +275,7 @@ def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
         case "STORED":
             assert recorded.stored is not None
             _count_judgements(verdict)
-            return Evaluation(recorded.stored, replayed=False, decision=verdict.decision, ruleset=verdict.case.ruleset)
+            return Evaluation(recorded.stored, replayed=False, admission=_made(verdict), ruleset=verdict.case.ruleset)
         case "REPLAYED":
             assert recorded.stored is not None
             return Evaluation(recorded.stored, replayed=True)
@@ -283,6 +289,19 @@ def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
             # The ledger judges what this gate writes: that it refuses is a defect here, and nothing was decided.
             _log.error("decision_refused", receipt_id=verdict.case.request.receipt_id, refusal=recorded.detail)
             return Unavailable("The ledger refused the decision.")
+
+
+def _made(verdict: _Verdict) -> RecordedAdmission:
+    request, record = verdict.case.request, verdict.record
+    return made_admission(
+        request.envelope,
+        request.requester,
+        verdict.decision,
+        record.observed,
+        verdict.case.ruleset,
+        receipt_id=request.receipt_id,
+        policy_revision=record.policy_revision,
+    )
 
 
 def _count_judgements(verdict: _Verdict) -> None:

@@ -1,4 +1,4 @@
-"""Decisions as they are answered. What was stored is the source, so that a replay says what was said first."""
+"""Decisions as they are answered: from what was recorded, so that a replay says what was said first."""
 
 from __future__ import annotations
 

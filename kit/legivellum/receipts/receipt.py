@@ -69,14 +69,13 @@ def _pointer(text: str) -> str:
 
 
 def _at_most(size: int) -> AfterValidator:
-    def check(value: Any) -> Any:
+    def check(text: str) -> str:
         try:
-            form = value.encode() if isinstance(value, str) else canonical(value, round_trip=True)
-        except (Uncanonical, UnicodeEncodeError):
+            if len(text.encode()) > size:
+                raise ValueError(f"must not be larger than {size} bytes")
+        except UnicodeEncodeError:
             raise ValueError("must hold only numbers and text that JSON can carry unchanged (RFC 8785)") from None
-        if len(form) > size:
-            raise ValueError(f"must not be larger than {size} bytes")
-        return value
+        return text
 
     return AfterValidator(check)
 
@@ -114,7 +113,7 @@ class Signature(BaseModel):
 
 
 class Draft(BaseModel):
-    """The field table. Sizes are bytes of UTF-8, of the canonical form where the value is JSON."""
+    """The field table. Sizes are bytes of UTF-8; those of the fields that are any JSON are in `_FREE_BYTES`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -139,8 +138,8 @@ class Draft(BaseModel):
     status: Literal["NA", "success", "failure", "canceled"] = "NA"
     task_type: Key | None = None
     task_summary: Annotated[_text(2 * KIB), AfterValidator(_one_line)] | None = None  # type: ignore[valid-type]
-    task_body: Annotated[Any, _at_most(100 * KIB)] = None
-    inputs: Annotated[Any, _at_most(64 * KIB)] = None
+    task_body: Any = None
+    inputs: Any = None
     outcome_kind: Literal["NA", "none", "response_text", "artifact_pointer", "mixed"] = "NA"
     outcome_text: _text(64 * KIB) | None = None  # type: ignore[valid-type]
     artifact_pointer: Pointer | None = None
@@ -155,8 +154,8 @@ class Draft(BaseModel):
     created_at: Moment | None = None
     started_at: Moment | None = None
     completed_at: Moment | None = None
-    body: Annotated[Any, _at_most(64 * KIB)] = None
-    metadata: Annotated[dict[str, Any], _at_most(16 * KIB)] = Field(default_factory=dict)
+    body: Any = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
     signature: Signature | None = None
 
 
@@ -189,21 +188,47 @@ def examine(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> Receipt | 
         findings = contradictions + tuple(
             _finding(item) for item in error.errors(include_url=False, include_input=False)
         )
+        findings += _bad_free_values(filled, {finding.path.partition(".")[0] for finding in findings})
         bad = {finding.path.partition(".")[0] for finding in findings}
         values = with_defaults({name: value for name, value in filled.items() if name not in bad})
         return findings + tuple(rule for rule in broken_rules(completed(values)) if rule.path not in bad)
     values = dict(draft.__dict__)  # the fields in their order; nothing else lives there
     signature = values.pop("signature")
     values = completed(values)
-    if findings := contradictions + broken_rules(values):
+    try:
+        form = form_of(values)
+    except Uncanonical:
+        form = b""
+    # A form smaller than the smallest bound holds no value beyond its own: hardly any receipt is looked at twice.
+    findings = () if 0 < len(form) <= _LEAST_BOUND else _bad_free_values(values)
+    bad = {finding.path for finding in findings}
+    if findings := contradictions + findings + tuple(rule for rule in broken_rules(values) if rule.path not in bad):
         return findings
-    return Receipt(values, form_of(values), signature)
+    return Receipt(values, form, signature)
+
+
+def _bad_free_values(values: Mapping[str, Any], known: Container[str] = ()) -> tuple[ReceiptFinding, ...]:
+    """What is too large, or cannot be written as JSON that reads back the same. `known`: fields that are bad anyway."""
+    findings = []
+    for name, size in _FREE_BYTES.items():
+        value = values.get(name)
+        if value is None or name in known:
+            continue
+        try:
+            form = canonical(value, round_trip=True)
+            if (len(value.encode()) if isinstance(value, str) else len(form)) > size:
+                findings.append(ReceiptFinding(name, f"must not be larger than {size} bytes"))
+        except Uncanonical:
+            findings.append(
+                ReceiptFinding(name, "must hold only numbers and text that JSON can carry unchanged (RFC 8785)")
+            )
+    return tuple(findings)
 
 
 def form_of(fields: Mapping[str, Any], *, without: Container[str] = ()) -> bytes:
     """The canonical bytes of a complete receipt: one form, whichever way its absent fields were sent."""
     members = {name: value for name, value in fields.items() if value is not None and name not in without}
-    return canonical(members, inspect=[members[name] for name in _FREE if name in members], round_trip=True)
+    return canonical(members, inspect=[members[name] for name in _FREE_BYTES if name in members], round_trip=True)
 
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +263,10 @@ def _finding(error: Any) -> ReceiptFinding:
     return ReceiptFinding(path, error["msg"].removeprefix("Value error, "))
 
 
-_FREE = ("task_body", "inputs", "body", "metadata")
-"""Fields whose value is any JSON. All others are text, booleans and small integers: any encoder writes those alike."""
+_FREE_BYTES = {"task_body": 100 * KIB, "inputs": 64 * KIB, "body": 64 * KIB, "metadata": 16 * KIB}
+"""Fields whose value is any JSON, and how many bytes of canonical form each may have. All others are text, booleans and
+small integers: any encoder writes those alike.
+"""
+_LEAST_BOUND = min(_FREE_BYTES.values())
 
 _LEDGERS_OWN = frozenset({"stored_at", "archived_at", "read_at", "sha256", "root_task_id", "position"})

@@ -1,6 +1,7 @@
 """The receipt of a decision: what is in it, where it is filed, and that it is enough to decide again (IG-08)."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,13 @@ from tests.unit.interrogate.requests import (
     tool_call,
 )
 
-from interrogate.admission_receipt import admission_receipt, admitted_task, differences, read_admission
+from interrogate.admission_receipt import admission_receipt, admitted_task, differences, made_admission, read_admission
+from interrogate.database import StoredDecision
 from interrogate.decide import decide
 from interrogate.decision import ReasonCode
 from interrogate.envelope import Envelope
 from interrogate.observation import Observed, Requester
+from interrogate.rendering import NOTHING_FORWARDED, decision_response
 from interrogate.ruleset import Ruleset
 from legivellum.base.canonical_json import canonical
 from legivellum.receipts.receipt import Receipt, examine
@@ -286,6 +289,25 @@ def test_a_receipt_is_enough_to_decide_again(case: str) -> None:
     assert again.rate_tats == decision.rate_tats
     assert recorded.admitted == admitted_task(envelope, decision, RECEIPT)
     assert (recorded.policy_revision, recorded.receipt_id) == (7, RECEIPT)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_decision_is_answered_as_its_receipt_says(case: str) -> None:
+    """The first answer is not read from the receipt, a repeated one is: both are the same bytes."""
+    envelope, requester, observed, ruleset = CASES[case]
+    decision = decide(envelope, requester, ruleset, observed)
+    form = json.dumps(receipt_of(envelope, requester, observed, ruleset))
+    made = made_admission(envelope, requester, decision, observed, ruleset, receipt_id=RECEIPT, policy_revision=7)
+    stored = StoredDecision(RECEIPT, datetime(2026, 1, 1, tzinfo=UTC), form)
+    first, repeated = (
+        decision_response(stored, admission, NOTHING_FORWARDED, replayed=False)
+        for admission in (made, read_admission(form))
+    )
+    assert first == repeated
+    assert (made.admitted, made.decision.targets) == (
+        read_admission(form).admitted,
+        read_admission(form).decision.targets,
+    )
 
 
 def test_a_difference_is_named() -> None:
