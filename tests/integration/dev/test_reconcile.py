@@ -31,6 +31,7 @@ from tests.integration.dev.scripted import (
     team,
 )
 from tests.unit.cli.running import metagate
+from tests.unit.crds.worlds import GATEWAY_POLICY, PROBLEMATA
 
 from metagate_crds.objects import CompileSettings, DeclaredObject, ObjectKey
 from metagate_crds.verdict import Verdict
@@ -524,11 +525,13 @@ async def test_a_key_stays_with_the_tenant_that_declared_it_first(fresh_database
         assert conflicted(running, thief.key) == "True"
 
 
-async def test_after_a_restore_every_policy_is_published_anew(fresh_database: Database) -> None:
-    """The declared policy is that of the backup: it gets a revision beyond any that was served, once, and stays the same."""
-    policy = declared("PolicyProfile", "strict", {"limits": {"maxSpawnDepth": 2}, "surfaces": []})
-    source = ScriptedSource([*team("ada"), policy])
-    published = "SELECT revision, content, policy_hash FROM metagate.policy_profile"
+@pytest.mark.parametrize("table", ["policy_profile", "problemata"])
+async def test_after_a_restore_every_policy_is_published_anew(fresh_database: Database, table: str) -> None:
+    """What is declared is that of the backup: it gets a revision beyond any that was served, once, and stays the same."""
+    policy = declared("PolicyProfile", "front-desk", GATEWAY_POLICY)
+    gateway = [declared("Principal", "mail-gateway", {"type": "service"}), declared("Problemata", "mail", PROBLEMATA)]
+    source = ScriptedSource([*team("ada"), policy, *gateway])
+    published = f"SELECT revision, content FROM metagate.{table}"
     async with reconciling(fresh_database, source) as running:
         await running.reconciler.published()
         before = await stored(fresh_database.superuser)

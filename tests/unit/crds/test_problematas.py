@@ -1,9 +1,11 @@
 """Problematas: what they may say, what they need before they are served, and what becomes of a broken one."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.unit.crds.worlds import (
     GATEWAY_POLICY,
     PROBLEMATA,
@@ -27,6 +29,7 @@ from metagate_crds.plan.planner import make_plan
 from metagate_crds.rules.json_schema import DIALECT
 from metagate_crds.validation import parse_spec, validate
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = ObjectKey("Problemata", "team", "mail")
 
 
@@ -358,3 +361,11 @@ def test_the_crd_says_what_it_can() -> None:
     assert "problemata" in schema["x-kubernetes-validations"][0]["message"]
     capabilities = schema["properties"]["spec"]["properties"]["capabilities"]
     assert (capabilities["maxItems"], capabilities["x-kubernetes-list-map-keys"]) == (MOST_CAPABILITIES, ["id"])
+
+
+def test_the_example_is_ready() -> None:
+    """Files that people copy: everything in them is served."""
+    documents = list(yaml.safe_load_all((ROOT / "examples/problemata/mail.yaml").read_text()))
+    result = compiled(*(declared(item["kind"], item["metadata"]["name"], item["spec"]) for item in documents))
+    assert {key.kind for key in result.verdicts} == {"Principal", "PolicyProfile", "Problemata"}
+    assert all(verdict.ready and verdict.condition("Warning") is None for verdict in result.verdicts.values())
