@@ -261,8 +261,7 @@ ENDPOINTS: Final = (
                 {
                     "type": "string",
                     "maxLength": 280,
-                    "pattern": "^(principal|profile|manifest|binding|policy-profile|problemata)"
-                    "/[a-z0-9][-.a-z0-9]{0,252}$",
+                    "pattern": schemas.HISTORY_OBJECT,
                 },
                 "Only this one; of a principal also what bound it.",
             ),

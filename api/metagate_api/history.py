@@ -27,6 +27,7 @@ from metagate_api.request_parameters import (
     require_admin,
 )
 from metagate_api.responses import json_response
+from metagate_api.schemas import HISTORY_OBJECT
 from metagate_crds import kinds
 from metagate_crds.compile.world import World
 from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
@@ -44,7 +45,7 @@ What = Annotated[
     Query(
         alias="object",
         max_length=280,
-        pattern=r"^(principal|profile|manifest|binding|policy-profile)/[a-z0-9][-.a-z0-9]{0,252}$",
+        pattern=HISTORY_OBJECT,
     ),
 ]
 Revision = Annotated[int | None, Query(ge=1, le=2**53 - 1)]

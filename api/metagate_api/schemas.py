@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from legivellum.gate.interview import INTERVIEW_SCHEMAS
+from metagate_crds.kinds import KINDS
 from metagate_crds.rules.patterns import COMPONENT_KEY
 
 Schema = dict[str, Any]
@@ -21,6 +22,11 @@ HEALTH: Final = ("ok", "degraded")
 MOST_ANNOUNCED: Final = 128
 """Capabilities of one announcement: as many as a Problemata may have."""
 GATEWAY_URL: Final = r"^https?://[^\s\x00-\x1f\x7f/?#@\\]+(/[^\s\x00-\x1f\x7f?#\\]*)?$"
+
+HISTORY_OBJECT: Final = (
+    f"^({'|'.join(kind.noun for kind in KINDS.values() if kind.namespaced)})/[a-z0-9][-.a-z0-9]{{0,252}}$"
+)
+"""An object of a tenant, by the noun of its kind and its name."""
 
 # The key a component boots under (INV-005, D-65). It becomes a file name and a label, so it holds nothing else.
 COMPONENT_PATTERN: Final = f"^{COMPONENT_KEY}$"

@@ -46,12 +46,14 @@ async def everything(client: httpx.AsyncClient, headers: dict[str, str], session
     output = []
     for endpoint in ENDPOINTS:
         for key in ("x", *values.values()):
-            path = endpoint.path.format(startup_id=session if key == "x" else key, kind="profiles", key=key)
+            names = {"startup_id": session if key == "x" else key, "kind": "profiles", "key": key}
+            path = endpoint.path.format(**names, problemata_id=key, instance=key)
             bodies: list[Any] = [None]
-            if endpoint.method == "POST":
+            if endpoint.method in {"POST", "PUT"}:
                 bodies = [
                     {"component_key": "indexer_1", "startup_id": session, "build_version": "1", "error": "no disk"},
                     {"component_key": {"password": key}, key: key, "startup_id": key, "spec": {"password": key}},
+                    {"endpoint": f"http://a/{key}", "version": key, "capabilities": [key], "health": "ok"},
                     [key],
                 ]
             for body in bodies:
