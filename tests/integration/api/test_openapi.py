@@ -33,7 +33,9 @@ async def test_the_endpoint_table_is_what_is_routed(gate: GateFixture) -> None:
     admin = await gate.principal("admin", type="admin")
     session = (await gate.boot(admin)).json()["startup"]["startup_id"]
     for endpoint in ENDPOINTS:
-        path = endpoint.path.format(startup_id=session, kind="principals", key="admin")
+        path = endpoint.path.format(
+            startup_id=session, kind="principals", key="admin", problemata_id="mail", instance="here"
+        )
         answer = await gate.client.request(endpoint.method, path, headers=admin.by_key)
         unrouted = answer.status_code == 405 and answer.json()["code"] == "METHOD_NOT_ALLOWED"
         assert not unrouted, endpoint

@@ -170,7 +170,9 @@ async def test_nothing_but_the_database_is_connected_to(
     before = len(socket_guard)
     async with httpx.AsyncClient(base_url=gate.url) as client:
         for endpoint in ENDPOINTS:
-            path = endpoint.path.format(startup_id=session, kind="profiles", key="x")
+            path = endpoint.path.format(
+                startup_id=session, kind="profiles", key="x", problemata_id="mail", instance="here"
+            )
             body = {} if endpoint.method == "GET" else {"json": {"component_key": "a", "startup_id": session}}
             await client.request(endpoint.method, path, headers=principal.by_key, **body)
     await asyncio.sleep(0.1)
