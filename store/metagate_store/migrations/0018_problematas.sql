@@ -106,50 +106,50 @@ $$;
 COMMENT ON FUNCTION metagate.withdraw IS
     'A gateway stops: WITHDRAWN, also when it was not there any more, or why not (UNKNOWN, NOT_PERMITTED).';
 
--- A page ends at `page` items or 1 MiB, whichever comes first; the first item always comes (D-66).
+-- A page ends at `page` items or 1 MiB, whichever comes first; the first item always comes (D-66). Instances are measured before any
+-- JSON is made of them: of five hundred Problematas with 64 instances each that would take longer than a statement may.
 CREATE FUNCTION metagate.announced(in_tenant uuid, only_name text, after_name text, page integer)
 RETURNS TABLE (
     name text, version text, payload_kind text, capabilities jsonb, policy_profile text, surface text, available boolean, instances jsonb,
     more boolean
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-    WITH served AS MATERIALIZED (
+    WITH listed AS MATERIALIZED (
         SELECT p.name, p.body ->> 'version' AS version, p.body ->> 'payloadKind' AS payload_kind,
             jsonb_path_query_array(p.body, '$.capabilities[*].id') AS capabilities,
-            p.body #>> '{gateway,policyProfileRef,name}' AS policy_profile, p.body #>> '{gateway,surfaceId}' AS surface,
-            coalesce(i.available, false) AS available, coalesce(i.instances, '[]') AS instances
-        FROM (
-            SELECT r.* FROM metagate.problemata AS r
-            JOIN metagate.tenant AS t ON t.tenant = r.tenant AND t.retired_at IS NULL
-            WHERE r.tenant = in_tenant AND r.name > coalesce(after_name, '') AND (only_name IS NULL OR r.name = only_name)
-            ORDER BY r.name LIMIT page + 1
-        ) AS p
-        LEFT JOIN LATERAL (
-            SELECT bool_or(
-                    n.health = 'ok' AND n.version = p.body ->> 'version' AND n.announced_at > now() - interval '45 seconds'
-                ) AS available,
-                jsonb_agg(
-                    jsonb_build_object(
-                        'instance', n.instance, 'endpoint', n.endpoint, 'version', n.version, 'health', n.health,
-                        'announced_at', to_char(n.announced_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-                    ORDER BY n.instance
-                ) AS instances
-            FROM metagate.problemata_instance AS n
-            WHERE n.tenant = p.tenant AND n.problemata = p.name AND n.announced_at > now() - interval '1 hour'
-        ) AS i ON true
+            p.body #>> '{gateway,policyProfileRef,name}' AS policy_profile, p.body #>> '{gateway,surfaceId}' AS surface
+        FROM metagate.problemata AS p
+        JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+        WHERE p.tenant = in_tenant AND p.name > coalesce(after_name, '') AND (only_name IS NULL OR p.name = only_name)
+        ORDER BY p.name LIMIT page + 1
     ),
-    counted AS (
-        SELECT s.*, row_number() OVER w AS place, count(*) OVER () AS total,
-            sum(octet_length(s.instances::text) + octet_length(s.capabilities::text) + 1024) OVER w AS size
-        FROM served AS s
-        WINDOW w AS (ORDER BY s.name)
+    measured AS (
+        SELECT l.*, row_number() OVER w AS place, count(*) OVER () AS total,
+            sum(1024 + octet_length(l.capabilities::text) + (
+                SELECT coalesce(sum(128 + octet_length(n.instance) + octet_length(n.endpoint) + octet_length(n.version)), 0)
+                FROM metagate.problemata_instance AS n
+                WHERE n.tenant = in_tenant AND n.problemata = l.name
+            )) OVER w AS size
+        FROM listed AS l
+        WINDOW w AS (ORDER BY l.name)
     ),
-    fitting AS (
-        SELECT c.* FROM counted AS c WHERE c.place <= page AND (c.place = 1 OR c.size <= 1048576)
+    fitting AS MATERIALIZED (
+        SELECT m.* FROM measured AS m WHERE m.place <= page AND (m.place = 1 OR m.size <= 1048576)
     )
-    SELECT f.name, f.version, f.payload_kind, f.capabilities, f.policy_profile, f.surface, f.available, f.instances,
-        f.total > count(*) OVER ()
+    SELECT f.name, f.version, f.payload_kind, f.capabilities, f.policy_profile, f.surface, coalesce(i.available, false),
+        coalesce(i.instances, '[]'), f.total > (SELECT count(*) FROM fitting)
     FROM fitting AS f
+    LEFT JOIN LATERAL (
+        SELECT bool_or(n.health = 'ok' AND n.version = f.version AND n.announced_at > now() - interval '45 seconds') AS available,
+            jsonb_agg(
+                jsonb_build_object(
+                    'instance', n.instance, 'endpoint', n.endpoint, 'version', n.version, 'health', n.health,
+                    'announced_at', to_char(n.announced_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+                ORDER BY n.instance
+            ) AS instances
+        FROM metagate.problemata_instance AS n
+        WHERE n.tenant = in_tenant AND n.problemata = f.name AND n.announced_at > now() - interval '1 hour'
+    ) AS i ON true
     ORDER BY f.name
 $$;
 COMMENT ON FUNCTION metagate.announced IS

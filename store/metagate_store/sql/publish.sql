@@ -196,8 +196,7 @@ RETURNING revision;
 UPDATE metagate.binding SET revision = $1::bigint;
 
 -- name: publish.restored_policies
--- The next writer finds that none is what was compiled, and publishes each under a revision of its own. Until then a gate
--- that used a newer one than the backup's takes none (INV-107); one that was not changed since has no older revision.
+-- So that the next writer publishes each anew: a gate that used a newer revision than the backup's takes none before (INV-107).
 UPDATE metagate.policy_profile SET content = '';
 
 -- name: publish.restored_problematas

@@ -257,6 +257,34 @@ async def test_pages(publisher: Publisher, reader: Reader) -> None:
     assert ([item.name for item in last.items], last.next) == (["p79"], None)
 
 
+async def test_a_page_of_many_instances(database: Database, publisher: Publisher) -> None:
+    """Five hundred Problematas with 64 instances each are pages within the API's limits of time and size, and all come."""
+    person = somebody()
+    rows = [problemata_row(person.tenant, f"p{number:03d}") for number in range(500)]
+    await publisher.publish(change_of([person], more={"problemata": rows}))
+    connection = await asyncpg.connect(database.superuser)
+    await connection.execute(
+        "INSERT INTO metagate.problemata_instance "
+        "SELECT p.tenant, p.name, 'pod-' || i, $2, 'http://' || repeat('a', 100), '3', '{}', 'ok', now() "
+        "FROM metagate.problemata AS p, generate_series(1, 64) AS i WHERE p.tenant = $1",
+        person.tenant, GATEWAY,
+    )  # fmt: skip
+    await connection.close()
+    reader = await Reader.connect(database.api, size=1)
+    names: list[str] = []
+    after = None
+    while True:
+        page = await reader.problematas.page(person.tenant, after=after, limit=500)
+        assert 0 < sum(len(json.dumps(list(item.instances))) for item in page.items) <= 1_048_576
+        assert all(item.available and len(item.instances) == 64 for item in page.items)
+        names += [item.name for item in page.items]
+        after = page.next
+        if after is None:
+            break
+    await reader.close()
+    assert names == [f"p{number:03d}" for number in range(500)]
+
+
 async def test_rights(database: Database) -> None:
     """The API announces through a function only; the gateway's role may not, and follows instead."""
     for role, statement in (
