@@ -286,15 +286,22 @@ class AsyncGateDatabase(PooledDatabase):
         row = await self._pool.fetchrow("SELECT * FROM asyncgate.owner_of($1, $2)", tenant, task_id)
         return None if row is None else TaskRow(*row)
 
+    async def admission(self, tenant: UUID, receipt_id: str) -> str | None:
+        """The body of an admission that was stored in the last ten minutes; None: there is none of this id (AG-09)."""
+        body: str | None = await self._pool.fetchval(
+            "SELECT body FROM asyncgate.admission_receipt($1, $2)", tenant, receipt_id
+        )
+        return body
+
     async def task(self, tenant: UUID, task_id: str) -> TaskView | None:
-        row = await self._pool.fetchrow("SELECT * FROM asyncgate.tasks($1, $2, NULL, NULL, NULL, 1)", tenant, task_id)
+        row = await self._pool.fetchrow("SELECT * FROM asyncgate.task_view($1, $2)", tenant, task_id)
         return None if row is None else _task_view(row)
 
     async def tasks(
         self, tenant: UUID, *, capability: str | None, state: str | None, after: str | None, limit: int
     ) -> TaskPage:
         """By task_id. Without a state: all that are not over; `ended`: the archive."""
-        query = "SELECT * FROM asyncgate.tasks($1, NULL, $2, $3, $4, $5)"
+        query = "SELECT * FROM asyncgate.tasks($1, $2, $3, $4, $5)"
         rows = await self._pool.fetch(query, tenant, capability, state, after, limit + 1)
         items = tuple(map(_task_view, rows[:limit]))
         return TaskPage(items, items[-1].task_id if len(rows) > limit else None)

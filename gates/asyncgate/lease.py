@@ -99,6 +99,8 @@ class Claim:
     """`status`, `outcome_kind` and what else a `complete` receipt takes; `body` and `metadata` are the worker's."""
     digest: bytes
     """SHA-256 of the claim as sent, in canonical form: the same claim again is a replay."""
+    form: str | None = None
+    """`receipt_forms.claim_form` of it, where the claim was judged already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,8 @@ def poisoned() -> str:
 
 def claim_form(claim: Claim) -> str | tuple[ReceiptFinding, ...]:
     """The `complete` receipt of a claim, or what is wrong with the claim: its fields, and whose word it is (D-26)."""
+    if claim.form is not None:
+        return claim.form
     fields = dict(claim.fields)
     body = {"claim": fields.pop("body", None), "claimed_by": claim.holder, "lease_number": _UNKNOWN["A"]}
     ours = {"tenant_id": str(claim.tenant), "completed_at": _UNKNOWN["Z"], "body": body}

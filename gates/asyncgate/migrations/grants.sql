@@ -9,7 +9,7 @@ GRANT USAGE ON SCHEMA asyncgate TO asyncgate_broker, memorygate_auditor;
 GRANT EXECUTE ON FUNCTION
     asyncgate.state, asyncgate.enqueue, asyncgate.lease, asyncgate.renew, asyncgate.end_leases, asyncgate.revoke, asyncgate.revoke_minted,
     asyncgate.owner_of, asyncgate.expire_overdue, asyncgate.meet_needs, asyncgate.purge, asyncgate.tasks, asyncgate.depth, asyncgate.totals,
-    asyncgate.held_lease
+    asyncgate.held_lease, asyncgate.task_view, asyncgate.admission_receipt
 TO asyncgate_broker;
 
 -- `orphans` reads tasks beside receipts: the role that may read the one may read the other.

@@ -159,6 +159,8 @@ class Draft(BaseModel):
     signature: Signature | None = None
 
 
+_DEFAULTS = {name: field.default for name, field in Draft.model_fields.items() if not field.is_required()}
+
 OPTIONAL_IN_A_REQUEST = frozenset({"emitter", "tenant_id"})
 """Mandatory in a receipt, filled from the credential when a request omits them (D-36)."""
 
@@ -245,12 +247,7 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are given, and the fixed defaults of all others."""
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in Draft.model_fields.items()
-        if not field.is_required()
-    }
-    return defaults | dict(values)
+    return {**_DEFAULTS, "metadata": {}, **values}
 
 
 def _finding(error: Any) -> ReceiptFinding:

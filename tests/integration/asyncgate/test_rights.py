@@ -13,7 +13,7 @@ from legivellum.postgres.errors import Unavailable
 
 FOR_THE_PROCESS = {
     "state", "enqueue", "lease", "renew", "end_leases", "revoke", "revoke_minted", "owner_of", "expire_overdue", "meet_needs", "purge",
-    "tasks", "depth", "totals", "held_lease",
+    "tasks", "depth", "totals", "held_lease", "task_view", "admission_receipt",
 }  # fmt: skip
 FOR_OTHER_GATES = {"live_lease", "hold_leases"}
 

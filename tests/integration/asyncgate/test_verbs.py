@@ -398,3 +398,21 @@ async def test_a_page_of_tasks_goes_on_where_the_last_one_ended(tenant: Tenant):
     assert [(item.task_id, item.lease and (item.lease.holder, item.lease.number)) for item in leased.items] == [
         (lease.task_id, ("worker", 1))
     ]
+
+
+async def test_an_admission_is_shown_while_it_is_young(tenant: Tenant):
+    """Ten minutes; and no other receipt, and no other tenant's."""
+    body = receipt_body(
+        tenant.uid, "svc:interrogate", kind="admission", phase="accepted", task_id="t", principal_ai="alice"
+    )
+    assert await append(tenant.dsn, [body], "emit") == ["STORED"]
+    receipt_id = json.loads(body)["receipt_id"]
+    assert await tenant.database.admission(tenant.uid, receipt_id) == body
+    assert await tenant.database.admission(Tenant(tenant.database, tenant.dsn).uid, receipt_id) is None
+    task = task_of(tenant.uid)
+    [parked] = await tenant.park(task)
+    assert await tenant.database.admission(tenant.uid, parked.accepted_receipt_id) is None
+    await tenant.execute(
+        "UPDATE memorygate.receipt SET stored_at = stored_at - interval '11 minutes' WHERE receipt_id = $1", receipt_id
+    )
+    assert await tenant.database.admission(tenant.uid, receipt_id) is None
