@@ -35,6 +35,12 @@ def choose_request_id(headers: RawHeaders) -> str:
     return uuid_utils.uuid7().hex
 
 
+LEAVES_AT_EOF = "legivellum.leaves_at_eof"
+"""In the scope: whether a client that closes its sending half has left."""
+AT_EOF = "legivellum.at_eof"
+"""In the scope: that it has closed it."""
+
+
 class ClientGone(Exception):  # noqa: N818  # nobody is left to read an error
     """The client went away before its request was complete."""
 
@@ -184,6 +190,14 @@ class Exchange:
             await send({"type": "http.response.body", "body": b""})
         finally:
             disconnected.cancel()
+
+    def leave_at_eof(self) -> None:
+        """From now on a client that closes its sending half has left: for answers that are waited for. Raises
+        ClientGone where it has.
+        """
+        self.scope[LEAVES_AT_EOF] = True
+        if AT_EOF in self.scope:
+            raise ClientGone
 
     def require_json(self) -> None:
         """Refuses any media type but application/json in UTF-8 (415)."""

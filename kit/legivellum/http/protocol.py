@@ -21,6 +21,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from legivellum.http.declined_upgrade import ParserAfterHead
+from legivellum.http.exchange import AT_EOF, LEAVES_AT_EOF
 from legivellum.http.http10 import Http10Cycle, in_version_10
 from legivellum.http.limits import Limits
 from legivellum.http.problem_codes import Code, ProblemCode
@@ -171,9 +172,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._phase is not _Phase.IDLE and not self._discarding:
             self._refuse_request(Problem(Code.MALFORMED_REQUEST, "The connection ended within a request."))
         cycle = self._active_cycle
-        # An answer that has begun and goes on is a stream: who stops talking to it has left.
-        if cycle is None or cycle.response_started or self.scheme == "https":
+        # An answer that has begun and goes on is a stream: who stops talking to it has left. So has who does it in a
+        # long poll, whose request says so: most that leave do it in this way, and nobody may get what they wait for.
+        if cycle is None or cycle.response_started or self.scheme == "https" or LEAVES_AT_EOF in cycle.scope:
             return None
+        cycle.scope[AT_EOF] = True  # type: ignore[literal-required]
         cycle.keep_alive = False
         return True
 

@@ -1,0 +1,138 @@
+"""What AsyncGate's handlers share: the process, a batcher for each verb, ceilings, the workers that wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from asyncgate.bookkeeping import Bookkeeping
+from asyncgate.ceilings import Ceilings
+from asyncgate.database import AsyncGateDatabase
+from asyncgate.lease import (
+    Claim,
+    EndedTask,
+    EscalationRequest,
+    Lease,
+    LeaseRequest,
+    ReleasedTask,
+    ReleaseRequest,
+    Renewal,
+    RenewRequest,
+    Revocation,
+    RevokeRequest,
+)
+from asyncgate.long_poll import LongPoll
+from asyncgate.outcomes import EndOutcome, ParkOutcome, ReleaseOutcome, RenewOutcome, RevokeOutcome, VerbOutcome
+from asyncgate.problem_codes import Code
+from asyncgate.settings import Settings
+from asyncgate.task import ParkedTask, ParkingBatch
+from legivellum.gate.process import GateProcess
+from legivellum.http.batching import Batcher, BatchLimits
+from legivellum.http.problems import refuse
+from legivellum.identity.caller import Caller
+from legivellum.receipts.rights import GATES
+
+AsyncGateProcess = GateProcess[Settings, AsyncGateDatabase]
+
+ENQUEUING_TYPES: Final = frozenset({"principal", "delegate"})
+LEASING_TYPES: Final = frozenset({"worker", "service", "component"})
+_QUERY_SHARE: Final = 0.8
+"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
+
+
+async def connect(settings: Settings) -> AsyncGateDatabase:
+    """Raises Unavailable."""
+    seconds = settings.deadline_seconds * _QUERY_SHARE
+    return await AsyncGateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class VerbBatchers:
+    """What arrives while a statement is in flight travels in the next. `lease`: one in flight, or its locks meet."""
+
+    enqueue: Batcher[ParkingBatch, list[VerbOutcome[ParkOutcome, ParkedTask]]]
+    lease: Batcher[LeaseRequest, tuple[Lease, ...]]
+    renew: Batcher[RenewRequest, VerbOutcome[RenewOutcome, Renewal]]
+    release: Batcher[ReleaseRequest, VerbOutcome[ReleaseOutcome, ReleasedTask]]
+    complete: Batcher[Claim, VerbOutcome[EndOutcome, EndedTask]]
+    escalate: Batcher[EscalationRequest, VerbOutcome[EndOutcome, EndedTask]]
+    revoke: Batcher[RevokeRequest, VerbOutcome[RevokeOutcome, Revocation]]
+
+    @classmethod
+    def of(cls, process: AsyncGateProcess) -> VerbBatchers:
+        queue = process.settings.queue
+
+        def batcher(verb: str, in_flight: int = 2) -> Batcher[Any, Any]:
+            # The database is looked up for each statement: it may not have been reached yet.
+            async def run(items: Sequence[Any]) -> list[Any]:
+                results: list[Any] = await getattr(process.database, verb)(items)
+                return results
+
+            return Batcher(run, name=verb, limits=BatchLimits(in_flight=in_flight, queue=queue))
+
+        return cls(
+            enqueue=batcher("enqueue"),
+            lease=batcher("lease", in_flight=1),
+            renew=batcher("renew"),
+            release=batcher("release"),
+            complete=batcher("complete"),
+            escalate=batcher("escalate"),
+            revoke=batcher("revoke"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerGate:
+    """One per process."""
+
+    process: AsyncGateProcess
+    ceilings: Ceilings
+    verbs: VerbBatchers
+    waiting: LongPoll
+    admission_globs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, process: AsyncGateProcess) -> BrokerGate:
+        """Raises CeilingsUnreadable."""
+        settings = process.settings
+
+        async def ask(requests: Sequence[LeaseRequest]) -> list[tuple[Lease, ...]]:
+            return await process.database.lease(requests)
+
+        globs = tuple(glob.strip() for glob in settings.require_admission.split(",") if glob.strip())
+        waiting = LongPoll(ask, most=settings.waiters)
+        gate = cls(process, Ceilings.from_file(settings.ceilings_file), VerbBatchers.of(process), waiting, globs)
+        process.beside.append(gate.running)
+        return gate
+
+    @property
+    def settings(self) -> Settings:
+        return self.process.settings
+
+    def requires_admission(self, namespace: str) -> bool:
+        return any(fnmatchcase(namespace, glob) for glob in self.admission_globs)
+
+    def is_recipient(self, caller: Caller, name: str) -> bool:
+        """Whether custody can be given to the name (D-71)."""
+        return name in GATES or self.process.is_principal(caller.tenant, name)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The pass and the workers that wait, while the block runs."""
+        bookkeeping = Bookkeeping(
+            lambda: self.process.database,
+            seconds=self.settings.pass_seconds,
+            archive_days=self.settings.archive_days,
+            on_change=self.waiting.wake,
+        )
+        async with self.waiting.running(), bookkeeping.running():
+            yield
+
+
+def require_type(caller: Caller, types: frozenset[str], action: str) -> None:
+    """Raises ROLE_REQUIRED."""
+    if caller.type not in types:
+        raise refuse(Code.ROLE_REQUIRED, f"Only the types {', '.join(sorted(types))} may {action}.")
