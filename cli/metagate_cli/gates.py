@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
@@ -21,6 +23,8 @@ GATES: Final[Mapping[str, str]] = {"memorygate": "memorygate.gate:GATE", "interr
 IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {"interrogate": ("memorygate",)}
 """Gates that are served before others: what a gate writes can only be read at the ledger."""
 ALL: Final = "all"
+AUDITOR_FILE: Final = "auditor.url"
+"""In the data directory: the database as the ledger's auditor, for `memorygate verify` and `interrogate replay`."""
 
 
 def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ...]:
@@ -51,9 +55,10 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
 
 @asynccontextmanager
 async def serving_gates(
-    database: DatabaseUrls, definitions: Sequence[GateDefinition[Any, Any]]
+    database: DatabaseUrls, definitions: Sequence[GateDefinition[Any, Any]], data: Path
 ) -> AsyncIterator[Mapping[str, str]]:
-    """Migrate each gate's schema and serve it, each as a role of its own. Yields their URLs by name.
+    """Migrate each gate's schema and serve it, each as a role of its own. Yields their URLs by name. With a ledger, its
+    auditor's way into the database is in `data`.
 
     Raises:
         OSError: a gate's port is taken.
@@ -66,7 +71,10 @@ async def serving_gates(
         urls = {}
         for definition in definitions:
             password = secrets.token_urlsafe(24)
-            await definition.migrate(database.administrator, passwords={definition.role: password})
+            passwords = {definition.role: password}
+            if definition.mirrors_startups:
+                passwords |= keep_auditor(database, data)
+            await definition.migrate(database.administrator, passwords=passwords)
             settings = definition.settings().model_copy(
                 update={
                     "database_url": SecretStr(as_role(database.owner, definition.role, password)),
@@ -76,3 +84,15 @@ async def serving_gates(
             urls[definition.name] = await stack.enter_async_context(serving(definition, settings))
         await withdraw_memberships(database)
         yield urls
+
+
+def keep_auditor(database: DatabaseUrls, data: Path) -> Mapping[str, str]:
+    """A new password of the ledger's auditor, by its role's name; kept for the person at this machine."""
+    from memorygate.schema import AUDITOR
+
+    password = secrets.token_urlsafe(24)
+    path = data / AUDITOR_FILE
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(as_role(database.owner, AUDITOR, password) + "\n")
+    return {AUDITOR: password}

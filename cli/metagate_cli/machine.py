@@ -139,7 +139,7 @@ async def machine(
             await _first_publish(reconciler.published(), ended)
             witness = None if ledger is None else await declared_witness(writer, SYSTEM_NAMESPACE, data)
             async with (
-                serving_gates(urls, gates) as gate_urls,
+                serving_gates(urls, gates, data) as gate_urls,
                 mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,
             ):
                 served = settings.model_copy(update={"database_url": SecretStr(urls.api), "ledger_url": ledger_url})

@@ -98,6 +98,7 @@ def shown() -> Iterator[tuple[str, str]]:
 def programs(command: str) -> Iterator[list[str]]:
     """The programs of a line, with their words: split at pipes and `&&`; assignments and redirections left out."""
     text = re.sub(r"[$][A-Z_]+", "1", command.split(" <<", maxsplit=1)[0])  # a variable stands for whatever fits
+    text = re.sub(r'"[$][(]cat [^)]+[.]url[)]"', "postgresql://role@host/database", text)
     lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []

@@ -27,7 +27,8 @@ def shown_members(block: str) -> dict[str, object]:
 
 
 def test_the_five_minute_path_is_what_the_page_says(tmp_path: Path) -> None:
-    """Ask, be refused, explain, try a policy out. `make run` and `dev` are started as they say, on free ports."""
+    """Ask, be refused, explain, try a policy out, decide again under another one: every line that the page shows is typed, but
+    `make run`, and `dev` on free ports and with a data directory of this test."""
     setup, *typed = [command for block in BLOCK.findall(PAGE) for command in [commands(block)]]
     assert setup[0] == "make run ONCE=1"
     assert setup[-1].startswith(".venv/bin/metagate dev --resources .metagate/resources --with interrogate")
@@ -38,7 +39,8 @@ def test_the_five_minute_path_is_what_the_page_says(tmp_path: Path) -> None:
     for command in setup[1:-1]:
         subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     ports = {name: str(free_port()) for name in ("MEMORYGATE_PORT", "INTERROGATE_PORT")}
-    dev = Dev(tmp_path / ".metagate" / "resources", tmp_path / "data", "--with", "interrogate", **ports)
+    data = tmp_path / ".metagate" / "data"
+    dev = Dev(tmp_path / ".metagate" / "resources", data, "--with", "interrogate", **ports)
     try:
         dev.ready()
         gate = f"127.0.0.1:{ports['INTERROGATE_PORT']}"
@@ -48,12 +50,13 @@ def test_the_five_minute_path_is_what_the_page_says(tmp_path: Path) -> None:
                 command.replace("127.0.0.1:8005", gate), shell=True, cwd=tmp_path, check=True, capture_output=True,
                 text=True, env={**os.environ, "no_proxy": "*"},  # noqa: TID251
             ).stdout
-            for block in typed[:-1]
+            for block in typed
             for command in block
         ]  # fmt: skip
+        assert (data / "auditor.url").stat().st_mode & 0o777 == 0o600
     finally:
         assert dev.stop() == 0
-    admitted, refused, explained, cases, rules = answers
+    admitted, refused, explained, cases, rules, _, replayed = answers
     shown = [shown_members(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
     for text, members in ((admitted, shown[0]), (refused, shown[1])):
         assert members
@@ -64,3 +67,4 @@ def test_the_five_minute_path_is_what_the_page_says(tmp_path: Path) -> None:
     ]
     assert cases == "3 of 3 cases as expected\n"
     assert "11 CAPABILITY_DENIED      FAILED" in rules
+    assert replayed == re.search(r"```text\n(2 decisions.*?)```", PAGE, re.DOTALL)[1]

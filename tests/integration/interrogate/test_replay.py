@@ -27,7 +27,8 @@ from memorygate.verifying import verify as verify_ledger
 CHANGES = 20
 LAST = CHANGES + 2
 """The revision after the races, until every reason has been given."""
-PROCESSES, REQUESTS_OF_A_BATCH = 4, 8
+PROCESSES, REQUESTS_OF_A_BATCH = 4, 7
+"""Eight in the mean, of which some repeat what was decided."""
 DECISIONS = int(os.environ.get("REPLAY_DECISIONS", "0"))  # noqa: TID251 - `make test-replay` asks for many
 """At least so many; 0: as many as show every rule."""
 CALLERS = 8 if DECISIONS else 2
@@ -123,7 +124,7 @@ async def test_every_decision_follows_from_the_ledger_again(history: DecidedHist
     report = await replay(history.auditor)
     assert [str(mismatch) for mismatch in report.mismatches] == []
     stored = sum(history.outcomes[name] for name in ("ALLOW", *ReasonCode))
-    assert report.decisions >= stored > max(2_000, DECISIONS * 0.9)
+    assert report.decisions >= stored > max(2_000, DECISIONS)
     print(
         f"{report.decisions} decisions of {PROCESSES * CALLERS} callers under {LAST} policies: {report.mismatch_count} not the same"
     )
