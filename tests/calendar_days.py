@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 # What keeps time by another clock than the processes' own, or fakes its own already.
-LEFT_OUT = ("tests/browser", "tests/e2e", "tests/faults/test_clocks.py", "tests/operator")
+LEFT_OUT = ("tests/browser", "tests/e2e", "tests/faults/test_clocks.py")
 
 
 def days(now: datetime) -> Iterator[tuple[str, datetime]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.faults import page, plot, table
 from tests.faults.results import FaultResults
+from tests.syntax_trees import parse_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def test_every_row_has_a_test(row: table.FaultRow) -> None:
     """Whoever renames a row's test is told."""
     for test in row.tests:
         path, _, name = test.partition("::")
-        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        tree = parse_module(ROOT / path)
         functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         assert any(function.startswith(name or "test_") for function in functions), test
 

@@ -12,14 +12,13 @@ import pytest
 import pytest_asyncio
 from tests.cluster.control_plane import Cluster, NoCluster, eventually, start, stop
 from tests.databases import Database, Server
-from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, audit_policy
+from tests.operator.machinery import CALENDAR, SYSTEM, Admission, Operator, Tenancy, audit_policy
 
 from metagate_crds.crd_yaml import crd_files
 from metagate_operator.cluster import rbac
 
 # Where the suite learns what cluster to use. Under `make test-calendar` the control plane keeps the machine's clock, because its
 # programs are no C programs; certificates made by another clock would not be valid yet for it.
-CALENDAR = {"LD_PRELOAD", "CLOCK_OFFSET"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in CALENDAR}  # noqa: TID251
 
 

@@ -33,6 +33,8 @@ from metagate_operator.cluster.rbac import ADMISSION, OPERATOR, WEBHOOK
 
 SYSTEM = "metagate-system"
 METAGATE = [sys.executable, "-m", "metagate_cli.main"]
+CALENDAR = frozenset({"LD_PRELOAD", "CLOCK_OFFSET"})
+"""What moves the clock of a process under `make test-calendar`."""
 ALL_KINDS = ",".join(kind.plural for kind in KINDS.values() if kind.namespaced)
 
 
@@ -264,7 +266,11 @@ class Operator(OperatorProcess):
 
 
 class Admission(OperatorProcess):
-    """`metagate admission`, self-managed, under its service account, called by URL."""
+    """`metagate admission`, self-managed, under its service account, called by URL.
+
+    It keeps the clock of the control plane: the API server verifies the certificate that this process makes, and one
+    that is valid from a later day on would be refused until then.
+    """
 
     def __init__(self, cluster: Cluster, *arguments: str, port: int | None = None, **environment: str) -> None:
         self.port = port or free_port()
@@ -282,7 +288,11 @@ class Admission(OperatorProcess):
                 "127.0.0.1",
                 *arguments,
             ],
-            {**plain_environment(), "METAGATE_ADMISSION_CHECK_SECONDS": "0.5", **environment},
+            {
+                **plain_environment(left_out=CALENDAR),
+                "METAGATE_ADMISSION_CHECK_SECONDS": "0.5",
+                **environment,
+            },
         )
 
     @classmethod
@@ -327,9 +337,9 @@ def fetch(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def plain_environment() -> dict[str, str]:
+def plain_environment(*, left_out: frozenset[str] = frozenset()) -> dict[str, str]:
     """The environment without what would configure a MetaGate or a kubectl."""
-    kept = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_PRELOAD", "CLOCK_OFFSET"}
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", *CALENDAR} - left_out
     return {name: value for name, value in os.environ.items() if name in kept}  # noqa: TID251 - handed on, not read
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.syntax_trees import parse_module
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -99,7 +100,7 @@ def words(name: str) -> list[str]:
 
 def names(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, kind and name of each class, public function and method; of tests, what is not a test itself."""
-    scopes: list[ast.Module | ast.ClassDef] = [ast.parse((ROOT / path).read_text(encoding="utf-8"))]
+    scopes: list[ast.Module | ast.ClassDef] = [parse_module(ROOT / path)]
     for scope in scopes:
         for node in scope.body:
             if isinstance(node, ast.ClassDef):

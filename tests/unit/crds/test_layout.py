@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.syntax_trees import parse_module
+
 import metagate_crds
 
 ROOT = Path(metagate_crds.__file__).parent
@@ -14,7 +16,7 @@ PURE = {"legivellum.base.canonical_json", "legivellum.base.public_jwk"}
 def imported(path: Path) -> set[str]:
     """The modules that a file imports; `from a import b` is both a and a.b."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse_module(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
