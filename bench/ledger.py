@@ -68,7 +68,10 @@ async def publish(on: setting.BenchServer, *people: BenchEmitter) -> None:
     rows = setting._row  # noqa: SLF001 - the benchmark's own
     await publisher.publish(
         Change(
-            tenants=[TenantRow(person.tenant, f"bench-{person.name}", datetime.now(UTC)) for person in people],
+            tenants=[
+                TenantRow(tenant, f"bench-{name}", datetime.now(UTC))
+                for tenant, name in {person.tenant: person.name for person in people}.items()
+            ],
             upserts={
                 "principal": [
                     rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from asyncgate import metrics, rendering
@@ -228,7 +229,7 @@ def read_claim(sent: dict[str, Any], caller: Caller) -> Claim:
     form = claim_form(claim)
     if not isinstance(form, str):
         raise _invalid_receipt(form)
-    return claim
+    return replace(claim, form=form)
 
 
 def _digest_of(sent: Any) -> bytes:

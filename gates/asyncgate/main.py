@@ -6,12 +6,18 @@ understood, with 3 when it could not be done here and now.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
 
-from legivellum.gate.command_line import gate_commands, run_commands
+import typer
+
+from legivellum.gate.command_line import database_option, gate_commands, run_commands
 
 if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
+
+
+DatabaseUrl = Annotated[str, database_option("asyncgate")]
 
 
 def _gate() -> GateDefinition[Any, Any]:
@@ -26,6 +32,26 @@ app = gate_commands(
     ("asyncgate_broker",),
     _gate,
 )
+
+
+@app.command()
+def rebuild(database_url: DatabaseUrl) -> None:
+    """Make what the gate holds anew from the receipts; as the owner, while no gate serves."""
+    from asyncgate.rebuilding import rebuild as make_anew
+
+    report = asyncio.run(make_anew(database_url))
+    print(f"{report.tasks} tasks, {report.leased} of them leased, {report.needs} open needs")
+
+
+@app.command()
+def orphans(database_url: DatabaseUrl) -> None:
+    """List obligations that were minted for AsyncGate and never parked; as the role memorygate_auditor."""
+    from asyncgate.rebuilding import orphans as find_orphans
+
+    listed = asyncio.run(find_orphans(database_url))
+    for orphan in listed:
+        print(orphan)
+    raise typer.Exit(int(bool(listed)))
 
 
 def _expected() -> tuple[type[Exception], ...]:

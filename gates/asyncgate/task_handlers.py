@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from asyncgate import metrics, rendering
+from asyncgate.admissions import read_admission
 from asyncgate.broker_gate import ENQUEUING_TYPES, BrokerGate, require_type
 from asyncgate.lease import RevokeRequest
 from asyncgate.outcomes import ParkOutcome, VerbOutcome
@@ -49,7 +50,7 @@ class TaskHandlers:
         sent = strict_json.parse_object(await exchange.body())
         admission = exchange.header(b"legivellum-admission")
         text = None if admission is None else admission.decode("latin-1")
-        parking = self._parking(sent, text, require_caller(caller))
+        parking = await self._parking(sent, text, require_caller(caller))
         [outcome] = await self._gate.verbs.enqueue.submit(ParkingBatch((parking,)), exchange.deadline)
         self._count(outcome)
         task = _parked_or_refused(outcome)
@@ -70,7 +71,7 @@ class TaskHandlers:
         for place, item in enumerate(batch.items):
             try:
                 admission = None if batch.check else item.admission
-                parkings.append((place, self._parking(item.task, admission, caller, check=batch.check)))
+                parkings.append((place, await self._parking(item.task, admission, caller, check=batch.check)))
             except RequestRefused as refused:
                 answers[place] = _refused(refused.problem.code, refused.problem.detail)
         if batch.check:
@@ -112,7 +113,7 @@ class TaskHandlers:
             self._gate.waiting.wake()
         return json_response(200, strict_json.encode(rendering.revocation(outcome.value)))
 
-    def _parking(
+    async def _parking(
         self, sent: Mapping[str, Any], admission: str | None, caller: Caller, *, check: bool = False
     ) -> Parking:
         """A task that may be stored, as far as can be known without its obligation. Raises the refusals of D-42."""
@@ -133,7 +134,8 @@ class TaskHandlers:
             if self._gate.requires_admission(caller.namespace):
                 raise refuse(Code.ADMISSION_REQUIRED, "Legivellum-Admission: tasks of this namespace need one.")
             return Parking(task, caller.principal_key)
-        raise refuse(Code.ADMISSION_REFUSED, "Legivellum-Admission: this release cannot read admissions.")
+        admitted = await read_admission(self._gate.process.database, admission, task, sent)
+        return Parking(task, caller.principal_key, admitted)
 
     async def _parked(
         self, parkings: list[tuple[int, Parking]], exchange: Exchange, *, all_or_none: bool

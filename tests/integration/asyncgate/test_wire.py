@@ -1,15 +1,19 @@
 """AsyncGate over HTTP: what each verb answers and which receipts it leaves, who may ask it, and what is refused."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
-from tests.integration.asyncgate.conftest import TaskDatabase
+from tests.integration.asyncgate.conftest import TaskDatabase, receipt_body
 from tests.integration.asyncgate.gate_fixture import CLAIM, TYPES, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id
+
+from legivellum.base.canonical_json import canonical
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -179,8 +183,6 @@ async def test_a_lease_that_is_none(gate: TaskGate, mailbox: str, path: str, how
 
 async def overdue(gate: TaskGate, task_id: str) -> None:
     """The time of the task's lease is over, as if it had passed."""
-    import asyncpg
-
     connection = await asyncpg.connect(gate.tenant.database.superuser)
     try:
         await connection.execute(
@@ -432,3 +434,65 @@ async def test_interview(gate: TaskGate, mailbox: str) -> None:
     assert answer["gate"] == "asyncgate"
     assert answer["counts"]["tasks_waiting"] >= 1
     assert answer["oldest"]["tasks_waiting"] is not None
+
+
+def admission_of(gate: TaskGate, task: dict[str, Any], **changes: Any) -> str:
+    """The receipt that InterroGate writes for a task, but for what the test changes."""
+    body = {
+        "targets": ["asyncgate"],
+        "payload_sha256": hashlib.sha256(canonical(task)).hexdigest(),
+        "derived": {"depth": 3},
+        **changes.pop("body", {}),
+    }
+    fields = {
+        "kind": "admission",
+        "phase": "accepted",
+        "task_id": task["task_id"],
+        "principal_ai": "principal",
+        **changes,
+    }
+    return receipt_body(gate.tenant.uid, "svc:interrogate", body=body, **fields)
+
+
+async def emitted(gate: TaskGate, body: str) -> str:
+    """Stored as InterroGate stores it; its id."""
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        await connection.execute("SET ROLE interrogate_owner")
+        await connection.fetch("SELECT * FROM memorygate.emit_interrogate($1, $2)", [body], [1])
+    finally:
+        await connection.close()
+    return str(json.loads(body)["receipt_id"])
+
+
+ADMISSIONS: dict[str, dict[str, Any]] = {
+    "another target": {"body": {"targets": ["delegate"]}},
+    "other bytes": {"body": {"payload_sha256": "0" * 64}},
+    "another task": {"task_id": "another"},
+    "a refusal": {"phase": "rejected"},
+}
+
+
+async def test_an_admission_admits_one_task(gate: TaskGate, mailbox: str) -> None:
+    """Exactly these bytes, once; the depth of the tree comes with it."""
+    task = gate.task(capability=mailbox)
+    receipt_id = await emitted(gate, admission_of(gate, task))
+    await gate.tenant.mint(task["task_id"])
+    parked = await gate.post("principal", "/tasks", task, Legivellum_Admission=receipt_id)
+    assert parked.status_code == 201, parked.text
+    lease = await gate.lease("worker", mailbox)
+    assert lease["depth"] == 3
+    other = gate.task(task["task_id"] + "x", capability=mailbox)
+    again = await emitted(gate, admission_of(gate, other))
+    await gate.tenant.mint(other["task_id"])
+    unknown = await gate.post("principal", "/tasks", other, Legivellum_Admission=new_id())
+    assert (unknown.status_code, unknown.json()["code"]) == (403, "ADMISSION_REFUSED")
+    assert (await gate.post("principal", "/tasks", other, Legivellum_Admission=again)).status_code == 201
+
+
+@pytest.mark.parametrize("name", ADMISSIONS)
+async def test_an_admission_of_something_else(gate: TaskGate, mailbox: str, name: str) -> None:
+    task = gate.task(capability=mailbox)
+    receipt_id = await emitted(gate, admission_of(gate, task, **ADMISSIONS[name]))
+    answer = await gate.post("principal", "/tasks", task, Legivellum_Admission=receipt_id)
+    assert (answer.status_code, answer.json()["code"]) == (403, "ADMISSION_REFUSED"), answer.text
