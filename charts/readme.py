@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-CHARTS = tuple(Path(__file__).parent / name for name in ("metagate", "memorygate", "interrogate"))
+CHARTS = tuple(Path(__file__).parent / name for name in ("metagate", "memorygate", "interrogate", "asyncgate"))
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 
 

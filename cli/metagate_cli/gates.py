@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
     from metagate_cli.database import DatabaseUrls
 
-GATES: Final[Mapping[str, str]] = {"memorygate": "memorygate.gate:GATE", "interrogate": "interrogate.gate:GATE"}
+GATES: Final[Mapping[str, str]] = {
+    "memorygate": "memorygate.gate:GATE",
+    "asyncgate": "asyncgate.gate:GATE",
+    "interrogate": "interrogate.gate:GATE",
+}
 """Where each gate's definition is, by the gate's name."""
-IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {"interrogate": ("memorygate",)}
+IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {
+    "asyncgate": ("memorygate",),
+    "interrogate": ("memorygate",),
+}
 """Gates that are served before others: what a gate writes can only be read at the ledger."""
 ALL: Final = "all"
 AUDITOR_FILE: Final = "auditor.url"

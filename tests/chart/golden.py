@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from tests.chart.rendering import MATRIX, NAMESPACE, RELEASE, ROOT, Chart, Object, find_helm, plain
+from tests.chart.test_asyncgate import FORMS as ASYNCGATE_FORMS
 from tests.chart.test_interrogate import FORMS as INTERROGATE_FORMS
 from tests.chart.test_memorygate import FORMS
 
@@ -22,6 +23,7 @@ FILE = Path(__file__).with_name("golden.json")
 VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "metagate": MATRIX,
     "memorygate": FORMS,
+    "asyncgate": ASYNCGATE_FORMS,
     "interrogate": INTERROGATE_FORMS,
 }
 

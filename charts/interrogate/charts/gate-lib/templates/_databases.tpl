@@ -1,3 +1,8 @@
+{{- /* What the role is called that the processes act as: `<chart>_<this>`. A chart that calls it otherwise says so in its Chart.yaml. */ -}}
+{{- define "gate-lib.processRole" -}}
+{{ default "writer" (index .Chart.Annotations "legivellum.io/process-role") }}
+{{- end -}}
+
 {{- /* A MetaGate release's trial database, as its chart names it; its Secret has the same name. */ -}}
 {{- define "gate-lib.trial" -}}
 {{- with .Values.database.trialOf -}}

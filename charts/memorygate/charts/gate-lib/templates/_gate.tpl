@@ -30,7 +30,7 @@ spec:
     - {name: {{ upper .root.Chart.Name }}_DATABASE_URL, value: {{ include "gate-lib.url" (dict "root" .root "of" .root.Values.database "user" (ternary "metagate_owner" .root.Values.database.owner.username (ne .root.Values.database.trialOf "")) "ca" "database") | quote }}}
     - name: PGPASSWORD
       valueFrom: {{ include "gate-lib.passwordFrom" (dict "root" .root "role" "owner") }}
-    - name: {{ upper .root.Chart.Name }}_WRITER_PASSWORD
+    - name: {{ upper (printf "%s_%s" .root.Chart.Name (include "gate-lib.processRole" .root)) }}_PASSWORD
       valueFrom: {{ include "gate-lib.passwordFrom" (dict "root" .root "role" "writer") }}
     {{- if ((.root.Values.database.auditor).existingSecret) }}
     - name: {{ upper .root.Chart.Name }}_AUDITOR_PASSWORD
@@ -73,7 +73,7 @@ spec:
         {{- include "gate-lib.gateContainer" .root | nindent 8 }}
         args: [serve]
         env:
-        - {name: {{ $prefix }}_DATABASE_URL, value: {{ include "gate-lib.url" (dict "root" .root "of" .root.Values.database "user" (printf "%s_writer" .root.Chart.Name) "ca" "database") | quote }}}
+        - {name: {{ $prefix }}_DATABASE_URL, value: {{ include "gate-lib.url" (dict "root" .root "of" .root.Values.database "user" (printf "%s_%s" .root.Chart.Name (include "gate-lib.processRole" .root)) "ca" "database") | quote }}}
         - name: PGPASSWORD
           valueFrom: {{ include "gate-lib.passwordFrom" (dict "root" .root "role" "writer") }}
         - {name: {{ $prefix }}_IDENTITY_DATABASE_URL, value: {{ include "gate-lib.identityUrl" .root | quote }}}
