@@ -27,7 +27,7 @@ __all__ = ["promtool"]
 
 FOLDER = ROOT / "charts" / "asyncgate"
 CEILINGS = [
-    {"namespaces": ["prod-*"], "authority": {"spawn": {"max": 5, "maxDepth": 2}}},
+    {"namespaces": ["prod-*"], "authority": {"spawn": {"max": 5}, "maxDepth": 2}},
     {"namespaces": ["*"], "authority": {}},
 ]
 EVERYTHING = {
