@@ -38,7 +38,8 @@ def dev(
             "--with",
             help="Gates to serve too, with commas between: `memorygate` (the receipt ledger, on MEMORYGATE_PORT or "
             "8001), `asyncgate` (custody of tasks, on ASYNCGATE_PORT or 8002), `interrogate` (admission, on "
-            "INTERROGATE_PORT or 8005), both with memorygate, `all`, or `module:ATTRIBUTE` of a gate under development.",
+            "INTERROGATE_PORT or 8005), both with memorygate, `all`, or `module:ATTRIBUTE` of a gate that is being "
+            "developed.",
         ),
     ] = None,
 ) -> None:

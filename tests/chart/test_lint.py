@@ -19,7 +19,9 @@ def test_lints_strictly(chart: Chart, tmp_path):
         assert "0 chart(s) failed" in completed
 
 
-@pytest.mark.parametrize(("name", "most"), [("metagate", 100), ("memorygate", 40), ("interrogate", 40), ("asyncgate", 40)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("metagate", 100), ("memorygate", 40), ("interrogate", 40), ("asyncgate", 40)]
+)
 def test_readme_shows_the_values(name: str, most: int):
     """The table in each README.md is what charts/readme.py writes from values.yaml, and says something about each value."""
     spec = importlib.util.spec_from_file_location("chart_readme", ROOT / "charts" / "readme.py")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from asyncgate import problem_codes as asyncgate_codes
+from asyncgate.gate import GATE as ASYNCGATE
+from asyncgate.settings import Settings as AsyncGateSettings
 from interrogate import problem_codes as interrogate_codes
 from interrogate.gate import GATE as INTERROGATE
 from interrogate.settings import Settings as InterrogateSettings
@@ -96,6 +99,10 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("interrogate/api.md", FROM_CODE): lambda: endpoints(INTERROGATE.all_endpoints),
     ("interrogate/settings.md", FROM_CODE): lambda: gate_settings(InterrogateSettings),
     ("interrogate/metrics.md", FROM_CODE): lambda: gate_metrics(INTERROGATE.metrics),
+    ("errors.md", "AsyncGate"): lambda: codes(asyncgate_codes.Code, problem_codes.Code),
+    ("asyncgate/api.md", FROM_CODE): lambda: endpoints(ASYNCGATE.all_endpoints),
+    ("asyncgate/settings.md", FROM_CODE): lambda: gate_settings(AsyncGateSettings),
+    ("asyncgate/metrics.md", FROM_CODE): lambda: gate_metrics(ASYNCGATE.metrics),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }
@@ -121,8 +128,9 @@ def test_table_is_the_codes(name: str, word: str) -> None:
         (metagate_codes.Code, METAGATE_ENDPOINTS),
         (memorygate_codes.Code, MEMORYGATE.all_endpoints),
         (interrogate_codes.Code, INTERROGATE.all_endpoints),
+        (asyncgate_codes.Code, ASYNCGATE.all_endpoints),
     ],
-    ids=["MetaGate", "MemoryGate", "InterroGate"],
+    ids=["MetaGate", "MemoryGate", "InterroGate", "AsyncGate"],
 )
 def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:
     """Each code has a status, a title, a use and a remedy; an endpoint refuses with registered ones, never with 500."""
