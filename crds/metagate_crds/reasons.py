@@ -117,7 +117,7 @@ REASONS: Final[dict[str, str]] = {
     NOT_OVERRIDABLE: "Overrides cover packet sections only; identity is not overridden (D-19).",
     RULE_REFUSED: "A CEL rule that cannot be evaluated, or not within bounds of time.",
     SCHEMA_REFUSED: "A JSON Schema that is not one of 2020-12, or needs something from outside of itself.",
-    NAME_REFUSED: "The object's own name cannot be used: a Problemata is named by a DNS label, and not problemata.",
+    NAME_REFUSED: "The object's own name cannot be used: a Problemata's is a DNS label, a Principal's no placeholder.",
     DUPLICATE: "The same thing is listed twice.",
     TOO_DEEP: "Nested deeper than 32 levels.",
     TOO_LARGE: "More content than an object may have.",

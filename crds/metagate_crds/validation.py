@@ -80,6 +80,8 @@ def parse_spec(
             findings += _system_namespace_findings(spec)
         if isinstance(model, TokenIssuerSpec) and reserved_issuer is not None and model.issuer == reserved_issuer:
             findings.append(Finding("spec.issuer", reasons.RESERVED_ISSUER, "is reserved for the shared secret"))
+        if kind == PRINCIPAL.name and not stored:
+            findings += principal_texts.name_findings(name)
         if kind == PROBLEMATA.name and name:
             findings += name_findings(name)
         if isinstance(model, ProblemataSpec) and not findings:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from metagate_crds import reasons
 from metagate_crds.models.spec import AsSet, Distinct, Line, Reference, Spec, refuse
+from metagate_crds.rules.findings import Finding
 
 _KEY_ID: Final = "^[0-9A-Za-z]{10}$"
 _SHA256: Final = "^[0-9a-f]{64}$"
@@ -14,6 +15,10 @@ WANTED: Final = {
     _KEY_ID: "the ten characters after mgk_ in the key, as `metagate keys create` prints it",
     _SHA256: "the SHA-256 digest of the key in 64 lower-case hexadecimal digits, as `metagate keys create` prints it",
 }
+
+# The ledger takes these for "nobody": it refuses a receipt whose principal has such a name, so its owner could neither
+# be admitted nor hold a task (docs/memorygate/receipts.md).
+_PLACEHOLDER_NAMES: Final = frozenset({"na", "none", "null", "tbd"})
 
 PrincipalType = Literal["component", "admin", "observer", "principal", "delegate", "worker", "service"]
 Scope = Literal["Namespace", "Cluster"]
@@ -133,3 +138,11 @@ class PrincipalSpec(Spec):
             if len(items) != len(set[Any](items)):
                 raise refuse(reasons.DUPLICATE, f"lists the same thing twice in {name}")
         return self
+
+
+def name_findings(name: str) -> list[Finding]:
+    """What is wrong with the object's own name."""
+    if name in _PLACEHOLDER_NAMES:
+        message = f"must not be a placeholder ({', '.join(sorted(_PLACEHOLDER_NAMES))}): no receipt can hold it"
+        return [Finding("metadata.name", reasons.NAME_REFUSED, message)]
+    return []
