@@ -77,11 +77,11 @@ def receipt_body(tenant: UUID, emitter: str, **fields: Any) -> str:
     return receipt.form.decode()
 
 
-async def append(dsn: str, bodies: Sequence[str], right: str = "open-for-others") -> list[str]:
+async def append(where: str | asyncpg.Connection, bodies: Sequence[str], right: str = "open-for-others") -> list[str]:
     """Store receipts as the ledger's HTTP endpoint does; the outcomes."""
     fields = [json.loads(body) for body in bodies]
     empty = [""] * len(bodies)
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(where) if isinstance(where, str) else where
     try:
         answers = await connection.fetch(
             "SELECT * FROM memorygate.append($1::text[]::uuid[], $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ORDER BY ordinal",
@@ -92,7 +92,8 @@ async def append(dsn: str, bodies: Sequence[str], right: str = "open-for-others"
             empty, [b""] * len(bodies), empty, list(bodies), [hashlib.sha256(body.encode()).digest() for body in bodies], empty,
         )  # fmt: skip
     finally:
-        await connection.close()
+        if isinstance(where, str):
+            await connection.close()
     return [row["outcome"] for row in answers]
 
 

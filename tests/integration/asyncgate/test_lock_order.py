@@ -3,22 +3,43 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from uuid import uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from tests.databases import Server
-from tests.integration.asyncgate.conftest import Tenant, append, make_tasks, receipt_body, task_of
+from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, append, make_tasks, receipt_body, task_of
 from tests.integration.memorygate.conftest import new_id, rows
 
 from asyncgate.database import AsyncGateDatabase
+from asyncgate.lease import Revocation
+from asyncgate.outcomes import RevokeOutcome, VerbOutcome
 from asyncgate.task import Task
+from legivellum.postgres.errors import Unavailable
 from memorygate.verifying import verify
 
 SECONDS = 8.0
 PATIENT = "{}&lock_timeout=20000&statement_timeout=20000"
 """Longer than a deadlock needs to be found, so that one is an error and no timeout."""
 ROOTS = 20
+TASKS = 2_000
+
+
+async def execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+class BusyTenant(Tenant):
+    async def revoke(self, task_id: str) -> VerbOutcome[RevokeOutcome, Revocation]:
+        [outcome] = await self.database.revoke([self.revocation(task_id)])
+        return outcome
 
 
 class Bustle:
@@ -29,26 +50,37 @@ class Bustle:
         self.randomness = random.Random(seed)
         self.roots = [new_id() for _ in range(ROOTS)]
         self.minted: list[Task] = []
+        self.unparked: list[Task] = []
         self.leases: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.connections: dict[str, asyncpg.Connection] = {}
 
-    def new_task(self) -> Task:
-        needs = (
-            {self.randomness.choice(self.minted).task_id for _ in range(self.randomness.randrange(4))}
-            if self.minted
-            else set()
-        )
-        return task_of(self.tenant.uid, parent_task_id=self.randomness.choice(self.roots), needs=tuple(sorted(needs)))
+    async def connection(self, client: str) -> asyncpg.Connection:
+        if client not in self.connections:
+            self.connections[client] = await asyncpg.connect(self.tenant.dsn, server_settings={"lock_timeout": "20000"})
+        return self.connections[client]
 
-    async def park(self, own: Tenant) -> None:
-        tasks = [self.new_task() for _ in range(self.randomness.randint(1, 8))]
-        await own.mint(*tasks)
-        self.minted += tasks
+    async def mint(self) -> None:
+        for _ in range(TASKS):
+            # Of the newest, so that two tasks that end have dependants in common.
+            newest = [task.task_id for task in self.minted[-16:]]
+            needs = self.randomness.sample(newest, min(len(newest), self.randomness.choice((0, 0, 1, 2, 3, 6))))
+            self.minted.append(
+                task_of(self.tenant.uid, parent_task_id=self.randomness.choice(self.roots), needs=tuple(needs))
+            )
+        await self.tenant.mint(*self.minted)
+        self.unparked = self.minted[::-1]
+
+    async def park(self, own: BusyTenant) -> None:
+        tasks = [self.unparked.pop() for _ in range(min(len(self.unparked), self.randomness.randint(1, 8)))]
+        if not tasks:
+            await asyncio.sleep(0.1)
+            return
         self.randomness.shuffle(tasks)
         for outcome in await own.enqueue(*tasks, all_or_none=self.randomness.random() < 0.2):
             self.counts[outcome.name] += 1
 
-    async def work(self, own: Tenant) -> None:
+    async def work(self, own: BusyTenant) -> None:
         leases = list(await own.lease(most=self.randomness.randint(1, 6)))
         self.leases = [*self.leases[-30:], *(lease.lease_id for lease in leases)]
         self.randomness.shuffle(leases)
@@ -61,7 +93,7 @@ class Bustle:
             if draw < 0.75:
                 outcome = await own.release(lease.lease_id)
             elif draw < 0.85:
-                outcome = await own.database_revoke(lease.task_id)
+                outcome = await own.revoke(lease.task_id)
             elif draw < 0.9:
                 outcome = await own.escalate(lease.lease_id)
             else:
@@ -69,41 +101,39 @@ class Bustle:
                 outcome = await own.complete(lease.lease_id)
             self.counts[outcome.name] += 1
 
-    async def hold(self, own: Tenant) -> None:
+    async def hold(self, own: BusyTenant) -> None:
         """Another gate stores under leases: it holds them and then emits on their roots, in one transaction."""
-        connection = await asyncpg.connect(own.dsn, server_settings={"lock_timeout": "20000"})
-        try:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL ROLE interrogate_owner")
-                chosen = self.randomness.sample(self.leases, min(len(self.leases), 6))
-                held = await connection.fetch(
-                    "SELECT * FROM asyncgate.hold_leases($1, $2, $3)",
-                    [own.uid] * len(chosen),
-                    chosen,
-                    ["worker"] * len(chosen),
-                )
-                bodies = [
-                    receipt_body(own.uid, "svc:interrogate", kind="admission", phase="accepted", task_id=new_id(), principal_ai="alice",
-                                 parent_task_id=row["root_task_id"])
-                    for row in held
-                ]  # fmt: skip
-                await connection.execute("SELECT memorygate.emit_interrogate($1, NULL)", bodies)
-                for row in held:
-                    # Still live, and nobody's end of it is stored before this commit.
-                    assert (
-                        await connection.fetchval(
-                            "SELECT count(*) FROM memorygate.custody($1, $2) WHERE state = 'open'",
-                            [own.uid],
-                            [row["obligation_id"]],
-                        )
-                        == 1
+        connection = await self.connection("holder")
+        async with connection.transaction():
+            await connection.execute("SET LOCAL ROLE interrogate_owner")
+            chosen = self.randomness.sample(self.leases, min(len(self.leases), 6))
+            held = await connection.fetch(
+                "SELECT * FROM asyncgate.hold_leases($1, $2, $3)",
+                [own.uid] * len(chosen),
+                chosen,
+                ["worker"] * len(chosen),
+            )
+            bodies = [
+                receipt_body(own.uid, "svc:interrogate", kind="admission", phase="accepted", task_id=new_id(), principal_ai="alice",
+                             parent_task_id=row["root_task_id"])
+                for row in held
+            ]  # fmt: skip
+            await connection.execute("SELECT memorygate.emit_interrogate($1, NULL)", bodies)
+            for row in held:
+                # Still live, and nobody's end of it is stored before this commit.
+                assert (
+                    await connection.fetchval(
+                        "SELECT count(*) FROM memorygate.custody($1, $2) WHERE state = 'open'",
+                        [own.uid],
+                        [row["obligation_id"]],
                     )
-                self.counts["held"] += len(held)
-        finally:
-            await connection.close()
+                    == 1
+                )
+            self.counts["held"] += len(held)
 
-    async def use_the_ledger(self, own: Tenant) -> None:
+    async def use_the_ledger(self, own: BusyTenant) -> None:
         """Open and close obligations on the same roots, shuffled."""
+        connection = await self.connection("ledger")
         names = [new_id() for _ in range(10)]
         opened = [
             receipt_body(
@@ -116,96 +146,106 @@ class Bustle:
             )
             for name in names
         ]
-        assert set(await append(own.dsn, opened)) == {"STORED"}
+        assert set(await append(connection, opened)) == {"STORED"}
         self.randomness.shuffle(names)
         closed = [
             receipt_body(own.uid, "alice", phase="complete", task_id=name, principal_ai="alice", status="success", outcome_kind="none",
                          completed_at="2027-01-01T00:00:00Z")
             for name in names
         ]  # fmt: skip
-        assert set(await append(own.dsn, closed, "custodian")) == {"STORED"}
+        assert set(await append(connection, closed, "custodian")) == {"STORED"}
         self.counts["ledger"] += 10
 
-    async def keep_books(self, own: Tenant) -> None:
+    async def keep_books(self, own: BusyTenant) -> None:
         await own.keep_books()
         await asyncio.sleep(0.1)
 
 
-class BusyTenant(Tenant):
-    async def database_revoke(self, task_id: str):
-        [outcome] = await self.database.revoke([self.revocation(task_id)])
-        return outcome
+@dataclass(frozen=True, slots=True)
+class BusyQueue:
+    bustle: Bustle
+    tenants: list[BusyTenant]
+    tasks: TaskDatabase
+
+    async def run(self) -> None:
+        """All clients at once; the first error ends it."""
+        bustle = self.bustle
+        until = asyncio.get_running_loop().time() + SECONDS
+
+        async def repeatedly(step: Callable[[BusyTenant], Awaitable[None]], own: BusyTenant) -> None:
+            while asyncio.get_running_loop().time() < until:
+                await step(own)
+
+        others = (bustle.hold, bustle.use_the_ledger, bustle.keep_books)
+        steps = (bustle.park, bustle.park, bustle.work, bustle.work, bustle.work, bustle.work, *others)
+        running = [asyncio.ensure_future(repeatedly(step, own)) for step, own in zip(steps, self.tenants, strict=True)]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            for client in running:
+                client.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """What is left goes its way; what waits for an escalated task is let go by its new custodian."""
+        own = self.tenants[0]
+        held = "SELECT o.obligation_id FROM memorygate.obligation AS o WHERE o.state = 'open' AND o.custodian = $1"
+        unparked = f"{held} AND NOT EXISTS (SELECT FROM asyncgate.task AS t WHERE t.task_id = o.task_id)"
+        while (await rows(own.dsn, "SELECT count(*) FROM asyncgate.task"))[0][0]:
+            for (name,) in await rows(own.dsn, held, "alice"):
+                await own.close_elsewhere(name, "alice")
+            if minted := await rows(own.dsn, unparked, "svc:asyncgate"):
+                await own.database.revoke([own.revocation(name) for (name,) in minted])
+            await own.keep_books()
+            while leases := await own.lease(most=32):
+                outcomes = await own.database.complete([own.claim(lease.lease_id) for lease in leases])
+                assert {outcome.name for outcome in outcomes} == {"ENDED"}
+            await own.execute("UPDATE asyncgate.task SET lease_until = clock_timestamp() WHERE lease_id IS NOT NULL")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def busy_queue(postgres: Server) -> AsyncIterator[BusyQueue]:
+    made = await make_tasks(postgres)
+    # Shorter than the wait for a lock, or a deadlock looks like a timeout.
+    await execute(made.superuser, "ALTER ROLE asyncgate_broker SET deadlock_timeout = '100ms'")
+    dsn = PATIENT.format(made.broker)
+    databases = [await AsyncGateDatabase.connect(dsn, size=1, query_timeout=25) for _ in range(9)]
+    tenant_id = uuid4()
+    tenants = [BusyTenant(database, made.superuser, tenant_id) for database in databases]
+    bustle = Bustle(tenants[0], 20270017)
+    await bustle.mint()
+    yield BusyQueue(bustle, tenants, made)
+    for connection in bustle.connections.values():
+        await connection.close()
+    for database in databases:
+        await database.close()
+    await execute(made.superuser, "ALTER ROLE asyncgate_broker RESET deadlock_timeout")
+    await postgres.drop(made.database)
 
 
 @pytest.mark.slow
 @pytest.mark.invariant("INV-066", "INV-068")
-async def test_no_two_verbs_wait_for_each_other(postgres: Server):
-    made = await make_tasks(postgres)
-    connection = await asyncpg.connect(made.superuser)
-    await connection.execute("ALTER ROLE asyncgate_broker SET deadlock_timeout = '100ms'")
-    await connection.close()
-    databases = [
-        await AsyncGateDatabase.connect(PATIENT.format(made.broker), size=1, query_timeout=25) for _ in range(9)
-    ]
-    tenants = [BusyTenant(database, made.superuser) for database in databases]
-    for tenant in tenants:
-        tenant.uid = tenants[0].uid
-    bustle = Bustle(tenants[0], 20270017)
-    until = asyncio.get_running_loop().time() + SECONDS
+async def test_no_two_verbs_wait_for_each_other(busy_queue: BusyQueue):
+    await busy_queue.run()
+    async with asyncio.timeout(100):
+        await busy_queue.drain()
+    dsn, counts = busy_queue.tasks.superuser, busy_queue.bustle.counts
+    assert await rows(dsn, "SELECT count(*) FROM asyncgate.need") == [(0,)]
+    deadlocks = "SELECT deadlocks::integer FROM pg_stat_database WHERE datname = current_database()"
+    assert await rows(dsn, deadlocks) == [(0,)]
+    assert (await verify(busy_queue.tasks.ledger.auditor)).bad is None
+    assert {"PARKED", "ENDED", "RELEASED", "REVOKED", "held", "ledger"} <= set(counts), counts
+    assert "REFUSED" not in counts
 
-    async def repeatedly(step: Callable[[Tenant], Awaitable[None]], own: Tenant) -> None:
-        while asyncio.get_running_loop().time() < until:
-            await step(own)
 
-    steps = [
-        bustle.park,
-        bustle.park,
-        bustle.work,
-        bustle.work,
-        bustle.work,
-        bustle.work,
-        bustle.hold,
-        bustle.use_the_ledger,
-        bustle.keep_books,
-    ]
-    try:
-        await asyncio.gather(*(repeatedly(step, own) for step, own in zip(steps, tenants, strict=True)))
-        # What is left goes its way; what waits for an escalated task is let go by its new custodian.
-        own = tenants[0]
-        async with asyncio.timeout(60):
-            while (await rows(own.dsn, "SELECT count(*) FROM asyncgate.task"))[0][0]:
-                escalated = await rows(
-                    own.dsn,
-                    "SELECT obligation_id FROM memorygate.obligation WHERE state = 'open' AND custodian = 'alice'",
-                )
-                for (name,) in escalated:
-                    await own.close_elsewhere(name, "alice")
-                unparked = await rows(
-                    own.dsn,
-                    "SELECT o.obligation_id FROM memorygate.obligation AS o WHERE state = 'open' AND custodian = 'svc:asyncgate' AND NOT EXISTS (SELECT FROM asyncgate.task AS t WHERE t.task_id = o.task_id)",
-                )
-                if unparked:
-                    await own.database.revoke([own.revocation(name) for (name,) in unparked])
-                await own.keep_books()
-                while leases := await own.lease(most=32):
-                    assert {
-                        outcome.name
-                        for outcome in await own.database.complete([own.claim(lease.lease_id) for lease in leases])
-                    } == {"ENDED"}
-                await own.execute(
-                    "UPDATE asyncgate.task SET lease_until = clock_timestamp() WHERE lease_id IS NOT NULL"
-                )
-        assert await rows(own.dsn, "SELECT count(*) FROM asyncgate.need") == [(0,)]
-        assert await rows(
-            own.dsn, "SELECT deadlocks::integer FROM pg_stat_database WHERE datname = current_database()"
-        ) == [(0,)]
-        assert (await verify(made.ledger.auditor)).bad is None
-        assert {"PARKED", "ENDED", "RELEASED", "REVOKED", "held", "ledger"} <= set(bustle.counts), bustle.counts
-        assert "REFUSED" not in bustle.counts
-    finally:
-        for database in databases:
-            await database.close()
-        connection = await asyncpg.connect(made.superuser)
-        await connection.execute("ALTER ROLE asyncgate_broker RESET deadlock_timeout")
-        await connection.close()
-        await postgres.drop(made.database)
+@pytest.mark.slow
+async def test_rows_in_any_order_wait_for_each_other(busy_queue: BusyQueue):
+    """The naive twin: the same run with the rows of a verb locked as they come finds a deadlock."""
+    dsn = busy_queue.tasks.superuser
+    [(definition,)] = await rows(dsn, "SELECT pg_get_functiondef('asyncgate.lock_tasks'::regproc)")
+    by_chance = ") AS r CROSS JOIN LATERAL (SELECT random() AS place WHERE r.task_id IS NOT NULL) AS chance;"
+    unordered = definition.replace('r.task_id COLLATE "C", r.tenant', "chance.place").replace(") AS r;", by_chance)
+    assert unordered.count("chance.place") == 2
+    await execute(dsn, unordered)
+    with pytest.raises(Unavailable, match="40P01"):  # deadlock_detected
+        await busy_queue.run()
