@@ -15,6 +15,7 @@ CHAPTERS = (
     "faults",
     "memorygate",
     "interrogate",
+    "asyncgate",
     "upgrade",
     "uninstall",
     "readme",

@@ -14,7 +14,7 @@ import time
 import urllib.parse
 import uuid
 
-URL = urllib.parse.urlsplit(os.environ["INTERROGATE_URL"])
+URL = urllib.parse.urlsplit(os.environ["GATE_URL"])
 LOCK = threading.Lock()
 RESULT = {"admitted": [], "refused": [], "retried_503": 0, "retried_connection": 0}
 

@@ -68,7 +68,7 @@ def install_gate(cluster: NodeCluster) -> None:
 def asking_pod(name: str, command: list[str]) -> Object:
     address = f"http://interrogate.{NAMESPACE}:8005"
     return pod(
-        name, AGENTS, "courier", command, scripts="evaluate", audience="interrogate", INTERROGATE_URL=address
+        name, AGENTS, "courier", command, scripts="evaluate", audience="interrogate", GATE_URL=address
     )  # fmt: skip
 
 
