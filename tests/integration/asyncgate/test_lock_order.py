@@ -11,7 +11,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from tests.databases import Server
-from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, append, make_tasks, receipt_body, task_of
+from tests.integration.asyncgate.conftest import (
+    TaskDatabase,
+    Tenant,
+    append,
+    make_tasks,
+    patient,
+    receipt_body,
+    task_of,
+)
 from tests.integration.memorygate.conftest import new_id, rows
 
 from asyncgate.database import AsyncGateDatabase
@@ -22,8 +30,6 @@ from legivellum.postgres.errors import Unavailable
 from memorygate.verifying import verify
 
 SECONDS = 8.0
-PATIENT = "{}&lock_timeout=20000&statement_timeout=20000"
-"""Longer than a deadlock needs to be found, so that one is an error and no timeout."""
 ROOTS = 20
 TASKS = 2_000
 
@@ -208,7 +214,7 @@ async def busy_queue(postgres: Server) -> AsyncIterator[BusyQueue]:
     made = await make_tasks(postgres)
     # Shorter than the wait for a lock, or a deadlock looks like a timeout.
     await execute(made.superuser, "ALTER ROLE asyncgate_broker SET deadlock_timeout = '100ms'")
-    dsn = PATIENT.format(made.broker)
+    dsn = patient(made.broker)
     databases = [await AsyncGateDatabase.connect(dsn, size=1, query_timeout=25) for _ in range(9)]
     tenant_id = uuid4()
     tenants = [BusyTenant(database, made.superuser, tenant_id) for database in databases]

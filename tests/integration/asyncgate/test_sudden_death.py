@@ -6,15 +6,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, task_of
+from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, patient, task_of
 from tests.integration.memorygate.conftest import rows
 
 from asyncgate.database import AsyncGateDatabase
 from asyncgate.task import Task
 from legivellum.postgres.errors import Unavailable
 
-PATIENT = "{}&lock_timeout=15000&statement_timeout=15000"
-"""The role's own limits are shorter than what a busy machine needs to look at the tables."""
 TABLES = ("task", "need", "archive", "admission", "request")
 VERBS: dict[str, Callable[[Tenant, Task, str], Awaitable[Any]]] = {
     "enqueue": lambda tenant, task, _lease_id: tenant.enqueue(task_of(tenant.uid, "parked-now", needs=(task.task_id,))),
@@ -62,7 +60,7 @@ async def test_a_verb_that_dies_leaves_nothing(tenant: Tenant, task_database: Ta
     await tenant.mint(task_of(tenant.uid, "parked-now"))
     [lease] = await tenant.lease()
     before = await state(tenant)
-    dying_database = await AsyncGateDatabase.connect(PATIENT.format(task_database.broker), size=1, query_timeout=20)
+    dying_database = await AsyncGateDatabase.connect(patient(task_database.broker), size=1, query_timeout=20)
     dying = Tenant(dying_database, tenant.dsn, tenant.uid)
     connection = await asyncpg.connect(tenant.dsn)
     try:

@@ -78,8 +78,8 @@ async def work(queue: WorkQueue, log: TextIO, holder: str, randomness: random.Ra
                 continue
             task_id, lease_id, number = taken
             write(taken=task_id, number=number)
-            # Mostly work is quick; one in twenty sleeps over the end of its lease.
-            await asyncio.sleep(randomness.uniform(0, 0.02) if randomness.random() > 0.05 else TTL_SECONDS * 1.5)
+            # Mostly work is quick; one in five sleeps over the end of its lease.
+            await asyncio.sleep(randomness.uniform(0, 0.02) if randomness.random() > 0.2 else TTL_SECONDS * 1.5)
             for _ in range(2 if randomness.random() < 0.1 else 1):
                 write(ended=task_id, number=number, accepted=await queue.give_back(lease_id, holder))
         except Unavailable as error:
