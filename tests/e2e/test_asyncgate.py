@@ -36,7 +36,7 @@ def receipt_id(_task: str) -> str:
 
 
 @dataclass(frozen=True)
-class TaskGate:
+class NodeTasks:
     """AsyncGate, asked by the service account `sender`, which mints obligations at the ledger."""
 
     ledger: LedgerReader
@@ -82,7 +82,7 @@ def install_gate(cluster: NodeCluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def gate(release: InstalledRelease) -> Iterator[TaskGate]:
+def gate(release: InstalledRelease) -> Iterator[NodeTasks]:
     """Three commands at once; a sender and a worker, each with projected tokens for the gates that it asks."""
     cluster = release.cluster
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "pods" / "world.yaml"))
@@ -110,7 +110,7 @@ def gate(release: InstalledRelease) -> Iterator[TaskGate]:
     cluster.kubectl("-n", AGENTS, "wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=60s")
     tenant = cluster.get("namespace", AGENTS)["metadata"]["uid"]
     with reading_ledger(release) as reader:
-        yield TaskGate(reader, tenant)
+        yield NodeTasks(reader, tenant)
     cluster.kubectl("-n", AGENTS, "delete", "pod", *names, "--now")
     cluster.kubectl("-n", AGENTS, "delete", "principal/sender", "principal/packer")
     cluster.helm("uninstall", "asyncgate", "-n", NAMESPACE)
@@ -118,7 +118,7 @@ def gate(release: InstalledRelease) -> Iterator[TaskGate]:
 
 
 @pytest.mark.invariant("INV-123")
-def test_a_pod_parks_a_task_and_another_works_on_it(gate: TaskGate):
+def test_a_pod_parks_a_task_and_another_works_on_it(gate: NodeTasks):
     """Restricted pods with projected tokens: the obligation, its acknowledgement, the lease and the worker's claim, one receipt each."""
     task = f"parcel-{uuid4()}"
     eventually(lambda: gate.park(task), within=30)
@@ -129,7 +129,7 @@ def test_a_pod_parks_a_task_and_another_works_on_it(gate: TaskGate):
     assert [phase for _, phase, _ in phases].count("lease_issued") == 1
 
 
-def test_a_rollout_loses_no_task(gate: TaskGate):
+def test_a_rollout_loses_no_task(gate: NodeTasks):
     """Every pod of the gate is replaced while tasks are parked and worked on: each is ended, once."""
     cluster = gate.cluster
     tasks = [f"parcel-{uuid4()}" for _ in range(40)]
