@@ -45,8 +45,7 @@ def test_the_five_minute_path_is_what_the_page_says(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples" / "quickstart", tmp_path / ".metagate" / "resources")
     for name in ("LICENSE", "SECURITY.md"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     for command in setup[1:-1]:
         subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     ports = {"8001": str(free_port()), "8002": str(free_port())}
