@@ -10,7 +10,7 @@ from asyncgate.endpoints import ENDPOINTS, SCHEMAS
 from asyncgate.lease_handlers import LeaseHandlers
 from asyncgate.metrics import METRICS
 from asyncgate.problem_codes import Code
-from asyncgate.read_handlers import ReadHandlers
+from asyncgate.read_handlers import TaskReadHandlers
 from asyncgate.schema import ASYNCGATE, BROKER
 from asyncgate.settings import Settings
 from asyncgate.task_handlers import TaskHandlers
@@ -35,7 +35,7 @@ async def interview(process: AsyncGateProcess, tenant: UUID) -> Interview:
 def handlers(process: AsyncGateProcess) -> Mapping[str, Handler]:
     """Raises CeilingsUnreadable."""
     gate = BrokerGate.of(process)
-    tasks, leases, reading = TaskHandlers(gate), LeaseHandlers(gate), ReadHandlers(gate)
+    tasks, leases, reading = TaskHandlers(gate), LeaseHandlers(gate), TaskReadHandlers(gate)
     return {
         "POST /tasks": tasks.enqueue,
         "POST /tasks/batch": tasks.enqueue_batch,

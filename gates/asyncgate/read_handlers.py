@@ -22,7 +22,7 @@ _CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 _PAGE_BYTES: Final = 1_048_576
 
 
-class ReadHandlers:
+class TaskReadHandlers:
     def __init__(self, gate: BrokerGate) -> None:
         self._gate = gate
 

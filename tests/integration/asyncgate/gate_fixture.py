@@ -136,7 +136,7 @@ class TaskGate:
         [lease] = await self.leases(who, *capabilities, **fields)
         return lease
 
-    async def known(self) -> "TaskGate":
+    async def until_known(self) -> "TaskGate":
         """Waits until the gate has read of the tenant's principals."""
         async with asyncio.timeout(20):
             while (await self.get("observer", "/queue/depth")).status_code != 200:
@@ -166,4 +166,4 @@ async def serving_asyncgate(tenant: TaskTenant, **settings: Any) -> AsyncIterato
     async with serving(GATE, settings_of(tenant.database, **settings)) as url:
         await ready(url)
         async with httpx.AsyncClient(base_url=url, timeout=40) as client:
-            yield await TaskGate(tenant, client, url).known()
+            yield await TaskGate(tenant, client, url).until_known()

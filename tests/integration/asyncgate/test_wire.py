@@ -416,7 +416,7 @@ async def test_another_tenant_sees_and_takes_nothing(gate: TaskGate, task_databa
     """Neither the task, nor its lease, nor its mailbox."""
     stranger = TaskTenant(task_database)
     await stranger.publish()
-    other = await TaskGate(stranger, gate.client, gate.url).known()
+    other = await TaskGate(stranger, gate.client, gate.url).until_known()
     task_id = await gate.park(capability=mailbox)
     assert await other.leases("worker", mailbox) == []
     lease = await gate.lease("worker", mailbox)

@@ -127,7 +127,7 @@ async def test_killed_while_the_target_works(survivor: KilledAndSurviving) -> No
         alice = replace(survivor.alice, client=killed.gate.client, profile="hang")
         body = alice.envelope()
         calls = len(survivor.calls("/hang"))
-        request = asking(alice, body)
+        request = started_request(alice, body)
         await survivor.called("/hang", calls + 1)
         killed.kill()
         with pytest.raises(httpx.HTTPError):
@@ -144,7 +144,7 @@ async def test_killed_while_a_decision_is_stored(survivor: KilledAndSurviving) -
         alice = replace(survivor.alice, client=killed.gate.client, profile="ok")
         body = alice.envelope()
         await lock.take()
-        await killed_at_the_lock(killed, lock, asking(alice, body))
+        await killed_at_the_lock(killed, lock, started_request(alice, body))
     await retried(survivor, "ok", body, stored=None)
 
 
@@ -157,14 +157,14 @@ async def test_killed_while_a_failure_is_stored(survivor: KilledAndSurviving) ->
         alice = replace(survivor.alice, client=killed.gate.client, profile="hang")
         body = alice.envelope()
         calls = len(survivor.calls("/hang"))
-        request = asking(alice, body)
+        request = started_request(alice, body)
         await survivor.called("/hang", calls + 1)
         await lock.take()
         await killed_at_the_lock(killed, lock, request)
     await retried(survivor, "hang", body, stored=True)
 
 
-def asking(alice: Requesting, body: dict[str, Any]) -> "asyncio.Task[httpx.Response]":
+def started_request(alice: Requesting, body: dict[str, Any]) -> "asyncio.Task[httpx.Response]":
     return asyncio.create_task(alice.evaluate(body, idempotency_key=body["causality"]["root_task_id"]))
 
 
