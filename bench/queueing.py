@@ -413,6 +413,14 @@ def pairs(gate: QueueUnderLoad, *, connections: int, seconds: float, end: str = 
     return tally
 
 
+def drain(gate: QueueUnderLoad, connections: int) -> PairTally:
+    """Pairs until nothing waits."""
+    tally = PairTally()
+    tally.start(warm=0, seconds=600)
+    drive(gate.port, [pair_script(gate.worker, tally) for _ in range(connections)])
+    return tally
+
+
 def receipt_pairs(gate: QueueUnderLoad, *, connections: int, seconds: float) -> PairTally:
     tally = PairTally()
     tally.start(warm=0.5, seconds=seconds)
@@ -475,7 +483,7 @@ def beside_others(gate: QueueUnderLoad, arguments: argparse.Namespace) -> dict[s
     def note(name: str, rate: float) -> None:
         rounds.setdefault(name, []).append(rate)
 
-    gate.fill(arguments.connections * 4)
+    gate.fill(2_000)
     pairs(gate, connections=arguments.connections, seconds=0.1)
     for number in range(arguments.rounds):
         console.step(f"beside others: round {number + 1} of {arguments.rounds}")
@@ -586,17 +594,15 @@ def many_processes(arguments: argparse.Namespace) -> dict[str, Any]:
     it is parked until it has ended.
     """
     with served(workers=8) as gate:
-        gate.fill(arguments.connections * 2)
-        pairs(gate, connections=arguments.connections, seconds=0.1)
-        time.sleep(1)
+        gate.fill(1_000)
+        drain(gate, arguments.connections)
+        time.sleep(1.5)  # statistics of PostgreSQL are written once a second
         task_ids = [str(ULID()) for _ in range(arguments.tasks)]
         gate.mint(task_ids)
         before = [asyncio.run(ledger.fetch(gate.on, query))[0][0] for query in (COMMITS, RECEIPTS)]
         gate.park(task_ids)
-        tally = PairTally()
-        tally.start(warm=0, seconds=600)
-        drive(gate.port, [pair_script(gate.worker, tally) for _ in range(arguments.connections)])
-        time.sleep(1.5)  # statistics of PostgreSQL are written once a second
+        tally = drain(gate, arguments.connections)
+        time.sleep(1.5)
         after = [asyncio.run(ledger.fetch(gate.on, query))[0][0] for query in (COMMITS, RECEIPTS)]
         done = len(tally.pairs)
     return {
@@ -705,7 +711,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=8_000, help="at least what is leased in one measurement")
-    parser.add_argument("--pgbench-tasks", type=int, default=1_500)
+    parser.add_argument("--pgbench-tasks", type=int, default=1_000)
     parser.add_argument("--jobs", type=int, default=4_000, help="of procrastinate and pgqueuer")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--only", choices=["beside", "enqueue", "processes", "size"])
