@@ -50,10 +50,13 @@ CREATE TABLE asyncgate.task (
 ) WITH (fillfactor = 60);
 -- Two live leases on a task cannot be stored (AG-04): the lease is columns of its row. `lease_id` has a whole UNIQUE index, so that a
 -- statement that ends a lease changes a key, and waits for everybody who holds the row FOR KEY SHARE; a renewal does not.
-CREATE INDEX task_free ON asyncgate.task (capability, tenant, available_at, seq) WHERE lease_id IS NULL AND waits = 0;
-CREATE INDEX task_leased ON asyncgate.task (uuid_hash(tenant), capability, lease_until) WHERE lease_id IS NOT NULL;
-CREATE INDEX task_overdue ON asyncgate.task (lease_until) WHERE lease_id IS NOT NULL;
-CREATE INDEX task_of_tenant ON asyncgate.task (tenant, capability, task_id);
+CREATE INDEX task_free ON asyncgate.task (capability, tenant, available_at, seq) WHERE lease_until IS NULL AND waits = 0;
+CREATE INDEX task_leased ON asyncgate.task (uuid_hash(tenant), capability, lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX task_overdue ON asyncgate.task (lease_until) WHERE lease_until IS NOT NULL;
+-- Conditions on the lease ask for `lease_until`: the index of `lease_id` answers IS NULL and IS NOT NULL too, row by row.
+-- Each index begins with another column or expression: with one that began with the plain tenant, a table without statistics was
+-- searched for one lease by reading all tasks of its tenant.
+CREATE INDEX task_of_tenant ON asyncgate.task (uuid_hash_extended(tenant, 1), capability, task_id);
 COMMENT ON TABLE asyncgate.task IS 'Derived: the tasks that are held, each with its lease where it has one.';
 COMMENT ON COLUMN asyncgate.task.document IS 'JSON: the task as its acknowledging receipt shows it. SQL never looks inside.';
 COMMENT ON COLUMN asyncgate.task.digest IS 'Of the request: the same task again is a replay. NULL after a rebuild: then the document is compared.';
@@ -95,7 +98,7 @@ CREATE TABLE asyncgate.archive (
     PRIMARY KEY (task_id, tenant)
 );
 CREATE INDEX archive_age ON asyncgate.archive (ended_at);
-CREATE INDEX archive_of_tenant ON asyncgate.archive (tenant, capability, task_id);
+CREATE INDEX archive_of_tenant ON asyncgate.archive (uuid_hash_extended(tenant, 1), capability, task_id);
 COMMENT ON TABLE asyncgate.archive IS 'Tasks that are over, for 30 days: how they left, and the digests by which repeated requests are known. No outcome.';
 
 CREATE TABLE asyncgate.admission (

@@ -58,7 +58,7 @@ BEGIN
               FROM unnest(capabilities) AS c(capability)
               CROSS JOIN LATERAL (
                   SELECT x.task_id, x.available_at, x.seq FROM task AS x
-                  WHERE x.capability = c.capability AND x.tenant = tenants[i] AND x.lease_id IS NULL AND x.waits = 0
+                  WHERE x.capability = c.capability AND x.tenant = tenants[i] AND x.lease_until IS NULL AND x.waits = 0
                     AND x.available_at <= at AND x.seq <> ALL (chosen_places)
                   ORDER BY x.available_at, x.seq LIMIT mosts[i] FOR UPDATE SKIP LOCKED) AS f
               ORDER BY f.available_at, f.seq LIMIT mosts[i]) AS p;
@@ -76,7 +76,7 @@ BEGIN
               CROSS JOIN LATERAL (
                   SELECT x.task_id, x.lease_until, x.seq FROM task AS x
                   WHERE uuid_hash(x.tenant) = uuid_hash(tenants[i]) AND x.tenant = tenants[i] AND x.capability = c.capability
-                    AND x.lease_id IS NOT NULL AND x.lease_until <= at AND x.number < x.max_leases AND x.seq <> ALL (chosen_places)
+                    AND x.lease_until <= at AND x.number < x.max_leases AND x.seq <> ALL (chosen_places)
                   ORDER BY x.lease_until LIMIT lacking FOR UPDATE SKIP LOCKED) AS f
               ORDER BY f.lease_until LIMIT lacking) AS p;
         chosen_tasks := chosen_tasks || more_tasks;

@@ -223,7 +223,7 @@ BEGIN
     LEFT JOIN LATERAL (SELECT x.* FROM archive AS x
                        WHERE x.lease_id = lease_ids[i.ord] AND x.tenant = tenants[i.ord] AND x.holder = holders[i.ord] LIMIT 1) AS past ON true
     LEFT JOIN LATERAL (SELECT x.available_at FROM task AS x
-                       WHERE x.task_id = tasks[i.ord] AND x.tenant = tenants[i.ord] AND x.lease_id IS NULL LIMIT 1) AS free ON true;
+                       WHERE x.task_id = tasks[i.ord] AND x.tenant = tenants[i.ord] AND x.lease_until IS NULL LIMIT 1) AS free ON true;
 END
 $$;
 COMMENT ON FUNCTION asyncgate.end_leases IS 'Ends live leases by `verb`: complete, escalate (the task ends) or release (it can be leased again). One row for each.';

@@ -144,7 +144,7 @@ BEGIN
            array_agg(t.lease_id ORDER BY t.ord), array_agg(t.number >= t.max_leases ORDER BY t.ord)
     INTO of_tenants, tasks, obligations, lease_ids, last_lease
     FROM (SELECT x.*, row_number() OVER (ORDER BY x.lease_until, x.task_id) AS ord FROM task AS x
-          WHERE x.lease_id IS NOT NULL AND x.lease_until <= clock_timestamp() ORDER BY x.lease_until LIMIT most) AS t;
+          WHERE x.lease_until <= clock_timestamp() ORDER BY x.lease_until LIMIT most) AS t;
     IF tasks IS NULL THEN
         RETURN QUERY SELECT 0, 0;
         RETURN;

@@ -23,9 +23,9 @@ BEGIN
         WITH RECURSIVE mailbox AS (
             SELECT of_capability AS name WHERE of_capability IS NOT NULL
             UNION ALL
-            (SELECT x.capability FROM task AS x WHERE x.tenant = of_tenant AND of_capability IS NULL ORDER BY x.capability LIMIT 1)
+            (SELECT x.capability FROM task AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND of_capability IS NULL ORDER BY x.capability LIMIT 1)
             UNION ALL
-            SELECT (SELECT x.capability FROM task AS x WHERE x.tenant = of_tenant AND x.capability > m.name ORDER BY x.capability LIMIT 1)
+            SELECT (SELECT x.capability FROM task AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability > m.name ORDER BY x.capability LIMIT 1)
             FROM mailbox AS m WHERE m.name IS NOT NULL AND of_capability IS NULL
         )
         SELECT t.task_id, t.obligation_id, t.principal_ai, t.capability, t.current_state, t.document, t.accepted_by, t.accepted_at,
@@ -37,7 +37,7 @@ BEGIN
         FROM (SELECT p.* FROM mailbox AS m
               CROSS JOIN LATERAL (
                   SELECT x.*, task_state(x.lease_until, x.waits, x.available_at) AS current_state FROM task AS x
-                  WHERE x.tenant = of_tenant AND x.capability = m.name AND x.task_id > coalesce(after_task, '')
+                  WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability = m.name AND x.task_id > coalesce(after_task, '')
                     AND (of_state IS NULL OR task_state(x.lease_until, x.waits, x.available_at) = of_state)
                   ORDER BY x.task_id LIMIT most) AS p
               ORDER BY p.task_id LIMIT most) AS t
@@ -47,16 +47,16 @@ BEGIN
         WITH RECURSIVE mailbox AS (
             SELECT of_capability AS name WHERE of_capability IS NOT NULL
             UNION ALL
-            (SELECT x.capability FROM archive AS x WHERE x.tenant = of_tenant AND of_capability IS NULL ORDER BY x.capability LIMIT 1)
+            (SELECT x.capability FROM archive AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND of_capability IS NULL ORDER BY x.capability LIMIT 1)
             UNION ALL
-            SELECT (SELECT x.capability FROM archive AS x WHERE x.tenant = of_tenant AND x.capability > m.name ORDER BY x.capability LIMIT 1)
+            SELECT (SELECT x.capability FROM archive AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability > m.name ORDER BY x.capability LIMIT 1)
             FROM mailbox AS m WHERE m.name IS NOT NULL AND of_capability IS NULL
         )
         SELECT t.task_id, t.obligation_id, t.principal_ai, t.capability, 'ended', NULL::text, t.accepted_by, t.accepted_at,
                NULL::timestamptz, '{}'::text[], NULL::text, NULL::integer, NULL::timestamptz, t.how, t.ended_at, t.ended_by
         FROM (SELECT p.* FROM mailbox AS m
               CROSS JOIN LATERAL (SELECT x.* FROM archive AS x
-                                  WHERE x.tenant = of_tenant AND x.capability = m.name AND x.task_id > coalesce(after_task, '')
+                                  WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability = m.name AND x.task_id > coalesce(after_task, '')
                                   ORDER BY x.task_id LIMIT most) AS p
               ORDER BY p.task_id LIMIT most) AS t
         ORDER BY t.task_id;
@@ -101,10 +101,10 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH RECURSIVE mailbox AS (
-        (SELECT x.capability FROM task AS x WHERE x.tenant = of_tenant AND (of_capability IS NULL OR x.capability = of_capability)
+        (SELECT x.capability FROM task AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND (of_capability IS NULL OR x.capability = of_capability)
          ORDER BY x.capability LIMIT 1)
         UNION ALL
-        SELECT (SELECT x.capability FROM task AS x WHERE x.tenant = of_tenant AND x.capability > m.capability AND of_capability IS NULL
+        SELECT (SELECT x.capability FROM task AS x WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability > m.capability AND of_capability IS NULL
                 ORDER BY x.capability LIMIT 1)
         FROM mailbox AS m WHERE m.capability IS NOT NULL
     )
@@ -114,9 +114,9 @@ BEGIN
         SELECT (count(*) FILTER (WHERE t.state = 'waiting'))::integer AS waiting, (count(*) FILTER (WHERE t.state = 'held_back'))::integer AS held_back,
                (count(*) FILTER (WHERE t.state = 'leased'))::integer AS leased, count(*) AS rows
         FROM (SELECT task_state(x.lease_until, x.waits, x.available_at) AS state FROM task AS x
-              WHERE x.tenant = of_tenant AND x.capability = m.capability LIMIT 10001) AS t) AS c
+              WHERE uuid_hash_extended(x.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND x.tenant = of_tenant AND x.capability = m.capability LIMIT 10001) AS t) AS c
     LEFT JOIN LATERAL (SELECT x.available_at FROM task AS x
-                       WHERE x.capability = m.capability AND x.tenant = of_tenant AND x.lease_id IS NULL AND x.waits = 0
+                       WHERE x.capability = m.capability AND x.tenant = of_tenant AND x.lease_until IS NULL AND x.waits = 0
                          AND x.available_at <= clock_timestamp()
                        ORDER BY x.available_at, x.seq LIMIT 1) AS oldest ON true
     WHERE m.capability IS NOT NULL ORDER BY m.capability;

@@ -28,6 +28,11 @@ LEFT JOIN LATERAL (SELECT 'lease-' || n AS id, 'holder' AS holder, now() AS at, 
 """
 """One task in five: another tenant's, of another mailbox, before its time, with a need, leased."""
 NEEDS = "INSERT INTO asyncgate.need SELECT tenant, 'never', task_id, true FROM asyncgate.task WHERE waits = 1 ORDER BY task_id LIMIT 1000"
+ARCHIVE = """
+INSERT INTO asyncgate.archive (tenant, task_id, obligation_id, principal_ai, capability, how, ended_by, ended_at, lease_id, holder, claim_digest)
+SELECT $1, 'old-' || n, 'old-' || n, 'alice', 'default', 'returned', 'r', now(), 'old-lease-' || n, 'worker', sha256('')
+FROM generate_series(1, 100000) AS n
+"""
 READS = """
 SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint, sum(coalesce(seq_scan, 0))::bigint FROM pg_stat_user_tables
 WHERE schemaname = 'asyncgate' OR (schemaname = 'memorygate' AND relname = 'obligation')
@@ -36,14 +41,21 @@ WHERE schemaname = 'asyncgate' OR (schemaname = 'memorygate' AND relname = 'obli
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def large_tenant(postgres: Server) -> AsyncIterator[tuple[Tenant, TaskDatabase]]:
-    """Never analyzed, as after a restore."""
+    """Never analyzed, as after a restore; and every plan was made while the tables were empty, as by a process that started first."""
     made = await make_tasks(postgres)
     database = await AsyncGateDatabase.connect(made.broker, size=1, query_timeout=20)
     tenant = Tenant(database, made.superuser)
     connection = await asyncpg.connect(made.superuser)
-    await connection.execute("ALTER TABLE asyncgate.task SET (autovacuum_enabled = off)")
+    for table in ("task", "need", "archive"):
+        await connection.execute(f"ALTER TABLE asyncgate.{table} SET (autovacuum_enabled = off)")
+    await tenant.park(task_of(tenant.uid))
+    [lease] = await tenant.lease()
+    await tenant.renew(lease.lease_id)
+    await tenant.complete(lease.lease_id)
+    assert await tenant.lease() == ()
     await connection.execute(FILL, tenant.uid)
     await connection.execute(NEEDS)
+    await connection.execute(ARCHIVE, tenant.uid)
     await connection.close()
     yield tenant, made
     await database.close()
