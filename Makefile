@@ -113,8 +113,8 @@ ifneq ($(SEED)$(MINUTES),)
 	    $(if $(KEEP),--keep && PYTHONPATH=. $(BIN)/python -m tests.faults.page)
 else
 	@METAGATE_FAULTS=all $(BIN)/python -m pytest -q tests/faults tests/operator/test_faults.py tests/operator/test_starting.py \
-	    tests/operator/issuers tests/integration/store/test_interleavings.py \
-	    -k "f2 or f3 or faults or jwks or refreshing or interleavings" $(PYTEST_ARGS); \
+	    tests/operator/issuers tests/integration/store/test_interleavings.py tests/integration/interrogate/test_fairness.py \
+	    -k "f2 or f3 or faults or jwks or refreshing or interleavings or fairness" $(PYTEST_ARGS); \
 	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.page --take || status=1; exit $$status
 endif
 

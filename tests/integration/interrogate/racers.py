@@ -7,7 +7,6 @@ a test that they pass would prove nothing (`test_never_one_more.py`).
 import asyncio
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,8 +25,6 @@ from interrogate.observation import ObservedLease
 ROOT = Path(__file__).parents[3]
 PER_TOKEN = 3_600_000_000
 """Microseconds: no token comes back during a test."""
-DEADLINE = 1.0
-"""Seconds that a request has (`INTERROGATE_DEADLINE_MS`)."""
 
 
 class RacingClients:
@@ -40,7 +37,6 @@ class RacingClients:
             "descendants": self.descendants, "descendants_locked": self.descendants_locked, "descendants_mixed": self.descendants_mixed,
             "count_then_insert": self.count_then_insert,
             "lock_and_read": self.lock_and_read, "rate": self.rate, "spawns": self.spawns, "same_key": self.same_key, "workload": self.workload,
-            "one_root": self.one_root,
         }  # fmt: skip
 
     async def start(self) -> None:
@@ -158,29 +154,6 @@ class RacingClients:
             load.answered = Path(race["answered"], f"{race['seed']}-{race['client']}")
         await load.run(race["batches"], race["revision"], seed=race["seed"] * 1_000 + race["client"])
         return load.outcomes
-
-    async def one_root(self, race: dict[str, Any]) -> Counter[str]:
-        """Sixteen callers of one process whose requests share batches, all on one root: how long each waits to be stored."""
-        if race["client"] > 0:
-            return Counter()
-        waits: Counter[str] = Counter()
-        until = time.monotonic() + race["seconds"]
-        waiting = [(time.monotonic(), race["tree"].request()) for _ in range(16)]
-        while time.monotonic() < until:
-            answers = await self.database.observe([request for _, request in waiting])
-            records = [
-                record_of(request, replace(answer.observed, version=answer.observed.version + place))
-                for place, ((_, request), answer) in enumerate(zip(waiting, answers, strict=True))
-            ]
-            recorded = await self.database.record(records)
-            for place, ((began, _), result) in enumerate(zip(waiting, recorded, strict=True)):
-                if result.outcome == "MOVED":
-                    waits["moved"] += 1
-                    continue
-                assert result.outcome == "STORED", result
-                waits["late" if time.monotonic() - began > DEADLINE else "in time"] += 1
-                waiting[place] = (time.monotonic(), race["tree"].request())
-        return waits
 
 
 async def main(dsn: str, clients: int) -> None:

@@ -86,15 +86,3 @@ async def test_racers_with_one_key_get_one_answer(
             admission_database.superuser, "SELECT count(*) FROM memorygate.receipt WHERE tenant = $1", tree.tenant
         )
         assert receipts == [(2,)]
-
-
-@pytest.mark.slow
-async def test_hardly_anybody_waits_longer_than_a_deadline_on_a_root_that_all_want(
-    admissions: InterrogateDatabase, racing: Racers
-):
-    """4 processes with 16 callers each on one root (§7.10), every decision moved by the others': 98 % are stored within a second."""
-    tree = AdmissionTree()
-    await begin(admissions, tree)
-    waits = await racing.race("one_root", tree, seconds=30)
-    assert waits["in time"] > 1_000
-    assert waits["late"] <= waits["in time"] / 50, waits
