@@ -31,6 +31,7 @@ import console
 import ledger
 import load
 import machine
+import policy_agent
 import setting
 
 from interrogate.schema import INTERROGATE
@@ -326,6 +327,43 @@ def beside_pgbench(gate: GateUnderLoad, arguments: argparse.Namespace) -> dict[s
     }
 
 
+def beside_agent(gate: GateUnderLoad, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The gate, Open Policy Agent without a record, and with its decision log in the gate's PostgreSQL: by turns."""
+    binary = policy_agent.built()
+    names = [f"beside-{number}" for number in range(arguments.roots)]
+    many = [gate.child_request(tree) for tree in gate.trees(names)]
+    database = gate.on.superuser.replace("/postgres?", "/metagate?")
+    tallies: dict[str, list[load.Tally]] = {"gate": [], "bare": [], "logged": []}
+    logged: list[float] = []
+    decided(gate, many, arguments, 1)
+    for number in range(arguments.rounds):
+        console.step(f"beside Open Policy Agent: round {number + 1} of {arguments.rounds}")
+        tallies["gate"].append(decided(gate, many, arguments, arguments.short_seconds))
+        for name, dsn in (("bare", None), ("logged", database)):
+            with policy_agent.agent(binary, dsn=dsn) as served:
+                requests = [served.request(root, gate.caller.name, CAPABILITY) for root in names]
+                measured = policy_agent.measured(
+                    served, requests, connections=arguments.connections, seconds=arguments.short_seconds
+                )
+            tallies[name].append(measured["tally"])
+            if dsn is not None:
+                logged.append(measured["logged"] / sum(measured["tally"].statuses.values()))
+    return {
+        "version": policy_agent.VERSION,
+        # Of the warm-up too, so it may be above one.
+        "logged_per_answer": round(statistics.median(logged), 2),
+        **{
+            name: {
+                "per_second": round(statistics.median(tally.rate for tally in measured)),
+                "p50_ms": round(statistics.median(tally.quantile(0.5) for tally in measured), 1),
+                "p99_ms": round(statistics.median(tally.quantile(0.99) for tally in measured), 1),
+                **ratios([tally.rate / own.rate for tally, own in zip(measured, tallies["gate"], strict=True)]),
+            }
+            for name, measured in tallies.items()
+        },
+    }
+
+
 def moved_per_decision(before: DecisionCounts, after: DecisionCounts) -> float:
     return (after.moved - before.moved) / (after.stored - before.stored)
 
@@ -446,6 +484,17 @@ def shown(result: dict[str, Any]) -> None:
             f"p99 on one tree ÷ on many: {part['p99']['ratio']}, goal {GOALS['p99']}; made again per decision: "
             f"{part['moved_per_decision']}; processors: {part['cpu_shares']}",
         )
+    if "agent" in result:
+        part = result["agent"]
+        console.table(
+            f"Beside Open Policy Agent {part['version']}",
+            ("", "per second", "p50 ms", "p99 ms", "÷ InterroGate"),
+            [
+                [name, row["per_second"], row["p50_ms"], row["p99_ms"], row["ratio"]]
+                for name, row in ((name, part[name]) for name in ("gate", "bare", "logged"))
+            ],
+            f"in its log: {part['logged_per_answer']} of the answers (those of the warm-up too)",
+        )
     if "size" in result:
         part = result["size"]
         console.table(
@@ -467,7 +516,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--roots", type=int, default=1_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["beside", "size"])
+    parser.add_argument("--only", choices=["beside", "agent", "size"])
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         "machine": machine.described(),
@@ -479,6 +528,12 @@ def main() -> None:
     if arguments.only in {None, "beside"}:
         with served(workers=arguments.workers) as gate:
             result["beside"] = beside_pgbench(gate, arguments)
+    if arguments.only in {None, "agent"}:
+        try:
+            with served(workers=arguments.workers) as gate:
+                result["agent"] = beside_agent(gate, arguments)
+        except policy_agent.AgentAbsent as reason:
+            console.step(f"LEFT OUT: the comparison with Open Policy Agent, for {reason}")
     if arguments.only in {None, "size"}:
         result["size"] = beside_rows(arguments)
     shown(result)
