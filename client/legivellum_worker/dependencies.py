@@ -11,7 +11,6 @@ from metagate_client.errors import ClientError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from legivellum_worker.settings import GateAccess
 
@@ -23,7 +22,7 @@ _SUCCESS = "success"
 _RETRY_SECONDS = 30
 
 
-def require_success(evidence: Sequence[Any], ledger: GateAccess | None) -> None:
+def require_success(evidence: Sequence[str], ledger: GateAccess | None) -> None:
     """Raises Failed where something that the task needed did not end as a success.
 
     Raises Release where that cannot be known, because no ledger is configured: another worker may know it.
@@ -33,7 +32,7 @@ def require_success(evidence: Sequence[Any], ledger: GateAccess | None) -> None:
     if ledger is None:
         raise Release(_RETRY_SECONDS, "the worker knows no ledger, and cannot see how the task's needs ended")
     try:
-        met = all(_status(item, ledger) == _SUCCESS for item in evidence)
+        met = all(_status(receipt_id, ledger) == _SUCCESS for receipt_id in evidence)
     except ClientError as error:
         log.warning("needs_unread reason=%s", error)
         raise Release(_RETRY_SECONDS, "the ledger did not say how the task's needs ended") from error
@@ -41,9 +40,6 @@ def require_success(evidence: Sequence[Any], ledger: GateAccess | None) -> None:
         raise Failed(NOT_MET)
 
 
-def _status(item: Any, ledger: GateAccess) -> object:
+def _status(receipt_id: str, ledger: GateAccess) -> object:
     """The status of the receipt that closed what was needed."""
-    receipt_id = item["receipt_id"] if isinstance(item, dict) else item
-    answer = call(ledger, "GET", f"/receipts/{receipt_id}")
-    receipt = answer.get("receipt", answer)
-    return receipt.get("status")
+    return call(ledger, "GET", f"/receipts/{receipt_id}").get("status")

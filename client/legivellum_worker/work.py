@@ -123,9 +123,9 @@ class Work:
         return str(self._lease.content.get("root_task_id") or self.task_id)
 
     @property
-    def evidence(self) -> Sequence[Any]:
-        """What met the task's needs."""
-        evidence: Sequence[Any] = self._lease.content.get("evidence") or ()
+    def evidence(self) -> Sequence[str]:
+        """The receipts that met the task's needs."""
+        evidence: Sequence[str] = self._lease.content.get("evidence") or ()
         return evidence
 
     @property
