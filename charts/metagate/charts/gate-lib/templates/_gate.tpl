@@ -184,3 +184,21 @@ In to the gate, out to its databases and DNS, and what `egress` adds for the gat
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{- /* The PodMonitor and the alerts of files/alerts.yaml, for the Prometheus operator. */ -}}
+{{- define "gate-lib.monitoring" -}}
+{{- $monitoring := .Values.monitoring }}
+{{- $part := dict "root" $ "component" "monitoring" }}
+{{- if $monitoring.podMonitor.enabled }}
+{{- $scraped := dict "labels" $monitoring.podMonitor.labels "interval" $monitoring.podMonitor.interval }}
+{{ include "gate-lib.podMonitor" (merge $scraped $part (dict "endpoints" (list (dict "port" "http")))) }}
+{{- end }}
+{{- if $monitoring.prometheusRule.enabled }}
+{{- $rules := $.Files.Get "files/alerts.yaml" | replace "docs/runbooks/" $monitoring.prometheusRule.runbooks }}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata: {{- include "gate-lib.monitorMetadata" (merge (dict "labels" $monitoring.prometheusRule.labels) $part) | nindent 2 }}
+spec: {{- $rules | fromYaml | toYaml | nindent 2 }}
+{{- end }}
+{{- end -}}
