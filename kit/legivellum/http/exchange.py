@@ -38,7 +38,7 @@ def choose_request_id(headers: RawHeaders) -> str:
 LEAVES_AT_EOF = "legivellum.leaves_at_eof"
 """In the scope: whether a client that closes its sending half has left."""
 AT_EOF = "legivellum.at_eof"
-"""In the scope: that it has closed it."""
+"""In the scope, where it has closed it: what ends the connection without an answer."""
 
 
 class ClientGone(Exception):  # noqa: N818  # nobody is left to read an error
@@ -196,7 +196,8 @@ class Exchange:
         ClientGone where it has.
         """
         self.scope[LEAVES_AT_EOF] = True
-        if AT_EOF in self.scope:
+        if (leave := self.scope.get(AT_EOF)) is not None:
+            leave()
             raise ClientGone
 
     def require_json(self) -> None:

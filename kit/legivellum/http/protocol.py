@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httptools
@@ -176,9 +177,14 @@ class GuardedProtocol(HttpToolsProtocol):
         # long poll, whose request says so: most that leave do it in this way, and nobody may get what they wait for.
         if cycle is None or cycle.response_started or self.scheme == "https" or LEAVES_AT_EOF in cycle.scope:
             return None
-        cycle.scope[AT_EOF] = True  # type: ignore[literal-required]
+        cycle.scope[AT_EOF] = partial(self._leave, cycle)  # type: ignore[literal-required]
         cycle.keep_alive = False
         return True
+
+    def _leave(self, cycle: RequestResponseCycle) -> None:
+        """Nobody waits for this answer: without one it is no failure of the application."""
+        cycle.disconnected = True
+        self.transport.close()
 
     def shutdown(self) -> None:
         """The server stops: what is being answered is answered first, and a stream ends here and whole. Who follows

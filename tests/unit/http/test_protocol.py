@@ -15,7 +15,7 @@ from tests import corpora
 
 from legivellum.http.edge import Edge
 from legivellum.http.endpoints import Endpoint, Reply
-from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.exchange import ClientGone, Exchange, Response, json_response
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from legivellum.http.router import RouteLimits, Router
@@ -551,6 +551,32 @@ async def test_half_closed_clients_are_answered() -> None:
     async with listening() as (_app, port):
         assert statuses(await talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True)) == [200]
         assert statuses(await talk(port, b"GET / HTTP/1.1\r\nHo", half_close=True)) == [400]
+
+
+class LongPoll:
+    """Says that nobody waits who has closed the sending half, once `asked` is set."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, _send: Any) -> None:
+        await self.asked.wait()
+        try:
+            Exchange(scope, receive, request_id="1", seconds=1.0).leave_at_eof()
+        except ClientGone:
+            return
+        raise AssertionError("the client has left")
+
+
+async def test_who_left_before_a_long_poll_waits_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Half closed before the application said that this means leaving: the connection ends, no 500, no line of an error."""
+    app = LongPoll()
+    async with listening(app=app) as (_, port):
+        talking = asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True))
+        await asyncio.sleep(0.2)
+        app.asked.set()
+        assert await talking == b""
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_readers_that_do_not_read_are_cut_off() -> None:
