@@ -35,6 +35,8 @@ from legivellum.identity.caller import Caller
 from legivellum.identity.request_authenticator import require_caller
 from legivellum.postgres.errors import DatabaseError
 
+_UNSTORED: Final = (DeadlineExceeded, Overloaded, DatabaseError, OSError, TimeoutError)
+"""How it ends where the database does not take what it is given."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
@@ -51,7 +53,7 @@ class EvaluationHandlers:
         admission = evaluation.admission or read_admission(evaluation.stored.body)
         settled = NOTHING_FORWARDED
         if admission.decision.outcome is AdmissionOutcome.ALLOW:
-            settled = await self._forwarded(evaluation, admission, request, caller)
+            settled = await self._settled(evaluation, admission, request, caller)
         return decision_response(evaluation.stored, admission, settled, replayed=evaluation.replayed)
 
     async def check(self, exchange: Exchange) -> Response:
@@ -65,13 +67,29 @@ class EvaluationHandlers:
         work = self._gate.evaluator.evaluate(request, exchange.deadline)
         try:
             return await self._decision_deadline.run(work, name="evaluate")
-        except (DeadlineExceeded, Overloaded, DatabaseError, OSError, TimeoutError) as error:
+        except _UNSTORED as error:
             metrics.FAIL_CLOSED.labels(_cause(error)).inc()
             if isinstance(error, PoliciesUnknown):
                 # The database may be well: without this the answer would send people to look at it.
                 exchange.reason = error.why
                 raise refuse(Code.UNAVAILABLE, error.why) from error
             raise
+
+    async def _settled(
+        self, evaluation: Evaluation, recorded: RecordedAdmission, request: EvaluationRequest, caller: Caller
+    ) -> SettledForwards:
+        """What became of its targets.
+
+        Raises DEADLINE_EXCEEDED where that is not stored: the decision is, so UNAVAILABLE would be wrong. A retry with
+        the same key asks the pending targets again, under their key; without one the sweep fails them.
+        """
+        try:
+            return await self._forwarded(evaluation, recorded, request, caller)
+        except _UNSTORED as error:
+            detail = (
+                "The decision is stored, and what its targets answered is not. Retry with the same Idempotency-Key."
+            )
+            raise refuse(Code.DEADLINE_EXCEEDED, detail) from error
 
     async def _forwarded(
         self, evaluation: Evaluation, recorded: RecordedAdmission, request: EvaluationRequest, caller: Caller

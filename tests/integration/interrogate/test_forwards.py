@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,40 @@ async def test_a_forward_whose_process_died_is_failed_by_the_sweep(
             await asyncio.sleep(0.05)
     assert [receipt["phase"] for receipt in receipts] == ["accepted", "escalate"]
     assert receipts[1]["body"]["forwards"][0]["reason"] == "TIMEOUT"
+
+
+@asynccontextmanager
+async def settling_refused(database: AdmissionDatabase) -> AsyncIterator[None]:
+    """The database takes decisions, and not what became of their targets."""
+    connection = await asyncpg.connect(database.superuser)
+    try:
+        await connection.execute("REVOKE EXECUTE ON FUNCTION interrogate.settle_forwards FROM interrogate_writer")
+        yield
+    finally:
+        await connection.execute("GRANT EXECUTE ON FUNCTION interrogate.settle_forwards TO interrogate_writer")
+        await connection.close()
+
+
+@pytest.mark.invariant("INV-108")
+@pytest.mark.parametrize(("path", "status"), [("/ok", 200), ("/error", 502)])
+async def test_what_cannot_be_settled_is_settled_by_the_retry(
+    admission_database: AdmissionDatabase, gate: GateClient, target: TargetServer, path: str, status: int
+) -> None:
+    """503 that does not say that nothing was decided; the retry calls the target again under the same key, and settles."""
+    alice = await requesting(gate, {"name": "worker", "url": target.url(path)})
+    body = alice.envelope()
+    async with settling_refused(admission_database):
+        answer = await alice.evaluate(body, idempotency_key="kept")
+        assert (answer.status_code, answer.json()["code"]) == (503, "DEADLINE_EXCEEDED"), answer.text
+        assert "retry-after" in answer.headers
+        [receipt] = await gate.receipts()
+        assert receipt["phase"] == "accepted"
+    answer = await alice.evaluate(body, idempotency_key="kept")
+    assert (answer.status_code, answer.headers["idempotency-replayed"]) == (status, "true")
+    decision = answer.json()
+    assert decision["receipt_id"] == receipt["receipt_id"]
+    assert [headers["idempotency-key"] for _, _, headers, _ in target.requests] == [receipt["receipt_id"]] * 2
+    phases = [receipt["phase"] for receipt in await gate.receipts()]
+    assert phases == (["accepted"] if status == 200 else ["accepted", "escalate"])
+    assert (await alice.evaluate(body, idempotency_key="kept")).json() == decision
+    assert len(target.requests) == 2
