@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -80,9 +80,18 @@ async def serving(dsn: str, *, workers: int = 2, **environment: str) -> AsyncIte
         "METAGATE_LOG_FORMAT": "json",
         **environment,
     }
+    async with serving_process([sys.executable, "-c", CODE], environ, port=port, workers=workers) as gate:
+        yield gate
+
+
+@asynccontextmanager
+async def serving_process(
+    command: Sequence[str], environ: Mapping[str, str], *, port: int, workers: int
+) -> AsyncIterator[ServedGate]:
+    """Any gate, all of whose workers say that they are ready."""
     with tempfile.NamedTemporaryFile(prefix="metagate-faults-", suffix=".log", delete=False) as written:
         log = Path(written.name)
-        process = subprocess.Popen([sys.executable, "-c", CODE], env=environ, stderr=written, stdout=written)
+        process = subprocess.Popen(command, env=environ, stderr=written, stdout=written)
     gate = ServedGate(process, port, log)
     try:
         await ready(gate, workers)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Operation = Literal["bootstrap", "ready", "failed", "list", "stranger"]
+Operation = Literal["bootstrap", "ready", "failed", "list", "stranger", "evaluate", "check"]
 
 HUNG, BROKEN = -1, 0
 """Statuses that are none: no answer at all, the connection was refused or broke."""
@@ -37,7 +37,8 @@ class RecordedCall:
 
     @property
     def acked(self) -> bool:
-        return self.status in {200, 201, 304}
+        """Served, or decided: a denial is a decision that is stored."""
+        return self.status in {200, 201, 304} or "outcome" in self.answer
 
     @property
     def seconds(self) -> float:

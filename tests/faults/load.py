@@ -207,11 +207,15 @@ class FaultLoad:
             start,
             self.now,
             response.status,
-            understood(operation, principal, response),
+            self.understood(operation, principal, response),
             settling=settling,
         )
         self.made.append(call)
         return call
+
+    def understood(self, operation: Operation, principal: PrincipalFixture, response: WireResponse) -> dict[str, Any]:
+        """What the checker needs of an answer."""
+        return understood(operation, principal, response)
 
 
 def understood(operation: Operation, principal: PrincipalFixture, response: WireResponse) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """docs/faults.md from what was measured: `python -m tests.faults.page`.
 
-It is written from docs/faults/rows.json (the last whole run of `make faults`) and docs/faults/random-*.json (the random
-schedules that were kept), and a test compares it with them. `--take`: first take over what `make faults` just found,
-when it is all of the rows.
+It is written from docs/faults/rows.json (the last whole run of `make faults`), docs/faults/interrogate.json (the last
+one of InterroGate's rows) and docs/faults/random-*.json (the random schedules that were kept), and a test compares it
+with them. `--take`: first take over what `make faults` just found, when it is all of the rows; `--take-interrogate`: only
+InterroGate's.
 """
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Any
 
 from tests.faults import plot, results
 from tests.faults.results import FaultResults
-from tests.faults.table import ROWS, extra, outcome
+from tests.faults.table import ADMISSION_ROWS, ROWS, FaultRow, extra, outcome
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
 KEPT = HERE.parents[1] / "docs" / "faults"
 FILE = KEPT / "rows.json"
+ADMISSION_FILE = KEPT / "interrogate.json"
 
 COLUMNS = (
     "#", "Fault", "Injection", "Promises", "Needs", "In CI", "Result", "Acked", "Refused", "Lost", "Duplicate", "Mixed",
@@ -32,13 +33,15 @@ def rows_of(record: Mapping[str, Any]) -> dict[str, FaultResults]:
     return {name: FaultResults(**value) for name, value in record["rows"].items()}
 
 
-def missing(record: Mapping[str, Any]) -> list[str]:
+def missing(record: Mapping[str, Any], rows: Sequence[FaultRow] = ROWS) -> list[str]:
     """Rows that did not pass, or were not played."""
     result = rows_of(record)
-    return [row.name for row in ROWS if row.name not in result or outcome(result[row.name]) != "passed"]
+    return [row.name for row in rows if row.name not in result or outcome(result[row.name]) != "passed"]
 
 
-def page(record: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
+def page(
+    record: Mapping[str, Any], random: Sequence[Mapping[str, Any]], admissions: Mapping[str, Any] | None = None
+) -> str:
     parts = [
         "# Faults that MetaGate survives",
         "",
@@ -46,10 +49,11 @@ def page(record: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
         "",
         _text("head"),
         "",
-        *_table(COLUMNS, _rows(rows_of(record))),
+        *_table(COLUMNS, _rows(ROWS, rows_of(record))),
         "",
         f"{len(ROWS) - len(missing(record))} of {len(ROWS)} passed.",
         "",
+        *_admissions(admissions),
         _text("random"),
         "",
         *_random(random),
@@ -57,9 +61,34 @@ def page(record: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
         "",
         "## Where each is proven",
         "",
-        *_table(("#", "Test"), ([row.name, ", ".join(f"`{test}…`" for test in row.tests)] for row in ROWS)),
+        *_table(("#", "Test"), ([row.name, _tests_of(row)] for row in (*ROWS, *ADMISSION_ROWS))),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _admissions(record: Mapping[str, Any] | None) -> Iterator[str]:
+    """InterroGate's rows, once they were measured."""
+    yield from (_text("interrogate"), "")
+    if record is None:
+        return
+    yield f"Measured on {record['date']}: {record['machine']}, Python {record['python']}."
+    yield ""
+    yield from _table(COLUMNS, _rows(ADMISSION_ROWS, rows_of(record)))
+    yield ""
+    yield f"{len(ADMISSION_ROWS) - len(missing(record, ADMISSION_ROWS))} of {len(ADMISSION_ROWS)} passed."
+    yield ""
+
+
+def kept_admissions() -> Mapping[str, Any] | None:
+    if not ADMISSION_FILE.exists():
+        return None
+    record: dict[str, Any] = json.loads(ADMISSION_FILE.read_text(encoding="utf-8"))
+    return record
+
+
+def _tests_of(row: FaultRow) -> str:
+    """Whole names where the test is one of several with parameters, beginnings otherwise."""
+    return ", ".join(f"`{test}{'' if test.endswith(']') else '…'}`" for test in row.tests)
 
 
 def _text(name: str) -> str:
@@ -73,8 +102,8 @@ def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
-def _rows(result: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
-    for row in ROWS:
+def _rows(rows: Sequence[FaultRow], result: Mapping[str, FaultResults]) -> Iterator[Sequence[str]]:
+    for row in rows:
         item = result.get(row.name, FaultResults())
         figures = item.figures
         timed = "worst" in figures
@@ -150,21 +179,33 @@ def kept() -> list[dict[str, Any]]:
     return sorted(result, key=lambda one: int(one["seed"]))
 
 
+def _take(rows: Sequence[FaultRow], file: Path) -> bool:
+    """Keep what was found of these rows, when it is all of them; whether it was."""
+    record = json.loads(results.FILE.read_text(encoding="utf-8"))
+    if left := missing(record, rows):
+        print(f"{PAGE.name} stays as it is: without {', '.join(left)}")
+        return False
+    KEPT.mkdir(exist_ok=True)
+    names = {row.name for row in rows}
+    kept_rows = {name: result for name, result in record["rows"].items() if name in names}
+    file.write_text(json.dumps({**record, "rows": kept_rows}, indent=1) + "\n", encoding="utf-8")
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", action="store_true", help="what `make faults` just found")
-    if parser.parse_args().take:
-        left = missing(json.loads(results.FILE.read_text(encoding="utf-8")))
-        if left:
-            print(f"{PAGE.name} stays as it is: without {' '.join(left)}")
-            return 1
-        KEPT.mkdir(exist_ok=True)
-        shutil.copyfile(results.FILE, FILE)
+    parser.add_argument("--take-interrogate", action="store_true", help="of that, InterroGate's rows alone")
+    arguments = parser.parse_args()
+    if arguments.take and not (_take(ROWS, FILE) and _take(ADMISSION_ROWS, ADMISSION_FILE)):
+        return 1
+    if arguments.take_interrogate and not _take(ADMISSION_ROWS, ADMISSION_FILE):
+        return 1
     runs = kept()
     for run in runs:
         (KEPT / f"random-{run['seed']}.svg").write_text(plot.svg(run), encoding="utf-8")
     record = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page(record, runs), encoding="utf-8")
+    PAGE.write_text(page(record, runs, kept_admissions()), encoding="utf-8")
     print(f"{PAGE.name}: {len(ROWS) - len(missing(record))} of {len(ROWS)}, {len(runs)} random schedules")
     return 0
 
