@@ -51,9 +51,13 @@ async def connect(settings: Settings) -> AsyncGateDatabase:
 
 @dataclass(frozen=True, slots=True)
 class VerbBatchers:
-    """What arrives while a statement is in flight travels in the next. `lease`: one in flight, or its locks meet."""
+    """What arrives while a statement is in flight travels in the next. `lease`: one in flight, or its locks meet.
+
+    `enqueue_batch`: a statement for each, for it may have 256 tasks; 64 of them in one would outlast every deadline.
+    """
 
     enqueue: Batcher[ParkingBatch, list[VerbOutcome[ParkOutcome, ParkedTask]]]
+    enqueue_batch: Batcher[ParkingBatch, list[VerbOutcome[ParkOutcome, ParkedTask]]]
     lease: Batcher[LeaseRequest, tuple[Lease, ...]]
     renew: Batcher[RenewRequest, VerbOutcome[RenewOutcome, Renewal]]
     release: Batcher[ReleaseRequest, VerbOutcome[ReleaseOutcome, ReleasedTask]]
@@ -65,16 +69,17 @@ class VerbBatchers:
     def of(cls, process: AsyncGateProcess) -> VerbBatchers:
         queue = process.settings.queue
 
-        def batcher(verb: str, in_flight: int = 2) -> Batcher[Any, Any]:
+        def batcher(verb: str, in_flight: int = 2, rows: int = 64) -> Batcher[Any, Any]:
             # The database is looked up for each statement: it may not have been reached yet.
             async def run(items: Sequence[Any]) -> list[Any]:
                 results: list[Any] = await getattr(process.database, verb)(items)
                 return results
 
-            return Batcher(run, name=verb, limits=BatchLimits(in_flight=in_flight, queue=queue))
+            return Batcher(run, name=verb, limits=BatchLimits(in_flight=in_flight, rows=rows, queue=queue))
 
         return cls(
             enqueue=batcher("enqueue"),
+            enqueue_batch=batcher("enqueue", rows=1),
             lease=batcher("lease", in_flight=1),
             renew=batcher("renew"),
             release=batcher("release"),

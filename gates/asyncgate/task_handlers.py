@@ -141,7 +141,7 @@ class TaskHandlers:
         self, parkings: list[tuple[int, Parking]], exchange: Exchange, *, all_or_none: bool
     ) -> list[VerbOutcome[ParkOutcome, ParkedTask]]:
         batch = ParkingBatch(tuple(parking for _, parking in parkings), all_or_none=all_or_none)
-        return await self._gate.verbs.enqueue.submit(batch, exchange.deadline)
+        return await self._gate.verbs.enqueue_batch.submit(batch, exchange.deadline)
 
     def _count(self, outcome: VerbOutcome[ParkOutcome, ParkedTask]) -> None:
         metrics.HANDOFFS.labels(outcome.name).inc()
