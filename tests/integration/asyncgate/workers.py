@@ -2,7 +2,7 @@
 
 Run as `python -m tests.integration.asyncgate.workers DSN TENANT FORM SEED LOG`. Its log says which task it took under which number, and
 which of its ends were accepted. The naive form is kept to show that the run is hard: a checker that it passes would prove nothing
-(`test_workers.py`).
+(`test_killed_workers.py`).
 """
 
 import asyncio
