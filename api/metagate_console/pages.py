@@ -39,7 +39,7 @@ async def overview(request: PageRequest) -> Page:
         "overview.html",
         "Overview",
         {
-            "found": boots, "state": state, "issuers": issuers, "names": names,
+            "boots": boots, "state": state, "issuers": issuers, "names": names,
             "timeline": charts.timeline(boots.minutes, boots.at), "now": boots.at, "down": down, "few": FEW,
             "errors": await overviews.errors(down), "recovered": len(boots.troubles) - len(down),
             "failures": failures, "not_served": not_served,
@@ -66,7 +66,7 @@ async def search(request: PageRequest) -> Page | Redirect:
         matches = await request.reader.overviews.search(tenant, wanted.lstrip("…"), limit=MATCHES + 1)
     by_kind = {kind: [match for match in matches if match.kind == kind] for kind in _KINDS}
     groups = [(kind, _KINDS[kind], matches) for kind, matches in by_kind.items() if matches]
-    values = {"wanted": wanted, "groups": groups, "most": MATCHES, "is_id": startup_id is not None}
+    values = {"wanted": wanted, "groups": groups, "limit": MATCHES, "is_id": startup_id is not None}
     return Page("search.html", "Search", values)
 
 

@@ -56,10 +56,10 @@ async def principal(request: PageRequest) -> Page:
     last = await reader.startups(tenant, principal_key=key, limit=LAST, span=LOOKED)
     health, state = await reader.principals.health(tenant, key), await reader.state()
     values: dict[str, Any] = {
-        "served": served, "binding": binding, "health": health, "last": last, "now": state.now, "more": None,
+        "served": served, "binding": binding, "health": health, "last": last, "now": state.now, "details": None,
     }  # fmt: skip
     if request.viewer.admin:
         boot = await reader.history.current_boot(tenant, key)
         history = await reader.history.change_events(tenant, kind="Principal", name=key, limit=LAST)
-        values["more"] = {"history": history.items, **await explained_packet(request, tenant, boot)}
+        values["details"] = {"history": history.items, **await explained_packet(request, tenant, boot)}
     return Page("principal.html", f"Principal {key}", values, live=True)

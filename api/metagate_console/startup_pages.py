@@ -74,12 +74,12 @@ async def startup(request: PageRequest) -> Page:
     state, before = await request.reader.state(), await _startup_before(request, tenant, row)
     same = await request.reader.overviews.same_error(tenant, row.startup_id) if row.status == "FAILED" else None
     values = {
-        "row": row, "now": state.now, "before": before, "same": same, "more": None, "packet_differences": None,
+        "row": row, "now": state.now, "before": before, "same": same, "details": None, "packet_differences": None,
         "differences": [] if before is None else _differences(before, row),
     }  # fmt: skip
     if request.viewer.admin:
         boot = await request.reader.history.boot_of(tenant, row.startup_id)
-        values["more"] = await explained_packet(request, tenant, boot)
+        values["details"] = await explained_packet(request, tenant, boot)
         if before is not None and before.digest != row.digest:
             earlier = await request.reader.history.boot_of(tenant, before.startup_id)
             if boot is not None and earlier is not None and boot.body is not None and earlier.body is not None:

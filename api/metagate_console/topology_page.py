@@ -89,7 +89,7 @@ async def topology(request: PageRequest) -> Page:
     values = {
         "whole": whole, "shown": shown, "groups": groups, "diagram": topology_diagram(groups, shown),
         "cards": sorted(groups, key=trouble_order), "users_of": lambda service: service_users(groups, service),
-        "principals": principals, "health": health, "chosen": chosen, "counts": counts, "most": ROWS,
+        "principals": principals, "health": health, "chosen": chosen, "counts": counts, "limit": ROWS,
         "states": STATES, "now": page.at,
         "unbound": sum(item.manifest is None for item in shown.principals),
         "manifest_names": _names(item.manifest for item in whole.principals),
