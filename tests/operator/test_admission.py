@@ -15,7 +15,15 @@ import pytest
 import yaml
 from cryptography import x509
 from tests.cluster.control_plane import Cluster, eventually
-from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy, answers, until_second_after
+from tests.operator.machinery import (
+    SYSTEM,
+    Admission,
+    Operator,
+    Tenancy,
+    answers,
+    control_plane_time,
+    until_second_after,
+)
 
 from metagate_operator.cluster.admission.certificates import LEAF_LIFETIME, issue_certificates, renew_certificates
 from metagate_operator.cluster.rbac import CERTIFICATES, WEBHOOK
@@ -216,7 +224,7 @@ def test_a_certificate_is_renewed_before_it_ends_and_loaded_without_a_restart(
 ) -> None:
     """A leaf with little time left is replaced in the Secret and shown on new connections; applies go on working."""
     kubectl = tenancy.kubectl
-    old = issue_certificates(["127.0.0.1"], datetime.now(UTC) - LEAF_LIFETIME + timedelta(days=1))
+    old = issue_certificates(["127.0.0.1"], control_plane_time() - LEAF_LIFETIME + timedelta(days=1))
     data = {name: base64.b64encode(value).decode() for name, value in old.secret().items()}
     kubectl.run("patch", "secret", "-n", SYSTEM, CERTIFICATES, "--type=merge", "-p", json.dumps({"data": data}))
 
@@ -224,7 +232,7 @@ def test_a_certificate_is_renewed_before_it_ends_and_loaded_without_a_restart(
         shown = shown_certificate(webhook.port)
         leaf = x509.load_pem_x509_certificate(shown)
         authority = x509.load_pem_x509_certificates(old.authorities)[0]
-        return leaf.issuer == authority.subject and leaf.not_valid_after_utc > datetime.now(UTC) + timedelta(days=30)
+        return leaf.issuer == authority.subject and leaf.not_valid_after_utc > control_plane_time() + timedelta(days=30)
 
     eventually(replaced)
     done = eventually(lambda: apply_invalid(tenancy))
@@ -239,7 +247,7 @@ def apply_invalid(tenancy: Tenancy) -> subprocess.CompletedProcess[str] | None:
 
 def test_a_mounted_certificate_is_reloaded_when_it_changes(cluster: Cluster, tmp_path: Path) -> None:
     """cert-manager's way: files that are replaced while the process runs; connections see the new one, and no process is started."""
-    first, second = (issue_certificates(["127.0.0.1"], datetime.now(UTC)) for _ in range(2))
+    first, second = (issue_certificates(["127.0.0.1"], control_plane_time()) for _ in range(2))
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     certificate.write_bytes(first.leaf)
     key.write_bytes(first.leaf_key)

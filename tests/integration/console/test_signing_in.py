@@ -260,8 +260,10 @@ async def test_workers_share_a_secret_that_nobody_chose(database: Database, gate
                     break
                 await asyncio.sleep(0.1)
             await visitor.inside(admin.key)
-            requests = [visitor.client.get("/console", headers={"connection": "close"}) for _ in range(24)]
-            assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
+            # One after the other: the kernel spreads connections over the workers, and so many pages at once may be refused.
+            for _ in range(24):
+                answer = await visitor.client.get("/console", headers={"connection": "close"})
+                assert answer.status_code == 200
 
 
 async def test_processes_that_share_the_secret_share_the_session(gate: GateFixture, database: Database) -> None:
