@@ -21,7 +21,7 @@ from tests.integration.asyncgate.gate_fixture import TaskTenant
 from tests.integration.asyncgate.worker_fixture import (
     KILLED_AFTER,
     KILLED_BEFORE,
-    GateProcess,
+    RunningGate,
     WorkersGate,
     problem,
     workers_gate,
@@ -41,17 +41,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def process(task_database: TaskDatabase) -> AsyncIterator[GateProcess]:
+async def process(task_database: TaskDatabase) -> AsyncIterator[RunningGate]:
     tenant = TaskTenant(task_database)
     await tenant.publish()
-    made = GateProcess(tenant)
+    made = RunningGate(tenant)
     await asyncio.to_thread(made.start)
     yield made
     await asyncio.to_thread(made.stop)
 
 
 @pytest.fixture
-def gate(process: GateProcess) -> Iterator[WorkersGate]:
+def gate(process: RunningGate) -> Iterator[WorkersGate]:
     with workers_gate(process) as made:
         yield made
 

@@ -12,32 +12,32 @@ import pytest
 import pytest_asyncio
 from tests.integration.asyncgate.conftest import TaskDatabase
 from tests.integration.asyncgate.gate_fixture import TaskTenant
-from tests.integration.asyncgate.worker_fixture import CUT, GateProcess, WorkersGate, problem, workers_gate
+from tests.integration.asyncgate.worker_fixture import CUT, RunningGate, WorkersGate, problem, workers_gate
 
 from legivellum_worker import Escalate, Failed, Output, Release, Work, Worker, WorkerSettings
 from legivellum_worker.gate_client import GateError
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def process(task_database: TaskDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GateProcess]:
+async def process(task_database: TaskDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGate]:
     tenant = TaskTenant(task_database)
     await tenant.publish()
     ceilings = tmp_path_factory.mktemp("gate") / "ceilings.yaml"
     ceilings.write_text("- {namespaces: ['team-*'], authority: {maxDepth: 2}}\n")
-    made = GateProcess(tenant, ceilings=str(ceilings))
+    made = RunningGate(tenant, ceilings=str(ceilings))
     await asyncio.to_thread(made.start)
     yield made
     await asyncio.to_thread(made.stop)
 
 
 @pytest.fixture
-def gate(process: GateProcess) -> Iterator[WorkersGate]:
+def gate(process: RunningGate) -> Iterator[WorkersGate]:
     with workers_gate(process) as made:
         yield made
 
 
 @pytest.fixture
-def key_file(process: GateProcess, tmp_path: Path) -> Path:
+def key_file(process: RunningGate, tmp_path: Path) -> Path:
     path = tmp_path / "key"
     path.write_text(process.tenant.principals["worker"].key)
     return path

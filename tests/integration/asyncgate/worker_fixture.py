@@ -28,7 +28,7 @@ SERVE = "from asyncgate.main import main; main()"
 
 
 @dataclass
-class GateProcess:
+class RunningGate:
     """`asyncgate serve`, which can be killed and started again at the same address."""
 
     tenant: TaskTenant
@@ -87,7 +87,7 @@ def problem(status: int, code: str) -> Answer:
 class WorkersGate:
     """What a test sees of the gate. `answers[path]`, in order: what becomes of the next calls there; then all go through."""
 
-    gate: GateProcess
+    gate: RunningGate
     url: str = ""
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -227,7 +227,7 @@ def _response(status: int, body: dict[str, Any]) -> bytes:
 
 
 @contextmanager
-def workers_gate(gate: GateProcess) -> Iterator[WorkersGate]:
+def workers_gate(gate: RunningGate) -> Iterator[WorkersGate]:
     """A relay of a test's own before the gate."""
     made = WorkersGate(gate)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)

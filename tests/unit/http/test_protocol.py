@@ -553,7 +553,7 @@ async def test_half_closed_clients_are_answered() -> None:
         assert statuses(await talk(port, b"GET / HTTP/1.1\r\nHo", half_close=True)) == [400]
 
 
-class LongPoll:
+class PollingApp:
     """Says that nobody waits who has closed the sending half, once `asked` is set."""
 
     def __init__(self) -> None:
@@ -570,7 +570,7 @@ class LongPoll:
 
 async def test_who_left_before_a_long_poll_waits_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     """Half closed before the application said that this means leaving: the connection ends, no 500, no line of an error."""
-    app = LongPoll()
+    app = PollingApp()
     async with listening(app=app) as (_, port):
         talking = asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True))
         await asyncio.sleep(0.2)
