@@ -15,6 +15,7 @@ from tests.docs.test_links import PAGES, ROOT
 from tests.docs.typed import commands
 from typer.main import get_command
 
+from asyncgate.main import app as asyncgate
 from interrogate.main import app as interrogate
 from legivellum_worker.main import parser as work_parser
 from memorygate.main import app as memorygate
@@ -83,6 +84,7 @@ PROGRAMS: dict[str, Any] = {
     "metagate": get_command(_app()),
     "legivellum": get_command(_across_gates()),
     "memorygate": get_command(memorygate),
+    "asyncgate": get_command(asyncgate),
     "interrogate": get_command(interrogate),
 }
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
