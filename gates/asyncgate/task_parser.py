@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from asyncgate.problem_codes import Code
@@ -115,5 +115,14 @@ def _authority(sent: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _moment(text: str | None) -> datetime | None:
-    """The text has the shape of a time: the body was judged. Python reads six digits of a second of any number."""
-    return None if text is None else datetime.fromisoformat(text.upper())
+    """In UTC. The text has the shape of a time: the body was judged. Raises INVALID_REQUEST.
+
+    Python reads six digits of a second of any number.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        # Before the year 1 or after 9999: the driver cannot send it, which would fail the statement for others too.
+        raise invalid("not_before: must lie in the years 1 to 9999 of UTC") from None

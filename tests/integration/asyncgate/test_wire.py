@@ -95,6 +95,19 @@ async def test_what_a_task_may_not_have(gate: TaskGate, name: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST"), answer.text
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+async def test_a_time_that_utc_does_not_have(gate: TaskGate, mailbox: str, moment: str) -> None:
+    """422 names the member, alone and in a batch, whose other task is parked."""
+    early = gate.task(capability=mailbox, not_before=moment)
+    other = gate.task(capability=mailbox, not_before=f"{moment[:19]}Z")
+    await gate.tenant.mint(early["task_id"], other["task_id"])
+    alone = await gate.post("principal", "/tasks", early)
+    assert (alone.status_code, alone.json()["code"]) == (422, "INVALID_REQUEST"), alone.text
+    assert "not_before" in alone.json()["detail"]
+    batch = await gate.post("principal", "/tasks/batch", {"items": [{"task": early}, {"task": other}]})
+    assert [item["status"] for item in batch.json()["items"]] == [422, 201]
+
+
 @pytest.mark.invariant("INV-062")
 async def test_the_same_task_is_one_task(gate: TaskGate, mailbox: str) -> None:
     """The same again is a replay, also when it has ended; another content under its id is refused."""
