@@ -87,6 +87,12 @@ def accepted_form(task: Task) -> str:
     return form.replace(MARK + "S", task.document)
 
 
+def summary_findings(summary: str) -> tuple[ReceiptFinding, ...]:
+    """What keeps a summary out of the acknowledgement: `accepted_form` puts it there without examining the whole."""
+    form = _form({**_common("accepted", "obligation"), "task_summary": summary})
+    return () if isinstance(form, str) else form
+
+
 def queued_form(parking: Parking) -> str:
     """The first `queued` of a task says what else a rebuild needs. Unknown: id, cause, depth, evidence, needs."""
     task, terms = parking.task, parking.task.terms

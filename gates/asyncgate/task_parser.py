@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asyncgate.problem_codes import Code
+from asyncgate.receipt_forms import summary_findings
 from asyncgate.request_bodies import TaskBody, invalid, read_body
 from asyncgate.settings import Settings
 from asyncgate.task import LeaseTerms, Task
@@ -30,6 +31,8 @@ def parse_task(sent: Mapping[str, Any], caller: Caller, settings: Settings) -> T
     _at_most("max_leases", max_leases, settings.max_leases)
     escalation_to = (body.principal_ai,) if body.escalation_to is None else tuple(dict.fromkeys(body.escalation_to))
     authority = _authority(body.authority)
+    if body.task_summary is not None and (findings := summary_findings(body.task_summary)):
+        raise invalid("; ".join(map(str, findings)))
     document = {
         "task_id": body.task_id,
         "obligation_id": obligation_id,

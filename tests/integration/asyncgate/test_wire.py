@@ -108,6 +108,16 @@ async def test_a_time_that_utc_does_not_have(gate: TaskGate, mailbox: str, momen
     assert [item["status"] for item in batch.json()["items"]] == [422, 201]
 
 
+@pytest.mark.parametrize("summary", ["two\nlines", "\u20ac" * 2_048, "TBD", " "])
+async def test_a_summary_that_no_receipt_has(gate: TaskGate, mailbox: str, summary: str) -> None:
+    """It stands in the acknowledging receipt, so it is judged by the rules of one."""
+    task = gate.task(capability=mailbox, task_summary=summary)
+    await gate.tenant.mint(task["task_id"])
+    answer = await gate.post("principal", "/tasks", task)
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST"), answer.text
+    assert "task_summary" in answer.json()["detail"]
+
+
 @pytest.mark.invariant("INV-062")
 async def test_the_same_task_is_one_task(gate: TaskGate, mailbox: str) -> None:
     """The same again is a replay, also when it has ended; another content under its id is refused."""
