@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from asyncgate import metrics, rendering
+from asyncgate.batch_items import answered_items, refused_item
 from asyncgate.broker_gate import LEASING_TYPES, BrokerGate, require_type
 from asyncgate.lease import Claim, EndedTask, EscalationRequest, Lease, LeaseRequest, ReleaseRequest, RenewRequest
 from asyncgate.outcomes import EndOutcome, VerbOutcome
@@ -115,8 +116,9 @@ class LeaseHandlers:
         batch = read_body(ClaimBatchBody, strict_json.parse(await exchange.body(), max_keys=_BATCH_KEYS))
         caller = self._worker(speaker)
         self._gate.process.authenticator.charge_batch(caller, len(batch.items))
-        answers = await asyncio.gather(*(self._returned(sent, caller, exchange) for sent in batch.items))
-        return json_response(200, strict_json.encode({"items": answers}))
+        returning = (self._returned(sent, caller, exchange) for sent in batch.items)
+        items = answered_items(await asyncio.gather(*returning, return_exceptions=True))
+        return json_response(200, strict_json.encode({"items": items}))
 
     async def escalate(self, exchange: Exchange) -> Response:
         caller, body = await self._request(exchange, EscalateBody)
@@ -187,18 +189,12 @@ class LeaseHandlers:
         return has_left
 
     async def _returned(self, sent: dict[str, Any], caller: Caller, exchange: Exchange) -> dict[str, Any]:
-        """The answer of one item of a batch."""
+        """The answer of one item of a batch. Raises what the database raises."""
         try:
             outcome = await self._gate.verbs.complete.submit(read_claim(sent, caller), exchange.deadline)
             return {"status": 200, **rendering.ended(self._end("complete", "returned", outcome))}
         except RequestRefused as refused:
-            code = refused.problem.code
-            return {
-                "status": code.status,
-                "code": code.name,
-                "title": code.title,
-                "detail": refused.problem.detail,
-            }
+            return refused_item(refused.problem.code, refused.problem.detail)
 
     def _ended(self, verb: str, how: str, outcome: VerbOutcome[EndOutcome, EndedTask]) -> Response:
         body = strict_json.encode(rendering.ended(self._end(verb, how, outcome)))

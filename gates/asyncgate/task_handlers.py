@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from asyncgate import metrics, rendering
 from asyncgate.admissions import read_admission
+from asyncgate.batch_items import Item, answered_items, refused_item
 from asyncgate.broker_gate import ENQUEUING_TYPES, BrokerGate, require_type
 from asyncgate.lease import RevokeRequest
 from asyncgate.outcomes import ParkOutcome, VerbOutcome
@@ -66,26 +67,26 @@ class TaskHandlers:
         caller = require_caller(speaker)
         require_type(caller, ENQUEUING_TYPES, "enqueue")
         self._gate.process.authenticator.charge_batch(caller, len(batch.items))
-        answers: list[dict[str, Any]] = [{}] * len(batch.items)
+        answers: list[Item | BaseException] = [{}] * len(batch.items)
         parkings: list[tuple[int, Parking]] = []
         for place, item in enumerate(batch.items):
             try:
                 admission = None if batch.check else item.admission
                 parkings.append((place, await self._parking(item.task, admission, caller, check=batch.check)))
             except RequestRefused as refused:
-                answers[place] = _refused(refused.problem.code, refused.problem.detail)
+                answers[place] = refused_item(refused.problem.code, refused.problem.detail)
         if batch.check:
             for place, parking in parkings:
                 answers[place] = {"status": 200, "task_id": parking.task.task_id}
         elif batch.all_or_none and len(parkings) < len(batch.items):
             for place, _ in parkings:
-                answers[place] = _refused(*_REFUSALS["GROUP_REFUSED"])
+                answers[place] = refused_item(*_REFUSALS["GROUP_REFUSED"])
         elif parkings:
             outcomes = await self._parked(parkings, exchange, all_or_none=batch.all_or_none)
             for (place, _), outcome in zip(parkings, outcomes, strict=True):
                 self._count(outcome)
                 answers[place] = _item(outcome)
-        return json_response(200, strict_json.encode({"items": answers}))
+        return json_response(200, strict_json.encode({"items": answered_items(answers)}))
 
     async def revoke(self, exchange: Exchange) -> Response:
         speaker = await self._gate.process.authenticator.authenticate(exchange)
@@ -168,13 +169,9 @@ def _parked_or_refused(outcome: VerbOutcome[ParkOutcome, ParkedTask]) -> ParkedT
     raise refused_by_ledger(outcome.detail)
 
 
-def _item(outcome: VerbOutcome[ParkOutcome, ParkedTask]) -> dict[str, Any]:
+def _item(outcome: VerbOutcome[ParkOutcome, ParkedTask]) -> Item | BaseException:
     if outcome.value is not None:
         return {"status": 200 if outcome.name == "REPLAYED" else 201, **rendering.parked(outcome.value)}
     if outcome.name in _REFUSALS:
-        return _refused(*_refusal(outcome))
-    raise refused_by_ledger(outcome.detail)
-
-
-def _refused(code: ProblemCode, detail: str) -> dict[str, Any]:
-    return {"status": code.status, "code": code.name, "title": code.title, "detail": detail}
+        return refused_item(*_refusal(outcome))
+    return refused_by_ledger(outcome.detail)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -13,6 +13,9 @@ from tests.integration.asyncgate.conftest import TaskDatabase, receipt_body
 from tests.integration.asyncgate.gate_fixture import CLAIM, TYPES, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id
 
+from asyncgate.database import AsyncGateDatabase
+from asyncgate.outcomes import ParkOutcome, VerbOutcome
+from asyncgate.task import ParkedTask, ParkingBatch
 from legivellum.base.canonical_json import canonical
 
 
@@ -376,6 +379,72 @@ async def test_batches(gate: TaskGate, mailbox: str) -> None:
     claims = [{"lease_id": lease["lease_id"], **CLAIM} for lease in leases]
     ended = await gate.post("worker", "/complete/batch", {"items": [*claims, {**claims[0], "status": "failure"}]})
     assert sorted(item["status"] for item in ended.json()["items"]) == [200, 200, 409]
+
+
+async def test_a_batch_of_claims_of_which_one_fails(gate: TaskGate, mailbox: str) -> None:
+    """Its row is held by somebody: 503 for the item, and the others hear that they ended. All of them: 503."""
+    for _ in range(3):
+        await gate.park(capability=mailbox)
+    leases = await gate.leases("worker", mailbox, most=3)
+    claims = [{"lease_id": lease["lease_id"], **CLAIM} for lease in leases]
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT FROM asyncgate.task WHERE task_id = $1 FOR UPDATE", leases[1]["task"]["task_id"]
+            )
+            some = await gate.post("worker", "/complete/batch", {"items": claims})
+            alone = await gate.post("worker", "/complete/batch", {"items": [claims[1]]})
+    finally:
+        await connection.close()
+    assert some.status_code == 200, some.text
+    items = some.json()["items"]
+    assert [(item["status"], item.get("code")) for item in items] == [(200, None), (503, "UNAVAILABLE"), (200, None)]
+    assert (alone.status_code, alone.json()["code"]) == (503, "UNAVAILABLE")
+    again = await gate.post("worker", "/complete/batch", {"items": claims})
+    assert [item["status"] for item in again.json()["items"]] == [200, 200, 200]
+
+
+async def test_a_batch_of_claims_of_which_the_ledger_refuses_one(gate: TaskGate, mailbox: str) -> None:
+    """A defect: 500 for the item, and the other hears that it ended."""
+    for _ in range(2):
+        await gate.park(capability=mailbox)
+    leases = await gate.leases("worker", mailbox, most=2)
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        await connection.execute(
+            "UPDATE asyncgate.task SET obligation_id = $1 WHERE task_id = $2", new_id(), leases[0]["task"]["task_id"]
+        )
+    finally:
+        await connection.close()
+    claims = [{"lease_id": lease["lease_id"], **CLAIM} for lease in leases]
+    some = await gate.post("worker", "/complete/batch", {"items": claims})
+    assert some.status_code == 200, some.text
+    items = some.json()["items"]
+    assert [(item["status"], item.get("code")) for item in items] == [(500, "INTERNAL_ERROR"), (200, None)]
+    alone = await gate.post("worker", "/complete/batch", {"items": claims[:1]})
+    assert alone.status_code == 500
+
+
+async def test_a_batch_of_tasks_of_which_the_ledger_refuses_one(
+    gate: TaskGate, mailbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect: 500 for the item, and the other hears that it is parked."""
+    tasks = [gate.task(capability=mailbox) for _ in range(2)]
+    await gate.tenant.mint(*(task["task_id"] for task in tasks))
+    enqueue = AsyncGateDatabase.enqueue
+
+    async def enqueue_all_but_the_last(
+        database: AsyncGateDatabase, batches: Sequence[ParkingBatch]
+    ) -> list[list[VerbOutcome[ParkOutcome, ParkedTask]]]:
+        [outcomes] = await enqueue(database, [ParkingBatch(batch.items[:-1]) for batch in batches])
+        return [[*outcomes, VerbOutcome("REFUSED", detail="NOT_SIGNED")]]
+
+    monkeypatch.setattr(AsyncGateDatabase, "enqueue", enqueue_all_but_the_last)
+    some = await gate.post("principal", "/tasks/batch", {"items": [{"task": task} for task in tasks]})
+    assert some.status_code == 200, some.text
+    items = some.json()["items"]
+    assert [(item["status"], item.get("code")) for item in items] == [(201, None), (500, "INTERNAL_ERROR")]
 
 
 @pytest.mark.parametrize(
