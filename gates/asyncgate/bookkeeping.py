@@ -73,3 +73,5 @@ class Bookkeeping:
                 await self.once()
             except _NOT_NOW as error:
                 _log.warning("pass_failed", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - a defect in one round must not end all others
+                _log.error("pass_failed", error=type(error).__qualname__, exc_info=error)

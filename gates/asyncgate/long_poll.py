@@ -109,7 +109,12 @@ class LongPoll:
             self._wake.clear()
             waiters = list(self._waiters)
             for at in range(0, len(waiters), _AT_ONCE):
-                await self._answer(waiters[at : at + _AT_ONCE])
+                try:
+                    await self._answer(waiters[at : at + _AT_ONCE])
+                except _NOT_NOW as error:
+                    _log.warning("lease_poll_failed", error=type(error).__name__)
+                except Exception as error:  # noqa: BLE001 - a defect in one question must not end all others
+                    _log.error("lease_poll_failed", error=type(error).__qualname__, exc_info=error)
 
     async def _answer(self, waiters: list[Waiter]) -> None:
         present = [waiter for waiter in waiters if not waiter.answer.done() and not await waiter.has_left()]
@@ -125,8 +130,6 @@ class LongPoll:
             for waiter, issued in zip(present, leases, strict=True):
                 if issued and not waiter.answer.done():
                     waiter.answer.set_result(issued)
-        except _NOT_NOW as error:
-            _log.warning("lease_poll_failed", error=type(error).__name__)
         finally:
             asked.set_result(None)
             for waiter in present:
