@@ -299,7 +299,8 @@ async def test_one_tenant_may_not_hold_every_place(gate: TaskGate, task_database
         answers = await asyncio.gather(*(small.post("worker", "/lease", body) for _ in range(3)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429]
     [refused] = [answer for answer in answers if answer.status_code == 429]
-    assert (refused.json()["code"], refused.headers["retry-after"]) == ("RATE_LIMITED", "1")
+    assert refused.json()["code"] == "RATE_LIMITED"
+    assert refused.headers["retry-after"] in {"1", "2", "3"}
 
 
 async def test_needs(gate: TaskGate, mailbox: str) -> None:
