@@ -47,13 +47,13 @@ class DatabaseSide:
 
     @asynccontextmanager
     async def superuser(self) -> AsyncIterator[asyncpg.Connection]:
-        """As soon as the server takes connections: after a crash it recovers first."""
+        """As soon as the server takes connections: after a crash it recovers first, and may still end what it takes."""
         async with asyncio.timeout(20):
             while True:
                 try:
                     connection = await asyncpg.connect(self.dsn)
                     break
-                except (OSError, asyncpg.CannotConnectNowError):
+                except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
                     await asyncio.sleep(0.05)
         try:
             yield connection

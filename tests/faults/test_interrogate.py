@@ -48,7 +48,7 @@ async def crash(trial: AdmissionTrial, side: DatabaseSide) -> None:
     pid = side.postgres.pid
     signals.kill(signals.family(pid))
     await asyncio.to_thread(signals.wait_for_end, pid)
-    await wait_out(trial, 0.5, 3)
+    await wait_out(trial, 1.5, 3)
     await side.postgres.stop()
     await side.postgres.start()
 
