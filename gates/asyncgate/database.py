@@ -76,6 +76,20 @@ class QueueTotals(NamedTuple):
     as_of: datetime
 
 
+class _EndedLease(NamedTuple):
+    """A row of `end_leases`. Receipt and time: of the end, or of the expiry that was found."""
+
+    ordinal: int
+    outcome: Any
+    detail: str | None
+    task_id: Any
+    obligation_id: Any
+    receipt_id: Any
+    stored_at: Any
+    available_at: datetime | None
+    """None: the task is over."""
+
+
 def _call(function: str, *types: str) -> str:
     """A call of a function of ours, its arguments by place."""
     arguments = ", ".join(f"${place}::{name}" for place, name in enumerate(types, 1))
@@ -198,9 +212,9 @@ class AsyncGateDatabase(PooledDatabase):
     async def release(self, requests: Sequence[ReleaseRequest]) -> list[VerbOutcome[ReleaseOutcome, ReleasedTask]]:
         rows = await self._end("release", requests, lambda _: forms.released())
         return [
-            VerbOutcome("RELEASED", ReleasedTask(row["task_id"], row["available_at"]))
-            if row["outcome"] == "ENDED"
-            else VerbOutcome(row["outcome"], detail=row["detail"] or "")
+            VerbOutcome("RELEASED", ReleasedTask(row.task_id, row.available_at))
+            if row.outcome == "ENDED"
+            else VerbOutcome(row.outcome, detail=row.detail or "")
             for row in rows
         ]
 
@@ -214,7 +228,7 @@ class AsyncGateDatabase(PooledDatabase):
 
     async def _end(
         self, verb: str, items: Sequence[Any], form_of: Callable[[Any], str | tuple[ReceiptFinding, ...]]
-    ) -> list[Any]:
+    ) -> list[_EndedLease]:
         """Raises InvalidClaim for an item that makes no receipt."""
         columns = _columns(
             items,
@@ -227,10 +241,9 @@ class AsyncGateDatabase(PooledDatabase):
             lambda item: timedelta(seconds=getattr(item, "again_after_seconds", 0)),
             lambda item: getattr(item, "reason", None),
         )
-        rows = await self._pool.fetch(
-            _END, _prefix(), *columns[:3], verb, *columns[3:], forms.expired(), forms.poisoned()
-        )
-        return _in_order(rows)
+        prefix = _prefix()
+        rows = await self._pool.fetch(_END, prefix, *columns[:3], verb, *columns[3:], forms.expired(), forms.poisoned())
+        return _with_expiries([_EndedLease(*row) for row in _in_order(rows)], prefix)
 
     async def revoke(self, requests: Sequence[RevokeRequest]) -> list[VerbOutcome[RevokeOutcome, Revocation]]:
         """End tasks (also those that were minted and never parked) or only their leases."""
@@ -384,7 +397,21 @@ def _park_outcome(row: Any, task: Task) -> VerbOutcome[ParkOutcome, ParkedTask]:
     return VerbOutcome(row["outcome"], parked)
 
 
-def _end_outcome(row: Any) -> VerbOutcome[EndOutcome, EndedTask]:
+def _with_expiries(rows: list[_EndedLease], prefix: str) -> list[_EndedLease]:
+    """`detail` of what came too late says whether this very statement wrote the expiry down: its ids are of its own."""
+    ended = {row.receipt_id for row in rows if row.outcome == "ENDED"}
+    return [
+        row._replace(detail="ESCALATED" if row.available_at is None else "EXPIRED")
+        if row.outcome == "LEASE_LOST"
+        and row.stored_at is not None
+        and (row.receipt_id or "").startswith(prefix)
+        and row.receipt_id not in ended
+        else row
+        for row in rows
+    ]
+
+
+def _end_outcome(row: _EndedLease) -> VerbOutcome[EndOutcome, EndedTask]:
     _, outcome, detail, *ended, _ = row
     return VerbOutcome(outcome, EndedTask(*ended) if outcome in {"ENDED", "REPLAYED"} else None, detail or "")
 

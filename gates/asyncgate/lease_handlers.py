@@ -99,6 +99,8 @@ class LeaseHandlers:
         if outcome.value is None:
             raise _lost("release", outcome)
         metrics.LEASES.labels("released").inc()
+        if outcome.value.available_at is None:
+            metrics.ENDED.labels("escalated").inc()
         self._gate.waiting.wake()
         return json_response(200, strict_json.encode(rendering.released(outcome.value)))
 
@@ -243,6 +245,8 @@ def _lost(verb: str, outcome: VerbOutcome[Any, Any]) -> Exception:
     if outcome.name != "LEASE_LOST":
         return refused_by_ledger(outcome.detail)
     metrics.LOST.labels(verb).inc()
+    metrics.LEASES.labels("expired").inc(int(outcome.detail in {"EXPIRED", "ESCALATED"}))
+    metrics.ENDED.labels("escalated").inc(int(outcome.detail == "ESCALATED"))
     return refuse(Code.LEASE_LOST, "lease_id: it has ended, or is not the caller's.")
 
 

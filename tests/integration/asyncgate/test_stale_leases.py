@@ -5,7 +5,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.integration.asyncgate.conftest import Tenant, task_of
+from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, task_of
+from tests.integration.asyncgate.gate_fixture import CLAIM, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id, rows
 
 VERBS: dict[str, Callable[[Tenant, str, str], Awaitable[Any]]] = {
@@ -65,6 +66,50 @@ async def test_the_holder_who_comes_late_writes_down_the_expiry(tenant: Tenant, 
     assert await tenant.phases() == ["accepted", "queued", "lease_issued", "expired"]
     [again] = await tenant.lease("second")
     assert again.number == 2
+
+
+async def test_what_is_written_down_beside_the_pass_is_counted(tenant: Tenant, task_database: TaskDatabase):
+    """Once: by the holder who comes late, and where a last lease is given back."""
+    served = TaskTenant(task_database, tenant.uid)
+    await served.publish()
+    box = f"box-{new_id().lower()}"
+    async with serving_asyncgate(served, pass_seconds=60) as gate:
+        for max_leases in (2, 1, 1):
+            await gate.park(capability=box, max_leases=max_leases)
+        late, last, released = await gate.leases("worker", box, most=3)
+        before = await counted(gate)
+        for lease in (late, last):
+            await tenant.expire(lease["lease_id"])
+            for _ in range(2):
+                answer = await gate.post("worker", "/complete", {"lease_id": lease["lease_id"], **CLAIM})
+                assert answer.json()["code"] == "LEASE_LOST"
+        assert (await gate.post("worker", "/lease/release", {"lease_id": released["lease_id"]})).status_code == 200
+        after = await counted(gate)
+    assert {name: after[name] - before[name] for name in after} == {"expired": 2, "escalated": 2, "lost": 4}
+
+
+async def counted(gate: TaskGate) -> dict[str, float]:
+    series = {
+        'asyncgate_leases_total{event="expired"}': "expired",
+        'asyncgate_ended_total{how="escalated"}': "escalated",
+        'asyncgate_lost_total{verb="complete"}': "lost",
+    }
+    lines = [line.rpartition(" ") for line in (await gate.client.get("/metrics")).text.splitlines()]
+    shown = {series[name]: float(value) for name, _, value in lines if name in series}
+    return dict.fromkeys(series.values(), 0.0) | shown
+
+
+async def test_a_claim_that_comes_twice_expires_nothing(tenant: Tenant):
+    """Neither another claim in the same statement nor one after the end: both have lost a lease that did not expire."""
+    await tenant.park(task_of(tenant.uid))
+    [lease] = await tenant.lease()
+    claims = [tenant.claim(lease.lease_id), tenant.claim(lease.lease_id, status="failure")]
+    outcomes = await tenant.database.complete(claims) + await tenant.database.complete(claims[1:])
+    assert [(outcome.name, outcome.detail) for outcome in outcomes] == [
+        ("ENDED", ""),
+        ("LEASE_LOST", ""),
+        ("LEASE_LOST", ""),
+    ]
 
 
 @pytest.mark.invariant("INV-073", "INV-123")
