@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from tests.integration.asyncgate.conftest import TaskDatabase, receipt_body
+from tests.integration.asyncgate.conftest import TaskDatabase, append, receipt_body
 from tests.integration.asyncgate.gate_fixture import CLAIM, TYPES, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id
 
@@ -138,6 +139,72 @@ async def test_the_same_task_is_one_task(gate: TaskGate, mailbox: str) -> None:
     assert await gate.leases("worker", mailbox) == []
 
 
+async def refusal_of(gate: TaskGate, task: dict[str, Any], **headers: str) -> tuple[int, str]:
+    """How POST /tasks refuses it; nothing of it is kept."""
+    answer = await gate.post("principal", "/tasks", task, **headers)
+    assert (await gate.get("observer", f"/tasks/{task['task_id']}")).status_code == 404
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_an_obligation_that_is_not_asyncgates(gate: TaskGate, mailbox: str) -> None:
+    """Given to somebody else; of another task; closed; opened by nobody."""
+    task = gate.task(capability=mailbox)
+    assert await refusal_of(gate, task) == (409, "OBLIGATION_NOT_ACCEPTED")
+    await gate.tenant.mint(task["task_id"], recipient="observer")
+    assert await refusal_of(gate, task) == (403, "NOT_CUSTODIAN")
+    end = receipt_body(
+        gate.tenant.uid, "observer", phase="complete", task_id=task["task_id"], principal_ai="principal", status="success",
+        outcome_kind="none", completed_at="2027-01-01T00:00:00Z",
+    )  # fmt: skip
+    assert await append(gate.tenant.database.ledger.writer, [end], "custodian") == ["STORED"]
+    assert await refusal_of(gate, task) == (409, "OBLIGATION_ALREADY_TERMINATED")
+    other = new_id()
+    await gate.tenant.mint(other)
+    assert await refusal_of(gate, gate.task(capability=mailbox, obligation_id=other)) == (409, "TASK_MISMATCH")
+
+
+async def test_no_more_than_1024_wait_for_one(gate: TaskGate, mailbox: str) -> None:
+    """The next is refused, and taken when one of them waits no more."""
+    needed = await gate.park(capability=mailbox)
+    task = gate.task(capability=mailbox, needs=[needed])
+    await gate.tenant.mint(task["task_id"])
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        await connection.execute(
+            "INSERT INTO asyncgate.need SELECT $1, $2, 'waiting-' || n, false FROM generate_series(1, 1024) AS n",
+            gate.tenant.uid, needed,
+        )  # fmt: skip
+        assert await refusal_of(gate, task) == (409, "TOO_MANY_WAIT")
+        await connection.execute("DELETE FROM asyncgate.need WHERE task_id = 'waiting-1'")
+        assert (await gate.post("principal", "/tasks", task)).status_code == 201
+        await connection.execute("DELETE FROM asyncgate.need WHERE task_id LIKE 'waiting-%'")
+    finally:
+        await connection.close()
+
+
+async def test_another_tenant_is_not_named(gate: TaskGate, mailbox: str) -> None:
+    """Neither in a task nor in a query; the own one is, by its id and by its namespace."""
+    for tenant_id in (str(uuid4()), "team-other"):
+        assert await refusal_of(gate, gate.task(tenant_id=tenant_id)) == (403, "TENANT_MISMATCH")
+    for path in ("/tasks", "/tasks/nothing", "/queue/depth"):
+        answer = await gate.get("observer", path, tenant=str(uuid4()))
+        assert (answer.status_code, answer.json()["code"]) == (403, "TENANT_MISMATCH")
+    for tenant_id in (str(gate.tenant.uid), gate.tenant.namespace):
+        await gate.park(capability=mailbox, tenant_id=tenant_id)
+
+
+async def test_a_lease_that_cannot_be_renewed_any_more(gate: TaskGate, mailbox: str) -> None:
+    """By the number of renewals and by its longest life; it lives on until it expires."""
+    for terms in ({"max_renewals": 1}, {"ttl_seconds": 60, "max_lifetime_seconds": 60}):
+        await gate.park(capability=mailbox, lease=terms)
+        lease_id = (await gate.lease("worker", mailbox))["lease_id"]
+        answers = [await gate.post("worker", "/lease/renew", {"lease_id": lease_id}) for _ in range(2)]
+        assert (answers[-1].status_code, answers[-1].json()["code"]) == (409, "LEASE_EXHAUSTED"), terms
+        assert answers[0].status_code == (200 if "max_renewals" in terms else 409)
+        ended = await gate.post("worker", "/complete", {"lease_id": lease_id, **CLAIM})
+        assert ended.status_code == 200
+
+
 @pytest.mark.invariant("INV-063", "INV-087")
 @pytest.mark.parametrize("who", TYPES)
 async def test_who_may_enqueue(gate: TaskGate, who: str, mailbox: str) -> None:
@@ -235,6 +302,40 @@ async def test_an_expired_lease_is_leased_again(gate: TaskGate, mailbox: str) ->
     second = await gate.lease("other", mailbox)
     assert (second["number"], second["lease_id"] != first["lease_id"]) == (2, True)
     assert (await gate.tenant.phases(task_id)).count("expired") == 1
+
+
+@pytest.mark.invariant("INV-071")
+async def test_only_parking_makes_a_task(gate: TaskGate, mailbox: str) -> None:
+    """Returned, escalated, released, expired, revoked, and after rounds of the pass: as many tasks as were posted."""
+    for _ in range(5):
+        await gate.park(capability=mailbox)
+    before = await numbers(gate)
+    first, second, third, fourth, fifth = await gate.leases("worker", mailbox, most=5)
+    assert (await gate.post("worker", "/complete", {"lease_id": first["lease_id"], **CLAIM})).status_code == 200
+    escalation = {"lease_id": second["lease_id"], "escalation_class": "other", "escalation_reason": "help"}
+    assert (await gate.post("worker", "/escalate", escalation)).status_code == 200
+    assert (await gate.post("worker", "/lease/release", {"lease_id": third["lease_id"]})).status_code == 200
+    await overdue(gate, fourth["task"]["task_id"])
+    assert (await gate.post("principal", f"/tasks/{fifth['task']['task_id']}/revoke")).status_code == 200
+    async with asyncio.timeout(20):
+        while "expired" not in await gate.tenant.phases(fourth["task"]["task_id"]):
+            await asyncio.sleep(0.05)
+    assert await numbers(gate) == before
+
+
+async def numbers(gate: TaskGate) -> tuple[int, int]:
+    """Of tasks, here or over; of obligations that were ever opened."""
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        tasks = await connection.fetchval(
+            "SELECT (SELECT count(*) FROM asyncgate.task) + (SELECT count(*) FROM asyncgate.archive)"
+        )
+        opened = await connection.fetchval(
+            "SELECT count(DISTINCT (tenant, obligation_id)) FROM memorygate.receipt WHERE phase = 'accepted'"
+        )
+        return tasks, opened
+    finally:
+        await connection.close()
 
 
 @pytest.mark.invariant("INV-065")
@@ -581,6 +682,20 @@ async def test_an_admission_admits_one_task(gate: TaskGate, mailbox: str) -> Non
     unknown = await gate.post("principal", "/tasks", other, Legivellum_Admission=new_id())
     assert (unknown.status_code, unknown.json()["code"]) == (403, "ADMISSION_REFUSED")
     assert (await gate.post("principal", "/tasks", other, Legivellum_Admission=again)).status_code == 201
+
+
+async def test_an_admission_is_used_once(gate: TaskGate, mailbox: str) -> None:
+    """Also where the row of the task that it admitted is gone, by whatever accident."""
+    task = gate.task(capability=mailbox)
+    receipt_id = await emitted(gate, admission_of(gate, task))
+    await gate.tenant.mint(task["task_id"])
+    assert (await gate.post("principal", "/tasks", task, Legivellum_Admission=receipt_id)).status_code == 201
+    connection = await asyncpg.connect(gate.tenant.database.superuser)
+    try:
+        await connection.execute("DELETE FROM asyncgate.task WHERE task_id = $1", task["task_id"])
+    finally:
+        await connection.close()
+    assert await refusal_of(gate, task, Legivellum_Admission=receipt_id) == (409, "ADMISSION_USED")
 
 
 @pytest.mark.parametrize("name", ADMISSIONS)
