@@ -90,6 +90,24 @@ async def test_what_a_lease_does_not_grant_is_denied(task: LeasedTask, authority
     assert (answer["status"], answer["reason_code"]) == (403, "LEASE_AUTHORITY")
 
 
+@pytest.mark.invariant("INV-127")
+@pytest.mark.parametrize(
+    ("deepest", "code"), [(2, "LEASE_AUTHORITY"), (9, "DEPTH_EXCEEDED")], ids=["of its authority", "of the policy"]
+)
+async def test_a_worker_that_delegates_to_itself_stops(task: LeasedTask, deepest: int, code: str) -> None:
+    """It leases each task that it made and makes the next below it: up to the depth, and the last answer has a receipt."""
+    authority = {"spawn": {"max": 1}, "maxDepth": deepest}
+    at, depths = task.root, []
+    while at["outcome"] == "ALLOW":
+        depths.append(at["depth"])
+        lease_id = await task.lease(authority, task_id=at["task_id"])
+        at = (await task.worker.evaluate(task.worker.child(at), Legivellum_Lease=lease_id)).json()
+    assert (depths, at["reason_code"]) == ([*range(min(deepest, 3) + 1)], code)
+    receipts = await task.gate.receipts()
+    assert [receipt["phase"] for receipt in receipts] == ["accepted"] * len(depths) + ["rejected"]
+    assert receipts[-1]["receipt_id"] == at["receipt_id"]
+
+
 async def test_a_lease_that_is_not_the_callers_or_not_live_is_lost(task: LeasedTask) -> None:
     """The answer is the same for another's, an ended one, one that never was, and what is no id."""
     tenant = task.gate.world.tenant

@@ -245,6 +245,7 @@ async def test_who_a_caller_says_it_is_counts_for_nothing(gate: GateClient) -> N
     assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
 
 
+@pytest.mark.invariant("INV-127")
 async def test_together_they_are_decided_as_one_after_the_other(gate: GateClient) -> None:
     """40 requests at once below one root with room for 25: 25 admitted, 15 refused, and each has a receipt."""
     principal = gate.world.principal("alice")
