@@ -11,6 +11,8 @@ from tests.chart.rendering import MATRIX, Chart, find_helm
 from tests.e2e.kubernetes import NodeCluster
 from tests.e2e.release import NAME, NAMESPACE, WORKLOADS, InstalledRelease, namespace
 
+from metagate_crds.kinds import KINDS
+
 FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule", "ServiceMonitor"}  # of operators that are not here
 LATER = {"Pod"}  # of `helm test`, which is run for real: its service account must exist
 
@@ -141,7 +143,7 @@ def test_the_crds_have_one_owner(release: InstalledRelease):
     """Helm and the hook apply the CRDs under one name: a later install over what is left behind meets no conflict."""
     items = release.cluster.get("crds", "--show-managed-fields")["items"]
     ours = [item for item in items if item["spec"]["group"] == "metagate.legivellum.io"]
-    assert len(ours) == 6
+    assert len(ours) == len(KINDS)
     for item in ours:
         owners = {entry["manager"] for entry in item["metadata"]["managedFields"] if "f:spec" in entry["fieldsV1"]}
         assert owners == {"helm"}

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from tests.e2e.kubernetes import eventually
 from tests.e2e.release import AGENTS, CHART, NAME, NAMESPACE, WORKLOADS, InstalledRelease, watcher
 
+from metagate_crds.kinds import KINDS
+
 OURS = f"app.kubernetes.io/instance={NAME}"
 NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
 DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles,problematas"
@@ -28,10 +30,8 @@ def test_uninstall_leaves_declarations_and_data(release: InstalledRelease, say: 
     assert cluster.kubectl("get", CLUSTER_WIDE, "-l", OURS, "-o", "name").split() == []
     claims = cluster.kubectl("get", "persistentvolumeclaims", "-n", NAMESPACE, "-o", "name").split()
     assert claims == ["persistentvolumeclaim/data-metagate-database-0"]
-    assert (
-        len([part for part in cluster.kubectl("get", "crds", "-o", "name").split() if "metagate.legivellum.io" in part])
-        == 6
-    )
+    definitions = cluster.kubectl("get", "crds", "-o", "name").split()
+    assert len([name for name in definitions if "metagate.legivellum.io" in name]) == len(KINDS)
     assert cluster.kubectl("get", DECLARED, "-n", AGENTS, "-o", "name").split() == declared
     cluster.helm("install", NAME, str(CHART), "-n", NAMESPACE, "--wait", "--timeout", "3m")
     cluster.rolled_out(NAMESPACE, *WORKLOADS)
