@@ -1,29 +1,20 @@
 """The chart of AsyncGate: its pods see no more than they need and reach two databases, nothing else."""
 
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
-from prometheus_client import generate_latest
 from tests.chart.rendering import ROOT, Chart, Object, RenderingRefused, containers, environment, of_kind
 from tests.chart.test_lint import _untyped
 from tests.chart.test_memorygate import HOME, OWN, TRIAL, everything, helm, passwords
 from tests.chart.test_memorygate import rendered as rendered_from
-from tests.chart.test_monitoring import GROUPED, SERIES, promtool
 from tests.chart.test_network_policies import DNS, METADATA, PolicyPeer, allowed
 
 from asyncgate.main import app
-from asyncgate.metrics import METRICS
 from asyncgate.settings import Settings
-
-__all__ = ["promtool"]
 
 FOLDER = ROOT / "charts" / "asyncgate"
 CEILINGS = [
@@ -184,61 +175,3 @@ def test_the_ledger_is_kept_by_its_own_release(chart: Chart):
     """No CronJob unless it is asked for: a MemoryGate beside it makes the coming months' partitions."""
     assert of_kind(rendered(chart, TRIAL), "CronJob") == {}
     assert set(of_kind(rendered(chart, EVERYTHING), "CronJob")) == {"asyncgate-migrate"}
-
-
-# ── alerts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def alerts() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((FOLDER / "files" / "alerts.yaml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_what_is_exported_and_has_a_runbook(rule: dict[str, Any]):
-    series = re.compile(SERIES.pattern.replace("metagate_", "asyncgate_"))
-    exported = generate_latest(METRICS.registry).decode()
-    names = {name for name, _ in series.findall(rule["expr"])}
-    assert names
-    for name in names:
-        assert f"# TYPE {name.removesuffix('_total')}" in exported, name
-    labels = {label for collector in METRICS.registry._collector_to_names for label in collector._labelnames}
-    for grouping in GROUPED.findall(rule["expr"]):
-        assert {label.strip() for label in grouping.split(",")} <= labels
-    page = (ROOT / rule["annotations"]["runbook_url"]).read_text()
-    assert page.startswith(f"# {rule['alert']}\n")
-    assert rule["expr"].strip() in page
-    assert all(heading in page for heading in ("## What it means", "## What to look at", "## What to do"))
-    assert rule["labels"]["severity"] in {"critical", "warning"}
-
-
-def test_there_is_no_page_about_an_alert_that_does_not_exist():
-    pages = {path.stem for path in (ROOT / "docs" / "runbooks").glob("AsyncGate*.md")}
-    assert pages == {rule["alert"] for rule in alerts()}
-
-
-def test_alerts_ring_when_they_should(promtool: str, tmp_path: Path):
-    """`promtool test rules`: every alert is quiet while all is well, and each rings in the case made for it."""
-    cases = Path(__file__).with_name("asyncgate.alerts.test.yaml")
-    quiet, *others = yaml.safe_load(cases.read_text())["tests"]
-    names = {rule["alert"] for rule in alerts()}
-    assert {case["alertname"] for case in quiet["alert_rule_test"]} == names
-    assert {case["promql_expr_test"][0]["expr"].split('"')[1] for case in others} == names
-    shutil.copy(cases, tmp_path)
-    shutil.copy(FOLDER / "files" / "alerts.yaml", tmp_path)
-    done = subprocess.run(
-        [promtool, "test", "rules", tmp_path / cases.name], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_monitors_and_rules_arrive_as_they_are(chart: Chart):
-    objects = rendered(chart, EVERYTHING)
-    [rule] = of_kind(objects, "PrometheusRule").values()
-    assert rule["spec"] == yaml.safe_load((FOLDER / "files" / "alerts.yaml").read_text())
-    [monitor] = of_kind(objects, "PodMonitor").values()
-    [deployment] = of_kind(objects, "Deployment").values()
-    template = deployment["spec"]["template"]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
-    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports

@@ -112,7 +112,7 @@ def task_of(tenant: UUID, task_id: str | None = None, **fields: Any) -> Task:
     }  # fmt: skip
     document = {
         "task_id": task_id, "obligation_id": values["obligation_id"], "principal_ai": values["principal_ai"],
-        "capability": values["capability"], "needs": list(values["needs"]), "payload_pointer": "s3://work/1",
+        "capability": values["capability"], "needs": list(values["needs"]), "payload_pointer": "s3://jobs/1",
         "max_leases": values["max_leases"], "escalation_to": list(values["escalation_to"]),
         "authority": None if values["authority"] is None else json.loads(values["authority"]),
         "not_before": None if values["not_before"] is None else values["not_before"].isoformat(),

@@ -116,7 +116,7 @@ class TaskGate:
 
     def task(self, task_id: str | None = None, **fields: Any) -> dict[str, Any]:
         name = task_id or new_id()
-        return {"task_id": name, "principal_ai": "principal", "payload_pointer": f"s3://work/{name}", **fields}
+        return {"task_id": name, "principal_ai": "principal", "payload_pointer": f"s3://jobs/{name}", **fields}
 
     async def park(self, task_id: str | None = None, **fields: Any) -> str:
         """Minted and parked; its id."""

@@ -131,7 +131,7 @@ async def test_the_same_task_is_one_task(gate: TaskGate, mailbox: str) -> None:
     again = await gate.post("principal", "/tasks", task)
     assert (first.status_code, again.status_code) == (201, 200)
     assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
-    other = await gate.post("principal", "/tasks", {**task, "payload_pointer": "s3://work/other"})
+    other = await gate.post("principal", "/tasks", {**task, "payload_pointer": "s3://jobs/other"})
     assert (other.status_code, other.json()["code"]) == (409, "TASK_CONFLICT")
     lease = await gate.lease("worker", mailbox)
     await gate.post("worker", "/complete", {"lease_id": lease["lease_id"], **CLAIM})
