@@ -31,7 +31,8 @@ class Ceilings:
         try:
             sent = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise CeilingsUnreadable(f"ASYNCGATE_CEILINGS_FILE {path} cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CeilingsUnreadable(f"ASYNCGATE_CEILINGS_FILE {path} cannot be read: {reason}") from error
         if not isinstance(sent, list):
             raise CeilingsUnreadable(f"ASYNCGATE_CEILINGS_FILE {path} is not a list")
         return cls(tuple(_entry(item, f"{path}, entry {number}") for number, item in enumerate(sent, 1)))
