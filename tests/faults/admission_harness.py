@@ -2,28 +2,18 @@
 own, so that a fault befalls one of them; the gate runs as it is served, with two workers.
 """
 
-import asyncio
 import json
-import shutil
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-import asyncpg
-from tests.databases import ROLES, Server
-from tests.faults import admission_promises, fairness, results
+from tests.faults import admission_promises
 from tests.faults.admission_load import AdmissionLoad
 from tests.faults.admission_promises import StoredAdmission
-from tests.faults.fault_harness import HISTORIES, Postgres, Trial
+from tests.faults.database_sides import DatabaseSide, GateHarness, database_server
 from tests.faults.gate import ServedGate, serving_process, through
-from tests.faults.load import backing_off
-from tests.faults.promises import Bounds
-from tests.faults.proxy import Proxy
-from tests.faults.stalls import Stalls
 from tests.faults.wire import KeptConnections
 from tests.integration.api.processes import free_port
 from tests.integration.interrogate.conftest import AdmissionDatabase, make_admissions
@@ -34,55 +24,10 @@ from tests.integration.memorygate.ledger_fixture import LedgerPrincipal
 COMMAND = [sys.executable, "-c", "from interrogate.main import main; main()", "serve"]
 
 
-@dataclass(slots=True)
-class DatabaseSide:
-    """One of the two databases. `role`: that of the gate's sessions there. `table`: what its statements read."""
-
-    name: str
-    postgres: Postgres
-    proxy: Proxy
-    dsn: str
-    role: str
-    table: str
-
-    @asynccontextmanager
-    async def superuser(self) -> AsyncIterator[asyncpg.Connection]:
-        """As soon as the server takes connections: after a crash it recovers first, and may still end what it takes."""
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    connection = await asyncpg.connect(self.dsn)
-                    break
-                except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
-                    await asyncio.sleep(0.05)
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=2)
-
-    async def backends(self) -> list[int]:
-        """Process ids of the gate's backends, idle ones first."""
-        async with self.superuser() as connection:
-            rows = await connection.fetch(
-                "SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY (state = 'idle') DESC, pid", self.role
-            )
-            return [row["pid"] for row in rows]
-
-
-@dataclass(slots=True)
-class AdmissionHarness:
-    sides: dict[str, DatabaseSide]
+@dataclass
+class AdmissionHarness(GateHarness):
     database: AdmissionDatabase
-    identity: str
-    """The role that follows MetaGate, through the proxy."""
     world: PublishedWorld
-    principals: list[LedgerPrincipal]
-    gate: ServedGate = field(init=False)
-
-    @property
-    def proxy(self) -> Proxy:
-        """Whose connections are counted."""
-        return self.sides["ledger"].proxy
 
     @asynccontextmanager
     async def serving(self, *, workers: int = 2, **environment: str) -> AsyncIterator[ServedGate]:
@@ -121,73 +66,15 @@ class AdmissionHarness:
             )
         return admissions, "\n".join(row["body"] for row in rows)
 
-    async def count_receipts(self) -> int:
-        async with self.sides["ledger"].superuser() as connection:
-            return int(await connection.fetchval("SELECT count(*) FROM memorygate.receipt"))
+    def make_load(self, line: KeptConnections, row: str, pause: Callable[[int], float]) -> AdmissionLoad:
+        return AdmissionLoad(line, self.principals, row, pause)
 
-    async def trial(
-        self,
-        row: str,
-        fault: Callable[["AdmissionTrial"], Awaitable[None]],
-        *,
-        bounds: Bounds | None = None,
-        pause: Callable[[int], float] = backing_off,
-    ) -> "AdmissionTrial":
-        """Play one row. Raises AssertionError with what broke which promise, and where the history lies."""
-        trial = AdmissionTrial(self, row, bounds or Bounds(), pause, (self.gate,))
-        async with trial.playing(publishing=False):
-            await trial.warm(12)
-            trial.fault_began = trial.load.now
-            try:
-                await fault(trial)
-            finally:
-                trial.fault_ended = trial.load.now
-            await trial.recovered(calm=0.8)
-        await trial.judge()
-        return trial
+    def own(self, load: AdmissionLoad, stored: Sequence[StoredAdmission]) -> list[StoredAdmission]:
+        asked_for = {key for life in load.lives for key in (life.root, life.child)}
+        return [admission for admission in stored if admission.key in asked_for]
 
-
-@dataclass(slots=True)
-class AdmissionTrial(Trial):
-    def __post_init__(self) -> None:
-        line = KeptConnections(*(gate.address for gate in self.gates))
-        self.load = AdmissionLoad(line, self.harness.principals, self.row, self.pause)
-        self.stalls = Stalls(self._watched)
-
-    async def judge(self) -> None:
-        history = await self.collect_history()
-        asked_for = {key for life in self.load.lives for key in (life.root, life.child)}
-        mine = [admission for admission in history.stored if admission.key in asked_for]
-        self.history = replace(history, stored=mine)
-        self.figures = admission_promises.figures(self.history)
-        result = admission_promises.broken(self.history, self.bounds)
-        path = HISTORIES / f"{self.row}.jsonl"
-        self.history.write(path)
-        fairness.remember(self.starved, hard=bool(set(result) - fairness.OF_TIME))
-        results.record(self.row, self.figures, broken=sorted(result), machine_kept_away=round(self.starved, 2))
-        if result:
-            sentences = "\n".join(f"  {name}: {len(says)} times, first: {says[:3]}" for name, says in result.items())
-            raise AssertionError(f"{self.row} broke promises ({path}):\n{sentences}\n  {self.figures}")
-
-
-@asynccontextmanager
-async def database_server(**settings: str) -> AsyncIterator[tuple[Postgres, Server, Proxy]]:
-    """A durable PostgreSQL with the roles, and a proxy before it."""
-    directory = Path(tempfile.mkdtemp(prefix="metagate-faults-"))
-    postgres = Postgres.launcher(directory, settings=settings)
-    await postgres.start()
-    proxy = await Proxy(("127.0.0.1", postgres.embedded.port)).start()
-    try:
-        embedded = postgres.embedded
-        passwords = {role: embedded.password(role) for role in ROLES}
-        server = Server(embedded.dsn("postgres", database="postgres", tcp=True), passwords, embedded)
-        await server.make_template()
-        yield postgres, server, proxy
-    finally:
-        with suppress(OSError):
-            await proxy.close()
-        await postgres.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+    broken = staticmethod(admission_promises.broken)
+    figures = staticmethod(admission_promises.figures)
 
 
 @asynccontextmanager
@@ -210,7 +97,7 @@ async def admission_harness() -> AsyncIterator[AdmissionHarness]:
         principals = [LedgerPrincipal(tenants[number % 2], f"worker-{number}", "principal") for number in range(4)]
         for tenant in tenants:
             await world.publish(*principals, policies={"strict": OPEN_POLICY}, tenant=tenant)
-        harness = AdmissionHarness(sides, database, identity, world, principals)
+        harness = AdmissionHarness(sides, identity, principals, database, world)
         async with harness.serving() as gate:
             harness.gate = gate
             yield harness

@@ -4,17 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.faults.history import BROKEN, HUNG, RecordedCall, RequestHistory
-from tests.faults.promises import (
-    Bounds,
-    FaultFigures,
-    open_to_strangers,
-    recovery,
-    secrets_told,
-    slow,
-    unbounded,
-    unrecovered,
-)
+from tests.faults.history import RecordedCall, RequestHistory
+from tests.faults.promises import Bounds, FaultFigures, broken_of_any_gate, figures_of_any_gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +56,19 @@ def foreign(history: RequestHistory) -> Iterator[str]:
 
 def broken(history: RequestHistory, bounds: Bounds) -> dict[str, list[str]]:
     """What broke each promise; a promise that held is not in it."""
-    judged = {
-        "I1": lost(history),
-        "I2": duplicate(history),
-        "I4": slow(history, bounds),
-        "I5": unrecovered(history, bounds),
-        "I6": open_to_strangers(history),
-        "I7": foreign(history),
-        "I10": secrets_told(history),
-        "I11": unbounded(history, bounds),
-    }
-    return {name: items for name, sentences in judged.items() if (items := list(sentences))}
+    own = {"I1": lost(history), "I2": duplicate(history), "I7": foreign(history)}
+    return broken_of_any_gate(history, bounds, own)
 
 
 def figures(history: RequestHistory) -> FaultFigures:
-    answered = [call for call in history.calls if call.status not in {HUNG, BROKEN}]
     heard = {call.answer["receipt_id"] for call in _decisions(history) if not call.answer["replayed"]}
-    return FaultFigures(
-        calls=len(history.calls),
+    return figures_of_any_gate(
+        history,
         acked=len(_decisions(history)),
-        refused=sum(call.status == 503 for call in history.calls),
         lost=len(list(lost(history))),
         duplicate=len(list(duplicate(history))),
-        mixed=0,
         unacked=sum(admission.receipt_id not in heard for admission in history.stored),
         replayed=sum(call.answer["replayed"] for call in _decisions(history)),
-        worst=round(max((call.seconds for call in answered), default=0.0), 3),
-        worst_wall=round(max((call.end - call.start for call in answered), default=0.0), 3),
-        recovery=round(recovery(history), 2),
     )
 
 

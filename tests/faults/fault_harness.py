@@ -300,7 +300,7 @@ class Trial:
             call
             for call in self.history.calls
             if began <= call.start and call.end <= ended + 1 and call.start < ended
-            if call.operation in (operations or ("bootstrap", "ready", "failed", "list", "evaluate", "check"))
+            if (call.operation in operations if operations else call.operation != "stranger")
         ]
 
     async def collect_history(self) -> RequestHistory:

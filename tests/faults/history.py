@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Operation = Literal["bootstrap", "ready", "failed", "list", "stranger", "evaluate", "check"]
+Operation = Literal[
+    "bootstrap", "ready", "failed", "list", "stranger", "evaluate", "check", "enqueue", "lease", "complete", "escalate", "depth"
+]  # fmt: skip
 
 HUNG, BROKEN = -1, 0
 """Statuses that are none: no answer at all, the connection was refused or broke."""

@@ -1,9 +1,9 @@
 """docs/faults.md from what was measured: `python -m tests.faults.page`.
 
-It is written from docs/faults/rows.json (the last whole run of `make faults`), docs/faults/interrogate.json (the last
-one of InterroGate's rows) and docs/faults/random-*.json (the random schedules that were kept), and a test compares it
-with them. `--take`: first take over what `make faults` just found, when it is all of the rows; `--take-interrogate`: only
-InterroGate's.
+It is written from docs/faults/rows.json (the last whole run of `make faults`), docs/faults/interrogate.json and
+asyncgate.json (the last ones of these gates' rows) and docs/faults/random-*.json (the random schedules that were kept),
+and a test compares it with them. `--take`: first take over what `make faults` just found, when it is all of the rows;
+`--take-gate interrogate`: only that gate's.
 """
 
 import argparse
@@ -15,13 +15,14 @@ from typing import Any
 
 from tests.faults import plot, results
 from tests.faults.results import FaultResults
-from tests.faults.table import ADMISSION_ROWS, ROWS, FaultRow, extra, outcome
+from tests.faults.table import ADMISSION_ROWS, EVERY, ROWS, TASK_ROWS, FaultRow, extra, outcome
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
 KEPT = HERE.parents[1] / "docs" / "faults"
 FILE = KEPT / "rows.json"
-ADMISSION_FILE = KEPT / "interrogate.json"
+GATES: Mapping[str, Sequence[FaultRow]] = {"interrogate": ADMISSION_ROWS, "asyncgate": TASK_ROWS}
+"""Gates whose rows are kept beside MetaGate's, each in a file of its name."""
 
 COLUMNS = (
     "#", "Fault", "Injection", "Promises", "Needs", "In CI", "Result", "Acked", "Refused", "Lost", "Duplicate", "Mixed",
@@ -40,7 +41,7 @@ def missing(record: Mapping[str, Any], rows: Sequence[FaultRow] = ROWS) -> list[
 
 
 def page(
-    record: Mapping[str, Any], random: Sequence[Mapping[str, Any]], admissions: Mapping[str, Any] | None = None
+    record: Mapping[str, Any], random: Sequence[Mapping[str, Any]], gates: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
     parts = [
         "# Faults that MetaGate survives",
@@ -53,7 +54,7 @@ def page(
         "",
         f"{len(ROWS) - len(missing(record))} of {len(ROWS)} passed.",
         "",
-        *_admissions(admissions),
+        *(line for name in GATES for line in _gate(name, (gates or {}).get(name))),
         _text("random"),
         "",
         *_random(random),
@@ -61,29 +62,29 @@ def page(
         "",
         "## Where each is proven",
         "",
-        *_table(("#", "Test"), ([row.name, _tests_of(row)] for row in (*ROWS, *ADMISSION_ROWS))),
+        *_table(("#", "Test"), ([row.name, _tests_of(row)] for row in EVERY)),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _admissions(record: Mapping[str, Any] | None) -> Iterator[str]:
-    """InterroGate's rows, once they were measured."""
-    yield from (_text("interrogate"), "")
+def _gate(name: str, record: Mapping[str, Any] | None) -> Iterator[str]:
+    """A gate's rows, once they were measured."""
+    rows = GATES[name]
+    yield from (_text(name), "")
     if record is None:
         return
     yield f"Measured on {record['date']}: {record['machine']}, Python {record['python']}."
     yield ""
-    yield from _table(COLUMNS, _rows(ADMISSION_ROWS, rows_of(record)))
+    yield from _table(COLUMNS, _rows(rows, rows_of(record)))
     yield ""
-    yield f"{len(ADMISSION_ROWS) - len(missing(record, ADMISSION_ROWS))} of {len(ADMISSION_ROWS)} passed."
+    yield f"{len(rows) - len(missing(record, rows))} of {len(rows)} passed."
     yield ""
 
 
-def kept_admissions() -> Mapping[str, Any] | None:
-    if not ADMISSION_FILE.exists():
-        return None
-    record: dict[str, Any] = json.loads(ADMISSION_FILE.read_text(encoding="utf-8"))
-    return record
+def kept_gates() -> dict[str, Any]:
+    """What was measured of each gate, where it was."""
+    files = {name: KEPT / f"{name}.json" for name in GATES}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
 
 def _tests_of(row: FaultRow) -> str:
@@ -195,17 +196,20 @@ def _take(rows: Sequence[FaultRow], file: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", action="store_true", help="what `make faults` just found")
-    parser.add_argument("--take-interrogate", action="store_true", help="of that, InterroGate's rows alone")
+    parser.add_argument(
+        "--take-gate", choices=sorted(GATES), action="append", default=[], help="of that, its rows alone"
+    )
     arguments = parser.parse_args()
-    if arguments.take and not (_take(ROWS, FILE) and _take(ADMISSION_ROWS, ADMISSION_FILE)):
+    if arguments.take and not _take(ROWS, FILE):
         return 1
-    if arguments.take_interrogate and not _take(ADMISSION_ROWS, ADMISSION_FILE):
-        return 1
+    for name in GATES if arguments.take else arguments.take_gate:
+        if not _take(GATES[name], KEPT / f"{name}.json"):
+            return 1
     runs = kept()
     for run in runs:
         (KEPT / f"random-{run['seed']}.svg").write_text(plot.svg(run), encoding="utf-8")
     record = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page(record, runs, kept_admissions()), encoding="utf-8")
+    PAGE.write_text(page(record, runs, kept_gates()), encoding="utf-8")
     print(f"{PAGE.name}: {len(ROWS) - len(missing(record))} of {len(ROWS)}, {len(runs)} random schedules")
     return 0
 

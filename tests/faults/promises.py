@@ -1,7 +1,7 @@
 """The promises I1…I11 of a history, each a pure function that says what broke it (docs/faults.md has their wording)."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests.faults.history import BROKEN, HUNG, RecordedCall, RequestHistory, StoredSession, percentile
@@ -255,6 +255,40 @@ def figures(history: RequestHistory) -> FaultFigures:
         mixed=len(list(mixed(history))),
         unacked=sum(session.startup_id not in during for session in history.stored),
         replayed=sum(bool(call.answer.get("replayed")) for call in _boots(history)),
+        worst=round(max((call.seconds for call in answered), default=0.0), 3),
+        worst_wall=round(max((call.end - call.start for call in answered), default=0.0), 3),
+        recovery=round(recovery(history), 2),
+    )
+
+
+def broken_of_any_gate(
+    history: RequestHistory, bounds: Bounds, own: Mapping[str, Iterator[str]]
+) -> dict[str, list[str]]:
+    """What every gate promises, beside a gate's `own` promises, which are about what it stores."""
+    judged = {
+        **own,
+        "I4": slow(history, bounds),
+        "I5": unrecovered(history, bounds),
+        "I6": open_to_strangers(history),
+        "I10": secrets_told(history),
+        "I11": unbounded(history, bounds),
+    }
+    return {name: items for name, sentences in judged.items() if (items := list(sentences))}
+
+
+def figures_of_any_gate(
+    history: RequestHistory, *, acked: int, lost: int, duplicate: int, unacked: int, replayed: int
+) -> FaultFigures:
+    answered = [call for call in history.calls if call.status not in {HUNG, BROKEN}]
+    return FaultFigures(
+        calls=len(history.calls),
+        acked=acked,
+        refused=sum(call.status == 503 for call in history.calls),
+        lost=lost,
+        duplicate=duplicate,
+        mixed=0,
+        unacked=unacked,
+        replayed=replayed,
         worst=round(max((call.seconds for call in answered), default=0.0), 3),
         worst_wall=round(max((call.end - call.start for call in answered), default=0.0), 3),
         recovery=round(recovery(history), 2),

@@ -84,22 +84,25 @@ ROWS = (
 
 
 DECISIONS = "tests/faults/test_interrogate.py::test_"
+TASKS = "tests/faults/test_asyncgate.py::test_"
 _OF_BOTH = ("F01", "F02", "F03", "F04", "F05", "F06", "F07", "F08", "F09", "F10", "F11", "F12", "F15")
 _WITHOUT_LENGTH = frozenset({"F02", "F04"})
 _LATENCY = "F10"
 ALSO_OF_METAGATE = frozenset({"F01", "F05", "F07", "F11"})
-"""Of the rows on MetaGate's side those that `make test` plays: no request asks that database."""
+"""Of InterroGate's rows on MetaGate's side those that `make test` plays: no request asks that database."""
+ALSO_OF_METAGATE_BY_ASYNCGATE = frozenset({"F07"})
+"""The same of AsyncGate's, which follows that database by the same code."""
 
 
-def _admission_rows() -> tuple[FaultRow, ...]:
-    """The rows of MetaGate that InterroGate's databases can have, once on each of them where a request can notice."""
+def _two_database_rows(tests: str, also_of_metagate: frozenset[str], prefix: str = "") -> tuple[FaultRow, ...]:
+    """The rows of MetaGate that the two databases of a gate can have, once on each where a request can notice."""
     by_name = {row.name: row for row in ROWS}
     made, promises = [], "I1 I2 I4 I5 I6 I7 I10 I11"
     for side in ("ledger", "metagate"):
         for name in _OF_BOTH:
             test = f"f10_latency_in_steps[{side}]" if name == _LATENCY else f"{side}[{name}]"
             fault = by_name[name].fault if name != "F15" else "Lock on a table that is read"
-            played = side == "ledger" or name in {*ALSO_OF_METAGATE, _LATENCY}
+            played = side == "ledger" or name in {*also_of_metagate, _LATENCY}
             ci = (
                 "no"
                 if not played
@@ -110,20 +113,24 @@ def _admission_rows() -> tuple[FaultRow, ...]:
                 else "shorter"
             )
             made.append(
-                FaultRow(f"{name} {side}", fault, by_name[name].injection, promises, (DECISIONS + test,), ci=ci)
+                FaultRow(f"{prefix}{name} {side}", fault, by_name[name].injection, promises, (tests + test,), ci=ci)
             )
-    made.append(FaultRow("F21 ledger", "More than the queue holds", "200 at once, 50 ms there and back", promises,
-        (DECISIONS + "f21",)))  # fmt: skip
-    made.append(FaultRow("F24 ledger", by_name["F24"].fault, by_name["F24"].injection, promises, (DECISIONS + "f24",)))
+    made.append(FaultRow(f"{prefix}F21 ledger", "More than the queue holds", "200 at once, 50 ms there and back", promises,
+        (tests + "f21",)))  # fmt: skip
+    retried = by_name["F24"]
+    made.append(FaultRow(f"{prefix}F24 ledger", retried.fault, retried.injection, promises, (tests + "f24",)))
     return tuple(made)
 
 
-ADMISSION_ROWS = _admission_rows()
+ADMISSION_ROWS = _two_database_rows(DECISIONS, ALSO_OF_METAGATE)
 """InterroGate's."""
+TASK_ROWS = _two_database_rows(TASKS, ALSO_OF_METAGATE_BY_ASYNCGATE, "AG ")
+"""AsyncGate's."""
+EVERY = (*ROWS, *ADMISSION_ROWS, *TASK_ROWS)
 
 
 def rows_of(nodeid: str) -> list[str]:
-    return [row.name for row in (*ROWS, *ADMISSION_ROWS) if any(nodeid.startswith(test) for test in row.tests)]
+    return [row.name for row in EVERY if any(nodeid.startswith(test) for test in row.tests)]
 
 
 def outcome(result: FaultResults) -> str:
@@ -138,7 +145,7 @@ EVERY_ROW = ("acked", "refused", "lost", "duplicate", "mixed", "unacked", "repla
 
 def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
     printed = []
-    for row in (*ROWS, *ADMISSION_ROWS):
+    for row in EVERY:
         if (result := all_found.get(row.name)) is None:
             continue
         figures = result.figures
@@ -150,10 +157,10 @@ def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
             text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in result.reasons)
         )
     passed = sum(outcome(all_found[row.name]) == "passed" for row in ROWS if row.name in all_found)
-    decisions = [all_found[row.name] for row in ADMISSION_ROWS if row.name in all_found]
-    if decisions:
-        decided = sum(outcome(result) == "passed" for result in decisions)
-        printed.append(f"Faults of InterroGate's databases: {decided}/{len(ADMISSION_ROWS)} passed")
+    for gate, rows in (("InterroGate", ADMISSION_ROWS), ("AsyncGate", TASK_ROWS)):
+        if played := [all_found[row.name] for row in rows if row.name in all_found]:
+            good = sum(outcome(result) == "passed" for result in played)
+            printed.append(f"Faults of {gate}'s databases: {good}/{len(rows)} passed")
     sums = {
         name: sum(value.figures.get(name, 0) for value in all_found.values()) for name in ("lost", "duplicate", "mixed")
     }

@@ -7,14 +7,15 @@ not a row. F21 and F24 do not exist on MetaGate's side: no request asks that dat
 
 import asyncio
 import json
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from tests.faults import signals, table
-from tests.faults.admission_harness import AdmissionHarness, AdmissionTrial, DatabaseSide, admission_harness
+from tests.faults.admission_harness import AdmissionHarness, admission_harness
 from tests.faults.admission_load import EVALUATE, root_envelope
+from tests.faults.database_faults import CLOSED, LONG, SIDES, refused
+from tests.faults.database_sides import GateTrial
 from tests.faults.fairness import fairly
 from tests.faults.load import at_once, backing_off
 from tests.faults.promises import Bounds
@@ -27,10 +28,6 @@ from memorygate.verifying import verify as verify_ledger
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-108", "INV-116")]
 
-LONG = table.whole()
-SIDES = ("ledger", "metagate")
-Fault = Callable[[AdmissionTrial, DatabaseSide], Awaitable[None]]
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def harness() -> AsyncIterator[AdmissionHarness]:
@@ -38,113 +35,7 @@ async def harness() -> AsyncIterator[AdmissionHarness]:
         yield made
 
 
-async def wait_out(trial: AdmissionTrial, short: float, long: float) -> None:
-    """For as long as the row is played here; then it is about to be lifted."""
-    await asyncio.sleep(long if LONG else short)
-    trial.lifting()
-
-
-async def crash(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    pid = side.postgres.pid
-    signals.kill(signals.family(pid))
-    await asyncio.to_thread(signals.wait_for_end, pid)
-    await wait_out(trial, 1.5, 3)
-    await side.postgres.stop()
-    await side.postgres.start()
-
-
-async def backend_killed(_trial: AdmissionTrial, side: DatabaseSide) -> None:
-    signals.kill((await side.backends())[:1])
-    async with side.superuser():
-        pass  # all backends were restarted
-
-
-async def terminated(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    async with side.superuser() as connection:
-        for _ in range(10 if LONG else 2):
-            ended = await connection.fetchval(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1", side.role
-            )
-            assert ended > 0
-            await wait_out(trial, 0.4, 1)
-
-
-async def restart(_trial: AdmissionTrial, side: DatabaseSide) -> None:
-    await side.postgres.stop()
-    await side.postgres.start()
-
-
-async def frozen(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    with signals.stopped(signals.family(side.postgres.pid)):
-        await wait_out(trial, 1.2, 10)
-
-
-async def backend_frozen(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    pids = (await side.backends())[:1]
-    with signals.stopped(pids):
-        await wait_out(trial, 1, 3)
-    signals.kill(pids, signal.SIGTERM)
-
-
-async def blackhole(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    side.proxy.blackhole = True
-    await wait_out(trial, 1.2, 10)
-    side.proxy.blackhole = False
-
-
-async def resets(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    for _ in range(10 if LONG else 4):
-        side.proxy.abort()
-        await wait_out(trial, 0.3, 0.3)
-
-
-async def refused(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    await side.proxy.refuse()
-    await wait_out(trial, 1, 5)
-    await side.proxy.start()
-
-
-async def answers_lost(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    before = side.proxy.cuts
-    side.proxy.cut = 0.2
-    await wait_out(trial, 1.5, 4)
-    side.proxy.cut = 0.0
-    trial.extra["cut"] = side.proxy.cuts - before
-    assert side.proxy.cuts > before
-
-
-async def drip(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    side.proxy.drip = 0.05
-    await wait_out(trial, 1.2, 3)
-    side.proxy.drip = 0.0
-    side.proxy.abort()
-
-
-async def table_locked(trial: AdmissionTrial, side: DatabaseSide) -> None:
-    async with side.superuser() as connection:
-        await connection.execute(f"BEGIN; LOCK TABLE {side.table} IN ACCESS EXCLUSIVE MODE")
-        await wait_out(trial, 1.2, 3)
-        await connection.execute("ROLLBACK")
-
-
-CLOSED: dict[str, tuple[Fault, bool]] = {
-    "F01": (crash, True),
-    "F02": (backend_killed, False),
-    "F03": (terminated, False),
-    "F04": (restart, False),
-    "F05": (frozen, True),
-    "F06": (backend_frozen, False),
-    "F07": (blackhole, True),
-    "F08": (resets, False),
-    "F09": (refused, True),
-    "F11": (answers_lost, False),
-    "F12": (drip, True),
-    "F15": (table_locked, True),
-}
-"""The faults, and whether nothing can be decided while the ledger's database has them."""
-
-
-async def played(harness: AdmissionHarness, name: str, side: str) -> AdmissionTrial:
+async def played(harness: AdmissionHarness, name: str, side: str) -> GateTrial:
     fault, _ = CLOSED[name]
     trial = await harness.trial(f"{name} {side}", lambda trial: fault(trial, harness.sides[side]))
     if trial.extra:
@@ -183,7 +74,7 @@ async def test_f10_latency_in_steps(harness: AdmissionHarness, side: str) -> Non
     proxy = harness.sides[side].proxy
     steps: dict[int, tuple[float, float]] = {}
 
-    async def fault(trial: AdmissionTrial) -> None:
+    async def fault(trial: GateTrial) -> None:
         try:
             for milliseconds in (5, 25, 50, 100, 250) if LONG else (5, 250):
                 proxy.latency = milliseconds / 1_000
@@ -209,7 +100,7 @@ async def test_f10_latency_in_steps(harness: AdmissionHarness, side: str) -> Non
 async def test_f21_more_than_the_queue_holds(harness: AdmissionHarness) -> None:
     """200 at once, the database 25 ms away: what the queue cannot hold is refused at once, all are decided in the end."""
 
-    async def fault(trial: AdmissionTrial) -> None:
+    async def fault(trial: GateTrial) -> None:
         harness.proxy.latency = 0.025
         try:
             lives = [trial.load.life() for _ in range(200)]
@@ -228,7 +119,7 @@ async def test_f21_more_than_the_queue_holds(harness: AdmissionHarness) -> None:
 async def test_f24_retry_storm(harness: AdmissionHarness) -> None:
     """Clients retry at once while the database is away: no overload is left when it is back."""
 
-    async def fault(trial: AdmissionTrial) -> None:
+    async def fault(trial: GateTrial) -> None:
         await refused(trial, harness.sides["ledger"])
         trial.load.pause = backing_off
 

@@ -19,7 +19,7 @@ def test_every_row_is_there_once() -> None:
     assert [row.name for row in table.ROWS] == [f"F{number:02}" for number in range(1, 37)]
 
 
-@pytest.mark.parametrize("row", [*table.ROWS, *table.ADMISSION_ROWS], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", table.EVERY, ids=lambda row: row.name)
 def test_every_row_has_a_test(row: table.FaultRow) -> None:
     """Whoever renames a row's test is told."""
     for test in row.tests:
@@ -42,20 +42,21 @@ def test_a_run_is_told_as_it_was() -> None:
     assert "(there is no strace here)" in printed[2]
     assert printed[-1] == "Faults: 1/36 passed, lost 2, duplicate 0, mixed 0"
     about = {"date": "2026-01-01", "machine": "two processors", "python": "3.11", "rows": {"F01": asdict(good)}}
-    written = page.page(json.loads(json.dumps(about)), [], about)
+    written = page.page(json.loads(json.dumps(about)), [], {"interrogate": about})
     assert "| F01 | Database crash |" in written
     assert "1 of 36 passed." in written
     assert page.missing(about) == [row.name for row in table.ROWS if row.name != "F01"]
-    assert page.missing(about, table.ADMISSION_ROWS) == [row.name for row in table.ADMISSION_ROWS]
+    for rows in (table.ADMISSION_ROWS, table.TASK_ROWS):
+        assert page.missing(about, rows) == [row.name for row in rows]
 
 
 def test_the_page_is_what_was_measured() -> None:
     """docs/faults.md is generated from the JSON beside it: `python -m tests.faults.page`."""
     record, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
-    admissions = page.kept_admissions()
-    assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs, admissions)
+    gates = page.kept_gates()
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs, gates)
     assert record["whole"]
-    assert admissions is None or admissions["whole"]
+    assert all(measured["whole"] for measured in gates.values())
     for run in runs:
         drawn = page.KEPT / f"random-{run['seed']}.svg"
         assert drawn.read_text(encoding="utf-8") == plot.svg(run)
