@@ -34,6 +34,7 @@ from interrogate.observation import ObservationRequest, Observed, Requester, obs
 from interrogate.policies import PoliciesUnknown, PolicyReplica
 from interrogate.problem_codes import Code
 from interrogate.ruleset import Ruleset, TargetRule
+from interrogate.tool_call import ToolCall
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.problems import refuse
 from legivellum.postgres.errors import Unavailable
@@ -56,6 +57,8 @@ class EvaluationRequest:
     receipt_id: str
     """Minted once per request, so that a batch that is repeated finds its own row."""
     idempotency_key: str | None = None
+    tool_call: ToolCall | None = None
+    """Of an envelope of kind `tool_call`: the tool that its receipt names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,10 @@ class TargetRule:
     forward: bool = True
     audience: str | None = None
     timeout_ms: int | None = None
+    secret_ref: str | None = None
+    """The file among the credentials of the tenant's namespace that is sent as Bearer (GW-16)."""
+    max_result_bytes: int | None = None
+    """Of an MCP server's result; None: the gate's default."""
 
     @property
     def is_called(self) -> bool:
@@ -94,6 +98,8 @@ class TargetRule:
             forward=target.get("forward", True),
             audience=target.get("audience"),
             timeout_ms=target.get("timeoutMs"),
+            secret_ref=target.get("secretRef"),
+            max_result_bytes=target.get("maxResultBytes"),
         )
 
 
@@ -113,6 +119,12 @@ class SurfaceRules:
     open_targets: tuple[str, ...]
     """The targets of a request that names none: those of the surface that `allowedTargets` admits."""
     escalate_to: str | None
+    sync_timeout_ms: int | None
+    """How long a caller of the MCP gateway waits for an outcome by the ledger; None: not at all (GW-06)."""
+    forced_async: GlobSet
+    """The capabilities that the MCP gateway always answers asynchronously."""
+    async_threshold_ms: int | None
+    """A request that is expected to take so long or longer is answered asynchronously."""
 
     @classmethod
     def of(cls, surface: Mapping[str, Any], allowed_targets: GlobSet | None) -> SurfaceRules:
@@ -130,6 +142,9 @@ class SurfaceRules:
             targets=targets,
             open_targets=tuple(name for name in targets if allowed_targets is None or allowed_targets.matches(name)),
             escalate_to=surface.get("escalateTo"),
+            sync_timeout_ms=surface.get("syncTimeoutMs"),
+            forced_async=GlobSet.of(surface.get("forceAsync", ())),
+            async_threshold_ms=surface.get("estimatedDurationThresholdMs"),
         )
 
     def rates_of(self, capability_id: str | None) -> Sequence[RateRule]:

@@ -46,6 +46,11 @@ class Settings(DatabaseGateSettings):
     forward_ms: int = Field(
         5_000, description="Milliseconds within which a target must have answered, unless it declares fewer.", ge=50
     )
+    outcome_ms: int = Field(
+        5_000,
+        description="Milliseconds within which the outcome of a tool call must be stored, or its result is withheld.",
+        ge=50,
+    )
     queue: int = Field(2_048, description="Most requests waiting for a statement, per process.", ge=1)
     sweep_seconds: float = Field(
         15.0, description="How often forwards that nobody finished are looked for and failed.", gt=0
