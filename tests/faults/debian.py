@@ -4,6 +4,9 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
+
+import pytest
 
 
 @functools.cache
@@ -21,3 +24,16 @@ def _done(*command: str) -> bool:
     quietly = ["env", "DEBIAN_FRONTEND=noninteractive", *command]
     done = subprocess.run(quietly, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=300)
     return done.returncode == 0
+
+
+def faketime() -> str:
+    for attempt in (lambda: True, lambda: install("libfaketime")):
+        if attempt():
+            for library in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"):
+                return str(library)
+    pytest.skip("there is no libfaketime here, and it cannot be installed")
+
+
+def wrong_clock(minutes: int) -> dict[str, str]:
+    """The environment of a process whose clock is ahead by so many minutes; what it measures by a monotonic clock is right."""
+    return {"LD_PRELOAD": faketime(), "FAKETIME": f"{minutes * 60:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

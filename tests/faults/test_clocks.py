@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.debian import install
+from tests.faults.debian import faketime, wrong_clock
 from tests.faults.fairness import fairly
 from tests.faults.fault_harness import FaultHarness, Trial, fault_harness, wait_until_known
 from tests.faults.gate import serving, through
@@ -20,21 +20,12 @@ from metagate_postgres import EmbeddedPostgres
 pytestmark = [pytest.mark.timeout(120), pytest.mark.invariant("INV-016")]
 
 
-def faketime() -> str:
-    for attempt in (lambda: True, lambda: install("libfaketime")):
-        if attempt():
-            for library in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"):
-                return str(library)
-    pytest.skip("there is no libfaketime here, and it cannot be installed")
-
-
 @fairly
 @pytest.mark.parametrize("minutes", [10, -10])
 async def test_f25_the_gates_clock_is_wrong(shared: FaultHarness, minutes: int) -> None:
     """Deadlines and lateness are the database's; tokens that seem expired or not yet made are refused, with a code."""
     dsn = through(shared.database.api, shared.proxy.port)
-    wrong = {"LD_PRELOAD": faketime(), "FAKETIME": f"{minutes * 60:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    async with serving(dsn, workers=1, **wrong) as gate:
+    async with serving(dsn, workers=1, **wrong_clock(minutes)) as gate:
         await wait_until_known(shared, gate)
         answers: list[tuple[int, str]] = []
 

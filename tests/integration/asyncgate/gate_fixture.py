@@ -93,6 +93,15 @@ class TaskTenant:
             await connection.close()
         return [json.loads(row["body"]) for row in rows]
 
+    async def stored_at(self, task_id: str) -> list[tuple[str, datetime]]:
+        """Phase and time of each receipt of a task, oldest first."""
+        query = "SELECT phase, stored_at FROM memorygate.receipt WHERE tenant = $1 AND task_id = $2 ORDER BY stored_at, position"
+        connection = await asyncpg.connect(self.database.superuser)
+        try:
+            return [(row["phase"], row["stored_at"]) for row in await connection.fetch(query, self.uid, task_id)]
+        finally:
+            await connection.close()
+
     async def phases(self, task_id: str) -> list[str]:
         return [receipt["phase"] for receipt in await self.receipts(task_id)]
 

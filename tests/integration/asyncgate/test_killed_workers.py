@@ -114,7 +114,10 @@ async def test_each_task_is_ended_once_by_its_newest_lease(fresh_tasks: TaskData
     tasks = [task_of(tenant.uid, max_leases=1_000) for _ in range(TASKS)]
     for start in range(0, TASKS, 200):
         await tenant.park(*tasks[start : start + 200])
-    async with crew_of(tmp_path, fresh_tasks.broker, str(tenant.uid), "asyncgate") as crew, asyncio.timeout(160):
+    async with (
+        crew_of(tmp_path, fresh_tasks.broker, str(tenant.uid), "asyncgate") as crew,
+        asyncio.timeout(160 + TASKS / 10),
+    ):
         while (await rows(tenant.dsn, "SELECT count(*) FROM asyncgate.archive"))[0][0] < TASKS:
             await crew.disturb()
             try:

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +35,7 @@ class RunningGate:
     tenant: TaskTenant
     port: int = field(default_factory=free_port)
     ceilings: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -48,6 +50,7 @@ class RunningGate:
             **({} if self.ceilings is None else {"CEILINGS_FILE": self.ceilings}),
         }
         environ = {**os.environ, **{f"ASYNCGATE_{name}": value for name, value in settings.items()}}  # noqa: TID251
+        environ |= self.environment
         self.running = subprocess.Popen([sys.executable, "-c", SERVE, "serve"], env=environ, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         while True:
@@ -134,6 +137,11 @@ class WorkersGate:
 
     def phases(self, task_id: str) -> list[str]:
         return asyncio.run(self.tenant.phases(self.box(task_id)))
+
+    def stored_at(self, task_id: str) -> dict[str, datetime]:
+        """When the first receipt of each phase was stored, by the database's clock."""
+        receipts = asyncio.run(self.tenant.stored_at(self.box(task_id)))
+        return dict(reversed(receipts))
 
     def paths(self) -> list[str]:
         return [path for path, _, _ in self.requests]
