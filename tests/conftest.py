@@ -1,11 +1,13 @@
 """Fixtures that every suite shares: a real PostgreSQL, a database of one's own."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 from tests import corpora
 from tests.databases import Database, Server
+from tests.object_store import NoObjectStore, ObjectStore
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -39,3 +41,17 @@ async def fresh_database(postgres: Server) -> AsyncIterator[Database]:
     made = await postgres.make()
     yield made
     await postgres.drop(made)
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real S3 server for the whole run; `object_store.make_bucket()` is a bucket of one's own."""
+    environment = dict(os.environ)  # noqa: TID251 - where Go and the cached binaries are
+    try:
+        store = ObjectStore.start(tmp_path_factory.mktemp("object-store"), environment=environment)
+    except NoObjectStore as absent:
+        if environment.get("CI") == "true":
+            raise
+        pytest.skip(f"NOT RUN: {absent}")
+    yield store
+    store.end()

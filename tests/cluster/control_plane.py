@@ -106,7 +106,7 @@ def start(run_directory: Path, *, environment: Mapping[str, str], audit_policy: 
     if environment.get("USE_EXISTING_CLUSTER", "").lower() == "true":
         return _existing(Path(environment.get("KUBECONFIG", Path.home() / ".kube/config")))
     _binaries(environment)
-    port = _free_ports(4)
+    port = free_ports(4)
     settings = {**environment, "CLUSTER_RUN": str(run_directory), "CLUSTER_API_PORT": str(port), **_go(environment)}
     if audit_policy is not None:
         settings["CLUSTER_AUDIT_POLICY"] = str(audit_policy)
@@ -155,12 +155,35 @@ def _binaries(environment: Mapping[str, str]) -> None:
     missing = [name for name in ("etcd", "kube-apiserver", "kubectl") if not (_bin(environment) / name).exists()]
     if not missing:
         return
-    if "KUBEBUILDER_ASSETS" in environment or shutil.which("go", path=_go(environment)["PATH"]) is None:
+    if "KUBEBUILDER_ASSETS" in environment or not _has_go(environment):
         raise NoCluster(
             f"no {', '.join(missing)} in {_bin(environment)} and no Go to build them: run `make cluster-build`, or set KUBEBUILDER_ASSETS, or USE_EXISTING_CLUSTER=true with KUBECONFIG"
         )
+    _build(environment, "--control-plane", NoCluster)
+
+
+def binary(name: str, environment: Mapping[str, str], *, part: str, missing: type[Exception]) -> Path:
+    """A binary of the recipe beside the cluster's: cached, or built now by `cluster build PART`.
+
+    Raises:
+        missing: there is none, and no Go to build it, or the build failed.
+
+    """
+    path = _bin(environment) / name
+    if not path.exists():
+        if "KUBEBUILDER_ASSETS" in environment or not _has_go(environment):
+            raise missing(f"no {name} in {path.parent} and no Go to build it: run `make cluster-build`")
+        _build(environment, part, missing)
+    return path
+
+
+def _has_go(environment: Mapping[str, str]) -> bool:
+    return shutil.which("go", path=_go(environment)["PATH"]) is not None
+
+
+def _build(environment: Mapping[str, str], part: str, missing: type[Exception]) -> None:
     built = subprocess.run(
-        [str(RECIPE), "build", "--control-plane"],
+        [str(RECIPE), "build", part],
         env={**environment, **_go(environment)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -168,7 +191,7 @@ def _binaries(environment: Mapping[str, str]) -> None:
         check=False,
     )
     if built.returncode != 0:
-        raise NoCluster(f"Kubernetes could not be built: {built.stdout.strip().splitlines()[-1:]}")
+        raise missing(f"`cluster build {part}` failed: {built.stdout.strip().splitlines()[-1:]}")
 
 
 def _go(environment: Mapping[str, str]) -> dict[str, str]:
@@ -189,7 +212,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """The first of `count` neighbouring ports that nobody listens on."""
     for _ in range(200):
         first = 20000 + secrets.randbelow(10000)
