@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -105,6 +105,9 @@ bench-interrogate: $(STAMP) ## decisions of InterroGate beside pgbench with the 
 
 bench-async: $(STAMP) $(VENV)-bench ## leases and completions of AsyncGate beside pgbench, a plain queue, procrastinate and pgqueuer
 	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/queueing.py $(BENCH_ARGS)
+
+bench-mcp: $(STAMP) $(VENV)-bench ## calls of a tool through InterroGate's MCP gateway beside the bare call, a relay and the proxy of FastMCP
+	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/gateways.py $(BENCH_ARGS)
 
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py

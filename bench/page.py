@@ -518,6 +518,85 @@ GUARANTEES = [
 ]
 
 
+def tool_calls(figures: Found) -> Lines:
+    ways, goals = figures["ways"], figures["goals"]
+    versions = ways["versions"]
+    names = {
+        "direct": (f"the upstream itself: MCP SDK {versions['mcp']}, a tool that does nothing", "nothing"),
+        "relay": ("a relay of ten lines by the same SDK", "nothing"),
+        "fastmcp": (f"the proxy of FastMCP {versions.get('fastmcp', '')}", "nothing, unless a log is turned on"),
+        "without receipts": (
+            "the gateway, its database answering at once",
+            "nothing: a measurement, no way to run it",
+        ),
+        "gateway": (
+            "the gateway",
+            "who called what, decided by which policy, and its outcome: two receipts, durable before the answer",
+        ),
+    }
+    one, many = ways["1"], ways["16"]
+    added, with_receipts = one["rows"]["gateway"]["added_p50_ms"], many["with_receipts"]
+    goal_of_receipts = goals["with receipts"]
+    return [
+        "## Calls of tools through the MCP gateway",
+        "",
+        *prose(f"""
+            InterroGate, measured on {figures["machine"]["date"]}: one process of it, {figures["rounds"]} rounds of
+            {figures["seconds"]:g} s in turn (`make bench-mcp`). One tool of one MCP server on the same machine, called
+            directly and through what can stand before it; raw requests of the revision 2026-07-28, so the client costs
+            nothing that counts. *added*: to the direct call of the same round.
+        """),
+        *(
+            line
+            for connections, part in (("1", one), ("16", many))
+            for line in table(
+                (
+                    f"{connections} connection{'s' if connections != '1' else ''}",
+                    "calls per second",
+                    "÷ direct",
+                    "p50 ms",
+                    "p99 ms",
+                    "added p50",
+                    "added p99",
+                    "what is on record",
+                ),
+                [
+                    [
+                        names[name][0],
+                        row["per_second"],
+                        row["ratio"],
+                        row["p50_ms"],
+                        row["p99_ms"],
+                        row["added_p50_ms"],
+                        row["added_p99_ms"],
+                        names[name][1],
+                    ]
+                    for name, row in part["rows"].items()
+                ],
+            )
+        ),
+        *table(
+            ("", "measured", "spread", "goal", "reached"),
+            [
+                [
+                    "ms that the gateway adds to one client's call, p50",
+                    added,
+                    None,
+                    f"at most {goals['added_ms']:g}",
+                    reach(added, "at most", goals["added_ms"]),
+                ],
+                [
+                    "calls per second with receipts ÷ without, 16 connections",
+                    with_receipts["ratio"],
+                    spread(with_receipts),
+                    f"at least {goal_of_receipts:g}",
+                    reach(with_receipts["ratio"], "at least", goal_of_receipts),
+                ],
+            ],
+        ),
+    ]
+
+
 def processor_time(figures: Found, name: str, of: str) -> float:
     """Microseconds of processor for each request: shares are of the time, so warming up counts on both sides."""
     part = figures["beside"]
@@ -553,6 +632,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("scale", "worlds", scale),
     ("asking", "pages", plan_explain_section),
     ("interrogate", "beside", admitting),
+    ("gateways", "ways", tool_calls),
     ("async", "beside", queueing),
     ("flame", "stacks", flame),
 )

@@ -29,9 +29,7 @@ async def main(url: str, key: str) -> None:
             )
             if converted.is_error:
                 refusal = converted.structured_content or {}
-                print(
-                    "refused:", refusal["outcome"], refusal["reason_code"], "receipt" if refusal["receipt_id"] else ""
-                )
+                print("refused:", refusal["outcome"], refusal["reason_code"])
 
 
 if __name__ == "__main__":
