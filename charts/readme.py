@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import yaml
 
-CHARTS = tuple(Path(__file__).parent / name for name in ("metagate", "memorygate", "interrogate", "asyncgate"))
+CHARTS = tuple(
+    Path(__file__).parent / name for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate")
+)
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ALERTS = tuple(ROOT / "charts" / chart / "files" / "alerts.yaml" for chart in ("metagate", "interrogate", "asyncgate"))
+ALERTS = tuple(
+    ROOT / "charts" / chart / "files" / "alerts.yaml" for chart in ("metagate", "interrogate", "asyncgate", "depotgate")
+)
 BEGIN, END = "<!-- alert: written by charts/runbooks.py -->\n", "<!-- /alert -->\n"
 
 

@@ -43,7 +43,7 @@ spec:
 
 {{- /*
 A gate with a database: its account, Deployment, Service and disruption budget. `env`, `mounts`, `volumes`: what only this
-gate has, as text. (dict "root" $ "port" 8001 "env" "" "mounts" "" "volumes" "")
+gate has, as text; `recreate`: one pod at a time. (dict "root" $ "port" 8001 "env" "" "mounts" "" "volumes" "")
 */ -}}
 {{- define "gate-lib.gate" -}}
 {{- $part := dict "root" .root "component" "gate" "values" .root.Values }}
@@ -52,6 +52,9 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   {{- include "gate-lib.metadata" $part | nindent 2 }}
+  {{- with .root.Values.serviceAccountAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 automountServiceAccountToken: false
 ---
 apiVersion: apps/v1
@@ -60,7 +63,7 @@ metadata:
   {{- include "gate-lib.metadata" $part | nindent 2 }}
 spec:
   replicas: {{ .root.Values.replicas }}
-  {{- include "gate-lib.rolling" $part | nindent 2 }}
+  {{- include "gate-lib.rolling" (merge (dict "recreate" .recreate) $part) | nindent 2 }}
   template:
     metadata: {{- include "gate-lib.podMetadata" $part | nindent 6 }}
     spec:

@@ -10,10 +10,17 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{- /* The part of a Deployment's spec that never has fewer pods than it should: (dict "root" $ "component" "api") */ -}}
+{{- /*
+The part of a Deployment's spec that never has fewer pods than it should: (dict "root" $ "component" "api"). With `recreate` the
+old pod ends before the new one starts, because both want a volume that only one can have.
+*/ -}}
 {{- define "gate-lib.rolling" -}}
 strategy:
+  {{- if .recreate }}
+  type: Recreate
+  {{- else }}
   rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+  {{- end }}
 selector:
   matchLabels: {{- include "gate-lib.selector" . | nindent 4 }}
 {{- end -}}
