@@ -39,23 +39,6 @@ def canonical(value: Any, *, inspect: Iterable[Any] | None = None, round_trip: b
         raise Uncanonical(str(reason)) from reason
 
 
-def canonical_in_full(value: Any) -> bytes:
-    """As `canonical`, but integers beyond 2^53 keep all their digits, which a double would lose. Raises Uncanonical.
-
-    For digests of values that somebody else made: two of them that differ in such a number must not have one digest.
-    """
-    if _plain(value):
-        return canonical(value, inspect=())
-    kind = type(value)
-    if kind is int:
-        return b"%d" % value
-    if kind is dict:
-        return join_members({name: canonical_in_full(item) for name, item in value.items()})
-    if kind is list:
-        return b"[" + b",".join(map(canonical_in_full, value)) + b"]"
-    return canonical(value)
-
-
 def encode_members(section: Mapping[str, Any]) -> dict[str, bytes]:
     """The canonical bytes of each member, so that one can change without the others being written again."""
     return {key: canonical(value) for key, value in section.items()}
