@@ -106,8 +106,12 @@ bench-interrogate: $(STAMP) ## decisions of InterroGate beside pgbench with the 
 bench-async: $(STAMP) $(VENV)-bench ## leases and completions of AsyncGate beside pgbench, a plain queue, procrastinate and pgqueuer
 	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/queueing.py $(BENCH_ARGS)
 
-bench-mcp: $(STAMP) $(VENV)-bench ## calls of a tool through InterroGate's MCP gateway beside the bare call, a relay and the proxy of FastMCP
-	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/gateways.py $(BENCH_ARGS)
+CONTEXTFORGE := $(VENV)-contextforge/bin/mcpgateway
+$(CONTEXTFORGE): | $(STAMP)
+	@$(BIN)/uv venv -q --clear $(VENV)-contextforge && VIRTUAL_ENV=$(CURDIR)/$(VENV)-contextforge $(BIN)/uv pip install -q mcp-contextforge-gateway
+
+bench-mcp: $(STAMP) $(VENV)-bench $(CONTEXTFORGE) ## calls of a tool through InterroGate's MCP gateway beside the bare call, a relay, FastMCP's proxy and ContextForge
+	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/gateways.py --contextforge $(CONTEXTFORGE) $(BENCH_ARGS)
 
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py
@@ -179,4 +183,4 @@ sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image
 	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-go $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-go $(VENV)-bench $(VENV)-contextforge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,8 +1,9 @@
 """`make bench-mcp`: what a call of a tool costs through InterroGate's MCP gateway, beside the same call without it.
 
 By turns in one run, each over 1 and over 16 connections: the upstream itself (the official SDK, a tool that does
-nothing); a relay of a few lines by the same SDK; the proxy of FastMCP; the gateway with its two receipts; and the
-gateway whose database answers at once and keeps nothing. Raw requests of the revision 2026-07-28 without a session.
+nothing); a relay of a few lines by the same SDK; the proxy of FastMCP; ContextForge; the gateway with its two receipts;
+and the gateway whose database answers at once and keeps nothing. Raw requests without a session, of the revision
+2026-07-28 where it is spoken.
 Every answer is checked for its status, and each call that the gateway answered has its outcome on record.
 """
 
@@ -11,14 +12,16 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,18 +50,19 @@ RESULTS = HERE / "results"
 REVISION = "2026-07-28"
 GOALS = {"added_ms": 6.0, "with receipts": 0.7}
 SURFACE, PROFILE, PROBLEMATA = "tools", "tools", "bench"
-WAYS = ("direct", "relay", "fastmcp", "without receipts", "gateway")
+WAYS = ("direct", "relay", "fastmcp", "contextforge", "without receipts", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to the tool: a server that listens, the name of the tool there, and the caller's credential."""
+    """One way to the tool: a server that listens, the name of the tool there, and headers of the caller."""
 
     name: str
     port: int
     tool: str
     process: int
-    key: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/mcp"
 
     def request(self) -> bytes:
         meta = {
@@ -68,20 +72,24 @@ class Way:
         }
         params = {"name": self.tool, "arguments": {"text": "Review the draft and answer the mail."}, "_meta": meta}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
-        head = (
-            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
-            "Accept: application/json, text/event-stream\r\n"
-            f"MCP-Protocol-Version: {REVISION}\r\nMcp-Method: tools/call\r\nMcp-Name: {self.tool}\r\n"
-            + (f"X-API-Key: {self.key}\r\n" if self.key else "")
-            + f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        headers = {
+            "Host": f"127.0.0.1:{self.port}",
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": REVISION,
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": self.tool,
+            "Content-Length": str(len(body)),
+            **self.headers,
+        }
+        lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        return "\r\n".join(lines).encode() + body
 
     def answers(self) -> bool:
         """Whether a call of the tool succeeds: one that is refused would be quick."""
         head, _, body = self.request().partition(b"\r\n\r\n")
-        lines = [line.split(": ", 1) for line in head.decode().split("\r\n")[1:]]
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/mcp", body, dict(lines))
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{self.path}", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
                 result = json.loads(answer.read()).get("result", {})
@@ -91,26 +99,92 @@ class Way:
 
 
 @contextlib.contextmanager
-def server(name: str, command: list[str], port: int, tool: str, key: str = "", **environment: str) -> Iterator[Way]:
+def running(command: Sequence[str], directory: Path = HERE, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     environ = {**os.environ, **environment}  # noqa: TID251
-    process = subprocess.Popen([sys.executable, *command], env=environ, stderr=subprocess.DEVNULL, cwd=HERE)
-    way = Way(name, port, tool, process.pid, key)
+    process = subprocess.Popen(
+        command, env=environ, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        deadline = time.monotonic() + 60
-        while not way.answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name}: it ended, or did not answer within a minute")
-            time.sleep(0.2)
-        yield way
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def until(what: str, ready: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{what}: it ended, or was not ready within two minutes")
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def server(
+    name: str, command: list[str], port: int, tool: str, headers: Mapping[str, str] | None = None, **environment: str
+) -> Iterator[Way]:
+    with running([sys.executable, *command], **environment) as process:
+        way = Way(name, port, tool, process.pid, headers or {})
+        until(name, way.answers, process)
+        yield way
 
 
 def beside(kind: str, upstream: str = "") -> contextlib.AbstractContextManager[Way]:
     """A server of `mcp_upstream`."""
     port = setting.free_port()
     return server("direct" if kind == "noop" else kind, ["mcp_upstream.py", kind, str(port), upstream], port, TOOL.name)
+
+
+@contextlib.contextmanager
+def contextforge(binary: Path, upstream: str) -> Iterator[Way]:
+    """ContextForge as it starts by itself, on SQLite, with the upstream registered by its administrator."""
+    port, secret, password = setting.free_port(), secrets.token_urlsafe(48), f"aB3!{secrets.token_urlsafe(24)}"
+    environment = {
+        "AUTH_ENCRYPTION_SECRET": secrets.token_urlsafe(48),
+        "BASIC_AUTH_PASSWORD": f"cD4!{secrets.token_urlsafe(24)}",
+        "CACHE_TYPE": "memory",
+        "DATABASE_URL": "sqlite:///./mcp.db",
+        "ENVIRONMENT": "development",
+        "JWT_SECRET_KEY": secret,
+        "LOG_LEVEL": "ERROR",
+        "MCPGATEWAY_UI_ENABLED": "false",
+        "PASSWORD_CHANGE_ENFORCEMENT_ENABLED": "false",
+        "PLATFORM_ADMIN_EMAIL": "admin@example.com",
+        "PLATFORM_ADMIN_PASSWORD": password,
+        "SSRF_ALLOW_LOCALHOST": "true",
+    }
+    address = f"http://127.0.0.1:{port}"
+
+    def post(path: str, body: object, **headers: str) -> dict[str, Any]:
+        sent = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(address + path, json.dumps(body).encode(), sent)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def is_healthy() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
+            return True
+        return False
+
+    with tempfile.TemporaryDirectory(prefix="contextforge-") as directory:
+        command = [str(binary), "--host", "127.0.0.1", "--port", str(port)]
+        with running(command, Path(directory), **environment) as process:
+            until("contextforge", is_healthy, process)
+            token = post("/auth/email/login", {"email": "admin@example.com", "password": password})["access_token"]
+            bearer = {"Authorization": f"Bearer {token}"}
+            gateway = {"name": "up", "url": upstream, "transport": "STREAMABLEHTTP", "visibility": "public"}
+            post("/gateways", gateway, **bearer)
+            # It speaks the revisions with a handshake, and answers a call without one.
+            way = Way(
+                "contextforge",
+                port,
+                f"up-{TOOL.name}",
+                process.pid,
+                {**bearer, "MCP-Protocol-Version": "2025-11-25"},
+                "/mcp/",
+            )
+            until("contextforge", way.answers, process)
+            yield way
 
 
 def policy(upstream: str) -> dict[str, Any]:
@@ -168,12 +242,21 @@ def gateways(upstream: str) -> Iterator[tuple[setting.BenchServer, list[Way]]]:
                 "INTERROGATE_PORT": str(port),
                 "INTERROGATE_WORKERS": "1",
                 "INTERROGATE_RATE_PER_SECOND": "0",
+                "INTERROGATE_TARGET_HOSTS": "127.0.0.1:*",
             }
             tool = f"{PROBLEMATA}.{TOOL.name}"
             ways.append(
-                stack.enter_context(server(name, [*command, "serve"], port, tool, key=caller.key, **environment))
+                stack.enter_context(
+                    server(name, [*command, "serve"], port, tool, headers={"X-API-Key": caller.key}, **environment)
+                )
             )
         yield on, ways
+
+
+def version_of(binary: Path) -> str:
+    say = "from importlib.metadata import version; print(version('mcp-contextforge-gateway'))"
+    python = binary.parent / "python"
+    return subprocess.run([python, "-c", say], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def recorded(on: setting.BenchServer) -> int:
@@ -212,6 +295,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions["fastmcp"] = metadata.version("fastmcp")
             ways.append(stack.enter_context(beside("fastmcp", upstream)))
+        if arguments.contextforge is not None:
+            versions["contextforge"] = version_of(arguments.contextforge)
+            ways.append(stack.enter_context(contextforge(arguments.contextforge, upstream)))
         ways = sorted([*ways, *through], key=lambda way: WAYS.index(way.name))
         result: dict[str, Any] = {"versions": versions}
         for connections in (1, 16):
@@ -249,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--contextforge", type=Path, help="its program, in an environment of its own")
     arguments = parser.parse_args()
     result: dict[str, Any] = {
         "machine": machine.described(),

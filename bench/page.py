@@ -525,6 +525,10 @@ def tool_calls(figures: Found) -> Lines:
         "direct": (f"the upstream itself: MCP SDK {versions['mcp']}, a tool that does nothing", "nothing"),
         "relay": ("a relay of ten lines by the same SDK", "nothing"),
         "fastmcp": (f"the proxy of FastMCP {versions.get('fastmcp', '')}", "nothing, unless a log is turned on"),
+        "contextforge": (
+            f"ContextForge {versions.get('contextforge', '')}, on SQLite",
+            "tool, time, duration and success of each call, written in bulk after the answers; not who called",
+        ),
         "without receipts": (
             "the gateway, its database answering at once",
             "nothing: a measurement, no way to run it",
