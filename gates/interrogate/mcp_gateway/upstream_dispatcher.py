@@ -7,6 +7,7 @@ Here a request is a plain `await`: what goes wrong is raised where it is waited 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, TypeGuard
 
@@ -153,7 +154,9 @@ class UpstreamDispatcher:
     async def _refuse_question(self, message: Mapping[str, Any]) -> None:
         """A ping is answered; sampling, elicitation and roots were not offered to the server (GW-11)."""
         answer = {"result": {}} if message["method"] == "ping" else {"error": _METHOD_NOT_FOUND}
-        await self._tell({"jsonrpc": "2.0", "id": message["id"], **answer})
+        # A server that does not take the answer may still answer the call.
+        with contextlib.suppress(UpstreamFailure):
+            await self._tell({"jsonrpc": "2.0", "id": message["id"], **answer})
 
 
 def _message_of(method: str, params: Mapping[str, Any] | None, request_id: int | None = None) -> dict[str, Any]:
