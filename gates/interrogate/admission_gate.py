@@ -79,7 +79,7 @@ class AdmissionGate:
             settle_seconds=settings.deadline_seconds,
         )
         evaluator = Evaluator(database, policies, limits=BatchLimits(queue=settings.queue))
-        calls = CallRecorder(database, outcome_seconds=settings.outcome_ms / 1_000)
+        calls = CallRecorder(database, policies, outcome_seconds=settings.outcome_ms / 1_000)
         surfaces = GlobSet.of(comma_separated(settings.surfaces))
         gate = cls(process, policies, problematas, evaluator, calls, forwarder, tokens, surfaces)
         process.status.followed = False
@@ -115,7 +115,7 @@ class AdmissionGate:
 
             return report
 
-        sweep = ForwardSweep(lambda: process.database, self.forwarder, seconds=settings.sweep_seconds)
+        sweep = ForwardSweep(lambda: process.database, self.forwarder, self.calls, seconds=settings.sweep_seconds)
         try:
             async with (
                 self.policies.following(seconds=seconds, on_look=on_look(self.policies.subject)),

@@ -16,13 +16,16 @@ from datetime import datetime
 import asyncpg
 
 from interrogate.admission_receipt import EMITTER, RecordedAdmission, read_admission
+from interrogate.call_receipt import RecordedOutcome, read_outcome
+from interrogate.calls import DecidedCall, EndedCall, decided_call, ended_call
 from interrogate.database import recent_column
 from interrogate.decision import AdmittedTask
-from interrogate.observation import Observed, ParentTask
+from interrogate.observation import Observed, ParentTask, leased_parent
 
+_OUTCOME_PHASES = frozenset({"complete", "escalate"})
 _DECISIONS = """
 SELECT tenant::text AS tenant, receipt_id, stored_at, body FROM memorygate.receipt
-WHERE kind = 'admission' AND phase IN ('accepted', 'rejected')
+WHERE kind = 'admission' AND phase IN ('accepted', 'rejected', 'complete', 'escalate')
 ORDER BY tenant::text COLLATE "C", stored_at, receipt_id
 """
 
@@ -37,16 +40,33 @@ class LedgerDecision:
     admission: RecordedAdmission | None
 
 
-async def ledger_decisions(connection: asyncpg.Connection) -> AsyncIterator[LedgerDecision]:
-    """All decisions of this gate by tenant, in their order. Inside a transaction of the caller's: one snapshot."""
+@dataclass(frozen=True, slots=True)
+class LedgerOutcome:
+    """How a tool call ended, which is no decision."""
+
+    tenant: str
+    outcome: RecordedOutcome
+
+
+async def ledger_decisions(connection: asyncpg.Connection) -> AsyncIterator[LedgerDecision | LedgerOutcome]:
+    """All decisions of this gate by tenant, in their order, and how the tool calls among them ended.
+
+    Inside a transaction of the caller's: one snapshot.
+    """
     async for row in connection.cursor(_DECISIONS, prefetch=500):
+        admission: RecordedAdmission | None = None
         try:
+            receipt = json.loads(row["body"])
             # Before this gate was there, the ledger took admissions from other emitters.
-            if json.loads(row["body"])["emitter"] != EMITTER:
+            if receipt["emitter"] != EMITTER:
+                continue
+            if receipt["phase"] in _OUTCOME_PHASES:
+                if (outcome := read_outcome(receipt)) is not None:
+                    yield LedgerOutcome(row["tenant"], outcome)
                 continue
             admission = read_admission(row["body"])
         except (KeyError, TypeError, ValueError):
-            admission = None
+            pass  # what cannot be read is a decision without an admission
         yield LedgerDecision(row["tenant"], row["receipt_id"], row["stored_at"], admission)
 
 
@@ -69,6 +89,27 @@ class AdmittedRow:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class DerivedCall:
+    """A row of the table `call`."""
+
+    at: datetime
+    principal_key: str
+    decided: DecidedCall
+    outcome: RecordedOutcome | None = None
+
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """As in the table, without the tenant and the admission."""
+        decided, recorded = self.decided, self.outcome
+        ended = EndedCall(decided.outcome, None, None, None) if recorded is None else ended_call(recorded.outcome)
+        return (
+            None if recorded is None else recorded.receipt_id, self.at, self.principal_key, decided.problemata,
+            decided.tool, decided.task_id, ended.outcome, decided.reason_code, decided.timeout_ms, ended.duration_us,
+            decided.arguments_sha256, decided.arguments_bytes, ended.result_sha256, ended.result_bytes,
+        )  # fmt: skip
+
+
 @dataclass(slots=True)
 class DerivedCounters:
     """What the decisions of one tenant so far add up to: the derived tables of the schema."""
@@ -78,6 +119,23 @@ class DerivedCounters:
     admissions: Counter[tuple[str, str]] = field(default_factory=Counter)
     spawned: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, AdmittedRow] = field(default_factory=dict)
+    calls: dict[str, DerivedCall] = field(default_factory=dict)
+    """By admission."""
+
+    def add_decision(self, decision: LedgerDecision) -> None:
+        """Count a decision as `interrogate.record_calls` does. One that cannot be read counts nowhere."""
+        if decision.admission is None:
+            return
+        self.add(decision.admission)
+        if (call := decided_call(decision.admission)) is not None:
+            principal_key = decision.admission.requester.principal_key
+            self.calls[decision.receipt_id] = DerivedCall(decision.stored_at, principal_key, call)
+
+    def add_outcome(self, outcome: RecordedOutcome) -> None:
+        """End a call as `interrogate.settle_calls` does."""
+        call = self.calls.get(outcome.admission_receipt_id)
+        if call is not None:
+            self.calls[outcome.admission_receipt_id] = replace(call, outcome=outcome)
 
     def add(self, admission: RecordedAdmission) -> None:
         """Count a decision as `interrogate.record` does."""
@@ -117,7 +175,9 @@ class DerivedCounters:
         )
 
     def _parent(self, admission: RecordedAdmission) -> ParentTask | None:
-        parent_id, recorded = admission.envelope.causality.parent_task_id, admission.observed.parent
+        recorded = admission.observed.parent
+        # Whether a lease's task was looked up as the parent is taken as recorded, like the lease itself.
+        parent_id = leased_parent(admission.envelope, admission.observed) or admission.envelope.causality.parent_task_id
         row = self.tasks.get(parent_id) if isinstance(parent_id, str) else None
         if row is None:
             return None

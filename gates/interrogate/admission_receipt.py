@@ -15,8 +15,9 @@ from uuid import UUID
 
 from interrogate.decision import LONGEST_WINDOW, AdmissionOutcome, AdmittedTask, Decision, ReasonCode
 from interrogate.envelope import NOT_SENT, Causality, Envelope, value_or_none
-from interrogate.observation import Observed, ObservedLease, ParentTask, Requester
+from interrogate.observation import Observed, ObservedLease, ParentTask, Requester, leased_parent
 from interrogate.ruleset import Ruleset
+from interrogate.tool_call import CalledTool, ToolCall
 from legivellum.receipts.receipt import Receipt, examine
 
 EMITTER: Final = "svc:interrogate"
@@ -40,6 +41,7 @@ def admission_receipt(
     receipt_id: str,
     policy_revision: int,
     shadow: Decision | None = None,
+    tool_call: ToolCall | None = None,
 ) -> str:
     """The canonical receipt. Raises ReceiptInvalid.
 
@@ -52,7 +54,7 @@ def admission_receipt(
             "receipt_id": receipt_id,
             "kind": "admission",
             "phase": "accepted" if allowed else "rejected",
-            "task_id": _filed_under(envelope, decision, receipt_id),
+            "task_id": _filed_under(envelope, decision, observed, receipt_id),
             "parent_task_id": decision.parent_task_id if allowed and envelope.begins else None,
             "caused_by_receipt_id": _verified_cause(envelope, decision),
             "principal_ai": lease.principal_ai if lease is not None else requester.principal_key,
@@ -63,9 +65,11 @@ def admission_receipt(
                 **_domain_record(envelope, ruleset, policy_revision),
                 "caller": {"principal_key": requester.principal_key, "type": requester.type},
                 "lease": _lease_record(requester, lease),
-                "claimed": _claims_record(envelope, requester),
+                "claimed": _claims_record(envelope, requester, tool_call),
                 "shadow": _shadow_record(ruleset, shadow),
                 "observed": _observation_record(observed),
+                # Only a call has it: the receipts of all other requests are as they always were.
+                **({} if tool_call is None else {"tool": tool_call.called(ruleset).record()}),
             },
         },
         tenant=str(tenant),
@@ -92,7 +96,7 @@ def admitted_task(envelope: Envelope, decision: Decision, receipt_id: str) -> Ad
     )
 
 
-def _filed_under(envelope: Envelope, decision: Decision, receipt_id: str) -> str:
+def _filed_under(envelope: Envelope, decision: Decision, observed: Observed, receipt_id: str) -> str:
     """The task of the receipt.
 
     The ledger settles the root of a task at the first receipt that names it. So only an admission names the task that
@@ -100,6 +104,9 @@ def _filed_under(envelope: Envelope, decision: Decision, receipt_id: str) -> str
     """
     if decision.outcome is AdmissionOutcome.ALLOW and envelope.begins:
         return decision.task_id or receipt_id
+    if envelope.placed_by_lease and observed.lease is not None:
+        # Live leases are verified; their task may be one that nobody asked this gate to admit.
+        return observed.lease.task_id
     return decision.parent_task_id or receipt_id
 
 
@@ -140,7 +147,7 @@ def _domain_record(envelope: Envelope, ruleset: Ruleset | None, policy_revision:
     }
 
 
-def _claims_record(envelope: Envelope, requester: Requester) -> dict[str, Any]:
+def _claims_record(envelope: Envelope, requester: Requester, tool_call: ToolCall | None) -> dict[str, Any]:
     causality = envelope.causality.as_sent
     return {
         "causality": dict(causality) if causality is not None else None,
@@ -150,6 +157,7 @@ def _claims_record(envelope: Envelope, requester: Requester) -> dict[str, Any]:
         "own_tenant": requester.is_tenants,
         # What a repeated request is compared with: the counters can be derived anew with it.
         "envelope_sha256": envelope.digest.hex(),
+        **({} if tool_call is None else {"client": tool_call.claimed_client}),
     }
 
 
@@ -232,6 +240,10 @@ class RecordedAdmission:
     decision: Decision
     """As recorded. `recent` is derived; `rate_tats` are not kept."""
     shadow: Mapping[str, Any] | None
+    payload_bytes: int
+    """The size of the payload, whose bytes were not kept."""
+    tool: CalledTool | None = None
+    """Of a tool call."""
 
     @property
     def rule_results(self) -> Mapping[str, bool]:
@@ -252,11 +264,12 @@ def made_admission(
     *,
     receipt_id: str,
     policy_revision: int,
+    tool_call: ToolCall | None = None,
 ) -> RecordedAdmission:
     """What `read_admission` gives of the receipt of a decision that was just made, without reading it."""
     return RecordedAdmission(
         receipt_id=receipt_id,
-        task_id=_filed_under(envelope, decision, receipt_id),
+        task_id=_filed_under(envelope, decision, observed, receipt_id),
         envelope=envelope,
         requester=requester,
         observed=observed,
@@ -264,6 +277,8 @@ def made_admission(
         policy_revision=policy_revision,
         decision=decision,
         shadow=None,
+        payload_bytes=len(envelope.payload_bytes),
+        tool=None if tool_call is None else tool_call.called(ruleset),
     )
 
 
@@ -274,7 +289,8 @@ def read_admission(form: str | bytes) -> RecordedAdmission:
     """
     receipt = json.loads(form)
     body = receipt["body"]
-    envelope = _envelope_of(receipt, body)
+    tool = CalledTool(**body["tool"]) if "tool" in body else None
+    envelope = _envelope_of(receipt, body, tool)
     observed = _observed_of(receipt, body)
     lease = body["lease"]
     return RecordedAdmission(
@@ -292,10 +308,12 @@ def read_admission(form: str | bytes) -> RecordedAdmission:
         policy_revision=body["policy_revision"],
         decision=_decision_of(body, envelope, observed),
         shadow=body["shadow"],
+        payload_bytes=body["payload_bytes"],
+        tool=tool,
     )
 
 
-def _envelope_of(receipt: Mapping[str, Any], body: Mapping[str, Any]) -> Envelope:
+def _envelope_of(receipt: Mapping[str, Any], body: Mapping[str, Any], tool: CalledTool | None) -> Envelope:
     claimed, causality = body["claimed"], body["claimed"]["causality"]
     kind = body["payload_kind"]
     return Envelope(
@@ -310,7 +328,7 @@ def _envelope_of(receipt: Mapping[str, Any], body: Mapping[str, Any]) -> Envelop
         causality=Causality() if causality is None else Causality(**causality, as_sent=causality),
         target=claimed["target"],
         artifact_bytes=claimed["artifact_bytes"],
-        tool=None,
+        tool=None if tool is None else tool.lease_name,
         digest=bytes.fromhex(claimed["envelope_sha256"]),
     )
 
@@ -333,6 +351,10 @@ def _observed_of(receipt: Mapping[str, Any], body: Mapping[str, Any]) -> Observe
     )
 
 
+def _parent_of(envelope: Envelope, observed: Observed) -> str | None:
+    return leased_parent(envelope, observed) or value_or_none(envelope.causality.parent_task_id)
+
+
 def _decision_of(body: Mapping[str, Any], envelope: Envelope, observed: Observed) -> Decision:
     outcome, derived, parent = AdmissionOutcome(body["outcome"]), body["derived"], observed.parent
     begun = outcome is AdmissionOutcome.ALLOW and envelope.begins
@@ -346,7 +368,7 @@ def _decision_of(body: Mapping[str, Any], envelope: Envelope, observed: Observed
         detail=body["detail"],
         rule=body["rule"],
         root_task_id=derived["root_task_id"],
-        parent_task_id=value_or_none(envelope.causality.parent_task_id) if in_tree else None,
+        parent_task_id=_parent_of(envelope, observed) if in_tree else None,
         task_id=envelope.admitted_task_id if begun else None,
         depth=derived["depth"],
         budget=derived["budget"],

@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from interrogate.envelope import Envelope, value_or_none
-from interrogate.observation import ObservationRequest, Requester
+from interrogate.observation import LeasedTask, ObservationRequest, Requester
 
 SECONDS: Final = 5.0
 MOST: Final = 10_000
@@ -37,11 +37,13 @@ class Contention:
         if question.rate_keys:
             self._remember(_rates(question.tenant, question.profile, question.principal_key), until)
 
-    def expected(self, tenant: UUID, envelope: Envelope, requester: Requester) -> bool:
-        """Whether to decide it under locks."""
+    def expected(
+        self, tenant: UUID, envelope: Envelope, requester: Requester, leased: LeasedTask | None = None
+    ) -> bool:
+        """Whether to decide it under locks. `leased`: where its lease places it."""
         if not self._until:
             return False
-        root = value_or_none(envelope.causality.root_task_id)
+        root = value_or_none(envelope.causality.root_task_id) if leased is None else leased.root_task_id
         if root is None and value_or_none(envelope.causality.parent_task_id) is not None:
             # Its root is only known when the parent has been looked up, and locks have one order.
             return False

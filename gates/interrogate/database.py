@@ -16,6 +16,8 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
+from interrogate.call_table import CallTable
+from interrogate.calls import DecidedCall
 from interrogate.decision import AdmittedTask
 from interrogate.forwards import (
     ForwardRow,
@@ -77,6 +79,8 @@ class Record:
     """Targets to be called after the commit: `pending` rows."""
     escalate_to: str | None = None
     """Who is told of a forward that failed; None: the caller."""
+    call: DecidedCall | None = None
+    """Of a tool call: its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +129,15 @@ _OBSERVE_LOCKED = (
     + _placeholders([_UUIDS, _TEXTS, _TEXTS, "bytea[]", *[_TEXTS] * 8, _NUMBERS, _TEXTS, _BIG_NUMBERS])
     + ")"
 )
-_RECORD = (
-    "SELECT * FROM interrogate.record("  # noqa: S608 - types of ours
-    + _placeholders(
-        [
-            *(_UUIDS, _TEXTS, _TEXTS, "bytea[]", _TEXTS, _TEXTS, _TEXTS, _TEXTS, _TEXTS),
-            *(_BIG_NUMBERS, _TEXTS, _FLAGS, _NUMBERS, _BIG_NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _TEXTS),
-            *(_FLAGS, _FLAGS, _TEXTS, _TEXTS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _FLAGS),
-            *(_NUMBERS, _TEXTS, _BIG_NUMBERS, _BIG_NUMBERS, _NUMBERS, _TEXTS, _TEXTS),
-        ]
-    )
-    + ")"
+_RECORD_TYPES = (
+    *(_UUIDS, _TEXTS, _TEXTS, "bytea[]", _TEXTS, _TEXTS, _TEXTS, _TEXTS, _TEXTS),
+    *(_BIG_NUMBERS, _TEXTS, _FLAGS, _NUMBERS, _BIG_NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _TEXTS),
+    *(_FLAGS, _FLAGS, _TEXTS, _TEXTS, _NUMBERS, _BIG_NUMBERS, _TEXTS, _TEXTS, _FLAGS),
+    *(_NUMBERS, _TEXTS, _BIG_NUMBERS, _BIG_NUMBERS, _NUMBERS, _TEXTS, _TEXTS),
 )
+_CALL_TYPES = (_NUMBERS, *[_TEXTS] * 5, _NUMBERS, _TEXTS, _NUMBERS)
+_RECORD = f"SELECT * FROM interrogate.record({_placeholders(_RECORD_TYPES)})"  # noqa: S608 - types of ours
+_RECORD_CALLS = f"SELECT * FROM interrogate.record_calls({_placeholders((*_RECORD_TYPES, *_CALL_TYPES))})"  # noqa: S608 - types of ours
 _SETTLE = (
     "SELECT * FROM interrogate.settle_forwards("  # noqa: S608 - types of ours
     + _placeholders([_UUIDS, *[_TEXTS] * 3, _NUMBERS, *[_TEXTS] * 4])
@@ -173,6 +174,15 @@ def _observed_requests(rows: Iterable[Any], requests: Sequence[ObservationReques
         place = row["ordinal"] - 1
         answers[place] = _observed_request(row, requests[place].lease_id)
     return [answer for answer in answers if answer is not None]
+
+
+def _record_statement(records: Sequence[Record], stored_rulesets: AbstractSet[str]) -> tuple[str, list[list[Any]]]:
+    """The statement that stores a batch, with its columns. Rows of tool calls cost only a batch that has one."""
+    columns = _record_columns(records, stored_rulesets)
+    calls = [(place, *record.call) for place, record in enumerate(records, 1) if record.call is not None]
+    if not calls:
+        return _RECORD, columns
+    return _RECORD_CALLS, [*columns, *_flattened(calls, len(_CALL_TYPES))]
 
 
 def _record_columns(records: Sequence[Record], stored_rulesets: AbstractSet[str]) -> list[list[Any]]:
@@ -264,7 +274,8 @@ class LockedAdmissions:
         return _observed_requests(rows, requests)
 
     async def record(self, records: Sequence[Record]) -> list[Recorded]:
-        rows = await self._transaction.fetch(_RECORD, *_record_columns(records, self._stored_rulesets))
+        statement, columns = _record_statement(records, self._stored_rulesets)
+        rows = await self._transaction.fetch(statement, *columns)
         recorded = _recorded(rows, records)
         self.rulesets |= _rulesets_of(records, recorded)
         return recorded
@@ -275,6 +286,7 @@ class InterrogateDatabase(PooledDatabase):
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
+        self.calls = CallTable(pool)
         self._stored_rulesets: set[str] = set()
 
     async def schema_version(self) -> int:
@@ -286,7 +298,8 @@ class InterrogateDatabase(PooledDatabase):
 
     async def record(self, records: Sequence[Record]) -> list[Recorded]:
         """Store each with its receipt and its counters in one commit, or say why not. One answer for each, in order."""
-        recorded = _recorded(await self._pool.fetch(_RECORD, *_record_columns(records, self._stored_rulesets)), records)
+        statement, columns = _record_statement(records, self._stored_rulesets)
+        recorded = _recorded(await self._pool.fetch(statement, *columns), records)
         self._stored_rulesets |= _rulesets_of(records, recorded)
         return recorded
 

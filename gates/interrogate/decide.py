@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from interrogate.decision import LONGEST_DETAIL, LONGEST_WINDOW, AdmissionOutcome, Decision, ReasonCode, RuleResult
-from interrogate.envelope import NOT_SENT, TOOL_CALL, Causality, Envelope
-from interrogate.observation import Observed, ParentTask, Requester
+from interrogate.envelope import NOT_SENT, TOOL_CALL, Causality, Envelope, NotSent
+from interrogate.observation import Observed, ParentTask, Requester, leased_parent
 from interrogate.ruleset import GlobSet, Ruleset, SurfaceRules
 from metagate_crds.rules.cel_rules import CelVariables, RuleFailure
 
@@ -176,16 +176,16 @@ def _case_of(
     rule_results: Mapping[str, bool] | None,
 ) -> _Case:
     causality = envelope.causality
-    claimed, parent_task_id = causality.recursion_budget_remaining, causality.parent_task_id
-    root = depth = budget = None
-    if parent_task_id is NOT_SENT:
-        parent_task_id = None
-    elif parent_task_id is None:
-        root, depth = causality.root_task_id, 0
-        budget = ruleset.initial_budget if ruleset is not None else None
-    elif observed.parent is not None:
+    claimed, sent_parent = causality.recursion_budget_remaining, causality.parent_task_id
+    parent_task_id = leased_parent(envelope, observed) if sent_parent is NOT_SENT else sent_parent
+    root: str | NotSent | None = None
+    depth = budget = None
+    if parent_task_id is not None and observed.parent is not None:
         parent = observed.parent
         root, depth, budget = parent.root_task_id, parent.depth + 1, parent.budget
+    elif sent_parent is None:
+        root, depth = causality.root_task_id, 0
+        budget = ruleset.initial_budget if ruleset is not None else None
     if claimed is not NOT_SENT:
         budget = claimed
     capability_id = causality.capability_id

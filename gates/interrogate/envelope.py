@@ -74,6 +74,12 @@ class Envelope:
         return self.payload_kind not in BEGINS_NOTHING
 
     @property
+    def placed_by_lease(self) -> bool:
+        """Whether it is a tool call that claims no place in a tree: under a lease it is filed under the leased task."""
+        causality = self.causality
+        return self.payload_kind == TOOL_CALL and causality.parent_task_id is NOT_SENT is causality.root_task_id
+
+    @property
     def capability_id(self) -> str | None:
         return value_or_none(self.causality.capability_id)
 

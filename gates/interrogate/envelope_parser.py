@@ -69,12 +69,15 @@ def read_envelope(members: Mapping[str, Any], payload_bytes: bytes, *, tool: str
         target=None if target is NOT_SENT else target,
         artifact_bytes=None if artifact_bytes is NOT_SENT else artifact_bytes,
         tool=tool,
-        digest=_digest(members, payload_sha256),
+        digest=_digest(members, payload_sha256, tool),
     )
 
 
-def _digest(members: Mapping[str, Any], payload_sha256: str) -> bytes:
+def _digest(members: Mapping[str, Any], payload_sha256: str, tool: str | None) -> bytes:
     replaced = {"payload": payload_sha256} if "payload" in members else {}
+    if tool is not None:
+        # The same arguments to a tool of the same name behind another Problemata are another request.
+        replaced["tool"] = tool
     return hashlib.sha256(canonical({**members, **replaced})).digest()
 
 

@@ -21,16 +21,16 @@ from interrogate.admission_receipt import (
     ReceiptInvalid,
     RecordedAdmission,
     admission_receipt,
-    admitted_task,
     made_admission,
 )
+from interrogate.calls import decided_call
 from interrogate.contention import Contention
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.decide import decide, decide_shadow
 from interrogate.decision import Decision
 from interrogate.envelope import Envelope
 from interrogate.fold import DecidedBatch
-from interrogate.observation import ObservationRequest, Observed, Requester, observation_request
+from interrogate.observation import LeasedTask, ObservationRequest, Observed, Requester, observation_request
 from interrogate.policies import PoliciesUnknown, PolicyReplica
 from interrogate.problem_codes import Code
 from interrogate.ruleset import Ruleset, TargetRule
@@ -59,6 +59,8 @@ class EvaluationRequest:
     idempotency_key: str | None = None
     tool_call: ToolCall | None = None
     """Of an envelope of kind `tool_call`: the tool that its receipt names."""
+    leased: LeasedTask | None = None
+    """Of a call that its lease places in a tree; found by the evaluator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class _Verdict:
     """What is about to be recorded."""
 
     case: _Case
-    decision: Decision
+    admission: RecordedAdmission
     shadow: Decision | None
     record: Record
 
@@ -126,6 +128,7 @@ class Evaluator:
         Raises DeadlineExceeded, Overloaded, PoliciesUnknown, Unavailable; IDEMPOTENCY_CONFLICT (409).
         """
         started = time.perf_counter()
+        request = await self._placed(request)
         while True:
             answer = await self._batcher_of(request).submit(request, deadline)
             if isinstance(answer, Evaluation):
@@ -139,6 +142,17 @@ class Evaluator:
                 await self._policies.look()
                 await self._pause_while_behind(deadline)
 
+    async def _placed(self, request: EvaluationRequest) -> EvaluationRequest:
+        """A tool call under a lease that names no parent counts where the leased task stands (GW-10).
+
+        Only its root is looked up here, because locks have one order; whether the lease is live is observed later.
+        """
+        lease_id = request.requester.lease_id
+        if lease_id is None or not request.envelope.placed_by_lease:
+            return request
+        holder = request.requester.principal_key
+        return replace(request, leased=await self._database().calls.leased_task(request.tenant, lease_id, holder))
+
     async def _pause_while_behind(self, deadline: float) -> None:
         """After a restore of MetaGate's database nothing newer may come: then no busy loop, and an answer that says so.
 
@@ -149,7 +163,7 @@ class Evaluator:
         await asyncio.sleep(_BEHIND_PAUSE_SECONDS)
 
     def _batcher_of(self, request: EvaluationRequest) -> Batcher[EvaluationRequest, _Answer]:
-        contended = self._contention.expected(request.tenant, request.envelope, request.requester)
+        contended = self._contention.expected(request.tenant, request.envelope, request.requester, request.leased)
         return self._contended if contended else self._batcher
 
     async def observe(self, request: EvaluationRequest) -> tuple[Ruleset | None, Observed]:
@@ -169,6 +183,7 @@ class Evaluator:
             receipt_id=request.receipt_id,
             idempotency_key=request.idempotency_key,
             rate_keys=() if ruleset is None else ruleset.rate_keys_of(envelope, requester.principal_key),
+            leased=request.leased,
         )
         return _Case(request, ruleset, question)
 
@@ -251,12 +266,23 @@ def _decide(case: _Case, observation: ObservedRequest, batch: DecidedBatch, list
             receipt_id=request.receipt_id,
             policy_revision=revision,
             shadow=shadow,
+            tool_call=request.tool_call,
         )
     except ReceiptInvalid as error:
         # A principal may be declared under a name that no receipt can hold: nobody else's decision depends on it.
         _log.error("decision_unwritable", receipt_id=request.receipt_id, reason=str(error))
         return refuse(Code.INVALID_REQUEST, "A name of the caller or the lease cannot stand in a receipt.")
     batch.add(case.question, observed, decision, begins=request.envelope.begins)
+    admission = made_admission(
+        request.envelope,
+        request.requester,
+        decision,
+        observed,
+        ruleset,
+        receipt_id=request.receipt_id,
+        policy_revision=revision,
+        tool_call=request.tool_call,
+    )
     record = Record(
         request=case.question,
         observed=observed,
@@ -264,13 +290,14 @@ def _decide(case: _Case, observation: ObservedRequest, batch: DecidedBatch, list
         policy_hash=None if ruleset is None else ruleset.policy_hash,
         policy_revision=revision,
         ruleset=None if ruleset is None else ruleset.canonical_body,
-        admitted=admitted_task(request.envelope, decision, request.receipt_id),
+        admitted=admission.admitted,
         rate_tats=decision.rate_tats,
         spawns_under_lease=decision.spawns_under_lease,
         forwards=tuple(target.name for target in called),
         escalate_to=_escalate_to(request.envelope.surface_id, ruleset),
+        call=decided_call(admission),
     )
-    return _Verdict(case, decision, shadow, record)
+    return _Verdict(case, admission, shadow, record)
 
 
 def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
@@ -278,7 +305,9 @@ def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
         case "STORED":
             assert recorded.stored is not None
             _count_judgements(verdict)
-            return Evaluation(recorded.stored, replayed=False, admission=_made(verdict), ruleset=verdict.case.ruleset)
+            return Evaluation(
+                recorded.stored, replayed=False, admission=verdict.admission, ruleset=verdict.case.ruleset
+            )
         case "REPLAYED":
             assert recorded.stored is not None
             return Evaluation(recorded.stored, replayed=True)
@@ -294,21 +323,8 @@ def _answer(verdict: _Verdict, recorded: Recorded) -> _Answer:
             return Unavailable("The ledger refused the decision.")
 
 
-def _made(verdict: _Verdict) -> RecordedAdmission:
-    request, record = verdict.case.request, verdict.record
-    return made_admission(
-        request.envelope,
-        request.requester,
-        verdict.decision,
-        record.observed,
-        verdict.case.ruleset,
-        receipt_id=request.receipt_id,
-        policy_revision=record.policy_revision,
-    )
-
-
 def _count_judgements(verdict: _Verdict) -> None:
-    decision, shadow = verdict.decision, verdict.shadow
+    decision, shadow = verdict.admission.decision, verdict.shadow
     if shadow is not None and (shadow.outcome, shadow.reason_code) != (decision.outcome, decision.reason_code):
         metrics.SHADOW_DISAGREEMENTS.inc()
     if decision.failed_rules:

@@ -107,6 +107,24 @@ class ObservationRequest:
     lease_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LeasedTask:
+    """The task of a lease, where it was admitted here: the parent of a call that names none (GW-10)."""
+
+    task_id: str
+    root_task_id: str
+
+
+def leased_parent(envelope: Envelope, observed: Observed) -> str | None:
+    """The task of the lease under which a tool is called without a parent: the call counts in its tree.
+
+    None: it is another request, it names its parent, or the task was never admitted here and is in no tree.
+    """
+    if not envelope.placed_by_lease or observed.lease is None or observed.parent is None:
+        return None
+    return observed.lease.task_id
+
+
 def observation_request(
     envelope: Envelope,
     requester: Requester,
@@ -115,8 +133,12 @@ def observation_request(
     receipt_id: str,
     idempotency_key: str | None,
     rate_keys: tuple[str, ...],
+    leased: LeasedTask | None = None,
 ) -> ObservationRequest:
-    """What is asked before this envelope is decided. `tenant` is the requester's own, whatever the envelope names."""
+    """What is asked before this envelope is decided. `tenant` is the requester's own, whatever the envelope names.
+
+    `leased`: of a request that its lease places in a tree.
+    """
     causality = envelope.causality
     return ObservationRequest(
         tenant=tenant,
@@ -125,9 +147,9 @@ def observation_request(
         digest=envelope.digest,
         idempotency_key=idempotency_key,
         profile=envelope.policy_profile_id,
-        root_task_id=value_or_none(causality.root_task_id),
+        root_task_id=value_or_none(causality.root_task_id) if leased is None else leased.root_task_id,
         task_id=envelope.admitted_task_id,
-        parent_task_id=value_or_none(causality.parent_task_id),
+        parent_task_id=value_or_none(causality.parent_task_id) if leased is None else leased.task_id,
         capability_id=envelope.capability_id,
         caused_by_receipt_id=value_or_none(causality.caused_by_receipt_id),
         rate_keys=rate_keys,

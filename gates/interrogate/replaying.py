@@ -14,7 +14,7 @@ from datetime import datetime
 
 import asyncpg
 
-from interrogate.admission_history import DerivedCounters, LedgerDecision, ledger_decisions
+from interrogate.admission_history import DerivedCounters, LedgerDecision, LedgerOutcome, ledger_decisions
 from interrogate.admission_receipt import RecordedAdmission, differences
 from interrogate.decide import decide, decide_under, unjudged_rules
 from interrogate.decision import Decision
@@ -88,6 +88,8 @@ class _Replay:
     async def run(self) -> ReplayReport:
         tenant, counters = "", DerivedCounters()
         async for decision in ledger_decisions(self._connection):
+            if isinstance(decision, LedgerOutcome):
+                continue  # nothing was decided by it
             if decision.tenant != tenant:
                 tenant, counters = decision.tenant, DerivedCounters()
             admission = decision.admission

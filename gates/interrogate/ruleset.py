@@ -19,6 +19,11 @@ from metagate_crds.rules.cel_source import RuleRefused
 SEPARATOR: Final = "/"
 """Between the parts of a rate key. No name of a profile, a surface, a principal or a rate contains it."""
 
+TOOL_TIMEOUT_MS: Final = 30_000
+"""How long a tool may take whose target declares no `timeoutMs`."""
+TOOL_RESULT_BYTES: Final = 1_048_576
+"""How large a result may be where the target declares no `maxResultBytes`."""
+
 
 @dataclass(frozen=True, slots=True)
 class GlobSet:
@@ -88,6 +93,15 @@ class TargetRule:
     @property
     def is_called(self) -> bool:
         return self.forward and self.kind == "Http"
+
+    @property
+    def tool_timeout_ms(self) -> int:
+        """Within which a tool of this target must have answered (GW-11)."""
+        return TOOL_TIMEOUT_MS if self.timeout_ms is None else self.timeout_ms
+
+    @property
+    def tool_result_bytes(self) -> int:
+        return TOOL_RESULT_BYTES if self.max_result_bytes is None else self.max_result_bytes
 
     @classmethod
     def of(cls, target: Mapping[str, Any]) -> TargetRule:

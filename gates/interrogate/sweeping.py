@@ -1,4 +1,4 @@
-"""Beside the requests: forwards that nobody finished are failed and escalated; what has served its time is purged."""
+"""Beside the requests: forwards and calls that nobody finished are escalated; what has served its time is purged."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from typing import Final
 import structlog
 
 from interrogate import metrics
+from interrogate.admission_receipt import read_admission
+from interrogate.call_recorder import CallRecorder, OutcomeUnrecorded
 from interrogate.database import InterrogateDatabase
 from interrogate.escalation import ForwardedAdmission
 from interrogate.forwarder import AdmissionForwarder
 from interrogate.forwarding import ForwardResult
 from interrogate.forwards import StaleForward
+from interrogate.tool_call import CallOutcome
 from legivellum.gate.snapshot_poller import LOST
 from legivellum.http.deadline import DeadlineExceeded, Overloaded
 
 ABANDONED_SECONDS: Final = 60.0
-"""A forward that is pending for so long belongs to a process that died: no forward may take that long."""
-_NOT_NOW: Final = (*LOST, DeadlineExceeded, Overloaded)
+"""A forward that is pending for so long belongs to a process that died: no forward may take that long. A call of a tool
+is given as much on top of its own time.
+"""
+_NOT_NOW: Final = (*LOST, DeadlineExceeded, Overloaded, OutcomeUnrecorded)
 
 _log = structlog.get_logger("interrogate.sweep")
 
@@ -33,12 +38,14 @@ class ForwardSweep:
         self,
         database: Callable[[], InterrogateDatabase],
         forwarder: AdmissionForwarder,
+        calls: CallRecorder,
         *,
         seconds: float,
         abandoned_seconds: float = ABANDONED_SECONDS,
     ) -> None:
         self._database = database
         self._forwarder = forwarder
+        self._calls = calls
         self._seconds = seconds
         self._abandoned_seconds = abandoned_seconds
 
@@ -48,9 +55,19 @@ class ForwardSweep:
         stale = await database.stale_forwards(self._abandoned_seconds)
         for forward in stale:
             await self._fail(forward)
+        await self._end_calls(database)
         metrics.FORWARDS_PENDING.set((await database.pending_forwards()).number)
         await database.purge()
         return len(stale)
+
+    async def _end_calls(self, database: InterrogateDatabase) -> None:
+        """Calls whose process died before the second commit: nobody knows whether the tool ran (GW-14)."""
+        stale = await database.calls.stale(self._abandoned_seconds)
+        outcome = CallOutcome(duration_us=None, attempts=None, reason="OUTCOME_UNKNOWN")
+        # Together: they share one commit.
+        await asyncio.gather(*(self._calls.record(call.tenant, read_admission(call.body), outcome) for call in stale))
+        if stale:
+            _log.warning("calls_abandoned", calls=len(stale))
 
     async def _fail(self, forward: StaleForward) -> None:
         # Nobody knows what the target did: it is told apart from a refusal, and somebody has to look.

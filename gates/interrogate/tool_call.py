@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from interrogate.envelope import TOOL_CALL, Envelope
 from interrogate.envelope_parser import read_envelope
 from interrogate.json_digest import full_canonical
 from interrogate.problemata import Capability, Problemata, ToolPin
+from interrogate.ruleset import TOOL_TIMEOUT_MS, Ruleset
 
 AnsweredState = Literal["success", "tool_error", "protocol_error"]
 """The MCP server answered: with a result, with `isError`, with a JSON-RPC error."""
@@ -29,7 +30,31 @@ EscalateReason = Literal[
     "OUTCOME_UNKNOWN",
 ]
 """Why no answer of the MCP server is on record."""
+LONGEST_CLIENT: Final = 128
 ESCALATE_REASONS: Final = frozenset(get_args(EscalateReason))
+
+
+@dataclass(frozen=True, slots=True)
+class CalledTool:
+    """The tool of a call as the receipt of its admission names it."""
+
+    problemata: str
+    exposed_name: str
+    """The name under which agents see it."""
+    target: str
+    name: str
+    """The name at its MCP server."""
+    digest: str
+    timeout_ms: int
+    """How long the call may take: when it is over, and one minute more, the sweep ends a call without an outcome."""
+
+    @property
+    def lease_name(self) -> str:
+        """As `ToolPin.lease_name`: the name of a Problemata holds no dot."""
+        return self.exposed_name.replace(".", "/", 1)
+
+    def record(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +64,7 @@ class ToolCall:
     problemata: Problemata
     capability: Capability
     client: str | None = None
-    """The name that the client claims in its handshake, shortened to what a receipt holds; nothing depends on it."""
+    """The name that the client claims in its handshake; nothing depends on it."""
 
     @property
     def pin(self) -> ToolPin:
@@ -47,6 +72,22 @@ class ToolCall:
         if self.capability.tool is None:
             raise ValueError(f"{self.capability.id} is no tool")
         return self.capability.tool
+
+    def called(self, ruleset: Ruleset | None) -> CalledTool:
+        """What the receipt names; the time that the call may take is that of the target in these rules."""
+        pin = self.pin
+        surface = None if ruleset is None else ruleset.surfaces.get(self.problemata.surface_id)
+        target = None if surface is None else surface.targets.get(pin.target)
+        timeout_ms = TOOL_TIMEOUT_MS if target is None else target.tool_timeout_ms
+        return CalledTool(self.problemata.name, pin.exposed_name, pin.target, pin.name, pin.digest, timeout_ms)
+
+    @property
+    def claimed_client(self) -> str | None:
+        """What a receipt can hold of the client's name."""
+        if self.client is None:
+            return None
+        printable = "".join(character for character in self.client if character.isprintable())
+        return printable.strip()[:LONGEST_CLIENT] or None
 
     def envelope(
         self, arguments: Mapping[str, Any], *, tenant: str, causality: Mapping[str, Any] | None = None
@@ -72,9 +113,9 @@ class ToolCall:
 class CallOutcome:
     """What became of a call that was admitted (GW-12). Exactly one of `state` and `reason` is set."""
 
-    duration_us: int
-    attempts: int
-    """How often something was sent to the MCP server; 0: nothing was."""
+    duration_us: int | None
+    attempts: int | None
+    """How often something was sent to the MCP server; 0: nothing was. None: nobody knows, as of the duration."""
     state: AnsweredState | None = None
     reason: EscalateReason | None = None
     code: int | None = None

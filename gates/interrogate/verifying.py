@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import asyncpg
 
-from interrogate.admission_history import DerivedCounters, ledger_decisions
+from interrogate.admission_history import DerivedCounters, LedgerOutcome, ledger_decisions
 from legivellum.postgres.driver import translated
 
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 """Rows of a table for one tenant: the rest of the primary key, and the other columns."""
 
-_KEY_COLUMNS: Final[Mapping[str, int]] = {"root": 1, "capability": 2, "lease": 1, "admitted": 1}
+_KEY_COLUMNS: Final[Mapping[str, int]] = {"root": 1, "capability": 2, "lease": 1, "admitted": 1, "call": 1}
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "root": ("root_task_id", "version", "descendants"),
     "capability": ("root_task_id", "capability_id", "admissions"),
@@ -22,6 +22,11 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "admitted": (
         "task_id", "root_task_id", "parent_task_id", "depth", "budget", "recent", "receipt_id", "principal_key",
         "digest",
+    ),
+    "call": (
+        "admission_receipt_id", "outcome_receipt_id", "at", "principal_key", "problemata", "tool", "task_id", "outcome",
+        "reason_code", "timeout_ms", "duration_us", "arguments_sha256", "arguments_bytes", "result_sha256",
+        "result_bytes",
     ),
 }  # fmt: skip
 
@@ -103,11 +108,14 @@ async def _by_tenant(
             yield tenant, counters
             counters = DerivedCounters()
         tenant = decision.tenant
+        if isinstance(decision, LedgerOutcome):
+            counters.add_outcome(decision.outcome)
+            continue
         report.decisions += 1
         if decision.admission is None:
             report.bad = CounterDefect(tenant, f"receipt {decision.receipt_id}", "is no decision that can be read")
             return
-        counters.add(decision.admission)
+        counters.add_decision(decision)
         report.tasks += decision.admission.admitted is not None
     if tenant:
         yield tenant, counters
@@ -118,6 +126,7 @@ def _derived_rows(counters: DerivedCounters) -> Iterator[tuple[str, Rows]]:
     yield "capability", {key: (admissions,) for key, admissions in counters.admissions.items()}
     yield "lease", {(lease_id,): (spawned,) for lease_id, spawned in counters.spawned.items()}
     yield "admitted", {row.columns[:1]: row.columns[1:] for row in counters.tasks.values()}
+    yield "call", {(admission_id,): call.columns for admission_id, call in counters.calls.items()}
 
 
 class _TenantRows:
