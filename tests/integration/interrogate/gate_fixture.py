@@ -23,7 +23,7 @@ from interrogate.gate import GATE
 from interrogate.settings import Settings
 from legivellum.gate.composition import serving
 from metagate_crds.canonical_json import canonical, digest
-from metagate_crds.models import PolicyProfileSpec
+from metagate_crds.models import PolicyProfileSpec, ProblemataSpec
 from metagate_store.publisher import Publisher
 from metagate_store.rows import Change, TenantRow
 
@@ -41,6 +41,12 @@ def policy_row(tenant: UUID, name: str, spec: Mapping[str, Any], owner: UUID) ->
     """A row as the compiler makes it: the normalised spec and its digest."""
     body = PolicyProfileSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_none=True)
     return row(owner, tenant=str(tenant), name=name, body=body, policy_hash=digest(canonical(body)), generation=1)
+
+
+def problemata_row(tenant: UUID, name: str, spec: Mapping[str, Any], owner: UUID) -> dict[str, Any]:
+    """As the compiler makes it of a Problemata that it serves."""
+    body = ProblemataSpec.model_validate(spec).declared()
+    return row(owner, tenant=str(tenant), name=name, body=body, content_hash=digest(canonical(body)), generation=1)
 
 
 @dataclass(slots=True)
@@ -67,10 +73,11 @@ class PublishedWorld:
         self,
         *principals: LedgerPrincipal,
         policies: Mapping[str, Mapping[str, Any]] | None = None,
+        problematas: Mapping[str, Mapping[str, Any]] | None = None,
         gone: tuple[str, ...] = (),
         tenant: UUID | None = None,
     ) -> int:
-        """Principals of any tenant; policies by name of one tenant, and names of such that are removed."""
+        """Principals of any tenant; policies and Problematas by name of one, and names of policies that are removed."""
         of_tenant = tenant or self.tenant
         tables: dict[str, list[dict[str, Any]]] = {}
         for principal in principals:
@@ -79,6 +86,10 @@ class PublishedWorld:
         for name, spec in (policies or {}).items():
             owner = self._owners.setdefault((of_tenant, name), uuid4())
             tables.setdefault("policy_profile", []).append(policy_row(of_tenant, name, spec, owner))
+        for name, spec in (problematas or {}).items():
+            # The owner's key tells the kinds apart: a Problemata may have the name of its policy.
+            owner = self._owners.setdefault((of_tenant, f"problemata {name}"), uuid4())
+            tables.setdefault("problemata", []).append(problemata_row(of_tenant, name, spec, owner))
         tenants = {of_tenant, *(principal.tenant for principal in principals)}
         publisher = await Publisher.open(self.database.database.publisher)
         try:
