@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import time_ns
 
+from interrogate.call_table import CallTable
+from interrogate.calls import CallRow, CallSettlement, RecordedCall
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.main import main
 from interrogate.observation import ObservationRequest, Observed
@@ -23,6 +25,33 @@ async def record(_database: InterrogateDatabase, records: Sequence[Record]) -> l
     return [Recorded("STORED", StoredDecision(decided.request.receipt_id, now, decided.body)) for decided in records]
 
 
+async def settle(_calls: CallTable, settlements: Sequence[CallSettlement]) -> list[RecordedCall]:
+    now = datetime.now(UTC)
+    return [
+        RecordedCall(
+            "STORED",
+            CallRow(
+                admission_receipt_id=settlement.admission_receipt_id,
+                outcome_receipt_id=settlement.receipt_id,
+                at=now,
+                principal_key="bench",
+                problemata="bench",
+                tool="echo",
+                task_id=settlement.admission_receipt_id,
+                outcome=settlement.outcome.state or "UNREACHABLE",
+                reason_code=None,
+                duration_us=settlement.outcome.duration_us,
+                arguments_sha256="",
+                arguments_bytes=0,
+                result_sha256=settlement.outcome.result_sha256,
+                result_bytes=settlement.outcome.result_bytes,
+            ),
+        )
+        for settlement in settlements
+    ]
+
+
+CallTable.settle = settle  # type: ignore[method-assign]
 InterrogateDatabase.observe = observe  # type: ignore[method-assign]
 InterrogateDatabase.record = record  # type: ignore[method-assign]
 
