@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from interrogate.admission_receipt import RecordedAdmission
 from interrogate.decision import AdmissionOutcome
-from interrogate.tool_call import CallOutcome
-
-DENIED: Final = "denied"
-PENDING: Final = "pending"
+from interrogate.tool_call import DENIED, PENDING, CallOutcome
 
 CallRecordOutcome = Literal["STORED", "SETTLED_BEFORE", "UNKNOWN", "REFUSED"]
 """STORED: now. SETTLED_BEFORE: the call has another outcome already, see `row`. UNKNOWN: there is no such call.

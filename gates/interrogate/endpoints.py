@@ -6,7 +6,9 @@ from typing import Final
 
 from interrogate.decision import AdmissionOutcome, ReasonCode
 from interrogate.problem_codes import Code
-from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, Schema, in_header
+from interrogate.tool_call import CALL_OUTCOMES
+from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
+from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, Schema, in_header, in_query
 
 _IDEMPOTENCY_KEY: Final = in_header(
     "Idempotency-Key",
@@ -59,6 +61,25 @@ ENDPOINTS: Final = (
         (_LEASE,),
         body="Question",
         name="explain",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/calls",
+        "The calls of tools, newest first: one's own, or all for admins and observers.",
+        ANY_PRINCIPAL,
+        (Reply(200, "A page of them.", "CallPage"),),
+        (Code.INVALID_REQUEST, Code.INVALID_CURSOR, Code.TENANT_MISMATCH, Code.ROLE_REQUIRED),
+        (
+            in_query("principal", {"type": "string", "minLength": 1}, "Of this principal."),
+            in_query("problemata", {"type": "string", "minLength": 1}, "Through this Problemata."),
+            in_query("tool", {"type": "string", "minLength": 1}, "Of the tool that its MCP server names so."),
+            in_query("outcome", {"type": "string", "enum": [*CALL_OUTCOMES]}, "That ended so."),
+            in_query("since", {"type": "string", "format": "date-time"}, "Decided then or later."),
+            TENANT_QUERY,
+            LIMIT_QUERY,
+            CURSOR_QUERY,
+        ),
+        name="listCalls",
     ),
     Endpoint(
         "GET",
@@ -171,5 +192,24 @@ SCHEMAS: Final = {
         }
     ),
     "Question": {"anyOf": [_ENVELOPE, _object({"receipt_id": _RECEIPT_ID}, closed=True)]},
+    "Call": _object(
+        {
+            "admission_receipt_id": _RECEIPT_ID,
+            "outcome_receipt_id": _TEXT,
+            "at": {"type": "string", "format": "date-time"},
+            "principal_key": {"type": "string"},
+            "problemata": {"type": "string"},
+            "tool": {"type": "string"},
+            "task_id": _ID,
+            "outcome": {"type": "string", "enum": [*CALL_OUTCOMES]},
+            "reason_code": _REASON,
+            "duration_us": _COUNT,
+            "arguments_sha256": {"type": "string"},
+            "arguments_bytes": {"type": "integer"},
+            "result_sha256": _TEXT,
+            "result_bytes": _COUNT,
+        }
+    ),
+    "CallPage": page_schema("Call"),
     "Explanation": _object({"rules": {"type": "array", "items": _RULE}}),
 }

@@ -27,7 +27,7 @@ from interrogate.calls import decided_call
 from interrogate.contention import Contention
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.decide import decide, decide_shadow
-from interrogate.decision import Decision
+from interrogate.decision import AdmissionOutcome, Decision
 from interrogate.envelope import Envelope
 from interrogate.fold import DecidedBatch
 from interrogate.observation import LeasedTask, ObservationRequest, Observed, Requester, observation_request
@@ -171,6 +171,17 @@ class Evaluator:
         case = self._case(request)
         [answer] = await self._database().observe([case.question])
         return case.ruleset, answer.observed
+
+    async def check(self, request: EvaluationRequest, deadline: float) -> Evaluation | None:
+        """Whether it would pass now: None, and nothing is stored or spent. A refusal is stored, as of `evaluate`.
+
+        For requests that only read: who is refused something leaves a trace, who reads much fills no ledger. Where it
+        would pass by the time that the refusal is stored, the stored decision says so. Raises as `evaluate`.
+        """
+        ruleset, observed = await self.observe(request)
+        if decide(request.envelope, request.requester, ruleset, observed).outcome is AdmissionOutcome.ALLOW:
+            return None
+        return await self.evaluate(request, deadline)
 
     def _case(self, request: EvaluationRequest) -> _Case:
         """Raises Unavailable."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
+from interrogate.call_handlers import CallHandlers
 from interrogate.endpoints import ENDPOINTS, SCHEMAS
 from interrogate.evaluation_handlers import EvaluationHandlers
 from interrogate.explanation_handlers import ExplanationHandlers
@@ -48,6 +49,7 @@ def bound_handlers(gate: AdmissionGate) -> Mapping[str, Handler]:
         "POST /v1/evaluate": evaluation.evaluate,
         "POST /v1/check": evaluation.check,
         "POST /v1/explain": explanation.explain,
+        "GET /v1/calls": CallHandlers(gate).calls,
         "GET /.well-known/jwks.json": PublishedKeys(gate),
     }
 

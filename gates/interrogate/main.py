@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interrogate.call_listing import CallFormat, listing
+from interrogate.gate_client import CaFile, GateAnswerError, GateClient, KeyFile, TokenFile, Url
 from legivellum.gate.command_line import database_option, gate_commands, run_commands
 
 if TYPE_CHECKING:
@@ -113,10 +115,35 @@ def verify(
     raise typer.Exit(int(report.bad is not None))
 
 
+@app.command()
+def calls(
+    *,
+    url: Url,
+    key_file: KeyFile = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    principal: Annotated[str | None, typer.Option(help="Whose calls; of others only for admins and observers.")] = None,
+    problemata: Annotated[str | None, typer.Option(help="Only calls through this Problemata.")] = None,
+    tool: Annotated[str | None, typer.Option(help="Only calls of the tool that its MCP server names so.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only calls that ended so, like denied or TIMEOUT.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only calls that were decided then (RFC 3339) or later.")] = None,
+    output: Annotated[CallFormat, typer.Option("--output", "-o", help="csv and json are for programs.")] = (
+        CallFormat.TABLE
+    ),
+) -> None:
+    """Show who called which tool, with what outcome. Newest first."""
+    client = GateClient.of(url, key_file, token_file, ca_file)
+    found = client.items(
+        "/v1/calls", principal=principal, problemata=problemata, tool=tool, outcome=outcome, since=since
+    )
+    for line in listing(found, output):
+        print(line)
+
+
 def _expected() -> tuple[type[Exception], ...]:
     from interrogate.policy_cases import CasesUnreadable
 
-    return (CasesUnreadable,)
+    return (CasesUnreadable, GateAnswerError)
 
 
 def main() -> None:

@@ -32,6 +32,10 @@ EscalateReason = Literal[
 """Why no answer of the MCP server is on record."""
 LONGEST_CLIENT: Final = 128
 ESCALATE_REASONS: Final = frozenset(get_args(EscalateReason))
+DENIED: Final = "denied"
+PENDING: Final = "pending"
+CALL_OUTCOMES: Final = (DENIED, PENDING, *get_args(AnsweredState), *sorted(ESCALATE_REASONS))
+"""What a row of the table `call` says of how a call ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from uuid import UUID
 from tests.integration.interrogate.conftest import AdmissionDatabase
 from tests.integration.interrogate.gate_fixture import PublishedWorld
 from tests.integration.memorygate.conftest import new_id, rows
+from tests.integration.memorygate.ledger_fixture import LedgerPrincipal
 
 from interrogate.admission_receipt import RecordedAdmission, read_admission
 from interrogate.call_recorder import CallRecorder
@@ -79,9 +80,11 @@ class CallingGate:
     def problemata(self, name: str = "mail", tenant: UUID | None = None) -> Problemata:
         return self.problematas.of(tenant or self.world.tenant)[name]
 
-    async def publish(self, *, tenant: UUID | None = None, **what: Any) -> None:
+    async def publish(
+        self, *, tenant: UUID | None = None, principals: tuple[LedgerPrincipal, ...] = (), **what: Any
+    ) -> None:
         """And read it."""
-        await self.world.publish(tenant=tenant, **what)
+        await self.world.publish(*principals, tenant=tenant, **what)
         await self.policies.look()
         await self.problematas.look()
 
