@@ -56,13 +56,15 @@ class ClientCommand(Command):
 
 
 class WorkerCommand(ClientCommand):
-    """`legivellum work`, which the worker library runs."""
+    """`legivellum work` and `legivellum artifacts`, which the worker library runs."""
 
     def _options(self) -> list[tuple[Sequence[str], Sequence[str], str]]:
-        from legivellum_worker.main import parser
+        from legivellum_worker import artifact_commands, main
         from metagate_client.arguments import options_of
 
-        return options_of(parser())
+        if self.name == "work":
+            return options_of(main.parser())
+        return [option for command in artifact_commands.commands().values() for option in options_of(command)]
 
 
 def client_command() -> None:

@@ -1,8 +1,8 @@
 """`metagate`: one command for everything; and `legivellum`, for what spans gates. Nothing is imported before it is
 needed.
 
-`bootstrap`, `ready`, `failed` and `run` are what a pod calls, and so is `legivellum work`: they go to the client and to
-the worker library, which need nothing but the standard library.
+`bootstrap`, `ready`, `failed` and `run` are what a pod calls, and so are `legivellum work` and `legivellum artifacts`:
+they go to the client and to the worker library, which need nothing but the standard library.
 
 Exit codes: 0 done, 1 something is wrong with what was asked about, 2 the command was not understood, 3 it could not be
 done here and now, 130 interrupted. `metagate plan` says 2 when something would change.
@@ -29,7 +29,10 @@ CLIENT = {
     "failed": "Report FAILED.",
     "run": "Boot, start a command, report how its start went.",
 }
-WORKER = {"work": "Take tasks, and run a program for each."}
+WORKER = {
+    "work": "Take tasks, and run a program for each.",
+    "artifacts": "Deposit files, fetch and list artifacts.",
+}
 VERSION_OPTION = "--version"
 
 
@@ -48,9 +51,10 @@ def main() -> None:
 def legivellum() -> None:
     """The entry point of the `legivellum` command: what spans gates."""
     if len(sys.argv) > 1 and sys.argv[1] in WORKER:
-        from legivellum_worker.main import main as worker
+        from legivellum_worker import artifact_commands, main
 
-        sys.exit(worker(sys.argv[2:]))
+        command = artifact_commands.main if sys.argv[1] == "artifacts" else main.main
+        sys.exit(command(sys.argv[2:]))
     _run(_across_gates, "legivellum")
 
 

@@ -13,6 +13,8 @@
 A handler returns an Output (or None), or raises Failed, Escalate or Release. While it runs, its lease is renewed; when
 the lease is lost, the handler is cancelled and nothing more is sent: another worker has the task.
 
+`work.artifacts.put(…)` deposits a file in DepotGate under the lease, and `Output.of(artifact)` names it as the result.
+
 Only the standard library. asyncio is imported when the first `async def` handler runs.
 """
 

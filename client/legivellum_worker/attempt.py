@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.gate_client import AsyncGateClient
+    from legivellum_worker.settings import GateAccess
     from legivellum_worker.work import WorkerLease
 
     Run = Callable[[Work, "Attempt"], object]
@@ -43,10 +44,11 @@ class Attempt:
         handler: Run,
         *,
         ttl_seconds: int | None,
+        depot: GateAccess | None = None,
     ) -> None:
         self._client, self._lease, self._handler = client, lease, handler
         self._ttl_seconds = ttl_seconds
-        self.work = Work(lease, client.access)
+        self.work = Work(lease, client.access, depot)
         self.on_cancel: Callable[[], object] | None = None
         """Set by what runs the handler: ends it from outside."""
         self.handled = threading.Event()

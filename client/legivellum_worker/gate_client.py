@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.settings import GateAccess
+    from metagate_client.http_request import HttpResponse
 
 LEASE_HEADER = "Legivellum-Lease"
 CALL_SECONDS = 5.0
@@ -78,19 +79,29 @@ def call(
         )
     except UnreachableError as error:
         raise GateUnavailableError(access.gate, str(error)) from error
-    if 200 <= response.status < 300:
-        try:
-            answer = json.loads(response.body)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict):
-            return answer
-        raise GateUnavailableError(access.gate, f"what answers at {access.url} is not {access.gate}")
+    return parse_answer(access, response)
+
+
+def parse_answer(access: GateAccess, response: HttpResponse) -> dict[str, Any]:
+    """The JSON object of an answer. Raises GateError for a refusal, GateUnavailableError for what passes by itself."""
+    if not 200 <= response.status < 300:
+        raise refusal(access, response)
+    try:
+        answer = json.loads(response.body)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    raise GateUnavailableError(access.gate, f"what answers at {access.url} is not {access.gate}")
+
+
+def refusal(access: GateAccess, response: HttpResponse) -> GateError | GateUnavailableError:
+    """What an answer that is no success means."""
     code, detail = parse_problem(response)
     if response.status in RETRY_STATUSES:
         reason = f"it answered {response.status} {code}".rstrip()
-        raise GateUnavailableError(access.gate, reason, retry_after_seconds(response))
-    raise GateError(access.gate, response.status, code, detail)
+        return GateUnavailableError(access.gate, reason, retry_after_seconds(response))
+    return GateError(access.gate, response.status, code, detail)
 
 
 class AsyncGateClient:

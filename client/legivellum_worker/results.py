@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from legivellum_worker.artifacts import StoredArtifact
+
 LARGEST_TEXT = 24 * 1024
 """Bytes of an output that are sent with the completion. The body of `/complete` may have 32 KB, escapes included."""
 LARGEST_BODY = 32 * 1024
@@ -30,7 +32,7 @@ class Output:
     `usage` is kept in the metadata of the receipt: what the work cost.
     """
 
-    __slots__ = ("checksum", "media_type", "pointer", "size_bytes", "text", "usage")
+    __slots__ = ("checksum", "location", "media_type", "pointer", "size_bytes", "text", "usage")
 
     def __init__(
         self,
@@ -40,12 +42,27 @@ class Output:
         pointer: str | None = None,
         checksum: str | None = None,
         size_bytes: int | None = None,
+        location: str | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
         if text is not None and not isinstance(text, str):
             raise TypeError("the text of an Output is a str; store bytes yourself and give their pointer")
         self.text, self.media_type, self.usage = text, media_type, usage
         self.pointer, self.checksum, self.size_bytes = pointer, checksum, size_bytes
+        self.location = location or pointer
+
+    @classmethod
+    def of(cls, artifact: StoredArtifact, text: str | None = None, *, usage: Mapping[str, Any] | None = None) -> Output:
+        """What was deposited in DepotGate, perhaps with a text beside it."""
+        return cls(
+            text,
+            artifact.media_type,
+            pointer=artifact.pointer,
+            checksum=f"sha256:{artifact.sha256}",
+            size_bytes=artifact.size_bytes,
+            location=artifact.location,
+            usage=usage,
+        )
 
     def claim(self) -> dict[str, Any]:
         """The outcome fields of `/complete`. Raises Failed for a text that does not fit into a receipt."""
@@ -60,7 +77,7 @@ class Output:
         if self.text:
             claim["outcome_text"] = self.text
         if self.pointer is not None:
-            claim |= {"artifact_pointer": self.pointer, "artifact_location": self.pointer}
+            claim |= {"artifact_pointer": self.pointer, "artifact_location": self.location}
             claim["artifact_mime"] = self.media_type
             if self.checksum is not None:
                 claim["artifact_checksum"] = self.checksum

@@ -1,4 +1,4 @@
-"""Where AsyncGate and the ledger are and who we are: explicit values, then `METAGATE_…` variables, then the packet."""
+"""Where the gates are and who we are: explicit values, then `METAGATE_…` variables, then the packet."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from metagate_client.settings import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from metagate_client.packet import Packet
 
@@ -27,11 +28,13 @@ ASYNCGATE_URL = "METAGATE_ASYNCGATE_URL"
 ASYNCGATE_TOKEN_FILE = "METAGATE_ASYNCGATE_TOKEN_FILE"  # noqa: S105 - a name
 MEMORYGATE_URL = "METAGATE_MEMORYGATE_URL"
 MEMORYGATE_TOKEN_FILE = "METAGATE_MEMORYGATE_TOKEN_FILE"  # noqa: S105 - a name
+DEPOTGATE_URL = "METAGATE_DEPOTGATE_URL"
+DEPOTGATE_TOKEN_FILE = "METAGATE_DEPOTGATE_TOKEN_FILE"  # noqa: S105 - a name
 
 PROJECTED_TOKENS = "/var/run/secrets/{gate}/token"
 """Where the examples mount the token of each gate's audience; used when nothing else is configured and it is there."""
 
-_PORTS = {"asyncgate": 8002, "memorygate": 8001}
+_PORTS = {"asyncgate": 8002, "depotgate": 8003, "memorygate": 8001}
 
 
 class GateAccess:
@@ -73,13 +76,52 @@ class GateAccess:
         return self.api_key_header, read_credential(self.api_key_file, "API key", advice)
 
 
+class GateFinder:
+    """Finds gates for one process. `api_key_file`, `api_key_header` and `ca_file` are those of every gate.
+
+    Raises MisconfiguredError for what cannot be.
+    """
+
+    __slots__ = ("_api_key_file", "_ca_file", "_env", "_header", "_packet")
+
+    def __init__(
+        self,
+        *,
+        api_key_file: str | None = None,
+        api_key_header: str | None = None,
+        ca_file: str | None = None,
+        packet: Packet | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._env = env = environment() if environ is None else environ
+        self._packet = read(env[PACKET_FILE]) if packet is None and env.get(PACKET_FILE) else packet
+        self._api_key_file = api_key_file
+        self._ca_file = ca_file or env.get(CA_FILE) or None
+        self._header = api_key_header or env.get(API_KEY_HEADER) or "X-API-Key"
+
+    def find(
+        self, gate: str, url: str | None = None, token_file: str | None = None, *, must_be_usable: bool = True
+    ) -> GateAccess | None:
+        """The gate of this name; None where no address of it is known, or no credential and it need not be usable."""
+        endpoint = url or self._env.get(f"METAGATE_{gate.upper()}_URL") or _endpoint(self._packet, gate)
+        if not endpoint:
+            return None
+        key = self._api_key_file or (None if token_file else self._env.get(API_KEY_FILE))
+        token = token_file or (None if self._api_key_file else _token_file(gate, self._env, has_key=bool(key)))
+        if not must_be_usable and not token and not key:
+            return None
+        return GateAccess(
+            gate, endpoint, token_file=token, api_key_file=key, api_key_header=self._header, ca_file=self._ca_file
+        )
+
+
 class WorkerSettings:
-    """AsyncGate, and the ledger where it is known: the ledger is asked only how a task's needs ended.
+    """AsyncGate; the ledger and DepotGate where they are known. The ledger is asked only how a task's needs ended.
 
     `url`, `token_file` and `api_key_file` are AsyncGate's. Raises MisconfiguredError for what cannot be.
     """
 
-    __slots__ = ("asyncgate", "memorygate")
+    __slots__ = ("asyncgate", "depotgate", "memorygate")
 
     def __init__(
         self,
@@ -91,39 +133,45 @@ class WorkerSettings:
         ca_file: str | None = None,
         ledger_url: str | None = None,
         ledger_token_file: str | None = None,
+        depot_url: str | None = None,
+        depot_token_file: str | None = None,
         packet: Packet | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        env = environment() if environ is None else environ
-        if packet is None and env.get(PACKET_FILE):
-            packet = read(env[PACKET_FILE])
-        if token_file and api_key_file:
-            raise MisconfiguredError("both a token file and an API key file are configured: choose one")
-        ca_file = ca_file or env.get(CA_FILE) or None
-        header = api_key_header or env.get(API_KEY_HEADER) or "X-API-Key"
-
-        def access(gate: str, given_url: str | None, given_token: str | None) -> GateAccess | None:
-            endpoint = given_url or env.get(f"METAGATE_{gate.upper()}_URL") or _endpoint(packet, gate)
-            if not endpoint:
-                return None
-            key = api_key_file or (None if given_token else env.get(API_KEY_FILE))
-            token = given_token or (None if api_key_file else _token_file(gate, env, has_key=bool(key)))
-            if gate == "memorygate" and not token and not key:
-                return None  # a packet names the ledger also for workers that have no token for it
-            return GateAccess(
-                gate, endpoint, token_file=token, api_key_file=key, api_key_header=header, ca_file=ca_file
-            )
-
-        asyncgate = access("asyncgate", url, token_file)
+        _one_credential(token_file, api_key_file)
+        gates = GateFinder(
+            api_key_file=api_key_file, api_key_header=api_key_header, ca_file=ca_file, packet=packet, environ=environ
+        )
+        asyncgate = gates.find("asyncgate", url, token_file)
         if asyncgate is None:
             raise MisconfiguredError(
                 f"AsyncGate's address is not known: set {ASYNCGATE_URL}, or {PACKET_FILE} to a packet that names it"
             )
         self.asyncgate = asyncgate
-        self.memorygate = access("memorygate", ledger_url, ledger_token_file)
+        # A packet names these gates also for workers that have no token for them.
+        self.memorygate = gates.find("memorygate", ledger_url, ledger_token_file, must_be_usable=False)
+        self.depotgate = gates.find("depotgate", depot_url, depot_token_file, must_be_usable=False)
 
     def __repr__(self) -> str:
         return f"<WorkerSettings {self.asyncgate!r}>"
+
+
+def find_depotgate(
+    *, url: str | None = None, token_file: str | None = None, api_key_file: str | None = None, **more: Any
+) -> GateAccess:
+    """DepotGate alone, for who is no worker. `more`: the other arguments of GateFinder. Raises MisconfiguredError."""
+    _one_credential(token_file, api_key_file)
+    depotgate = GateFinder(api_key_file=api_key_file, **more).find("depotgate", url, token_file)
+    if depotgate is None:
+        raise MisconfiguredError(
+            f"DepotGate's address is not known: set {DEPOTGATE_URL}, or {PACKET_FILE} to a packet that names it"
+        )
+    return depotgate
+
+
+def _one_credential(token_file: str | None, api_key_file: str | None) -> None:
+    if token_file and api_key_file:
+        raise MisconfiguredError("both a token file and an API key file are configured: choose one")
 
 
 def _endpoint(packet: Packet | None, gate: str) -> str | None:

@@ -6,12 +6,14 @@ import threading
 import time
 
 from legivellum_worker.gate_client import LEASE_HEADER
+from metagate_client.errors import MisconfiguredError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from legivellum_worker.artifacts import DepotGateClient
     from legivellum_worker.settings import GateAccess
 
 
@@ -57,10 +59,10 @@ class WorkerLease:
 class Work:
     """A leased task. Attributes are the fields of the task and of the lease as AsyncGate gave them."""
 
-    __slots__ = ("_access", "_lease", "cancelled")
+    __slots__ = ("_access", "_depot", "_lease", "cancelled")
 
-    def __init__(self, lease: WorkerLease, access: GateAccess) -> None:
-        self._lease, self._access = lease, access
+    def __init__(self, lease: WorkerLease, access: GateAccess, depot: GateAccess | None = None) -> None:
+        self._lease, self._access, self._depot = lease, access, depot
         self.cancelled = threading.Event()
         """Set when the lease was lost or the worker stops: a handler that is not async looks at it now and then."""
 
@@ -133,6 +135,19 @@ class Work:
         """The credential and the lease, for calls of the handler to other gates; read anew, as tokens are renewed."""
         name, value = self._access.credential()
         return {name: value, LEASE_HEADER: self.lease_id}
+
+    @property
+    def artifacts(self) -> DepotGateClient:
+        """DepotGate, where deposits are made under this lease. Its methods block: an `async def` handler calls them
+        with `asyncio.to_thread`.
+        """
+        from legivellum_worker.artifacts import DepotGateClient
+
+        if self._depot is None:
+            raise MisconfiguredError(
+                "DepotGate is not known to this worker: set METAGATE_DEPOTGATE_URL, and a credential for it"
+            )
+        return DepotGateClient(self._depot, lease_id=self.lease_id)
 
     def seconds_left(self) -> float:
         """Until the lease ends, if it were not renewed any more."""

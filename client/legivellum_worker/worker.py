@@ -233,7 +233,13 @@ class Worker:
     def _start(self, leases: list[dict[str, Any]], counted_from: float) -> None:
         for content in leases:
             lease = WorkerLease(content, counted_from)
-            attempt = Attempt(self._client, lease, self._run_handler, ttl_seconds=self._ttl_seconds)
+            attempt = Attempt(
+                self._client,
+                lease,
+                self._run_handler,
+                ttl_seconds=self._ttl_seconds,
+                depot=self.settings.depotgate,
+            )
             thread = threading.Thread(target=self._work, args=(attempt,), name=f"work-{lease.lease_id}", daemon=True)
             with self._places:
                 self._attempts[attempt] = thread

@@ -16,7 +16,7 @@ from metagate_client.errors import MisconfiguredError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 LARGEST_HEAD = 64 * 1024
@@ -63,43 +63,43 @@ def send_request(
     `on_waiting` is called at least once a second until the first byte of the answer is read.
     """
     try:
-        connection = _connected(address, deadline)
+        connection = connect(address, deadline)
         try:
             if on_connected is not None:
                 on_connected(connection)
-            connection.settimeout(_seconds_left(deadline))
-            connection.sendall(_request(address, f"{method} {target}", headers, body))
-            return _ResponseReader(connection, deadline, on_waiting).response()
+            connection.settimeout(seconds_left(deadline))
+            head = request_head(address, method, target, {**headers, "Content-Length": str(len(body))})
+            connection.sendall(head + body)
+            return ResponseReader(connection, deadline, on_waiting).response()
         finally:
             connection.close()
-    except TimeoutError as error:
-        raise UnreachableError("no answer in time") from error
     except OSError as error:
-        raise UnreachableError(_reason(error)) from error
+        raise unreachable(error) from error
 
 
-def _request(address: ServerAddress, method_and_target: str, headers: dict[str, str], body: bytes) -> bytes:
+def request_head(address: ServerAddress, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """The bytes before the body of a request."""
     host = f"[{address.host}]" if ":" in address.host else address.host
     usual = 443 if address.tls else 80
     lines = [
-        f"{method_and_target} HTTP/1.1",
+        f"{method} {target} HTTP/1.1",
         f"Host: {host}" if address.port == usual else f"Host: {host}:{address.port}",
         *(f"{name}: {value}" for name, value in headers.items()),
-        f"Content-Length: {len(body)}",
         "Connection: close",
         "",
         "",
     ]
-    return "\r\n".join(lines).encode("latin-1") + body
+    return "\r\n".join(lines).encode("latin-1")
 
 
-def _connected(address: ServerAddress, deadline: float) -> socket.socket:
+def connect(address: ServerAddress, deadline: float) -> socket.socket:
+    """A connection, with TLS where the address says so. Raises OSError, UnreachableError for an unknown name."""
     context = _context(address.ca_file) if address.tls else None
     last_error: OSError = OSError("its name has no address")
     for family, kind, protocol, _, where in _resolved(address, deadline):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_seconds_left(deadline))
+            connection.settimeout(seconds_left(deadline))
             connection.connect(where)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is None:
@@ -139,7 +139,7 @@ def _resolved(address: ServerAddress, deadline: float) -> list[Any]:
 
     thread = threading.Thread(target=resolve, name="resolve", daemon=True)
     thread.start()
-    thread.join(_seconds_left(deadline))
+    thread.join(seconds_left(deadline))
     if not result:
         raise UnreachableError(f"the name {address.host} was not resolved in time")
     if isinstance(result[0], OSError):
@@ -148,11 +148,17 @@ def _resolved(address: ServerAddress, deadline: float) -> list[Any]:
     return addresses
 
 
-def _seconds_left(deadline: float) -> float:
+def seconds_left(deadline: float) -> float:
+    """Raises TimeoutError when the deadline has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
     return left
+
+
+def unreachable(error: OSError) -> UnreachableError:
+    """What a person is told about a connection that failed."""
+    return UnreachableError("no answer in time" if isinstance(error, TimeoutError) else _reason(error))
 
 
 def _reason(error: OSError) -> str:
@@ -165,27 +171,37 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
-class _ResponseReader:
+class ResponseReader:
     """Reads an answer, never past the deadline and never more than the bounds."""
 
     def __init__(
         self, connection: socket.socket, deadline: float, on_waiting: Callable[[], object] | None = None
     ) -> None:
         self._connection = connection
-        self._deadline = deadline
+        self.deadline = deadline
         self._on_waiting = on_waiting
         self._buffer = b""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes were read that belong to what comes next."""
+        return bool(self._buffer)
+
     def response(self) -> HttpResponse:
-        while True:
-            status, headers = self._head()
-            if status >= 200:
-                break
+        status, headers = self.final_head()
         if status in {204, 304}:
             return HttpResponse(status, headers, b"")
-        return HttpResponse(status, headers, self._body(headers))
+        return HttpResponse(status, headers, self.body(headers))
 
-    def _head(self) -> tuple[int, dict[str, str]]:
+    def final_head(self) -> tuple[int, dict[str, str]]:
+        """Status and headers of the answer, behind all interim ones."""
+        while True:
+            status, headers = self.head()
+            if status >= 200:
+                return status, headers
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        """Status and headers that come next, also of an interim answer."""
         raw = self._until(b"\r\n\r\n", LARGEST_HEAD)
         first, *lines = raw.split(b"\r\n")
         match = _STATUS.match(first)
@@ -199,7 +215,7 @@ class _ResponseReader:
             headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
         return int(match[1]), headers
 
-    def _body(self, headers: dict[str, str]) -> bytes:
+    def body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding", "").lower() == "chunked":
             return self._chunks()
         length = headers.get("content-length")
@@ -208,6 +224,30 @@ class _ResponseReader:
         if not length.isdigit() or int(length) > LARGEST_BODY:
             raise UnreachableError("the answer is larger than any packet")
         return self._exactly(int(length))
+
+    def stream(self, headers: dict[str, str], idle_seconds: float) -> Iterator[bytes]:
+        """The body in the pieces in which it arrives, however large it is. Each may take `idle_seconds`.
+
+        Raises UnreachableError where it ends before the length that the headers name.
+        """
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        left = 0 if chunked else int(headers.get("content-length", "0") or 0)
+        while True:
+            self.deadline = time.monotonic() + idle_seconds
+            if chunked and not left:
+                size = _HEX.match(self._until(b"\r\n", 1024))
+                left = int(size[0], 16) if size is not None else 0
+                if not left:
+                    return
+            if not left:
+                return
+            if not self._buffer and not self._more():
+                raise UnreachableError("the answer broke off")
+            piece, self._buffer = self._buffer[:left], self._buffer[left:]
+            left -= len(piece)
+            yield piece
+            if chunked and not left:
+                self._exactly(2)
 
     def _chunks(self) -> bytes:
         body = b""
@@ -243,9 +283,9 @@ class _ResponseReader:
     def _more(self) -> bool:
         while self._on_waiting is not None and not self._buffer:
             self._on_waiting()
-            if select.select([self._connection], [], [], min(1.0, _seconds_left(self._deadline)))[0]:
+            if select.select([self._connection], [], [], min(1.0, seconds_left(self.deadline)))[0]:
                 break
-        self._connection.settimeout(_seconds_left(self._deadline))
+        self._connection.settimeout(seconds_left(self.deadline))
         chunk = self._connection.recv(65_536)
         self._buffer += chunk
         return bool(chunk)

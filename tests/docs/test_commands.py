@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from asyncgate.main import app as asyncgate
 from interrogate.main import app as interrogate
+from legivellum_worker.artifact_commands import parser as artifacts_parser
 from legivellum_worker.main import parser as work_parser
 from memorygate.main import app as memorygate
 from metagate_cli.main import CLIENT, WORKER, _across_gates, _app
@@ -136,7 +137,7 @@ def judge(words: list[str]) -> None:
     elif program == "metagate" and rest and rest[0] in CLIENT:
         parser().parse_args(rest)
     elif program == "legivellum" and rest and rest[0] in WORKER:
-        work_parser().parse_args(rest[1:])
+        (work_parser() if rest[0] == "work" else artifacts_parser()).parse_args(rest[1:])
     elif program in PROGRAMS:
         command = PROGRAMS[program]
         while rest and rest[0] in (getattr(command, "commands", None) or {}):

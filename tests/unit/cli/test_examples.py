@@ -8,6 +8,8 @@ import pytest
 from tests.unit.cli.running import metagate
 from typer.main import get_command
 
+from legivellum_worker.artifact_commands import EXAMPLE as OF_ARTIFACTS
+from legivellum_worker.artifact_commands import parser as artifacts_parser
 from legivellum_worker.main import EXAMPLE as OF_WORK
 from legivellum_worker.main import parser as work_parser
 from metagate_cli.help import ACROSS_GATES_EXAMPLES, EXAMPLES
@@ -60,8 +62,11 @@ def test_every_command_across_gates_has_an_example_that_can_be_typed() -> None:
 def test_the_example_of_the_worker_can_be_typed() -> None:
     """The worker's parser takes it, and the help of `legivellum` names the command."""
     program, command, *words = shlex.split(OF_WORK)
-    assert (program, {command}) == ("legivellum", set(WORKER))
+    assert program == "legivellum"
     assert work_parser().parse_args(words).program == ["--", "./handler.sh"]
+    program, other, *words = shlex.split(OF_ARTIFACTS)
+    assert (program, {command, other}) == ("legivellum", set(WORKER))
+    assert artifacts_parser().parse_args(words).file == "report.pdf"
 
 
 @pytest.mark.parametrize("name", IN_A_POD)
