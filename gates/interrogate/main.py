@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from legivellum.gate.definition import GateDefinition
 
 DatabaseUrl = Annotated[str, database_option("interrogate")]
+ProblemataName = Annotated[str, typer.Argument(metavar="PROBLEMATA", help="Of your tenant.")]
 
 
 def _gate() -> GateDefinition[Any, Any]:
@@ -140,10 +141,53 @@ def calls(
         print(line)
 
 
+tools = typer.Typer(no_args_is_help=True, help="The tools of MCP servers: what they list, and what of it was declared.")
+app.add_typer(tools, name="tools")
+
+
+@tools.command("pin")
+def pin_tools(
+    problemata: ProblemataName,
+    *,
+    url: Url,
+    key_file: KeyFile = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Print every tool that the MCP servers list as capabilities, to review and apply. Asks a running gate."""
+    from interrogate.tool_review import capabilities_yaml
+
+    print(capabilities_yaml(_listing(problemata, url, key_file, token_file, ca_file)), end="")
+
+
+@tools.command("diff")
+def compare_tools(
+    problemata: ProblemataName,
+    *,
+    url: Url,
+    key_file: KeyFile = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+) -> None:
+    """Show what the MCP servers list otherwise than it was declared; exits with 1 where calls are refused for it."""
+    from interrogate.tool_review import difference_lines, is_as_declared
+
+    listed = _listing(problemata, url, key_file, token_file, ca_file)
+    for line in difference_lines(listed):
+        print(line)
+    raise typer.Exit(int(not is_as_declared(listed)))
+
+
+def _listing(problemata: str, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> Any:
+    client = GateClient.of(url, key_file, token_file, ca_file)
+    return client.get(f"/v1/problematas/{problemata}/tools")
+
+
 def _expected() -> tuple[type[Exception], ...]:
     from interrogate.policy_cases import CasesUnreadable
+    from interrogate.tool_review import NothingListed
 
-    return (CasesUnreadable, GateAnswerError)
+    return (CasesUnreadable, NothingListed, GateAnswerError)
 
 
 def main() -> None:

@@ -221,7 +221,7 @@ def content_findings(spec: ProblemataSpec, name: str) -> list[Finding]:
             findings += _schema_findings((*path, "inputSchema"), definition.input_schema)
             if definition.output_schema is not None:
                 findings += _schema_findings((*path, "outputSchema"), definition.output_schema)
-            findings += _unseen_findings(path, definition.declared())
+            findings += unseen_findings(path, definition.declared())
     return findings + (_tool_name_findings(spec, name) if spec.expose_tools else [])
 
 
@@ -250,16 +250,20 @@ def _schema_findings(path: tuple[Step, ...], schema: dict[str, Any]) -> Iterator
         yield Finding(render_path((*path, *inner)), reasons.SCHEMA_REFUSED, message)
 
 
-def _unseen_findings(path: tuple[Step, ...], value: Any) -> Iterator[Finding]:
+def unseen_findings(path: tuple[Step, ...], value: Any) -> Iterator[Finding]:
+    """Where a definition holds characters that nobody who reviews it sees, in its values and its members' names."""
     if isinstance(value, str) and _UNSEEN.search(value):
         message = "holds control, direction or tag characters, which nobody sees"
         yield Finding(render_path(path), reasons.INVALID_VALUE, message)
     elif isinstance(value, dict):
         for key, member in value.items():
-            yield from _unseen_findings((*path, key), member)
+            if _UNSEEN.search(key):
+                message = "has a member whose name holds control, direction or tag characters, which nobody sees"
+                yield Finding(render_path(path), reasons.INVALID_VALUE, message)
+            yield from unseen_findings((*path, key), member)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _unseen_findings((*path, index), item)
+            yield from unseen_findings((*path, index), item)
 
 
 def _tool_name_findings(spec: ProblemataSpec, name: str) -> list[Finding]:

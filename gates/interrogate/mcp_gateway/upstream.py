@@ -31,7 +31,6 @@ from interrogate.targets import TargetHosts
 from interrogate.tool_call import AnsweredState, CallOutcome, EscalateReason
 from legivellum.base.canonical_json import Uncanonical, hex_digest
 
-RESULT_BYTES: Final = 1_048_576
 _HANDSHAKE_BYTES: Final = 262_144
 _IDLE_SECONDS: Final = 600.0
 _SESSION_END_SECONDS: Final = 5.0
@@ -197,7 +196,7 @@ class _Upstream:
     ) -> _Answer:
         async with self._session(bearer) as (session, dispatcher):
             state.protocol = await self._revision.greet(session, dispatcher)
-            dispatcher.answer_bytes = self._rule.max_result_bytes or RESULT_BYTES
+            dispatcher.answer_bytes = self._rule.tool_result_bytes
             if state.protocol in MODERN_PROTOCOL_VERSIONS:
                 dispatcher.param_headers = _param_headers(pin, arguments)
             params = mcp_types.CallToolRequestParams(name=pin.name, arguments=dict(arguments))
