@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
+from interrogate.asked_task import AskedTask, TaskReceipt
 from interrogate.call_table import CallTable
 from interrogate.calls import DecidedCall
 from interrogate.decision import AdmittedTask
@@ -365,6 +366,32 @@ class InterrogateDatabase(PooledDatabase):
         """The decision of that receipt; None where it is another receipt, or none of this tenant."""
         row = await self._pool.fetchrow("SELECT * FROM interrogate.decision($1, $2)", tenant, receipt_id)
         return None if row is None else StoredDecision(*row)
+
+    async def asked_task(
+        self, tenant: UUID, *, task_id: str | None = None, receipt_id: str | None = None
+    ) -> AskedTask | None:
+        """By its task, or by the receipt of its admission; None where this gate admitted no such task here."""
+        row = await self._pool.fetchrow("SELECT * FROM interrogate.asked_task($1, $2, $3)", tenant, task_id, receipt_id)
+        return None if row is None else AskedTask.from_row(row)
+
+    async def task_receipts(self, tenant: UUID, task_id: str, limit: int) -> list[TaskReceipt]:
+        """Oldest first."""
+        rows = await self._pool.fetch("SELECT * FROM interrogate.task_receipts($1, $2, $3)", tenant, task_id, limit)
+        return [TaskReceipt(row["receipt_id"], row["stored_at"], json.loads(row["body"])) for row in rows]
+
+    async def closed_tasks(self, tasks: Sequence[tuple[UUID, str]]) -> list[tuple[UUID, str]]:
+        """Those of the tasks that are over."""
+        query = "SELECT ordinal FROM interrogate.closed_tasks($1, $2)"
+        rows = await self._pool.fetch(query, [tenant for tenant, _ in tasks], [task_id for _, task_id in tasks])
+        return [tasks[row["ordinal"] - 1] for row in rows]
+
+    async def cancel_handle(self, tenant: UUID, receipt_id: str) -> None:
+        """End the handle of a task. Harmless when it is repeated."""
+        await self._pool.fetch("SELECT interrogate.cancel_handle($1, $2)", tenant, receipt_id)
+
+    async def purge_handles(self, limit: int = 1_000) -> None:
+        """Forget canceled handles after 72 hours."""
+        await self._pool.fetch("SELECT interrogate.purge_handles($1)", limit)
 
     async def ruleset(self, policy_hash: str) -> str | None:
         """The policy under which something was decided, as it was then."""

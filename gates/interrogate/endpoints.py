@@ -89,6 +89,14 @@ ENDPOINTS: Final = (
         (Reply(200, "A JSON Web Key Set.", "Object"),),
         name="readKeys",
     ),
+    Endpoint(
+        "GET",
+        "/.well-known/oauth-protected-resource/mcp",
+        "What OAuth clients need to know of `/mcp` (RFC 9728).",
+        ANYBODY,
+        (Reply(200, "The metadata of a protected resource.", "Object"),),
+        name="readResourceMetadata",
+    ),
 )
 
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from interrogate.admission_gate import AdmissionGate
 from interrogate.admission_receipt import RecordedAdmission, differences, read_admission
+from interrogate.admission_service import evaluation_request
 from interrogate.decide import decide, explain
 from interrogate.envelope_parser import parse_envelope
-from interrogate.evaluation_handlers import authenticated, evaluation_request, require_served
+from interrogate.evaluation_handlers import authenticated, require_served
 from interrogate.problem_codes import Code
 from interrogate.rendering import decision_summary, explanation_response, rules_rendered
 from interrogate.ruleset import Ruleset

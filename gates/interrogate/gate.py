@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
@@ -10,6 +10,8 @@ from interrogate.call_handlers import CallHandlers
 from interrogate.endpoints import ENDPOINTS, SCHEMAS
 from interrogate.evaluation_handlers import EvaluationHandlers
 from interrogate.explanation_handlers import ExplanationHandlers
+from interrogate.mcp_gateway.gateway import McpGateway, Tools
+from interrogate.mcp_gateway.resource_metadata import METADATA_PATH, ResourceMetadata
 from interrogate.metrics import METRICS
 from interrogate.problem_codes import Code
 from interrogate.schema import INTERROGATE, WRITER
@@ -38,12 +40,15 @@ class PublishedKeys:
         return json_response(200, self._body)
 
 
-def handlers(process: InterrogateProcess) -> Mapping[str, Handler]:
+def handlers(
+    process: InterrogateProcess, *, more_tools: Callable[[Tools], Tools] = lambda _own: {}
+) -> Mapping[str, Handler]:
     """Raises OSError, ValueError for a signing key that cannot be used."""
-    return bound_handlers(AdmissionGate.of(process))
+    gate = AdmissionGate.of(process)
+    return bound_handlers(gate, McpGateway(gate, more_tools=more_tools))
 
 
-def bound_handlers(gate: AdmissionGate) -> Mapping[str, Handler]:
+def bound_handlers(gate: AdmissionGate, gateway: McpGateway) -> Mapping[str, Handler]:
     evaluation, explanation = EvaluationHandlers(gate), ExplanationHandlers(gate)
     return {
         "POST /v1/evaluate": evaluation.evaluate,
@@ -51,6 +56,7 @@ def bound_handlers(gate: AdmissionGate) -> Mapping[str, Handler]:
         "POST /v1/explain": explanation.explain,
         "GET /v1/calls": CallHandlers(gate).calls,
         "GET /.well-known/jwks.json": PublishedKeys(gate),
+        f"GET {METADATA_PATH}": ResourceMetadata(gateway.resource),
     }
 
 

@@ -49,6 +49,27 @@ RULE_FAILURES: Final = Counter(
     registry=METRICS.registry,
 )
 
+MCP_OPEN: Final = METRICS.gauge("interrogate_mcp_open", "Requests to `/mcp` that are open.", "livesum")
+MCP_CALLS: Final = Counter(
+    "interrogate_mcp_calls",
+    "Calls of tools by how they were answered: `answered`, `refused` (a result that says so), `error` of the protocol.",
+    ("outcome",),
+    registry=METRICS.registry,
+)
+MCP_CALL_SECONDS: Final = Histogram(
+    "interrogate_mcp_call_seconds",
+    "Time from a call of a tool to its answer.",
+    buckets=(*LATENCY_BUCKETS, 2.5, 5.0, 10.0, 30.0, 60.0),
+    registry=METRICS.registry,
+)
+
+TOOL_CALLS: Final = Counter(
+    "interrogate_tool_calls",
+    "Calls of tools at MCP servers by how they ended: as in the receipt of the outcome.",
+    ("outcome",),
+    registry=METRICS.registry,
+)
+
 
 def count_decision(decision: Decision, seconds: float) -> None:
     """Count a decision that was stored now; replays are not counted again."""

@@ -11,6 +11,18 @@ from legivellum.http.problem_codes import ProblemCode
 class Code(problem_codes.Code):
     """Those of every gate, and why a request for admission was not decided."""
 
+    HOST_NOT_ALLOWED: Final = ProblemCode(
+        421,
+        "Host not allowed",
+        "`/mcp` was called under a host name that is not this gate's: a page can bind its own name to an address.",
+        "Call it under the host of `INTERROGATE_RESOURCE`, or name the host in `INTERROGATE_ALLOWED_HOSTS`.",
+    )
+    ORIGIN_NOT_ALLOWED: Final = ProblemCode(
+        403,
+        "Origin not allowed",
+        "`/mcp` was called by a page of another site: its `Origin` is not this gate's.",
+        "Call it from a program, or name the page's host in `INTERROGATE_ALLOWED_HOSTS`.",
+    )
     IDEMPOTENCY_CONFLICT: Final = ProblemCode(
         409,
         "Idempotency conflict",

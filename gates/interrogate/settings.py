@@ -38,7 +38,26 @@ class Settings(DatabaseGateSettings):
         "comma-separated. A bare host is always a service of the tenant's namespace.",
     )
     resource: str = Field(
-        "http://interrogate:8005", description="The public URI of this gate: `iss` of its tokens.", min_length=1
+        "http://interrogate:8005",
+        description="The public URI of this gate: `iss` of its tokens. Its MCP endpoint is `/mcp` below it; both are "
+        "audiences that a token may be made for.",
+        min_length=1,
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names under which `/mcp` may be called, and from whose pages, beside that of `RESOURCE` and "
+        "the loopback's: globs, comma-separated.",
+    )
+    authorization_servers: str = Field(
+        "",
+        description="Issuers that OAuth clients get tokens for `/mcp` from, comma-separated: shown in the metadata of "
+        "RFC 9728.",
+    )
+    mcp_calls: int = Field(256, description="Most requests to `/mcp` that are open at once, per process.", ge=1)
+    credentials_dir: str | None = Field(
+        None,
+        description="Directory of the credentials for MCP servers: `<namespace>/<secretRef>`, one token in each file; "
+        "unset: there are none.",
     )
     signing_key_file: str | None = Field(
         None, description="PEM file (PKCS#8, Ed25519) that signs the tokens for targets; unset: they get none."
@@ -55,3 +74,9 @@ class Settings(DatabaseGateSettings):
     sweep_seconds: float = Field(
         15.0, description="How often forwards that nobody finished are looked for and failed.", gt=0
     )
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """A client of OAuth asks for a token for the URI it was given, which is the gate's or that of its endpoint."""
+        resource = self.resource.rstrip("/")
+        return (self.audience, self.resource, resource, f"{resource}/mcp")

@@ -58,6 +58,7 @@ class ForwardSweep:
         await self._end_calls(database)
         metrics.FORWARDS_PENDING.set((await database.pending_forwards()).number)
         await database.purge()
+        await database.purge_handles()
         return len(stale)
 
     async def _end_calls(self, database: InterrogateDatabase) -> None:

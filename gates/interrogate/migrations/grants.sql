@@ -10,7 +10,8 @@ GRANT EXECUTE ON FUNCTION
     interrogate.state, interrogate.observe, interrogate.observe_locked, interrogate.record, interrogate.forwards,
     interrogate.settle_forwards, interrogate.stale_forwards, interrogate.pending_forwards, interrogate.purge, interrogate.decision, interrogate.ruleset,
     interrogate.record_calls, interrogate.settle_calls, interrogate.call_of, interrogate.calls, interrogate.stale_calls,
-    interrogate.leased_task
+    interrogate.leased_task,
+    interrogate.asked_task, interrogate.task_receipts, interrogate.closed_tasks, interrogate.cancel_handle, interrogate.purge_handles
 TO interrogate_writer;
 
 -- `replay` and `verify` read receipts beside what is derived from them: the role that may read the one may read the other.

@@ -83,7 +83,11 @@ def application(
         async with process.following() if follow else nullcontext(), spans.sending() if spans else nullcontext():
             yield
 
-    return ProcessApplication(Edge(router, translate=unavailable, observe=observe, lifespan=lifespan), router, process)
+    edge = Edge(router, translate=unavailable, observe=observe, lifespan=lifespan)
+    asgi: App = edge
+    for wrap in process.in_front:
+        asgi = wrap(edge)
+    return ProcessApplication(asgi, router, process)
 
 
 def _interview_handler(

@@ -23,6 +23,8 @@ from legivellum.gate.snapshot_poller import (
     read_connected,
     require_version,
 )
+from legivellum.http.edge import Edge
+from legivellum.http.exchange import App
 from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.authenticator import Authenticator
 from legivellum.identity.keyring import KeyRing
@@ -87,7 +89,7 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         # This gate's audience and no other: a token that was made for another gate opens nothing here (D-44).
         self.credentials = Authenticator(
             keys=KeyRing(),
-            tokens=TokenVerifier(audiences=(settings.audience,)),
+            tokens=TokenVerifier(audiences=settings.audiences),
             directory=self.directory,
             api_key_header=settings.api_key_header,
             throttle=AuthFailureThrottle(),
@@ -105,6 +107,9 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         """What runs beside the requests, where a gate has more to do than answer: entered before the process serves,
         left before its databases are closed. A gate appends to it while it makes its handlers."""
+        self.in_front: list[Callable[[Edge], App]] = []
+        """What answers some requests itself and hands all others to the edge: for protocols whose answers last longer
+        than a deadline. A gate appends to it while it makes its handlers."""
 
     @property
     def database(self) -> DatabaseT:

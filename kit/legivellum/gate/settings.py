@@ -110,6 +110,11 @@ class DatabaseGateSettings(ServedGateSettings):
     )
 
     @property
+    def audiences(self) -> tuple[str, ...]:
+        """Every audience that a token may be made for."""
+        return (self.audience,)
+
+    @property
     def identity_dsn(self) -> str:
         """A password of its own goes into the URL: libpq's one variable (PGPASSWORD) is the gate's own role's.
 

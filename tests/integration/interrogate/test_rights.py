@@ -9,7 +9,7 @@ from interrogate.schema import OWNER, WRITER
 
 FUNCTIONS = {
     "state", "observe", "observe_locked", "record", "forwards", "settle_forwards", "stale_forwards", "pending_forwards", "purge", "decision", "ruleset",
-    "record_calls", "settle_calls", "call_of", "calls", "stale_calls", "leased_task",
+    "record_calls", "settle_calls", "call_of", "calls", "stale_calls", "leased_task", "asked_task", "task_receipts", "closed_tasks", "cancel_handle", "purge_handles",
 }  # fmt: skip
 
 
