@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from asyncgate.database import AsyncGateDatabase
 from asyncgate.problem_codes import Code
@@ -19,11 +20,26 @@ _TARGET: Final = "asyncgate"
 _INTERROGATE: Final = "svc:interrogate"
 
 
-async def read_admission(
-    database: AsyncGateDatabase, receipt_id: str, task: Task, sent: Mapping[str, Any]
-) -> TaskAdmission:
-    """Raises ADMISSION_REFUSED. That it was used before is judged where it is stored."""
-    form = await database.admission(task.tenant, receipt_id)
+async def read_admissions(
+    database: AsyncGateDatabase, tenant: UUID, wanted: Sequence[tuple[str, Task, Mapping[str, Any]]]
+) -> list[TaskAdmission | RequestRefused]:
+    """Of each receipt id and its task, as parsed and as sent: the admission, or ADMISSION_REFUSED. One look-up for all.
+
+    That it was used before is judged where it is stored.
+    """
+    if not wanted:
+        return []
+    forms = await database.admissions(tenant, [receipt_id for receipt_id, _, _ in wanted])
+    admissions: list[TaskAdmission | RequestRefused] = []
+    for form, (receipt_id, task, sent) in zip(forms, wanted, strict=True):
+        try:
+            admissions.append(_admission(form, receipt_id, task, sent))
+        except RequestRefused as refused:
+            admissions.append(refused)
+    return admissions
+
+
+def _admission(form: str | None, receipt_id: str, task: Task, sent: Mapping[str, Any]) -> TaskAdmission:
     if form is None:
         raise _refused("it is no admission of this tenant, or too old")
     receipt = json.loads(form)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -36,6 +37,7 @@ from legivellum.identity.caller import Caller
 from legivellum.receipts.rights import GATES
 
 AsyncGateProcess = GateProcess[Settings, AsyncGateDatabase]
+RunVerb = Callable[[Sequence[Any]], Awaitable[list[Any]]]
 
 ENQUEUING_TYPES: Final = frozenset({"principal", "delegate"})
 LEASING_TYPES: Final = frozenset({"worker", "service", "component"})
@@ -49,9 +51,24 @@ async def connect(settings: Settings) -> AsyncGateDatabase:
     return await AsyncGateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
 
 
+class LeaseStatements:
+    """Statements that lease, one at a time: requests and workers that wait ask for the same mailboxes (AG-17).
+
+    Two at once would wait for each other's locks in the database, and hold a connection each.
+    """
+
+    def __init__(self, process: AsyncGateProcess) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
+
+    async def ask(self, requests: Sequence[LeaseRequest]) -> list[tuple[Lease, ...]]:
+        async with self._turn:
+            return await self._process.database.lease(requests)
+
+
 @dataclass(frozen=True, slots=True)
 class VerbBatchers:
-    """What arrives while a statement is in flight travels in the next. `lease`: one in flight, or its locks meet.
+    """What arrives while a statement is in flight travels in the next.
 
     `enqueue_batch`: a statement for each, for it may have 256 tasks; 64 of them in one would outlast every deadline.
     """
@@ -66,21 +83,24 @@ class VerbBatchers:
     revoke: Batcher[RevokeRequest, VerbOutcome[RevokeOutcome, Revocation]]
 
     @classmethod
-    def of(cls, process: AsyncGateProcess) -> VerbBatchers:
+    def of(cls, process: AsyncGateProcess, leasing: LeaseStatements) -> VerbBatchers:
         queue = process.settings.queue
 
-        def batcher(verb: str, in_flight: int = 2, rows: int = 64) -> Batcher[Any, Any]:
+        def batcher(verb: str, run: RunVerb | None = None, in_flight: int = 2, rows: int = 64) -> Batcher[Any, Any]:
             # The database is looked up for each statement: it may not have been reached yet.
-            async def run(items: Sequence[Any]) -> list[Any]:
+            async def run_verb(items: Sequence[Any]) -> list[Any]:
                 results: list[Any] = await getattr(process.database, verb)(items)
                 return results
 
-            return Batcher(run, name=verb, limits=BatchLimits(in_flight=in_flight, rows=rows, queue=queue))
+            limits = BatchLimits(
+                in_flight=in_flight, rows=rows, queue=queue, statement_seconds=process.settings.deadline_seconds
+            )
+            return Batcher(run or run_verb, name=verb, limits=limits)
 
         return cls(
             enqueue=batcher("enqueue"),
             enqueue_batch=batcher("enqueue", rows=1),
-            lease=batcher("lease", in_flight=1),
+            lease=batcher("lease", leasing.ask, in_flight=1),
             renew=batcher("renew"),
             release=batcher("release"),
             complete=batcher("complete"),
@@ -102,14 +122,13 @@ class BrokerGate:
     @classmethod
     def of(cls, process: AsyncGateProcess) -> BrokerGate:
         """Raises CeilingsUnreadable."""
-        settings = process.settings
-
-        async def ask(requests: Sequence[LeaseRequest]) -> list[tuple[Lease, ...]]:
-            return await process.database.lease(requests)
-
+        settings, leasing = process.settings, LeaseStatements(process)
         globs = tuple(glob.strip() for glob in settings.require_admission.split(",") if glob.strip())
-        waiting = LongPoll(ask, most=settings.waiters)
-        gate = cls(process, Ceilings.from_file(settings.ceilings_file), VerbBatchers.of(process), waiting, globs)
+        # A statement waits for the one before it.
+        seconds = 2 * settings.deadline_seconds * _QUERY_SHARE
+        waiting = LongPoll(leasing.ask, most=settings.waiters, statement_seconds=seconds)
+        verbs = VerbBatchers.of(process, leasing)
+        gate = cls(process, Ceilings.from_file(settings.ceilings_file), verbs, waiting, globs)
         process.beside.append(gate.running)
         return gate
 

@@ -105,16 +105,22 @@ _ENQUEUE = _call(
     *("text", _UUIDS, *[_TEXTS] * 9, _DIGESTS, _TIMES, *[_NUMBERS] * 5, _TEXTS, _NUMBERS, _NUMBERS, _TEXTS, _TEXTS),
     *(_NUMBERS, _TEXTS),
 )
-_LEASE = _call("lease", "text", _UUIDS, _TEXTS, _NUMBERS, _NUMBERS, _TEXTS, _NUMBERS, _TEXTS, "text", "text", "text")
+_LEASE = _call(
+    "lease_tasks", "text", _UUIDS, _TEXTS, _NUMBERS, _NUMBERS, _TEXTS, _NUMBERS, _TEXTS, "text", "text", "text"
+)
 _RENEW = _call("renew", "text", _UUIDS, _TEXTS, _TEXTS, _NUMBERS, "text")
 _END = _call(
     "end_leases",
     *("text", _UUIDS, _TEXTS, _TEXTS, "text", _TEXTS, _DIGESTS, _TEXTS, "interval[]", _TEXTS, "text", "text"),
 )
 _REVOKE = _call("revoke", "text", _UUIDS, _TEXTS, _FLAGS, _TEXTS, _TEXTS, *["text"] * 5)
+_ADMISSIONS = _call("admission_receipts", _UUIDS, _TEXTS)
 _REVOKE_MINTED = _call("revoke_minted", "text", "uuid", *["text"] * 5)
 
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+LOOKED_AT = 10_000
+"""Tasks that are looked at for a page of one state: a queue of a million must not cost its reader a million rows."""
 
 _START: tuple[UUID, str] = (UUID(int=0), "")
 """Before every need."""
@@ -299,12 +305,11 @@ class AsyncGateDatabase(PooledDatabase):
         row = await self._pool.fetchrow("SELECT * FROM asyncgate.owner_of($1, $2)", tenant, task_id)
         return None if row is None else TaskRow(*row)
 
-    async def admission(self, tenant: UUID, receipt_id: str) -> str | None:
-        """The body of an admission that was stored in the last ten minutes; None: there is none of this id (AG-09)."""
-        body: str | None = await self._pool.fetchval(
-            "SELECT body FROM asyncgate.admission_receipt($1, $2)", tenant, receipt_id
-        )
-        return body
+    async def admissions(self, tenant: UUID, receipt_ids: Sequence[str]) -> list[str | None]:
+        """The admissions that were stored in the last ten minutes; None where there is none of this id (AG-09)."""
+        rows = await self._pool.fetch(_ADMISSIONS, [str(tenant)] * len(receipt_ids), list(receipt_ids))
+        bodies = dict(rows)
+        return [bodies.get(ordinal) for ordinal in range(1, len(receipt_ids) + 1)]
 
     async def task(self, tenant: UUID, task_id: str) -> TaskView | None:
         row = await self._pool.fetchrow("SELECT * FROM asyncgate.task_view($1, $2)", tenant, task_id)
@@ -313,11 +318,21 @@ class AsyncGateDatabase(PooledDatabase):
     async def tasks(
         self, tenant: UUID, *, capability: str | None, state: str | None, after: str | None, limit: int
     ) -> TaskPage:
-        """By task_id. Without a state: all that are not over; `ended`: the archive."""
-        query = "SELECT * FROM asyncgate.tasks($1, $2, $3, $4, $5)"
-        rows = await self._pool.fetch(query, tenant, capability, state, after, limit + 1)
+        """By task_id. Without a state: all that are not over; `ended`: the archive.
+
+        Of another state a page may hold fewer than there are, or none, and go on: so many tasks are looked at for it.
+        """
+        looked_to: str | None = None
+        if state in {None, "ended"}:
+            query = "SELECT * FROM asyncgate.tasks($1, $2, $3, $4, $5)"
+            rows = await self._pool.fetch(query, tenant, capability, state, after, limit + 1)
+        else:
+            query = "SELECT * FROM asyncgate.tasks_in_state($1, $2, $3, $4, $5, $6)"
+            answer = await self._pool.fetch(query, tenant, capability, state, after, limit + 1, LOOKED_AT)
+            looked_to = answer[0]["looked_to"] if answer else None
+            rows = [row for row in answer if row["task_id"] is not None]
         items = tuple(map(_task_view, rows[:limit]))
-        return TaskPage(items, items[-1].task_id if len(rows) > limit else None)
+        return TaskPage(items, items[-1].task_id if len(rows) > limit else looked_to)
 
     async def depth(self, tenant: UUID, capability: str | None = None) -> tuple[tuple[QueueDepth, ...], datetime]:
         """The mailboxes that are not empty, and the database's time."""

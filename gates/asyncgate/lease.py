@@ -43,6 +43,8 @@ class Lease:
     principal_ai: str
     task: str
     """`Task.document`."""
+    took_over: bool = False
+    """The lease before this was over its time, and issuing this one wrote its expiry down (AG-12)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class LeaseHandlers:
         if not leases and body.wait_seconds:
             leases = await self._waited(request, caller, exchange, body.wait_seconds)
         metrics.LEASES.labels("issued").inc(len(leases))
+        metrics.LEASES.labels("expired").inc(sum(lease.took_over for lease in leases))
         return json_response(200, b'{"leases":[%s]}' % b",".join(map(rendering.lease, leases)))
 
     async def renew(self, exchange: Exchange) -> Response:

@@ -25,7 +25,6 @@ _POLL_SECONDS: Final = 0.25
 _AT_ONCE: Final = 256
 """Most requests of one statement: it holds the locks of their mailboxes."""
 _TENANTS_SHARE: Final = 4
-_STATEMENT_SECONDS: Final = 1.0
 _NOT_NOW: Final = (*LOST, DeadlineExceeded, Overloaded)
 
 _log = structlog.get_logger("asyncgate.long_poll")
@@ -49,9 +48,10 @@ class Waiter:
 class LongPoll:
     """The waiters of one process, in the order in which they came."""
 
-    def __init__(self, ask: Ask, *, most: int, poll_seconds: float = _POLL_SECONDS) -> None:
+    def __init__(self, ask: Ask, *, most: int, statement_seconds: float, poll_seconds: float = _POLL_SECONDS) -> None:
         self._ask = ask
         self._most = most
+        self._statement_seconds = statement_seconds
         self._poll_seconds = poll_seconds
         self._waiters: dict[Waiter, None] = {}
         self._of_tenant: Counter[UUID] = Counter()
@@ -83,7 +83,7 @@ class LongPoll:
             await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if waiter.asked is not None:
                 # A statement may issue a lease right now: nobody would know of it until it expires.
-                await asyncio.wait({waiter.asked}, timeout=_STATEMENT_SECONDS)
+                await asyncio.wait({waiter.asked}, timeout=self._statement_seconds)
             return waiter.answer.result() if waiter.answer.done() else ()
         finally:
             del self._waiters[waiter]

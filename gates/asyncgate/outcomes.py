@@ -30,8 +30,8 @@ class VerbOutcome(Generic[Name, Value]):
     """`value` is there where something was done, now or before.
 
     REFUSED: the ledger refused a receipt, as `detail` says. Nothing of the item happened; it is a bug of this gate.
-    LEASE_LOST: `detail` is EXPIRED where this call was the first to see and wrote the expiry down, ESCALATED where that
-    ended the task too (AG-11).
+    LEASE_LOST, and REVOKED of a lease: `detail` is EXPIRED where this call was the first to see and wrote the expiry
+    down, ESCALATED where that ended the task too (AG-11).
     """
 
     name: Name

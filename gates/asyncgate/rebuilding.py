@@ -22,7 +22,8 @@ from legivellum.postgres.driver import translated
 _ORPHANS: Final = """
     SELECT o.tenant::text, o.task_id, o.obligation_id, o.principal_ai, o.opened_at FROM memorygate.obligation AS o
     WHERE o.state = 'open' AND o.kind = 'obligation' AND o.custodian = 'svc:asyncgate'
-      AND NOT EXISTS (SELECT FROM asyncgate.task AS x WHERE x.task_id = o.task_id AND x.tenant = o.tenant)
+      AND NOT EXISTS (SELECT FROM asyncgate.task AS x WHERE x.task_id = o.task_id AND x.tenant = o.tenant
+                        AND x.obligation_id = o.obligation_id)
     ORDER BY o.opened_at, o.obligation_id
 """
 _COUNTS: Final = """

@@ -5,18 +5,19 @@ The order of refusals is D-42's: credential, body, permission, custody. The firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from asyncgate import metrics, rendering
-from asyncgate.admissions import read_admission
+from asyncgate.admissions import read_admissions
 from asyncgate.batch_items import Item, answered_items, refused_item
 from asyncgate.broker_gate import ENQUEUING_TYPES, BrokerGate, require_type
-from asyncgate.lease import RevokeRequest
-from asyncgate.outcomes import ParkOutcome, VerbOutcome
+from asyncgate.lease import Revocation, RevokeRequest
+from asyncgate.outcomes import ParkOutcome, RevokeOutcome, VerbOutcome
 from asyncgate.problem_codes import Code
 from asyncgate.request_bodies import RevokeBody, TaskBatchBody, read_body
-from asyncgate.task import ParkedTask, Parking, ParkingBatch
+from asyncgate.task import ParkedTask, Parking, ParkingBatch, Task, TaskAdmission
 from asyncgate.task_parser import authority_of, parse_task
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
@@ -41,6 +42,15 @@ _REFUSALS: Final[Mapping[str, tuple[ProblemCode, str]]] = {
 _BATCH_KEYS: Final = 256 * 200
 
 
+class JudgedTask(NamedTuple):
+    """A task that was judged without the database. `admission`: the receipt id that came beside it."""
+
+    task: Task
+    minter: str
+    sent: Mapping[str, Any]
+    admission: str | None
+
+
 class TaskHandlers:
     def __init__(self, gate: BrokerGate) -> None:
         self._gate = gate
@@ -51,7 +61,9 @@ class TaskHandlers:
         sent = strict_json.parse_object(await exchange.body())
         admission = exchange.header(b"legivellum-admission")
         text = None if admission is None else admission.decode("latin-1")
-        parking = await self._parking(sent, text, require_caller(caller))
+        [parking] = await self._admitted([self._judged(sent, text, require_caller(caller))])
+        if isinstance(parking, RequestRefused):
+            raise parking
         [outcome] = await self._gate.verbs.enqueue.submit(ParkingBatch((parking,)), exchange.deadline)
         self._count(outcome)
         task = _parked_or_refused(outcome)
@@ -68,13 +80,20 @@ class TaskHandlers:
         require_type(caller, ENQUEUING_TYPES, "enqueue")
         self._gate.process.authenticator.charge_batch(caller, len(batch.items))
         answers: list[Item | BaseException] = [{}] * len(batch.items)
+        judged: list[tuple[int, JudgedTask]] = []
         parkings: list[tuple[int, Parking]] = []
         for place, item in enumerate(batch.items):
             try:
                 admission = None if batch.check else item.admission
-                parkings.append((place, await self._parking(item.task, admission, caller, check=batch.check)))
+                judged.append((place, self._judged(item.task, admission, caller, check=batch.check)))
             except RequestRefused as refused:
                 answers[place] = refused_item(refused.problem.code, refused.problem.detail)
+        admitted = await self._admitted([task for _, task in judged])
+        for (place, _), parking in zip(judged, admitted, strict=True):
+            if isinstance(parking, RequestRefused):
+                answers[place] = refused_item(parking.problem.code, parking.problem.detail)
+            else:
+                parkings.append((place, parking))
         if batch.check:
             for place, parking in parkings:
                 answers[place] = {"status": 200, "task_id": parking.task.task_id}
@@ -110,14 +129,14 @@ class TaskHandlers:
         if outcome.value is None:
             raise refused_by_ledger(outcome.detail)
         if outcome.name == "REVOKED":
-            metrics.ENDED.labels("revoked").inc(int(request.whole_task))
+            _count_revocation(request, outcome)
             self._gate.waiting.wake()
         return json_response(200, strict_json.encode(rendering.revocation(outcome.value)))
 
-    async def _parking(
+    def _judged(
         self, sent: Mapping[str, Any], admission: str | None, caller: Caller, *, check: bool = False
-    ) -> Parking:
-        """A task that may be stored, as far as can be known without its obligation. Raises the refusals of D-42."""
+    ) -> JudgedTask:
+        """A task that may be stored, as far as can be known without the database. Raises the refusals of D-42."""
         task = parse_task(sent, caller, self._gate.settings)
         require_type(caller, ENQUEUING_TYPES, "enqueue")
         if caller.type == "principal" and task.principal_ai != caller.principal_key:
@@ -129,14 +148,19 @@ class TaskHandlers:
         for name in task.escalation_to:
             if name != task.principal_ai and not self._gate.is_recipient(caller, name):
                 raise refuse(Code.RECIPIENT_UNKNOWN, "escalation_to: must name principals of this tenant, or gates.")
-        if check:
-            return Parking(task, caller.principal_key)
-        if admission is None:
-            if self._gate.requires_admission(caller.namespace):
-                raise refuse(Code.ADMISSION_REQUIRED, "Legivellum-Admission: tasks of this namespace need one.")
-            return Parking(task, caller.principal_key)
-        admitted = await read_admission(self._gate.process.database, admission, task, sent)
-        return Parking(task, caller.principal_key, admitted)
+        if admission is None and not check and self._gate.requires_admission(caller.namespace):
+            raise refuse(Code.ADMISSION_REQUIRED, "Legivellum-Admission: tasks of this namespace need one.")
+        return JudgedTask(task, caller.principal_key, sent, admission)
+
+    async def _admitted(self, judged: Sequence[JudgedTask]) -> list[Parking | RequestRefused]:
+        """Each with its admission, where it names one. One look-up for all."""
+        named = [(task.admission, task.task, task.sent) for task in judged if task.admission is not None]
+        tenant = judged[0].task.tenant if judged else UUID(int=0)
+        admissions = iter(await read_admissions(self._gate.process.database, tenant, named))
+        return [
+            Parking(task.task, task.minter) if task.admission is None else _with_admission(task, next(admissions))
+            for task in judged
+        ]
 
     async def _parked(
         self, parkings: list[tuple[int, Parking]], exchange: Exchange, *, all_or_none: bool
@@ -148,6 +172,21 @@ class TaskHandlers:
         metrics.HANDOFFS.labels(outcome.name).inc()
         if outcome.name == "PARKED":
             self._gate.waiting.wake()
+
+
+def _count_revocation(request: RevokeRequest, outcome: VerbOutcome[RevokeOutcome, Revocation]) -> None:
+    if request.whole_task:
+        metrics.ENDED.labels("revoked").inc()
+        return
+    live = outcome.value is not None and outcome.value.lease_ended
+    metrics.LEASES.labels("expired").inc(int(bool(outcome.detail) and not live))
+    metrics.ENDED.labels("escalated").inc(int(outcome.detail == "ESCALATED"))
+
+
+def _with_admission(judged: JudgedTask, admission: TaskAdmission | RequestRefused) -> Parking | RequestRefused:
+    if isinstance(admission, RequestRefused):
+        return admission
+    return Parking(judged.task, judged.minter, admission)
 
 
 def refused_by_ledger(detail: str) -> Exception:

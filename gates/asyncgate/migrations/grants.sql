@@ -7,9 +7,9 @@ GRANT USAGE ON SCHEMA asyncgate TO asyncgate_broker, memorygate_auditor;
 
 -- The gate's process acts by functions and touches no table, neither here nor in the ledger (D-57).
 GRANT EXECUTE ON FUNCTION
-    asyncgate.state, asyncgate.enqueue, asyncgate.lease, asyncgate.renew, asyncgate.end_leases, asyncgate.revoke, asyncgate.revoke_minted,
+    asyncgate.state, asyncgate.enqueue, asyncgate.lease, asyncgate.lease_tasks, asyncgate.renew, asyncgate.end_leases, asyncgate.revoke, asyncgate.revoke_minted,
     asyncgate.owner_of, asyncgate.expire_overdue, asyncgate.meet_needs, asyncgate.purge, asyncgate.tasks, asyncgate.depth, asyncgate.totals,
-    asyncgate.held_lease, asyncgate.task_view, asyncgate.admission_receipt
+    asyncgate.held_lease, asyncgate.task_view, asyncgate.admission_receipt, asyncgate.tasks_in_state, asyncgate.admission_receipts
 TO asyncgate_broker;
 
 -- `orphans` reads tasks beside receipts: the role that may read the one may read the other.

@@ -1,6 +1,7 @@
 """A verb reads a bounded number of rows, in a queue of any size (§6.6, EXT-23): counted by the database itself."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar, cast
 
 import asyncpg
 import pytest
@@ -8,8 +9,9 @@ import pytest_asyncio
 from tests.databases import Server
 from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, make_tasks, task_of
 
-from asyncgate.database import AsyncGateDatabase
+from asyncgate.database import LOOKED_AT, AsyncGateDatabase
 
+Read = TypeVar("Read")
 UNRELATED = 400_000
 MOST_ROWS = 60
 """Of a task that is parked with a need, leased, renewed and returned, in the gate's tables and the ledger's obligations."""
@@ -62,6 +64,21 @@ async def large_tenant(postgres: Server) -> AsyncIterator[tuple[Tenant, TaskData
     await postgres.drop(made.database)
 
 
+async def rows_read(tenant: Tenant, made: TaskDatabase, reading: Awaitable[Read]) -> tuple[Read, int]:
+    """What `reading` gives, and how many rows of any table it read."""
+    counting = await asyncpg.connect(made.superuser)
+    counts = []
+    result = None
+    for step in (None, reading):
+        result = None if step is None else await step
+        await tenant.database._pool.fetch("SELECT pg_stat_force_next_flush()")
+        await tenant.database._pool.fetch("SELECT 1")
+        await counting.execute("SELECT pg_stat_clear_snapshot()")
+        counts.append((await counting.fetchrow(READS))[0])
+    await counting.close()
+    return cast("Read", result), counts[1] - counts[0]
+
+
 @pytest.mark.slow
 @pytest.mark.invariant("EXT-23", "INV-072")
 async def test_no_verb_reads_more_for_a_longer_queue(large_tenant: tuple[Tenant, TaskDatabase]):
@@ -95,11 +112,18 @@ async def test_no_verb_reads_more_for_a_longer_queue(large_tenant: tuple[Tenant,
 
 @pytest.mark.slow
 async def test_looking_at_a_long_queue_reads_a_page_of_it(large_tenant: tuple[Tenant, TaskDatabase]):
-    tenant, _ = large_tenant
+    tenant, made = large_tenant
     depths, _ = await tenant.database.depth(tenant.uid)
     assert {depth.capability: depth.capped for depth in depths} == {"default": True, "other": True}
     page = await tenant.database.tasks(tenant.uid, capability=None, state=None, after=None, limit=50)
     assert len(page.items) == 50
     assert page.next_after == page.items[-1].task_id
+    for state in ("waiting", "held_back", "leased"):
+        # A state of which few tasks or none are: so many are looked at, and the page goes on behind them.
+        page, read = await rows_read(tenant, made, tenant.database.tasks(
+            tenant.uid, capability="other", state=state, after=None, limit=50))  # fmt: skip
+        assert (len(page.items) == 50) is (state == "waiting")
+        assert page.next_after is not None
+        assert read <= LOOKED_AT + 200
     totals = await tenant.database.totals()
     assert totals.leased > 0

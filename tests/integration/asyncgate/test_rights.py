@@ -12,8 +12,9 @@ from asyncgate.schema import BROKER, LEASE_READERS
 from legivellum.postgres.errors import Unavailable
 
 FOR_THE_PROCESS = {
-    "state", "enqueue", "lease", "renew", "end_leases", "revoke", "revoke_minted", "owner_of", "expire_overdue", "meet_needs", "purge",
+    "state", "enqueue", "lease", "lease_tasks", "renew", "end_leases", "revoke", "revoke_minted", "owner_of", "expire_overdue", "meet_needs", "purge",
     "tasks", "depth", "totals", "held_lease", "task_view", "admission_receipt",
+    "tasks_in_state", "admission_receipts",
 }  # fmt: skip
 FOR_OTHER_GATES = {"live_lease", "hold_leases"}
 

@@ -9,6 +9,8 @@ from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, task_of
 from tests.integration.asyncgate.gate_fixture import CLAIM, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id, rows
 
+from asyncgate.rebuilding import orphans
+
 VERBS: dict[str, Callable[[Tenant, str, str], Awaitable[Any]]] = {
     "renew": lambda tenant, lease_id, holder: tenant.renew(lease_id, holder),
     "release": lambda tenant, lease_id, holder: tenant.release(lease_id, holder),
@@ -86,6 +88,39 @@ async def test_what_is_written_down_beside_the_pass_is_counted(tenant: Tenant, t
         assert (await gate.post("worker", "/lease/release", {"lease_id": released["lease_id"]})).status_code == 200
         after = await counted(gate)
     assert {name: after[name] - before[name] for name in after} == {"expired": 2, "escalated": 2, "lost": 4}
+
+
+async def test_an_expiry_is_counted_by_whichever_call_writes_it_down(tenant: Tenant, task_database: TaskDatabase):
+    """A renewal that comes too late, a lease that takes over, a revocation of the lease; of the last lease the escalation too."""
+    served = TaskTenant(task_database, tenant.uid)
+    await served.publish()
+    box = f"box-{new_id().lower()}"
+    async with serving_asyncgate(served, pass_seconds=60) as gate:
+        names = [await gate.park(capability=box, max_leases=max_leases) for max_leases in (9, 9, 9, 1, 1)]
+        renewed, revoked, taken, last, live = await gate.leases("worker", box, most=5)
+        before = await counted(gate)
+        for lease in (renewed, revoked, last):
+            await tenant.expire(lease["lease_id"])
+        for _ in range(2):
+            answer = await gate.post("worker", "/lease/renew", {"lease_id": renewed["lease_id"]})
+            assert answer.json()["code"] == "LEASE_LOST"
+        assert (await counted(gate))["expired"] - before["expired"] == 1
+        for name in (names[1], names[3], names[4]):
+            for _ in range(2):
+                answer = await gate.post("principal", f"/tasks/{name}/revoke", {"what": "lease"})
+                if answer.status_code == 409:
+                    assert answer.json()["code"] == "TASK_ENDED"
+        assert await gate.tenant.phases(names[1]) == ["accepted", "accepted", "queued", "lease_issued", "expired"]
+        assert (await gate.tenant.phases(names[3]))[-2:] == ["expired", "escalate"]
+        assert (await gate.tenant.phases(names[4]))[-2:] == ["revoked", "escalate"]
+        after = await counted(gate)
+        assert {name: after[name] - before[name] for name in ("expired", "escalated")} == {"expired": 3, "escalated": 2}
+        assert len(await gate.leases("other", box, most=2)) == 2
+        await tenant.expire(taken["lease_id"])
+        assert [lease["number"] for lease in await gate.leases("other", box, most=5)] == [2]
+        assert (await gate.tenant.phases(taken["task"]["task_id"]))[-3:] == ["expired", "lease_issued", "reassigned"]
+        assert (await counted(gate))["expired"] - before["expired"] == 4
+        del live
 
 
 async def counted(gate: TaskGate) -> dict[str, float]:
@@ -175,6 +210,47 @@ async def test_what_was_minted_and_never_parked_can_be_revoked(tenant: Tenant):
     assert lease.task_id == waiting.task_id
     [again] = await tenant.database.revoke([tenant.revocation(task.task_id)])
     assert again.name == "REPLAYED"
+
+
+async def test_what_was_minted_under_another_name_than_its_task_is_revoked_by_its_own(tenant: Tenant):
+    """Of a task that was never parked the obligation is named; one that a task is parked for is ended by its task alone."""
+    task = task_of(tenant.uid, obligation_id=new_id())
+    await tenant.mint(task)
+    listed = [item for item in await orphans(tenant.dsn) if item.tenant == str(tenant.uid)]
+    assert [(item.task_id, item.obligation_id) for item in listed] == [(task.task_id, task.obligation_id)]
+    [by_task] = await tenant.database.revoke([tenant.revocation(task.task_id)])
+    assert by_task.name == "TASK_NOT_FOUND"
+    assert await tenant.database.owner_of(tenant.uid, task.task_id) is None
+    for name in ("REVOKED", "REPLAYED"):
+        owner = await tenant.database.owner_of(tenant.uid, task.obligation_id)
+        assert owner is not None
+        assert (owner.task_id, owner.principal_ai, owner.minter, owner.parked) == (
+            task.task_id,
+            "alice",
+            "planner",
+            False,
+        )
+        [outcome] = await tenant.database.revoke([tenant.revocation(task.obligation_id)])
+        assert outcome.name == name
+    assert await tenant.phases(task.task_id) == ["revoked", "complete"]
+    parked = task_of(tenant.uid, obligation_id=new_id())
+    second = task_of(tenant.uid, parked.task_id, obligation_id=new_id())
+    await tenant.park(parked)
+    await tenant.mint(second)
+    assert await tenant.database.owner_of(tenant.uid, parked.obligation_id) is None
+    outcomes = await tenant.database.revoke(
+        [
+            tenant.revocation(parked.obligation_id),
+            tenant.revocation(second.obligation_id),
+            tenant.revocation(second.obligation_id),
+        ]
+    )
+    assert [outcome.name for outcome in outcomes] == ["TASK_NOT_FOUND", "REVOKED", "REPLAYED"]
+    # The task of the first obligation is still there, and is ended by its own name.
+    [ended] = await tenant.database.revoke([tenant.revocation(parked.task_id)])
+    assert ended.name == "REVOKED"
+    [again] = await tenant.database.revoke([tenant.revocation(parked.obligation_id)])
+    assert again.name == "TASK_NOT_FOUND"
 
 
 async def test_of_two_passes_one_works(tenant: Tenant):

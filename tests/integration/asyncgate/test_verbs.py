@@ -400,6 +400,34 @@ async def test_a_page_of_tasks_goes_on_where_the_last_one_ended(tenant: Tenant):
     ]
 
 
+@pytest.mark.parametrize("looked_at", [1, 4, 100])
+async def test_pages_of_one_state_hold_all_of_it(tenant: Tenant, monkeypatch: pytest.MonkeyPatch, looked_at: int):
+    """Where a page looks at a few tasks only it may hold none and go on; together they are the tasks of that state."""
+    monkeypatch.setattr("asyncgate.database.LOOKED_AT", looked_at)
+    tasks = [task_of(tenant.uid, capability=f"box-{number % 3}") for number in range(24)]
+    later = [task_of(tenant.uid, not_before=datetime.now(UTC) + timedelta(days=1)) for _ in range(5)]
+    await tenant.park(*tasks, *later)
+    leases = await tenant.lease("worker", "box-1", most=6)
+    truth = {
+        "leased": {lease.task_id for lease in leases},
+        "waiting": {task.task_id for task in tasks} - {lease.task_id for lease in leases},
+        "held_back": {task.task_id for task in later},
+    }
+    for state, task_ids in truth.items():
+        for capability in (None, "box-1"):
+            seen: list[str] = []
+            after = None
+            while True:
+                page = await tenant.database.tasks(tenant.uid, capability=capability, state=state, after=after, limit=2)
+                assert len(page.items) <= 2
+                assert {item.state for item in page.items} <= {state}
+                seen += [item.task_id for item in page.items]
+                if (after := page.next_after) is None:
+                    break
+            boxes = {task.task_id for task in tasks if task.capability == "box-1"}
+            assert seen == sorted(task_ids if capability is None else task_ids & boxes)
+
+
 async def test_an_admission_is_shown_while_it_is_young(tenant: Tenant):
     """Ten minutes; and no other receipt, and no other tenant's."""
     body = receipt_body(
@@ -407,12 +435,11 @@ async def test_an_admission_is_shown_while_it_is_young(tenant: Tenant):
     )
     assert await append(tenant.dsn, [body], "emit") == ["STORED"]
     receipt_id = json.loads(body)["receipt_id"]
-    assert await tenant.database.admission(tenant.uid, receipt_id) == body
-    assert await tenant.database.admission(Tenant(tenant.database, tenant.dsn).uid, receipt_id) is None
-    task = task_of(tenant.uid)
-    [parked] = await tenant.park(task)
-    assert await tenant.database.admission(tenant.uid, parked.accepted_receipt_id) is None
+    [parked] = await tenant.park(task_of(tenant.uid))
+    asked = ["nobody's", receipt_id, parked.accepted_receipt_id, receipt_id]
+    assert await tenant.database.admissions(tenant.uid, asked) == [None, body, None, body]
+    assert await tenant.database.admissions(Tenant(tenant.database, tenant.dsn).uid, [receipt_id]) == [None]
     await tenant.execute(
         "UPDATE memorygate.receipt SET stored_at = stored_at - interval '11 minutes' WHERE receipt_id = $1", receipt_id
     )
-    assert await tenant.database.admission(tenant.uid, receipt_id) is None
+    assert await tenant.database.admissions(tenant.uid, [receipt_id]) == [None]

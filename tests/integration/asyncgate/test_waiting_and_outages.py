@@ -4,13 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest_asyncio
+from pydantic import SecretStr
 from tests.integration.asyncgate.conftest import TaskDatabase
 from tests.integration.asyncgate.gate_fixture import CLAIM, TaskGate, TaskTenant, serving_asyncgate
-from tests.integration.memorygate.conftest import new_id
+from tests.integration.memorygate.conftest import new_id, rows
 from tests.integration.memorygate.test_outages import Locked
 
 from asyncgate.schema import BROKER
+
+PATIENT = "&options=-c%20lock_timeout%3D20000%20-c%20statement_timeout%3D20000"
+"""Longer limits than the role's own, as a setting of a gate."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -99,6 +104,44 @@ async def test_the_database_is_away(gate: TaskGate, task_database: TaskDatabase)
             await asyncio.sleep(0.05)
     assert (await gate.post("worker", "/complete", calls["/complete"][1])).status_code == 200
     assert (await gate.post("principal", "/tasks", task)).status_code == 201
+
+
+async def lease_statements(database: TaskDatabase, *, waiting: int, number: int) -> None:
+    """Until so many statements of the gate lease, and so many of them wait for a lock."""
+    query = """SELECT count(*) FILTER (WHERE wait_event = 'advisory'), count(*) FROM pg_stat_activity
+               WHERE usename = $1 AND datname = current_database() AND state = 'active' AND query LIKE '%asyncgate.lease_tasks%'"""
+    async with asyncio.timeout(10):
+        while (await rows(database.superuser, query, BROKER)) != [(waiting, number)]:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_deadline_of_ten_seconds_is_ten_seconds(task_database: TaskDatabase) -> None:
+    """A statement has the time that the request has, not a second: where the role may wait for longer, the gate does."""
+    tenant = TaskTenant(task_database)
+    await tenant.publish()
+    settings = {"deadline_ms": 10_000, "database_url": SecretStr(f"{task_database.broker}{PATIENT}")}
+    async with serving_asyncgate(tenant, **settings) as gate:
+        task_id = await gate.park(capability="locked")
+        other = await gate.park(capability="free")
+        waiting = asyncio.create_task(gate.post("third", "/lease", {"capabilities": ["waited"], "wait_seconds": 20}))
+        await until_waiting(gate, 1)
+        connection = await asyncpg.connect(task_database.superuser)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(asyncgate.lock_key($1))", f"{tenant.uid}llocked")
+                leasing = asyncio.create_task(gate.post("worker", "/lease", {"capabilities": ["locked"]}))
+                await lease_statements(task_database, waiting=1, number=1)
+                # What others ask for, and those that wait, is asked for after it: one such statement of a process at a time.
+                freely = asyncio.create_task(gate.post("other", "/lease", {"capabilities": ["free"]}))
+                done, _ = await asyncio.wait({leasing, freely}, timeout=1.5)
+                assert not done
+                await lease_statements(task_database, waiting=1, number=1)
+        finally:
+            await connection.close()
+        leases = [(await answer).json()["leases"] for answer in (leasing, freely)]
+        assert [[lease["task"]["task_id"] for lease in issued] for issued in leases] == [[task_id], [other]]
+        parked = await gate.park(capability="waited")
+        assert [lease["task"]["task_id"] for lease in (await waiting).json()["leases"]] == [parked]
 
 
 async def test_a_lease_that_lasts_longer_than_its_credential(gate: TaskGate, task_database: TaskDatabase) -> None:

@@ -702,6 +702,22 @@ async def test_an_admission_is_used_once(gate: TaskGate, mailbox: str) -> None:
     assert await refusal_of(gate, task, Legivellum_Admission=receipt_id) == (409, "ADMISSION_USED")
 
 
+async def test_the_tasks_of_a_batch_have_an_admission_each(gate: TaskGate, mailbox: str) -> None:
+    """Each is judged for itself: one that is good, one that nobody knows, one of another task, one without."""
+    tasks = [gate.task(capability=mailbox) for _ in range(4)]
+    await gate.tenant.mint(*(task["task_id"] for task in tasks))
+    good, of_another = (
+        await emitted(gate, admission_of(gate, tasks[0])),
+        await emitted(gate, admission_of(gate, tasks[3])),
+    )
+    admissions: list[dict[str, str]] = [{"admission": good}, {"admission": new_id()}, {"admission": of_another}, {}]
+    items = [{"task": task, **admission} for task, admission in zip(tasks, admissions, strict=True)]
+    answer = await gate.post("principal", "/tasks/batch", {"items": items})
+    told = [(item["status"], item.get("code")) for item in answer.json()["items"]]
+    assert told == [(201, None), (403, "ADMISSION_REFUSED"), (403, "ADMISSION_REFUSED"), (201, None)]
+    assert [lease["depth"] for lease in await gate.leases("worker", mailbox, most=4)] == [3, 0]
+
+
 @pytest.mark.parametrize("name", ADMISSIONS)
 async def test_an_admission_of_something_else(gate: TaskGate, mailbox: str, name: str) -> None:
     task = gate.task(capability=mailbox)

@@ -54,7 +54,7 @@ async def test_workers_that_wait_are_asked_for_again(failure: Exception, level: 
     async def has_left() -> bool:
         return False
 
-    poll = LongPoll(ask, most=8, poll_seconds=0.001)
+    poll = LongPoll(ask, most=8, statement_seconds=1, poll_seconds=0.001)
     leaving = asyncio.create_task(asyncio.sleep(60), name="leave")
     request = LeaseRequest(uuid4(), "worker", ("default",))
     with capture_logs() as logged:
