@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from interrogate.decision import AdmissionOutcome, ReasonCode
 from interrogate.problem_codes import Code
-from interrogate.tool_call import CALL_OUTCOMES
+from interrogate.tool_call import CALL_OUTCOMES, EscalateReason
 from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
-from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, Schema, in_header, in_query
+from legivellum.http.endpoints import (
+    ANY_PRINCIPAL,
+    ANYBODY,
+    JSON_CODES,
+    Endpoint,
+    Reply,
+    Schema,
+    in_header,
+    in_path,
+    in_query,
+)
 
 _IDEMPOTENCY_KEY: Final = in_header(
     "Idempotency-Key",
@@ -80,6 +90,17 @@ ENDPOINTS: Final = (
             CURSOR_QUERY,
         ),
         name="listCalls",
+    ),
+    Endpoint(
+        "GET",
+        "/v1/problematas/{problemata_id}/tools",
+        "What the MCP servers behind a Problemata list now, compared with what it declares.",
+        "admin",
+        (Reply(200, "Its MCP servers, each with its tools or with why it could not be listed.", "ToolListing"),),
+        (Code.NOT_FOUND,),
+        (in_path("problemata_id", {"type": "string", "minLength": 1, "maxLength": 253}),),
+        deadline_seconds=15.0,
+        name="listTools",
     ),
     Endpoint(
         "GET",
@@ -167,6 +188,37 @@ _RULE: Final = _object(
     }
 )
 
+
+def _many(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+_DEFINITION: Final[Schema] = {"type": ["object", "null"]}
+_LISTED_TOOL: Final = _object(
+    {
+        "name": {"type": "string"},
+        "state": {"type": "string", "enum": ["unchanged", "changed", "removed", "undeclared"]},
+        "capability_id": _TEXT,
+        "exposed_name": _TEXT,
+        "idempotent": {"type": ["boolean", "null"]},
+        "estimated_duration_ms": _COUNT,
+        "digest": _TEXT,
+        "declared_digest": _TEXT,
+        "changed_members": _many({"type": "string"}),
+        "unseen": _many({"type": "string"}),
+        "definition": _DEFINITION,
+        "declared_definition": _DEFINITION,
+    }
+)
+_LISTED_TARGET: Final = _object(
+    {
+        "target": {"type": "string"},
+        "reason": {"type": ["string", "null"], "enum": [*get_args(EscalateReason), None]},
+        "detail": _TEXT,
+        "tools": _many(_LISTED_TOOL),
+    }
+)
+
 SCHEMAS: Final = {
     "Envelope": _ENVELOPE,
     "Decision": _object(
@@ -219,5 +271,8 @@ SCHEMAS: Final = {
         }
     ),
     "CallPage": page_schema("Call"),
+    "ToolListing": _object(
+        {"problemata_id": {"type": "string"}, "version": {"type": "string"}, "targets": _many(_LISTED_TARGET)}
+    ),
     "Explanation": _object({"rules": {"type": "array", "items": _RULE}}),
 }

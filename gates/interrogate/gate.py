@@ -11,6 +11,7 @@ from interrogate.endpoints import ENDPOINTS, SCHEMAS
 from interrogate.evaluation_handlers import EvaluationHandlers
 from interrogate.explanation_handlers import ExplanationHandlers
 from interrogate.mcp_gateway.gateway import McpGateway, Tools
+from interrogate.mcp_gateway.listing_handlers import ListingHandlers
 from interrogate.mcp_gateway.resource_metadata import METADATA_PATH, ResourceMetadata
 from interrogate.metrics import METRICS
 from interrogate.problem_codes import Code
@@ -55,6 +56,7 @@ def bound_handlers(gate: AdmissionGate, gateway: McpGateway) -> Mapping[str, Han
         "POST /v1/check": evaluation.check,
         "POST /v1/explain": explanation.explain,
         "GET /v1/calls": CallHandlers(gate).calls,
+        "GET /v1/problematas/{problemata_id}/tools": ListingHandlers(gate, gateway.upstreams).tools,
         "GET /.well-known/jwks.json": PublishedKeys(gate),
         f"GET {METADATA_PATH}": ResourceMetadata(gateway.resource),
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import Counter, Histogram
 
 from interrogate.decision import Decision
+from interrogate.tool_call import AnsweredState, EscalateReason
 from legivellum.gate.metrics import GateMetrics
 from legivellum.http.metrics import LATENCY_BUCKETS
 
@@ -69,6 +70,9 @@ TOOL_CALLS: Final = Counter(
     ("outcome",),
     registry=METRICS.registry,
 )
+for _outcome in (*get_args(AnsweredState), *get_args(EscalateReason)):
+    # From the start: an alert on the increase of a series does not see the first increment of one that appears.
+    TOOL_CALLS.labels(_outcome)
 
 
 def count_decision(decision: Decision, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import mcp_types
+import structlog
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import find_invalid_x_mcp_header, mcp_param_headers, x_mcp_header_map
@@ -37,6 +38,8 @@ _SESSION_END_SECONDS: Final = 5.0
 # The server speaks another revision than it did, or has lost the state of its handshake.
 _OTHER_REVISION: Final = frozenset({-32020, -32021, -32022, -32600})
 _RESERVED_META: Final = ("io.modelcontextprotocol/", "legivellum.io/")
+
+_log = structlog.get_logger("interrogate.upstream")
 
 
 class _AnyResult(RootModel[dict[str, Any]]):
@@ -108,6 +111,15 @@ class _Answer:
             raise UpstreamFailure("ANSWER_INVALID", "The MCP server's answer holds what JSON does not have.") from error
 
 
+@dataclass(frozen=True, slots=True)
+class _ToolRequest:
+    """What is asked of a server."""
+
+    pin: ToolPin
+    arguments: Mapping[str, Any]
+    progress: ProgressSink | None
+
+
 class _CallProgress:
     """What is known of a call while it runs, also when it is cut off."""
 
@@ -154,24 +166,17 @@ class _Upstream:
         self.users = 0
         self.used_at = time.monotonic()
 
-    async def call(
-        self,
-        pin: ToolPin,
-        arguments: Mapping[str, Any],
-        bearer: str | None,
-        progress: ProgressSink | None,
-        state: _CallProgress,
-    ) -> _Answer:
+    async def call(self, request: _ToolRequest, bearer: str | None, state: _CallProgress) -> _Answer:
         """Raises UpstreamFailure."""
         async with self._slots:
-            await self.tripwire.require(pin, lambda: self.list_tools(bearer))
+            await self.tripwire.require(request.pin, lambda: self.list_tools(bearer))
             try:
-                return await self._attempt(pin, arguments, bearer, progress, state)
+                return await self._attempt(request, bearer, state)
             except UpstreamFailure as failure:
                 # What was never written can be sent again; what was written only where somebody declared it harmless.
-                if failure.reason != "BROKEN" or (state.sent and not pin.idempotent):
+                if failure.reason != "BROKEN" or (state.sent and not request.pin.idempotent):
                     raise
-            return await self._attempt(pin, arguments, bearer, progress, state)
+            return await self._attempt(request, bearer, state)
 
     async def list_tools(self, bearer: str | None) -> Sequence[ListedTool]:
         """Raises UpstreamFailure."""
@@ -186,14 +191,8 @@ class _Upstream:
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._transport.close()
 
-    async def _attempt(
-        self,
-        pin: ToolPin,
-        arguments: Mapping[str, Any],
-        bearer: str | None,
-        progress: ProgressSink | None,
-        state: _CallProgress,
-    ) -> _Answer:
+    async def _attempt(self, request: _ToolRequest, bearer: str | None, state: _CallProgress) -> _Answer:
+        pin, arguments = request.pin, request.arguments
         async with self._session(bearer) as (session, dispatcher):
             state.protocol = await self._revision.greet(session, dispatcher)
             dispatcher.answer_bytes = self._rule.tool_result_bytes
@@ -206,7 +205,7 @@ class _Upstream:
                 raw = await session.send_request(
                     mcp_types.CallToolRequest(params=params),
                     _AnyResult,
-                    progress_callback=None if progress is None else ProgressRelay(progress),
+                    progress_callback=None if request.progress is None else ProgressRelay(request.progress),
                 )
                 return _read_result(raw.root)
             except MCPError as error:
@@ -273,15 +272,10 @@ class Upstreams:
         caller's credential. `seconds` is for everything, the listing too. Cancelling it abandons the call: shield it
         where it must run to its end (GW-14).
         """
-        state = _CallProgress()
-        try:
-            async with asyncio.timeout(seconds), self._using(target) as upstream:
-                bearer = self._bearer(target, bearer)
-                return state.answered(await upstream.call(pin, arguments, bearer, progress, state))
-        except TimeoutError:
-            return state.escalated("TIMEOUT", "The MCP server did not answer in time.")
-        except UpstreamFailure as failure:
-            return state.escalated(failure.reason, failure.detail)
+        outcome = await self._called(target, _ToolRequest(pin, arguments, progress), bearer, seconds)
+        if outcome.reason == "TOOL_CHANGED":
+            _log.warning("tool_changed", namespace=target.namespace, target=target.rule.name, tool=pin.name)
+        return outcome
 
     async def listing(self, target: UpstreamTarget, *, bearer: str | None, seconds: float) -> Sequence[ListedTool]:
         """What the upstream lists now, asked anew. Raises UpstreamFailure."""
@@ -301,6 +295,18 @@ class Upstreams:
         """Close every connection. Calls that still run end as BROKEN."""
         upstreams, self._upstreams = list(self._upstreams.values()), {}
         await asyncio.gather(*(upstream.close() for upstream in upstreams), *self._closing)
+
+    async def _called(
+        self, target: UpstreamTarget, request: _ToolRequest, token: str | None, seconds: float
+    ) -> UpstreamOutcome:
+        state = _CallProgress()
+        try:
+            async with asyncio.timeout(seconds), self._using(target) as upstream:
+                return state.answered(await upstream.call(request, self._bearer(target, token), state))
+        except TimeoutError:
+            return state.escalated("TIMEOUT", "The MCP server did not answer in time.")
+        except UpstreamFailure as failure:
+            return state.escalated(failure.reason, failure.detail)
 
     def _bearer(self, target: UpstreamTarget, token: str | None) -> str | None:
         """Raises UpstreamFailure where a secret is declared and is not there: the token is no substitute for it."""

@@ -82,6 +82,15 @@ async def test_callers_of_one_server_do_not_wait_for_each_other(clients: Upstrea
     assert (cut.kind, cut.reason, cut.sent) == ("escalated", "TIMEOUT", True)
 
 
+@pytest.mark.parametrize("kind", ["2026 json", "2025 session json"])
+async def test_arguments_arrive_as_they_are(clients: Upstreams, kind: str) -> None:
+    """Null members too, integers beyond 2^53, and nothing of the gate's beside them."""
+    arguments = {"text": "x", "none": None, "deep": {"none": None, "list": [None, 12345678901234567890]}}
+    async with sdk_upstream(**SERVERS[kind]) as server:
+        await clients.call(target(server.url), ECHO, arguments, bearer=None, seconds=5)
+        assert server.calls == [("echo", arguments)]
+
+
 async def test_a_tool_that_asks_for_more(clients: Upstreams) -> None:
     """Elicitation is not relayed."""
     async with sdk_upstream() as server:
