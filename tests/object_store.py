@@ -8,8 +8,6 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,22 +29,32 @@ class ObjectStore:
 
     binary: Path
     directory: Path
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+    """What runs a command in another network: that of the test cluster's node."""
+    environment: Mapping[str, str] = field(default_factory=dict)
     access_key: str = field(default_factory=lambda: secrets.token_hex(8))
     secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     port: int = field(default_factory=lambda: control_plane.free_ports(1))
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, directory: Path, *, environment: Mapping[str, str]) -> Self:
-        """A server that answers.
+    def start(
+        cls,
+        directory: Path,
+        *,
+        environment: Mapping[str, str],
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+    ) -> Self:
+        """A server that answers. `environment`: where the cached binary is, or Go to build it; and what `prefix` needs.
 
         Raises:
             NoObjectStore: there is none to be had.
 
         """
-        store = cls(
-            control_plane.binary("versitygw", environment, part="--object-store", missing=NoObjectStore), directory
-        )
+        binary = control_plane.binary("versitygw", environment, part="--object-store", missing=NoObjectStore)
+        store = cls(binary, directory, address, prefix, environment if prefix else {})
         store.objects.mkdir(parents=True, exist_ok=True)
         store.metadata.mkdir(exist_ok=True)
         store.begin()
@@ -63,7 +71,7 @@ class ObjectStore:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -79,10 +87,10 @@ class ObjectStore:
     def begin(self) -> None:
         """Start the process, on the same port and objects as before, and wait until it answers."""
         command = [
-            *(str(self.binary), "--port", f"127.0.0.1:{self.port}", "--region", REGION, "--quiet", "--keep-alive"),
-            *("--health", "/health", "posix", "--sidecar", str(self.metadata), str(self.objects)),
+            *(*self.prefix, str(self.binary), "--port", f"{self.address}:{self.port}", "--region", REGION),
+            *("--quiet", "--keep-alive", "posix", "--sidecar", str(self.metadata), str(self.objects)),
         ]
-        keys = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
+        keys = {**self.environment, "ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         log = (self.directory / "versitygw.log").open("ab")
         self.process = subprocess.Popen(command, env=keys, stdout=log, stderr=log)
         log.close()
@@ -98,21 +106,22 @@ class ObjectStore:
     def make_bucket(self, name: str | None = None) -> str:
         """A new, empty bucket."""
         name = name or f"depot-{secrets.token_hex(4)}"
-        admin = [
-            *(str(self.binary), "admin", "--access", self.access_key, "--secret", self.secret_key),
-            *("--endpoint-url", self.url, "create-bucket", "--owner", self.access_key, "--bucket", name),
-        ]
-        subprocess.run(admin, env={}, check=True, capture_output=True)
+        self._admin("create-bucket", "--owner", self.access_key, "--bucket", name).check_returncode()
         return name
+
+    def _admin(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [
+            *(*self.prefix, str(self.binary), "admin", "--access", self.access_key, "--secret", self.secret_key),
+            *("--endpoint-url", self.url, *arguments),
+        ]
+        return subprocess.run(command, env=dict(self.environment), check=False, capture_output=True)
 
     def _wait(self) -> None:
         assert self.process is not None
         deadline = time.monotonic() + STARTING_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.02)
+            if self._admin("list-buckets").returncode == 0:
+                return
+            time.sleep(0.02)
         self.end()
         raise AssertionError(f"versitygw does not answer:\n{(self.directory / 'versitygw.log').read_text()[-2000:]}")

@@ -93,6 +93,9 @@ def _add_connection(command: argparse.ArgumentParser) -> None:
     group.add_argument("--api-key-file", metavar="FILE", help="an API key (METAGATE_API_KEY_FILE)")
     group.add_argument("--api-key-header", metavar="NAME", help="its header (METAGATE_API_KEY_HEADER, X-API-Key)")
     group.add_argument("--ca-file", metavar="FILE", help="authorities for https (METAGATE_CA_FILE)")
+    group.add_argument(
+        "--patience", type=float, default=10.0, metavar="SECONDS", help="for a DepotGate that does not answer (10)"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +123,7 @@ def _client(options: argparse.Namespace, lease_id: str | None = None) -> DepotGa
         api_key_header=options.api_key_header,
         ca_file=options.ca_file,
     )
-    return DepotGateClient(access, lease_id=lease_id)
+    return DepotGateClient(access, lease_id=lease_id, patience_seconds=options.patience)
 
 
 def _put(options: argparse.Namespace) -> None:

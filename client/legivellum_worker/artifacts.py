@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ROLES = ("plan", "input", "output", "supporting")
 OCTETS = "application/octet-stream"
-TRIES = 5
-"""How often one transfer is begun while nothing of it arrives."""
+PATIENCE_SECONDS = 60.0
+"""How long a transfer is begun again and again while nothing of it arrives: longer than the restart of a gate."""
 _POINTER = re.compile(r"depot:[0-9A-HJKMNP-TV-Z]{26}:([0-9a-f]{64})\Z")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PARTIAL = 206
@@ -64,10 +64,13 @@ class StoredArtifact:
 class DepotGateClient:
     """DepotGate's endpoints. Thread-safe: a connection per request."""
 
-    def __init__(self, access: GateAccess, *, lease_id: str | None = None) -> None:
+    def __init__(
+        self, access: GateAccess, *, lease_id: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """`lease_id`: deposits are made under this lease."""
         self.access = access
         self.lease_id = lease_id
+        self._patience_seconds = patience_seconds
 
     def put(
         self,
@@ -84,7 +87,7 @@ class DepotGateClient:
         """Deposit what `source` holds from where it stands to its end; it must be seekable.
 
         It is read twice: the digest is sent first, so that bytes which changed on the way are refused and not stored.
-        Raises GateError for a refusal, GateUnavailableError when it was tried often enough.
+        Raises GateError for a refusal, GateUnavailableError when it was tried long enough.
         """
         file = io.BytesIO(source) if isinstance(source, bytes | bytearray) else source
         start = file.tell()
@@ -169,16 +172,19 @@ class DepotGateClient:
 
     def _repeated(self, attempt: Callable[[], Answer], received: Callable[[], int] = int) -> Answer:
         """`attempt`, again after a pause while the gate cannot be reached; what brought bytes counts as no failure."""
-        failures = 0
+        failures, since = 0, time.monotonic()
         while True:
             before = received()
             try:
                 return attempt()
             except (UnreachableError, GateUnavailableError) as error:
-                failures = 1 if received() > before else failures + 1
-                if failures >= TRIES:
+                if received() > before:
+                    failures, since = 0, time.monotonic()
+                pause = pause_seconds(failures, getattr(error, "retry_after", None))
+                if time.monotonic() + pause - since > self._patience_seconds:
                     raise _unavailable(self.access, error) from error
-                time.sleep(pause_seconds(failures, getattr(error, "retry_after", None)))
+                failures += 1
+                time.sleep(pause)
 
 
 class _Download:

@@ -229,11 +229,11 @@ def test_what_is_no_longer_there_is_refused_once(key: Path) -> None:
     assert len(scripted.requests) == 1
 
 
-def test_a_gate_that_stays_away_is_named(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("legivellum_worker.artifacts.pause_seconds", lambda *_: 0)
+def test_a_gate_that_stays_away_is_named(key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    client = DepotGateClient(find_depotgate(url=f"http://127.0.0.1:{port}", api_key_file=str(key), environ={}))
+    access = find_depotgate(url=f"http://127.0.0.1:{port}", api_key_file=str(key), environ={})
+    client = DepotGateClient(access, patience_seconds=0.3)
     with pytest.raises(GateUnavailableError, match="depotgate is not available: the connection was refused"):
         client.manifest(POINTER)
 
