@@ -16,7 +16,7 @@ def test_every_dependency_has_its_reason() -> None:
         "metagate"
     }
     rows = re.findall(
-        r"^\| ([^|]+) \| (?:api|operator|operator, standalone|interrogate, standalone|embedded|otel|build|bench|dev) \|",
+        r"^\| ([^|]+) \| (?:api|operator|operator, standalone|interrogate, standalone|depotgate|embedded|otel|build|bench|dev) \|",
         (ROOT / "docs/dependencies.md").read_text(),
         re.MULTILINE,
     )
