@@ -26,6 +26,11 @@ EVERYTHING = {
     "targetHosts": ["*.partner.example", "tools.example.com:8443"],
     "resource": "https://admission.example.com",
     "signingKey": {"existingSecret": "signing", "key": "ed25519.pem"},
+    "mcp": {
+        "allowedHosts": ["mcp.example.com"],
+        "authorizationServers": ["https://login.example.com"],
+        "credentials": {"team-a": "team-a-mcp", "team-b": "team-b-mcp"},
+    },
     "database": {
         **OWN["database"],
         "writer": {"existingSecret": "pg-writer", "passwordKey": "password"},
@@ -81,6 +86,7 @@ def test_schema_types_every_value():
         ({"database": {**OWN["database"], "trialOf": "metagate"}}, "two databases"),
         ({**OWN, "resource": "admission"}, "/resource"),
         ({**OWN, "surfaces": "public"}, "/surfaces"),
+        ({**OWN, "mcp": {"credentials": {"Team A": "team-a-mcp"}}}, "Team A"),
     ],
 )
 def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: str):
@@ -123,13 +129,36 @@ def test_each_container_sees_its_own_passwords_only(chart: Chart):
     assert "signing" not in {mount["name"] for mount in own["migrate"]["volumeMounts"]}
 
 
+def test_credentials_of_mcp_servers_are_files_of_the_gate_by_namespace(chart: Chart):
+    """Each tenant's Secret under the tenant's name, read-only, in the gate and not in the migration."""
+    own = parts(chart, EVERYTHING)
+    mounts = {mount["mountPath"]: mount for mount in own["gate"]["volumeMounts"]}
+    directory = environment(own["gate"])["INTERROGATE_CREDENTIALS_DIR"]
+    [pods] = [
+        spec
+        for _, metadata, spec in everything(rendered(chart, EVERYTHING))
+        if metadata["labels"]["app.kubernetes.io/component"] == "gate"
+    ]
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pods["volumes"] if "secret" in volume}
+    for namespace in ("team-a", "team-b"):
+        mount = mounts[f"{directory}/{namespace}"]
+        assert mount["readOnly"] is True
+        assert secrets[mount["name"]] == f"{namespace}-mcp"
+    assert not any("credentials" in mount["mountPath"] for mount in own["migrate"]["volumeMounts"])
+
+
 def test_what_an_installation_chooses_arrives(chart: Chart):
     chosen = environment(parts(chart, EVERYTHING)["gate"])
     assert chosen["INTERROGATE_SURFACES"] == "mcp-*,public"
     assert chosen["INTERROGATE_TARGET_HOSTS"] == "*.partner.example,tools.example.com:8443"
     assert chosen["INTERROGATE_RESOURCE"] == "https://admission.example.com"
     assert chosen["INTERROGATE_SIGNING_KEY_FILE"] == "/etc/interrogate/signing/key.pem"
+    own = "interrogate,interrogate.legivellum.svc,interrogate.legivellum.svc.*"
+    assert chosen["INTERROGATE_ALLOWED_HOSTS"] == f"{own},mcp.example.com"
+    assert chosen["INTERROGATE_AUTHORIZATION_SERVERS"] == "https://login.example.com"
     plainly = environment(parts(chart, TRIAL)["gate"])
+    assert plainly["INTERROGATE_ALLOWED_HOSTS"] == own
+    assert not {"INTERROGATE_AUTHORIZATION_SERVERS", "INTERROGATE_CREDENTIALS_DIR"} & plainly.keys()
     assert plainly["INTERROGATE_RESOURCE"] == "http://interrogate.legivellum:8005"
     assert "INTERROGATE_SIGNING_KEY_FILE" not in plainly
     assert "INTERROGATE_TARGET_HOSTS" not in plainly
