@@ -75,10 +75,6 @@ class AskedTask:
     def asked_by(self) -> str:
         return str(self.admission["body"]["caller"]["principal_key"])
 
-    @property
-    def escalation_receipt_id(self) -> str | None:
-        return next((forward.escalation_receipt_id for forward in self.forwards if forward.escalation_receipt_id), None)
-
 
 @dataclass(frozen=True, slots=True)
 class TaskReceipt:
@@ -105,20 +101,18 @@ def task_state(task: AskedTask, receipts: Sequence[TaskReceipt]) -> TaskState:
     if task.custody_state is not None:
         last = next((receipt for receipt in reversed(receipts) if receipt.fields["kind"] == "obligation"), None)
         return "escalated" if last is not None and last.fields["phase"] == "escalate" else "open"
-    if any(_is_escalation_of(receipt, task) for receipt in receipts):
+    if escalation_of(task, receipts) is not None:
         return "undelivered"
     states = {forward.state for forward in task.forwards}
     answered = all(forward.status != LONGER_THAN_A_CALL for forward in task.forwards)
     return "success" if states == {"delivered"} and answered else "admitted"
 
 
-def _is_escalation_of(receipt: TaskReceipt, task: AskedTask) -> bool:
-    fields = receipt.fields
-    return (fields["kind"], fields["phase"], fields.get("caused_by_receipt_id")) == (
-        "admission",
-        "escalate",
-        task.receipt_id,
-    )
+def escalation_of(task: AskedTask, receipts: Sequence[TaskReceipt]) -> TaskReceipt | None:
+    """The receipt that says that a target of the admission was not reached."""
+    wanted = ("admission", "escalate", task.receipt_id)
+    names = ("kind", "phase", "caused_by_receipt_id")
+    return next((receipt for receipt in receipts if tuple(map(receipt.fields.get, names)) == wanted), None)
 
 
 def artifact_of(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:

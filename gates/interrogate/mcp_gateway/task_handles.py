@@ -18,7 +18,7 @@ from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, MISSING_REQUIRED_CLIENT_C
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from interrogate.admission_gate import AdmissionGate
-from interrogate.asked_task import AskedTask, TaskReceipt, answered_result, ledger_result, task_state
+from interrogate.asked_task import AskedTask, TaskReceipt, answered_result, escalation_of, ledger_result, task_state
 from interrogate.envelope import BEGINS_NOTHING
 from interrogate.mcp_gateway.caller import current_request
 from interrogate.mcp_gateway.gateway_tool import (
@@ -137,10 +137,14 @@ def detailed_task(task: AskedTask, receipts: list[TaskReceipt]) -> Result:
     if state == "canceled":
         return _task(task.receipt_id, "cancelled", task.admitted_at, changed)
     if state == "undelivered":
+        escalation = escalation_of(task, receipts)
         error = {
             "code": INTERNAL_ERROR,
             "message": "The request was admitted and not delivered.",
-            "data": {"reason_code": "UNDELIVERED", **receipt_meta(task.receipt_id, task.escalation_receipt_id)},
+            "data": {
+                "reason_code": "UNDELIVERED",
+                **receipt_meta(task.receipt_id, None if escalation is None else escalation.receipt_id),
+            },
         }
         return {**_task(task.receipt_id, "failed", task.admitted_at, changed), "error": error}
     return {**_task(task.receipt_id, "completed", task.admitted_at, changed), "result": finished_result(task)}

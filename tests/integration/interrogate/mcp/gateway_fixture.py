@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import httpx2
@@ -16,8 +17,8 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import SecretStr
 from tests.integration.interrogate.conftest import AdmissionDatabase
-from tests.integration.interrogate.gate_fixture import GateClient, PublishedWorld, settings_of
-from tests.integration.memorygate.conftest import accepted, complete
+from tests.integration.interrogate.gate_fixture import GateClient, PublishedWorld, Requesting, policy_row, settings_of
+from tests.integration.memorygate.conftest import accepted, complete, new_id
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, free_port, ready
 from tests.unit.interrogate.mcp.sdk_upstream import TOOLS, SdkUpstream, sdk_upstream, serving
 
@@ -134,8 +135,9 @@ class McpClient:
             **self.headers,
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
+        lower = {name.lower(): value for name, value in sent.items()}
         return await self.gateway.http.post(
-            "/mcp", content=content, headers={name: value for name, value in sent.items() if value is not None}
+            "/mcp", content=content, headers={name: value for name, value in lower.items() if value is not None}
         )
 
     def message(self, method: str, params: Mapping[str, Any] | None = None, **meta: Any) -> dict[str, Any]:
@@ -208,9 +210,23 @@ class GatewayFixture:
     ) -> None:
         """The policy and the Problemata anew, and more principals; waits until the gate has read them."""
         policy = desk_policy(self.receiver.url, self.upstream.url, **(surface or {}))
+        version = f"v{new_id().lower()}"
         await self.world.publish(
-            *principals, policies={"front-desk": policy}, problematas={"desk": desk_problemata(**problemata)}
+            *principals,
+            policies={"front-desk": policy},
+            problematas={"desk": desk_problemata(**{"version": version, **problemata})},
         )
+        wanted = policy_row(self.world.tenant, "front-desk", policy, uuid4())["policy_hash"]
+        rest = Requesting(self.http, self.alice.principal, profile="front-desk", surface="desk")
+        async with asyncio.timeout(20):
+            while True:
+                answer = await rest.post("/v1/check", rest.envelope())
+                if answer.status_code == 200 and (answer.json()["policy"] or {}).get("hash") == wanted:
+                    listed = await self.alice.call("problemata.capabilities")
+                    versions = [item["version"] for item in listed["structuredContent"]["problematas"]]
+                    if version in versions:
+                        return
+                await asyncio.sleep(0.02)
 
     async def complete(self, task_id: str, status: str = "success", **fields: Any) -> None:
         """The reviewer opens the obligation and ends it."""
@@ -273,17 +289,4 @@ async def serving_gateway(
         )  # fmt: skip
         gateway.alice, gateway.bob = gateway.client_of(alice), gateway.client_of(bob)
         await gateway.publish(alice, bob, reviewer)
-        await known(gateway.alice)
         yield gateway
-
-
-async def known(client: McpClient) -> None:
-    """Until the gate knows the principal, its policy and the Problemata."""
-    async with asyncio.timeout(20):
-        while True:
-            answer = await client.post(
-                client.message("tools/list"), mcp_protocol_version=MODERN, mcp_method="tools/list"
-            )
-            if answer.status_code == 200 and len(response_of(answer)["result"]["tools"]) > 4:
-                return
-            await asyncio.sleep(0.02)
