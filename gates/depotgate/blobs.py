@@ -11,20 +11,26 @@ from datetime import datetime
 from typing import Final, Protocol
 
 PART_BYTES: Final = 8 * 1024 * 1024
-"""What an upload holds in memory at a time, twice: one part is written while the next arrives (DP-09)."""
+"""A part of a multipart upload to a bucket."""
+PIECE_BYTES: Final = 1024 * 1024
+"""What an upload holds in memory at a time, twice: one piece is hashed and written while the next arrives (DP-09)."""
 READ_BYTES: Final = 256 * 1024
 """About the size of the parts that a reader yields."""
 
 
-class StoreFull(Exception):  # noqa: N818 - a state of the store
+class StoreError(Exception):
+    """The store did not do what it was asked."""
+
+
+class StoreFull(StoreError):  # noqa: N818 - a state of the store
     """There is no room for these bytes. Whatever was written of them is removed."""
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - a state of the store
+class StoreUnavailable(StoreError):  # noqa: N818 - a state of the store
     """The store cannot be asked now, or refuses."""
 
 
-class BlobMissing(Exception):  # noqa: N818 - a state of the store
+class BlobMissing(StoreError):  # noqa: N818 - a state of the store
     """There is no blob of this key."""
 
 

@@ -84,7 +84,11 @@ class Edge:
         except ClientGone:
             return
         self.observe(exchange, answer, time.perf_counter() - started)
-        await exchange.send(answer, send)
+        try:
+            await exchange.send(answer, send)
+        except ClientGone:
+            # The body was cut off before its end; the server closes the connection, so nobody takes it for whole.
+            return
 
     def observe(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         """What is counted and logged of an answer is not part of it: a failure there does not reach the client."""

@@ -310,6 +310,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._responses.flush()
         super().on_response_complete()
+        cycle = self._active_cycle
+        # An upload that is answered before its end: its rest is not waited for, as that of a small body is.
+        if self._phase is _Phase.BODY and cycle is self.cycle and self._body_limit > self.limits.body_bytes:
+            self._cancel_phase_timer()
+            self._unset_keepalive_if_required()
+            self._half_close()
+            return
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
 
@@ -389,6 +396,13 @@ class GuardedProtocol(HttpToolsProtocol):
             lines += [name, b": ", value, b"\r\n"]
         lines += [b"connection: close\r\n\r\n", body]
         self.transport.write(b"".join(lines))
+        self._half_close()
+
+    def _half_close(self) -> None:
+        """Nothing more is said, and what the client still sends is discarded for a moment: closing at once would reset
+        the connection, and the client might never read its answer.
+        """
+        self._discarding = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self._write_timer = self.loop.call_later(self.limits.linger_seconds, self.transport.abort)

@@ -1,0 +1,148 @@
+"""POST /artifacts: bytes first; then row and receipt, one commit (DP-03).
+
+What can be refused is refused before the body is asked for, so a client that waits for `100 Continue` sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ulid import ULID
+
+from depotgate import rendering
+from depotgate.artifact import Artifact, Deposit, Upload
+from depotgate.blobs import StoreError, StoreFull
+from depotgate.deposit_requests import DepositHead, read_head
+from depotgate.deposit_rules import Refusal, may_deposit, within_lease
+from depotgate.depot_gate import DepotGate
+from depotgate.metrics import DEPOSITS, ORPHANS
+from depotgate.outcomes import Stored
+from depotgate.problem_codes import Code
+from depotgate.receipt_forms import InvalidDeposit
+from depotgate.transfers import now
+from depotgate.uploading import Received, receive
+from legivellum.http.exchange import Exchange, Response, json_response
+from legivellum.http.problem_codes import ProblemCode
+from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.caller import Caller
+
+_REPLAYED: Final = (b"idempotency-replayed", b"true")
+_CODES: Final[Mapping[str, ProblemCode]] = {
+    "ROLE_NOT_PERMITTED": Code.ROLE_NOT_PERMITTED,
+    "LEASE_REQUIRED": Code.LEASE_REQUIRED,
+    "LEASE_LOST": Code.LEASE_LOST,
+    "LEASE_AUTHORITY": Code.LEASE_AUTHORITY,
+    "ARTIFACT_CONFLICT": Code.ARTIFACT_CONFLICT,
+    "CAUSE_UNKNOWN": Code.CAUSE_UNKNOWN,
+}
+_DETAILS: Final[Mapping[str, str]] = {
+    "LEASE_LOST": "The lease ended before the artifact was stored.",
+    "ARTIFACT_CONFLICT": "artifact_id: another content was stored under it.",
+    "CAUSE_UNKNOWN": "caused_by_receipt_id: it is no receipt of task_id.",
+}
+
+
+class DepositHandler:
+    def __init__(self, gate: DepotGate) -> None:
+        self._gate = gate
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        try:
+            response, outcome = await self._deposit(exchange)
+        except RequestRefused as refused:
+            DEPOSITS.labels(refused.problem.code.name).inc()
+            raise
+        DEPOSITS.labels(outcome).inc()
+        return response
+
+    async def _deposit(self, exchange: Exchange) -> tuple[Response, str]:
+        gate = self._gate
+        caller = await gate.process.authenticator.caller(exchange)
+        head = read_head(exchange, limit=gate.settings.max_bytes)
+        deposit = await self._judged(head, caller)
+        with gate.uploads.taken():
+            key = f"{caller.tenant}/{ULID()}"
+            received = await self._received(exchange, key, head)
+            # A long upload rests on its credential like any answer that lasts (D-67).
+            if await gate.process.authenticator.current(exchange, caller) is None:
+                await self._remove(key)
+                raise refuse(Code.CREDENTIAL_REVOKED, "The credential ended while the bytes were sent.")
+            stored = await self._stored(exchange, Upload(deposit, key, received.sha256, received.size_bytes))
+        return self._answer(stored), stored.name
+
+    async def _judged(self, head: DepositHead, caller: Caller) -> Deposit:
+        required = self._gate.settings.leases == "required"
+        _allow(may_deposit(caller.type, head.role, leased=head.lease_id is not None, lease_required=required))
+        task_id = head.task_id
+        if head.lease_id is not None:
+            lease = await self._gate.process.database.live_lease(caller.tenant, head.lease_id, caller.principal_key)
+            _allow(within_lease(lease, head.role, head.task_id))
+            task_id = None if lease is None else lease.task_id
+        return Deposit(
+            tenant=caller.tenant,
+            depositor=caller.principal_key,
+            role=head.role,
+            media_type=head.media_type,
+            task_id=task_id,
+            caused_by_receipt_id=head.caused_by_receipt_id,
+            artifact_id=head.artifact_id,
+            name=head.name,
+            lease_id=head.lease_id,
+        )
+
+    async def _received(self, exchange: Exchange, key: str, head: DepositHead) -> Received:
+        gate = self._gate
+        try:
+            return await receive(exchange, gate.blobs, key, limit=gate.settings.max_bytes, digests=head.digests)
+        except StoreFull as error:
+            raise refuse(Code.STORE_FULL, f"Nothing was stored: {error}.") from error
+        except StoreError as error:
+            raise refuse(Code.UNAVAILABLE, f"Nothing was stored: {error}.") from error
+
+    async def _stored(self, exchange: Exchange, upload: Upload) -> Stored:
+        """Row and receipt. The answer's time begins when the bytes are durable."""
+        try:
+            stored = await self._gate.deposits.submit(upload, now() + exchange.seconds)
+        except InvalidDeposit as error:
+            await self._remove(upload.key)
+            raise refuse(Code.INVALID_REQUEST, f"{error}.") from error
+        except Exception:
+            # Perhaps it was committed: bytes that a row has may not be removed. `sweep` finds those that none has.
+            ORPHANS.inc()
+            raise
+        if stored.artifact is None or stored.artifact.key != upload.key:
+            await self._remove(upload.key)
+        return stored
+
+    async def _remove(self, key: str) -> None:
+        try:
+            await self._gate.blobs.remove(key)
+        except StoreError:
+            ORPHANS.inc()
+
+    def _answer(self, stored: Stored) -> Response:
+        artifact = stored.artifact
+        if artifact is None:
+            raise _refusal(stored)
+        if artifact.state == "retired":
+            raise refuse(Code.ARTIFACT_RETIRED, "artifact_id: the artifact was stored before, and is retired.")
+        body = rendering.deposited(artifact, self._gate.settings.public_url)
+        if stored.name == "REPLAYED":
+            return json_response(200, body, _REPLAYED)
+        return json_response(201, body, _location(artifact))
+
+
+def _allow(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise refuse(_CODES[refusal.code], f"{refusal.detail[:1].upper()}{refusal.detail[1:]}.")
+
+
+def _refusal(stored: Stored) -> RequestRefused:
+    if stored.name == "REFUSED":
+        return refuse(Code.INTERNAL_ERROR, f"The ledger refused the receipt: {stored.detail}.")
+    return refuse(_CODES[stored.name], _DETAILS[stored.name])
+
+
+def _location(artifact: Artifact) -> tuple[bytes, bytes]:
+    return b"location", f"/artifacts/{artifact.pointer}".encode()
