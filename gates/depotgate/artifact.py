@@ -61,7 +61,7 @@ class Deposit:
     """Under a lease: the lease's task."""
     caused_by_receipt_id: str | None = None
     artifact_id: str | None = None
-    """None: DepotGate chooses one, so a retry is another artifact."""
+    """None: one is chosen for each statement."""
     name: str | None = None
     lease_id: str | None = None
 
