@@ -11,11 +11,11 @@ in its place (`legivellum.receipts.templates`). The letters are the same in all 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from asyncgate.lease import Claim, EscalationRequest
-from asyncgate.task import EMITTER, Parking, Task
+from asyncgate.task import EMITTER, LeaseTerms, Parking, Task
 from legivellum.base.canonical_json import canonical
 from legivellum.receipts.phase_rules import ReceiptFinding
 from legivellum.receipts.templates import MARK, placeholders, template_of
@@ -27,6 +27,8 @@ _UNKNOWN: Final = placeholders(
     E="2027-01-01T00:00:00.000000Z", V=[], W=[], D=0, F="worker", B="alice", R=None, K={}, X="alice",
     Z="2027-01-01T00:00:00.000000Z", G=None, S={}, Q="code", U="summary", Y="parent",
 )  # fmt: skip
+
+_OPTIONAL: Final = {"parent_task_id": "Y", "task_type": "Q", "task_summary": "U"}
 
 POISON_REASON: Final = "max_leases: the task was leased as often as it may be, and not returned"
 
@@ -58,17 +60,34 @@ def _fixed(sent: Mapping[str, Any]) -> str:
 def put(form: str, **values: Any) -> str:
     """Write JSON values at marks. `canonical` escapes control characters, so no value brings a mark of its own."""
     for letter, value in values.items():
-        form = form.replace(MARK + letter, canonical(value).decode())
+        form = form.replace(MARK + letter, _text(value) if type(value) is str else canonical(value).decode())
     return form
+
+
+@lru_cache(maxsize=4_096)
+def _text(value: str) -> str:
+    """Names come again in every receipt of a batch."""
+    return canonical(value).decode()
+
+
+@lru_cache(maxsize=256)
+def _limits(max_leases: int, terms: LeaseTerms) -> str:
+    """Most tasks of a minter have the same."""
+    return canonical({
+        "max_leases": max_leases,
+        "max_lifetime_seconds": terms.max_lifetime_seconds,
+        "max_renewals": terms.max_renewals,
+        "max_ttl_seconds": terms.max_ttl_seconds,
+        "ttl_seconds": terms.ttl_seconds,
+    }).decode()  # fmt: skip
 
 
 @cache
 def _accepted(optional: tuple[str, ...]) -> str:
     """The acknowledgement, whose optional members are there or not: a mark cannot be left out."""
-    letters = {"parent_task_id": "Y", "task_type": "Q", "task_summary": "U"}
     return _fixed({
         **_common("accepted", "obligation"),
-        **{name: _UNKNOWN[letters[name]] for name in optional},
+        **{name: _UNKNOWN[_OPTIONAL[name]] for name in optional},
         "body": _UNKNOWN["S"],
     })  # fmt: skip
 
@@ -82,8 +101,8 @@ def _queued() -> str:
 def accepted_form(task: Task) -> str:
     """Unknown: the receipt's id and its cause."""
     optional = {"parent_task_id": task.parent_task_id, "task_type": task.task_type, "task_summary": task.task_summary}
-    given = tuple(name for name, value in optional.items() if value is not None)
-    form = put(_named(_accepted(given), task), Y=task.parent_task_id, Q=task.task_type, U=task.task_summary)
+    given = {name: value for name, value in optional.items() if value is not None}
+    form = put(_named(_accepted(tuple(given)), task), **{_OPTIONAL[name]: value for name, value in given.items()})
     return form.replace(MARK + "S", task.document)
 
 
@@ -95,15 +114,8 @@ def summary_findings(summary: str) -> tuple[ReceiptFinding, ...]:
 
 def queued_form(parking: Parking) -> str:
     """The first `queued` of a task says what else a rebuild needs. Unknown: id, cause, depth, evidence, needs."""
-    task, terms = parking.task, parking.task.terms
-    limits = {
-        "max_leases": task.max_leases,
-        "max_lifetime_seconds": terms.max_lifetime_seconds,
-        "max_renewals": terms.max_renewals,
-        "max_ttl_seconds": terms.max_ttl_seconds,
-        "ttl_seconds": terms.ttl_seconds,
-    }
-    return put(_named(_queued(), task), B=parking.minter, K=limits)
+    task = parking.task
+    return put(_named(_queued(), task), B=parking.minter).replace(MARK + "K", _limits(task.max_leases, task.terms))
 
 
 def _named(form: str, task: Task) -> str:

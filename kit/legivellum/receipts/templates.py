@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,10 @@ from legivellum.receipts.receipt import completed, examine, form_of, with_defaul
 MARK: Final = "\x1e"
 _NONCE: Final = secrets.token_hex(8)
 """Marks are written as strings with this in them before they are put in raw: nobody can send such a string."""
+
+
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+_NO_LETTERS: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +64,26 @@ def template_of(sent: Mapping[str, Any], *, tenant: str, emitter: str) -> str | 
 
 
 def _mapped(value: Any, fill: Any) -> Any:
-    if isinstance(value, Placeholder):
+    kind = type(value)
+    # Most values are texts and nothing; asking whether one is a Mapping costs more than the rest.
+    if kind in _LEAVES:
+        return value
+    if kind is Placeholder:
         return fill(value)
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {name: _mapped(item, fill) for name, item in value.items()}
     if isinstance(value, list):
         return [_mapped(item, fill) for item in value]
     return value
 
 
-def _letters(value: Any) -> set[str]:
-    if isinstance(value, Placeholder):
+def _letters(value: Any) -> AbstractSet[str]:
+    kind = type(value)
+    if kind in _LEAVES:
+        return _NO_LETTERS
+    if kind is Placeholder:
         return {value.letter}
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return set().union(*map(_letters, value.values()))
     if isinstance(value, list):
         return set().union(*map(_letters, value))
