@@ -89,6 +89,8 @@ class Endpoint:
     body_seconds: float | None = None
     """Total time in which the body must arrive."""
     deadline_seconds: float | None = None
+    reader_rate: int = 0
+    """Bytes a second that a client must take of a large answer, as `RouteLimits` has it."""
     keeps_deadline: bool = False
     """The handler itself ends by `exchange.deadline` (a batcher does), so the edge starts no task to watch it."""
     name: str | None = None

@@ -13,7 +13,11 @@ part of it (not around a coding's either), and a client of HTTP/1.0 is answered 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import re
+import sys
+import termios
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +31,7 @@ from legivellum.http.http10 import Http10Cycle, in_version_10
 from legivellum.http.limits import Limits
 from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import Problem
-from legivellum.http.router import Router
+from legivellum.http.router import RouteLimits, Router
 from legivellum.http.write_coalescing import CoalescedWrites
 
 if TYPE_CHECKING:
@@ -37,6 +41,9 @@ __all__ = ["GuardedProtocol", "guarded"]
 
 _CHUNK_OVERHEAD = 4
 """Raw bytes a chunked body may take per byte of the limit; chunk extensions are free text that no parser counts."""
+
+_READER_SECONDS = 10.0
+"""Over so long it is measured how fast a reader takes an answer, on routes that demand a rate."""
 
 _CODING_WITH_TAB = re.compile(rb"transfer-encoding:[^\r\n]*\t", re.IGNORECASE)
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -350,8 +357,39 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._write_timer is None:
+        if self._write_timer is not None:
+            return
+        limits = self._answered_limits()
+        if limits is None or not limits.reader_rate:
             self._write_timer = self.loop.call_later(self.limits.write_seconds, self.transport.abort)
+        else:
+            self._watch_reader(limits.reader_rate)
+
+    def _answered_limits(self) -> RouteLimits | None:
+        """Those of the route whose answer is being written."""
+        if self.router is None or self._active_cycle is None:
+            return None
+        scope = self._active_cycle.scope
+        return self.router.limits(scope["method"], scope["raw_path"])
+
+    def _watch_reader(self, rate: int) -> None:
+        self._write_timer = self.loop.call_later(_READER_SECONDS, self._check_reader, rate, self._unread_bytes())
+
+    def _check_reader(self, rate: int, before: int) -> None:
+        """Nothing is written while the socket is full, so what left the buffer is what the client took."""
+        if before - self._unread_bytes() < rate * _READER_SECONDS:
+            self.transport.abort()
+        else:
+            self._watch_reader(rate)
+
+    def _unread_bytes(self) -> int:
+        """Of what was written, here and in the kernel, which takes more only when a third of its buffer is free: with
+        megabytes of it a slow reader would seem to take nothing for a minute.
+        """
+        kernel = bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, kernel)
+        return self.transport.get_write_buffer_size() + int.from_bytes(kernel, sys.byteorder)
 
     def resume_writing(self) -> None:
         super().resume_writing()

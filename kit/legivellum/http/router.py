@@ -26,11 +26,16 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class RouteLimits:
-    """How large a body may be, in how many seconds it must arrive in total, and when the answer is due."""
+    """How large a body may be, in how many seconds it must arrive in total, and when the answer is due.
+
+    `reader_rate`: bytes a second that a client must take at least, measured over ten seconds, while a large answer is
+    written; 0: it is cut off when it takes nothing for a few seconds.
+    """
 
     body_bytes: int
     body_seconds: float
     deadline_seconds: float
+    reader_rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,7 @@ def _route(endpoint: Endpoint, handler: Handler, defaults: RouteLimits, shared: 
         defaults.body_bytes if endpoint.body_bytes is None else endpoint.body_bytes,
         defaults.body_seconds if endpoint.body_seconds is None else endpoint.body_seconds,
         defaults.deadline_seconds if endpoint.deadline_seconds is None else endpoint.deadline_seconds,
+        endpoint.reader_rate,
     )
     if endpoint.keeps_deadline:
         deadline = None

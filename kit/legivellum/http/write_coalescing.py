@@ -5,6 +5,10 @@ twice. Together they were a sixth of what a worker spends on a boot.
 """
 
 import asyncio
+from typing import Final
+
+_LARGEST: Final = 65_536
+"""More is not held: joining it would copy it, and its writer would not learn in time that the socket is full."""
 
 
 class CoalescedWrites(asyncio.Transport):
@@ -19,6 +23,10 @@ class CoalescedWrites(asyncio.Transport):
         self._pending: list[bytes] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if len(data) > _LARGEST:
+            self.flush()
+            self._transport.write(data)
+            return
         if not self._pending:
             self._loop.call_soon(self.flush)
         self._pending.append(bytes(data))

@@ -15,7 +15,14 @@ from tests import corpora
 
 from legivellum.http.edge import Edge
 from legivellum.http.endpoints import Endpoint, Reply
-from legivellum.http.exchange import ClientGone, Exchange, Response, json_response
+from legivellum.http.exchange import (
+    ClientGone,
+    Exchange,
+    Response,
+    ResponseStream,
+    StreamingResponse,
+    json_response,
+)
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from legivellum.http.router import RouteLimits, Router
@@ -679,3 +686,65 @@ async def test_a_body_has_the_clock_of_its_route() -> None:
         )
         assert statuses(dripped) == [200]
         assert dripped.endswith(b"5")
+
+
+async def _read_slowly(port: int, *, seconds: float, pause: float) -> int:
+    """How much of a download arrives at a reader that takes a little, again and again, for so long."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.connect(("127.0.0.1", port))
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, b"GET /download HTTP/1.1\r\nHost: a\r\n\r\n")
+    received, end = 0, loop.time() + seconds
+    try:
+        while loop.time() < end:
+            part = await asyncio.wait_for(loop.sock_recv(sock, 65_536), 5)
+            received += len(part)
+            if not part:
+                break
+            await asyncio.sleep(pause)
+    except ConnectionError:
+        pass
+    finally:
+        sock.close()
+    return received
+
+
+async def test_a_slow_reader_of_a_large_answer_keeps_it_while_it_keeps_the_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a route demands a rate, a pause longer than the usual limit ends nothing; too slow a reader is cut off."""
+    monkeypatch.setattr("legivellum.http.protocol._READER_SECONDS", 1.0)
+    open_answers = []
+
+    async def download(_exchange: Exchange) -> StreamingResponse:
+        async def write(stream: ResponseStream) -> None:
+            open_answers.append(stream)
+            while not stream.client_gone:
+                await stream.write(bytes(100_000))
+            open_answers.remove(stream)
+
+        return StreamingResponse(200, [], write)
+
+    async def alive(port: int) -> bool:
+        reading = asyncio.create_task(_read_slowly(port, seconds=8, pause=0.4))
+        while not open_answers:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(3)
+        lives = bool(open_answers)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        while open_answers:
+            await asyncio.sleep(0.01)
+        return lives
+
+    for rate, expected in ((1_000, True), (10_000_000, False)):
+        endpoint = Endpoint(
+            "GET", "/download", "Bytes.", "none", (Reply(200, "Bytes."),), reader_rate=rate, keeps_deadline=True
+        )
+        defaults = RouteLimits(LIMITS.body_bytes, LIMITS.body_seconds, deadline_seconds=0.2)
+        router = Router.bind((endpoint,), {endpoint.key: download}, defaults=defaults)
+        edge = Edge(router, translate=lambda error: None, observe=lambda exchange, answer, seconds: None)
+        async with listening(app=edge, router=router) as (_app, port):
+            assert await alive(port) is expected
