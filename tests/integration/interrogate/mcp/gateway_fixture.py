@@ -276,7 +276,7 @@ async def serving_gateway(
     definition = GATE if more_tools is None else replace(GATE, handlers=partial(handlers, more_tools=more_tools))
     async with (
         serving(receiver) as receiver.port,
-        sdk_upstream() as own_upstream,
+        sdk_upstream(json_response=False) as own_upstream,
         serving_gate(definition, gate_settings) as url,
         serving_gate(LEDGER, ledger_settings) as ledger_url,
         httpx.AsyncClient(base_url=url, timeout=30) as http,
