@@ -62,6 +62,16 @@ class Settings(DatabaseGateSettings):
     signing_key_file: str | None = Field(
         None, description="PEM file (PKCS#8, Ed25519) that signs the tokens for targets; unset: they get none."
     )
+    metagate_url: str | None = Field(
+        None, description="MetaGate, where this gate announces the Problematas that it serves; unset: nowhere."
+    )
+    metagate_key_file: str | None = Field(
+        None,
+        description="File of the API key or token that announces them: of a Principal in their `gateway.principals`.",
+    )
+    metagate_ca_file: str | None = Field(
+        None, description="Whom MetaGate's certificate is signed by; unset: the authorities of the system."
+    )
     forward_ms: int = Field(
         5_000, description="Milliseconds within which a target must have answered, unless it declares fewer.", ge=50
     )
