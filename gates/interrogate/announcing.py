@@ -7,6 +7,7 @@ Nothing depends on it: a missed announcement stops no request. Only the Problema
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -113,13 +114,20 @@ class ProblemataAnnouncer:
             credential = (await asyncio.to_thread(self._address.credential_file.read_bytes)).strip()
             await self._send_all("DELETE", announced, credential)
 
+    async def close(self) -> None:
+        await self._client.aclose()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Announce while the block runs, then withdraw."""
-        task = asyncio.create_task(self._run(), name="announce Problematas")
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._run(stopping), name="announce Problematas")
         try:
             yield
         finally:
+            # A round that has begun ends: else its announcement could come after the withdrawal.
+            stopping.set()
+            await asyncio.wait([task], timeout=_REQUEST_SECONDS)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             try:
@@ -127,10 +135,10 @@ class ProblemataAnnouncer:
                     await self.withdraw()
             except (*LOST, httpx2.HTTPError):
                 pass  # it stops all the same; MetaGate forgets what is silent
-            await self._client.aclose()
+            await self.close()
 
-    async def _run(self) -> None:
-        while True:
+    async def _run(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
             try:
                 taken = await self.announce()
             except (*LOST, httpx2.HTTPError) as error:
@@ -140,7 +148,9 @@ class ProblemataAnnouncer:
             else:
                 self._note_success(taken)
             # The snapshot may come a moment after the start: nobody waits 15 seconds for the first announcement.
-            await asyncio.sleep(self._seconds if self._failure is None else min(self._seconds, 1.0))
+            seconds = self._seconds if self._failure is None else min(self._seconds, 1.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), seconds)
 
     async def _send_all(self, method: Method, problematas: Iterable[Problemata], credential: bytes) -> list[int]:
         at_once = asyncio.Semaphore(_AT_ONCE)

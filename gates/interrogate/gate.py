@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
+from interrogate.announcing import announcer_of
 from interrogate.call_handlers import CallHandlers
 from interrogate.endpoints import ENDPOINTS, SCHEMAS
 from interrogate.evaluation_handlers import EvaluationHandlers
@@ -46,7 +47,10 @@ def handlers(
 ) -> Mapping[str, Handler]:
     """Raises OSError, ValueError for a signing key that cannot be used."""
     gate = AdmissionGate.of(process)
-    return bound_handlers(gate, McpGateway(gate, more_tools=more_tools))
+    gateway = McpGateway(gate, more_tools=more_tools)
+    if (announcer := announcer_of(gate, gateway.reading.is_degraded)) is not None:
+        process.beside.append(announcer.running)
+    return bound_handlers(gate, gateway)
 
 
 def bound_handlers(gate: AdmissionGate, gateway: McpGateway) -> Mapping[str, Handler]:

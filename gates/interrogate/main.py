@@ -134,10 +134,10 @@ def calls(
 ) -> None:
     """Show who called which tool, with what outcome. Newest first."""
     client = GateClient.of(url, key_file, token_file, ca_file)
-    found = client.items(
+    rows = client.items(
         "/v1/calls", principal=principal, problemata=problemata, tool=tool, outcome=outcome, since=since
     )
-    for line in listing(found, output):
+    for line in listing(rows, output):
         print(line)
 
 
