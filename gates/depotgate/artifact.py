@@ -119,3 +119,4 @@ class Blob:
     key: str
     sha256: str
     size_bytes: int
+    artifact_ids: tuple[str, ...]

@@ -151,7 +151,8 @@ class DepotGateDatabase(PooledDatabase):
 
     async def blobs(self, *, after_key: str = "", limit: int = 1000) -> list[Blob]:
         """The blobs that kept artifacts have, by key."""
-        return [Blob(*row) for row in await self._pool.fetch("SELECT * FROM depotgate.blobs($1, $2)", after_key, limit)]
+        rows = await self._pool.fetch("SELECT * FROM depotgate.blobs($1, $2)", after_key, limit)
+        return [Blob(tenant, key, sha256, size, tuple(ids)) for tenant, key, sha256, size, ids in rows]
 
     async def known_keys(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs some kept artifact has."""

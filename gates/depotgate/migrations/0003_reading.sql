@@ -43,14 +43,18 @@ END
 $$;
 COMMENT ON FUNCTION depotgate.totals IS 'How many artifacts a tenant has; at most 10,001 are counted.';
 
-CREATE FUNCTION depotgate.blobs(after_key text, most integer) RETURNS TABLE (tenant uuid, key text, sha256 text, size_bytes bigint)
+CREATE FUNCTION depotgate.blobs(after_key text, most integer) RETURNS TABLE (
+    tenant uuid, key text, sha256 text, size_bytes bigint, artifact_ids text[]
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = depotgate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT b.tenant, b.key, encode(b.sha256, 'hex'), b.size_bytes FROM blob AS b WHERE b.key > after_key ORDER BY b.key LIMIT most;
+    SELECT b.tenant, b.key, encode(b.sha256, 'hex'), b.size_bytes,
+           ARRAY(SELECT a.artifact_id FROM artifact AS a WHERE a.sha256 = b.sha256 AND a.tenant = b.tenant AND a.retired_at IS NULL ORDER BY 1)
+    FROM blob AS b WHERE b.key > after_key ORDER BY b.key LIMIT most;
 END
 $$;
-COMMENT ON FUNCTION depotgate.blobs IS 'A page of the blobs that artifacts have, by key: `verify` reads each of them.';
+COMMENT ON FUNCTION depotgate.blobs IS 'A page of the blobs that artifacts have, by key, and whose they are: `verify` reads each of them.';
 
 CREATE FUNCTION depotgate.known_keys(keys text[]) RETURNS TABLE (key text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = depotgate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
