@@ -22,6 +22,7 @@ from depotgate.problem_codes import Code
 from depotgate.receipt_forms import InvalidDeposit
 from depotgate.transfers import now
 from depotgate.uploading import Received, receive
+from legivellum.gate.event_stream import run_while_allowed
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import ProblemCode
 from legivellum.http.problems import RequestRefused, refuse
@@ -63,11 +64,7 @@ class DepositHandler:
         deposit = await self._judged(head, caller)
         with gate.uploads.taken():
             key = f"{caller.tenant}/{ULID()}"
-            received = await self._received(exchange, key, head)
-            # A long upload rests on its credential like any answer that lasts (D-67).
-            if await gate.process.authenticator.current(exchange, caller) is None:
-                await self._remove(key)
-                raise refuse(Code.CREDENTIAL_REVOKED, "The credential ended while the bytes were sent.")
+            received = await self._received(exchange, key, head, caller)
             stored = await self._stored(exchange, Upload(deposit, key, received.sha256, received.size_bytes))
         return self._answer(stored, key), stored.name
 
@@ -92,10 +89,23 @@ class DepositHandler:
             lease_id=head.lease_id,
         )
 
-    async def _received(self, exchange: Exchange, key: str, head: DepositHead) -> Received:
+    async def _received(self, exchange: Exchange, key: str, head: DepositHead, caller: Caller) -> Received:
+        """A long upload rests on its credential like any answer that lasts (D-67)."""
         gate = self._gate
+        results: list[Received] = []
+
+        async def take() -> None:
+            received = await receive(exchange, gate.blobs, key, limit=gate.settings.max_bytes, digests=head.digests)
+            results.append(received)
+
+        async def is_allowed() -> bool:
+            return await gate.process.authenticator.current(exchange, caller) is not None
+
         try:
-            return await receive(exchange, gate.blobs, key, limit=gate.settings.max_bytes, digests=head.digests)
+            if await run_while_allowed(take(), is_allowed):
+                return results[0]
+            await self._remove(key)
+            raise refuse(Code.CREDENTIAL_REVOKED, "The credential ended while the bytes were sent.")
         except StoreFull as error:
             raise refuse(Code.STORE_FULL, f"Nothing was stored: {error}.") from error
         except StoreError as error:

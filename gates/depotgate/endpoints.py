@@ -6,7 +6,8 @@ from typing import Final
 
 from depotgate.artifact import ROLES
 from depotgate.problem_codes import Code
-from depotgate.settings import LARGEST_BYTES, UPLOAD_SECONDS
+from depotgate.settings import LARGEST_BYTES, TRANSFER_SECONDS
+from depotgate.transfers import BYTES_PER_SECOND
 from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
 from legivellum.http.endpoints import ANY_PRINCIPAL, Endpoint, Reply, Schema, in_header, in_path, in_query
 
@@ -60,7 +61,7 @@ ENDPOINTS: Final = (
         body="Bytes",
         media=("application/octet-stream",),
         body_bytes=LARGEST_BYTES,
-        body_seconds=UPLOAD_SECONDS,
+        body_seconds=TRANSFER_SECONDS,
         keeps_deadline=True,
         name="deposit",
     ),
@@ -92,6 +93,7 @@ ENDPOINTS: Final = (
         ),
         (*_READING, Code.ARTIFACT_RETIRED, Code.RANGE_NOT_SATISFIABLE),
         (_POINTER, TENANT_QUERY, *_READ_HEADERS),
+        reader_rate=BYTES_PER_SECOND,
         keeps_deadline=True,
         name="readArtifact",
     ),

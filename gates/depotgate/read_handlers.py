@@ -17,8 +17,10 @@ from depotgate.depot_gate import DepotGate
 from depotgate.metrics import BYTES, CORRUPT
 from depotgate.problem_codes import Code
 from depotgate.ranges import ByteRange, Unsatisfiable, chosen_range, matches
+from depotgate.settings import TRANSFER_SECONDS
 from depotgate.transfers import TransferSlot
 from legivellum.gate.cursors import decode_time, encode_time
+from legivellum.gate.event_stream import IsAllowed, run_while_allowed
 from legivellum.gate.query import limit_parameter, page_body, query_parameters, tenant_parameter
 from legivellum.http.exchange import (
     AnyResponse,
@@ -31,6 +33,7 @@ from legivellum.http.exchange import (
     json_response,
 )
 from legivellum.http.problems import refuse
+from legivellum.identity.caller import Caller
 
 _HEADERS: Final[RawHeaders] = [
     (b"accept-ranges", b"bytes"),
@@ -65,10 +68,12 @@ class ReadHandlers:
         return json_response(200, page_body([rendering.manifest(artifact) for artifact in page.items], cursor))
 
     async def manifest(self, exchange: Exchange) -> Response:
-        return json_response(200, rendering.manifest(await self._artifact(exchange)))
+        caller = await self._gate.process.authenticator.caller(exchange)
+        return json_response(200, rendering.manifest(await self._artifact(exchange, caller)))
 
     async def content(self, exchange: Exchange) -> AnyResponse:
-        artifact = await self._artifact(exchange)
+        caller = await self._gate.process.authenticator.caller(exchange)
+        artifact = await self._artifact(exchange, caller)
         if artifact.key is None:
             raise refuse(Code.ARTIFACT_RETIRED, "The artifact's bytes were retired; its manifest stays.")
         etag = f'"{artifact.sha256}"'.encode()
@@ -95,10 +100,13 @@ class ReadHandlers:
             headers.append((b"content-range", b"bytes %d-%d/%d" % (part.start, part.end - 1, artifact.size_bytes)))
         if exchange.method == "HEAD":
             return Response(200 if wanted is None else 206, headers, b"")
-        return await self._download(artifact, wanted, headers)
 
-    async def _artifact(self, exchange: Exchange) -> Artifact:
-        caller = await self._gate.process.authenticator.caller(exchange)
+        async def is_allowed() -> bool:
+            return await self._gate.process.authenticator.current(exchange, caller) is not None
+
+        return await self._download(artifact, wanted, headers, is_allowed)
+
+    async def _artifact(self, exchange: Exchange, caller: Caller) -> Artifact:
         tenant = tenant_parameter(query_parameters(exchange, "tenant"), caller)
         pointer = Pointer.parse(exchange.path_parameters["pointer"])
         artifact = None if pointer is None else await self._gate.process.database.artifact(tenant, pointer)
@@ -106,7 +114,9 @@ class ReadHandlers:
             raise refuse(Code.NOT_FOUND, "There is no such artifact here.")
         return artifact
 
-    async def _download(self, artifact: Artifact, wanted: ByteRange | None, headers: RawHeaders) -> StreamingResponse:
+    async def _download(
+        self, artifact: Artifact, wanted: ByteRange | None, headers: RawHeaders, is_allowed: IsAllowed
+    ) -> StreamingResponse:
         """The blob is opened before the head is sent: from here on retirement cannot take it (promise 5)."""
         slot = self._gate.downloads.take()
         part = wanted or ByteRange(0, artifact.size_bytes)
@@ -119,7 +129,7 @@ class ReadHandlers:
             raise refuse(Code.UNAVAILABLE, "The artifact's bytes are missing; the operators were told.") from error
         except StoreError as error:
             raise refuse(Code.UNAVAILABLE, f"The bytes cannot be read: {error}.") from error
-        download = _Download(artifact, slot, reader, checked=wanted is None)
+        download = _Download(artifact, slot, reader, checked=wanted is None, is_allowed=is_allowed)
         return StreamingResponse(200 if wanted is None else 206, headers, download.write)
 
 
@@ -135,15 +145,22 @@ class _Download:
         reader: BlobReader,
         *,
         checked: bool,
+        is_allowed: IsAllowed,
     ) -> None:
         self._artifact = artifact
         self._slot = slot
         self._reader = reader
         self._checked = checked
+        self._is_allowed = is_allowed
 
     async def write(self, stream: ResponseStream) -> None:
+        """Until the bytes have left, the client or its credential has gone, or it took too long (D-67, DP-09)."""
         try:
-            await self._write(stream)
+            async with asyncio.timeout(TRANSFER_SECONDS):
+                if not await run_while_allowed(self._write(stream), self._is_allowed):
+                    raise ClientGone
+        except TimeoutError as error:
+            raise ClientGone from error
         except StoreError as error:
             _log.error("download_failed", artifact_id=self._artifact.artifact_id, error=str(error))
             raise ClientGone from error

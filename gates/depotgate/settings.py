@@ -8,7 +8,8 @@ from legivellum.gate.settings import DatabaseGateSettings, prefixed
 
 DATABASE_URL = "postgresql://depotgate_keeper@127.0.0.1:5432/metagate"
 LARGEST_BYTES = 16 * 2**30
-UPLOAD_SECONDS = 6 * 3_600.0
+TRANSFER_SECONDS = 6 * 3_600.0
+"""The longest that an upload or a download may take (DP-09)."""
 
 
 class Settings(DatabaseGateSettings):

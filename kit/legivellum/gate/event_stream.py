@@ -115,7 +115,7 @@ class EventStreams:
         async def write_body(stream: ResponseStream) -> None:
             writer = EventWriter(stream, heartbeat=self._heartbeat, heartbeat_seconds=self._heartbeat_seconds)
             try:
-                if not await _write_while_allowed(write_events(writer), is_allowed):
+                if not await run_while_allowed(write_events(writer), is_allowed):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(writer.write(farewell), _FAREWELL_SECONDS)
             finally:
@@ -145,21 +145,25 @@ class EventStreams:
             del self._by_tenant[owner[0]]
 
 
-async def _write_while_allowed(writing: Awaitable[None], is_allowed: IsAllowed) -> bool:
-    """Whether the writing ended by itself. It is cancelled as soon as the stream is not allowed any more."""
-    writer = asyncio.ensure_future(writing)
-    checker = asyncio.create_task(_until_refused(is_allowed), name="check a stream's credential")
+async def run_while_allowed(work: Awaitable[None], is_allowed: IsAllowed) -> bool:
+    """Whether the work ended by itself. It is cancelled as soon as the credential that it rests on is not allowed any
+    more. Raises what the work raises.
+    """
+    worker = asyncio.ensure_future(work)
+    checker = asyncio.create_task(_until_refused(is_allowed), name="check a credential")
     try:
-        done, _ = await asyncio.wait({writer, checker}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({worker, checker}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
-        return writer in done
+        return worker in done
     finally:
-        for task in (writer, checker):
+        for task in (worker, checker):
             task.cancel()
-        await asyncio.gather(writer, checker, return_exceptions=True)
+        await asyncio.gather(worker, checker, return_exceptions=True)
 
 
 async def _until_refused(is_allowed: IsAllowed) -> None:
+    # It was allowed just now, so the first look can wait as well as the next: short work is never looked at again.
+    await asyncio.sleep(CHECK_SECONDS)
     while await is_allowed():  # noqa: ASYNC110 - there is no event to wait for: time alone can end a credential
         await asyncio.sleep(CHECK_SECONDS)
