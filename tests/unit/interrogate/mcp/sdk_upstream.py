@@ -46,6 +46,10 @@ class SdkUpstream:
     """Method and headers, in lower case."""
     listings: int = 0
     memory: dict[str, str] = field(default_factory=dict)
+    legacy: bool = False
+    """Whether it refuses requests of 2026-07-28, as servers before it do."""
+    greets_with: str | None = None
+    """A revision that its answers to `initialize` name instead of their own."""
     on_call: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None
 
     @property
@@ -111,10 +115,10 @@ def mcp_types_error(code: int, message: str) -> Exception:
 
 
 class _Recording:
-    """Notes every request; where it is `legacy`, does not know `server/discover`, as servers before 2026 do not."""
+    """Notes every request, and lets the server be older than it is."""
 
-    def __init__(self, app: ASGIApp, upstream: SdkUpstream, *, legacy: bool) -> None:
-        self._app, self._upstream, self._legacy = app, upstream, legacy
+    def __init__(self, app: ASGIApp, upstream: SdkUpstream) -> None:
+        self._app, self._upstream = app, upstream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,7 +126,7 @@ class _Recording:
             return
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self._upstream.requests.append((scope["method"], headers))
-        if self._legacy and headers.get("mcp-method") == "server/discover":
+        if self._upstream.legacy and headers.get("mcp-protocol-version") == "2026-07-28":
             start: Message = {
                 "type": "http.response.start",
                 "status": 400,
@@ -131,7 +135,18 @@ class _Recording:
             await send(start)
             await send({"type": "http.response.body", "body": b"Bad Request: no session"})
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, self._greeting(send))
+
+    def _greeting(self, send: Send) -> Send:
+        """Writes another revision of equal length into what is sent."""
+
+        async def replaced(message: Message) -> None:
+            if self._upstream.greets_with is not None and message["type"] == "http.response.body":
+                body = message.get("body", b"").replace(b"2025-11-25", self._upstream.greets_with.encode())
+                message = {**message, "body": body}
+            await send(message)
+
+        return replaced
 
 
 @asynccontextmanager
@@ -142,10 +157,10 @@ async def sdk_upstream(
     json_response: bool = True,
     validates_headers: bool = False,
 ) -> AsyncIterator[SdkUpstream]:
-    upstream = SdkUpstream()
+    upstream = SdkUpstream(legacy=legacy)
     server = _server(upstream, validates_headers=validates_headers)
     app = server.streamable_http_app(stateless_http=stateless, json_response=json_response)
-    async with serving(_Recording(app, upstream, legacy=legacy)) as port:
+    async with serving(_Recording(app, upstream)) as port:
         upstream.port = port
         yield upstream
 
@@ -153,7 +168,8 @@ async def sdk_upstream(
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[int]:
     """uvicorn on a free port of the loopback while the block runs."""
-    listening = socket.socket()
+    # asyncio turns Nagle's algorithm off for sockets that say that they are TCP: else every answer waits 40 ms.
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

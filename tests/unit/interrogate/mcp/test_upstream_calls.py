@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from mcp.client.session import ClientSession
 from tests.unit.interrogate.mcp.sdk_upstream import TOOLS, sdk_upstream
 from tests.unit.interrogate.mcp.upstream_clients import OTHER_TENANT, call, pin, target, upstream_clients
 
 from interrogate.json_digest import json_digest
 from interrogate.mcp_gateway.upstream import Upstreams
+from interrogate.mcp_gateway.upstream_dispatcher import UpstreamDispatcher
+from interrogate.mcp_gateway.upstream_revision import UpstreamRevision
+from interrogate.mcp_gateway.upstream_transport import UpstreamTransport
 
 ECHO, FAIL, SLOW, PROGRESS, ERROR, ASK, REGION = (pin(tool) for tool in TOOLS)
 SERVERS = {
@@ -57,6 +61,49 @@ async def test_a_handshake_is_reused(clients: Upstreams) -> None:
         # discover, initialize, initialized, list; then the calls
         assert len(server.requests) == 4 + 3
         assert server.listings == 1
+
+
+async def test_a_server_that_became_another_is_greeted_anew(clients: Upstreams) -> None:
+    """What was remembered of its revision is forgotten at the first call that it refuses, and asked again."""
+    async with sdk_upstream() as server:
+        upstream = target(server.url)
+        assert (await call(clients, upstream, ECHO)).protocol == "2026-07-28"
+        server.legacy = True
+        assert (await call(clients, upstream, ECHO)).reason == "HTTP_ERROR"
+        renewed = await call(clients, upstream, ECHO)
+        assert (renewed.kind, renewed.protocol) == ("success", "2025-11-25")
+
+
+async def test_a_revision_is_probed_again_after_ten_minutes() -> None:
+    """Also where each call has a session of its own."""
+    now = [0.0]
+    for options in ({}, {"legacy": True}, {"legacy": True, "stateless": False}):
+        async with sdk_upstream(**options) as server:
+            revision, transport = UpstreamRevision(clock=lambda: now[0]), UpstreamTransport()
+
+            async def greet(revision: UpstreamRevision = revision, transport: UpstreamTransport = transport) -> bool:
+                """Whether the server was probed."""
+                dispatcher = UpstreamDispatcher(transport, server.url, headers={}, answer_bytes=100_000)
+                before = len(server.requests)
+                await revision.greet(ClientSession(dispatcher=dispatcher), dispatcher)
+                probes = [headers.get("mcp-method") for _, headers in server.requests[before:]]
+                return "server/discover" in probes
+
+            assert [await greet(), await greet()] == [True, False]
+            now[0] += 599
+            assert not await greet()
+            now[0] += 1
+            assert [await greet(), await greet()] == [True, False]
+            await transport.close()
+
+
+async def test_a_revision_that_is_not_spoken(clients: Upstreams) -> None:
+    """2024-11-05, and what nobody wrote yet: nothing is called."""
+    for revision in ("2024-11-05", "2029-01-01"):
+        async with sdk_upstream(legacy=True) as server:
+            server.greets_with = revision
+            outcome = await call(clients, target(server.url), ECHO)
+            assert (outcome.reason, outcome.sent, server.calls) == ("ANSWER_INVALID", False, [])
 
 
 async def test_a_session_is_of_one_call(clients: Upstreams) -> None:
