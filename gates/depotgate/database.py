@@ -15,7 +15,7 @@ from ulid import ULID
 
 from depotgate import receipt_forms as forms
 from depotgate.artifact import Artifact, ArtifactPage, Blob, LiveLease, Pointer, Role, Upload
-from depotgate.outcomes import Retired, Stored
+from depotgate.outcomes import RetireResult, StoreResult
 from legivellum.postgres.pool import PooledDatabase
 
 _STORE: Final = (
@@ -53,13 +53,13 @@ class DepotGateDatabase(PooledDatabase):
         row = await self._pool.fetchrow("SELECT * FROM depotgate.live_lease($1, $2, $3)", tenant, lease_id, holder)
         return None if row is None else LiveLease(*row)
 
-    async def store(self, uploads: Sequence[Upload], *, location: str) -> list[Stored]:
+    async def store(self, uploads: Sequence[Upload], *, location: str) -> list[StoreResult]:
         """Rows and receipts of artifacts whose bytes are durable, in one commit (DP-03). `location`: PUBLIC_URL.
 
         Uploads of one artifact_id follow each other in statements of their own, so that the later finds the earlier.
         Raises InvalidDeposit, Unavailable.
         """
-        results: dict[int, Stored] = {}
+        results: dict[int, StoreResult] = {}
         waiting = [
             (place, _Item(upload, upload.deposit.artifact_id or str(ULID()), str(ULID())))
             for place, upload in enumerate(uploads)
@@ -76,7 +76,7 @@ class DepotGateDatabase(PooledDatabase):
             waiting = later
         return [results[place] for place in range(len(uploads))]
 
-    async def _store(self, items: Sequence[_Item], location: str) -> list[Stored]:
+    async def _store(self, items: Sequence[_Item], location: str) -> list[StoreResult]:
         def column(value: Callable[[_Item], Any]) -> list[Any]:
             return [value(item) for item in items]
 
@@ -98,7 +98,7 @@ class DepotGateDatabase(PooledDatabase):
             column(lambda item: forms.stored_form(item.upload, item.artifact_id, item.receipt_id, location)),
         )
         return [
-            Stored(row["outcome"], None if row["artifact_id"] is None else Artifact(*row[3:]), row["detail"] or "")
+            StoreResult(row["outcome"], None if row["artifact_id"] is None else Artifact(*row[3:]), row["detail"] or "")
             for row in sorted(rows, key=lambda row: row["ordinal"])
         ]
 
@@ -131,7 +131,7 @@ class DepotGateDatabase(PooledDatabase):
         assert row is not None
         return ArtifactTotals(*row)
 
-    async def retire(self, artifacts: Sequence[tuple[UUID, Artifact]], *, by: str) -> list[Retired]:
+    async def retire(self, artifacts: Sequence[tuple[UUID, Artifact]], *, by: str) -> list[RetireResult]:
         """Tombstones and receipts in one commit. Each artifact that is retired, now or before; others stay as they are.
 
         Whether they may go has been judged (DP-12). Raises Unavailable.
@@ -147,7 +147,9 @@ class DepotGateDatabase(PooledDatabase):
                 for (tenant, artifact), receipt_id in zip(artifacts, ids, strict=True)
             ],
         )
-        return [Retired(Artifact(*row[1:-1]), row["freed_key"]) for row in sorted(rows, key=lambda row: row["ordinal"])]
+        return [
+            RetireResult(Artifact(*row[1:-1]), row["freed_key"]) for row in sorted(rows, key=lambda row: row["ordinal"])
+        ]
 
     async def blobs(self, *, after_key: str = "", limit: int = 1000) -> list[Blob]:
         """The blobs that kept artifacts have, by key."""

@@ -14,10 +14,10 @@ from depotgate import rendering
 from depotgate.artifact import Artifact, Deposit, Upload
 from depotgate.blobs import StoreError, StoreFull
 from depotgate.deposit_requests import DepositHead, read_head
-from depotgate.deposit_rules import Refusal, may_deposit, within_lease
+from depotgate.deposit_rules import DepositRefusal, may_deposit, within_lease
 from depotgate.depot_gate import DepotGate
 from depotgate.metrics import DEPOSITS, ORPHANS
-from depotgate.outcomes import Stored
+from depotgate.outcomes import StoreResult
 from depotgate.problem_codes import Code
 from depotgate.receipt_forms import InvalidDeposit
 from depotgate.transfers import now
@@ -111,7 +111,7 @@ class DepositHandler:
         except StoreError as error:
             raise refuse(Code.UNAVAILABLE, f"Nothing was stored: {error}.") from error
 
-    async def _stored(self, exchange: Exchange, upload: Upload) -> Stored:
+    async def _stored(self, exchange: Exchange, upload: Upload) -> StoreResult:
         """Row and receipt. The answer's time begins when the bytes are durable."""
         try:
             stored = await self._gate.deposits.submit(upload, now() + exchange.seconds)
@@ -132,7 +132,7 @@ class DepositHandler:
         except StoreError:
             ORPHANS.inc()
 
-    def _answer(self, stored: Stored, key: str) -> Response:
+    def _answer(self, stored: StoreResult, key: str) -> Response:
         artifact = stored.artifact
         if artifact is None:
             raise _refusal(stored)
@@ -144,12 +144,12 @@ class DepositHandler:
         return json_response(201, body, _location(artifact))
 
 
-def _allow(refusal: Refusal | None) -> None:
+def _allow(refusal: DepositRefusal | None) -> None:
     if refusal is not None:
         raise refuse(_CODES[refusal.code], f"{refusal.detail[:1].upper()}{refusal.detail[1:]}.")
 
 
-def _refusal(stored: Stored) -> RequestRefused:
+def _refusal(stored: StoreResult) -> RequestRefused:
     if stored.name == "REFUSED":
         return refuse(Code.INTERNAL_ERROR, f"The ledger refused the receipt: {stored.detail}.")
     return refuse(_CODES[stored.name], _DETAILS[stored.name])

@@ -25,36 +25,38 @@ LEASED_ROLES: Final[frozenset[Role]] = frozenset({"output", "supporting"})
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class DepositRefusal:
     code: RefusalCode
     detail: str
 
 
-def may_deposit(principal_type: str, role: Role, *, leased: bool, lease_required: bool) -> Refusal | None:
+def may_deposit(principal_type: str, role: Role, *, leased: bool, lease_required: bool) -> DepositRefusal | None:
     """What can be refused without asking for the lease. `leased`: the caller names one."""
     if principal_type not in DEPOSITORS[role]:
         permitted = " or ".join(sorted(DEPOSITORS[role]))
-        return Refusal(
+        return DepositRefusal(
             "ROLE_NOT_PERMITTED", f"an artifact of role {role} comes from a {permitted}, not a {principal_type}"
         )
     if role not in LEASED_ROLES:
-        return Refusal("LEASE_AUTHORITY", f"no lease gives the right to deposit role {role}") if leased else None
+        return DepositRefusal("LEASE_AUTHORITY", f"no lease gives the right to deposit role {role}") if leased else None
     if lease_required and not leased:
-        return Refusal("LEASE_REQUIRED", f"an artifact of role {role} needs the lease of its task: Legivellum-Lease")
+        return DepositRefusal(
+            "LEASE_REQUIRED", f"an artifact of role {role} needs the lease of its task: Legivellum-Lease"
+        )
     return None
 
 
-def within_lease(lease: LiveLease | None, role: Role, task_id: str | None) -> Refusal | None:
+def within_lease(lease: LiveLease | None, role: Role, task_id: str | None) -> DepositRefusal | None:
     """Whether the lease that was named, if it is live, lets its holder deposit this. `task_id` None: the lease's."""
     if lease is None:
-        return Refusal("LEASE_LOST", "the lease is not live, or not the caller's")
+        return DepositRefusal("LEASE_LOST", "the lease is not live, or not the caller's")
     if task_id not in {None, lease.task_id}:
-        return Refusal("LEASE_AUTHORITY", "the lease is of another task")
+        return DepositRefusal("LEASE_AUTHORITY", "the lease is of another task")
     authority = _authority(lease)
     if not authority.writeBeyondReceipts:
-        return Refusal("LEASE_AUTHORITY", "the lease's authority has no writeBeyondReceipts")
+        return DepositRefusal("LEASE_AUTHORITY", "the lease's authority has no writeBeyondReceipts")
     if f"depotgate/{role}" not in authority.sinks:
-        return Refusal("LEASE_AUTHORITY", f"the lease's authority has no sink depotgate/{role}")
+        return DepositRefusal("LEASE_AUTHORITY", f"the lease's authority has no sink depotgate/{role}")
     return None
 
 

@@ -11,7 +11,7 @@ from depotgate import metrics
 from depotgate.artifact import Upload
 from depotgate.blobs import Blobs
 from depotgate.database import DepotGateDatabase
-from depotgate.outcomes import Stored
+from depotgate.outcomes import StoreResult
 from depotgate.settings import Settings
 from depotgate.stores import open_blobs
 from depotgate.transfers import TransferSlots
@@ -36,7 +36,7 @@ class DepotGate:
 
     process: DepotGateProcess
     blobs: Blobs
-    deposits: Batcher[Upload, Stored]
+    deposits: Batcher[Upload, StoreResult]
     uploads: TransferSlots
     downloads: TransferSlots
 
@@ -45,7 +45,7 @@ class DepotGate:
         """Raises UnusableStore."""
         settings = process.settings
 
-        async def store(uploads: Sequence[Upload]) -> list[Stored]:
+        async def store(uploads: Sequence[Upload]) -> list[StoreResult]:
             # The database is looked up for each statement: it may not have been reached yet.
             return await process.database.store(uploads, location=settings.public_url)
 

@@ -10,7 +10,7 @@ from depotgate.depot_gate import DepotGate, DepotGateProcess, connect
 from depotgate.endpoints import ENDPOINTS, SCHEMAS
 from depotgate.metrics import METRICS
 from depotgate.problem_codes import Code
-from depotgate.read_handlers import ReadHandlers
+from depotgate.read_handlers import ArtifactReadHandlers
 from depotgate.schema import DEPOTGATE, KEEPER
 from depotgate.settings import Settings
 from legivellum.gate.definition import GateDefinition
@@ -31,7 +31,7 @@ async def interview(process: DepotGateProcess, tenant: UUID) -> Interview:
 def handlers(process: DepotGateProcess) -> Mapping[str, Handler]:
     """Raises UnusableStore."""
     gate = DepotGate.of(process)
-    reading = ReadHandlers(gate)
+    reading = ArtifactReadHandlers(gate)
     return {
         "POST /artifacts": DepositHandler(gate),
         "GET /artifacts": reading.artifacts,

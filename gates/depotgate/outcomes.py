@@ -14,7 +14,7 @@ says; it is a bug of this gate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoreResult:
     """`artifact` is there for STORED and REPLAYED. Unless its `key` is the upload's own, the bytes that were uploaded
     are not needed: after the commit the caller removes them (DP-02).
     """
@@ -25,7 +25,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
+class RetireResult:
     """An artifact that is retired now, or was before."""
 
     artifact: Artifact

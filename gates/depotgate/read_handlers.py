@@ -48,7 +48,7 @@ _HEADERS: Final[RawHeaders] = [
 _log = structlog.get_logger("depotgate.reading")
 
 
-class ReadHandlers:
+class ArtifactReadHandlers:
     def __init__(self, gate: DepotGate) -> None:
         self._gate = gate
 

@@ -64,7 +64,7 @@ class TransferSlot:
         self.give_back()
 
 
-class PaceKeeper:
+class ClientPace:
     """Whether a client keeps up, judged by the time that is spent waiting for it and nothing else."""
 
     def __init__(self) -> None:

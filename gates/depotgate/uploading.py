@@ -11,7 +11,7 @@ from typing import NamedTuple
 from depotgate.blobs import PIECE_BYTES, Blobs, BlobWriter
 from depotgate.metrics import BYTES
 from depotgate.problem_codes import Code
-from depotgate.transfers import BYTES_PER_SECOND, WINDOW_SECONDS, PaceKeeper, now
+from depotgate.transfers import BYTES_PER_SECOND, WINDOW_SECONDS, ClientPace, now
 from legivellum.http.exchange import ClientGone, Exchange, too_large
 from legivellum.http.problems import refuse
 
@@ -96,7 +96,7 @@ async def _pieces(exchange: Exchange, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces of PIECE_BYTES and a shorter last one."""
     fragments: list[bytes] = []
     size = total = 0
-    pace = PaceKeeper()
+    pace = ClientPace()
     more = True
     while more:
         began = now()

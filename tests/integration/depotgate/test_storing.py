@@ -12,12 +12,12 @@ from tests.integration.memorygate.conftest import new_id, rows
 
 from depotgate.artifact import Artifact, Pointer, Upload
 from depotgate.database import DepotGateDatabase
-from depotgate.outcomes import Stored
+from depotgate.outcomes import StoreResult
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def store(depot: DepotGateDatabase, *uploads: Upload) -> list[Stored]:
+async def store(depot: DepotGateDatabase, *uploads: Upload) -> list[StoreResult]:
     return await depot.store(uploads, location=LOCATION)
 
 
