@@ -14,7 +14,6 @@ from interrogate.admission_gate import AdmissionGate
 from interrogate.admission_receipt import read_admission
 from interrogate.admission_service import evaluation_request
 from interrogate.asked_task import AskedTask, TaskReceipt, artifact_of, task_state
-from interrogate.decide import decide
 from interrogate.decision import AdmissionOutcome
 from interrogate.envelope_parser import read_envelope
 from interrogate.mcp_gateway.gateway_tool import GatewayTool, Result, ToolRequest, invalid_params
@@ -25,6 +24,7 @@ from interrogate.mcp_gateway.task_handles import RECEIPTS, visible_task
 from interrogate.mcp_gateway.upstream import Upstreams, UpstreamTarget
 from interrogate.problemata import Problemata
 from legivellum.base.timestamps import rfc3339
+from legivellum.identity.caller import may_read_others
 
 _TASK_SCHEMA: Final = {
     "type": "object",
@@ -154,7 +154,12 @@ class ReadingTools:
         return task, receipts, None
 
     async def _query(self, call: ToolRequest, task: AskedTask) -> Result | None:
-        """A `check` in the domain of the task: no row where it passes, a refusal and its receipt where it does not."""
+        """A `check` in the domain of the task: no row where it passes, a refusal and its receipt where it does not.
+
+        Admins and observers read the tenant by their type; policies are about those who ask for work.
+        """
+        if may_read_others(call.request.caller.type):
+            return None
         domain = task.admission["body"]
         members = {
             "tenant_id": str(call.request.caller.tenant),
@@ -166,10 +171,9 @@ class ReadingTools:
         envelope = read_envelope(members, b"")
         request = evaluation_request(envelope, call.request.exchange, call.request.caller)
         deadline = asyncio.get_running_loop().time() + self._gate.process.settings.deadline_seconds
-        ruleset, observed = await self._gate.evaluator.observe(request)
-        if decide(envelope, request.requester, ruleset, observed).outcome is AdmissionOutcome.ALLOW:
+        evaluation = await self._gate.evaluator.check(request, deadline)
+        if evaluation is None:
             return None
-        evaluation = await self._gate.evaluator.evaluate(request, deadline)
         recorded = evaluation.admission or read_admission(evaluation.stored.body)
         return refusal_result(recorded) if recorded.decision.outcome is AdmissionOutcome.DENY else None
 

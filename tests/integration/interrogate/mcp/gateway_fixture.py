@@ -206,9 +206,15 @@ class GatewayFixture:
         return McpClient(self, principal)
 
     async def publish(
-        self, *principals: LedgerPrincipal, surface: Mapping[str, Any] | None = None, **problemata: Any
+        self,
+        *principals: LedgerPrincipal,
+        surface: Mapping[str, Any] | None = None,
+        reader: McpClient | None = None,
+        **problemata: Any,
     ) -> None:
-        """The policy and the Problemata anew, and more principals; waits until the gate has read them."""
+        """The policy and the Problemata anew, and more principals; waits until the gate has read them, as
+        `reader` sees it.
+        """
         policy = desk_policy(self.receiver.url, self.upstream.url, **(surface or {}))
         version = f"v{new_id().lower()}"
         await self.world.publish(
@@ -222,7 +228,7 @@ class GatewayFixture:
             while True:
                 answer = await rest.post("/v1/check", rest.envelope())
                 if answer.status_code == 200 and (answer.json()["policy"] or {}).get("hash") == wanted:
-                    listed = await self.alice.call("problemata.capabilities")
+                    listed = await (reader or self.alice).call("problemata.capabilities")
                     versions = [item["version"] for item in listed["structuredContent"]["problematas"]]
                     if version in versions:
                         return
