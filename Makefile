@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -112,6 +112,12 @@ $(CONTEXTFORGE): | $(STAMP)
 
 bench-mcp: $(STAMP) $(VENV)-bench $(CONTEXTFORGE) ## calls of a tool through InterroGate's MCP gateway beside the bare call, a relay, FastMCP's proxy and ContextForge
 	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/gateways.py --contextforge $(CONTEXTFORGE) $(BENCH_ARGS)
+
+bench-depot: $(STAMP) ## deposits and reads of DepotGate beside cp and sync, openssl, cat, and obstore alone at an S3 server
+	@$(BIN)/python bench/depositing.py $(BENCH_ARGS)
+
+depot-large: $(STAMP) ## ten gigabytes through DepotGate, one file and eight at once: its memory, other routes meanwhile (GIGABYTES=10)
+	@$(BIN)/python bench/depositing.py --large --gigabytes $(or $(GIGABYTES),10) $(BENCH_ARGS)
 
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py

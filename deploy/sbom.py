@@ -113,12 +113,14 @@ def bill(distributions: list[metadata.Distribution], *, dpkg: bool) -> Component
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--extra", action="append", default=None, help="default: api, operator, interrogate, embedded")
+    parser.add_argument(
+        "--extra", action="append", default=None, help="default: api, operator, interrogate, depotgate, embedded"
+    )
     parser.add_argument("--dpkg", action="store_true", help="the Debian packages of this system too")
     parser.add_argument("--licences", action="store_true", help="a table of names and licences instead")
     arguments = parser.parse_args()
     distributions = closure(
-        "metagate", tuple(sorted(arguments.extra or ("api", "operator", "interrogate", "embedded")))
+        "metagate", tuple(sorted(arguments.extra or ("api", "operator", "interrogate", "depotgate", "embedded")))
     )
     if arguments.licences:
         for distribution in distributions:

@@ -37,9 +37,9 @@ def dev(
         typer.Option(
             "--with",
             help="Gates to serve too, with commas between: `memorygate` (the receipt ledger, on MEMORYGATE_PORT or "
-            "8001), `asyncgate` (custody of tasks, on ASYNCGATE_PORT or 8002), `interrogate` (admission, on "
-            "INTERROGATE_PORT or 8005), both with memorygate, `all`, or `module:ATTRIBUTE` of a gate that is being "
-            "developed.",
+            "8001), `asyncgate` (custody of tasks, on ASYNCGATE_PORT or 8002), `depotgate` (artifacts, on "
+            "DEPOTGATE_PORT or 8003), `interrogate` (admission, on INTERROGATE_PORT or 8005), these three with "
+            "memorygate, `all`, or `module:ATTRIBUTE` of a gate that is being developed.",
         ),
     ] = None,
 ) -> None:

@@ -15,28 +15,35 @@ from pydantic import SecretStr
 from metagate_cli.database import as_role, withdraw_memberships
 
 if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
     from legivellum.gate.definition import GateDefinition
     from metagate_cli.database import DatabaseUrls
 
 GATES: Final[Mapping[str, str]] = {
     "memorygate": "memorygate.gate:GATE",
     "asyncgate": "asyncgate.gate:GATE",
+    "depotgate": "depotgate.gate:GATE",
     "interrogate": "interrogate.gate:GATE",
 }
-"""Where each gate's definition is, by the gate's name."""
+"""Where each gate's definition is, by the gate's name, in the order in which they are migrated: DepotGate looks whether
+AsyncGate's schema is there (DP-04)."""
 IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {
     "asyncgate": ("memorygate",),
+    "depotgate": ("memorygate",),
     "interrogate": ("memorygate",),
 }
 """Gates that are served before others: what a gate writes can only be read at the ledger."""
 ALL: Final = "all"
+ARTIFACTS: Final = "depot"
+"""In the data directory: the bytes of DepotGate's artifacts."""
 AUDITOR_FILE: Final = "auditor.url"
 """In the data directory: the database as the ledger's auditor, for `memorygate verify` and `interrogate replay`."""
 
 
 def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ...]:
     """The gates that are named: one by its name in GATES, a gate under development as `module:ATTRIBUTE`, all of them
-    as `all`; several in one text with commas between. Each once, in the order of their names.
+    as `all`; several in one text with commas between. Each once, those of GATES first and in its order.
 
     Raises ValueError, which says what is there instead.
     """
@@ -54,8 +61,10 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
                 sys.path.insert(0, "")  # a gate under development is a module of the directory one works in
         else:
             raise ValueError(f"there is no gate {name!r}: {', '.join(GATES)}, {ALL}, or module:ATTRIBUTE")
+    ordered = [reference for reference in GATES.values() if reference in references]
+    ordered += [reference for reference in references if reference not in ordered]
     try:
-        return tuple(load_definition(reference) for reference in references)
+        return tuple(load_definition(reference) for reference in ordered)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"no gate can be loaded: {error}") from error
 
@@ -82,15 +91,30 @@ async def serving_gates(
             if definition.mirrors_startups:
                 passwords |= keep_auditor(database, data)
             await definition.migrate(database.administrator, passwords=passwords)
-            settings = definition.settings().model_copy(
-                update={
-                    "database_url": SecretStr(as_role(database.owner, definition.role, password)),
-                    "identity_database_url": SecretStr(database.identity),
-                }
-            )
+            settings = definition.settings()
+            chosen = {
+                "database_url": SecretStr(as_role(database.owner, definition.role, password)),
+                "identity_database_url": SecretStr(database.identity),
+                **(_depot_settings(settings, definitions, data) if definition.name == "depotgate" else {}),
+            }
+            settings = settings.model_copy(update=chosen)
             urls[definition.name] = await stack.enter_async_context(serving(definition, settings))
         await withdraw_memberships(database)
         yield urls
+
+
+def _depot_settings(
+    settings: BaseSettings, definitions: Sequence[GateDefinition[Any, Any]], data: Path
+) -> dict[str, Any]:
+    """What DepotGate does on one machine unless its variables say otherwise: bytes in the data directory; where no
+    AsyncGate is served, outputs without a lease.
+    """
+    leased = any(definition.name == "asyncgate" for definition in definitions)
+    local = {
+        "store": (data / ARTIFACTS).resolve().as_uri(),
+        "leases": "required" if leased else "optional",
+    }
+    return {name: value for name, value in local.items() if name not in settings.model_fields_set}
 
 
 def keep_auditor(database: DatabaseUrls, data: Path) -> Mapping[str, str]:

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from tests.chart.rendering import ROOT, Chart, Object, RenderingRefused, containers, environment, of_kind
 from tests.chart.test_lint import _untyped
 from tests.chart.test_memorygate import HOME, OWN, TRIAL, everything, helm, passwords
 from tests.chart.test_memorygate import rendered as rendered_from
 from tests.chart.test_network_policies import DNS, INTERNET, METADATA, PolicyPeer, allowed
+
+from depotgate.main import app
+from depotgate.settings import Settings
 
 FOLDER = ROOT / "charts" / "depotgate"
 BUCKET = {
@@ -150,6 +154,18 @@ def test_what_an_installation_chooses_arrives(chart: Chart):
     assert plainly["DEPOTGATE_PUBLIC_URL"].endswith(":8003")
     assert plainly["DEPOTGATE_LEASES"] == "required"
     assert plainly["DEPOTGATE_DATABASE_URL"].startswith("postgresql://depotgate_keeper@")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_variable_is_read_by_somebody(chart: Chart, name: str):
+    """A misspelt variable would silently do nothing. Those of the object store's client are its own."""
+    read = {"PGPASSWORD"} | {Settings.variable(field) for field in Settings.model_fields}
+    read |= {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    for command in typer.main.get_group(app).commands.values():
+        for option in command.params:
+            read |= {option.envvar} if isinstance(option.envvar, str) else set(option.envvar or ())
+    for part in parts(chart, FORMS[name]).values():
+        assert {item["name"] for item in part["env"]} <= read
 
 
 def test_a_volume_of_one_pod_is_handed_over_by_recreating_it(chart: Chart):

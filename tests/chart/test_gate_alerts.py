@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import generate_latest
-from tests.chart import test_asyncgate, test_interrogate
+from tests.chart import test_asyncgate, test_depotgate, test_interrogate
 from tests.chart.rendering import ROOT, Chart, of_kind
 from tests.chart.test_memorygate import rendered
 from tests.chart.test_monitoring import GROUPED, SERIES, promtool
 
 from asyncgate.metrics import METRICS as ASYNCGATE_METRICS
+from depotgate.metrics import METRICS as DEPOTGATE_METRICS
 from interrogate.metrics import METRICS as INTERROGATE_METRICS
 from legivellum.gate.metrics import GateMetrics
 
@@ -45,6 +46,7 @@ class AlertingChart:
 ALERTING = (
     AlertingChart("interrogate", "InterroGate", INTERROGATE_METRICS, test_interrogate.EVERYTHING),
     AlertingChart("asyncgate", "AsyncGate", ASYNCGATE_METRICS, test_asyncgate.EVERYTHING),
+    AlertingChart("depotgate", "DepotGate", DEPOTGATE_METRICS, test_depotgate.EVERYTHING),
 )
 OF_EACH = pytest.mark.parametrize("gate", ALERTING, ids=lambda gate: gate.name)
 

@@ -16,6 +16,7 @@ from tests.docs.typed import commands
 from typer.main import get_command
 
 from asyncgate.main import app as asyncgate
+from depotgate.main import app as depotgate
 from interrogate.main import app as interrogate
 from legivellum_worker.artifact_commands import parser as artifacts_parser
 from legivellum_worker.main import parser as work_parser
@@ -34,6 +35,7 @@ OTHERS = frozenset(
         "cat",
         "cd",
         "chmod",
+        "cmp",
         "cp",
         "createdb",
         "curl",
@@ -76,6 +78,7 @@ OTHERS = frozenset(
         "true",
         "umask",
         "uvicorn",
+        "versitygw",
         "wait",
         "wc",
     ]
@@ -86,6 +89,7 @@ PROGRAMS: dict[str, Any] = {
     "legivellum": get_command(_across_gates()),
     "memorygate": get_command(memorygate),
     "asyncgate": get_command(asyncgate),
+    "depotgate": get_command(depotgate),
     "interrogate": get_command(interrogate),
 }
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

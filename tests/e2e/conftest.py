@@ -16,6 +16,7 @@ CHAPTERS = (
     "memorygate",
     "interrogate",
     "asyncgate",
+    "depotgate",
     "upgrade",
     "uninstall",
     "readme",

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 Operation = Literal[
-    "bootstrap", "ready", "failed", "list", "stranger", "evaluate", "check", "enqueue", "lease", "complete", "escalate", "depth"
+    "bootstrap", "ready", "failed", "list", "stranger", "evaluate", "check", "enqueue", "lease", "complete", "escalate", "depth",
+    "deposit", "read", "manifests",
 ]  # fmt: skip
 
 HUNG, BROKEN = -1, 0

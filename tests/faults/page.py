@@ -1,7 +1,7 @@
 """docs/faults.md from what was measured: `python -m tests.faults.page`.
 
 It is written from docs/faults/rows.json (the last whole run of `make faults`), docs/faults/interrogate.json and
-asyncgate.json (the last ones of these gates' rows) and docs/faults/random-*.json (the random schedules that were kept),
+asyncgate.json, depotgate.json (the last ones of these gates' rows) and docs/faults/random-*.json (the random schedules that were kept),
 and a test compares it with them. `--take`: first take over what `make faults` just found, when it is all of the rows;
 `--take-gate interrogate`: only that gate's.
 """
@@ -15,13 +15,17 @@ from typing import Any
 
 from tests.faults import plot, results
 from tests.faults.results import FaultResults
-from tests.faults.table import ADMISSION_ROWS, EVERY, ROWS, TASK_ROWS, FaultRow, extra, outcome
+from tests.faults.table import ADMISSION_ROWS, DEPOT_ROWS, EVERY, ROWS, TASK_ROWS, FaultRow, extra, outcome
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
 KEPT = HERE.parents[1] / "docs" / "faults"
 FILE = KEPT / "rows.json"
-GATES: Mapping[str, Sequence[FaultRow]] = {"interrogate": ADMISSION_ROWS, "asyncgate": TASK_ROWS}
+GATES: Mapping[str, Sequence[FaultRow]] = {
+    "interrogate": ADMISSION_ROWS,
+    "asyncgate": TASK_ROWS,
+    "depotgate": DEPOT_ROWS,
+}
 """Gates whose rows are kept beside MetaGate's, each in a file of its name."""
 
 COLUMNS = (

@@ -85,6 +85,7 @@ ROWS = (
 
 DECISIONS = "tests/faults/test_interrogate.py::test_"
 TASKS = "tests/faults/test_asyncgate.py::test_"
+ARTIFACTS = "tests/faults/test_depotgate.py::test_"
 _OF_BOTH = ("F01", "F02", "F03", "F04", "F05", "F06", "F07", "F08", "F09", "F10", "F11", "F12", "F15")
 _WITHOUT_LENGTH = frozenset({"F02", "F04"})
 _LATENCY = "F10"
@@ -92,6 +93,8 @@ ALSO_OF_METAGATE = frozenset({"F01", "F05", "F07", "F11"})
 """Of InterroGate's rows on MetaGate's side those that `make test` plays: no request asks that database."""
 ALSO_OF_METAGATE_BY_ASYNCGATE = frozenset({"F07"})
 """The same of AsyncGate's, which follows that database by the same code."""
+ALSO_OF_METAGATE_BY_DEPOTGATE = frozenset({"F07"})
+"""And of DepotGate's."""
 
 
 def _two_database_rows(tests: str, also_of_metagate: frozenset[str], prefix: str = "") -> tuple[FaultRow, ...]:
@@ -117,16 +120,25 @@ def _two_database_rows(tests: str, also_of_metagate: frozenset[str], prefix: str
             )
     made.append(FaultRow(f"{prefix}F21 ledger", "More than the queue holds", "200 at once, 50 ms there and back", promises,
         (tests + "f21",)))  # fmt: skip
-    retried = by_name["F24"]
-    made.append(FaultRow(f"{prefix}F24 ledger", retried.fault, retried.injection, promises, (tests + "f24",)))
     return tuple(made)
 
 
-ADMISSION_ROWS = _two_database_rows(DECISIONS, ALSO_OF_METAGATE)
+def _retry_storm(tests: str, prefix: str = "") -> FaultRow:
+    [retried] = [row for row in ROWS if row.name == "F24"]
+    promises = "I1 I2 I4 I5 I6 I7 I10 I11"
+    return FaultRow(f"{prefix}F24 ledger", retried.fault, retried.injection, promises, (tests + "f24",))
+
+
+ADMISSION_ROWS = (*_two_database_rows(DECISIONS, ALSO_OF_METAGATE), _retry_storm(DECISIONS))
 """InterroGate's."""
-TASK_ROWS = _two_database_rows(TASKS, ALSO_OF_METAGATE_BY_ASYNCGATE, "AG ")
+TASK_ROWS = (*_two_database_rows(TASKS, ALSO_OF_METAGATE_BY_ASYNCGATE, "AG "), _retry_storm(TASKS, "AG "))
 """AsyncGate's."""
-EVERY = (*ROWS, *ADMISSION_ROWS, *TASK_ROWS)
+DEPOT_ROWS = (
+    *_two_database_rows(ARTIFACTS, ALSO_OF_METAGATE_BY_DEPOTGATE, "DG "),
+    FaultRow("DG F19 store", "Store full", "a tmpfs that is filled", "I1 I2 I4 I5 I6 I7 I10 I11", (ARTIFACTS + "f19",), "root (mount)"),
+)  # fmt: skip
+"""DepotGate's."""
+EVERY = (*ROWS, *ADMISSION_ROWS, *TASK_ROWS, *DEPOT_ROWS)
 
 
 def rows_of(nodeid: str) -> list[str]:

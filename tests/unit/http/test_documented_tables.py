@@ -8,6 +8,9 @@ import pytest
 from asyncgate import problem_codes as asyncgate_codes
 from asyncgate.gate import GATE as ASYNCGATE
 from asyncgate.settings import Settings as AsyncGateSettings
+from depotgate import problem_codes as depotgate_codes
+from depotgate.gate import GATE as DEPOTGATE
+from depotgate.settings import Settings as DepotGateSettings
 from interrogate import problem_codes as interrogate_codes
 from interrogate.gate import GATE as INTERROGATE
 from interrogate.settings import Settings as InterrogateSettings
@@ -103,6 +106,10 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("asyncgate/api.md", FROM_CODE): lambda: endpoints(ASYNCGATE.all_endpoints),
     ("asyncgate/settings.md", FROM_CODE): lambda: gate_settings(AsyncGateSettings),
     ("asyncgate/metrics.md", FROM_CODE): lambda: gate_metrics(ASYNCGATE.metrics),
+    ("errors.md", "DepotGate"): lambda: codes(depotgate_codes.Code, problem_codes.Code),
+    ("depotgate/api.md", FROM_CODE): lambda: endpoints(DEPOTGATE.all_endpoints),
+    ("depotgate/settings.md", FROM_CODE): lambda: gate_settings(DepotGateSettings),
+    ("depotgate/metrics.md", FROM_CODE): lambda: gate_metrics(DEPOTGATE.metrics),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }
@@ -129,8 +136,9 @@ def test_table_is_the_codes(name: str, word: str) -> None:
         (memorygate_codes.Code, MEMORYGATE.all_endpoints),
         (interrogate_codes.Code, INTERROGATE.all_endpoints),
         (asyncgate_codes.Code, ASYNCGATE.all_endpoints),
+        (depotgate_codes.Code, DEPOTGATE.all_endpoints),
     ],
-    ids=["MetaGate", "MemoryGate", "InterroGate", "AsyncGate"],
+    ids=["MetaGate", "MemoryGate", "InterroGate", "AsyncGate", "DepotGate"],
 )
 def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:
     """Each code has a status, a title, a use and a remedy; an endpoint refuses with registered ones, never with 500."""
