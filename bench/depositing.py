@@ -383,7 +383,7 @@ def small_ones(depot: DepotUnderLoad, arguments: argparse.Namespace, directory: 
 # ── ten gigabytes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Watcher:
+class MemoryWatch:
     """What the gate's memory is, and how long another route of it takes, while work goes on."""
 
     def __init__(self, depot: DepotUnderLoad) -> None:
@@ -420,11 +420,11 @@ def ten_gigabytes(depot: DepotUnderLoad, arguments: argparse.Namespace, director
     """One file of so many gigabytes up and down, then eight at once; the memory, and the p99 of another route."""
     source = random_file(directory, 64 * MIB)
     depot.get(depot.put(source))
-    with Watcher(depot) as idle:
+    with MemoryWatch(depot) as idle:
         time.sleep(5)
     before = machine.rss_megabytes(depot.worker)
     size = arguments.gigabytes << 30
-    with Watcher(depot) as alone:
+    with MemoryWatch(depot) as alone:
         began = time.perf_counter()
         pointer = json.loads(streamed_up(depot, size))["pointer"]
         up = time.perf_counter() - began
@@ -434,7 +434,7 @@ def ten_gigabytes(depot: DepotUnderLoad, arguments: argparse.Namespace, director
     shutil.rmtree(depot.files or directory / "none", ignore_errors=True)
     (depot.files or directory).mkdir(exist_ok=True)
     share = size // 8
-    with Watcher(depot) as together, ThreadPoolExecutor(8) as threads:
+    with MemoryWatch(depot) as together, ThreadPoolExecutor(8) as threads:
         pointers = list(threads.map(lambda _: json.loads(streamed_up(depot, share))["pointer"], range(8)))
         list(threads.map(depot.get, pointers))
     return {
