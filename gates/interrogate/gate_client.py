@@ -32,7 +32,7 @@ class GateAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class GateClient:
+class InterroGateClient:
     """Every method raises GateAnswerError."""
 
     url: str
@@ -40,7 +40,7 @@ class GateClient:
     ca_file: Path | None = None
 
     @classmethod
-    def of(cls, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> GateClient:
+    def of(cls, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> InterroGateClient:
         """What the options of a command name. Raises GateAnswerError, OSError for a file that cannot be read."""
         if urlsplit(url).scheme not in {"http", "https"}:
             raise GateAnswerError("--url: is not an http or https address")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interrogate.call_listing import CallFormat, listing
-from interrogate.gate_client import CaFile, GateAnswerError, GateClient, KeyFile, TokenFile, Url
+from interrogate.gate_client import CaFile, GateAnswerError, InterroGateClient, KeyFile, TokenFile, Url
 from legivellum.gate.command_line import database_option, gate_commands, run_commands
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def calls(
     ),
 ) -> None:
     """Show who called which tool, with what outcome. Newest first."""
-    client = GateClient.of(url, key_file, token_file, ca_file)
+    client = InterroGateClient.of(url, key_file, token_file, ca_file)
     rows = client.items(
         "/v1/calls", principal=principal, problemata=problemata, tool=tool, outcome=outcome, since=since
     )
@@ -179,7 +179,7 @@ def compare_tools(
 
 
 def _listing(problemata: str, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> Any:
-    client = GateClient.of(url, key_file, token_file, ca_file)
+    client = InterroGateClient.of(url, key_file, token_file, ca_file)
     return client.get(f"/v1/problematas/{problemata}/tools")
 
 
