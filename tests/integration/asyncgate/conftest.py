@@ -50,11 +50,6 @@ class TaskDatabase:
         return self.ledger.superuser
 
 
-def patient(dsn: str, milliseconds: int = 20_000) -> str:
-    """With longer limits than the role's own, which a busy machine does not keep."""
-    return f"{dsn}{'&' if '?' in dsn else '?'}lock_timeout={milliseconds}&statement_timeout={milliseconds}"
-
-
 async def make_tasks(postgres: Server) -> TaskDatabase:
     ledger = await make_ledger(postgres)
     await migrate(ASYNCGATE, ledger.owner, passwords={BROKER: PASSWORD})

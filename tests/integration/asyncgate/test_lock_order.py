@@ -11,13 +11,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from tests.databases import Server
+from tests.databases import Server, patient
 from tests.integration.asyncgate.conftest import (
     TaskDatabase,
     Tenant,
     append,
     make_tasks,
-    patient,
     receipt_body,
     task_of,
 )

@@ -6,7 +6,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, patient, task_of
+from tests.databases import patient
+from tests.integration.asyncgate.conftest import TaskDatabase, Tenant, task_of
 from tests.integration.memorygate.conftest import rows
 
 from asyncgate.database import AsyncGateDatabase
