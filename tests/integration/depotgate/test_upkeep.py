@@ -118,6 +118,7 @@ async def test_sweep_finds_old_blobs_without_a_row_and_no_others(
     assert [blob async for blob in leftovers(depot, blobs)] == []
 
 
+@pytest.mark.invariant("EXT-26")
 async def test_what_a_receipt_names_stays(
     depot_database: DepotDatabase, depot: DepotGateDatabase, blobs: FileBlobs
 ) -> None:
@@ -164,6 +165,7 @@ async def test_what_an_open_task_has_and_what_is_made_stays(
     assert await names(depot_database, tenant) == {supporting.artifact_id}
 
 
+@pytest.mark.invariant("EXT-26")
 async def test_retire_lets_the_bytes_go_after_the_receipt(
     depot_database: DepotDatabase, depot: DepotGateDatabase, tmp_path: Path, blobs: FileBlobs
 ) -> None:
