@@ -35,8 +35,8 @@ class ListingHandlers:
             raise refuse(Code.ROLE_REQUIRED, "Only an admin may list the tools of MCP servers.")
         name = exchange.path_parameters["problemata_id"]
         problemata = self._gate.problematas.of(caller.tenant).get(name)
-        if problemata is None:
-            raise refuse(Code.NOT_FOUND, "There is no such Problemata, or it is not served.")
+        if problemata is None or not self._gate.surfaces.matches(problemata.surface_id):
+            raise refuse(Code.NOT_FOUND, "There is no such Problemata, or it is not served here.")
         targets = await asyncio.gather(*(self._listed(problemata, rule) for rule in self._rules(problemata)))
         body = {"problemata_id": problemata.name, "version": problemata.version, "targets": targets}
         return json_response(200, strict_json.encode(body))

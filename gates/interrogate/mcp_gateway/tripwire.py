@@ -101,13 +101,15 @@ class Tripwire:
             await asyncio.gather(self._listing, return_exceptions=True)
 
     async def _fetch(self, fetch: Callable[[], Awaitable[Sequence[ListedTool]]]) -> Sequence[ListedTool]:
+        # What the server says at the end of a slow listing may be as old as its beginning.
+        begun = self._clock()
         try:
             async with asyncio.timeout(LISTING_SECONDS):
                 tools = await fetch()
         except TimeoutError as error:
             raise UpstreamFailure("TIMEOUT", "The MCP server did not list its tools in time.") from error
         self._digests = _digests(tools)
-        self._listed_at = self._clock()
+        self._listed_at = begun
         return tools
 
     def _listing_done(self, task: asyncio.Task[Sequence[ListedTool]]) -> None:

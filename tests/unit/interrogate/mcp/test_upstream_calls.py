@@ -138,6 +138,37 @@ async def test_arguments_arrive_as_they_are(clients: Upstreams, kind: str) -> No
         assert server.calls == [("echo", arguments)]
 
 
+async def test_32_calls_at_once_of_one_target(clients: Upstreams) -> None:
+    """More wait for their turn, within their time; other targets of the same server have turns of their own (GW-16)."""
+    running = most = 0
+    enough = asyncio.Event()
+
+    async def on_call(_name: str, _arguments: object) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await enough.wait()
+        running -= 1
+
+    async with sdk_upstream() as server:
+        server.on_call = on_call
+        upstream = target(server.url)
+        calls = [asyncio.create_task(call(clients, upstream, ECHO, seconds=20)) for _ in range(40)]
+        async with asyncio.timeout(10):
+            while running < 32:
+                await asyncio.sleep(0.01)
+        waiting = await call(clients, upstream, ECHO, seconds=0.2)
+        assert (waiting.reason, waiting.sent, running) == ("TIMEOUT", False, 32)
+        other = asyncio.create_task(call(clients, target(server.url, tenant=OTHER_TENANT), ECHO, seconds=20))
+        async with asyncio.timeout(10):
+            while running < 33:
+                await asyncio.sleep(0.01)
+        enough.set()
+        outcomes = await asyncio.gather(*calls, other)
+    assert {outcome.kind for outcome in outcomes} == {"success"}
+    assert most == 33
+
+
 async def test_a_tool_that_asks_for_more(clients: Upstreams) -> None:
     """Elicitation is not relayed."""
     async with sdk_upstream() as server:
