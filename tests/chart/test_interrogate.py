@@ -30,6 +30,11 @@ EVERYTHING = {
         "allowedHosts": ["mcp.example.com"],
         "authorizationServers": ["https://login.example.com"],
         "credentials": {"team-a": "team-a-mcp", "team-b": "team-b-mcp"},
+        "metagate": {
+            "url": "https://metagate.metagate-system:8000",
+            "caSecret": "metagate-tls",
+            "audience": "registry",
+        },
     },
     "database": {
         **OWN["database"],
@@ -145,6 +150,28 @@ def test_credentials_of_mcp_servers_are_files_of_the_gate_by_namespace(chart: Ch
         assert mount["readOnly"] is True
         assert secrets[mount["name"]] == f"{namespace}-mcp"
     assert not any("credentials" in mount["mountPath"] for mount in own["migrate"]["volumeMounts"])
+
+
+def test_the_gateway_announces_itself_as_its_service_account(chart: Chart):
+    """With a token made for MetaGate, and no other; without an address it has none."""
+    gate = parts(chart, EVERYTHING)["gate"]
+    chosen = environment(gate)
+    assert chosen["INTERROGATE_METAGATE_URL"] == "https://metagate.metagate-system:8000"
+    [spec] = [
+        spec
+        for _, metadata, spec in everything(rendered(chart, EVERYTHING))
+        if metadata["labels"]["app.kubernetes.io/component"] == "gate"
+    ]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in gate["volumeMounts"]}
+    directory, _, file = chosen["INTERROGATE_METAGATE_KEY_FILE"].rpartition("/")
+    [source] = mounted[directory]["projected"]["sources"]
+    assert (source["serviceAccountToken"]["audience"], source["serviceAccountToken"]["path"]) == ("registry", file)
+    directory, _, file = chosen["INTERROGATE_METAGATE_CA_FILE"].rpartition("/")
+    assert mounted[directory]["secret"] == {"secretName": "metagate-tls", "items": [{"key": "ca.crt", "path": file}]}
+    plain = parts(chart, TRIAL)["gate"]
+    assert not [name for name in environment(plain) if name.startswith("INTERROGATE_METAGATE_")]
+    assert not [mount for mount in plain["volumeMounts"] if "metagate" in mount["mountPath"]]
 
 
 def test_what_an_installation_chooses_arrives(chart: Chart):
