@@ -99,10 +99,10 @@ async def gates(depot_database: DepotDatabase, tmp_path_factory: pytest.TempPath
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def optional(gates: Gates, depot_database: DepotDatabase, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gates]:  # fmt: skip
-    """The same tenant at a gate that asks for no lease."""
-    directory = tmp_path_factory.mktemp("optional") / "blobs"
-    async with serving_depotgate(gates.depot.tenant, depot_database, directory, leases="optional") as depot:
+async def optional(gates: Gates, depot_database: DepotDatabase) -> AsyncIterator[Gates]:
+    """The same tenant and store at a gate that asks for no lease."""
+    tenant, directory = gates.depot.tenant, gates.depot.directory
+    async with serving_depotgate(tenant, depot_database, directory, leases="optional") as depot:
         yield Gates(depot, gates.tasks)
 
 
