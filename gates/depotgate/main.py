@@ -81,13 +81,13 @@ def verify(database_url: DatabaseUrl) -> None:
 
 
 async def _verify(database_url: str) -> bool:
-    from depotgate.store_upkeep import Defect, defects, leftovers
+    from depotgate.store_upkeep import BlobDefect, defects, leftovers
 
     blobs_read = bad = 0
     async with _opened(database_url) as (database, blobs):
         async for item in defects(database, blobs):
             blobs_read += 1
-            if isinstance(item, Defect):
+            if isinstance(item, BlobDefect):
                 bad += 1
                 for artifact_id in item.blob.artifact_ids:
                     print(f"{item.problem}: artifact {artifact_id} of tenant {item.blob.tenant}, blob {item.blob.key}")

@@ -19,14 +19,14 @@ _COUNTS: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class RebuildReport:
+class ArtifactRebuild:
     kept: int
     retired: int
     blobs: int
 
 
 @translated
-async def rebuild(dsn: str) -> RebuildReport:
+async def rebuild(dsn: str) -> ArtifactRebuild:
     """Empty `artifact` and `blob` and derive them from the receipts.
 
     Role: one that owns the tables and reads the ledger's receipts. It waits for what is being stored, and every request
@@ -38,6 +38,6 @@ async def rebuild(dsn: str) -> RebuildReport:
         # Its first statement locks the tables before the snapshot is taken: what is stored until then is in it.
         async with connection.transaction(isolation="repeatable_read"):
             await connection.execute(script)
-            return RebuildReport(*await connection.fetchrow(_COUNTS))
+            return ArtifactRebuild(*await connection.fetchrow(_COUNTS))
     finally:
         await connection.close(timeout=5)

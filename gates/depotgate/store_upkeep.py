@@ -19,14 +19,14 @@ _PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Defect:
+class BlobDefect:
     """A blob that is not what its artifacts say."""
 
     blob: Blob
     problem: Literal["missing", "size", "digest"]
 
 
-async def defects(database: DepotGateDatabase, blobs: Blobs) -> AsyncIterator[Blob | Defect]:
+async def defects(database: DepotGateDatabase, blobs: Blobs) -> AsyncIterator[Blob | BlobDefect]:
     """Reads every blob that kept artifacts have: it, if it is right, or what is wrong.
 
     Raises Unavailable, StoreUnavailable.
@@ -39,7 +39,7 @@ async def defects(database: DepotGateDatabase, blobs: Blobs) -> AsyncIterator[Bl
             if problem is None or not await database.known_keys([blob.key]):
                 yield blob
             else:
-                yield Defect(blob, problem)
+                yield BlobDefect(blob, problem)
         after = page[-1].key
 
 

@@ -19,7 +19,7 @@ from mcp.shared.dispatcher import CallOptions, OnNotify, OnNotifyIntercept, OnRe
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 
-from interrogate.mcp_gateway.upstream_transport import RequestBody, UpstreamFailure, UpstreamTransport
+from interrogate.mcp_gateway.upstream_transport import UpstreamFailure, UpstreamRequestBody, UpstreamTransport
 from legivellum.http import strict_json
 
 _SESSION_HEADER: Final = "mcp-session-id"
@@ -80,7 +80,7 @@ class UpstreamDispatcher:
         if on_progress is not None:
             message["params"] = _with_progress_token(params or {}, self._request_id)
         self._stamped = options.get("headers", {})
-        body = RequestBody(strict_json.encode(message))
+        body = UpstreamRequestBody(strict_json.encode(message))
         self.sent = False
         try:
             headers = {**self._session_headers(), **self._stamped, **self.param_headers}
@@ -100,7 +100,7 @@ class UpstreamDispatcher:
     async def end_session(self) -> None:
         """Tell the server that the session is over. Raises UpstreamFailure; a server need not support it."""
         async with self._transport.request(
-            "DELETE", self._url, self._session_headers(), RequestBody(b""), limit=_ERROR_BYTES
+            "DELETE", self._url, self._session_headers(), UpstreamRequestBody(b""), limit=_ERROR_BYTES
         ):
             pass
 
@@ -111,7 +111,7 @@ class UpstreamDispatcher:
         return {**self._headers, **session, **stamped}
 
     async def _tell(self, message: Mapping[str, Any]) -> None:
-        body = RequestBody(strict_json.encode(message))
+        body = UpstreamRequestBody(strict_json.encode(message))
         async with self._transport.request(
             "POST", self._url, self._session_headers(), body, limit=_ERROR_BYTES
         ) as response:

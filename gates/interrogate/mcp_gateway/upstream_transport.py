@@ -33,7 +33,7 @@ class UpstreamFailure(Exception):  # noqa: N818 - one is expected of every upstr
         self.detail = detail
 
 
-class RequestBody:
+class UpstreamRequestBody:
     """A body that knows whether it was asked for: until then the server has headers at most, and can run nothing."""
 
     def __init__(self, content: bytes) -> None:
@@ -94,7 +94,7 @@ class UpstreamTransport:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: RequestBody, *, limit: int
+        self, method: str, url: str, headers: Mapping[str, str], body: UpstreamRequestBody, *, limit: int
     ) -> AsyncIterator[httpx2.Response]:
         """The response, its body not read yet; at most `limit` bytes of it can be. Raises UpstreamFailure."""
         with _translated():

@@ -18,7 +18,7 @@ from depotgate.database import DepotGateDatabase
 from depotgate.file_blobs import FileBlobs
 from depotgate.rebuilding import rebuild
 from depotgate.retiring import retirable, retire
-from depotgate.store_upkeep import Defect, defects, leftovers
+from depotgate.store_upkeep import BlobDefect, defects, leftovers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,11 +88,11 @@ async def test_verify_names_what_is_missing_or_wrong(
     ours = [
         item
         async for item in defects(depot, blobs)
-        if (item.blob if isinstance(item, Defect) else item).tenant == tenant
+        if (item.blob if isinstance(item, BlobDefect) else item).tenant == tenant
     ]
-    found = {item.blob.artifact_ids: item.problem for item in ours if isinstance(item, Defect)}
+    found = {item.blob.artifact_ids: item.problem for item in ours if isinstance(item, BlobDefect)}
     assert found == {(flipped.artifact_id,): "digest", (short.artifact_id,): "size", (missing.artifact_id,): "missing"}
-    assert [item.artifact_ids for item in ours if not isinstance(item, Defect)] == [(whole.artifact_id,)]
+    assert [item.artifact_ids for item in ours if not isinstance(item, BlobDefect)] == [(whole.artifact_id,)]
 
 
 async def test_sweep_finds_old_blobs_without_a_row_and_no_others(

@@ -81,7 +81,7 @@ def desk_problemata(**changes: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Receiver:
+class ForwardReceiver:
     """A target of forwarded requests: answers as it is told, and notes what it got."""
 
     port: int = 0
@@ -188,7 +188,7 @@ class GatewayFixture:
     http: httpx.AsyncClient
     ledger: httpx.AsyncClient
     upstream: SdkUpstream
-    receiver: Receiver
+    receiver: ForwardReceiver
     alice: McpClient
     bob: McpClient
     reviewer: LedgerPrincipal
@@ -270,7 +270,7 @@ async def serving_gateway(
     world = PublishedWorld(database)
     alice, bob = world.principal("alice"), world.principal("bob")
     reviewer = world.principal("reviewer", "delegate")
-    receiver = Receiver()
+    receiver = ForwardReceiver()
     gate_settings = settings_of(database, **{"target_hosts": "127.0.0.1", "forward_ms": 3_000, **settings})
     ledger_settings = LedgerSettings(
         database_url=SecretStr(database.ledger.writer),
