@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-mcp test-postgres test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +41,10 @@ test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes 
 
 test-calendar: $(STAMP) ## the suite with the clock at month ends, leap days and a year ahead (needs a C compiler; an hour)
 	@$(BIN)/python -m tests.calendar_days $(PYTEST_ARGS)
+
+test-calls: $(STAMP) ## Gateways that are killed around calls of tools (KILLS=200, minutes): each call is answered, escalated or pending
+	@CALL_KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest -q -s -o timeout=3600 tests/integration/interrogate/mcp/test_sudden_death.py \
+		-k killed_at_any_moment
 
 test-replay: $(STAMP) ## InterroGate decides again what 32 clients asked under 20 policies (DECISIONS=100000, minutes)
 	@REPLAY_DECISIONS=$(or $(DECISIONS),100000) $(BIN)/python -m pytest -q -s -o timeout=1800 tests/integration/interrogate/test_replay.py \

@@ -107,9 +107,11 @@ class IssuerFreshness:
 
 @dataclass(frozen=True, slots=True)
 class SearchMatch:
-    """Something whose name holds what was searched. `kind`: principal, component, service, manifest or startup.
+    """Something whose name holds what was searched.
 
-    `detail`: a principal's type, a component's principal, a service's endpoint, a startup's component.
+    `kind`: principal, component, service, manifest, problemata or startup.
+    `detail`: a principal's type, a component's principal, a service's endpoint, a Problemata's version, a startup's
+    component.
     """
 
     kind: str

@@ -1665,6 +1665,12 @@ CREATE FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text,
         ORDER BY m.name, t.namespace LIMIT page
     )
     UNION ALL (
+        SELECT 'problemata', m.tenant, t.namespace, m.name, m.body ->> 'version'
+        FROM asked AS t JOIN metagate.problemata AS m ON m.tenant = t.tenant
+        WHERE strpos(lower(m.name), lower(wanted)) > 0
+        ORDER BY m.name, t.namespace LIMIT page
+    )
+    UNION ALL (
         -- Ids begin with the time: what tells them apart is the end.
         SELECT 'startup', r.tenant, r.namespace, r.startup_id::text, r.component_key
         FROM recent AS r

@@ -62,15 +62,28 @@ def _surface_findings(body: dict[str, Any], policy: dict[str, Any]) -> Iterator[
         yield Finding(_SURFACE_PATH, reasons.SURFACE_NOT_GATEWAY, message)
         return
     servers = {target["name"] for target in surface["targets"] if target.get("kind") == "Mcp"}
-    lists = surface["capabilities"]
+    lists, invariants = surface["capabilities"], policy.get("invariants", {})
+    # Requests of these two kinds begin no work (INV-099).
+    begins = body["payloadKind"] not in {"lease", "query"}
     for index, capability in enumerate(body["capabilities"]):
         path = f"spec.capabilities[{index}]"
         name = capability["id"]
         if any_glob_matches(lists["deny"], name) or not any_glob_matches(lists["allow"], name):
             yield Finding(f"{path}.id", reasons.CAPABILITY_NOT_ADMITTED, "is not admitted by the surface")
-        if "tool" in capability and capability["tool"]["target"] not in servers:
-            message = "is no target of the surface with kind Mcp"
-            yield Finding(f"{path}.tool.target", reasons.TARGET_NOT_FOUND, message)
+        if "tool" in capability:
+            yield from _target_findings(path, capability["tool"]["target"], servers, invariants.get("allowedTargets"))
+        elif begins and not invariants.get("canSpawn", True):
+            message = "begins work, which invariants.canSpawn of the PolicyProfile never admits"
+            yield Finding(f"{path}.id", reasons.CAPABILITY_NOT_ADMITTED, message)
+
+
+def _target_findings(path: str, target: str, servers: set[str], allowed: list[str] | None) -> Iterator[Finding]:
+    if target not in servers:
+        message = "is no target of the surface with kind Mcp"
+        yield Finding(f"{path}.tool.target", reasons.TARGET_NOT_FOUND, message)
+    elif allowed is not None and not any_glob_matches(allowed, target):
+        message = "is not admitted by invariants.allowedTargets of the PolicyProfile"
+        yield Finding(f"{path}.tool.target", reasons.CAPABILITY_NOT_ADMITTED, message)
 
 
 def _long_names(body: dict[str, Any], name: str) -> Iterator[Finding]:

@@ -24,10 +24,12 @@ import psutil
 from tests.integration.interrogate.gate_fixture import GateClient, PublishedWorld
 from tests.integration.memorygate.ledger_fixture import free_port, ready
 
+from interrogate.call_table import CallTable
 from interrogate.contention import Contention
 from interrogate.database import InterrogateDatabase, LockedAdmissions
 from interrogate.forwarding import TargetClient
 from interrogate.gate import GATE
+from interrogate.mcp_gateway.upstream import Upstreams
 from interrogate.settings import Settings
 from legivellum.gate.composition import serving
 
@@ -39,6 +41,8 @@ STEPS: dict[str, tuple[type, str]] = {
     "locked record": (LockedAdmissions, "record"),
     "forward": (TargetClient, "deliver_all"),
     "settle": (InterrogateDatabase, "settle_forwards"),
+    "call": (Upstreams, "call"),
+    "outcome": (CallTable, "settle"),
 }
 """What a request does one after the other. The commit of the locked form is after its record."""
 
@@ -50,9 +54,9 @@ def die_at(point: str) -> None:
     method: Callable[..., Awaitable[Any]] = getattr(owner, name)
 
     @wraps(method)
-    async def dying(*arguments: Any) -> None:
+    async def dying(*arguments: Any, **named: Any) -> None:
         if moment == "after":
-            await method(*arguments)
+            await method(*arguments, **named)
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, dying)

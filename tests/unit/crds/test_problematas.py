@@ -369,3 +369,31 @@ def test_the_example_is_ready() -> None:
     result = compiled(*(declared(item["kind"], item["metadata"]["name"], item["spec"]) for item in documents))
     assert {key.kind for key in result.verdicts} == {"Principal", "PolicyProfile", "Problemata"}
     assert all(verdict.ready and verdict.condition("Warning") is None for verdict in result.verdicts.values())
+
+
+@pytest.mark.invariant("INV-119")
+@pytest.mark.parametrize(
+    ("invariants", "changes", "path"),
+    [
+        ({"allowedTargets": ["delegate", "other-*"]}, {}, "spec.capabilities[1].tool.target"),
+        ({"allowedTargets": []}, {}, "spec.capabilities[1].tool.target"),
+        ({"allowedTargets": ["mail*"]}, {}, None),
+        ({"canSpawn": False}, {}, "spec.capabilities[0].id"),
+        ({"canSpawn": False}, {"payloadKind": "query"}, None),
+        ({"canSpawn": False}, {"capabilities": with_tool()["capabilities"]}, None),
+        ({"canSpawn": True}, {}, None),
+    ],
+)
+def test_what_the_invariants_of_its_policy_never_admit_is_not_served(
+    invariants: dict[str, Any], changes: dict[str, Any], path: str | None
+) -> None:
+    """A call of a tool begins no work, so canSpawn does not matter to it; every other request is judged by it."""
+    _, principal, problemata = gateway_objects(**changes)
+    policy = declared("PolicyProfile", "front-desk", {**GATEWAY_POLICY, "invariants": invariants})
+    result = compiled(policy, principal, problemata)
+    assert bool(rows(result, "problemata")) is (path is None)
+    condition = verdict_of(result, "Problemata", "mail").condition("ResolvedRefs")
+    assert condition is not None
+    if path is not None:
+        assert condition.reason == reasons.CAPABILITY_NOT_ADMITTED
+        assert condition.message.startswith(f"{path}: ")
