@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from time import time_ns
 
 from interrogate.call_table import CallTable
-from interrogate.calls import CallRow, CallSettlement, RecordedCall
+from interrogate.calls import CallRow, CallSettlement, SettledCall
 from interrogate.database import InterrogateDatabase, ObservedRequest, Record, Recorded, StoredDecision
 from interrogate.main import main
 from interrogate.observation import ObservationRequest, Observed
@@ -25,10 +25,10 @@ async def record(_database: InterrogateDatabase, records: Sequence[Record]) -> l
     return [Recorded("STORED", StoredDecision(decided.request.receipt_id, now, decided.body)) for decided in records]
 
 
-async def settle(_calls: CallTable, settlements: Sequence[CallSettlement]) -> list[RecordedCall]:
+async def settle(_calls: CallTable, settlements: Sequence[CallSettlement]) -> list[SettledCall]:
     now = datetime.now(UTC)
     return [
-        RecordedCall(
+        SettledCall(
             "STORED",
             CallRow(
                 admission_receipt_id=settlement.admission_receipt_id,

@@ -12,7 +12,7 @@ import structlog
 
 from interrogate.admission_receipt import ReceiptInvalid, RecordedAdmission
 from interrogate.call_receipt import outcome_receipt
-from interrogate.calls import CallRow, CallSettlement, RecordedCall
+from interrogate.calls import CallRow, CallSettlement, SettledCall
 from interrogate.database import InterrogateDatabase
 from interrogate.policies import PoliciesUnknown, PolicyReplica
 from interrogate.tool_call import CallOutcome
@@ -42,7 +42,7 @@ class CallRecorder:
         self._database = database
         self._policies = policies
         self._outcome_seconds = outcome_seconds
-        self._settling: Batcher[CallSettlement, RecordedCall] = Batcher(self._settle, name="settle calls")
+        self._settling: Batcher[CallSettlement, SettledCall] = Batcher(self._settle, name="settle calls")
 
     async def record(self, tenant: UUID, admission: RecordedAdmission, outcome: CallOutcome) -> CallRow:
         """The stored row of the call; its `outcome_receipt_id` is never None.
@@ -94,5 +94,5 @@ class CallRecorder:
         surface = None if ruleset is None else ruleset.surfaces.get(admission.envelope.surface_id)
         return None if surface is None else surface.escalate_to
 
-    async def _settle(self, settlements: Sequence[CallSettlement]) -> list[RecordedCall]:
+    async def _settle(self, settlements: Sequence[CallSettlement]) -> list[SettledCall]:
         return await self._database().calls.settle(settlements)

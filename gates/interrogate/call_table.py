@@ -11,12 +11,12 @@ from interrogate.calls import (
     CallPage,
     CallRow,
     CallSettlement,
-    RecordedCall,
+    SettledCall,
     StaleCall,
     call_row,
     ended_call,
 )
-from interrogate.observation import LeasedTask
+from interrogate.observation import LeasePlacement
 from legivellum.postgres.pool import Pool
 
 _SETTLE: Final = (
@@ -32,7 +32,7 @@ class CallTable:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def settle(self, settlements: Sequence[CallSettlement]) -> list[RecordedCall]:
+    async def settle(self, settlements: Sequence[CallSettlement]) -> list[SettledCall]:
         """Store the outcome of each call with its receipt, once; what was settled before is answered."""
         ended = [ended_call(settlement.outcome) for settlement in settlements]
         rows = await self._pool.fetch(
@@ -43,7 +43,7 @@ class CallTable:
             [settlement.receipt for settlement in settlements],
             *(list(column) for column in zip(*ended, strict=True)),
         )
-        return [RecordedCall(row["settled"], _row_or_none(row), row["detail"] or "") for row in rows]
+        return [SettledCall(row["settled"], _row_or_none(row), row["detail"] or "") for row in rows]
 
     async def find(self, tenant: UUID, admission_receipt_id: str) -> CallRow | None:
         row = await self._pool.fetchrow("SELECT * FROM interrogate.call_of($1, $2)", tenant, admission_receipt_id)
@@ -72,10 +72,10 @@ class CallTable:
         query = "SELECT * FROM interrogate.stale_calls(make_interval(secs => $1), $2)"
         return [StaleCall(*row) for row in await self._pool.fetch(query, float(grace_seconds), limit)]
 
-    async def leased_task(self, tenant: UUID, lease_id: str, holder: str) -> LeasedTask | None:
+    async def leased_task(self, tenant: UUID, lease_id: str, holder: str) -> LeasePlacement | None:
         """The admitted task of a lease that is live and the holder's."""
         row = await self._pool.fetchrow("SELECT * FROM interrogate.leased_task($1, $2, $3)", tenant, lease_id, holder)
-        return None if row is None else LeasedTask(*row)
+        return None if row is None else LeasePlacement(*row)
 
 
 def _row_or_none(row: Any) -> CallRow | None:

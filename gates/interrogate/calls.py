@@ -62,7 +62,7 @@ class CallPage:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedCall:
+class SettledCall:
     outcome: CallRecordOutcome
     row: CallRow | None
     """As it is stored now."""

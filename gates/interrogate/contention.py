@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from interrogate.envelope import Envelope, value_or_none
-from interrogate.observation import LeasedTask, ObservationRequest, Requester
+from interrogate.observation import LeasePlacement, ObservationRequest, Requester
 
 SECONDS: Final = 5.0
 MOST: Final = 10_000
@@ -38,7 +38,7 @@ class Contention:
             self._remember(_rates(question.tenant, question.profile, question.principal_key), until)
 
     def expected(
-        self, tenant: UUID, envelope: Envelope, requester: Requester, leased: LeasedTask | None = None
+        self, tenant: UUID, envelope: Envelope, requester: Requester, leased: LeasePlacement | None = None
     ) -> bool:
         """Whether to decide it under locks. `leased`: where its lease places it."""
         if not self._until:

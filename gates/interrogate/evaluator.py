@@ -30,7 +30,7 @@ from interrogate.decide import decide, decide_shadow
 from interrogate.decision import AdmissionOutcome, Decision
 from interrogate.envelope import Envelope
 from interrogate.fold import DecidedBatch
-from interrogate.observation import LeasedTask, ObservationRequest, Observed, Requester, observation_request
+from interrogate.observation import LeasePlacement, ObservationRequest, Observed, Requester, observation_request
 from interrogate.policies import PoliciesUnknown, PolicyReplica
 from interrogate.problem_codes import Code
 from interrogate.ruleset import Ruleset, TargetRule
@@ -59,7 +59,7 @@ class EvaluationRequest:
     idempotency_key: str | None = None
     tool_call: ToolCall | None = None
     """Of an envelope of kind `tool_call`: the tool that its receipt names."""
-    leased: LeasedTask | None = None
+    leased: LeasePlacement | None = None
     """Of a call that its lease places in a tree; found by the evaluator."""
 
 

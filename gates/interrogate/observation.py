@@ -108,7 +108,7 @@ class ObservationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LeasedTask:
+class LeasePlacement:
     """The task of a lease, where it was admitted here: the parent of a call that names none (GW-10)."""
 
     task_id: str
@@ -133,7 +133,7 @@ def observation_request(
     receipt_id: str,
     idempotency_key: str | None,
     rate_keys: tuple[str, ...],
-    leased: LeasedTask | None = None,
+    leased: LeasePlacement | None = None,
 ) -> ObservationRequest:
     """What is asked before this envelope is decided. `tenant` is the requester's own, whatever the envelope names.
 

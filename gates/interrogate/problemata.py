@@ -65,7 +65,7 @@ class ToolPin:
 
 
 @dataclass(frozen=True, slots=True)
-class Capability:
+class ServedCapability:
     """One thing that may be asked: a request that is forwarded, or a tool."""
 
     id: str
@@ -76,7 +76,7 @@ class Capability:
     """None: requests are forwarded to the surface's targets."""
 
     @classmethod
-    def of(cls, problemata: str, capability: Mapping[str, Any]) -> Capability:
+    def of(cls, problemata: str, capability: Mapping[str, Any]) -> ServedCapability:
         tool = capability.get("tool")
         return cls(
             id=capability["id"],
@@ -102,14 +102,14 @@ class Problemata:
     gateway_principals: tuple[str, ...]
     """Who may announce instances of it at MetaGate."""
     expose_tools: bool
-    capabilities: Mapping[str, Capability]
+    capabilities: Mapping[str, ServedCapability]
     """By id, in the order of the declaration."""
 
     @classmethod
     def of(cls, body: Mapping[str, Any], *, tenant: UUID, namespace: str, name: str, revision: int) -> Problemata:
         """Raises KeyError, TypeError or ValueError for a body that is no normalized spec."""
         gateway = body["gateway"]
-        capabilities = [Capability.of(name, capability) for capability in body["capabilities"]]
+        capabilities = [ServedCapability.of(name, capability) for capability in body["capabilities"]]
         return cls(
             tenant=tenant,
             namespace=namespace,
@@ -125,7 +125,7 @@ class Problemata:
         )
 
     @property
-    def tools(self) -> Mapping[str, Capability]:
+    def tools(self) -> Mapping[str, ServedCapability]:
         """The capabilities that are tools, by the name under which agents see them."""
         return {
             capability.tool.exposed_name: capability

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from interrogate.envelope import TOOL_CALL, Envelope
 from interrogate.envelope_parser import read_envelope
 from interrogate.json_digest import full_canonical
-from interrogate.problemata import Capability, Problemata, ToolPin
+from interrogate.problemata import Problemata, ServedCapability, ToolPin
 from interrogate.ruleset import TOOL_TIMEOUT_MS, Ruleset
 
 AnsweredState = Literal["success", "tool_error", "protocol_error"]
@@ -66,7 +66,7 @@ class ToolCall:
     """Which tool of which Problemata is called; it stands in the admission's receipt."""
 
     problemata: Problemata
-    capability: Capability
+    capability: ServedCapability
     client: str | None = None
     """The name that the client claims in its handshake; nothing depends on it."""
 

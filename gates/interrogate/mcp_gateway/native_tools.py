@@ -39,7 +39,7 @@ from interrogate.mcp_gateway.result_forms import failure_result, receipt_meta, r
 from interrogate.mcp_gateway.upstream import UpstreamOutcome, Upstreams, UpstreamTarget
 from interrogate.observation import ObservationRequest
 from interrogate.policies import PoliciesUnknown
-from interrogate.problemata import Capability, Problemata, ToolPin
+from interrogate.problemata import Problemata, ServedCapability, ToolPin
 from interrogate.ruleset import GlobSet, Ruleset, SurfaceRules, TargetRule
 from interrogate.tool_call import ToolCall
 from legivellum.identity.caller import Caller
@@ -48,7 +48,7 @@ _PINNED: Final = ("name", "title", "description", "inputSchema", "outputSchema",
 _UNANSWERABLE: Final = frozenset({-32700, -32600, -32601, *range(-32029, -32019)})
 """Codes by which a client would take an error of the MCP server for one of this gateway, and act upon it."""
 
-NativeTool = tuple[Problemata, Capability]
+NativeTool = tuple[Problemata, ServedCapability]
 
 _log = structlog.get_logger("interrogate.mcp")
 
@@ -116,7 +116,9 @@ class NativeTools:
             else GlobSet.of(())
         )
 
-    def _is_admitted(self, problemata: Problemata, capability: Capability, pin: ToolPin, request: McpRequest) -> bool:
+    def _is_admitted(
+        self, problemata: Problemata, capability: ServedCapability, pin: ToolPin, request: McpRequest
+    ) -> bool:
         rules = rules_of(self._gate, problemata)
         if rules is None:
             return False
@@ -126,7 +128,7 @@ class NativeTools:
 
     # --- what is called
 
-    async def call(self, call: ToolRequest, problemata: Problemata, capability: Capability) -> Result:
+    async def call(self, call: ToolRequest, problemata: Problemata, capability: ServedCapability) -> Result:
         """Under the tool's own name: idempotency key and causality stand in `_meta`."""
         key = next((call.meta[name] for name in IDEMPOTENCY_KEY_META if name in call.meta), None)
         causality = call.meta.get(CAUSALITY_META)
@@ -140,7 +142,7 @@ class NativeTools:
         self,
         call: ToolRequest,
         problemata: Problemata,
-        capability: Capability,
+        capability: ServedCapability,
         arguments: Mapping[str, Any],
         *,
         causality: Mapping[str, Any] | None,
@@ -265,7 +267,7 @@ def rules_of(gate: AdmissionGate, problemata: Problemata) -> tuple[Ruleset, Surf
     return None if ruleset is None or surface is None else (ruleset, surface)
 
 
-def may_ask(surface: SurfaceRules, capability: Capability, caller: Caller) -> bool:
+def may_ask(surface: SurfaceRules, capability: ServedCapability, caller: Caller) -> bool:
     """Whether lists and principal admit a capability; what only a decision can say is left to it."""
     return (
         caller.type != "observer"

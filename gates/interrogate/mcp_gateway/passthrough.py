@@ -31,7 +31,7 @@ from interrogate.mcp_gateway.native_tools import NativeTools
 from interrogate.mcp_gateway.resource_metadata import ProtectedResource
 from interrogate.mcp_gateway.result_forms import failure_result, receipt_meta, refusal_result, structured_result
 from interrogate.mcp_gateway.task_handles import created_task
-from interrogate.problemata import Capability, Problemata
+from interrogate.problemata import Problemata, ServedCapability
 from interrogate.ruleset import SurfaceRules
 from legivellum.http import strict_json
 from legivellum.http.problems import RequestRefused
@@ -125,7 +125,7 @@ class Passthrough:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    async def _call_tool(self, call: ToolRequest, problemata: Problemata, capability: Capability) -> Result:
+    async def _call_tool(self, call: ToolRequest, problemata: Problemata, capability: ServedCapability) -> Result:
         """A tool is always called synchronously: nobody could keep its result (GW-11)."""
         arguments = call.arguments
         if arguments.get("mode") == "async":
@@ -141,7 +141,7 @@ class Passthrough:
             key=arguments.get("idempotency_key"),
         )
 
-    async def _admit(self, call: ToolRequest, request: EvaluationRequest, capability: Capability) -> Result:
+    async def _admit(self, call: ToolRequest, request: EvaluationRequest, capability: ServedCapability) -> Result:
         loop = asyncio.get_running_loop()
         evaluation = await self._service.decide(request, loop.time() + self._gate.process.settings.deadline_seconds)
         recorded = recorded_admission(evaluation)
@@ -227,7 +227,7 @@ def find_problemata(gate: AdmissionGate, call: ToolRequest, name: str) -> Proble
     return problemata
 
 
-def _chosen(problemata: Problemata, name: str | None) -> Capability:
+def _chosen(problemata: Problemata, name: str | None) -> ServedCapability:
     if name is None and len(problemata.capabilities) == 1:
         return next(iter(problemata.capabilities.values()))
     if name is None:
@@ -238,7 +238,7 @@ def _chosen(problemata: Problemata, name: str | None) -> Capability:
     return capability
 
 
-def _envelope(call: ToolRequest, problemata: Problemata, capability: Capability) -> Envelope:
+def _envelope(call: ToolRequest, problemata: Problemata, capability: ServedCapability) -> Envelope:
     """As `POST /v1/evaluate` reads it from a body. Raises RequestRefused for a causality that has no meaning."""
     causality = call.arguments.get("causality")
     if causality is None:
@@ -270,7 +270,7 @@ def _input_bytes(call: ToolRequest) -> bytes:
     return strict_json.encode(call.arguments["input"]) if source is None else source
 
 
-def _is_async(arguments: Mapping[str, Any], capability: Capability, surface: SurfaceRules | None) -> bool:
+def _is_async(arguments: Mapping[str, Any], capability: ServedCapability, surface: SurfaceRules | None) -> bool:
     if arguments.get("mode") == "async":
         return True
     if surface is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interrogate.mcp_gateway.tripwire import ListedTool
-from interrogate.problemata import PINNED, Capability, Problemata, ToolPin
+from interrogate.problemata import PINNED, Problemata, ServedCapability, ToolPin
 from metagate_crds.models.problemata import unseen_findings
 
 ToolState = Literal["unchanged", "changed", "removed", "undeclared"]
@@ -19,7 +19,7 @@ class ToolComparison:
 
     name: str
     state: ToolState
-    capability: Capability | None
+    capability: ServedCapability | None
     """None: undeclared."""
     listed: ListedTool | None
     """None: removed."""
@@ -68,13 +68,13 @@ def compare_tools(problemata: Problemata, target: str, listed: Sequence[ListedTo
     ]
 
 
-def _declared(problemata: Problemata, target: str) -> Iterator[tuple[Capability, ToolPin]]:
+def _declared(problemata: Problemata, target: str) -> Iterator[tuple[ServedCapability, ToolPin]]:
     for capability in problemata.capabilities.values():
         if capability.tool is not None and capability.tool.target == target:
             yield capability, capability.tool
 
 
-def _compared(capability: Capability, pin: ToolPin, listed: ListedTool | None) -> ToolComparison:
+def _compared(capability: ServedCapability, pin: ToolPin, listed: ListedTool | None) -> ToolComparison:
     if listed is None:
         return ToolComparison(pin.name, "removed", capability, None)
     return ToolComparison(pin.name, "unchanged" if listed.digest == pin.digest else "changed", capability, listed)
