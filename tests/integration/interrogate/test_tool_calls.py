@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import uuid4
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from tests.integration.interrogate.calling import ANSWERED, CallingGate, calling, mail_policy, mail_problemata
@@ -13,11 +14,13 @@ from tests.integration.interrogate.conftest import AdmissionDatabase
 from tests.integration.interrogate.leases import issuing
 from tests.integration.memorygate.conftest import new_id, rows
 
+from interrogate.call_recorder import CallRecorder, OutcomeUnrecorded
 from interrogate.calls import CallFilter
 from interrogate.decision import ReasonCode
 from interrogate.json_digest import json_digest
 from interrogate.observation import Requester
 from interrogate.replaying import replay
+from interrogate.sweeping import ForwardSweep
 from interrogate.tool_call import CallOutcome
 from interrogate.verifying import verify
 from legivellum.http.problems import RequestRefused
@@ -306,3 +309,77 @@ async def test_pages_end_where_they_say_and_filters_hold_on_every_page(gate: Cal
     assert len(await walk(CallFilter(principal="bob", tool="send_email", outcome="success"))) == 2
     assert len(await walk(CallFilter(since=times[3]))) == 4
     assert await walk(CallFilter(principal="nobody")) == []
+
+
+async def executed(gate: CallingGate, statement: str) -> None:
+    connection = await asyncpg.connect(gate.world.database.superuser)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        (
+            "REVOKE EXECUTE ON FUNCTION interrogate.settle_calls FROM interrogate_writer",
+            "GRANT EXECUTE ON FUNCTION interrogate.settle_calls TO interrogate_writer",
+        ),
+        (
+            "ALTER TABLE memorygate.receipt ADD CONSTRAINT shut CHECK (phase <> 'complete') NOT VALID",
+            "ALTER TABLE memorygate.receipt DROP CONSTRAINT shut",
+        ),
+    ],
+    ids=["settle", "the ledger refuses the row"],
+)
+async def test_an_outcome_that_cannot_be_stored_is_unrecorded_in_time_and_escalated_later(
+    admission_database: AdmissionDatabase, broken: str, mended: str
+) -> None:
+    """Between the commits the database goes away: nothing says that it ended, until the sweep says that nobody knows."""
+    async with calling(admission_database, outcome_seconds=0.4) as gate:
+        admission, _ = await gate.decide()
+        await executed(gate, broken)
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(OutcomeUnrecorded):
+                    await gate.settle(admission)
+        finally:
+            await executed(gate, mended)
+        row = await gate.recorder.outcome_of(gate.world.tenant, admission.receipt_id)
+        assert row is not None
+        assert row.outcome == "pending"
+        assert len(await gate.receipts(admission.receipt_id)) == 1
+        recorder = CallRecorder(lambda: gate.database, gate.policies, outcome_seconds=10)
+        early = ForwardSweep(lambda: gate.database, None, recorder, seconds=60)  # type: ignore[arg-type]
+        await early.sweep()
+        row = await gate.recorder.outcome_of(gate.world.tenant, admission.receipt_id)
+        assert row is not None
+        assert row.outcome == "pending", "its time and a minute are not over"
+        # As the sweep finds it a minute and the two seconds of its target later.
+        late = ForwardSweep(lambda: gate.database, None, recorder, seconds=60, abandoned_seconds=-60)  # type: ignore[arg-type]
+        await late.sweep()
+        row = await gate.recorder.outcome_of(gate.world.tenant, admission.receipt_id)
+        assert row is not None
+        assert (row.outcome, row.duration_us) == ("OUTCOME_UNKNOWN", None)
+        _, (phase, _) = await gate.receipts(admission.receipt_id)
+        assert phase == "escalate"
+        # Whoever comes with the tool's answer after that hears what was stored.
+        assert (await recorder.record(gate.world.tenant, admission, ANSWERED)).outcome == "OUTCOME_UNKNOWN"
+    assert (await verify(admission_database.ledger.auditor)).bad is None
+
+
+async def test_a_database_that_comes_back_in_time_takes_the_outcome_once(gate: CallingGate) -> None:
+    """Its sessions are ended while outcomes are on their way: each is sent again with the same receipt."""
+    decided = [await gate.decide() for _ in range(12)]
+    settling = [asyncio.create_task(gate.settle(admission)) for admission, _ in decided]
+    for _ in range(5):
+        await executed(
+            gate, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'interrogate_writer'"
+        )
+        await asyncio.sleep(0.02)
+    settled = await asyncio.gather(*settling)
+    assert {row.outcome for row in settled} == {"success"}
+    for admission, _ in decided:
+        assert len(await gate.receipts(admission.receipt_id)) == 2
+    assert (await verify(gate.world.database.ledger.auditor)).bad is None
