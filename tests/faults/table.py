@@ -129,7 +129,12 @@ def _retry_storm(tests: str, prefix: str = "") -> FaultRow:
     return FaultRow(f"{prefix}F24 ledger", retried.fault, retried.injection, promises, (tests + "f24",))
 
 
-ADMISSION_ROWS = (*_two_database_rows(DECISIONS, ALSO_OF_METAGATE), _retry_storm(DECISIONS))
+ADMISSION_ROWS = (
+    *_two_database_rows(DECISIONS, ALSO_OF_METAGATE),
+    FaultRow("F23 ledger", "One root that all want", "64 callers at four processes for 30 s", "I4 I5",
+        ("tests/integration/interrogate/test_fairness.py::test_nobody_starves",), ci="4 s of 30"),
+    _retry_storm(DECISIONS),
+)  # fmt: skip
 """InterroGate's."""
 TASK_ROWS = (*_two_database_rows(TASKS, ALSO_OF_METAGATE_BY_ASYNCGATE, "AG "), _retry_storm(TASKS, "AG "))
 """AsyncGate's."""
@@ -169,7 +174,7 @@ def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
             text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in result.reasons)
         )
     passed = sum(outcome(all_found[row.name]) == "passed" for row in ROWS if row.name in all_found)
-    for gate, rows in (("InterroGate", ADMISSION_ROWS), ("AsyncGate", TASK_ROWS)):
+    for gate, rows in (("InterroGate", ADMISSION_ROWS), ("AsyncGate", TASK_ROWS), ("DepotGate", DEPOT_ROWS)):
         if played := [all_found[row.name] for row in rows if row.name in all_found]:
             good = sum(outcome(result) == "passed" for result in played)
             printed.append(f"Faults of {gate}'s databases: {good}/{len(rows)} passed")
