@@ -76,6 +76,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal: Problem | None = None
         self._active_cycle: RequestResponseCycle | None = None
         self._raw_head_bytes = self._raw_body_bytes = self._received_bytes = self._head_bytes = 0
+        self._announced_bytes = 0
+        """The Content-Length of the body that is being received; 0 where it comes in chunks."""
         self._body_limit = self.limits.body_bytes
         self._body_seconds = self.limits.body_seconds
         self._postponed_head: bytes | None = None
@@ -139,7 +141,7 @@ class GuardedProtocol(HttpToolsProtocol):
         but by RFC 9110 §5.5 it is `chunked`. To go on from there the end of that head has to be known, so a head that
         holds a tab is fed line by line.
         """
-        if b"\t" in data and (self._phase is not _Phase.BODY or _CODING_WITH_TAB.search(data)):
+        if b"\t" in data and self._may_hold_coding_with_tab(data):
             self._head_has_tab = True
         if not self._head_has_tab:
             self._feed_part(data)
@@ -156,6 +158,16 @@ class GuardedProtocol(HttpToolsProtocol):
                     raise
                 self._parse_behind(self._framing_head(self.parser.get_http_version()))
         self._head_has_tab = self._phase is _Phase.HEAD
+
+    def _may_hold_coding_with_tab(self, data: bytes) -> bool:
+        """Within a body only the head of a pipelined request counts, which cannot come before the body's end. The bytes
+        of an artifact are gigabytes, and searching them took more time than all else that is done with them.
+        """
+        if self._phase is not _Phase.BODY:
+            return True
+        if self._received_bytes + len(data) <= self._announced_bytes:
+            return False
+        return b"transfer-encoding:" in data.lower() and _CODING_WITH_TAB.search(data) is not None
 
     def _feed_part(self, data: bytes) -> None:
         """Behind an offer to upgrade httptools stops, and takes what follows for another protocol; it is not, because
@@ -276,6 +288,7 @@ class GuardedProtocol(HttpToolsProtocol):
                     self._abort_parsing(Code.MALFORMED_REQUEST, "The only transfer coding is chunked, in version 1.1.")
         if host_count > 1 or (host_count == 0 and version == "1.1"):
             self._abort_parsing(Code.MALFORMED_REQUEST, "Exactly one Host header is required.")
+        self._announced_bytes = length
         if length or coding_count:
             self._set_body_limits()
         if length > self._body_limit:
