@@ -111,10 +111,11 @@ def _listing(definitions: list[dict[str, Any]]) -> Result:
 
 def _fits(result: Mapping[str, Any], version: str, method: str = _CALL) -> bool:
     try:
-        methods.serialize_server_result(method, version, {"resultType": "complete", **result})
+        wire = methods.serialize_server_result(method, version, {"resultType": "complete", **result})
     except ValidationError:
         return False
-    return True
+    # What is no result of a tool may pass as one of another kind, without its content.
+    return method != _CALL or "content" in wire
 
 
 def _fitted_block(block: Any, version: str) -> Any:

@@ -62,5 +62,9 @@ def test_a_policy_in_a_file_decides_and_the_ledger_remembers(tmp_path: Path) -> 
         world.write("policy.yaml", resource("PolicyProfile", "strict", spec))
         dev.until(lambda: evaluate("doc.write").status_code == 200, 20)
         assert json.loads(httpx.get(f"{gate}/").text)["service"] == "InterroGate"
+        # The MCP endpoint is served too, to a client that knows nothing but JSON-RPC.
+        sent = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        accepts = {"Accept": "application/json, text/event-stream", **headers}
+        assert '"problemata.passthrough"' in httpx.post(f"{gate}/mcp", json=sent, headers=accepts).text
     finally:
         assert dev.stop() == 0
