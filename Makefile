@@ -119,7 +119,7 @@ $(CONTEXTFORGE): | $(STAMP)
 	@$(BIN)/uv venv -q --clear $(VENV)-contextforge && VIRTUAL_ENV=$(CURDIR)/$(VENV)-contextforge $(BIN)/uv pip install -q mcp-contextforge-gateway
 
 bench-mcp: $(STAMP) $(VENV)-bench $(CONTEXTFORGE) ## calls of a tool through InterroGate's MCP gateway beside the bare call, a relay, FastMCP's proxy and ContextForge
-	@PYTHONPATH=$(CURDIR)/$(VENV)-bench $(BIN)/python bench/gateways.py --contextforge $(CONTEXTFORGE) $(BENCH_ARGS)
+	@$(BIN)/python bench/gateways.py --packages $(VENV)-bench --contextforge $(CONTEXTFORGE) $(BENCH_ARGS)
 
 bench-depot: $(STAMP) ## deposits and reads of DepotGate beside cp and sync, openssl, cat, and obstore alone at an S3 server
 	@$(BIN)/python bench/depositing.py $(BENCH_ARGS)

@@ -129,10 +129,12 @@ def server(
         yield way
 
 
-def beside(kind: str, upstream: str = "") -> contextlib.AbstractContextManager[Way]:
-    """A server of `mcp_upstream`."""
+def beside(kind: str, upstream: str = "", packages: Path | None = None) -> contextlib.AbstractContextManager[Way]:
+    """A server of `mcp_upstream`; `packages`: a directory of what only it imports."""
     port = setting.free_port()
-    return server("direct" if kind == "noop" else kind, ["mcp_upstream.py", kind, str(port), upstream], port, TOOL.name)
+    name = "direct" if kind == "noop" else kind
+    environment = {} if packages is None else {"PYTHONPATH": str(packages.resolve())}
+    return server(name, ["mcp_upstream.py", kind, str(port), upstream], port, TOOL.name, **environment)
 
 
 @contextlib.contextmanager
@@ -292,9 +294,10 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         on, through = stack.enter_context(gateways(upstream))
         ways = [direct, stack.enter_context(beside("relay", upstream))]
         versions = {"mcp": metadata.version("mcp")}
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions["fastmcp"] = metadata.version("fastmcp")
-            ways.append(stack.enter_context(beside("fastmcp", upstream)))
+        if arguments.packages is not None:
+            [found] = metadata.distributions(name="fastmcp", path=[str(arguments.packages)])
+            versions["fastmcp"] = found.version
+            ways.append(stack.enter_context(beside("fastmcp", upstream, arguments.packages)))
         if arguments.contextforge is not None:
             versions["contextforge"] = version_of(arguments.contextforge)
             ways.append(stack.enter_context(contextforge(arguments.contextforge, upstream)))
@@ -335,6 +338,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--packages", type=Path, help="the directory in which FastMCP is installed")
     parser.add_argument("--contextforge", type=Path, help="its program, in an environment of its own")
     arguments = parser.parse_args()
     result: dict[str, Any] = {
