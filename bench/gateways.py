@@ -153,6 +153,7 @@ def contextforge(binary: Path, upstream: str) -> Iterator[Way]:
         "PASSWORD_CHANGE_ENFORCEMENT_ENABLED": "false",
         "PLATFORM_ADMIN_EMAIL": "admin@example.com",
         "PLATFORM_ADMIN_PASSWORD": password,
+        "RATE_LIMITING_ENABLED": "false",
         "SSRF_ALLOW_LOCALHOST": "true",
     }
     address = f"http://127.0.0.1:{port}"
@@ -341,6 +342,8 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, help="the directory in which FastMCP is installed")
     parser.add_argument("--contextforge", type=Path, help="its program, in an environment of its own")
     arguments = parser.parse_args()
+    if arguments.contextforge is not None:
+        arguments.contextforge = arguments.contextforge.absolute()  # it is started in another directory
     result: dict[str, Any] = {
         "machine": machine.described(),
         "goals": GOALS,
