@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from collections.abc import Iterator
 
 import pytest
 from tests.integration.asyncgate.conftest import Tenant, task_of
@@ -31,9 +32,8 @@ async def test_deposits_beside_retirement_and_ends_of_leases(
     kept: list[Artifact] = []
     outcomes: set[str] = set()
     freed: set[str] = set()
-    contents = itertools.cycle([b"a", b"b", b"c", b"d"])
 
-    async def deposit(lease_ids: list[str]) -> None:
+    async def deposit(lease_ids: list[str], contents: Iterator[bytes]) -> None:
         chosen = choice.sample(lease_ids, len(lease_ids))
         uploads = [
             upload_of(tenant.uid, next(contents), depositor="worker", role="output", task_id=task_ids[lease_id], lease_id=lease_id)
@@ -55,15 +55,17 @@ async def test_deposits_beside_retirement_and_ends_of_leases(
             await tenant.complete(lease_id)
 
     try:
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
+            # Two contents that all rounds share, and two of this one, which are let go while the next round deposits.
+            contents = itertools.cycle([b"a", b"b", b"c%d" % number, b"d%d" % number])
             await tenant.park(*(task_of(tenant.uid) for _ in range(TASKS)))
             leases = await tenant.lease(most=TASKS)
             task_ids = {lease.lease_id: lease.task_id for lease in leases}
             lease_ids = list(task_ids)
             await asyncio.gather(
-                *(deposit(lease_ids) for _ in range(4)), retire(kept[:]), retire(kept[-30:]), end(lease_ids)
+                *(deposit(lease_ids, contents) for _ in range(4)), retire(kept[:]), retire(kept[-30:]), end(lease_ids)
             )
-            await deposit(lease_ids)
+            await deposit(lease_ids, contents)
     finally:
         await broker.close()
     assert outcomes == {"STORED", "LEASE_LOST"}
