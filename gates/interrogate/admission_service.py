@@ -94,7 +94,8 @@ class AdmissionService:
     ) -> SettledForwards:
         settled: tuple[SettledForwards, ...] = ()
         names = recorded.decision.targets
-        if evaluation.replayed:
+        # Without targets there is no row of them: one more look-up would outlast the deadline where the way is long.
+        if evaluation.replayed and names:
             rows = await self._gate.process.database.forwards(request.tenant, recorded.receipt_id)
             names = tuple(row.target for row in rows if row.state == "pending")
             others = tuple(row for row in rows if row.state != "pending")
