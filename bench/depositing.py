@@ -78,18 +78,12 @@ class DepotUnderLoad:
         """The process that serves: the one that has the memory."""
         return (machine.children(self.process) or [self.process])[0]
 
+    @property
+    def command(self) -> list[str]:
+        return ["curl", "-sS", "--fail-with-body", "-H", f"X-API-Key: {self.depositor.key}", "-H", "Expect:"]
+
     def curl(self, *arguments: str) -> bytes:
-        command = [
-            "curl",
-            "-sS",
-            "--fail-with-body",
-            "-H",
-            f"X-API-Key: {self.depositor.key}",
-            "-H",
-            "Expect:",
-            *arguments,
-        ]
-        return subprocess.run(command, check=True, capture_output=True).stdout
+        return subprocess.run([*self.command, *arguments], check=True, capture_output=True).stdout
 
     def put(self, file: Path) -> str:
         """Deposit a file; its pointer."""
@@ -162,10 +156,14 @@ def in_turn(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, li
     return taken
 
 
-def ratio(taken: dict[str, list[float]], of: str, beside: str) -> dict[str, float]:
+def ratio(taken: dict[str, list[float]], of: str, beside: str) -> dict[str, Any]:
     """How fast `of` was beside `beside`: 1 is as fast."""
     each = sorted(slow / fast for fast, slow in zip(taken[of], taken[beside], strict=True))
-    return {"ratio": round(statistics.median(each), 3), "lowest": round(each[0], 3), "highest": round(each[-1], 3)}
+    return ratios(each)
+
+
+def ratios(each: list[float]) -> dict[str, Any]:
+    return {"ratio": round(statistics.median(each), 3), "ratios_by_round": [round(one, 3) for one in each]}
 
 
 def megabytes_per_second(size: int, taken: list[float]) -> int:
@@ -373,9 +371,7 @@ def small_ones(depot: DepotUnderLoad, arguments: argparse.Namespace, directory: 
         each = sorted(a / b for a, b in zip(rates["depotgate"], rates["file and receipt"], strict=True))
         result[str(connections)] = {
             "per_second": {name: round(statistics.median(values)) for name, values in rates.items()},
-            "ratio": round(statistics.median(each), 3),
-            "lowest": round(each[0], 3),
-            "highest": round(each[-1], 3),
+            **ratios(each),
         }
     return result
 
@@ -431,8 +427,8 @@ def ten_gigabytes(depot: DepotUnderLoad, arguments: argparse.Namespace, director
         began = time.perf_counter()
         depot.get(pointer)
         down = time.perf_counter() - began
-    shutil.rmtree(depot.files or directory / "none", ignore_errors=True)
-    (depot.files or directory).mkdir(exist_ok=True)
+    for path in depot_files(depot):
+        path.unlink()  # room for the next ten
     share = size // 8
     with MemoryWatch(depot) as together, ThreadPoolExecutor(8) as threads:
         pointers = list(threads.map(lambda _: json.loads(streamed_up(depot, share))["pointer"], range(8)))

@@ -468,6 +468,53 @@ def queueing(figures: Found) -> Lines:
     ]
 
 
+def depositing(figures: Found) -> Lines:
+    files, small, goals = figures["files"], figures["small"], figures["goals"]
+    many, one = small["16"], small["1"]
+    reached = [
+        ("a deposit ÷ `cp`, `sync`, `openssl dgst` of the same file", files["upload"], goals["upload"]),
+        ("a whole read ÷ `openssl dgst` of the stored file", files["download"], goals["download"]),
+        ("deposits of 4 KiB, 16 connections ÷ a synced file and one receipt", many, goals["small"]),
+        ("the same on one connection", one, goals["small"]),
+    ]
+    if (objects := figures.get("objects")) is not None:
+        reached.append(("a deposit in a bucket ÷ obstore alone", objects["s3"], goals["s3"]))
+    return [
+        "## Artifacts",
+        "",
+        *prose(f"""
+            DepotGate, measured on {figures["machine"]["date"]}: one process, {figures["rounds"]} rounds in turn,
+            files of {files["megabytes"]} MiB by curl, one at a time (`make bench-depot`). A deposit is received,
+            hashed, written, synced, and has its row and receipt; a read is hashed while it leaves. The bucket is
+            versitygw on the same machine.
+        """),
+        *table(
+            ("", "measured", "spread", "goal", "reached"),
+            [
+                [name, row["ratio"], spread(row), f"at least {goal:g}", reach(row["ratio"], "at least", goal)]
+                for name, row, goal in reached
+            ],
+        ),
+        *prose(f"""
+            Up {files["up_mb_s"]["depotgate"]:,} MB/s (by hand {files["up_mb_s"]["by hand"]:,}), down
+            {files["down_mb_s"]["depotgate"]:,} MB/s (`openssl dgst` {files["down_mb_s"]["openssl"]:,}, `cat`
+            {files["down_mb_s"]["cat"]:,}); {many["per_second"]["depotgate"]:,} deposits of 4 KiB a second.
+        """),
+        *(large_artifacts(figures["large"]) if "large" in figures else []),
+    ]
+
+
+def large_artifacts(part: Found) -> Lines:
+    growth, others = part["rss_growth_mib"], part["others_p99_ms"]
+    return prose(f"""
+        {part["gigabytes"]} GB through one process (`make depot-large`): up {part["up_mb_s"]:,} MB/s, down
+        {part["down_mb_s"]:,} MB/s. Its memory grew by {growth["one"]} MiB over the {part["rss_before_mb"]} MB from
+        before; with eight uploads at once, then eight downloads, by {growth["eight"]} MiB. Another route answered
+        meanwhile with a p99 of {others["one"]:g} ms and {others["eight"]:g} ms (idle {others["idle"]:g} ms), the load
+        generator on the same two processors.
+    """)
+
+
 def enqueue_prose(part: Found, enqueue: Found) -> Lines:
     rates = enqueue["per_second"]
     return prose(f"""
@@ -638,6 +685,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("interrogate", "beside", admitting),
     ("gateways", "ways", tool_calls),
     ("async", "beside", queueing),
+    ("depot", "files", depositing),
     ("flame", "stacks", flame),
 )
 

@@ -16,7 +16,6 @@ CHAPTERS = (
     "memorygate",
     "interrogate",
     "asyncgate",
-    "depotgate",
     "upgrade",
     "uninstall",
     "readme",
