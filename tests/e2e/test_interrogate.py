@@ -60,6 +60,26 @@ def envelope(task: str, capability: str = "parcels.send", surface: str = "counte
     }  # fmt: skip
 
 
+def scales() -> list[Object]:
+    """An MCP server behind the gateway: its policy, and the one tool that is declared of it."""
+    target = {"name": "scales", "kind": "Mcp", "url": "http://scales:8080/mcp"}
+    surface = {"surfaceId": "scales", "kind": "McpGateway", "principals": ["courier"], "targets": [target]}
+    schema = {"type": "object", "properties": {"parcel": {"type": "string"}}, "required": ["parcel"]}
+    definition = {"name": "weigh", "description": "Weighs a parcel.", "inputSchema": schema}
+    gateway = {"policyProfileRef": {"name": "weighing"}, "surfaceId": "scales", "principals": ["courier"]}
+    rate = {"name": "weighing", "capabilities": ["parcels.weigh"], "requests": 1, "per": "24h"}
+    return [
+        declared("PolicyProfile", "weighing", AGENTS, {
+            "limits": {"maxSpawnDepth": 2, "maxTotalDescendants": 1000},
+            "surfaces": [{**surface, "capabilities": {"allow": ["parcels.weigh"]}, "rateLimits": [rate]}],
+        }),
+        declared("Problemata", "depot", AGENTS, {
+            "version": "1", "gateway": gateway, "payloadKind": "parcel", "exposeTools": True,
+            "capabilities": [{"id": "parcels.weigh", "tool": {"target": "scales", "definition": definition}}],
+        }),
+    ]  # fmt: skip
+
+
 def install_gate(cluster: NodeCluster) -> None:
     values = ("--set", f"database.trialOf={NAME}", "--set", NODE_DNS, "--set", f"targetHosts={{{METADATA}}}")
     cluster.helm("install", "interrogate", str(GATE), "-n", NAMESPACE, *values, "--wait", "--timeout", "2m")
@@ -173,6 +193,68 @@ def _decided(answer: tuple[int, Object]) -> tuple[int, Object]:
     assert answer[0] != 401, answer
     assert answer[1].get("reason_code") != "POLICY_NOT_FOUND", answer
     return answer
+
+
+@pytest.fixture
+def served_scales(gate: NodeGate) -> Iterator[NodeGate]:
+    """An MCP server in a pod of the tenant, and an MCP client in the asking pod."""
+    cluster = gate.cluster
+    for name in ("scales.py", "toolcall.py"):
+        script(cluster, AGENTS, name)
+    server = pod("scales", AGENTS, "herald", ["python3", "/scripts/scales.py"], scripts="scales")
+    server["metadata"]["labels"] = {"app": "scales"}
+    spec = {"selector": {"app": "scales"}, "ports": [{"port": 8080}]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "scales", "namespace": AGENTS}, "spec": spec}
+    address = f"http://interrogate.{NAMESPACE}:8005/mcp"
+    agent = pod(
+        "mcp-client",
+        AGENTS,
+        "courier",
+        ["sleep", "infinity"],
+        scripts="toolcall",
+        audience="interrogate",
+        MCP_URL=address,
+    )
+    cluster.apply(*scales(), server, service, agent)
+    for name in ("scales", "mcp-client"):
+        cluster.kubectl("-n", AGENTS, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    yield gate
+    cluster.kubectl("-n", AGENTS, "delete", "pod", "scales", "mcp-client", "--now")
+    cluster.kubectl("-n", AGENTS, "delete", "service/scales", "problemata/depot", "policyprofile/weighing")
+
+
+def weigh(gate: NodeGate, parcel: str) -> Object:
+    """What the official client in the pod sees: the tools that are listed, and the result of a call."""
+    command = ("python3", "/scripts/toolcall.py", "depot.weigh", json.dumps({"parcel": parcel}))
+    return json.loads(gate.cluster.kubectl("-n", AGENTS, "exec", "mcp-client", "--", *command))
+
+
+@pytest.mark.invariant("INV-114", "INV-123")
+def test_an_agent_calls_a_tool_of_an_mcp_server_through_the_gateway(served_scales: NodeGate):
+    """With the pod's projected token: the tool is listed and called, its server sees no credential of the agent, both receipts
+    are in the ledger; the second call of the day is refused by the policy."""
+    gate = served_scales
+    first = eventually(lambda: _listed(weigh(gate, "parcel-1")), within=45)
+    assert first["result"]["structuredContent"] == {"kg": 3}, first
+    [line] = gate.cluster.logs(AGENTS, "scales").splitlines()
+    taken = json.loads(line)
+    assert taken["arguments"] == {"parcel": "parcel-1"}
+    assert "authorization" not in taken["headers"]
+    receipts = first["result"]["_meta"]["legivellum.io/receipt"]
+    phases = {receipt["receipt_id"]: receipt["phase"] for receipt in gate.receipts(receipts["admission"])}
+    assert phases == {receipts["admission"]: "accepted", receipts["outcome"]: "complete"}
+    refused = weigh(gate, "parcel-2")["result"]
+    assert refused["isError"], refused
+    assert (refused["structuredContent"]["outcome"], refused["structuredContent"]["reason_code"]) == (
+        "DENY",
+        "RATE_LIMITED",
+    )
+
+
+def _listed(seen: Object) -> Object:
+    assert "depot.weigh" in seen["tools"], seen
+    assert not seen["result"].get("isError"), seen
+    return seen
 
 
 @pytest.mark.invariant("INV-107")
