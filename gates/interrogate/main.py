@@ -141,11 +141,11 @@ def calls(
         print(line)
 
 
-tools = typer.Typer(no_args_is_help=True, help="The tools of MCP servers: what they list, and what of it was declared.")
+tools = typer.Typer(no_args_is_help=True, help="Compare what MCP servers list with what was declared.")
 app.add_typer(tools, name="tools")
 
 
-@tools.command("pin")
+@tools.command("pin", short_help="Print what the MCP servers list, to review and apply.")
 def pin_tools(
     problemata: ProblemataName,
     *,
@@ -160,7 +160,7 @@ def pin_tools(
     print(capabilities_yaml(_listing(problemata, url, key_file, token_file, ca_file)), end="")
 
 
-@tools.command("diff")
+@tools.command("diff", short_help="Show what is listed otherwise than declared.")
 def compare_tools(
     problemata: ProblemataName,
     *,

@@ -24,7 +24,7 @@ from typing import Any
 
 import asyncpg
 import yaml
-from tests.cluster.control_plane import ROOT, Cluster, Kubectl, eventually
+from tests.cluster.control_plane import ROOT, Cluster, Kubectl, eventually, free_ports
 from tests.databases import Database
 
 from metagate_crds.kinds import API_VERSION, KINDS
@@ -344,10 +344,8 @@ def plain_environment(*, left_out: frozenset[str] = frozenset()) -> dict[str, st
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below the ports that the kernel gives to outgoing connections: one of those could take it before it is used."""
+    return free_ports(1)
 
 
 def until_second_after(body: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+from tests.cluster.control_plane import free_ports
 from tests.databases import Database
 from tests.integration.api.gate_fixture import SECRET
 
@@ -18,9 +18,8 @@ CODE = "import sys; from metagate_api.server import run; from metagate_api.setti
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the kernel gives to outgoing connections: one of those could take it before it is used."""
+    return free_ports(1)
 
 
 @contextlib.contextmanager

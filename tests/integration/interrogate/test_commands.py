@@ -92,10 +92,12 @@ async def test_the_help_of_every_command_fits_a_terminal() -> None:
     """In 80 columns no line is wider, and what a command does is not cut off in the list of them."""
     _, listed, _ = await interrogate("--help")
     commands = [line.split()[0] for line in listed.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["serve", "migrate", "test", "explain", "replay", "verify"]
+    assert commands == ["serve", "migrate", "test", "explain", "replay", "verify", "calls", "tools"]
     assert "..." not in listed.partition("Commands:\n")[2]
-    for command in commands:
-        code, shown, _ = await interrogate(command, "--help")
+    _, listed, _ = await interrogate("tools", "--help")
+    assert "..." not in listed.partition("Commands:\n")[2]
+    for command in (*([name] for name in commands), ["tools", "pin"], ["tools", "diff"]):
+        code, shown, _ = await interrogate(*command, "--help")
         assert (code, max(map(len, shown.splitlines())) <= 80) == (0, True), shown
 
 

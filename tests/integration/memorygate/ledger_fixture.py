@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
+from tests.cluster.control_plane import free_ports
 from tests.integration.memorygate.conftest import LedgerDatabase, rows
 from tests.integration.store.worlds import Somebody, change_of, row
 
@@ -119,9 +119,8 @@ async def ledger_fixture(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the kernel gives to outgoing connections: one of those could take it before it is used."""
+    return free_ports(1)
 
 
 @dataclass(slots=True)
