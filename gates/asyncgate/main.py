@@ -34,7 +34,7 @@ app = gate_commands(
 )
 
 
-@app.command()
+@app.command(short_help="Make what the gate holds anew from the receipts.")
 def rebuild(database_url: DatabaseUrl) -> None:
     """Make what the gate holds anew from the receipts; as the owner, while no gate serves."""
     from asyncgate.rebuilding import rebuild as make_anew
@@ -43,7 +43,7 @@ def rebuild(database_url: DatabaseUrl) -> None:
     print(f"{report.tasks} tasks, {report.leased} of them leased, {report.needs} open needs")
 
 
-@app.command()
+@app.command(short_help="List obligations that were never parked.")
 def orphans(database_url: DatabaseUrl) -> None:
     """List obligations that were minted for AsyncGate and never parked; as the role memorygate_auditor."""
     from asyncgate.rebuilding import orphans as find_orphans

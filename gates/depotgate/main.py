@@ -65,7 +65,7 @@ async def _opened(database_url: str) -> AsyncIterator[tuple[DepotGateDatabase, B
         await blobs.close()
 
 
-@app.command()
+@app.command(short_help="Make the rows anew from the receipts.")
 def rebuild(database_url: DatabaseUrl) -> None:
     """Make the rows of artifacts and blobs anew from the receipts; as the owner, while no gate serves."""
     from depotgate.rebuilding import rebuild as make_anew
@@ -74,7 +74,7 @@ def rebuild(database_url: DatabaseUrl) -> None:
     print(f"{report.kept} artifacts kept, {report.retired} retired, {report.blobs} blobs")
 
 
-@app.command()
+@app.command(short_help="Compare every blob with its digest.")
 def verify(database_url: DatabaseUrl) -> None:
     """Read every blob and compare it with its digest; name what is missing or wrong, and count what is left over."""
     raise typer.Exit(int(asyncio.run(_verify(database_url))))
@@ -98,7 +98,7 @@ async def _verify(database_url: str) -> bool:
     return bad > 0
 
 
-@app.command()
+@app.command(short_help="Remove old blobs that no row has.")
 def sweep(database_url: DatabaseUrl, *, yes: Yes = False) -> None:
     """Remove blobs older than 24 hours that no row has: uploads that were cut off."""
     asyncio.run(_sweep(database_url, yes=yes))
@@ -117,7 +117,7 @@ async def _sweep(database_url: str, *, yes: bool) -> None:
     print(f"{number} blobs, {size} bytes: {'removed' if yes else 'would be removed with --yes'}")
 
 
-@app.command()
+@app.command(short_help="Let go of inputs that nobody needs any more.")
 def retire(
     database_url: DatabaseUrl,
     ledger_url: Annotated[

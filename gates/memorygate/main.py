@@ -34,7 +34,7 @@ app = gate_commands(
 )
 
 
-@app.command()
+@app.command(short_help="Walk every chain and check each receipt.")
 def verify(
     database_url: Annotated[str | None, database_option("memorygate")] = None,
     archive: Annotated[list[Path] | None, typer.Option(help="Check these files instead; no database needed.")] = None,
