@@ -1,15 +1,12 @@
 """The chart of DepotGate: where the bytes are decides how many pods there may be and what they reach."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import typer
-import yaml
 from tests.chart.rendering import ROOT, Chart, Object, RenderingRefused, containers, environment, of_kind
-from tests.chart.test_lint import _untyped
-from tests.chart.test_memorygate import HOME, OWN, TRIAL, everything, helm, passwords
+from tests.chart.test_memorygate import HOME, OWN, TRIAL, everything, passwords
 from tests.chart.test_memorygate import rendered as rendered_from
 from tests.chart.test_network_policies import DNS, INTERNET, METADATA, PolicyPeer, allowed
 
@@ -65,24 +62,6 @@ def parts(chart: Chart, values: Mapping[str, Any]) -> dict[str, Object]:
     }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_lints_strictly(chart: Chart, name: str):
-    assert "0 chart(s) failed" in helm(chart, FORMS[name], "lint", "--strict", str(FOLDER))
-
-
-def test_schema_types_every_value():
-    """values.schema.json has a type for every key of values.yaml, knows no other key and allows no other."""
-    schema = json.loads((FOLDER / "values.schema.json").read_text())
-    untyped = _untyped(yaml.safe_load((FOLDER / "values.yaml").read_text()), schema, schema["definitions"], "values")
-    only_in_schema = {
-        "values.global",
-        "values.gate-lib",
-        "values.resources.limits.cpu",
-        "values.migration.resources.limits.cpu",
-    }
-    assert {line.partition(" ")[0] for line in untyped} <= only_in_schema
-
-
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -99,22 +78,6 @@ def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: st
     with pytest.raises(RenderingRefused) as refused:
         rendered(chart, values)
     assert says in str(refused.value)
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_pods_are_restricted(chart: Chart, name: str):
-    """No root, no writable file system but the artifacts', no token, no service links, bounded memory."""
-    pods = everything(rendered(chart, FORMS[name]))
-    assert len(pods) >= 2
-    for owner, _, spec in pods:
-        assert spec["automountServiceAccountToken"] is False, owner
-        assert spec["enableServiceLinks"] is False
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        for container in containers(spec):
-            assert container["command"] == ["depotgate"]
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in container["resources"]["limits"]
 
 
 def test_each_container_sees_its_own_passwords_only(chart: Chart):
