@@ -104,11 +104,14 @@ class DepotGateDatabase(PooledDatabase):
 
     async def artifact(self, tenant: UUID, pointer: Pointer) -> Artifact | None:
         """None: there is none of this id, or its digest is another (DP-01)."""
-        row = await self._pool.fetchrow(
-            "SELECT * FROM depotgate.views(ARRAY[$1::uuid], ARRAY[$2::text])", tenant, pointer.artifact_id
-        )
-        artifact = None if row is None else Artifact(*row[1:])
+        artifact = await self.artifact_of_id(tenant, pointer.artifact_id)
         return artifact if artifact is not None and artifact.pointer == pointer else None
+
+    async def artifact_of_id(self, tenant: UUID, artifact_id: str) -> Artifact | None:
+        """Whatever its digest: for its depositor, never for a reader."""
+        query = "SELECT * FROM depotgate.views(ARRAY[$1::uuid], ARRAY[$2::text])"
+        row = await self._pool.fetchrow(query, tenant, artifact_id)
+        return None if row is None else Artifact(*row[1:])
 
     async def artifacts(
         self,

@@ -74,8 +74,11 @@ class DepositHandler:
         task_id = head.task_id
         if head.lease_id is not None:
             lease = await self._gate.process.database.live_lease(caller.tenant, head.lease_id, caller.principal_key)
-            _allow(within_lease(lease, head.role, head.task_id))
-            task_id = None if lease is None else lease.task_id
+            earlier = await self._earlier(head, caller) if lease is None else None
+            if earlier is None:
+                _allow(within_lease(lease, head.role, head.task_id))
+            known = lease or earlier
+            task_id = head.task_id or (None if known is None else known.task_id)
         return Deposit(
             tenant=caller.tenant,
             depositor=caller.principal_key,
@@ -88,6 +91,15 @@ class DepositHandler:
             name=head.name,
             lease_id=head.lease_id,
         )
+
+    async def _earlier(self, head: DepositHead, caller: Caller) -> Artifact | None:
+        """What this caller stored under the same id. Whoever lost the answer may ask again when the lease is over: the
+        statement compares the content and stores nothing.
+        """
+        if head.artifact_id is None:
+            return None
+        artifact = await self._gate.process.database.artifact_of_id(caller.tenant, head.artifact_id)
+        return artifact if artifact is not None and artifact.depositor == caller.principal_key else None
 
     async def _received(self, exchange: Exchange, key: str, head: DepositHead, caller: Caller) -> Received:
         """A long upload rests on its credential like any answer that lasts (D-67)."""

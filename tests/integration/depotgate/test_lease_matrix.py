@@ -111,7 +111,7 @@ def refused(answer: httpx.Response) -> str | None:
     if answer.status_code == 201:
         return None
     code: str = answer.json()["code"]
-    assert answer.status_code == {"LEASE_LOST": 409}.get(code, 403), answer.text
+    assert answer.status_code == {"LEASE_LOST": 409, "ARTIFACT_CONFLICT": 409}.get(code, 403), answer.text
     return code
 
 
@@ -234,6 +234,24 @@ async def test_a_lease_that_ended_before_is_refused_before_the_body(gates: Gates
     before = await gates.kept()
     assert b" 409 " in await asyncio.to_thread(_asked, gates, lease_id)
     assert refused(await gates.deposit(lease_id)) == "LEASE_LOST"
+    assert await gates.kept() == before
+
+
+@pytest.mark.parametrize("how", ["completed", "expired"])
+async def test_who_lost_the_answer_asks_again_though_the_lease_is_over(gates: Gates, how: str) -> None:
+    """`artifact_id` makes a retry safe: the same content is a replay, another one a conflict, and of somebody else nothing."""
+    task_id, lease_id = await gates.leased(authority=FULL)
+    artifact_id = new_id()
+    first = await gates.deposit(lease_id, artifact_id=artifact_id)
+    assert first.status_code == 201, first.text
+    await gates.end(how, task_id, lease_id)
+    before = await gates.kept()
+    for task in ({}, {"task_id": task_id}):
+        again = await gates.deposit(lease_id, artifact_id=artifact_id, **task)
+        assert (again.status_code, again.json()) == (200, first.json())
+    assert refused(await gates.deposit(lease_id, content=b"other", artifact_id=artifact_id)) == "ARTIFACT_CONFLICT"
+    assert refused(await gates.deposit(lease_id, artifact_id=artifact_id, who="other")) == "LEASE_LOST"
+    assert refused(await gates.deposit(lease_id, artifact_id=new_id())) == "LEASE_LOST"
     assert await gates.kept() == before
 
 
