@@ -84,9 +84,22 @@ _OWN_PATTERNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         re.compile(r"BEGIN [A-Z ]{0,40}PRIVATE KEY(?:.{0,8192}?END [A-Z ]{0,40}PRIVATE KEY)?", re.DOTALL),
     ),
 )
+
+
+class WholeJwtDetector(JwtTokenDetector):
+    """With what stands behind header and claims: the library's own pattern leaves the signature where it is."""
+
+    denylist = [re.compile(r"eyJ[0-9A-Za-z_=-]+\.[0-9A-Za-z_=-]+(?:\.[0-9A-Za-z_.+/=-]*)?")]  # noqa: RUF012 - as the library has it
+
+    @staticmethod
+    def is_formally_valid(token: str) -> bool:
+        """By header and claims: a signature that somebody cut short or wrote on is still one."""
+        return JwtTokenDetector.is_formally_valid(".".join(token.split(".")[:2]))
+
+
 # These patterns scan to the end from every start: quadratic in the text, so many starts are a match without asking.
 _QUADRATIC: Final[tuple[tuple[BasePlugin, str, str], ...]] = (
-    (JwtTokenDetector(), "eyJ", "eyJ"),
+    (WholeJwtDetector(), "eyJ", "eyJ"),
     (NpmDetector(), ":_authToken", "//"),
     (OpenAIDetector(), "T3BlbkFJ", "sk-"),
 )

@@ -1,12 +1,14 @@
 """What looks like a secret is refused by path, and its text appears nowhere (D-15, INV-033, INV-034)."""
 
 import base64
+import hashlib
 import json
 import time
 
 import pytest
 from tests.unit.crds.worlds import MANIFEST, all_messages, bootable_objects, compiled, declared, rows
 
+from legivellum.identity.shared_secret import SharedSecret
 from metagate_crds import reasons
 from metagate_crds.rules import secret_detection
 from metagate_crds.validation import validate
@@ -223,3 +225,15 @@ def test_no_text_makes_the_search_slow(hostile):
     secret_detection.looks_secret(hostile)
     secret_detection.redact(hostile)
     assert time.process_time() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    "around", ["cannot log in with {}", "Bearer {}, again", "token%20{}", '{{"jwt":"{}"}}', "{}x", "{}."]
+)
+def test_no_part_of_a_token_is_left(around: str) -> None:
+    """Whatever its signature looks like: words of it can be as plain as a name."""
+    for number in range(300):
+        secret = hashlib.sha256(f"{around}{number}".encode()).digest()
+        token = SharedSecret(issuer="metagate", secret=secret).mint("system:serviceaccount:team:pod", now=1.8e9)
+        left = secret_detection.redact(around.format(token))
+        assert not any(part in left for part in token.split(".")), left
