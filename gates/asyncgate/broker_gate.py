@@ -34,6 +34,7 @@ from legivellum.gate.process import GateProcess
 from legivellum.http.batching import Batcher, BatchLimits
 from legivellum.http.problems import refuse
 from legivellum.identity.caller import Caller
+from legivellum.postgres.pool import QUERY_SHARE
 from legivellum.receipts.rights import GATES
 
 AsyncGateProcess = GateProcess[Settings, AsyncGateDatabase]
@@ -41,14 +42,6 @@ RunVerb = Callable[[Sequence[Any]], Awaitable[list[Any]]]
 
 ENQUEUING_TYPES: Final = frozenset({"principal", "delegate"})
 LEASING_TYPES: Final = frozenset({"worker", "service", "component"})
-_QUERY_SHARE: Final = 0.8
-"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
-
-
-async def connect(settings: Settings) -> AsyncGateDatabase:
-    """Raises Unavailable."""
-    seconds = settings.deadline_seconds * _QUERY_SHARE
-    return await AsyncGateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
 
 
 class LeaseStatements:
@@ -125,7 +118,7 @@ class BrokerGate:
         settings, leasing = process.settings, LeaseStatements(process)
         globs = tuple(glob.strip() for glob in settings.require_admission.split(",") if glob.strip())
         # A statement waits for the one before it.
-        seconds = 2 * settings.deadline_seconds * _QUERY_SHARE
+        seconds = 2 * settings.deadline_seconds * QUERY_SHARE
         waiting = LongPoll(leasing.ask, most=settings.waiters, statement_seconds=seconds)
         verbs = VerbBatchers.of(process, leasing)
         gate = cls(process, Ceilings.from_file(settings.ceilings_file), verbs, waiting, globs)

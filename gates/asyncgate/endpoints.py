@@ -7,7 +7,7 @@ from typing import Final
 from asyncgate.problem_codes import Code
 from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
 from legivellum.http.endpoints import ANY_PRINCIPAL, JSON_CODES, Endpoint, Reply, Schema, in_header, in_path, in_query
-from legivellum.http.openapi import schema_reference
+from legivellum.http.openapi import object_schema, schema_reference
 
 BATCH_BYTES: Final = 1_048_576
 _CAPABILITY_PATTERN: Final = "^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -204,14 +204,7 @@ _IDS: Final[Schema] = {"type": "array", "items": _ID, "maxItems": 64}
 _CAPABILITY_NAME: Final[Schema] = {"type": "string", "pattern": _CAPABILITY_PATTERN}
 
 
-def _object(properties: Schema, *, required: tuple[str, ...] | None = None, closed: bool = False) -> Schema:
-    schema: Schema = {"type": "object", "required": list(properties if required is None else required)}
-    if closed:
-        schema["additionalProperties"] = False
-    return {**schema, "properties": properties}
-
-
-_LEASE_TERMS: Final = _object(
+_LEASE_TERMS: Final = object_schema(
     {
         "ttl_seconds": _SECONDS,
         "max_renewals": {"type": "integer", "minimum": 0},
@@ -220,7 +213,7 @@ _LEASE_TERMS: Final = _object(
     required=(),
     closed=True,
 )
-_NEW_TASK: Final = _object(
+_NEW_TASK: Final = object_schema(
     {
         "task_id": _ID,
         "principal_ai": _NAME,
@@ -241,7 +234,7 @@ _NEW_TASK: Final = _object(
     required=("task_id", "principal_ai", "payload_pointer"),
     closed=True,
 )
-_TASK: Final = _object(
+_TASK: Final = object_schema(
     {
         "task_id": _ID,
         "obligation_id": _ID,
@@ -266,7 +259,7 @@ _TASK: Final = _object(
         },
     }
 )
-_LEASE: Final = _object(
+_LEASE: Final = object_schema(
     {
         "lease_id": _RECEIPT_ID,
         "number": _COUNT,
@@ -284,13 +277,13 @@ _LEASE: Final = _object(
 
 SCHEMAS: Final = {
     "NewTask": _NEW_TASK,
-    "TaskBatch": _object(
+    "TaskBatch": object_schema(
         {
             "items": {
                 "type": "array",
                 "minItems": 1,
                 "maxItems": 256,
-                "items": _object({"task": _OBJECT, "admission": _TEXT}, required=("task",), closed=True),
+                "items": object_schema({"task": _OBJECT, "admission": _TEXT}, required=("task",), closed=True),
             },
             "all_or_none": {"type": "boolean"},
             "check": {"type": "boolean"},
@@ -298,7 +291,7 @@ SCHEMAS: Final = {
         required=("items",),
         closed=True,
     ),
-    "Parked": _object(
+    "Parked": object_schema(
         {
             "task_id": _ID,
             "obligation_id": _ID,
@@ -308,8 +301,10 @@ SCHEMAS: Final = {
             "waits_for": {"type": "array", "items": _ID},
         }
     ),
-    "Items": _object({"items": {"type": "array", "items": _object({"status": {"type": "integer"}}), "maxItems": 256}}),
-    "LeaseRequest": _object(
+    "Items": object_schema(
+        {"items": {"type": "array", "items": object_schema({"status": {"type": "integer"}}), "maxItems": 256}}
+    ),
+    "LeaseRequest": object_schema(
         {
             "capabilities": {"type": "array", "items": _CAPABILITY_NAME, "minItems": 1, "maxItems": 16},
             "most": {"type": "integer", "minimum": 1, "maximum": 32},
@@ -320,10 +315,10 @@ SCHEMAS: Final = {
         closed=True,
     ),
     "Lease": _LEASE,
-    "Leases": _object({"leases": {"type": "array", "items": schema_reference("Lease"), "maxItems": 32}}),
-    "RenewRequest": _object({"lease_id": _ID, "ttl_seconds": _SECONDS}, required=("lease_id",), closed=True),
-    "Renewed": _object({"expires_at": _TIME, "expires_in_ms": {"type": "integer"}, "renewals_left": _COUNT}),
-    "ReleaseRequest": _object(
+    "Leases": object_schema({"leases": {"type": "array", "items": schema_reference("Lease"), "maxItems": 32}}),
+    "RenewRequest": object_schema({"lease_id": _ID, "ttl_seconds": _SECONDS}, required=("lease_id",), closed=True),
+    "Renewed": object_schema({"expires_at": _TIME, "expires_in_ms": {"type": "integer"}, "renewals_left": _COUNT}),
+    "ReleaseRequest": object_schema(
         {
             "lease_id": _ID,
             "reason": {"type": "string", "minLength": 1, "maxLength": 500},
@@ -332,8 +327,8 @@ SCHEMAS: Final = {
         required=("lease_id",),
         closed=True,
     ),
-    "Released": _object({"task_id": _ID, "available_at": _OPTIONAL_TIME}),
-    "Claim": _object(
+    "Released": object_schema({"task_id": _ID, "available_at": _OPTIONAL_TIME}),
+    "Claim": object_schema(
         {
             "lease_id": _ID,
             "status": {"type": "string", "enum": ["success", "failure", "canceled"]},
@@ -351,9 +346,11 @@ SCHEMAS: Final = {
         required=("lease_id", "status", "outcome_kind"),
         closed=True,
     ),
-    "ClaimBatch": _object({"items": {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": 32}}, closed=True),
-    "Ended": _object({"task_id": _ID, "obligation_id": _ID, "receipt_id": _RECEIPT_ID, "stored_at": _TIME}),
-    "Escalation": _object(
+    "ClaimBatch": object_schema(
+        {"items": {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": 32}}, closed=True
+    ),
+    "Ended": object_schema({"task_id": _ID, "obligation_id": _ID, "receipt_id": _RECEIPT_ID, "stored_at": _TIME}),
+    "Escalation": object_schema(
         {
             "lease_id": _ID,
             "escalation_class": {
@@ -366,7 +363,7 @@ SCHEMAS: Final = {
         required=("lease_id", "escalation_class", "escalation_reason"),
         closed=True,
     ),
-    "RevokeRequest": _object(
+    "RevokeRequest": object_schema(
         {
             "what": {"type": "string", "enum": ["task", "lease"]},
             "reason": {"type": "string", "minLength": 1, "maxLength": 500},
@@ -374,14 +371,14 @@ SCHEMAS: Final = {
         required=(),
         closed=True,
     ),
-    "Revoked": _object({"task_id": _ID, "lease_ended": {"type": "boolean"}}),
+    "Revoked": object_schema({"task_id": _ID, "lease_ended": {"type": "boolean"}}),
     "Task": _TASK,
     "TaskPage": page_schema("Task"),
-    "Depth": _object(
+    "Depth": object_schema(
         {
             "items": {
                 "type": "array",
-                "items": _object(
+                "items": object_schema(
                     {
                         "capability": _CAPABILITY_NAME,
                         "waiting": _COUNT,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from asyncgate.broker_gate import AsyncGateProcess, BrokerGate, connect
+from asyncgate.broker_gate import AsyncGateProcess, BrokerGate
+from asyncgate.database import AsyncGateDatabase
 from asyncgate.endpoints import ENDPOINTS, SCHEMAS
 from asyncgate.lease_handlers import LeaseHandlers
 from asyncgate.metrics import METRICS
@@ -65,7 +66,7 @@ GATE = GateDefinition(
     endpoints=ENDPOINTS,
     schemas=SCHEMAS,
     codes=Code,
-    connect=connect,
+    connect=AsyncGateDatabase.served,
     handlers=handlers,
     interview=interview,
     metrics=METRICS,

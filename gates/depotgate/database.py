@@ -30,7 +30,6 @@ class ArtifactTotals(NamedTuple):
 
     kept: int
     retired: int
-    newest: datetime | None
     as_of: datetime
 
 

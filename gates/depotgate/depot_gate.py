@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from depotgate import metrics
 from depotgate.artifact import Upload
@@ -19,15 +18,6 @@ from legivellum.gate.process import GateProcess
 from legivellum.http.batching import Batcher, BatchLimits
 
 DepotGateProcess = GateProcess[Settings, DepotGateDatabase]
-
-_QUERY_SHARE: Final = 0.8
-"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
-
-
-async def connect(settings: Settings) -> DepotGateDatabase:
-    """Raises Unavailable."""
-    seconds = settings.deadline_seconds * _QUERY_SHARE
-    return await DepotGateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from depotgate.settings import LARGEST_BYTES, TRANSFER_SECONDS
 from depotgate.transfers import BYTES_PER_SECOND
 from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
 from legivellum.http.endpoints import ANY_PRINCIPAL, Endpoint, Reply, Schema, in_header, in_path, in_query
+from legivellum.http.openapi import object_schema
 
 _ULID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
 _TASK_ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
@@ -123,24 +124,15 @@ _COMMON: Final[dict[str, Schema]] = {
 }
 
 
-def _closed(properties: dict[str, Schema]) -> Schema:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": list(properties),
-        "properties": properties,
-    }
-
-
 SCHEMAS: Final[dict[str, Schema]] = {
     "Bytes": {"type": "string", "format": "binary"},
-    "Deposited": _closed({**_COMMON, "artifact_id": _ULID, "location": _TEXT}),
-    "Manifest": _closed({
+    "Deposited": object_schema({**_COMMON, "artifact_id": _ULID, "location": _TEXT}, closed=True),
+    "Manifest": object_schema({
         **_COMMON,
         "name": _TEXT_OR_NULL,
         "depositor": _TEXT,
         "lease_number": {"type": ["integer", "null"], "minimum": 1},
         "state": {"type": "string", "enum": ["kept", "retired"]},
-    }),
+    }, closed=True),
     "Manifests": page_schema("Manifest"),
 }  # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
+from depotgate.database import DepotGateDatabase
 from depotgate.deposit_handler import DepositHandler
-from depotgate.depot_gate import DepotGate, DepotGateProcess, connect
+from depotgate.depot_gate import DepotGate, DepotGateProcess
 from depotgate.endpoints import ENDPOINTS, SCHEMAS
 from depotgate.metrics import METRICS
 from depotgate.problem_codes import Code
@@ -47,7 +48,7 @@ GATE = GateDefinition(
     doctrine="DepotGate keeps. It does not read.",
     description="Artifacts: plans, inputs and outputs, content-checked and immutable.",
     settings=Settings,
-    connect=connect,
+    connect=DepotGateDatabase.served,
     schema=DEPOTGATE,
     role=KEEPER,
     requires=("memorygate.schema:LEDGER",),

@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from interrogate import metrics
 from interrogate.admission_receipt import RecordedAdmission
@@ -29,15 +28,6 @@ from legivellum.http.batching import BatchLimits
 from legivellum.postgres.errors import Unavailable
 
 InterrogateProcess = GateProcess[Settings, InterrogateDatabase]
-
-_QUERY_SHARE: Final = 0.8
-"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
-
-
-async def connect(settings: Settings) -> InterrogateDatabase:
-    """Raises Unavailable."""
-    seconds = settings.deadline_seconds * _QUERY_SHARE
-    return await InterrogateDatabase.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
 
 
 @dataclass(frozen=True, slots=True)

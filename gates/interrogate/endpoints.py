@@ -19,6 +19,7 @@ from legivellum.http.endpoints import (
     in_path,
     in_query,
 )
+from legivellum.http.openapi import object_schema
 
 _IDEMPOTENCY_KEY: Final = in_header(
     "Idempotency-Key",
@@ -130,14 +131,7 @@ _REASON: Final[Schema] = {"type": ["string", "null"], "enum": [*(reason.value fo
 _RECEIPT_ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
 
 
-def _object(properties: Schema, *, required: tuple[str, ...] | None = None, closed: bool = False) -> Schema:
-    schema: Schema = {"type": "object", "required": list(properties if required is None else required)}
-    if closed:
-        schema["additionalProperties"] = False
-    return {**schema, "properties": properties}
-
-
-_CAUSALITY: Final = _object(
+_CAUSALITY: Final = object_schema(
     {
         "root_task_id": _ID,
         "parent_task_id": _OPTIONAL_ID,
@@ -150,7 +144,7 @@ _CAUSALITY: Final = _object(
     required=(),
     closed=True,
 )
-_ENVELOPE: Final = _object(
+_ENVELOPE: Final = object_schema(
     {
         "tenant_id": _DOMAIN,
         "surface_id": _DOMAIN,
@@ -169,7 +163,7 @@ _POLICY: Final = {
     "required": ["profile", "hash", "revision"],
     "properties": {"profile": {"type": "string"}, "hash": {"type": "string"}, "revision": {"type": "integer"}},
 }
-_FORWARD: Final = _object(
+_FORWARD: Final = object_schema(
     {
         "target": {"type": "string"},
         "state": {"type": "string", "enum": ["pending", "delivered", "failed"]},
@@ -178,7 +172,7 @@ _FORWARD: Final = _object(
         "answer": {},
     }
 )
-_RULE: Final = _object(
+_RULE: Final = object_schema(
     {
         "rule": {"type": "integer"},
         "reason_code": _REASON,
@@ -194,7 +188,7 @@ def _many(items: Schema) -> Schema:
 
 
 _DEFINITION: Final[Schema] = {"type": ["object", "null"]}
-_LISTED_TOOL: Final = _object(
+_LISTED_TOOL: Final = object_schema(
     {
         "name": {"type": "string"},
         "state": {"type": "string", "enum": ["unchanged", "changed", "removed", "undeclared"]},
@@ -210,7 +204,7 @@ _LISTED_TOOL: Final = _object(
         "declared_definition": _DEFINITION,
     }
 )
-_LISTED_TARGET: Final = _object(
+_LISTED_TARGET: Final = object_schema(
     {
         "target": {"type": "string"},
         "reason": {"type": ["string", "null"], "enum": [*get_args(EscalateReason), None]},
@@ -221,7 +215,7 @@ _LISTED_TARGET: Final = _object(
 
 SCHEMAS: Final = {
     "Envelope": _ENVELOPE,
-    "Decision": _object(
+    "Decision": object_schema(
         {
             "outcome": _OUTCOME,
             "receipt_id": _RECEIPT_ID,
@@ -240,7 +234,7 @@ SCHEMAS: Final = {
             "escalation_receipt_id": _TEXT,
         }
     ),
-    "Check": _object(
+    "Check": object_schema(
         {
             "outcome": _OUTCOME,
             "reason_code": _REASON,
@@ -251,8 +245,8 @@ SCHEMAS: Final = {
             "retry_after_ms": _COUNT,
         }
     ),
-    "Question": {"anyOf": [_ENVELOPE, _object({"receipt_id": _RECEIPT_ID}, closed=True)]},
-    "Call": _object(
+    "Question": {"anyOf": [_ENVELOPE, object_schema({"receipt_id": _RECEIPT_ID}, closed=True)]},
+    "Call": object_schema(
         {
             "admission_receipt_id": _RECEIPT_ID,
             "outcome_receipt_id": _TEXT,
@@ -271,8 +265,8 @@ SCHEMAS: Final = {
         }
     ),
     "CallPage": page_schema("Call"),
-    "ToolListing": _object(
+    "ToolListing": object_schema(
         {"problemata_id": {"type": "string"}, "version": {"type": "string"}, "targets": _many(_LISTED_TARGET)}
     ),
-    "Explanation": _object({"rules": {"type": "array", "items": _RULE}}),
+    "Explanation": object_schema({"rules": {"type": "array", "items": _RULE}}),
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from interrogate.admission_gate import AdmissionGate, InterrogateProcess, connect
+from interrogate.admission_gate import AdmissionGate, InterrogateProcess
 from interrogate.announcing import announcer_of
 from interrogate.call_handlers import CallHandlers
+from interrogate.database import InterrogateDatabase
 from interrogate.endpoints import ENDPOINTS, SCHEMAS
 from interrogate.evaluation_handlers import EvaluationHandlers
 from interrogate.explanation_handlers import ExplanationHandlers
@@ -76,7 +77,7 @@ GATE = GateDefinition(
     schema=INTERROGATE,
     requires=("memorygate.schema:LEDGER",),
     role=WRITER,
-    connect=connect,
+    connect=InterrogateDatabase.served,
     handlers=handlers,
     interview=interview,
     endpoints=ENDPOINTS,

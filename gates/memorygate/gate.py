@@ -20,12 +20,6 @@ from memorygate.schema import LEDGER, WRITER
 from memorygate.settings import Settings
 
 
-async def connect(settings: Settings) -> Ledger:
-    """Raises Unavailable."""
-    # A statement ends before its request's deadline, so that the client hears of the database and not of the clock.
-    return await Ledger.connect(settings.dsn, size=settings.pool_size, query_timeout=settings.deadline_seconds * 0.8)
-
-
 def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
     """Raises SignersUnreadable."""
     from memorygate.read_handlers import ObligationLookup, ReadHandlers  # noqa: PLC0415
@@ -85,7 +79,7 @@ GATE = GateDefinition(
     settings=Settings,
     schema=LEDGER,
     role=WRITER,
-    connect=connect,
+    connect=Ledger.served,
     endpoints=ENDPOINTS,
     handlers=handlers,
     metrics=METRICS,

@@ -32,12 +32,12 @@ END
 $$;
 COMMENT ON FUNCTION depotgate.artifacts IS 'A page of a tenant''s artifacts, the newest first.';
 
-CREATE FUNCTION depotgate.totals(of_tenant uuid) RETURNS TABLE (kept bigint, retired bigint, newest timestamptz, as_of timestamptz)
+CREATE FUNCTION depotgate.totals(of_tenant uuid) RETURNS TABLE (kept bigint, retired bigint, as_of timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = depotgate, pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT count(*) FILTER (WHERE x.retired_at IS NULL), count(*) FILTER (WHERE x.retired_at IS NOT NULL), max(x.stored_at), clock_timestamp()
-    FROM (SELECT a.retired_at, a.stored_at FROM artifact AS a
+    SELECT count(*) FILTER (WHERE x.retired_at IS NULL), count(*) FILTER (WHERE x.retired_at IS NOT NULL), clock_timestamp()
+    FROM (SELECT a.retired_at FROM artifact AS a
           WHERE uuid_hash_extended(a.tenant, 1) = uuid_hash_extended(of_tenant, 1) AND a.tenant = of_tenant LIMIT 10001) AS x;
 END
 $$;

@@ -27,6 +27,14 @@ def schema_reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def object_schema(properties: Schema, *, required: tuple[str, ...] | None = None, closed: bool = False) -> Schema:
+    """An object with these members, all of them unless `required` names fewer; `closed`: and with no others."""
+    schema: Schema = {"type": "object", "required": list(properties if required is None else required)}
+    if closed:
+        schema["additionalProperties"] = False
+    return {**schema, "properties": properties}
+
+
 def openapi_document(
     endpoints: Iterable[Endpoint],
     *,

@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 import asyncpg
 
@@ -285,6 +285,21 @@ class Pool:
         )
 
 
+QUERY_SHARE: Final = 0.8
+"""A statement ends before its request's deadline, so that the client hears of the database and not of the clock."""
+
+
+class ServedPoolSettings(Protocol):
+    """What a gate's settings say of its pool."""
+
+    @property
+    def dsn(self) -> str: ...
+    @property
+    def pool_size(self) -> int: ...
+    @property
+    def deadline_seconds(self) -> float: ...
+
+
 class PooledDatabase:
     """A gate's database over a pool: a gate adds one method for each statement."""
 
@@ -298,6 +313,12 @@ class PooledDatabase:
     async def connect(cls, dsn: str, *, size: int = 4, query_timeout: float = 0.8) -> Self:
         """Raises Unavailable."""
         return cls(await Pool.open(dsn, size=size, query_timeout=query_timeout, name=cls.application_name))
+
+    @classmethod
+    async def served(cls, settings: ServedPoolSettings) -> Self:
+        """As the serving process connects. Raises Unavailable."""
+        seconds = settings.deadline_seconds * QUERY_SHARE
+        return await cls.connect(settings.dsn, size=settings.pool_size, query_timeout=seconds)
 
     async def close(self) -> None:
         await self._pool.close()
