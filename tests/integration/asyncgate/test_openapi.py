@@ -1,8 +1,6 @@
 """The OpenAPI document of the gate: complete, true, and attacked by schemathesis as a minter and as a worker."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,12 @@ import pytest_asyncio
 from tests.integration.asyncgate.conftest import TaskDatabase
 from tests.integration.asyncgate.gate_fixture import CLAIM, TaskGate, TaskTenant, serving_asyncgate
 from tests.integration.memorygate.conftest import new_id, rows
+from tests.openapi_attack import attack
 
 from asyncgate.gate import GATE
 from memorygate.verifying import verify
 
-HERE = Path(__file__).parent
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -42,30 +41,13 @@ async def test_it_documents_every_route(gate: TaskGate) -> None:
     assert not any("500" in operation["responses"] for path in paths.values() for operation in path.values())
 
 
-async def attack(gate: TaskGate, who: str, location: str) -> None:
-    """Generated and corner-case requests to every operation: no server error, no undocumented answer, no ignored rule."""
-    [(header, key)] = gate.tenant.principals[who].headers.items()
-    command = [
-        str(Path(sys.executable).with_name("schemathesis")),
-        "--config-file", str(HERE / "schemathesis.toml"),
-        "run", location, "--url", gate.url, "-H", f"{header}: {key}",
-        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "30",
-        "--request-timeout", "25", "--generation-database", "none", "--no-color", "--suppress-health-check", "all",
-    ]  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    text = output.decode()
-    assert process.returncode == 0, text.partition("= FAILURES =")[2][:6_000] or text[-6_000:]
-    assert 'status="500"' not in (await gate.client.get("/metrics")).text
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.invariant("INV-070")
 async def test_schemathesis_as_a_minter_finds_nothing(gate: TaskGate) -> None:
-    await attack(gate, "delegate", f"{gate.url}/openapi.json")
+    await attack(
+        gate.client, gate.tenant.principals["delegate"].headers, f"{gate.url}/openapi.json", CONFIG, examples=30
+    )
 
 
 @pytest.mark.slow
@@ -88,7 +70,7 @@ async def test_schemathesis_as_a_worker_finds_nothing(gate: TaskGate, tmp_path: 
     schemas["LeaseRequest"]["example"] = {"capabilities": [f"box-{new_id().lower()}"]}
     location = tmp_path / "openapi.json"
     location.write_text(json.dumps(document), encoding="utf-8")
-    await attack(gate, "worker", str(location))
+    await attack(gate.client, gate.tenant.principals["worker"].headers, str(location), CONFIG, examples=30)
     phases = [(await gate.tenant.phases(task_id))[-1] for task_id in ended]
     assert phases[1:] == ["queued", "complete", "escalate"]
     auditor = gate.tenant.database.ledger.auditor

@@ -1,8 +1,6 @@
 """The OpenAPI document of the gate: complete, true, and attacked by schemathesis as who deposits freely and as who works under a lease."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,14 @@ from tests.integration.asyncgate.gate_fixture import TaskTenant, serving_asyncga
 from tests.integration.depotgate.conftest import DepotDatabase
 from tests.integration.depotgate.gate_fixture import Depot, serving_depotgate
 from tests.integration.memorygate.conftest import rows
+from tests.openapi_attack import attack
 
 from depotgate.gate import GATE
 from memorygate.verifying import verify
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-HERE = Path(__file__).parent
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 AUTHORITY = {"writeBeyondReceipts": True, "sinks": ["depotgate/output"]}
 
 
@@ -46,25 +45,6 @@ async def test_it_documents_every_route(depot: Depot) -> None:
     read = set(paths["/artifacts/{pointer}"]["get"]["responses"])
     assert {"200", "206", "304", "401", "404", "410", "416", "503"} <= read
     assert not any("500" in operation["responses"] for path in paths.values() for operation in path.values())
-
-
-async def attack(depot: Depot, who: str, location: str) -> None:
-    """Generated and corner-case requests to every operation: no server error, no undocumented answer, no ignored rule."""
-    [(header, key)] = depot.tenant.principals[who].headers.items()
-    command = [
-        str(Path(sys.executable).with_name("schemathesis")),
-        "--config-file", str(HERE / "schemathesis.toml"),
-        "run", location, "--url", depot.url, "-H", f"{header}: {key}",
-        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "15",
-        "--request-timeout", "25", "--generation-database", "none", "--no-color", "--suppress-health-check", "all",
-    ]  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    text = output.decode()
-    assert process.returncode == 0, text.partition("= FAILURES =")[2][:6_000] or text[-6_000:]
-    assert 'status="500"' not in (await depot.client.get("/metrics")).text
 
 
 def with_examples(document: dict[str, Any], pointer: str, **deposit: str) -> dict[str, Any]:
@@ -100,7 +80,7 @@ async def test_schemathesis_as_a_delegate_finds_nothing(depot: Depot, tmp_path: 
     deposited = await depot.kept(b"0123456789", who="delegate", role="plan")
     location = tmp_path / "openapi.json"
     location.write_text(json.dumps(with_examples(await document_of(depot), deposited["pointer"], role="plan")))
-    await attack(depot, "delegate", str(location))
+    await attack(depot.client, depot.tenant.principals["delegate"].headers, str(location), CONFIG, examples=15)
     await consistent(depot)
     assert (await depot.get(f"/artifacts/{deposited['pointer']}")).content == b"0123456789"
 
@@ -120,6 +100,6 @@ async def test_schemathesis_as_a_worker_finds_nothing(depot: Depot, tmp_path: Pa
     examples = {"role": "output", "task_id": task_id, "Legivellum-Lease": lease["lease_id"]}
     location = tmp_path / "openapi.json"
     location.write_text(json.dumps(with_examples(await document_of(depot), deposited["pointer"], **examples)))
-    await attack(depot, "worker", str(location))
+    await attack(depot.client, depot.tenant.principals["worker"].headers, str(location), CONFIG, examples=15)
     assert (await depot.tenant.phases(task_id)).count("stored") > 1
     await consistent(depot)

@@ -1,7 +1,5 @@
 """The OpenAPI document of the gate: complete, true, and attacked by schemathesis while it decides."""
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,10 +7,11 @@ import pytest
 import pytest_asyncio
 from tests.integration.interrogate.conftest import AdmissionDatabase
 from tests.integration.interrogate.gate_fixture import OPEN_POLICY, GateClient, PublishedWorld, serving_interrogate
+from tests.openapi_attack import attack
 
 from interrogate.gate import GATE
 
-HERE = Path(__file__).parent
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -55,19 +54,6 @@ async def test_schemathesis_finds_nothing(gate: GateClient) -> None:
     await gate.world.publish(principal, policies={"strict": OPEN_POLICY})
     await gate.awaited(gate.requesting(principal))
     before = await decisions(gate)
-    command = [
-        str(Path(sys.executable).with_name("schemathesis")),
-        "--config-file", str(HERE / "schemathesis.toml"),
-        "run", f"{gate.url}/openapi.json", "--url", gate.url,
-        "-H", f"X-API-Key: {principal.key}",
-        "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "50",
-        "--request-timeout", "10", "--generation-database", "none", "--no-color", "--suppress-health-check", "all",
-    ]  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    text = output.decode()
-    assert process.returncode == 0, text.partition("= FAILURES =")[2][:6_000] or text[-6_000:]
-    assert 'status="500"' not in (await gate.client.get("/metrics")).text
+    headers = {"X-API-Key": principal.key}
+    await attack(gate.client, headers, f"{gate.url}/openapi.json", CONFIG, examples=50, seconds=10)
     assert await decisions(gate) - before == len(await gate.receipts()) > 0
