@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 import time
 
 from legivellum_worker.artifact_transfer import PIECE, download, upload
@@ -42,6 +43,10 @@ class ArtifactCorruptError(ClientError):
     """The bytes that came are not those that the pointer names. Nothing of them is kept."""
 
 
+class ArtifactTooLargeError(ClientError):
+    """An artifact has more bytes than the caller takes; nothing beyond them was read."""
+
+
 class StoredArtifact:
     """What DepotGate says of an artifact that it stored."""
 
@@ -65,12 +70,18 @@ class DepotGateClient:
     """DepotGate's endpoints. Thread-safe: a connection per request."""
 
     def __init__(
-        self, access: GateAccess, *, lease_id: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        access: GateAccess,
+        *,
+        lease_id: str | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        cancelled: threading.Event | None = None,
     ) -> None:
-        """`lease_id`: deposits are made under this lease."""
+        """`lease_id`: deposits are made under this lease. Nothing is tried again once `cancelled` is set."""
         self.access = access
         self.lease_id = lease_id
         self._patience_seconds = patience_seconds
+        self._cancelled = cancelled or threading.Event()
 
     def put(
         self,
@@ -119,13 +130,20 @@ class DepotGateClient:
 
         return self._repeated(attempt)
 
-    def get(self, pointer: str, target: IO[bytes], *, on_progress: Progress | None = None) -> int:
+    def get(
+        self,
+        pointer: str,
+        target: IO[bytes],
+        *,
+        max_bytes: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> int:
         """Write the artifact's bytes to `target`, and return how many there are. What broke off goes on where it was.
 
-        Raises ArtifactCorruptError behind the last byte, where they are not what the pointer names; GateError and
-        GateUnavailableError.
+        Raises ArtifactCorruptError behind the last byte, where they are not what the pointer names;
+        ArtifactTooLargeError, before the first where DepotGate names the size; GateError and GateUnavailableError.
         """
-        transfer = _Download(target, digest_of(pointer), on_progress)
+        transfer = _Download(target, digest_of(pointer), max_bytes, on_progress)
         path = f"/artifacts/{pointer}"
         self._repeated(lambda: transfer.go_on(self.access, path, self._headers()), lambda: transfer.received)
         return transfer.received
@@ -142,10 +160,10 @@ class DepotGateClient:
             raise
         return size
 
-    def read(self, pointer: str) -> bytes:
+    def read(self, pointer: str, *, max_bytes: int | None = None) -> bytes:
         """A small artifact, checked."""
         target = io.BytesIO()
-        self.get(pointer, target)
+        self.get(pointer, target, max_bytes=max_bytes)
         return target.getvalue()
 
     def manifest(self, pointer: str) -> dict[str, Any]:
@@ -181,17 +199,18 @@ class DepotGateClient:
                 if received() > before:
                     failures, since = 0, time.monotonic()
                 pause = pause_seconds(failures, getattr(error, "retry_after", None))
-                if time.monotonic() + pause - since > self._patience_seconds:
+                is_hopeless = time.monotonic() + pause - since > self._patience_seconds
+                if is_hopeless or self._cancelled.wait(pause):
                     raise _unavailable(self.access, error) from error
                 failures += 1
-                time.sleep(pause)
 
 
 class _Download:
     """The bytes of one artifact, over as many requests as it takes."""
 
-    def __init__(self, target: IO[bytes], digest: str, on_progress: Progress | None) -> None:
+    def __init__(self, target: IO[bytes], digest: str, max_bytes: int | None, on_progress: Progress | None) -> None:
         self._target, self._digest, self._on_progress = target, digest, on_progress
+        self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         self.received = 0
         self._size = 0
@@ -224,9 +243,15 @@ class _Download:
             return skip
         length = headers.get("content-length", "")
         self._size = int(length) if length.isdigit() else 0
+        self._require_small(self._size)
         return self._take
 
+    def _require_small(self, size: int) -> None:
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise ArtifactTooLargeError(f"the artifact has more than {self._max_bytes} bytes")
+
     def _take(self, piece: bytes) -> None:
+        self._require_small(self.received + len(piece))
         self._target.write(piece)
         self._hash.update(piece)
         self.received += len(piece)
@@ -242,9 +267,24 @@ def digest_of(pointer: str) -> str:
     return match[1]
 
 
+def is_pointer(text: str) -> bool:
+    """Whether it names an artifact of DepotGate."""
+    return _POINTER.match(text) is not None
+
+
 def new_artifact_id() -> str:
     """A ULID: 48 bits of time, 80 of chance."""
-    number = int(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return _ulid(os.urandom(10))
+
+
+def artifact_id_of(text: str, milliseconds: int) -> str:
+    """The same ULID for the same text and time, wherever and however often it is asked for."""
+    return _ulid(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:10], milliseconds)
+
+
+def _ulid(chance: bytes, milliseconds: int | None = None) -> str:
+    moment = int(time.time() * 1000) if milliseconds is None else milliseconds
+    number = moment << 80 | int.from_bytes(chance, "big")
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 

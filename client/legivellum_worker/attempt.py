@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 
+from legivellum_worker.dependencies import RETRY_SECONDS
 from legivellum_worker.gate_client import CALL_SECONDS, GateError, GateUnavailableError
-from legivellum_worker.results import Escalate, Failed, Output, Release
-from legivellum_worker.work import LeaseLostError, Work, boot_clock
+from legivellum_worker.leased_work import LeaseLostError, boot_clock
+from legivellum_worker.outputs import store_output
+from legivellum_worker.results import OUTPUT_REFUSED, Escalate, Failed, Output, Release
+from legivellum_worker.work import Work
 from metagate_client.errors import ClientError
 from metagate_client.retries import pause_seconds
 
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.gate_client import AsyncGateClient
-    from legivellum_worker.settings import GateAccess
-    from legivellum_worker.work import WorkerLease
+    from legivellum_worker.leased_work import WorkerLease
+    from legivellum_worker.plan_step import PlanCache
+    from legivellum_worker.settings import WorkerSettings
 
     Run = Callable[[Work, "Attempt"], object]
 
@@ -32,6 +36,16 @@ _RENEWAL_PAUSE = 1.0
 """Seconds until a renewal is tried again that got no answer."""
 _LEASE_LOST = "LEASE_LOST"
 _EXHAUSTED = "LEASE_EXHAUSTED"
+_STOPPING = "the worker stops"
+
+
+class LeaseEnd:
+    """The call that ends a lease. `failure`: what it becomes where an escalation by a rule is refused."""
+
+    __slots__ = ("failure", "fields", "path")
+
+    def __init__(self, path: str, fields: Mapping[str, Any], failure: Failed | None = None) -> None:
+        self.path, self.fields, self.failure = path, fields, failure
 
 
 class Attempt:
@@ -44,11 +58,12 @@ class Attempt:
         handler: Run,
         *,
         ttl_seconds: int | None,
-        depot: GateAccess | None = None,
+        gates: WorkerSettings,
+        plans: PlanCache,
     ) -> None:
         self._client, self._lease, self._handler = client, lease, handler
-        self._ttl_seconds = ttl_seconds
-        self.work = Work(lease, client.access, depot)
+        self._ttl_seconds, self._plans = ttl_seconds, plans
+        self.work = Work(lease, gates)
         self.on_cancel: Callable[[], object] | None = None
         """Set by what runs the handler: ends it from outside."""
         self.handled = threading.Event()
@@ -62,10 +77,10 @@ class Attempt:
         renewing = threading.Thread(target=self._renew, name=f"renew-{self.work.number}", daemon=True)
         renewing.start()
         try:
-            path, fields = self._handled()
+            end = self._handled()
             self.handled.set()
             if self._claim_end():
-                self._send(path, fields)
+                self._send(end)
         finally:
             self.handled.set()
             self._over.set()
@@ -76,36 +91,47 @@ class Attempt:
         self._cancel()
         self.handled.wait(seconds)
         if self._claim_end():
-            self._send("/lease/release", {"reason": reason}, CALL_SECONDS)
+            self._send(_release(reason), CALL_SECONDS)
             self._over.set()
 
-    def _handled(self) -> tuple[str, Mapping[str, Any]]:
-        """The verb and the fields that end the lease."""
+    def _handled(self) -> LeaseEnd:
+        """What ends the lease. The output is stored here, while the lease is renewed."""
         try:
-            result = self._handler(self.work, self)
-            return "/complete", _output(result).claim()
+            self.work.read_step(self._plans)
+            output = store_output(self.work, _output(self._handler(self.work, self)))
+            return LeaseEnd("/complete", output.claim())
         except Release as release:
-            return "/lease/release", {"again_after_seconds": release.after, "reason": release.reason}
+            return _release(release.reason, release.after)
         except Escalate as escalation:
-            to = {} if escalation.to is None else {"escalation_to": escalation.to}
-            return "/escalate", {
-                "escalation_class": escalation.escalation_class,
-                "escalation_reason": escalation.reason,
-                **to,
-            }
+            return _escalation(escalation)
         except Failed as failure:
-            return "/complete", failure.claim()
+            return self._failure(failure)
         except LeaseLostError:
-            return "/lease/release", {"reason": "lost"}  # never sent: the lease has ended
+            return _release(_STOPPING)  # of a lease that has ended it is never sent
+        except GateUnavailableError as error:
+            # It passes by itself, and says nothing about the task.
+            return _release(f"{error.gate} did not answer", RETRY_SECONDS)
         except BaseException as error:
+            if isinstance(error, GateError) and error.code == _LEASE_LOST:
+                self._lose("lost")
+                return _release(_STOPPING)
             if self.work.cancelled.is_set():
                 # What a cancelled handler raises says nothing about the task.
-                return "/lease/release", {"reason": "the worker stops"}
+                return _release(_STOPPING)
             # The type only: the text of an exception may hold what nobody wants in a ledger.
             level = logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.ERROR
             name = type(error).__name__
             log.log(level, "handler_failed task_id=%s error=%s", self.work.task_id, name, exc_info=level < logging.INFO)
-            return "/complete", Failed(type(error).__name__).claim()
+            return self._failure(Failed(name))
+
+    def _failure(self, failure: Failed) -> LeaseEnd:
+        """Escalated where a rule of the step names somebody for it, else the end of the task."""
+        rule = self.work.rule_for(failure.cause)
+        if rule is None:
+            return LeaseEnd("/complete", failure.claim())
+        to = {} if rule.to is None else {"escalation_to": rule.to}
+        fields = {"escalation_class": rule.escalation_class, "escalation_reason": failure.reason, **to}
+        return LeaseEnd("/escalate", fields, failure)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,8 +142,9 @@ class Attempt:
             self._end_is_claimed = True
             return True
 
-    def _send(self, path: str, fields: Mapping[str, Any], seconds: float | None = None) -> None:
+    def _send(self, end: LeaseEnd, seconds: float | None = None) -> None:
         """Repeat the end until it is answered or the lease has ended: the same again is a replay."""
+        path, fields = end.path, end.fields
         until = None if seconds is None else boot_clock() + seconds
         for number in range(1_000_000):
             left = self._lease.seconds_left()
@@ -133,7 +160,7 @@ class Attempt:
                 log.warning("end_delayed task_id=%s path=%s reason=%s", self.work.task_id, path, error)
                 self._lease.lost.wait(min(pause_seconds(number, error.retry_after), max(0.05, left)))
             except GateError as error:
-                self._on_refused(path, fields, error)
+                self._on_refused(end, error)
                 return
             except ClientError as error:  # the credential cannot be read at the moment
                 log.warning("end_delayed task_id=%s path=%s reason=%s", self.work.task_id, path, error)
@@ -142,16 +169,16 @@ class Attempt:
                 log.info("lease_ended task_id=%s number=%s path=%s", self.work.task_id, self.work.number, path)
                 return
 
-    def _on_refused(self, path: str, fields: Mapping[str, Any], error: GateError) -> None:
+    def _on_refused(self, end: LeaseEnd, error: GateError) -> None:
         if error.code == _LEASE_LOST:
             self._lose("lost")
             return
-        log.error("end_refused task_id=%s path=%s code=%s", self.work.task_id, path, error.code)
-        if path != "/lease/release" and fields.get("status") != "failure":
+        log.error("end_refused task_id=%s path=%s code=%s", self.work.task_id, end.path, error.code)
+        if end.path != "/lease/release" and end.fields.get("status") != "failure":
             # An escalation that the task does not permit, or an outcome that no receipt can hold, is a failure of the
             # worker. Without an end the task would be leased again and fail in the same way.
-            reason = error.code if error.code and path == "/escalate" else "OUTPUT_REFUSED"
-            self._send("/complete", Failed(reason).claim())
+            reason = error.code if error.code and end.path == "/escalate" else OUTPUT_REFUSED
+            self._send(LeaseEnd("/complete", (end.failure or Failed(reason)).claim()))
 
     # ── the lease ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -199,11 +226,23 @@ class Attempt:
             cancel()
 
 
+def _release(reason: str | None, after: int = 0) -> LeaseEnd:
+    return LeaseEnd("/lease/release", {"again_after_seconds": after, "reason": reason})
+
+
+def _escalation(escalation: Escalate) -> LeaseEnd:
+    to = {} if escalation.to is None else {"escalation_to": escalation.to}
+    return LeaseEnd(
+        "/escalate",
+        {"escalation_class": escalation.escalation_class, "escalation_reason": escalation.reason, **to},
+    )
+
+
 def _output(result: object) -> Output:
     if result is None:
         return Output()
     if isinstance(result, Output):
         return result
-    if isinstance(result, str):
+    if isinstance(result, str | bytes):
         return Output(result)
-    raise TypeError(f"a handler returns an Output, a text or None, not {type(result).__name__}")
+    raise TypeError(f"a handler returns an Output, a text, bytes or None, not {type(result).__name__}")

@@ -5,41 +5,54 @@ from __future__ import annotations
 import logging
 
 from legivellum_worker.gate_client import call
-from legivellum_worker.results import Failed, Release
+from legivellum_worker.results import NOT_MET, Failed, Release
 from metagate_client.errors import ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from legivellum_worker.settings import GateAccess
 
 log = logging.getLogger("legivellum_worker")
 
 NEEDS = ("success", "any")
-NOT_MET = "DEPENDENCY_NOT_MET"
 _SUCCESS = "success"
-_RETRY_SECONDS = 30
+RETRY_SECONDS = 30
+"""A task goes back for so long whose gates do not answer."""
 
 
-def require_success(evidence: Sequence[str], ledger: GateAccess | None) -> None:
-    """Raises Failed where something that the task needed did not end as a success.
+class Evidence:
+    """The receipts that closed what a task needed, each read once.
 
-    Raises Release where that cannot be known, because no ledger is configured: another worker may know it.
+    Its methods raise Release where the receipts cannot be read: because no ledger is configured, which another worker
+    may know, or because it is away.
     """
-    if not evidence:
-        return
-    if ledger is None:
-        raise Release(_RETRY_SECONDS, "the worker knows no ledger, and cannot see how the task's needs ended")
-    try:
-        met = all(_status(receipt_id, ledger) == _SUCCESS for receipt_id in evidence)
-    except ClientError as error:
-        log.warning("needs_unread reason=%s", error)
-        raise Release(_RETRY_SECONDS, "the ledger did not say how the task's needs ended") from error
-    if not met:
-        raise Failed(NOT_MET)
 
+    def __init__(self, receipt_ids: Sequence[str], ledger: GateAccess | None) -> None:
+        self._receipt_ids, self._ledger = receipt_ids, ledger
+        self._receipts: list[dict[str, Any]] | None = None
 
-def _status(receipt_id: str, ledger: GateAccess) -> object:
-    """The status of the receipt that closed what was needed."""
-    return call(ledger, "GET", f"/receipts/{receipt_id}").get("status")
+    def require_success(self) -> None:
+        """Raises Failed where something that the task needed did not end as a success."""
+        if any(receipt.get("status") != _SUCCESS for receipt in self._read()):
+            raise Failed(NOT_MET)
+
+    def of_task(self, task_id: str) -> Mapping[str, Any] | None:
+        """The receipt that closed a task."""
+        return next((receipt for receipt in self._read() if receipt.get("task_id") == task_id), None)
+
+    def _read(self) -> list[dict[str, Any]]:
+        if self._receipts is None:
+            self._receipts = [self._receipt(receipt_id) for receipt_id in self._receipt_ids]
+        return self._receipts
+
+    def _receipt(self, receipt_id: str) -> dict[str, Any]:
+        if self._ledger is None:
+            raise Release(RETRY_SECONDS, "the worker knows no ledger, and cannot see how the task's needs ended")
+        try:
+            return call(self._ledger, "GET", f"/receipts/{receipt_id}")
+        except ClientError as error:
+            log.warning("needs_unread reason=%s", error)
+            raise Release(RETRY_SECONDS, "the ledger did not say how the task's needs ended") from error

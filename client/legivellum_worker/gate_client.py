@@ -43,7 +43,7 @@ class GateUnavailableError(ClientError):
 
     def __init__(self, gate: str, reason: str, retry_after: float | None = None) -> None:
         super().__init__(f"{gate} is not available: {reason}")
-        self.retry_after = retry_after
+        self.gate, self.retry_after = gate, retry_after
 
 
 def call(

@@ -1,7 +1,7 @@
 """`legivellum work`: a program as the handler. Task and lease are files, its exit code is the end of the work.
 
-In the directory `LEGIVELLUM_WORK_DIR` the program finds `task.json` and `lease.json`, and writes its result to
-`output` and, unless that is `text/plain`, the media type to `output.type`.
+In the directory `LEGIVELLUM_WORK_DIR` the program finds `task.json`, `lease.json`, `job.json` and the job's inputs in
+`inputs/`, and writes its result to `output` and, unless that is `text/plain`, the media type to `output.type`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 
-from legivellum_worker.results import LARGEST_TEXT, Failed, Output, Release
+from legivellum_worker.outputs import deposit, is_granted
+from legivellum_worker.results import LARGEST_TEXT, OUTPUT_TOO_LARGE, Failed, Output, Release
 from metagate_client.errors import ClientError
 from metagate_client.settings import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import IO
 
     from legivellum_worker.work import Work
 
@@ -29,6 +32,8 @@ LEASE = "LEGIVELLUM_LEASE"
 CAPABILITY = "LEGIVELLUM_CAPABILITY"
 EXIT_RELEASE = 75
 """EX_TEMPFAIL of sysexits.h: not now."""
+_INVALID = "OUTPUT_INVALID"
+_LONGEST_TYPE = 1_024
 _KILL_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 
@@ -53,12 +58,15 @@ class HandlerProcess:
         try:
             _write(folder, "task.json", dict(work.task))
             _write(folder, "lease.json", {name: value for name, value in work.lease.items() if name != "task"})
+            _write(folder, "job.json", dict(work.job.document))
+            os.mkdir(f"{folder}/inputs")
+            work.write_inputs(f"{folder}/inputs")
             code = self._run(work, folder)
             if work.cancelled.is_set() or code == EXIT_RELEASE:
                 raise Release(reason="the handler gives the task back")
             if code != 0:
                 raise Failed(f"EXIT_{code}" if code > 0 else signal.Signals(-code).name)
-            return _output(folder)
+            return _output(work, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -89,26 +97,43 @@ def _write(folder: str, name: str, content: object) -> None:
         json.dump(content, file, ensure_ascii=False)
 
 
-def _output(folder: str) -> Output:
-    content = _read(f"{folder}/output")
-    if content is None:
-        return Output()
+def _output(work: Work, folder: str) -> Output:
+    """Into the sink where one is granted, of whatever size and kind; else a text for the receipt."""
+    media_type = _media_type(folder)
+    with _opened(f"{folder}/output") as file:
+        if file is None:
+            return Output()
+        if is_granted(work) and work.knows_depot and (size := os.fstat(file.fileno()).st_size):
+            return Output.of(deposit(work, file, media_type, size))
+        content = file.read(LARGEST_TEXT + 1)
     if len(content) > LARGEST_TEXT:
-        raise Failed("OUTPUT_TOO_LARGE")
+        raise Failed(OUTPUT_TOO_LARGE)
     try:
-        media_type = (_read(f"{folder}/output.type") or b"text/plain").decode("ascii").strip()
         return Output(content.decode(), media_type)
     except UnicodeDecodeError as error:
-        raise Failed("OUTPUT_INVALID") from error
+        raise Failed(_INVALID) from error
 
 
-def _read(path: str) -> bytes | None:
-    """A regular file, as far as an output may be long; a link out of the directory is not followed."""
+def _media_type(folder: str) -> str:
+    with _opened(f"{folder}/output.type") as file:
+        content = b"text/plain" if file is None else file.read(_LONGEST_TYPE)
+    try:
+        return content.decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise Failed(_INVALID) from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes] | None]:
+    """A regular file; a link out of the directory is not followed. None: there is none."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        yield None
+        return
     except OSError as error:
-        raise Failed("OUTPUT_INVALID") from error
+        raise Failed(_INVALID) from error
     with os.fdopen(handle, "rb") as file:
-        return file.read(LARGEST_TEXT + 1)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Failed(_INVALID)
+        yield file

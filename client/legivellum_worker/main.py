@@ -21,8 +21,10 @@ def parser() -> argparse.ArgumentParser:
         prog="legivellum work",
         description="Take tasks of a capability from AsyncGate, and run a program for each under its lease.",
         epilog=f"""\
-The program finds task.json and lease.json in the directory LEGIVELLUM_WORK_DIR, and writes `output` and, unless that
-is text/plain, `output.type` there. It exits with 0: complete; 75: give the task back; another code: failure.
+The program finds task.json, lease.json, job.json and inputs/<name> in the
+directory LEGIVELLUM_WORK_DIR, and writes `output` and, unless that is
+text/plain, `output.type` there. It exits with 0: complete; 75: give the task
+back; another code: failure.
 Exit codes: 0 stopped by a signal, 1 refused, 2 not configured.
 
 Example:
@@ -37,6 +39,7 @@ Example:
         "--needs", choices=("success", "any"), default="success", help="how a task's needs must have ended"
     )
     root.add_argument("--ttl", type=int, metavar="SECONDS", help="ask for leases of this length (the task's)")
+    root.add_argument("--no-close", action="store_true", help="do not lease the steps that end plans")
     connection = root.add_argument_group("connection")
     connection.add_argument("--url", help="AsyncGate's address (METAGATE_ASYNCGATE_URL, else the packet's)")
     connection.add_argument("--token-file", metavar="FILE", help="a projected token (METAGATE_ASYNCGATE_TOKEN_FILE)")
@@ -73,6 +76,7 @@ def _work(options: argparse.Namespace) -> None:
         api_key_header=options.api_key_header,
         ca_file=options.ca_file,
         ttl_seconds=options.ttl,
+        closes=not options.no_close,
     )
     handler = HandlerProcess(program)
     for capability in options.capability:

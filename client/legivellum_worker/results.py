@@ -22,21 +22,30 @@ if TYPE_CHECKING:
 LARGEST_TEXT = 24 * 1024
 """Bytes of an output that are sent with the completion. The body of `/complete` may have 32 KB, escapes included."""
 LARGEST_BODY = 32 * 1024
+NOT_MET = "DEPENDENCY_NOT_MET"
+INPUT_REFUSED = "INPUT_REFUSED"
+AUTHORITY_INSUFFICIENT = "AUTHORITY_INSUFFICIENT"
+OUTPUT_TOO_LARGE = "OUTPUT_TOO_LARGE"
+OUTPUT_REFUSED = "OUTPUT_REFUSED"
+_LARGEST_REASON = 2_048
+_LIMIT = "LIMIT_"
 _CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")
 _ESCALATION_CLASSES = frozenset({"owner", "capability", "trust", "policy", "scope", "other"})
 
 
 class Output:
-    """What a handler made: a text, or a pointer to what it stored itself.
+    """What a handler made: a text, bytes, or a pointer to what it stored itself.
 
+    Where the task's authority grants the sink `depotgate/output`, text and bytes are deposited there, and their pointer
+    is sent. Without it a text travels in the receipt; bytes do not, and end as AUTHORITY_INSUFFICIENT.
     `usage` is kept in the metadata of the receipt: what the work cost.
     """
 
-    __slots__ = ("checksum", "location", "media_type", "pointer", "size_bytes", "text", "usage")
+    __slots__ = ("checksum", "content", "location", "media_type", "pointer", "size_bytes", "text", "usage")
 
     def __init__(
         self,
-        text: str | None = None,
+        text: str | bytes | None = None,
         media_type: str = "text/plain",
         *,
         pointer: str | None = None,
@@ -45,9 +54,14 @@ class Output:
         location: str | None = None,
         usage: Mapping[str, Any] | None = None,
     ) -> None:
-        if text is not None and not isinstance(text, str):
-            raise TypeError("the text of an Output is a str; store bytes yourself and give their pointer")
-        self.text, self.media_type, self.usage = text, media_type, usage
+        if text is not None and not isinstance(text, str | bytes):
+            raise TypeError("an Output is a str or bytes")
+        if isinstance(text, bytes) and pointer is not None:
+            raise TypeError("an Output has bytes or a pointer, not both")
+        self.text = text if isinstance(text, str) else None
+        self.content = text if isinstance(text, bytes) else None
+        """What has to be deposited before it can be named."""
+        self.media_type, self.usage = media_type, usage
         self.pointer, self.checksum, self.size_bytes = pointer, checksum, size_bytes
         self.location = location or pointer
 
@@ -67,7 +81,7 @@ class Output:
     def claim(self) -> dict[str, Any]:
         """The outcome fields of `/complete`. Raises Failed for a text that does not fit into a receipt."""
         if self.text is not None and len(self.text.encode("utf-8", "surrogatepass")) > LARGEST_TEXT:
-            raise Failed("OUTPUT_TOO_LARGE")
+            raise Failed(OUTPUT_TOO_LARGE, usage=self.usage)
         metadata: dict[str, Any] = {}
         if self.usage is not None:
             metadata["usage"] = dict(self.usage)
@@ -96,20 +110,36 @@ class HandlerResult(Exception):  # noqa: N818 - what a handler decides, which is
 
 
 class Failed(HandlerResult):
-    """The task ends as a failure. `code` stands in `metadata.reason`: a name, never a value that somebody declared."""
+    """The task ends as a failure, or is escalated where a rule of its step says so.
 
-    def __init__(self, code: str, text: str | None = None) -> None:
+    `code` stands in `metadata.reason`: a name, never a value that somebody declared. `usage`: what the work cost.
+    """
+
+    def __init__(self, code: str, text: str | None = None, *, usage: Mapping[str, Any] | None = None) -> None:
         if not _CODE.match(code):
             raise MisconfiguredError("the code of a failure is a word of letters, digits, '_' and '.'")
         super().__init__(code)
-        self.code, self.text = code, text
+        self.code, self.text, self.usage = code, text, usage
+
+    @property
+    def cause(self) -> str:
+        """What a rule names: `dependency`, `limit` for codes that begin with `LIMIT_`, else `failure`."""
+        if self.code == NOT_MET:
+            return "dependency"
+        return "limit" if self.code.startswith(_LIMIT) else "failure"
+
+    @property
+    def reason(self) -> str:
+        """For an escalation: the code, and the text where there is one."""
+        return self.code if not self.text else f"{self.code}: {self.text}"[:_LARGEST_REASON]
 
     def claim(self) -> dict[str, Any]:
         """The outcome fields of `/complete`."""
         claim: dict[str, Any] = {"status": "failure", "outcome_kind": "response_text" if self.text else "none"}
         if self.text:
             claim["outcome_text"] = self.text
-        return {**claim, "metadata": {"reason": self.code}}
+        usage = {} if self.usage is None else {"usage": dict(self.usage)}
+        return {**claim, "metadata": {"reason": self.code, **usage}}
 
 
 class Escalate(HandlerResult):

@@ -30,11 +30,17 @@ MEMORYGATE_URL = "METAGATE_MEMORYGATE_URL"
 MEMORYGATE_TOKEN_FILE = "METAGATE_MEMORYGATE_TOKEN_FILE"  # noqa: S105 - a name
 DEPOTGATE_URL = "METAGATE_DEPOTGATE_URL"
 DEPOTGATE_TOKEN_FILE = "METAGATE_DEPOTGATE_TOKEN_FILE"  # noqa: S105 - a name
+INTERROGATE_URL = "METAGATE_INTERROGATE_URL"
+INTERROGATE_TOKEN_FILE = "METAGATE_INTERROGATE_TOKEN_FILE"  # noqa: S105 - a name
+SPAWN_SURFACE = "METAGATE_SPAWN_SURFACE"
+SPAWN_PROFILE = "METAGATE_SPAWN_PROFILE"
+DELEGATE_URL = "METAGATE_DELEGATE_URL"
+DELEGATE_TOKEN_FILE = "METAGATE_DELEGATE_TOKEN_FILE"  # noqa: S105 - a name
 
 PROJECTED_TOKENS = "/var/run/secrets/{gate}/token"
 """Where the examples mount the token of each gate's audience; used when nothing else is configured and it is there."""
 
-_PORTS = {"asyncgate": 8002, "depotgate": 8003, "memorygate": 8001}
+_PORTS = {"memorygate": 8001, "asyncgate": 8002, "depotgate": 8003, "delegate": 8004, "interrogate": 8005}
 
 
 class GateAccess:
@@ -116,12 +122,15 @@ class GateFinder:
 
 
 class WorkerSettings:
-    """AsyncGate; the ledger and DepotGate where they are known. The ledger is asked only how a task's needs ended.
+    """AsyncGate; the other gates where they are known.
+
+    The ledger is asked how a task's needs ended, DepotGate for inputs and outputs, InterroGate admits what is spawned,
+    DeleGate closes plans. `surface` and `policy_profile` are those at which InterroGate judges what is spawned.
 
     `url`, `token_file` and `api_key_file` are AsyncGate's. Raises MisconfiguredError for what cannot be.
     """
 
-    __slots__ = ("asyncgate", "depotgate", "memorygate")
+    __slots__ = ("asyncgate", "delegate", "depotgate", "interrogate", "memorygate", "policy_profile", "surface")
 
     def __init__(
         self,
@@ -135,6 +144,12 @@ class WorkerSettings:
         ledger_token_file: str | None = None,
         depot_url: str | None = None,
         depot_token_file: str | None = None,
+        interrogate_url: str | None = None,
+        interrogate_token_file: str | None = None,
+        delegate_url: str | None = None,
+        delegate_token_file: str | None = None,
+        surface: str | None = None,
+        policy_profile: str | None = None,
         packet: Packet | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -151,6 +166,11 @@ class WorkerSettings:
         # A packet names these gates also for workers that have no token for them.
         self.memorygate = gates.find("memorygate", ledger_url, ledger_token_file, must_be_usable=False)
         self.depotgate = gates.find("depotgate", depot_url, depot_token_file, must_be_usable=False)
+        self.interrogate = gates.find("interrogate", interrogate_url, interrogate_token_file, must_be_usable=False)
+        env = environment() if environ is None else environ
+        self.surface = surface or env.get(SPAWN_SURFACE) or "public"
+        self.policy_profile = policy_profile or env.get(SPAWN_PROFILE) or "default"
+        self.delegate = gates.find("delegate", delegate_url, delegate_token_file, must_be_usable=False)
 
     def __repr__(self) -> str:
         return f"<WorkerSettings {self.asyncgate!r}>"

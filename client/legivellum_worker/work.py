@@ -1,159 +1,112 @@
-"""What a handler gets: the task, and what is known of the lease under which it works."""
+"""What a handler gets: the leased task, with the methods that ask gates. Blocking ones, or awaited ones."""
 
 from __future__ import annotations
 
-import threading
-import time
-
-from legivellum_worker.gate_client import LEASE_HEADER
-from metagate_client.errors import MisconfiguredError
+from legivellum_worker.leased_work import LeasedWork
+from legivellum_worker.plan_step import CLOSE, LARGEST_PLAN, find_step, split_pointer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from legivellum_worker.artifacts import DepotGateClient
-    from legivellum_worker.settings import GateAccess
+    from legivellum_worker.inputs import InputReader
+    from legivellum_worker.plan_step import EscalationRule, PlanCache
+    from legivellum_worker.spawning import SpawnedTask
 
 
-class LeaseLostError(Exception):
-    """The lease has ended: expired, revoked, or another worker's by now. What the handler still does is not counted."""
+class Work(LeasedWork):
+    """What a handler gets that is no `async def`. Its methods block."""
 
+    __slots__ = ()
 
-def boot_clock() -> float:
-    """Seconds of a clock that goes on while the machine sleeps, where there is one: a lease ends also then."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    def inputs(self) -> dict[str, bytes]:
+        """The inputs of the job by name: size before bytes, digest checked.
 
-
-class WorkerLease:
-    """A lease as this process knows it: the answer of the gate, and when it ends by the local clock.
-
-    The time that the gate gives is counted from a moment before its answer was read. So a process that was stopped
-    meanwhile does not believe in a lease that has ended, and no clocks of two machines are compared.
-    """
-
-    __slots__ = ("_clock", "_ends_at", "content", "lease_id", "lost", "renewals_left", "ttl_seconds")
-
-    def __init__(
-        self, content: Mapping[str, Any], counted_from: float, *, clock: Callable[[], float] = boot_clock
-    ) -> None:
-        self.content = content
-        self.lease_id = str(content["lease_id"])
-        self.lost = threading.Event()
-        self.ttl_seconds = content["expires_in_ms"] / 1000
-        self.renewals_left: int = content.get("renewals_left", 0)
-        self._clock = clock
-        self._ends_at: float = counted_from + self.ttl_seconds
-
-    def extend(self, answer: Mapping[str, Any], requested_at: float) -> None:
-        """Note the answer of a renewal."""
-        self._ends_at = requested_at + answer["expires_in_ms"] / 1000
-        self.renewals_left = answer.get("renewals_left", 0)
-
-    def seconds_left(self) -> float:
-        """Until the lease ends; 0 when it has ended or was lost."""
-        return 0.0 if self.lost.is_set() else max(0.0, self._ends_at - self._clock())
-
-
-class Work:
-    """A leased task. Attributes are the fields of the task and of the lease as AsyncGate gave them."""
-
-    __slots__ = ("_access", "_depot", "_lease", "cancelled")
-
-    def __init__(self, lease: WorkerLease, access: GateAccess, depot: GateAccess | None = None) -> None:
-        self._lease, self._access, self._depot = lease, access, depot
-        self.cancelled = threading.Event()
-        """Set when the lease was lost or the worker stops: a handler that is not async looks at it now and then."""
-
-    def __repr__(self) -> str:
-        return f"<Work on {self.task_id}, lease {self.number}>"
-
-    @property
-    def lease(self) -> Mapping[str, Any]:
-        """The lease as it came, with the task in it."""
-        return self._lease.content
-
-    @property
-    def task(self) -> Mapping[str, Any]:
-        task: Mapping[str, Any] = self._lease.content["task"]
-        return task
-
-    @property
-    def task_id(self) -> str:
-        return str(self.task["task_id"])
-
-    @property
-    def obligation_id(self) -> str:
-        return str(self.task.get("obligation_id") or self.task_id)
-
-    @property
-    def principal_ai(self) -> str:
-        """Whose work it is."""
-        return str(self.task["principal_ai"])
-
-    @property
-    def capability(self) -> str:
-        return str(self.task.get("capability") or "default")
-
-    @property
-    def payload_pointer(self) -> str:
-        """Where the payload is. AsyncGate holds no payloads, and this library fetches none."""
-        return str(self.task["payload_pointer"])
-
-    @property
-    def authority(self) -> Mapping[str, Any]:
-        """What the work may do; what is absent is denied. Gates judge it, not this library."""
-        authority: Mapping[str, Any] = self.task.get("authority") or {}
-        return authority
-
-    @property
-    def number(self) -> int:
-        """Counts the leases of the task: a fence for outside systems, which refuse a lower number than they saw."""
-        return int(self._lease.content["number"])
-
-    @property
-    def lease_id(self) -> str:
-        return self._lease.lease_id
-
-    @property
-    def depth(self) -> int:
-        return int(self._lease.content.get("depth") or 0)
-
-    @property
-    def root_task_id(self) -> str:
-        return str(self._lease.content.get("root_task_id") or self.task_id)
-
-    @property
-    def evidence(self) -> Sequence[str]:
-        """The receipts that met the task's needs."""
-        evidence: Sequence[str] = self._lease.content.get("evidence") or ()
-        return evidence
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The credential and the lease, for calls of the handler to other gates; read anew, as tokens are renewed."""
-        name, value = self._access.credential()
-        return {name: value, LEASE_HEADER: self.lease_id}
-
-    @property
-    def artifacts(self) -> DepotGateClient:
-        """DepotGate, where deposits are made under this lease. Its methods block: an `async def` handler calls them
-        with `asyncio.to_thread`.
+        Raises Release where a gate does not answer for long, Failed for an input that is refused.
         """
-        from legivellum_worker.artifacts import DepotGateClient
+        return self._input_reader().read()
 
-        if self._depot is None:
-            raise MisconfiguredError(
-                "DepotGate is not known to this worker: set METAGATE_DEPOTGATE_URL, and a credential for it"
-            )
-        return DepotGateClient(self._depot, lease_id=self.lease_id)
+    def write_inputs(self, folder: str) -> None:
+        """The inputs as files in a directory that is there; large ones never lie in memory."""
+        self._input_reader().write(folder)
 
-    def seconds_left(self) -> float:
-        """Until the lease ends, if it were not renewed any more."""
-        return self._lease.seconds_left()
+    def spawn(
+        self, capability: str, parameters: Any, *, surface: str | None = None, profile: str | None = None,
+        key: str | None = None,
+    ) -> SpawnedTask:  # fmt: skip
+        """A new task under this one, through InterroGate, which judges it by the lease's authority.
 
-    def check(self) -> None:
-        """Raises LeaseLostError when the lease was lost: call it between steps of long work."""
-        if self.seconds_left() == 0:
-            raise LeaseLostError(f"the lease {self.number} of {self.task_id} has ended")
+        `key` names the request: the same key under another lease of the task is the same request. Without it the n-th
+        call under a lease has a key of its own. Raises SpawnDeniedError, Release where InterroGate is away.
+        """
+        from legivellum_worker.spawning import spawn
+
+        return spawn(
+            self, self._gates, capability, parameters, surface=surface, profile=profile,
+            key=key or f"{self.number}:{next(self._spawned)}",
+        )  # fmt: skip
+
+    def _input_reader(self) -> InputReader:
+        from legivellum_worker.inputs import InputReader
+
+        _ = self.job
+        assert self._step is not None
+        return InputReader(self._step, self._evidence, self.depot)
+
+    # ── for the worker ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def read_step(self, plans: PlanCache) -> None:
+        """Read the plan's step, for the job and the rules of escalation. Raises Release and Failed."""
+        plan = split_pointer(self.payload_pointer)
+        if plan is None or self.capability == CLOSE:
+            return
+        if self._gates.depotgate is None:
+            self._step = None
+            return
+        from legivellum_worker.inputs import read_plan
+
+        pointer, step_id = plan
+        body = plans.get(pointer, lambda: read_plan(self.depot(), pointer, LARGEST_PLAN))
+        self._step = find_step(body, step_id, self.task_id)
+
+    def rule_for(self, cause: str) -> EscalationRule | None:
+        """The first rule of the step that names somebody for this cause of a failure."""
+        rules = () if self._step is None else self._step.rules
+        return next((rule for rule in rules if cause in rule.on and rule.to), None)
+
+    def require_needs(self) -> None:
+        """Raises Failed where something that the task needed did not end as a success."""
+        self._evidence.require_success()
+
+
+class AsyncWork(LeasedWork):
+    """What an `async def` handler gets: the methods of Work, awaited. They run in threads."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work._lease, work._gates)  # noqa: SLF001 - the same task, for the other kind of handler
+        self._work, self._step, self.cancelled = work, work._step, work.cancelled  # noqa: SLF001
+
+    async def inputs(self) -> dict[str, bytes]:
+        """See Work.inputs."""
+        import asyncio
+
+        return await asyncio.to_thread(self._work.inputs)
+
+    async def write_inputs(self, folder: str) -> None:
+        """See Work.write_inputs."""
+        import asyncio
+
+        await asyncio.to_thread(self._work.write_inputs, folder)
+
+    async def spawn(
+        self, capability: str, parameters: Any, *, surface: str | None = None, profile: str | None = None,
+        key: str | None = None,
+    ) -> SpawnedTask:  # fmt: skip
+        """See Work.spawn."""
+        import asyncio
+
+        return await asyncio.to_thread(
+            self._work.spawn, capability, parameters, surface=surface, profile=profile, key=key
+        )

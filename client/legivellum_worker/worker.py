@@ -10,11 +10,14 @@ import threading
 from queue import SimpleQueue
 
 from legivellum_worker.attempt import Attempt
-from legivellum_worker.dependencies import NEEDS, require_success
+from legivellum_worker.closing import close_plan
+from legivellum_worker.dependencies import NEEDS
 from legivellum_worker.event_loop import HandlerLoop
 from legivellum_worker.gate_client import AsyncGateClient, GateUnavailableError
+from legivellum_worker.leased_work import WorkerLease, boot_clock
+from legivellum_worker.plan_step import CLOSE, PlanCache
 from legivellum_worker.settings import WorkerSettings
-from legivellum_worker.work import WorkerLease, boot_clock
+from legivellum_worker.work import AsyncWork
 from metagate_client.errors import ClientError, MisconfiguredError
 from metagate_client.retries import pause_seconds
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from metagate_client.packet import Packet
 
     Handler = Callable[[Work], object]
-    AnyHandler = TypeVar("AnyHandler", bound=Callable[[Work], Any])
+    AnyHandler = TypeVar("AnyHandler", bound=Callable[[Work], Any] | Callable[[AsyncWork], Any])
 
 log = logging.getLogger("legivellum_worker")
 
@@ -41,6 +44,8 @@ _MOST = 32
 _MOST_CAPABILITIES = 16
 _WAIT_SECONDS = 20
 _LONGEST_PAUSE = 10.0
+_COROUTINE = 0x80
+"""inspect.CO_COROUTINE."""
 
 
 class Worker:
@@ -53,12 +58,18 @@ class Worker:
         ttl_seconds: int | None = None,
         wait_seconds: int = _WAIT_SECONDS,
         stop_seconds: float = STOP_SECONDS,
+        closes: bool = True,
         **explicit: Any,
     ) -> None:
-        """`explicit`: the arguments of WorkerSettings. `ttl_seconds` of a lease: the task's, unless it is shorter."""
+        """`explicit`: the arguments of WorkerSettings. `ttl_seconds` of a lease: the task's, unless it is shorter.
+
+        `closes`: it also leases the steps that end plans, where it knows DeleGate.
+        """
         self.settings = settings or WorkerSettings(**explicit)
         self._client = AsyncGateClient(self.settings.asyncgate)
         self._handlers: dict[str, Handler] = {}
+        self._closes = closes and self.settings.delegate is not None
+        self._plans = PlanCache()
         self._ttl_seconds, self._wait_seconds, self._stop_seconds = ttl_seconds, wait_seconds, stop_seconds
         # A SimpleQueue, because `stop` is called in signal handlers: no lock of another kind may be taken there.
         self._commands: SimpleQueue[ClientError | int | None] = SimpleQueue()
@@ -76,17 +87,25 @@ class Worker:
         return cls(WorkerSettings(packet=packet), **options)
 
     def on(self, capability: str, *, needs: str = "success") -> Callable[[AnyHandler], AnyHandler]:
-        """Register a handler, async or not. `needs="any"`: it also gets tasks whose needs did not end as a success."""
+        """Register a handler, async or not. `needs="any"`: it also gets tasks whose needs did not end as a success.
+
+        An `async def` gets an AsyncWork, any other handler a Work.
+        """
         if needs not in NEEDS:
             raise MisconfiguredError(f"needs is one of {', '.join(NEEDS)}")
-        if capability in self._handlers or len(self._handlers) == _MOST_CAPABILITIES:
-            raise MisconfiguredError(f"{capability} has a handler, or there are {_MOST_CAPABILITIES}")
+        # AsyncGate takes so many names; one of them is the worker's own where it closes plans.
+        most = _MOST_CAPABILITIES - (self._closes and CLOSE not in {capability, *self._handlers})
+        if capability in self._handlers or len(self._handlers) >= most:
+            raise MisconfiguredError(f"{capability} has a handler, or there are {most}")
 
         def register(handler: AnyHandler) -> AnyHandler:
+            call: Callable[[Any], object] = handler
+            is_async = _is_async(handler)
+
             def run(work: Work) -> object:
                 if needs == "success":
-                    self._require_success(work)
-                return handler(work)
+                    work.require_needs()
+                return call(AsyncWork(work) if is_async else work)
 
             self._handlers[capability] = run
             return handler
@@ -104,6 +123,8 @@ class Worker:
         if parallel < 1:
             raise MisconfiguredError("parallel is 1 or more")
         self._parallel = parallel
+        if self._closes and CLOSE not in self._handlers:
+            self._handlers[CLOSE] = self._close_plan
         before = self._install_signals()
         polling = threading.Thread(target=self._poll, name="lease", daemon=True)
         polling.start()
@@ -238,7 +259,8 @@ class Worker:
                 lease,
                 self._run_handler,
                 ttl_seconds=self._ttl_seconds,
-                depot=self.settings.depotgate,
+                gates=self.settings,
+                plans=self._plans,
             )
             thread = threading.Thread(target=self._work, args=(attempt,), name=f"work-{lease.lease_id}", daemon=True)
             with self._places:
@@ -260,5 +282,15 @@ class Worker:
         result = self._handlers[work.capability](work)
         return self._loop.result(result, attempt) if hasattr(result, "__await__") else result
 
-    def _require_success(self, work: Work) -> None:
-        require_success(work.evidence, self.settings.memorygate)
+    def _close_plan(self, work: Work) -> None:
+        assert self.settings.delegate is not None
+        close_plan(work, self.settings.delegate)
+
+
+def _is_async(handler: object) -> bool:
+    """Whether it is an `async def`, or an object whose `__call__` is one. `inspect` would cost a worker its start."""
+    for function in (handler, type(handler).__dict__.get("__call__")):
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            return bool(code.co_flags & _COROUTINE)
+    return False
