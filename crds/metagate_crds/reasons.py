@@ -54,6 +54,26 @@ PACKET_TOO_LARGE: Final = "PacketTooLarge"
 SYSTEM_NAMESPACE_ONLY: Final = "SystemNamespaceOnly"
 RESERVED_ISSUER: Final = "ReservedIssuer"
 
+# Reasons of a plan that cannot be, in a template, a draft or with these parameters
+UNKNOWN_STEP: Final = "UnknownStep"
+DEPENDENCY_CYCLE: Final = "DependencyCycle"
+NO_ESCALATION: Final = "NoEscalation"
+INVALID_RESULT: Final = "InvalidResult"
+APPROVER_MISSING: Final = "ApproverMissing"
+INVALID_SCHEMA: Final = "InvalidSchema"
+UNKNOWN_PARAMETER: Final = "UnknownParameter"
+PARAMETERS_REFUSED: Final = "ParametersRefused"
+INVALID_POINTER: Final = "InvalidPointer"
+INVALID_SINK: Final = "InvalidSink"
+AUTHORITY_EXCEEDED: Final = "AuthorityExceeded"
+TEMPLATE_NOT_FOUND: Final = "TemplateNotFound"
+TEMPLATE_CYCLE: Final = "TemplateCycle"
+NESTED_TOO_DEEP: Final = "NestedTooDeep"
+TOO_MANY_ITEMS: Final = "TooManyItems"
+TOO_MANY_NEEDS: Final = "TooManyNeeds"
+TOO_MANY_STEPS: Final = "TooManySteps"
+PLAN_TOO_LARGE: Final = "PlanTooLarge"
+
 # Reasons of an unresolved reference
 PRINCIPAL_NOT_FOUND: Final = "PrincipalNotFound"
 PROFILE_NOT_FOUND: Final = "ProfileNotFound"
@@ -124,6 +144,24 @@ REASONS: Final[dict[str, str]] = {
     PACKET_TOO_LARGE: "The compiled packet would exceed 256 KiB (D-38).",
     SYSTEM_NAMESPACE_ONLY: "`scope: Cluster` and `rights` belong to the system namespace (D-51).",
     RESERVED_ISSUER: "The issuer's name is the one reserved for tokens signed with the shared secret (D-37).",
+    UNKNOWN_STEP: "A step is named that the template or draft does not have.",
+    DEPENDENCY_CYCLE: "A step waits for itself, by the steps that it needs.",
+    NO_ESCALATION: "A step has no escalation rules, and there are none for all steps; `[]` permits no escalation.",
+    INVALID_RESULT: "`result` names no step with a job, or one with forEach.",
+    APPROVER_MISSING: "`dispatch: Held` needs an approver.",
+    INVALID_SCHEMA: "A schema of parameters or outputs uses a keyword that is not known here, or is none.",
+    UNKNOWN_PARAMETER: "A `${…}` or forEach names no parameter that is declared, or is only part of a text.",
+    PARAMETERS_REFUSED: "The parameters do not meet the template's schema.",
+    INVALID_POINTER: "The address of an input is too long, holds control characters, or is the data itself.",
+    INVALID_SINK: "An output may go to `gate/output` or `gate/supporting` only.",
+    AUTHORITY_EXCEEDED: "A step of a sub-plan asks for more authority than the step that it stands in for.",
+    TEMPLATE_NOT_FOUND: "No PlanTemplate of this name is served in this namespace.",
+    TEMPLATE_CYCLE: "Templates include each other in a circle.",
+    NESTED_TOO_DEEP: "Plans within plans: more than 4 levels below the first.",
+    TOO_MANY_ITEMS: "A forEach over more than 64 items.",
+    TOO_MANY_NEEDS: "A step needs more than 64 others.",
+    TOO_MANY_STEPS: "More than 200 steps, those of sub-plans and forEach counted.",
+    PLAN_TOO_LARGE: "The plan would exceed 512 KiB.",
     PRINCIPAL_NOT_FOUND: "The Principal does not exist in this namespace.",
     PROFILE_NOT_FOUND: "The Profile does not exist in this namespace.",
     MANIFEST_NOT_FOUND: "The Manifest does not exist in this namespace.",
