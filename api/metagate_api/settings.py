@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
-from legivellum.gate.settings import ServedGateSettings, prefixed
+from legivellum.gate.settings import OwnDatabaseSettings, prefixed
 from legivellum.postgres.dsn import address
 
 PUBLISHED_JWT_SECRET = "change-me-in-production"  # noqa: S105  # the seeds' example; everybody knows it
@@ -34,7 +34,7 @@ _SEED_NAMES: Final = (
 """Settings that the seeds name without a prefix (INV-036)."""
 
 
-class Settings(ServedGateSettings):
+class Settings(OwnDatabaseSettings):
     """One field per setting, beside those of every gate; docs/settings.md shows the same table."""
 
     model_config = prefixed("METAGATE", unprefixed={name.lower(): (name,) for name in _SEED_NAMES})

@@ -18,7 +18,7 @@ from metagate_cli.terminal import Stop
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from legivellum.gate.definition import GateDefinition
+    from legivellum.gate.definition import Definition
     from metagate_api.settings import Settings
 
 
@@ -77,7 +77,7 @@ async def _dev(
     data: Path,
     settings: Settings,
     database_url: str | None,
-    gates: Sequence[GateDefinition[Any, Any]],
+    gates: Sequence[Definition[Any, Any]],
 ) -> None:
     import structlog
 

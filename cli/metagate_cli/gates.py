@@ -17,7 +17,7 @@ from metagate_cli.database import as_role, withdraw_memberships
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
-    from legivellum.gate.definition import GateDefinition
+    from legivellum.gate.definition import Definition, GateDefinition
     from metagate_cli.database import DatabaseUrls
 
 GATES: Final[Mapping[str, str]] = {
@@ -41,7 +41,7 @@ AUDITOR_FILE: Final = "auditor.url"
 """In the data directory: the database as the ledger's auditor, for `memorygate verify` and `interrogate replay`."""
 
 
-def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ...]:
+def gate_definitions(names: Sequence[str]) -> tuple[Definition[Any, Any], ...]:
     """The gates that are named: one by its name in GATES, a gate under development as `module:ATTRIBUTE`, all of them
     as `all`; several in one text with commas between. Each once, those of GATES first and in its order.
 
@@ -71,7 +71,7 @@ def gate_definitions(names: Sequence[str]) -> tuple[GateDefinition[Any, Any], ..
 
 @asynccontextmanager
 async def serving_gates(
-    database: DatabaseUrls, definitions: Sequence[GateDefinition[Any, Any]], data: Path
+    database: DatabaseUrls, definitions: Sequence[Definition[Any, Any]], data: Path
 ) -> AsyncIterator[Mapping[str, str]]:
     """Migrate each gate's schema and serve it, each as a role of its own. Yields their URLs by name. With a ledger, its
     auditor's way into the database is in `data`.
@@ -82,19 +82,15 @@ async def serving_gates(
 
     """
     from legivellum.gate.composition import serving
+    from legivellum.gate.definition import GateDefinition
 
     async with AsyncExitStack() as stack:
         urls = {}
         for definition in definitions:
-            password = secrets.token_urlsafe(24)
-            passwords = {definition.role: password}
-            if definition.mirrors_startups:
-                passwords |= keep_auditor(database, data)
-            await definition.migrate(database.administrator, passwords=passwords)
             settings = definition.settings()
             chosen = {
-                "database_url": SecretStr(as_role(database.owner, definition.role, password)),
                 "identity_database_url": SecretStr(database.identity),
+                **(await _migrated(database, definition, data) if isinstance(definition, GateDefinition) else {}),
                 **(_depot_settings(settings, definitions, data) if definition.name == "depotgate" else {}),
             }
             settings = settings.model_copy(update=chosen)
@@ -103,9 +99,19 @@ async def serving_gates(
         yield urls
 
 
-def _depot_settings(
-    settings: BaseSettings, definitions: Sequence[GateDefinition[Any, Any]], data: Path
-) -> dict[str, Any]:
+async def _migrated(
+    database: DatabaseUrls, definition: GateDefinition[Any, Any], data: Path
+) -> Mapping[str, SecretStr]:
+    """Migrate the gate's schema with a new password for its role. Returns the settings that connect it."""
+    password = secrets.token_urlsafe(24)
+    passwords = {definition.role: password}
+    if definition.mirrors_startups:
+        passwords |= keep_auditor(database, data)
+    await definition.migrate(database.administrator, passwords=passwords)
+    return {"database_url": SecretStr(as_role(database.owner, definition.role, password))}
+
+
+def _depot_settings(settings: BaseSettings, definitions: Sequence[Definition[Any, Any]], data: Path) -> dict[str, Any]:
     """What DepotGate does on one machine unless its variables say otherwise: bytes in the data directory; where no
     AsyncGate is served, outputs without a lease.
     """

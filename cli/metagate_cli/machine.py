@@ -16,7 +16,7 @@ import structlog
 from pydantic import SecretStr
 
 from legivellum.base.supervision import run_until_first_exit
-from legivellum.gate.definition import GateDefinition
+from legivellum.gate.definition import Definition
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
@@ -93,7 +93,7 @@ async def machine(
     settings: Settings,
     *,
     database_url: str | None = None,
-    gates: Sequence[GateDefinition[Any, Any]] = (),
+    gates: Sequence[Definition[Any, Any]] = (),
 ) -> AsyncIterator[Machine]:
     """Start all of it; everything is served when the block begins, and stopped in order when it ends.
 

@@ -17,16 +17,16 @@ import typer
 from typer.models import OptionInfo
 
 if TYPE_CHECKING:
-    from legivellum.gate.definition import GateDefinition
+    from legivellum.gate.definition import Definition
 
-Define = Callable[[], "GateDefinition[Any, Any]"]
+Define = Callable[[], "Definition[Any, Any]"]
 """Imports a gate's definition when a command needs it."""
 
 
 def gate_commands(name: str, help_: str, roles: tuple[str, ...], define: Define) -> typer.Typer:
-    """An application with `serve` and `migrate`, to which a gate adds its own commands.
+    """An application with `serve`, and `migrate` for a gate with a schema, to which a gate adds its own commands.
 
-    `roles`: those of its processes, each with an option for its password.
+    `roles`: those of its processes, each with an option for its password; none: the gate has no schema.
     """
     app = typer.Typer(
         no_args_is_help=True,
@@ -43,10 +43,24 @@ def gate_commands(name: str, help_: str, roles: tuple[str, ...], define: Define)
         definition = define()
         raise typer.Exit(run(definition, definition.settings()))
 
+    app.command(help=f"Serve; settings come from the environment ({name.upper()}_…).")(serve)
+    if roles:
+        _add_migrate(app, name, roles, define)
+    else:
+        # With one command alone typer would leave its name out: `delegate serve` is what is typed.
+        app.callback()(lambda: None)
+    return app
+
+
+def _add_migrate(app: typer.Typer, name: str, roles: tuple[str, ...], define: Define) -> None:
     def migrate(database_url: str, **passwords: str | None) -> None:
+        from legivellum.gate.definition import GateDefinition
+
         given = {role: passwords[_password(name, role)] for role in roles}
+        definition = define()
+        assert isinstance(definition, GateDefinition)
         migrated = asyncio.run(
-            define().migrate(database_url, passwords={role: word for role, word in given.items() if word})
+            definition.migrate(database_url, passwords={role: word for role, word in given.items() if word})
         )
         print(f"schema version {migrated.version}, applied: {', '.join(migrated.applied) or 'nothing'}")
         for warning in migrated.warnings:
@@ -57,12 +71,10 @@ def gate_commands(name: str, help_: str, roles: tuple[str, ...], define: Define)
     ]
     migrate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     migrate.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(help=f"Serve; settings come from the environment ({name.upper()}_…).")(serve)
     app.command(
         help="Create the schema or bring it up to date; harmless when there is nothing to do.",
         short_help="Create the schema or bring it up to date.",
     )(migrate)
-    return app
 
 
 def database_option(name: str) -> OptionInfo:

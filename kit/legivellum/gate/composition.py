@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from legivellum.gate.definition import GateDefinition
-from legivellum.gate.interview import INTERVIEW_ENDPOINT, InterviewHandler
-from legivellum.gate.process import DatabaseT, GateProcess, SettingsT
+from legivellum.gate.definition import Definition, ProcessT
+from legivellum.gate.process import ServedProcess, ServedSettingsT
 from legivellum.gate.public_routes import PublicRoutes
 from legivellum.gate.server import run_gate, serve_embedded
 from legivellum.gate.serving import open_at_most
-from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.gate.settings import ServedGateSettings
 from legivellum.http import tracing
 from legivellum.http.access_log import AccessLog
 from legivellum.http.edge import Edge, answer_observer
@@ -26,7 +24,7 @@ from legivellum.http.metrics import RouteMetrics
 from legivellum.http.openapi import openapi_document
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem
-from legivellum.http.router import Handler, RouteLimits, Router
+from legivellum.http.router import RouteLimits, Router
 from legivellum.postgres.errors import DatabaseError
 
 
@@ -36,20 +34,18 @@ class ProcessApplication:
 
     asgi: App
     router: Router
-    process: GateProcess[Any, Any]
+    process: ServedProcess[Any]
 
 
-def composed(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> ProcessApplication:
+def composed(definition: Definition[ServedSettingsT, Any], settings: ServedSettingsT) -> ProcessApplication:
     """An application that connects when it begins to serve. Raises UnusableAddress, and what the handlers raise."""
-    settings.dsn, settings.identity_dsn  # noqa: B018 - a malformed address is told before anything is served
-    return application(definition, GateProcess(definition, settings), follow=True)
+    process = definition.process(settings)
+    process.check_addresses()
+    return application(definition, process, follow=True)
 
 
 def application(
-    definition: GateDefinition[SettingsT, DatabaseT],
-    process: GateProcess[SettingsT, DatabaseT],
-    *,
-    follow: bool = False,
+    definition: Definition[ServedSettingsT, ProcessT], process: ProcessT, *, follow: bool = False
 ) -> ProcessApplication:
     """Every endpoint of the gate bound to its handler, one edge around them. `follow`: poll the databases meanwhile."""
     settings = process.settings
@@ -59,19 +55,19 @@ def application(
         version=settings.version,
         description={"service": definition.title, "doctrine": definition.doctrine, "openapi": "/openapi.json"},
         status=process.status,
-        readiness=lambda: {"identity": "up" if process.status.identity else "down"},
+        readiness=process.readiness,
         registry=process.metrics.registry,
         document=openapi_document(
             endpoints,
             info={"title": definition.title, "version": settings.version, "description": definition.description},
             schemas=definition.all_schemas,
             codes=definition.codes.registered().values(),
-            api_key_header=settings.api_key_header,
+            api_key_header=process.api_key_header,
         ),
     )
     router = Router.bind(
         endpoints,
-        {**public.handlers(), **_interview_handler(definition, process), **definition.handlers(process)},
+        {**public.handlers(), **definition.all_handlers(process)},
         defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
     )
     spans = tracing.span_recorder(definition.name, settings)
@@ -90,19 +86,7 @@ def application(
     return ProcessApplication(asgi, router, process)
 
 
-def _interview_handler(
-    definition: GateDefinition[SettingsT, DatabaseT], process: GateProcess[SettingsT, DatabaseT]
-) -> dict[str, Handler]:
-    if definition.interview is None:
-        return {}
-    ask = partial(definition.interview, process)
-    handler = InterviewHandler(
-        definition.name, process.settings.version, authenticate=process.authenticator.caller, ask=ask
-    )
-    return {INTERVIEW_ENDPOINT.key: handler}
-
-
-def limits(settings: DatabaseGateSettings) -> Limits:
+def limits(settings: ServedGateSettings) -> Limits:
     return Limits(body_bytes=settings.body_bytes, connections=open_at_most(settings.connections))
 
 
@@ -116,14 +100,14 @@ def unavailable(error: Exception) -> Problem | None:
 class _Compose:
     """`composed` with its definition; pickled with it on its way to a worker process."""
 
-    def __init__(self, definition: GateDefinition[Any, Any]) -> None:
+    def __init__(self, definition: Definition[Any, Any]) -> None:
         self._definition = definition
 
     def __call__(self, settings: Any) -> ProcessApplication:
         return composed(self._definition, settings)
 
 
-def run(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> int:
+def run(definition: Definition[ServedSettingsT, Any], settings: ServedSettingsT) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status.
 
     Raises OSError, UnusableAddress, and what making the handlers raises.
@@ -132,7 +116,7 @@ def run(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -
 
 
 @asynccontextmanager
-async def serving(definition: GateDefinition[SettingsT, DatabaseT], settings: SettingsT) -> AsyncIterator[str]:
+async def serving(definition: Definition[ServedSettingsT, Any], settings: ServedSettingsT) -> AsyncIterator[str]:
     """Serve inside this event loop until the block is left. Yields the base URL. Raises OSError."""
     served = composed(definition, settings)
     async with serve_embedded(settings, served, limits=limits(settings), name=f"serve {definition.name}") as url:

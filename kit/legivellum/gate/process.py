@@ -1,5 +1,9 @@
 """What the handlers of one process of a gate share: its settings, databases, identity and streams, and the pollers that
 keep them up to date.
+
+    ServedProcess         answers requests, and runs what stands beside them
+      IdentityProcess     … and knows its callers, from MetaGate's database
+        GateProcess       … and has a database of its own, and streams
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ from uuid import UUID
 from legivellum.base.token_bucket import TokenBuckets
 from legivellum.gate.event_stream import EventStreams
 from legivellum.gate.identity_poller import IdentityReplica
-from legivellum.gate.metrics import GateMetrics
-from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.gate.metrics import GateMetrics, IdentityMetrics, ServedMetrics
+from legivellum.gate.settings import DatabaseGateSettings, IdentityGateSettings, ServedGateSettings
 from legivellum.gate.snapshot_poller import (
     DatabaseStatus,
     SnapshotPoller,
@@ -44,6 +48,8 @@ class GateDatabase(Protocol):
     async def close(self) -> None: ...
 
 
+ServedSettingsT = TypeVar("ServedSettingsT", bound=ServedGateSettings)
+IdentitySettingsT = TypeVar("IdentitySettingsT", bound=IdentityGateSettings)
 SettingsT = TypeVar("SettingsT", bound=DatabaseGateSettings)
 DatabaseT = TypeVar("DatabaseT", bound=GateDatabase)
 Settings_contra = TypeVar("Settings_contra", contravariant=True)
@@ -51,7 +57,7 @@ Database_co = TypeVar("Database_co", covariant=True)
 
 
 class ProcessDefinition(Protocol[Settings_contra, Database_co]):
-    """What a process needs of its gate's definition (`GateDefinition`)."""
+    """What a process with a database needs of its gate's definition (`GateDefinition`)."""
 
     @property
     def name(self) -> str: ...
@@ -65,24 +71,61 @@ class ProcessDefinition(Protocol[Settings_contra, Database_co]):
     def connect(self) -> Callable[[Settings_contra], Awaitable[Database_co]]: ...
 
 
-class GateProcess(Generic[SettingsT, DatabaseT]):
-    """What the handlers of one process share. `connected` is None until the database was reached."""
+class ServedProcess(Generic[ServedSettingsT]):
+    """A process that answers requests and needs no database for it: ready from its first moment, unless what stands
+    beside its requests says otherwise (`status.followed`).
+    """
+
+    def __init__(self, name: str, metrics: ServedMetrics, settings: ServedSettingsT) -> None:
+        self.name = name
+        self.settings = settings
+        self.metrics = metrics
+        self.status = DatabaseStatus(present=False, up=True, identity=True)
+
+        self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
+        """What runs beside the requests, where a gate has more to do than answer: entered before the process serves,
+        left before its databases are closed. A gate appends to it while it makes its handlers."""
+        self.in_front: list[Callable[[Edge], App]] = []
+        """What answers some requests itself and hands all others to the edge: for protocols whose answers last longer
+        than a deadline. A gate appends to it while it makes its handlers."""
+
+    @property
+    def api_key_header(self) -> str | None:
+        """Name of the header that carries an API key; None where nobody sends credentials."""
+        return None
+
+    def check_addresses(self) -> None:
+        """Raises UnusableAddress for the malformed address of a database: before anything is served."""
+
+    def readiness(self) -> Mapping[str, object]:
+        """What `/readyz` answers beside its status, once the process is ready."""
+        return {}
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow what the process follows, and run what stands beside the requests, while the block runs."""
+        async with AsyncExitStack() as stack:
+            self.status.settle()
+            for enter in self.beside:
+                await stack.enter_async_context(enter())
+            yield
+
+
+class IdentityProcess(ServedProcess[IdentitySettingsT]):
+    """A process that knows its callers: principals and their credentials as MetaGate publishes them."""
 
     def __init__(
         self,
-        definition: ProcessDefinition[SettingsT, DatabaseT],
-        settings: SettingsT,
+        name: str,
+        metrics: IdentityMetrics,
+        settings: IdentitySettingsT,
         *,
         authenticator: Authenticate | None = None,
-        connected: DatabaseT | None = None,
         is_principal: Callable[[UUID, str], bool] | None = None,
     ) -> None:
-        """A serving process makes the last three from its settings; tests give their own."""
-        self._definition = definition
-        self.settings = settings
-        self.metrics = definition.metrics
-        self.status = DatabaseStatus()
-        self.connected = connected
+        super().__init__(name, metrics, settings)
+        self.metrics: IdentityMetrics = metrics
+        self.status = DatabaseStatus(present=False, up=True)
         self.directory = ReplicatedDirectory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
         self.is_principal = is_principal or self.directory.has_principal
         """Whether a tenant has a principal of this name, as far as is known."""
@@ -97,19 +140,91 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         self.authenticator = RequestAuthenticator(
             authenticator or self.credentials,
             TokenBuckets(settings.rate_per_second, settings.rate_burst),
-            refused=lambda reason: self.metrics.auth_failures.labels(reason.value).inc(),
-            limited=self.metrics.rate_limited.inc,
+            refused=lambda reason: metrics.auth_failures.labels(reason.value).inc(),
+            limited=metrics.rate_limited.inc,
         )
+
+    @property
+    def api_key_header(self) -> str | None:
+        return self.settings.api_key_header
+
+    def check_addresses(self) -> None:
+        self.settings.identity_dsn  # noqa: B018 - it raises
+
+    def readiness(self) -> Mapping[str, object]:
+        return {"identity": "up" if self.status.identity else "down"}
+
+    def identity_poller(self, replica: IdentityReplica) -> SnapshotPoller:
+        """Takes over keys, issuers and principals as they are published."""
+        status, identity_age = self.status, self.metrics.identity_age
+
+        def measure(*, reached: bool) -> None:
+            status.identity = reached
+            identity_age.set(-1 if replica.age is None else replica.age)
+
+        async def look() -> Mapping[str, object]:
+            facts = await replica.look()
+            measure(reached=True)
+            status.settle()
+            return facts
+
+        def on_lost(_error: Exception) -> None:
+            measure(reached=False)
+
+        return SnapshotPoller(
+            "identity",
+            look,
+            logger=f"{self.name}.database",
+            seconds=self.settings.identity_poll_ms / 1_000,
+            on_lost=on_lost,
+        )
+
+    def pollers(self, replica: IdentityReplica) -> tuple[SnapshotPoller, ...]:
+        """What is looked at while the process serves."""
+        return (self.identity_poller(replica),)
+
+    async def close(self) -> None:
+        """What is left when nothing is served any more."""
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        identity_dsn, name = self.settings.identity_dsn, f"{self.name} identity"
+
+        async def connect() -> IdentityDatabase:
+            return await IdentityDatabase.connect(identity_dsn, application_name=name)
+
+        replica = IdentityReplica(self.credentials, self.directory, connect)
+        try:
+            async with polling(*self.pollers(replica), first_look_seconds=_FIRST_LOOK_SECONDS), super().following():
+                yield
+        finally:
+            await replica.close()
+            await self.close()
+
+
+class GateProcess(IdentityProcess[SettingsT], Generic[SettingsT, DatabaseT]):
+    """A process with a database of its own. `connected` is None until the database was reached."""
+
+    def __init__(
+        self,
+        definition: ProcessDefinition[SettingsT, DatabaseT],
+        settings: SettingsT,
+        *,
+        authenticator: Authenticate | None = None,
+        connected: DatabaseT | None = None,
+        is_principal: Callable[[UUID, str], bool] | None = None,
+    ) -> None:
+        """A serving process makes the last three from its settings; tests give their own."""
+        super().__init__(
+            definition.name, definition.metrics, settings, authenticator=authenticator, is_principal=is_principal
+        )
+        self._definition = definition
+        self.metrics: GateMetrics = definition.metrics
+        self.status = DatabaseStatus()
+        self.connected = connected
         self.streams = EventStreams(
             most=settings.streams, heartbeat_seconds=settings.heartbeat_seconds, opened=self.metrics.streams.inc
         )
-
-        self.beside: list[Callable[[], AbstractAsyncContextManager[None]]] = []
-        """What runs beside the requests, where a gate has more to do than answer: entered before the process serves,
-        left before its databases are closed. A gate appends to it while it makes its handlers."""
-        self.in_front: list[Callable[[Edge], App]] = []
-        """What answers some requests itself and hands all others to the edge: for protocols whose answers last longer
-        than a deadline. A gate appends to it while it makes its handlers."""
 
     @property
     def database(self) -> DatabaseT:
@@ -117,6 +232,10 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         if self.connected is None:
             raise Unavailable("The database was not reached yet.")
         return self.connected
+
+    def check_addresses(self) -> None:
+        self.settings.dsn  # noqa: B018 - it raises
+        super().check_addresses()
 
     def database_poller(self) -> SnapshotPoller:
         """Connects to the gate's own database, and says whether it answers and fits."""
@@ -145,51 +264,13 @@ class GateProcess(Generic[SettingsT, DatabaseT]):
         return SnapshotPoller(
             definition.database_event,
             look,
-            logger=f"{definition.name}.database",
+            logger=f"{self.name}.database",
             seconds=_DATABASE_POLL_SECONDS,
             on_lost=on_lost,
         )
 
-    def identity_poller(self, replica: IdentityReplica) -> SnapshotPoller:
-        """Takes over keys, issuers and principals as they are published."""
-        status = self.status
+    def pollers(self, replica: IdentityReplica) -> tuple[SnapshotPoller, ...]:
+        return self.database_poller(), *super().pollers(replica)
 
-        def measure(*, reached: bool) -> None:
-            status.identity = reached
-            self.metrics.identity_age.set(-1 if replica.age is None else replica.age)
-
-        async def look() -> Mapping[str, object]:
-            facts = await replica.look()
-            measure(reached=True)
-            status.settle()
-            return facts
-
-        def on_lost(_error: Exception) -> None:
-            measure(reached=False)
-
-        return SnapshotPoller(
-            "identity",
-            look,
-            logger=f"{self._definition.name}.database",
-            seconds=self.settings.identity_poll_ms / 1_000,
-            on_lost=on_lost,
-        )
-
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
-        """Follow both databases, and run what stands beside the requests, while the block runs."""
-        identity_dsn, name = self.settings.identity_dsn, f"{self._definition.name} identity"
-
-        async def connect() -> IdentityDatabase:
-            return await IdentityDatabase.connect(identity_dsn, application_name=name)
-
-        replica = IdentityReplica(self.credentials, self.directory, connect)
-        pollers = (self.database_poller(), self.identity_poller(replica))
-        try:
-            async with polling(*pollers, first_look_seconds=_FIRST_LOOK_SECONDS), AsyncExitStack() as stack:
-                for enter in self.beside:
-                    await stack.enter_async_context(enter())
-                yield
-        finally:
-            await replica.close()
-            await close_quietly(self.connected)
+    async def close(self) -> None:
+        await close_quietly(self.connected)

@@ -85,8 +85,9 @@ class PublicRoutes:
         status = self._status
         if not status.ready:
             raise refuse(Code.NOT_READY, _why_not_ready(status))
-        facts = {"status": "ok", "database": "up" if status.up else "down", "schema_version": status.schema_version}
-        return json_response(200, strict_json.encode({**facts, **self._readiness()}))
+        database = {"database": "up" if status.up else "down", "schema_version": status.schema_version}
+        facts = {"status": "ok", **(database if status.present else {}), **self._readiness()}
+        return json_response(200, strict_json.encode(facts))
 
     async def metrics(self, _exchange: Exchange) -> Response:
         if self._registry is None:

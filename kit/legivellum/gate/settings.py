@@ -1,4 +1,10 @@
-"""What every gate with a database can choose, read once from the environment into one frozen object.
+"""What every gate can choose, read once from the environment into one frozen object.
+
+    ServedGateSettings                        what serves HTTP
+      CalledGateSettings                      … and knows its callers
+        IdentityGateSettings                  … from MetaGate's database, which it follows (D-60)
+        OwnDatabaseSettings                   … and has a database: MetaGate
+          DatabaseGateSettings                both: the gates that keep state
 
 A gate names its prefix and its port; every field is then the variable `<PREFIX>_<FIELD>`:
 
@@ -34,11 +40,8 @@ def prefixed(prefix: str, unprefixed: Mapping[str, tuple[str, ...]] = _UNPREFIXE
 
 
 class ServedGateSettings(GateSettings):
-    """What is chosen of every process that serves a gate over HTTP, MetaGate too."""
+    """What is chosen of every process that serves HTTP, also of one that nobody calls."""
 
-    database_url: SecretStr = Field(description="PostgreSQL as the role of the gate's process.")
-    audience: str = Field(description="The audience a token must be made for (D-44).", min_length=1)
-    api_key_header: str = Field("X-API-Key", description="Name of the header that carries an API key.")
     version: str = Field("0.1", description="The version that `/` names.")
     debug: bool = Field(False, description="Log at debug level. Nothing else changes.")
 
@@ -63,11 +66,6 @@ class ServedGateSettings(GateSettings):
     body_bytes: int = Field(65_536, description="Largest request body.", ge=1_024)
     connections: int = Field(4_096, description="Most open connections per process.", ge=1)
     keep_alive_seconds: int = Field(30, description="Idle time after which a connection is closed.", ge=1)
-    rate_per_second: float = Field(
-        1_000.0, description="Tokens a second of each principal's bucket, per process; 0: no limit.", ge=0
-    )
-    rate_burst: float = Field(10_000.0, description="Size of that bucket.", ge=1)
-    pool_size: int = Field(4, description="Database connections per process.", ge=2, le=64)
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Self:
@@ -83,17 +81,23 @@ class ServedGateSettings(GateSettings):
         return str(alias.choices[0])
 
     @property
-    def dsn(self) -> str:
-        """Raises UnusableAddress."""
-        return address(self.database_url.get_secret_value(), self.variable("database_url"))
-
-    @property
     def deadline_seconds(self) -> float:
         return self.deadline_ms / 1_000
 
 
-class DatabaseGateSettings(ServedGateSettings):
-    """A gate that follows MetaGate's identity and streams; it adds its own fields and overrides defaults."""
+class CalledGateSettings(ServedGateSettings):
+    """A gate whose callers send credentials."""
+
+    audience: str = Field(description="The audience a token must be made for (D-44).", min_length=1)
+    api_key_header: str = Field("X-API-Key", description="Name of the header that carries an API key.")
+    rate_per_second: float = Field(
+        1_000.0, description="Tokens a second of each principal's bucket, per process; 0: no limit.", ge=0
+    )
+    rate_burst: float = Field(10_000.0, description="Size of that bucket.", ge=1)
+
+
+class IdentityGateSettings(CalledGateSettings):
+    """A gate that follows what MetaGate publishes of principals and their credentials."""
 
     identity_database_url: SecretStr | None = Field(
         None,
@@ -102,8 +106,6 @@ class DatabaseGateSettings(ServedGateSettings):
     identity_database_password: SecretStr | None = Field(
         None, description="Password of that role when the URL carries none, so that nothing in it has to be quoted."
     )
-    streams: int = Field(64, description="Most open streams per process.", ge=1)
-    heartbeat_seconds: float = Field(15.0, description="A silent stream says that it lives.", gt=0)
     identity_poll_ms: int = Field(200, description="How often published identities are looked for.", ge=20)
     identity_stale_seconds: float = Field(
         86_400.0, description="How long what was read of identity is believed while MetaGate is away.", gt=0
@@ -120,13 +122,36 @@ class DatabaseGateSettings(ServedGateSettings):
 
         Raises UnusableAddress.
         """
-        if self.identity_database_url is None:
-            url = self.dsn
-        else:
-            url = address(self.identity_database_url.get_secret_value(), self.variable("identity_database_url"))
+        url = self._identity_address()
         if self.identity_database_password is None:
             return url
         parts = urlsplit(url)
         user, _, place = parts.netloc.rpartition("@")
         password = quote(self.identity_database_password.get_secret_value(), safe="")
         return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{password}@{place}"))
+
+    def _identity_address(self) -> str:
+        url = "" if self.identity_database_url is None else self.identity_database_url.get_secret_value()
+        return address(url, self.variable("identity_database_url"))
+
+
+class OwnDatabaseSettings(CalledGateSettings):
+    """A gate with a database of its own."""
+
+    database_url: SecretStr = Field(description="PostgreSQL as the role of the gate's process.")
+    pool_size: int = Field(4, description="Database connections per process.", ge=2, le=64)
+
+    @property
+    def dsn(self) -> str:
+        """Raises UnusableAddress."""
+        return address(self.database_url.get_secret_value(), self.variable("database_url"))
+
+
+class DatabaseGateSettings(IdentityGateSettings, OwnDatabaseSettings):
+    """A gate that keeps state, follows MetaGate's identity and streams; it adds fields and overrides defaults."""
+
+    streams: int = Field(64, description="Most open streams per process.", ge=1)
+    heartbeat_seconds: float = Field(15.0, description="A silent stream says that it lives.", gt=0)
+
+    def _identity_address(self) -> str:
+        return self.dsn if self.identity_database_url is None else super()._identity_address()

@@ -28,6 +28,8 @@ class DatabaseStatus:
     """What polling found last. Ready stays ready: a later outage is a 503 per request (D-52)."""
 
     ready: bool = False
+    present: bool = True
+    """Whether the gate has a database of its own; one that has none begins with `up`."""
     up: bool = False
     fits: bool = True
     """Whether the schema is new enough for this release."""

@@ -41,9 +41,12 @@ def openapi_document(
     info: Mapping[str, str],
     schemas: Mapping[str, Schema],
     codes: Iterable[ProblemCode],
-    api_key_header: str,
+    api_key_header: str | None,
 ) -> dict[str, Any]:
-    """`info` has title and version. `schemas` by the names that the endpoints use; `codes`: all of the gate's."""
+    """`info` has title and version. `schemas` by the names that the endpoints use; `codes`: all of the gate's.
+
+    `api_key_header`: None for a gate that knows no credentials.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -57,11 +60,15 @@ def openapi_document(
                 "Problem": _PROBLEM,
                 "Code": {"type": "string", "enum": [code.name for code in codes]},
             },
-            "securitySchemes": {
-                "apiKey": {"type": "apiKey", "in": "header", "name": api_key_header},
-                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-            },
+            "securitySchemes": {} if api_key_header is None else _security_schemes(api_key_header),
         },
+    }
+
+
+def _security_schemes(api_key_header: str) -> dict[str, Any]:
+    return {
+        "apiKey": {"type": "apiKey", "in": "header", "name": api_key_header},
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     }
 
 
