@@ -127,7 +127,7 @@ def _ask(api: ApiClient, gate: GateAddress) -> GateStatus:
     except NotJson:
         return GateStatus(gate, None, _NO_GATE)
     except Stop as stop:
-        reason = getattr(stop.__cause__, "reason", stop.__cause__)
+        reason = getattr(stop.__cause__, "reason", None)
         return GateStatus(gate, None, _LATE if isinstance(reason, TimeoutError) else "no answer")
     if not _is_interview(answer):
         return GateStatus(gate, None, _NO_GATE)

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interrogate.call_listing import CallFormat, listing
-from interrogate.gate_client import CaFile, GateAnswerError, InterroGateClient, KeyFile, TokenFile, Url
 from legivellum.gate.command_line import database_option, gate_commands, run_commands
 
 if TYPE_CHECKING:
+    from legivellum.gate.api_client import GateApiClient
     from legivellum.gate.definition import GateDefinition
 
 DatabaseUrl = Annotated[str, database_option("interrogate")]
+Url = Annotated[
+    str, typer.Option("--url", help="A running InterroGate, like http://127.0.0.1:8005.", envvar="INTERROGATE_URL")
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="An API key.", envvar="METAGATE_API_KEY_FILE")]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", help="A token instead.", envvar="METAGATE_TOKEN_FILE")]
+CaFile = Annotated[
+    Path | None, typer.Option("--ca-file", help="Whom its certificate is signed by.", envvar="METAGATE_CA_FILE")
+]
 ProblemataName = Annotated[str, typer.Argument(metavar="PROBLEMATA", help="Of your tenant.")]
 
 
@@ -133,7 +141,7 @@ def calls(
     ),
 ) -> None:
     """Show who called which tool, with what outcome. Newest first."""
-    client = InterroGateClient.of(url, key_file, token_file, ca_file)
+    client = _client(url, key_file, token_file, ca_file)
     rows = client.items(
         "/v1/calls", principal=principal, problemata=problemata, tool=tool, outcome=outcome, since=since
     )
@@ -178,16 +186,24 @@ def compare_tools(
     raise typer.Exit(int(not is_as_declared(listed)))
 
 
+def _client(url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> GateApiClient:
+    from legivellum.gate.api_client import GateApiClient, connection_headers
+
+    headers = connection_headers(url, key_file, token_file)
+    return GateApiClient(url, headers, ca_file=ca_file, seconds=15.0, gate="InterroGate")
+
+
 def _listing(problemata: str, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> Any:
-    client = InterroGateClient.of(url, key_file, token_file, ca_file)
+    client = _client(url, key_file, token_file, ca_file)
     return client.get(f"/v1/problematas/{problemata}/tools")
 
 
 def _expected() -> tuple[type[Exception], ...]:
     from interrogate.policy_cases import CasesUnreadable
     from interrogate.tool_review import NothingListed
+    from legivellum.gate.api_client import CONNECTION_ERRORS
 
-    return (CasesUnreadable, NothingListed, GateAnswerError)
+    return (CasesUnreadable, NothingListed, *CONNECTION_ERRORS)
 
 
 def main() -> None:
