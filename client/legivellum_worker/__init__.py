@@ -17,13 +17,54 @@ the lease is lost, the handler is cancelled and nothing more is sent: another wo
 An output goes into the sink that the task's authority grants, under the lease. `work.artifacts.put(…)` deposits a file
 there, and `Output.of(artifact)` names it as the result.
 
+Who takes no leases needs the ledger alone: `Ledger`, `AsyncLedger` and `receipted` record what any code does.
+
 Only the standard library. asyncio is imported when the first `async def` handler runs.
 """
 
 from legivellum_worker.leased_work import LeaseLostError
+from legivellum_worker.ledger import Ledger
+from legivellum_worker.ledger_calls import Answer, NotRecorded, OpenObligation, Question, RecordedReceipt, Refused
+from legivellum_worker.obligation import Obligation, current_obligation
+from legivellum_worker.receipted import receipted
 from legivellum_worker.results import Escalate, Failed, Output, Release
 from legivellum_worker.settings import WorkerSettings
 from legivellum_worker.work import AsyncWork, Work
 from legivellum_worker.worker import Worker
 
-__all__ = ["AsyncWork", "Escalate", "Failed", "LeaseLostError", "Output", "Release", "Work", "Worker", "WorkerSettings"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from legivellum_worker.async_ledger import AsyncLedger, AsyncObligation
+
+__all__ = [
+    "Answer",
+    "AsyncLedger",
+    "AsyncObligation",
+    "AsyncWork",
+    "Escalate",
+    "Failed",
+    "LeaseLostError",
+    "Ledger",
+    "NotRecorded",
+    "Obligation",
+    "OpenObligation",
+    "Output",
+    "Question",
+    "RecordedReceipt",
+    "Refused",
+    "Release",
+    "Work",
+    "Worker",
+    "WorkerSettings",
+    "current_obligation",
+    "receipted",
+]
+
+
+def __getattr__(name: str) -> object:
+    # asyncio costs more than everything else of this package.
+    if name in {"AsyncLedger", "AsyncObligation"}:
+        from legivellum_worker import async_ledger
+
+        return getattr(async_ledger, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

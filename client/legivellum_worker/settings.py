@@ -176,17 +176,34 @@ class WorkerSettings:
         return f"<WorkerSettings {self.asyncgate!r}>"
 
 
-def find_depotgate(
-    *, url: str | None = None, token_file: str | None = None, api_key_file: str | None = None, **more: Any
+def find_depotgate(**options: Any) -> GateAccess:
+    """DepotGate alone, for who is no worker. `options` are those of `find_gate`. Raises MisconfiguredError."""
+    return find_gate("depotgate", "DepotGate", **options)
+
+
+def find_memorygate(**options: Any) -> GateAccess:
+    """The ledger alone, for who is no worker. `options` are those of `find_gate`. Raises MisconfiguredError."""
+    return find_gate("memorygate", "The ledger", **options)
+
+
+def find_gate(
+    gate: str,
+    title: str,
+    *,
+    url: str | None = None,
+    token_file: str | None = None,
+    api_key_file: str | None = None,
+    **more: Any,
 ) -> GateAccess:
-    """DepotGate alone, for who is no worker. `more`: the other arguments of GateFinder. Raises MisconfiguredError."""
+    """One gate. `more`: the other arguments of GateFinder. Raises MisconfiguredError where its address is not known."""
     _one_credential(token_file, api_key_file)
-    depotgate = GateFinder(api_key_file=api_key_file, **more).find("depotgate", url, token_file)
-    if depotgate is None:
+    access = GateFinder(api_key_file=api_key_file, **more).find(gate, url, token_file)
+    if access is None:
+        setting = f"METAGATE_{gate.upper()}_URL"
         raise MisconfiguredError(
-            f"DepotGate's address is not known: set {DEPOTGATE_URL}, or {PACKET_FILE} to a packet that names it"
+            f"{title}'s address is not known: set {setting}, or {PACKET_FILE} to a packet that names it"
         )
-    return depotgate
+    return access
 
 
 def _one_credential(token_file: str | None, api_key_file: str | None) -> None:

@@ -12,7 +12,7 @@ from legivellum.gate.interview import Interview
 from legivellum.http.router import Handler
 from legivellum.receipts.signers import Signers
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
-from memorygate.ledger import Ledger, Verification
+from memorygate.ledger import MemoryGateDatabase, Verification
 from memorygate.ledger_gate import LedgerGate, LedgerProcess
 from memorygate.metrics import METRICS
 from memorygate.problem_codes import Code
@@ -79,7 +79,7 @@ GATE = GateDefinition(
     settings=Settings,
     schema=LEDGER,
     role=WRITER,
-    connect=Ledger.served,
+    connect=MemoryGateDatabase.served,
     endpoints=ENDPOINTS,
     handlers=handlers,
     metrics=METRICS,

@@ -223,7 +223,7 @@ _INTERVIEW = (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Ledger(PooledDatabase):
+class MemoryGateDatabase(PooledDatabase):
     application_name = "memorygate"
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended]:

@@ -8,10 +8,10 @@ from uuid import UUID
 from legivellum.gate.process import GateProcess
 from legivellum.identity.request_authenticator import RequestAuthenticator
 from legivellum.receipts.signers import Signers
-from memorygate.ledger import Ledger
+from memorygate.ledger import MemoryGateDatabase
 from memorygate.settings import Settings
 
-LedgerProcess = GateProcess[Settings, Ledger]
+LedgerProcess = GateProcess[Settings, MemoryGateDatabase]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,6 @@ class LedgerGate:
         return self.process.is_principal(tenant, name)
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> MemoryGateDatabase:
         """Raises Unavailable while the database was never reached."""
         return self.process.database

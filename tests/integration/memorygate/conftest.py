@@ -17,7 +17,7 @@ from legivellum.gate.composition import application
 from legivellum.gate.process import GateProcess
 from legivellum.identity.caller import AuthFailure, Caller, Credential, FailureReason
 from memorygate.gate import GATE
-from memorygate.ledger import Ledger
+from memorygate.ledger import MemoryGateDatabase
 from memorygate.ledger_gate import LedgerProcess
 from memorygate.schema import AUDITOR, WRITER, migrate_ledger
 from memorygate.settings import Settings
@@ -66,8 +66,8 @@ async def fresh_ledger(postgres: Server) -> AsyncIterator[LedgerDatabase]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def ledger(ledger_database: LedgerDatabase) -> AsyncIterator[Ledger]:
-    made = await Ledger.connect(ledger_database.writer, size=4, query_timeout=10)
+async def ledger(ledger_database: LedgerDatabase) -> AsyncIterator[MemoryGateDatabase]:
+    made = await MemoryGateDatabase.connect(ledger_database.writer, size=4, query_timeout=10)
     yield made
     await made.close()
 
@@ -189,7 +189,7 @@ class RunningLedger:
         return self.peer("metagate", "service", rights=("witness",), **more)
 
 
-def process_on(ledger: Ledger, **settings: Any) -> LedgerProcess:
+def process_on(ledger: MemoryGateDatabase, **settings: Any) -> LedgerProcess:
     """A gate's process on a ledger that is connected already, whose callers say themselves who they are."""
     chosen = Settings(database_url="postgresql://unused", **settings)
     # Callers say themselves who they are, so every recipient is somebody.
@@ -201,7 +201,7 @@ def process_on(ledger: Ledger, **settings: Any) -> LedgerProcess:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def module_client(ledger: Ledger) -> AsyncIterator[tuple[LedgerProcess, httpx.AsyncClient]]:
+async def module_client(ledger: MemoryGateDatabase) -> AsyncIterator[tuple[LedgerProcess, httpx.AsyncClient]]:
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
     transport = httpx.ASGITransport(application(GATE, process).asgi)
     async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as client:

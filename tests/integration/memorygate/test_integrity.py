@@ -17,7 +17,7 @@ from legivellum.receipts.archive_format import ArchiveUnreadable
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import Right
 from memorygate.archiving import MonthNotOver, default_partition, export, verify_archive
-from memorygate.ledger import Entry, Ledger, Outcome, entry
+from memorygate.ledger import Entry, MemoryGateDatabase, Outcome, entry
 from memorygate.main import app
 from memorygate.schema import migrate_ledger
 from memorygate.verifying import verify
@@ -38,7 +38,7 @@ def at(moment: datetime) -> str:
 
 async def fill(database: LedgerDatabase) -> list[str]:
     """A small history: two tenants, trees of tasks, every kind of change, a dedupe key, odd ids. Returns A's ids in order."""
-    ledger = await Ledger.connect(database.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(database.writer, size=2, query_timeout=10)
     try:
         old = datetime.now(UTC) - timedelta(days=400)
         entries = [
@@ -167,7 +167,7 @@ async def test_what_is_derived_can_be_thrown_away_and_derived_again(fresh_ledger
     assert (await verify(fresh_ledger.owner, rebuild=True)).bad is None
     assert await projections(fresh_ledger) == before
     assert (await verify(fresh_ledger.auditor)).bad is None
-    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(fresh_ledger.writer, size=2, query_timeout=10)
     try:
         answers = await ledger.append(
             [made(complete(task_id="orphan")), made(accepted(task_id="root", dedupe_key='k "é'))]
@@ -202,7 +202,7 @@ async def test_the_ledgers_clock_never_goes_back(fresh_ledger: LedgerDatabase):
     [(latest,)] = await rows(
         fresh_ledger.superuser, "SELECT max(last_stored_at) FROM memorygate.tally WHERE tenant = $1::text::uuid", TENANT
     )
-    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(fresh_ledger.writer, size=2, query_timeout=10)
     try:
         times = [
             answer.stored_at for n in range(3) for answer in await ledger.append([made(accepted(task_id=f"later{n}"))])
@@ -220,7 +220,7 @@ async def test_a_month_is_archived_and_checked_without_a_database(fresh_ledger: 
         CREATE TABLE memorygate.receipt_2020_01 PARTITION OF memorygate.receipt
         FOR VALUES FROM ('{ULID.from_datetime(datetime(2020, 1, 1, tzinfo=UTC)).__str__()[:10]}0000000000000000')
         TO ('{ULID.from_datetime(datetime(2020, 2, 1, tzinfo=UTC)).__str__()[:10]}0000000000000000')""")  # fmt: skip
-    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(fresh_ledger.writer, size=2, query_timeout=10)
     try:
         january = [
             made(accepted(task_id=f"j{n}", parent_task_id="root", receipt_id=at(datetime(2020, 1, 5, n, tzinfo=UTC))))
@@ -252,7 +252,7 @@ async def test_a_month_is_archived_and_checked_without_a_database(fresh_ledger: 
 @pytest.mark.invariant("INV-037")
 async def test_what_is_not_of_this_time_is_kept_all_the_same(fresh_ledger: LedgerDatabase):
     """ULIDs of 1970 and of the year 10889 are stored, found and verified: they lie in the default partition."""
-    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(fresh_ledger.writer, size=2, query_timeout=10)
     try:
         for receipt_id in ("0" * 26, "7" + "Z" * 25):
             [answer] = await ledger.append([made(accepted(task_id=f"t{receipt_id[0]}", receipt_id=receipt_id))])
@@ -358,7 +358,7 @@ async def test_a_month_that_goes_on_is_not_archived(fresh_ledger: LedgerDatabase
 async def test_what_verify_found_last_is_kept(fresh_ledger: LedgerDatabase):
     """When, whether it held, and where not; told to the tenant whose receipt is bad and to no other."""
     ids = await fill(fresh_ledger)
-    ledger = await Ledger.connect(fresh_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(fresh_ledger.writer, size=2, query_timeout=10)
     try:
         assert await ledger.last_verification(UUID(TENANT)) is None
         before = datetime.now(UTC)

@@ -21,7 +21,7 @@ from tests.integration.memorygate.conftest import (
 
 from legivellum.gate.composition import application
 from memorygate.gate import GATE
-from memorygate.ledger import Ledger
+from memorygate.ledger import MemoryGateDatabase
 
 MIB = 1024 * 1024
 LARGE = "x" * (100 * 1024 - 2)
@@ -204,7 +204,7 @@ async def test_many_obligations_are_looked_up_at_once(gate: RunningLedger):
     assert (await alice.get("/v1/obligations/lookup")).status_code == 405
 
 
-async def test_a_lookup_costs_as_many_tokens_as_it_has_names(ledger: Ledger):
+async def test_a_lookup_costs_as_many_tokens_as_it_has_names(ledger: MemoryGateDatabase):
     """D-68: ten tokens are one look-up of ten names or ten of one, for each principal by itself."""
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0.001, rate_burst=10)
     transport = httpx.ASGITransport(application(GATE, process).asgi)

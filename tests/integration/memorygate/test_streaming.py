@@ -22,11 +22,11 @@ from legivellum.gate.serving import bound
 from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from memorygate.gate import GATE
-from memorygate.ledger import Ledger
+from memorygate.ledger import MemoryGateDatabase
 
 
 @asynccontextmanager
-async def served(ledger: Ledger, *, drain_seconds: int = 1, streams: int = 5) -> AsyncIterator[str]:
+async def served(ledger: MemoryGateDatabase, *, drain_seconds: int = 1, streams: int = 5) -> AsyncIterator[str]:
     """The gate on a socket, until the block is left."""
     process = process_on(
         ledger, deadline_ms=10_000, rate_per_second=0, stream_poll_ms=20, heartbeat_seconds=0.2, streams=streams
@@ -56,7 +56,7 @@ async def served(ledger: Ledger, *, drain_seconds: int = 1, streams: int = 5) ->
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def base_url(ledger: Ledger) -> AsyncIterator[str]:
+async def base_url(ledger: MemoryGateDatabase) -> AsyncIterator[str]:
     async with served(ledger) as url:
         yield url
 
@@ -226,7 +226,7 @@ async def test_streams_are_bounded_for_a_principal_and_for_the_process(alice: Pe
             await asyncio.sleep(0.02)
 
 
-async def test_a_tenant_has_sixteen_streams_and_another_tenant_is_not_kept_out(ledger: Ledger):
+async def test_a_tenant_has_sixteen_streams_and_another_tenant_is_not_kept_out(ledger: MemoryGateDatabase):
     """The seventeenth of one tenant is 429, whoever of it asks; a stranger's first is opened."""
     async with served(ledger, streams=40) as url, httpx.AsyncClient(base_url=url, timeout=10) as client:
         tenant = uuid4()
@@ -316,7 +316,7 @@ async def _beside(dsn: str) -> asyncpg.Connection:
         await connection.close()
 
 
-async def test_a_gate_that_stops_does_not_wait_for_readers(ledger: Ledger):
+async def test_a_gate_that_stops_does_not_wait_for_readers(ledger: MemoryGateDatabase):
     """Its streams end whole and at once, however long requests in flight may take; nothing is missed by whoever goes on."""
     async with AsyncExitStack() as gate, asyncio.timeout(10):
         url = await gate.enter_async_context(served(ledger, drain_seconds=60))

@@ -23,7 +23,7 @@ from tests.integration.memorygate.test_emitting import body_of, session_of
 
 from legivellum.receipts.receipt import Receipt, examine
 from legivellum.receipts.rights import Right
-from memorygate.ledger import Entry, Ledger, entry
+from memorygate.ledger import Entry, MemoryGateDatabase, entry
 from memorygate.schema import AUDITOR, LEDGER, OWNER, WRITER, migrate_ledger
 from memorygate.verifying import verify
 
@@ -130,7 +130,7 @@ async def test_a_ledger_of_the_release_before_is_migrated_and_holds(old_ledger: 
     assert [
         await rows(old_ledger.superuser, f"SELECT * FROM memorygate.{table} ORDER BY 1, 2, 3") for table in tables
     ] == before
-    ledger = await Ledger.connect(old_ledger.writer, size=2, query_timeout=10)
+    ledger = await MemoryGateDatabase.connect(old_ledger.writer, size=2, query_timeout=10)
     try:
         assert [receipt.position for receipt in (await ledger.root(tenant, "child")).items] == [1, 2, 3]
         assert len(await ledger.chain_links(tenant, cause, most=100)) == 2

@@ -22,7 +22,7 @@ from legivellum.http.limits import Limits
 from legivellum.http.protocol import guarded
 from legivellum.receipts.receipt import Draft
 from memorygate.gate import GATE
-from memorygate.ledger import Ledger
+from memorygate.ledger import MemoryGateDatabase
 
 TENANT = uuid4()
 ME = json.dumps(
@@ -38,7 +38,7 @@ ME = json.dumps(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def base_url(ledger: Ledger) -> AsyncIterator[str]:
+async def base_url(ledger: MemoryGateDatabase) -> AsyncIterator[str]:
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0)
     listening = bound("127.0.0.1", 0)
     config = uvicorn.Config(
@@ -117,7 +117,7 @@ async def test_a_receipt_with_one_field_made_of_anything_is_stored_whole_or_not_
 
 @pytest.mark.invariant("EXT-18")
 async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an_error(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: MemoryGateDatabase, monkeypatch: pytest.MonkeyPatch
 ):
     """The receipt is answered with 201 although what is told about it afterwards raises."""
     process = process_on(ledger, deadline_ms=10_000, access_log="all")
@@ -141,7 +141,7 @@ async def test_a_log_or_metric_that_fails_does_not_turn_a_stored_receipt_into_an
         assert answer.status_code == 201, answer.text
 
 
-async def test_a_batch_costs_as_many_tokens_as_it_has_items(ledger: Ledger):
+async def test_a_batch_costs_as_many_tokens_as_it_has_items(ledger: MemoryGateDatabase):
     """Ten tokens are one batch of ten, or ten receipts: then 429; and a batch of one costs what one receipt costs."""
     process = process_on(ledger, deadline_ms=10_000, rate_per_second=0.001, rate_burst=10)
     async with httpx.AsyncClient(
