@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from legivellum_worker.gate_client import call
+from legivellum_worker.gate_client import call, repeat
 from legivellum_worker.results import NOT_MET, Failed, Release
 from metagate_client.errors import ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping, Sequence
     from typing import Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("legivellum_worker")
 
 NEEDS = ("success", "any")
+_PATIENCE_SECONDS = 10.0
+"""For a ledger that is started again."""
 _SUCCESS = "success"
 RETRY_SECONDS = 30
 """A task goes back for so long whose gates do not answer."""
@@ -30,8 +33,8 @@ class Evidence:
     may know, or because it is away.
     """
 
-    def __init__(self, receipt_ids: Sequence[str], ledger: GateAccess | None) -> None:
-        self._receipt_ids, self._ledger = receipt_ids, ledger
+    def __init__(self, receipt_ids: Sequence[str], ledger: GateAccess | None, cancelled: threading.Event) -> None:
+        self._receipt_ids, self._ledger, self._cancelled = receipt_ids, ledger, cancelled
         self._receipts: list[dict[str, Any]] | None = None
 
     def require_success(self) -> None:
@@ -49,10 +52,11 @@ class Evidence:
         return self._receipts
 
     def _receipt(self, receipt_id: str) -> dict[str, Any]:
-        if self._ledger is None:
+        ledger = self._ledger
+        if ledger is None:
             raise Release(RETRY_SECONDS, "the worker knows no ledger, and cannot see how the task's needs ended")
         try:
-            return call(self._ledger, "GET", f"/receipts/{receipt_id}")
+            return repeat(lambda: call(ledger, "GET", f"/receipts/{receipt_id}"), _PATIENCE_SECONDS, self._cancelled)
         except ClientError as error:
             log.warning("needs_unread reason=%s", error)
             raise Release(RETRY_SECONDS, "the ledger did not say how the task's needs ended") from error

@@ -10,16 +10,19 @@ import time
 
 from metagate_client.errors import ClientError
 from metagate_client.http_request import UnreachableError, send_request
-from metagate_client.retries import RETRY_STATUSES, parse_problem, retry_after_seconds
+from metagate_client.retries import RETRY_STATUSES, parse_problem, pause_seconds, retry_after_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    import threading
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
 
     from legivellum_worker.settings import GateAccess
     from metagate_client.http_request import HttpResponse
+
+    Answer = TypeVar("Answer")
 
 LEASE_HEADER = "Legivellum-Lease"
 CALL_SECONDS = 5.0
@@ -80,6 +83,21 @@ def call(
     except UnreachableError as error:
         raise GateUnavailableError(access.gate, str(error)) from error
     return parse_answer(access, response)
+
+
+def repeat(attempt: Callable[[], Answer], seconds: float, cancelled: threading.Event) -> Answer:
+    """What `attempt` gives, again after a pause while the gate is not available. Raises GateUnavailableError at the end
+    of the time, and when the work is cancelled.
+    """
+    until, number = time.monotonic() + seconds, 0
+    while True:
+        try:
+            return attempt()
+        except GateUnavailableError as error:
+            pause = pause_seconds(number, error.retry_after)
+            if time.monotonic() + pause > until or cancelled.wait(pause):
+                raise
+            number += 1
 
 
 def parse_answer(access: GateAccess, response: HttpResponse) -> dict[str, Any]:

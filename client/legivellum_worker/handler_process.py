@@ -110,8 +110,8 @@ def _output(work: Work, folder: str) -> Output:
         raise Failed(OUTPUT_TOO_LARGE)
     try:
         return Output(content.decode(), media_type)
-    except UnicodeDecodeError as error:
-        raise Failed(_INVALID) from error
+    except UnicodeDecodeError:
+        return Output(content, media_type)  # which needs a sink
 
 
 def _media_type(folder: str) -> str:

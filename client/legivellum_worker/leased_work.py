@@ -68,11 +68,11 @@ class LeasedWork:
 
     def __init__(self, lease: WorkerLease, gates: WorkerSettings) -> None:
         self._lease, self._gates = lease, gates
-        self._evidence = Evidence(self.evidence, gates.memorygate)
         self._step: PlanStep | None = NO_STEP
         self._spawned = itertools.count(1)
         self.cancelled = threading.Event()
         """Set when the lease was lost or the worker stops: a handler that is not async looks at it now and then."""
+        self._evidence = Evidence(self.evidence, gates.memorygate, self.cancelled)
 
     def __repr__(self) -> str:
         return f"<Work on {self.task_id}, lease {self.number}>"

@@ -7,11 +7,10 @@ import math
 import time
 
 from legivellum_worker.dependencies import RETRY_SECONDS
-from legivellum_worker.gate_client import CALL_SECONDS, LEASE_HEADER, GateUnavailableError, call, refusal
+from legivellum_worker.gate_client import CALL_SECONDS, LEASE_HEADER, GateUnavailableError, call, refusal, repeat
 from legivellum_worker.results import Failed, Release
 from metagate_client.errors import ClientError, MisconfiguredError
 from metagate_client.http_request import UnreachableError, send_request
-from metagate_client.retries import pause_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,16 +79,14 @@ def spawn(
             "capability_id": capability,
         },
     }
-    until = time.monotonic() + _PATIENCE_SECONDS
-    attempt = 0
-    while True:
-        try:
-            return _decided(interrogate, _evaluate(interrogate, envelope, work.lease_id, f"{work.task_id}:{key}"))
-        except GateUnavailableError as error:
-            pause = pause_seconds(attempt, error.retry_after)
-            if time.monotonic() + pause > until or work.cancelled.wait(pause):
-                raise Release(RETRY_SECONDS, "InterroGate did not answer") from error
-            attempt += 1
+    try:
+        return repeat(
+            lambda: _decided(interrogate, _evaluate(interrogate, envelope, work.lease_id, f"{work.task_id}:{key}")),
+            _PATIENCE_SECONDS,
+            work.cancelled,
+        )
+    except GateUnavailableError as error:
+        raise Release(RETRY_SECONDS, "InterroGate did not answer") from error
 
 
 def _first_receipt(work: LeasedWork, ledger: GateAccess | None) -> str:
@@ -99,7 +96,8 @@ def _first_receipt(work: LeasedWork, ledger: GateAccess | None) -> str:
     from urllib.parse import quote
 
     try:
-        page = call(ledger, "GET", f"/receipts/task/{quote(work.task_id, safe='')}?limit=1")
+        path = f"/receipts/task/{quote(work.task_id, safe='')}?limit=1"
+        page = repeat(lambda: call(ledger, "GET", path), _PATIENCE_SECONDS, work.cancelled)
         return str(page["items"][0]["receipt_id"])
     except (ClientError, LookupError) as error:
         raise Release(RETRY_SECONDS, "the ledger did not name the cause of what is spawned") from error

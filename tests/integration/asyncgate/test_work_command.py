@@ -111,7 +111,7 @@ ENDS = {
     "exit 3": {"status": "failure", "metadata": {"reason": "EXIT_3"}},
     "kill -9 $$": {"status": "failure", "metadata": {"reason": "SIGKILL"}},
     "head -c 30000 /dev/zero > $LEGIVELLUM_WORK_DIR/output": {"metadata": {"reason": "OUTPUT_TOO_LARGE"}},
-    "printf '\\377' > $LEGIVELLUM_WORK_DIR/output": {"metadata": {"reason": "OUTPUT_INVALID"}},
+    "printf '\\377' > $LEGIVELLUM_WORK_DIR/output": {"metadata": {"reason": "AUTHORITY_INSUFFICIENT"}},
     "ln -s /etc/hostname $LEGIVELLUM_WORK_DIR/output": {"metadata": {"reason": "OUTPUT_INVALID"}},
 }
 
