@@ -1,4 +1,4 @@
-"""The seven kinds that people declare, and the names that each has in Kubernetes, texts and paths."""
+"""The kinds that people declare, and the names that each has in Kubernetes, texts and paths."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -27,8 +27,17 @@ MANIFEST: Final = ResourceKind("Manifest", "manifests", "manifest", ("mf",), "ma
 PRINCIPAL_BINDING: Final = ResourceKind("PrincipalBinding", "principalbindings", "principalbinding", ("pb",), "binding")
 POLICY_PROFILE: Final = ResourceKind("PolicyProfile", "policyprofiles", "policyprofile", ("pp",), "policy-profile")
 PROBLEMATA: Final = ResourceKind("Problemata", "problematas", "problemata", ("pm",), "problemata")
+PLAN_TEMPLATE: Final = ResourceKind("PlanTemplate", "plantemplates", "plantemplate", ("pt",), "plan-template")
 
 KINDS: Final[dict[str, ResourceKind]] = {
     kind.name: kind
-    for kind in (TOKEN_ISSUER, PRINCIPAL, PROFILE, MANIFEST, PRINCIPAL_BINDING, POLICY_PROFILE, PROBLEMATA)
+    for kind in (
+        TOKEN_ISSUER,
+        PRINCIPAL,
+        PROFILE,
+        MANIFEST,
+        PRINCIPAL_BINDING,
+        POLICY_PROFILE,
+        PROBLEMATA,
+    )
 }

@@ -12,14 +12,17 @@ from pydantic import ValidationError
 from metagate_crds import canonical_json, reasons
 from metagate_crds.kinds import MANIFEST, PRINCIPAL, PRINCIPAL_BINDING, PROBLEMATA, PROFILE
 from metagate_crds.models import SPECS, Spec
+from metagate_crds.models import plan_template as plan_template_texts
 from metagate_crds.models import policy as policy_texts
 from metagate_crds.models import principal as principal_texts
 from metagate_crds.models import problemata as problemata_texts
 from metagate_crds.models import spec as spec_texts
 from metagate_crds.models.issuer import TokenIssuerSpec
+from metagate_crds.models.plan_template import PlanTemplateSpec
 from metagate_crds.models.problemata import ProblemataSpec, content_findings, name_findings
 from metagate_crds.packet import MAX_BYTES
 from metagate_crds.rules.findings import Finding, render_path
+from metagate_crds.rules.plan_rules import plan_findings
 from metagate_crds.rules.spec_scanner import SpecScanner
 from metagate_crds.structural_schema import schema_of
 
@@ -86,6 +89,8 @@ def parse_spec(
             findings += name_findings(name)
         if isinstance(model, ProblemataSpec) and not findings:
             findings += content_findings(model, name)
+        if isinstance(model, PlanTemplateSpec) and not findings:
+            findings += plan_findings(model.declared())
         # Encoding costs more than everything else here, so it is done only where the bound could be exceeded.
         if not findings and kind in _IN_PACKETS and scanner.max_json_bytes > MAX_BYTES:
             findings += _size_findings(spec)
@@ -108,7 +113,13 @@ def translate_errors(kind: str, error: ValidationError) -> list[Finding]:
 
 
 _TEXT_ERRORS: Final = frozenset({"string_type", "string_too_short", "string_too_long", "string_pattern_mismatch"})
-_WANTED: Final = spec_texts.WANTED | principal_texts.WANTED | policy_texts.WANTED | problemata_texts.WANTED
+_WANTED: Final = (
+    spec_texts.WANTED
+    | principal_texts.WANTED
+    | policy_texts.WANTED
+    | problemata_texts.WANTED
+    | plan_template_texts.WANTED
+)
 _REASON_OF: Final = {"missing": reasons.MISSING_FIELD, "extra_forbidden": reasons.UNKNOWN_FIELD}
 
 _MESSAGES: Final = {

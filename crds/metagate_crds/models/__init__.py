@@ -1,7 +1,8 @@
-"""The seven kinds as they are declared. Field names are the contract's (camelCase on the wire)."""
+"""The kinds as they are declared. Field names are the contract's (camelCase on the wire)."""
 
 from metagate_crds.kinds import (
     MANIFEST,
+    PLAN_TEMPLATE,
     POLICY_PROFILE,
     PRINCIPAL,
     PRINCIPAL_BINDING,
@@ -12,6 +13,7 @@ from metagate_crds.kinds import (
 from metagate_crds.models.binding import PrincipalBindingSpec
 from metagate_crds.models.issuer import TokenIssuerSpec
 from metagate_crds.models.manifest import ManifestSpec
+from metagate_crds.models.plan_template import PlanTemplateSpec
 from metagate_crds.models.policy import PolicyProfileSpec
 from metagate_crds.models.principal import PrincipalSpec
 from metagate_crds.models.problemata import ProblemataSpec
@@ -26,11 +28,13 @@ SPECS: dict[str, type[Spec]] = {
     PRINCIPAL_BINDING.name: PrincipalBindingSpec,
     POLICY_PROFILE.name: PolicyProfileSpec,
     PROBLEMATA.name: ProblemataSpec,
+    PLAN_TEMPLATE.name: PlanTemplateSpec,
 }
 
 __all__ = [
     "SPECS",
     "ManifestSpec",
+    "PlanTemplateSpec",
     "PolicyProfileSpec",
     "PrincipalBindingSpec",
     "PrincipalSpec",

@@ -41,8 +41,8 @@ _KEYWORDS: Final = frozenset(
 _Path = tuple[Step, ...]
 
 
-def plan_findings(spec: Mapping[str, Any], *, draft: bool) -> list[Finding]:
-    """Everything wrong with the steps. `draft`: there are no parameters, so nothing may stand for one."""
+def plan_findings(spec: Mapping[str, Any]) -> list[Finding]:
+    """Everything wrong with the steps. A draft is a template without parameters: nothing in it may stand for one."""
     return [
         *_size_findings(spec),
         *_approval_findings(spec),
@@ -50,7 +50,7 @@ def plan_findings(spec: Mapping[str, Any], *, draft: bool) -> list[Finding]:
         *_rule_findings((), spec.get("escalation")),
         *_result_findings(spec),
         *_graph_findings(spec["steps"]),
-        *(finding for index, step in enumerate(spec["steps"]) for finding in _step_findings(spec, index, step, draft)),
+        *(finding for index, step in enumerate(spec["steps"]) for finding in _step_findings(spec, index, step)),
     ]
 
 
@@ -183,11 +183,9 @@ def _on_cycles(steps: list[Mapping[str, Any]]) -> list[int]:
     return on_cycles
 
 
-def _step_findings(spec: Mapping[str, Any], index: int, step: Mapping[str, Any], draft: bool) -> Iterator[Finding]:
+def _step_findings(spec: Mapping[str, Any], index: int, step: Mapping[str, Any]) -> Iterator[Finding]:
     path: _Path = ("steps", index)
-    if draft and "forEach" in step:
-        yield _finding((*path, "forEach"), reasons.UNKNOWN_PARAMETER, "names a parameter, and a draft has none")
-    elif "forEach" in step and _parameter(spec, step["forEach"]).get("type") != "array":
+    if "forEach" in step and _parameter(spec, step["forEach"]).get("type") != "array":
         message = "must name a parameter of type array"
         yield _finding((*path, "forEach"), reasons.UNKNOWN_PARAMETER, message)
     if "job" in step and "escalation" not in step and "escalation" not in spec:
@@ -203,7 +201,7 @@ def _step_findings(spec: Mapping[str, Any], index: int, step: Mapping[str, Any],
     if plan is not None and (problem := size_problem(plan.get("parameters", {}))) is not None:
         yield _finding((*path, "plan", "parameters"), reasons.TOO_LARGE, problem)
     for inner, text in _texts_of(step):
-        problem = _reference_problem(spec, step, text, draft)
+        problem = _reference_problem(spec, step, text)
         if problem is not None:
             yield _finding((*path, *inner), reasons.UNKNOWN_PARAMETER, problem)
 
@@ -249,11 +247,9 @@ def _texts(path: _Path, value: Any) -> Iterator[tuple[_Path, str]]:
             yield from _texts((*path, index), item)
 
 
-def _reference_problem(spec: Mapping[str, Any], step: Mapping[str, Any], text: str, draft: bool) -> str | None:
+def _reference_problem(spec: Mapping[str, Any], step: Mapping[str, Any], text: str) -> str | None:
     if not REFERENCE.search(text):
         return None
-    if draft:
-        return "stands for a parameter, and a draft has none: write the value"
     whole = REFERENCE.fullmatch(text)
     if whole is None:
         return "stands for a whole value: nothing is put together with the text around it"
