@@ -1,12 +1,7 @@
-"""`legivellum status`: asks every gate at once what waits there, with the credential of the person who asks.
-
-Only services whose `type` is a gate's name are asked: a credential is sent to no other service that somebody declared.
-For the same reason their addresses come from the caller's own tenant, whichever tenant is asked about.
-"""
+"""`legivellum status`: asks every gate at once what waits there, with the credential of the person who asks."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 
@@ -29,14 +23,12 @@ from metagate_cli.api_client import (
     Url,
     connect,
     credential_headers,
-    stop_for,
 )
+from metagate_cli.gate_addresses import GateAddress, packet_gates, topology_gates
 from metagate_cli.listing import age
 from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, print_note
 
-GATES: Final = ("metagate", "memorygate", "asyncgate", "depotgate", "delegate", "interrogate", "cognigate")
-"""The types of services that answer `GET /v1/interview`."""
 SECONDS: Final = 0.5
 """How long each gate may take, all of them at the same time."""
 WIDTH: Final = 80
@@ -51,15 +43,6 @@ Packet = Annotated[
 ]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Ask again every two seconds, until Ctrl-C.")]
 WATCH_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class GateAddress:
-    """A gate, as a packet or the topology names it."""
-
-    service: str
-    type: str
-    endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +70,10 @@ def status(
     """
     if packet is None:
         api = connect(url, key_file, token_file, ca_file, None)
-        gates = [GateAddress("metagate", "metagate", api.url), *_topology_gates(api)]
+        gates = [GateAddress("metagate", "metagate", api.url), *topology_gates(api)]
     else:
         api = ApiClient(url or "", credential_headers(key_file, token_file), None, ca_file)
-        gates = _packet_gates(packet)
+        gates = packet_gates(packet)
     asking = replace(api, tenant=tenant, seconds=SECONDS, largest=_LARGEST)
     while True:
         statuses = ask_gates(asking, gates)
@@ -153,38 +136,6 @@ def _is_time(text: Any) -> bool:
         return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _topology_gates(api: ApiClient) -> list[GateAddress]:
-    """Those of the caller's tenant, each address once."""
-    services: list[Mapping[str, Any]] = []
-    cursor = None
-    try:
-        while True:
-            page = api.get("/v1/topology", cursor=cursor)
-            services += page["services"]
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                break
-    except ApiError as error:
-        raise stop_for(error) from error
-    return _gates((service["name"], service.get("type"), service.get("endpoint")) for service in services)
-
-
-def _packet_gates(file: Path) -> list[GateAddress]:
-    try:
-        services = json.loads(file.read_text(encoding="utf-8"))["services"]
-        return _gates((name, service.get("type"), service.get("endpoint")) for name, service in services.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Stop(f"{file}: is no Welcome Packet", code=FAILURE) from error
-
-
-def _gates(services: Any) -> list[GateAddress]:
-    gates: dict[str, GateAddress] = {}
-    for name, kind, endpoint in services:
-        if kind in GATES and isinstance(endpoint, str) and urlsplit(endpoint).scheme in {"http", "https"}:
-            gates.setdefault(endpoint.rstrip("/"), GateAddress(str(name), kind, endpoint))
-    return sorted(gates.values(), key=lambda gate: (GATES.index(gate.type), gate.service))
 
 
 def _show(statuses: Sequence[GateStatus], output: OutputFormat, *, again: bool) -> None:

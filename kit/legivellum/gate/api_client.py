@@ -144,11 +144,14 @@ def _credential(file: Path) -> str:
 
 
 def _refusal(error: HTTPError, gate: str) -> ApiError:
+    answer: Any = None
     try:
-        problem = json.loads(error.read(_LARGEST_PROBLEM))
-        return ApiError(error.code, str(problem["code"]), str(problem["detail"]), problem)
+        answer = json.loads(error.read(_LARGEST_PROBLEM))
+        return ApiError(error.code, str(answer["code"]), str(answer["detail"]), answer)
     except (ValueError, KeyError, TypeError, OSError):
-        return ApiError(error.code, "UNKNOWN", f"no answer of {_article(gate)}")
+        # Not every refusal is a problem document: InterroGate's decisions are answers of their own.
+        document = answer if isinstance(answer, dict) else None
+        return ApiError(error.code, "UNKNOWN", f"no answer of {_article(gate)}", document)
 
 
 def _article(gate: str) -> str:
