@@ -69,7 +69,7 @@ def spawn(
         "tenant_id": work.task["tenant_id"],
         "surface_id": surface or gates.surface,
         "policy_profile_id": profile or gates.policy_profile,
-        "payload_kind": "plan",
+        "payload_kind": "task",
         "payload": parameters,
         "causality": {
             "root_task_id": work.root_task_id,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from legivellum_worker import Worker, WorkerSettings
+from legivellum_worker import Work, Worker, WorkerSettings
+from legivellum_worker.leased_work import WorkerLease, boot_clock
 from metagate_client.errors import MisconfiguredError
 from metagate_client.packet import Packet
 
@@ -82,3 +83,21 @@ def test_the_page_names_every_variable() -> None:
     }
     assert names - {name for name in names if name in page} == set()
     assert set(re.findall(r"`((?:METAGATE|LEGIVELLUM)_[A-Z_]+)`", page)) <= names
+
+
+def test_headers_are_those_of_the_gate_that_is_called(tmp_path: Path) -> None:
+    """A token is good for the gate of its audience: an MCP client gets InterroGate's, where it is known."""
+    environ = {}
+    for gate in ("asyncgate", "interrogate", "depotgate"):
+        (tmp_path / gate).write_text(f"token-{gate}")
+        environ[f"METAGATE_{gate.upper()}_URL"] = f"http://{gate}"
+        environ[f"METAGATE_{gate.upper()}_TOKEN_FILE"] = str(tmp_path / gate)
+    task = {"task_id": "t", "payload_pointer": "x"}
+    lease = WorkerLease({"lease_id": "L-1", "number": 1, "expires_in_ms": 1, "task": task}, boot_clock())
+    work = Work(lease, WorkerSettings(environ=environ))
+    assert work.headers == {"Authorization": "Bearer token-interrogate", "Legivellum-Lease": "L-1"}
+    assert work.headers_for("depotgate")["Authorization"] == "Bearer token-depotgate"
+    with pytest.raises(MisconfiguredError, match="METAGATE_DELEGATE_URL"):
+        work.headers_for("delegate")
+    del environ["METAGATE_INTERROGATE_URL"]
+    assert Work(lease, WorkerSettings(environ=environ)).headers["Authorization"] == "Bearer token-asyncgate"
