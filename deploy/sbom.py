@@ -14,9 +14,12 @@ import sys
 import uuid
 from email.message import Message
 from importlib import metadata
-from typing import Any, cast
+from typing import Any, Final, cast
 
 Component = dict[str, Any]
+
+
+EXTRAS: Final = ("api", "operator", "interrogate", "depotgate", "delegate", "embedded")
 
 
 def normalised(name: str) -> str:
@@ -113,15 +116,11 @@ def bill(distributions: list[metadata.Distribution], *, dpkg: bool) -> Component
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--extra", action="append", default=None, help="default: api, operator, interrogate, depotgate, embedded"
-    )
+    parser.add_argument("--extra", action="append", default=None, help=f"default: {', '.join(EXTRAS)}")
     parser.add_argument("--dpkg", action="store_true", help="the Debian packages of this system too")
     parser.add_argument("--licences", action="store_true", help="a table of names and licences instead")
     arguments = parser.parse_args()
-    distributions = closure(
-        "metagate", tuple(sorted(arguments.extra or ("api", "operator", "interrogate", "depotgate", "embedded")))
-    )
+    distributions = closure("metagate", tuple(sorted(arguments.extra or EXTRAS)))
     if arguments.licences:
         for distribution in distributions:
             sys.stdout.write(f"{distribution.metadata['Name']:28} {distribution.version:14} {licence(distribution)}\n")

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import structlog
 
-from interrogate.published_replica import PublishedDatabase, PublishedReplica
 from interrogate.ruleset import Ruleset
+from legivellum.gate.published_replica import PublishedDatabase, PublishedReplica
 from legivellum.postgres.errors import Unavailable
 
 _log = structlog.get_logger("interrogate.policies")
@@ -48,6 +48,7 @@ class PolicyReplica(PublishedReplica[PolicyDatabase]):
     """What was published, by tenant and name."""
 
     unknown = PoliciesUnknown
+    gate = "interrogate"
     subject = "policies"
 
     def __init__(

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from interrogate.problemata import Problemata
-from interrogate.published_replica import PublishedDatabase, PublishedReplica
+from legivellum.gate.published_replica import PublishedDatabase, PublishedReplica
 from legivellum.postgres.errors import Unavailable
 
 _NONE: Final[Mapping[str, Problemata]] = MappingProxyType({})
@@ -50,6 +50,7 @@ class ProblemataReplica(PublishedReplica[ProblemataDatabase]):
     """What was published, by tenant and name. An outage never makes it empty: what is too old is an error."""
 
     unknown = ProblematasUnknown
+    gate = "interrogate"
     subject = "problematas"
 
     def __init__(

@@ -48,6 +48,7 @@ def openapi_document(
     `api_key_header`: None for a gate that knows no credentials.
     """
     paths: dict[str, dict[str, Any]] = {}
+    codes = list(codes)
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
@@ -57,12 +58,17 @@ def openapi_document(
         "components": {
             "schemas": {
                 **schemas,
-                "Problem": _PROBLEM,
+                "Problem": _problem(codes),
                 "Code": {"type": "string", "enum": [code.name for code in codes]},
             },
             "securitySchemes": {} if api_key_header is None else _security_schemes(api_key_header),
         },
     }
+
+
+def _problem(codes: Iterable[ProblemCode]) -> Schema:
+    extension = {name: schema for code in codes for name, schema in code.extension.items()}
+    return {**_PROBLEM, "properties": {**_PROBLEM["properties"], **extension}}
 
 
 def _security_schemes(api_key_header: str) -> dict[str, Any]:

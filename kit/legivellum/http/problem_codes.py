@@ -9,8 +9,9 @@ here; a gate registers its own in a subclass:
 `docs/errors.md` shows the tables of all gates and a test compares them. Codes may be added, never renamed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +22,8 @@ class ProblemCode:
     title: str
     meaning: str
     remedy: str
+    extension: Mapping[str, Any] = field(default_factory=dict)
+    """JSON schemas of the members that its problems may have beside the five of all problems (RFC 9457 §3.2)."""
     name: str = field(default="", init=False)
 
     def __set_name__(self, owner: type, name: str) -> None:

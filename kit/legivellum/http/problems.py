@@ -1,4 +1,5 @@
-"""Refusals as `application/problem+json` (RFC 9457): `{type, title, status, detail, code}` and nothing else.
+"""Refusals as `application/problem+json` (RFC 9457): `{type, title, status, detail, code}`, and nothing else but the
+members that a code declares as its extension.
 
 `detail` is written for a person and never contains SQL, a stack, a credential, a declared value or another
 tenant's names. A 503 or 429 always says when to come back, with jitter, so that a fleet does not return at once.
@@ -6,7 +7,9 @@ tenant's names. A 503 or 429 always says when to come back, with jitter, so that
 
 import json
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from legivellum.http.problem_codes import ProblemCode
 
@@ -28,12 +31,15 @@ RETRY_AFTER_SECONDS = (1, 3)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One refusal. `retry_after` in seconds overrides the jittered default of 503 and 429."""
+    """One refusal. `retry_after` in seconds overrides the jittered default of 503 and 429; `members`: those that the
+    code's extension names.
+    """
 
     code: ProblemCode
     detail: str
     headers: Headers = ()
     retry_after: int | None = None
+    members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -47,6 +53,7 @@ class Problem:
                 "status": self.code.status,
                 "detail": self.detail,
                 "code": self.code.name,
+                **self.members,
             }
         ).encode()
 
@@ -75,5 +82,7 @@ class RequestRefused(Exception):  # noqa: N818  # a refusal is an answer, not an
         self.problem = problem
 
 
-def refuse(code: ProblemCode, detail: str, *, headers: Headers = ()) -> RequestRefused:
-    return RequestRefused(Problem(code, detail, headers))
+def refuse(
+    code: ProblemCode, detail: str, *, headers: Headers = (), members: Mapping[str, Any] | None = None
+) -> RequestRefused:
+    return RequestRefused(Problem(code, detail, headers, members=members or {}))

@@ -1,4 +1,5 @@
-"""What MetaGate publishes, followed from its database and held in memory (D-60): what policies and Problematas share.
+"""What MetaGate publishes, followed from its database and held in memory (D-60): what the followers of its kinds of
+objects share.
 
 A poll asks for the revision first and for the rest only when it moved; a body travels once, because bodies are named by
 their digest. What was read last is believed for `stale_seconds` and no longer: a boundary that may have missed a
@@ -36,6 +37,8 @@ class PublishedReplica(Generic[Database]):
 
     unknown: type[Unavailable] = Unavailable
     """Raised where what was published is not known, or not known well enough."""
+    gate: str
+    """Whose log it writes to."""
     subject: str
     """What is published, as the log's events and errors name it."""
 
@@ -104,7 +107,7 @@ class PublishedReplica(Generic[Database]):
         poller = SnapshotPoller(
             self.subject,
             look,
-            logger=f"interrogate.{self.subject}",
+            logger=f"{self.gate}.{self.subject}",
             seconds=seconds,
             on_lost=lambda _error: on_look(False),
         )

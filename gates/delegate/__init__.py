@@ -1,0 +1,1 @@
+"""DeleGate: plans become work. It mints; it does not think."""

@@ -1,0 +1,52 @@
+"""DeleGate as the kit serves it: its definition, and each endpoint's handler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+from delegate.delegate_gate import DeleGate, DeleGateProcess
+from delegate.endpoints import ENDPOINTS, SCHEMAS
+from delegate.metrics import METRICS
+from delegate.problem_codes import Code
+from delegate.settings import Settings
+from delegate.validating import ValidationHandler
+from legivellum.gate.definition import IdentityDefinition
+from legivellum.gate.interview import Interview
+from legivellum.http.router import Handler
+
+
+async def interview(_process: DeleGateProcess, _tenant: UUID) -> Interview:
+    """It keeps nothing, and may call nobody for this: what waits is in the ledger (INV-095)."""
+    return Interview(
+        datetime.now(UTC),
+        {},
+        {},
+        ["This gate keeps nothing: its plans are at the ledger; GET /plans shows your open ones."],
+    )
+
+
+def handlers(process: DeleGateProcess) -> Mapping[str, Handler]:
+    """Raises OSError for a file of certificates that cannot be read."""
+    return bound_handlers(DeleGate.of(process))
+
+
+def bound_handlers(gate: DeleGate) -> Mapping[str, Handler]:
+    return {"POST /plans/validate": ValidationHandler(gate)}
+
+
+GATE = IdentityDefinition(
+    module=__name__,
+    name="delegate",
+    title="DeleGate",
+    doctrine="DeleGate mints. It does not think.",
+    description="Plans become work: expanded, checked, receipted, handed over.",
+    settings=Settings,
+    endpoints=ENDPOINTS,
+    handlers=handlers,
+    interview=interview,
+    schemas=SCHEMAS,
+    codes=Code,
+    metrics=METRICS,
+)
