@@ -6,20 +6,11 @@ from typing import Final
 
 from delegate.problem_codes import Code
 from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_schema
-from legivellum.http.endpoints import (
-    ANY_PRINCIPAL,
-    ANYBODY,
-    JSON_CODES,
-    Endpoint,
-    Reply,
-    Schema,
-    in_header,
-    in_path,
-    in_query,
-)
+from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, in_header, in_path, in_query
+from legivellum.http.endpoints import Schema as JsonSchema
 from legivellum.http.openapi import object_schema
 
-_ULID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
+_ULID: Final[JsonSchema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
 _PLAN_ID: Final = in_path("plan_id", _ULID)
 _NAMESPACE: Final = in_path("namespace", {"type": "string", "minLength": 1, "maxLength": 63})
 _ADMISSION: Final = {
@@ -128,16 +119,16 @@ TAKING: Final = (
 )
 ENDPOINTS: Final = VALIDATING
 
-_TEXT: Final[Schema] = {"type": "string"}
-_OPTIONAL_TEXT: Final[Schema] = {"type": ["string", "null"]}
-_OPTIONAL_COUNT: Final[Schema] = {"type": ["integer", "null"], "minimum": 0}
-_DOCUMENT: Final[Schema] = {"type": ["object", "null"]}
-_PHASE: Final[Schema] = {
+_TEXT: Final[JsonSchema] = {"type": "string"}
+_OPTIONAL_TEXT: Final[JsonSchema] = {"type": ["string", "null"]}
+_OPTIONAL_COUNT: Final[JsonSchema] = {"type": ["integer", "null"], "minimum": 0}
+_DOCUMENT: Final[JsonSchema] = {"type": ["object", "null"]}
+_PHASE: Final[JsonSchema] = {
     "type": "string",
     "enum": ["planning", "held", "running", "closed", "escalated", "failed"],
 }
 _FINDING: Final = object_schema({"path": _TEXT, "reason": _TEXT, "message": _TEXT})
-_INTENT: Final[Schema] = {
+_INTENT: Final[JsonSchema] = {
     "anyOf": [
         object_schema(
             {"template": {"type": "string", "minLength": 1, "maxLength": 253}, "parameters": {}},

@@ -43,10 +43,10 @@ GATE = IdentityDefinition(
     doctrine="DeleGate mints. It does not think.",
     description="Plans become work: expanded, checked, receipted, handed over.",
     settings=Settings,
+    metrics=METRICS,
+    codes=Code,
     endpoints=ENDPOINTS,
+    schemas=SCHEMAS,
     handlers=handlers,
     interview=interview,
-    schemas=SCHEMAS,
-    codes=Code,
-    metrics=METRICS,
 )
