@@ -39,7 +39,7 @@ CEILING = (
 
 
 @dataclass
-class ServedGate:
+class RelayedGate:
     """A gate's process and the relay before it."""
 
     name: str
@@ -152,12 +152,12 @@ class PlanGates:
     """The gates of a module's tests, and what a delegate does before its gate is there: plans, obligations, tasks."""
 
     tenant: TaskTenant
-    memorygate: ServedGate
-    asyncgate: ServedGate
-    depotgate: ServedGate
+    memorygate: RelayedGate
+    asyncgate: RelayedGate
+    depotgate: RelayedGate
 
     @property
-    def all(self) -> tuple[ServedGate, ...]:
+    def all(self) -> tuple[RelayedGate, ...]:
         return self.memorygate, self.asyncgate, self.depotgate
 
     def environment(self, folder: Path) -> dict[str, str]:
@@ -300,5 +300,5 @@ def gates_of(tenant: TaskTenant, database: DepotDatabase, folder: Path) -> PlanG
     broker = {**usual, "DATABASE_URL": database.tasks.broker, "PASS_SECONDS": "0.5", "CEILINGS_FILE": str(ceilings)}
     keeper = {**usual, "DATABASE_URL": database.keeper, "STORE": f"file://{store}"}
     return PlanGates(
-        tenant, ServedGate("memorygate", ledger), ServedGate("asyncgate", broker), ServedGate("depotgate", keeper)
+        tenant, RelayedGate("memorygate", ledger), RelayedGate("asyncgate", broker), RelayedGate("depotgate", keeper)
     )
