@@ -47,6 +47,7 @@ ACROSS_GATES_EXAMPLES: Final[Mapping[str, str]] = {
     "plan check": "legivellum plan check draft.yaml --url http://127.0.0.1:8000 --key-file me.key",
     "plan send": "legivellum plan send draft.yaml --url http://127.0.0.1:8000 --key-file me.key",
     "status": "legivellum status --url http://127.0.0.1:8000 --key-file me.key",
+    "usage": "legivellum usage --since 7d --url http://127.0.0.1:8000 --key-file me.key",
 }
 _EXAMPLES_OF: Final = {"metagate": EXAMPLES, "legivellum": ACROSS_GATES_EXAMPLES}
 """By the name of the program."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from legivellum_worker.artifacts import DepotGateClient
     from legivellum_worker.dependencies import Evidence
-    from legivellum_worker.plan_step import PlanStep, StepInput
+    from legivellum_worker.plan_step import LeasedStep, StepInput
 
 _UNAUTHENTICATED = 401
 _SUCCESS = "success"
@@ -31,7 +31,7 @@ _SUCCESS = "success"
 class InputReader:
     """Reads the inputs of one step."""
 
-    def __init__(self, step: PlanStep, evidence: Evidence, depot: Callable[[], DepotGateClient]) -> None:
+    def __init__(self, step: LeasedStep, evidence: Evidence, depot: Callable[[], DepotGateClient]) -> None:
         self._step, self._evidence, self._depot = step, evidence, depot
 
     def read(self) -> dict[str, bytes]:

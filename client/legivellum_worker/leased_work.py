@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.artifacts import DepotGateClient
-    from legivellum_worker.plan_step import PlanStep, StepJob
+    from legivellum_worker.plan_step import LeasedStep, StepJob
     from legivellum_worker.settings import GateAccess, WorkerSettings
 
 
@@ -68,7 +68,7 @@ class LeasedWork:
 
     def __init__(self, lease: WorkerLease, gates: WorkerSettings) -> None:
         self._lease, self._gates = lease, gates
-        self._step: PlanStep | None = NO_STEP
+        self._step: LeasedStep | None = NO_STEP
         self._spawned = itertools.count(1)
         self.cancelled = threading.Event()
         """Set when the lease was lost or the worker stops: a handler that is not async looks at it now and then."""

@@ -62,7 +62,7 @@ class StepJob:
         return f"<StepJob with {len(self.inputs)} inputs>"
 
 
-class EscalationRule:
+class StepRule:
     """For which failures the task is escalated instead of ended, and to whom."""
 
     __slots__ = ("escalation_class", "on", "to")
@@ -74,7 +74,7 @@ class EscalationRule:
         self.to: str | None = declared.get("to")
 
 
-class PlanStep:
+class LeasedStep:
     """`task_ids` are those of all steps of the plan, by step id."""
 
     __slots__ = ("job", "rules", "step_id", "task_ids")
@@ -82,7 +82,7 @@ class PlanStep:
     def __init__(self, step_id: str, declared: Mapping[str, Any], task_ids: Mapping[str, str]) -> None:
         self.step_id, self.task_ids = step_id, task_ids
         self.job = StepJob(declared.get("job") or {})
-        self.rules = tuple(EscalationRule(rule) for rule in declared.get("escalation") or ())
+        self.rules = tuple(StepRule(rule) for rule in declared.get("escalation") or ())
 
     def task_of(self, step: str) -> str | None:
         """The task of another step. In a plan within a plan ids may be those of the inner plan."""
@@ -90,7 +90,7 @@ class PlanStep:
         return self.task_ids.get(step) or self.task_ids.get(f"{prefix}.{step}")
 
 
-NO_STEP = PlanStep("", {}, {})
+NO_STEP = LeasedStep("", {}, {})
 
 
 def split_pointer(payload_pointer: str) -> tuple[str, str] | None:
@@ -99,13 +99,13 @@ def split_pointer(payload_pointer: str) -> tuple[str, str] | None:
     return (pointer, step_id) if mark and step_id and pointer.startswith(_PLAN) else None
 
 
-def find_step(body: bytes, step_id: str, task_id: str) -> PlanStep:
+def find_step(body: bytes, step_id: str, task_id: str) -> LeasedStep:
     """Raises Failed for bytes that are no plan, and for a plan in which the step is not this task."""
     try:
         steps = dict(_task_steps(json.loads(body)["steps"]))
         declared = steps[step_id]
         if declared["task_id"] == task_id:
-            return PlanStep(step_id, declared, {name: str(step["task_id"]) for name, step in steps.items()})
+            return LeasedStep(step_id, declared, {name: str(step["task_id"]) for name, step in steps.items()})
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Failed(INPUT_REFUSED) from error
     raise Failed(INPUT_REFUSED)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.inputs import InputReader
-    from legivellum_worker.plan_step import EscalationRule, PlanCache
+    from legivellum_worker.plan_step import PlanCache, StepRule
     from legivellum_worker.spawning import SpawnedTask
 
 
@@ -69,7 +69,7 @@ class Work(LeasedWork):
         body = plans.get(pointer, lambda: read_plan(self.depot(), pointer, LARGEST_PLAN))
         self._step = find_step(body, step_id, self.task_id)
 
-    def rule_for(self, cause: str) -> EscalationRule | None:
+    def rule_for(self, cause: str) -> StepRule | None:
         """The first rule of the step that names somebody for this cause of a failure."""
         rules = () if self._step is None else self._step.rules
         return next((rule for rule in rules if cause in rule.on and rule.to), None)
