@@ -185,3 +185,4 @@ async def _go_on(connection: asyncpg.Connection) -> None:
             await connection.execute(sql("publish.restored_bindings"), revision)
             await connection.execute(sql("publish.restored_policies"))
             await connection.execute(sql("publish.restored_problematas"))
+            await connection.execute(sql("publish.restored_plan_templates"))

@@ -1168,6 +1168,24 @@ $$;
 
 ALTER FUNCTION metagate.permits(components text[], component text) OWNER TO metagate_owner;
 
+CREATE FUNCTION metagate.plan_templates(known text[]) RETURNS TABLE(tenant uuid, namespace text, name text, revision bigint, content_hash text, body jsonb)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+    SELECT n.tenant, n.namespace, n.name, n.revision, n.content_hash, CASE WHEN n.place = 1 AND NOT n.held THEN n.body END
+    FROM (
+        SELECT p.tenant, t.namespace, p.name, p.revision, p.content_hash, p.body,
+            row_number() OVER (PARTITION BY p.content_hash ORDER BY p.tenant, p.name) AS place,
+            p.content_hash IN (SELECT k.hash FROM unnest(known) AS k (hash)) AS held
+        FROM metagate.plan_template AS p
+        JOIN metagate.tenant AS t ON t.tenant = p.tenant AND t.retired_at IS NULL
+    ) AS n
+    ORDER BY n.tenant, n.name
+$$;
+
+ALTER FUNCTION metagate.plan_templates(known text[]) OWNER TO metagate_owner;
+
 CREATE FUNCTION metagate.policies(known text[]) RETURNS TABLE(tenant uuid, namespace text, name text, revision bigint, policy_hash text, body jsonb)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2306,6 +2324,19 @@ CREATE TABLE metagate.packet (
 
 ALTER TABLE metagate.packet OWNER TO metagate_owner;
 
+CREATE TABLE metagate.plan_template (
+    tenant uuid NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    body jsonb NOT NULL,
+    content_hash text NOT NULL,
+    generation bigint NOT NULL,
+    owner uuid NOT NULL,
+    content text NOT NULL,
+    revision bigint NOT NULL
+);
+
+ALTER TABLE metagate.plan_template OWNER TO metagate_owner;
+
 CREATE TABLE metagate.policy_profile (
     tenant uuid NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
@@ -2564,6 +2595,9 @@ ALTER TABLE ONLY metagate.outbox_refused
 
 ALTER TABLE ONLY metagate.packet
     ADD CONSTRAINT packet_pkey PRIMARY KEY (digest);
+
+ALTER TABLE ONLY metagate.plan_template
+    ADD CONSTRAINT plan_template_pkey PRIMARY KEY (tenant, name);
 
 ALTER TABLE ONLY metagate.policy_profile
     ADD CONSTRAINT policy_profile_pkey PRIMARY KEY (tenant, name);
@@ -2836,6 +2870,10 @@ GRANT ALL ON FUNCTION metagate.packet_now(in_tenant uuid, in_principal text, in_
 
 REVOKE ALL ON FUNCTION metagate.permits(components text[], component text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION metagate.plan_templates(known text[]) FROM PUBLIC;
+
+GRANT ALL ON FUNCTION metagate.plan_templates(known text[]) TO metagate_identity;
+
 REVOKE ALL ON FUNCTION metagate.policies(known text[]) FROM PUBLIC;
 
 GRANT ALL ON FUNCTION metagate.policies(known text[]) TO metagate_identity;
@@ -2959,6 +2997,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.outbox TO metagate_publisher
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.outbox_refused TO metagate_publisher;
 
 GRANT SELECT,INSERT ON TABLE metagate.packet TO metagate_publisher;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.plan_template TO metagate_publisher;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE metagate.policy_profile TO metagate_publisher;
 

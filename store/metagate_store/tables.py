@@ -20,6 +20,7 @@ TABLES: Mapping[str, Table] = {
     "manifest": Table(("tenant", "name")),
     "policy_profile": Table(("tenant", "name")),
     "problemata": Table(("tenant", "name")),
+    "plan_template": Table(("tenant", "name")),
     "issuer": Table(("issuer",)),
     "issuer_key": Table(("issuer", "kid")),
     "reference": Table(("owner", "path"), served=False),

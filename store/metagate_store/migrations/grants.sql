@@ -27,14 +27,14 @@ TO metagate_api;
 -- Another gate may look up who speaks (D-48), and a boundary what it admits by (D-60).
 GRANT EXECUTE ON FUNCTION
     metagate.resolve, metagate.credentials, metagate.credential_mark, metagate.everybody, metagate.policies, metagate.problematas,
-    metagate.state
+    metagate.plan_templates, metagate.state
 TO metagate_identity;
 
 -- The writer replaces what is served, adds to what is remembered, and cannot rewrite history or invent a session.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     metagate.principal, metagate.subject, metagate.api_key, metagate.binding, metagate.profile, metagate.manifest,
-    metagate.policy_profile, metagate.problemata, metagate.issuer, metagate.issuer_key, metagate.reference, metagate.resource,
-    metagate.sighting
+    metagate.policy_profile, metagate.problemata, metagate.plan_template, metagate.issuer, metagate.issuer_key, metagate.reference,
+    metagate.resource, metagate.sighting
 TO metagate_publisher;
 GRANT SELECT, INSERT, UPDATE ON metagate.tenant, metagate.declared TO metagate_publisher;
 GRANT SELECT, INSERT ON metagate.packet, metagate.revision, metagate.change TO metagate_publisher;

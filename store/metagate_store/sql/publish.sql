@@ -100,6 +100,7 @@ UNION ALL SELECT 'profile' AS in_table, ARRAY[t.tenant::text, t.name::text] AS k
 UNION ALL SELECT 'manifest' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.manifest AS t
 UNION ALL SELECT 'policy_profile' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.policy_profile AS t
 UNION ALL SELECT 'problemata' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.problemata AS t
+UNION ALL SELECT 'plan_template' AS in_table, ARRAY[t.tenant::text, t.name::text] AS key, t.owner::text, t.content FROM metagate.plan_template AS t
 UNION ALL SELECT 'issuer' AS in_table, ARRAY[t.issuer::text] AS key, t.owner::text, t.content FROM metagate.issuer AS t
 UNION ALL SELECT 'issuer_key' AS in_table, ARRAY[t.issuer::text, t.kid::text] AS key, t.owner::text, t.content FROM metagate.issuer_key AS t WHERE t.owner IS NOT NULL
 UNION ALL SELECT 'reference' AS in_table, ARRAY[t.owner::text, t.path::text] AS key, t.owner::text, t.content FROM metagate.reference AS t
@@ -202,3 +203,7 @@ UPDATE metagate.policy_profile SET content = '';
 -- name: publish.restored_problematas
 -- As the policies: a gateway that used a newer one than the backup's takes none until the next writer has published it.
 UPDATE metagate.problemata SET content = '';
+
+-- name: publish.restored_plan_templates
+-- As the policies: the next writer publishes each anew.
+UPDATE metagate.plan_template SET content = '';

@@ -165,6 +165,26 @@ DELETE FROM metagate.problemata AS t
 USING unnest($1::text[], $2::text[]) AS d (tenant, name)
 WHERE t.tenant = d.tenant::uuid AND t.name = d.name;
 
+-- name: upsert.plan_template
+-- Plan templates.
+INSERT INTO metagate.plan_template AS t (
+    tenant, name, body, content_hash, generation, owner, content, revision
+)
+SELECT r.tenant, r.name, r.body, r.content_hash, r.generation, r.owner, r.content, $2
+FROM jsonb_to_recordset($1) AS r (
+    tenant uuid, name text, body jsonb, content_hash text, generation bigint, owner uuid, content text
+)
+ON CONFLICT (tenant, name) DO UPDATE SET
+    body = excluded.body, content_hash = excluded.content_hash, generation = excluded.generation, owner =
+    excluded.owner, content = excluded.content, revision = excluded.revision
+WHERE t.content IS DISTINCT FROM excluded.content OR t.owner IS DISTINCT FROM excluded.owner;
+
+-- name: delete.plan_template
+-- Plan templates that are gone.
+DELETE FROM metagate.plan_template AS t
+USING unnest($1::text[], $2::text[]) AS d (tenant, name)
+WHERE t.tenant = d.tenant::uuid AND t.name = d.name;
+
 -- name: upsert.issuer
 -- Token issuers.
 INSERT INTO metagate.issuer AS t (

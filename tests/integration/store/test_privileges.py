@@ -113,6 +113,7 @@ async def test_who_may_execute_what(database: Database) -> None:
         "everybody",
         "policies",
         "problematas",
+        "plan_templates",
         "state",
     }
     assert may[PUBLISHER] == {"claim", "id_moment", "prepare_partitions", "purge", "purge_packets", "state"}
