@@ -11,7 +11,8 @@ from typing import NamedTuple
 import yaml
 
 CHARTS = tuple(
-    Path(__file__).parent / name for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate")
+    Path(__file__).parent / name
+    for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate")
 )
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 

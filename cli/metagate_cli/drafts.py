@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -38,15 +38,15 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Plans: check one, send 
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """`body`: what is sent. `lines`: of each path in the file; `prefix`: what findings' paths begin with there."""
+    """`body`: what is sent. `lines`: of each path in the file, whose outermost member is that of `form`."""
 
     body: Mapping[str, Any]
     lines: Mapping[str, int]
-    prefix: str
+    form: Literal["body", "intent", "draft"]
 
     def line_of(self, path: str) -> int | None:
         """The line on which this stands, or what it stands in."""
-        at = (self.prefix + path).removeprefix("draft.") if self.prefix == "" else self.prefix + path
+        at = {"body": f"intent.{path}", "intent": path, "draft": path.removeprefix("draft.")}[self.form]
         while at:
             if at in self.lines:
                 return self.lines[at]
@@ -189,10 +189,10 @@ def read_plan_file(file: Path) -> PlanFile:
     if not isinstance(document, dict):
         raise Stop(f"{file}: is no plan: a mapping with steps is expected", code=FAILURE)
     if "intent" in document:
-        return PlanFile(document, lines, "intent.")
+        return PlanFile(document, lines, "body")
     if "draft" in document or "template" in document:
-        return PlanFile({"intent": document}, lines, "")
-    return PlanFile({"intent": {"draft": document}}, lines, "")
+        return PlanFile({"intent": document}, lines, "intent")
+    return PlanFile({"intent": {"draft": document}}, lines, "draft")
 
 
 def _refused(error: ApiError, plan: PlanFile, file: Path) -> Stop:

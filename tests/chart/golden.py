@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from tests.chart.rendering import MATRIX, NAMESPACE, RELEASE, ROOT, Chart, Object, find_helm, plain
 from tests.chart.test_asyncgate import FORMS as ASYNCGATE_FORMS
+from tests.chart.test_delegate import FORMS as DELEGATE_FORMS
 from tests.chart.test_depotgate import FORMS as DEPOTGATE_FORMS
 from tests.chart.test_interrogate import FORMS as INTERROGATE_FORMS
 from tests.chart.test_memorygate import FORMS
@@ -26,6 +27,7 @@ VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "memorygate": FORMS,
     "asyncgate": ASYNCGATE_FORMS,
     "depotgate": DEPOTGATE_FORMS,
+    "delegate": DELEGATE_FORMS,
     "interrogate": INTERROGATE_FORMS,
 }
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from delegate.metrics import METRICS as DELEGATE_METRICS
 from prometheus_client import generate_latest
-from tests.chart import test_asyncgate, test_depotgate, test_interrogate
+from tests.chart import test_asyncgate, test_delegate, test_depotgate, test_interrogate
 from tests.chart.rendering import ROOT, Chart, of_kind
 from tests.chart.test_memorygate import rendered
 from tests.chart.test_monitoring import GROUPED, SERIES, promtool
@@ -47,6 +48,7 @@ ALERTING = (
     AlertingChart("interrogate", "InterroGate", INTERROGATE_METRICS, test_interrogate.EVERYTHING),
     AlertingChart("asyncgate", "AsyncGate", ASYNCGATE_METRICS, test_asyncgate.EVERYTHING),
     AlertingChart("depotgate", "DepotGate", DEPOTGATE_METRICS, test_depotgate.EVERYTHING),
+    AlertingChart("delegate", "DeleGate", DELEGATE_METRICS, test_delegate.EVERYTHING),
 )
 OF_EACH = pytest.mark.parametrize("gate", ALERTING, ids=lambda gate: gate.name)
 

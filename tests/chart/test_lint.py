@@ -20,7 +20,15 @@ def test_lints_strictly(chart: Chart, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("metagate", 100), ("memorygate", 40), ("interrogate", 40), ("asyncgate", 40), ("depotgate", 50)]
+    ("name", "most"),
+    [
+        ("metagate", 100),
+        ("memorygate", 40),
+        ("interrogate", 40),
+        ("asyncgate", 40),
+        ("depotgate", 50),
+        ("delegate", 50),
+    ],
 )
 def test_readme_shows_the_values(name: str, most: int):
     """The table in each README.md is what charts/readme.py writes from values.yaml, and says something about each value."""

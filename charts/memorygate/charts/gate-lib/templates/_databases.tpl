@@ -5,7 +5,7 @@
 
 {{- /* A MetaGate release's trial database, as its chart names it; its Secret has the same name. */ -}}
 {{- define "gate-lib.trial" -}}
-{{- with .Values.database.trialOf -}}
+{{- with (default .Values.identity .Values.database).trialOf -}}
 {{- $name := ternary . (printf "%s-metagate" .) (contains "metagate" .) -}}
 {{ $name | trunc 40 | trimSuffix "-" }}-database
 {{- end -}}
@@ -23,14 +23,15 @@
 {{- /* Which Secret and key hold a role's password: (dict "root" $ "role" "owner") */ -}}
 {{- define "gate-lib.passwordFrom" -}}
 {{- $values := .root.Values -}}
-{{- $role := ternary $values.identity (index $values.database .role) (eq .role "identity") -}}
+{{- $database := default dict $values.database -}}
+{{- $role := ternary $values.identity (index $database .role) (eq .role "identity") -}}
 {{- $trial := include "gate-lib.trial" .root -}}
 {{- if and (eq .role "writer") (include "gate-lib.makesWriter" .root) -}}
 {secretKeyRef: {name: {{ include "gate-lib.ownSecret" .root }}, key: writer}}
 {{- else if and $trial (has .role (list "owner" "identity")) (not $role.existingSecret) -}}
 {secretKeyRef: {name: {{ $trial }}, key: metagate_{{ .role }}}}
 {{- else -}}
-{secretKeyRef: {name: {{ default $values.database.existingSecret $role.existingSecret }}, key: {{ $role.passwordKey | quote }}}}
+{secretKeyRef: {name: {{ default $database.existingSecret $role.existingSecret }}, key: {{ $role.passwordKey | quote }}}}
 {{- end -}}
 {{- end -}}
 
@@ -46,7 +47,7 @@ postgresql://{{ .user }}@{{ .of.host }}:{{ .of.port }}/{{ .of.name }}?sslmode={{
 
 {{- /* Where identity is: MetaGate's own database when one is named, else the ledger's. */ -}}
 {{- define "gate-lib.identityUrl" -}}
-{{- if .Values.identity.host -}}
+{{- if or .Values.identity.host (not .Values.database) -}}
 {{ include "gate-lib.url" (dict "root" . "of" .Values.identity "user" "metagate_identity" "ca" "identity") }}
 {{- else -}}
 {{ include "gate-lib.url" (dict "root" . "of" .Values.database "user" "metagate_identity" "ca" "database") }}
@@ -55,7 +56,7 @@ postgresql://{{ .user }}@{{ .of.host }}:{{ .of.port }}/{{ .of.name }}?sslmode={{
 
 {{- define "gate-lib.mounts" -}}
 - {name: tmp, mountPath: /tmp}
-{{- range $name, $of := dict "database" .Values.database "identity" .Values.identity }}
+{{- range $name, $of := dict "database" (default dict .Values.database) "identity" .Values.identity }}
 {{- if $of.caSecret }}
 - {name: {{ $name }}-ca, mountPath: /etc/{{ $.Chart.Name }}/{{ $name }}-ca, readOnly: true}
 {{- end }}
@@ -65,7 +66,7 @@ postgresql://{{ .user }}@{{ .of.host }}:{{ .of.port }}/{{ .of.name }}?sslmode={{
 {{- define "gate-lib.volumes" -}}
 - name: tmp
   emptyDir: {sizeLimit: 64Mi}
-{{- range $name, $of := dict "database" .Values.database "identity" .Values.identity }}
+{{- range $name, $of := dict "database" (default dict .Values.database) "identity" .Values.identity }}
 {{- if $of.caSecret }}
 - name: {{ $name }}-ca
   secret:
@@ -100,6 +101,17 @@ postgresql://{{ .user }}@{{ .of.host }}:{{ .of.port }}/{{ .of.name }}?sslmode={{
 {{- end }}
 {{- end }}
 {{- with .Values.identity }}
+{{- if not $.Values.database }}
+{{- if and .trialOf .host }}
+{{- fail "two databases: identity.trialOf names a MetaGate release's, identity.host another" }}
+{{- end }}
+{{- if not (or .trialOf .host) }}
+{{- fail "no database: set identity.host to the host name of MetaGate's PostgreSQL, or identity.trialOf to the name of a MetaGate release of this namespace" }}
+{{- end }}
+{{- if and .host (not .existingSecret) }}
+{{- fail "identity.existingSecret is empty: set it to the Secret with the password of metagate_identity" }}
+{{- end }}
+{{- end }}
 {{- if and .host (has .sslMode (list "verify-ca" "verify-full")) (not .caSecret) }}
 {{- fail (printf "identity.caSecret is empty: set it to the Secret with the CA that sslMode %s checks against, or set sslMode=require" .sslMode) }}
 {{- end }}

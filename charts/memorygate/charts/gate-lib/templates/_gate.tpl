@@ -42,7 +42,7 @@ spec:
 {{- end -}}
 
 {{- /*
-A gate with a database: its account, Deployment, Service and disruption budget. `env`, `mounts`, `volumes`: what only this
+A gate, with a database of its own where the chart has `database`: its account, Deployment, Service and disruption budget. `env`, `mounts`, `volumes`: what only this
 gate has, as text; `recreate`: one pod at a time. (dict "root" $ "port" 8001 "env" "" "mounts" "" "volumes" "")
 */ -}}
 {{- define "gate-lib.gate" -}}
@@ -76,9 +76,11 @@ spec:
         {{- include "gate-lib.gateContainer" .root | nindent 8 }}
         args: [serve]
         env:
+        {{- if .root.Values.database }}
         - {name: {{ $prefix }}_DATABASE_URL, value: {{ include "gate-lib.url" (dict "root" .root "of" .root.Values.database "user" (printf "%s_%s" .root.Chart.Name (include "gate-lib.processRole" .root)) "ca" "database") | quote }}}
         - name: PGPASSWORD
           valueFrom: {{ include "gate-lib.passwordFrom" (dict "root" .root "role" "writer") }}
+        {{- end }}
         - {name: {{ $prefix }}_IDENTITY_DATABASE_URL, value: {{ include "gate-lib.identityUrl" .root | quote }}}
         - name: {{ $prefix }}_IDENTITY_DATABASE_PASSWORD
           valueFrom: {{ include "gate-lib.passwordFrom" (dict "root" .root "role" "identity") }}
@@ -173,12 +175,14 @@ In to the gate, out to its databases and DNS, and what `egress` adds for the gat
 {{- if .root.Values.networkPolicy.enabled }}
 {{- $policy := .root.Values.networkPolicy }}
 {{- $dns := include "gate-lib.dns" $policy.dns | fromYaml }}
-{{- $ports := list (int (ternary 5432 .root.Values.database.port (ne .root.Values.database.trialOf ""))) }}
+{{- $first := default .root.Values.identity .root.Values.database }}
+{{- $ports := list (int (ternary 5432 $first.port (ne $first.trialOf ""))) }}
 {{- $everything := $ports }}
 {{- if .root.Values.identity.host }}{{ $everything = append $ports (int .root.Values.identity.port) | uniq }}{{ end }}
 {{- $in := dict "ports" (list (dict "port" (int .port) "protocol" "TCP")) }}
 {{- with $policy.from }}{{ $_ := set $in "from" . }}{{ end }}
-{{- $policies := dict "gate" (dict "ports" $everything "ingress" (list $in) "egress" (default list .egress)) "migrate" (dict "ports" $ports "ingress" list "egress" list) }}
+{{- $policies := dict "gate" (dict "ports" $everything "ingress" (list $in) "egress" (default list .egress)) }}
+{{- if .root.Values.database }}{{ $_ := set $policies "migrate" (dict "ports" $ports "ingress" list "egress" list) }}{{ end }}
 {{- range $component, $rules := $policies }}
 {{- $database := dict "ports" list }}
 {{- range $rules.ports }}{{ $_ := set $database "ports" (append $database.ports (dict "port" . "protocol" "TCP")) }}{{ end }}
