@@ -60,7 +60,7 @@ def pod(chart: Chart, values: Mapping[str, Any]) -> Any:
         ({"identity": {"host": "db", "caSecret": "ca"}}, "identity.existingSecret is empty"),
         ({"identity": {"host": "db", "existingSecret": "pg"}}, "identity.caSecret is empty"),
         ({**TRIAL, "admission": "perhaps"}, "/admission"),
-        ({**TRIAL, "credentials": {"Team A": "key"}}, "/credentials"),
+        ({**TRIAL, "credentials": {"Team A": "key"}}, "'Team A' does not match"),
         ({**TRIAL, "gates": {"memorygate": "memorygate:8001"}}, "/gates/memorygate"),
     ],
 )
