@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from delegate.settings import Settings
 from tests.chart.rendering import ROOT, Chart, Object, RenderingRefused, containers, environment, of_kind
 from tests.chart.test_memorygate import HOME, everything, passwords
 from tests.chart.test_memorygate import rendered as rendered_from
 from tests.chart.test_network_policies import DNS, INTERNET, METADATA, PolicyPeer, allowed
+
+from delegate.settings import Settings
 
 FOLDER = ROOT / "charts" / "delegate"
 TRIAL = {"identity": {"trialOf": "metagate"}, "credentials": {"team-a": "team-a-delegate"}}

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from delegate.metrics import METRICS as DELEGATE_METRICS
 from prometheus_client import generate_latest
 from tests.chart import test_asyncgate, test_delegate, test_depotgate, test_interrogate
 from tests.chart.rendering import ROOT, Chart, of_kind
@@ -18,6 +17,7 @@ from tests.chart.test_memorygate import rendered
 from tests.chart.test_monitoring import GROUPED, SERIES, promtool
 
 from asyncgate.metrics import METRICS as ASYNCGATE_METRICS
+from delegate.metrics import METRICS as DELEGATE_METRICS
 from depotgate.metrics import METRICS as DEPOTGATE_METRICS
 from interrogate.metrics import METRICS as INTERROGATE_METRICS
 from legivellum.gate.metrics import GateMetrics

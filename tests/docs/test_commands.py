@@ -16,6 +16,7 @@ from tests.docs.typed import commands
 from typer.main import get_command
 
 from asyncgate.main import app as asyncgate
+from delegate.main import app as delegate
 from depotgate.main import app as depotgate
 from interrogate.main import app as interrogate
 from legivellum_worker.artifact_commands import parser as artifacts_parser
@@ -94,6 +95,7 @@ PROGRAMS: dict[str, Any] = {
     "memorygate": get_command(memorygate),
     "asyncgate": get_command(asyncgate),
     "depotgate": get_command(depotgate),
+    "delegate": get_command(delegate),
     "interrogate": get_command(interrogate),
 }
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

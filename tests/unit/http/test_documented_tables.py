@@ -8,6 +8,9 @@ import pytest
 from asyncgate import problem_codes as asyncgate_codes
 from asyncgate.gate import GATE as ASYNCGATE
 from asyncgate.settings import Settings as AsyncGateSettings
+from delegate import problem_codes as delegate_codes
+from delegate.gate import GATE as DELEGATE
+from delegate.settings import Settings as DeleGateSettings
 from depotgate import problem_codes as depotgate_codes
 from depotgate.gate import GATE as DEPOTGATE
 from depotgate.settings import Settings as DepotGateSettings
@@ -110,6 +113,10 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("depotgate/api.md", FROM_CODE): lambda: endpoints(DEPOTGATE.all_endpoints),
     ("depotgate/settings.md", FROM_CODE): lambda: gate_settings(DepotGateSettings),
     ("depotgate/metrics.md", FROM_CODE): lambda: gate_metrics(DEPOTGATE.metrics),
+    ("errors.md", "DeleGate"): lambda: codes(delegate_codes.Code, problem_codes.Code),
+    ("delegate/api.md", FROM_CODE): lambda: endpoints(DELEGATE.all_endpoints),
+    ("delegate/settings.md", FROM_CODE): lambda: gate_settings(DeleGateSettings),
+    ("delegate/metrics.md", FROM_CODE): lambda: gate_metrics(DELEGATE.metrics),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }
@@ -137,8 +144,9 @@ def test_table_is_the_codes(name: str, word: str) -> None:
         (interrogate_codes.Code, INTERROGATE.all_endpoints),
         (asyncgate_codes.Code, ASYNCGATE.all_endpoints),
         (depotgate_codes.Code, DEPOTGATE.all_endpoints),
+        (delegate_codes.Code, DELEGATE.all_endpoints),
     ],
-    ids=["MetaGate", "MemoryGate", "InterroGate", "AsyncGate", "DepotGate"],
+    ids=["MetaGate", "MemoryGate", "InterroGate", "AsyncGate", "DepotGate", "DeleGate"],
 )
 def test_every_code_has_one_meaning(gate: type[problem_codes.Code], table: tuple[Endpoint, ...]) -> None:
     """Each code has a status, a title, a use and a remedy; an endpoint refuses with registered ones, never with 500."""
