@@ -60,6 +60,8 @@ def deposit(work: LeasedWork, source: bytes | IO[bytes], media_type: str, size: 
     most = work.job.max_output_bytes
     if most is not None and size > most:
         raise Failed(OUTPUT_TOO_LARGE)
+    # A process that was stopped past the end of its lease sends nothing when it goes on.
+    work.check()
     number = f"{work.task.get('tenant_id')}/{work.task_id}/{work.number}"
     try:
         return work.depot(patience_seconds=math.inf).put(

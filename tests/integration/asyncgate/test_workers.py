@@ -15,7 +15,7 @@ from tests.integration.asyncgate.gate_fixture import TaskTenant
 from tests.integration.asyncgate.worker_fixture import CUT, RunningGate, WorkersGate, problem, workers_gate
 
 from legivellum_worker import Escalate, Failed, Output, Release, Work, Worker, WorkerSettings
-from legivellum_worker.gate_client import GateError
+from legivellum_worker.gate_client import GateError, GateUnavailableError
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -185,6 +185,33 @@ def test_a_task_is_given_back(gate: WorkersGate, key_file: Path, kind: Any) -> N
         gate.put("t1")
         body = gate.wait_for_end("released t1")
     assert body == {"again_after_seconds": 60, "reason": "no GPU is free"}
+
+
+def test_a_gate_that_does_not_answer_gives_the_task_back(gate: WorkersGate, key_file: Path, kind: Any) -> None:
+    """It says nothing about the task, which is tried again after a while; the refusal of a gate is a failure."""
+    worker = worker_for(gate, key_file)
+    worker.on("index")(kind(fail(GateUnavailableError("depotgate", "no answer in time"))))
+    worker.on("refused")(kind(fail(GateError("depotgate", 409, "ARTIFACT_CONFLICT", "secret-4711"))))
+    with running(gate, worker):
+        gate.put("t1")
+        assert gate.wait_for_end("released t1") == {"again_after_seconds": 30, "reason": "depotgate did not answer"}
+        gate.put("t2", "refused")
+        assert gate.wait_for_end("t2")["metadata"] == {"reason": "GateError"}
+    assert "secret-4711" not in str(gate.requests)
+
+
+@pytest.mark.invariant("INV-088")
+def test_a_gate_that_says_the_lease_is_lost_ends_the_work(gate: WorkersGate, key_file: Path, kind: Any) -> None:
+    """Whichever gate says it first: nothing more is sent."""
+    worker = worker_for(gate, key_file)
+    worker.on("index")(kind(fail(GateError("depotgate", 409, "LEASE_LOST", "the lease has ended"))))
+    worker.on("next")(lambda _: "next")
+    with running(gate, worker):
+        gate.put("t1")
+        gate.wait_until(lambda: gate.leased)
+        gate.put("t2", "next")
+        gate.wait_for_end("t2")
+    assert [path for path in gate.paths() if path not in {"/lease", "/lease/renew"}] == ["/complete"]
 
 
 def test_what_a_handler_sees(gate: WorkersGate, key_file: Path) -> None:
