@@ -117,7 +117,7 @@ TAKING: Final = (
         name="closePlan",
     ),
 )
-ENDPOINTS: Final = VALIDATING
+ENDPOINTS: Final = (*VALIDATING, *TAKING)
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
 _OPTIONAL_TEXT: Final[JsonSchema] = {"type": ["string", "null"]}

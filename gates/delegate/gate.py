@@ -9,7 +9,10 @@ from uuid import UUID
 from delegate.delegate_gate import DeleGate, DeleGateProcess
 from delegate.endpoints import ENDPOINTS, SCHEMAS
 from delegate.metrics import METRICS
+from delegate.plan_handlers import PlanHandlers
+from delegate.planning import PlanFlow
 from delegate.problem_codes import Code
+from delegate.repairing import StartRepair
 from delegate.settings import Settings
 from delegate.validating import ValidationHandler
 from legivellum.gate.definition import IdentityDefinition
@@ -33,7 +36,16 @@ def handlers(process: DeleGateProcess) -> Mapping[str, Handler]:
 
 
 def bound_handlers(gate: DeleGate) -> Mapping[str, Handler]:
-    return {"POST /plans/validate": ValidationHandler(gate)}
+    flow = PlanFlow(gate)
+    plans = PlanHandlers(gate, flow)
+    gate.process.beside.append(StartRepair(gate, flow).running)
+    return {
+        "POST /plans/validate": ValidationHandler(gate),
+        "POST /plans": plans.create,
+        "POST /intents/{namespace}": plans.intent,
+        "POST /plans/{plan_id}/dispatch": plans.dispatch,
+        "POST /plans/{plan_id}/close": plans.close,
+    }
 
 
 GATE = IdentityDefinition(

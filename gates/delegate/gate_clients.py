@@ -273,17 +273,15 @@ class GateClients:
 
     # --- InterroGate
 
-    async def admit(
-        self, tenant: ServedTenant, envelope: Mapping[str, Any], payload: bytes, *, idempotency_key: str
-    ) -> AdmissionVerdict:
+    async def admit(self, tenant: ServedTenant, envelope: Mapping[str, Any], payload: bytes) -> AdmissionVerdict:
         """Ask for a decision on the payload, which is sent byte for byte. "Too often" is no verdict: GateAway.
 
-        A denial is remembered under the key for a day, "too often" too: an attempt after it needs another key.
+        Without a key: an admitted task is answered as it was however late it is asked for again, and what was refused
+        for being asked too often is decided anew. Under a key that refusal would be remembered for a day.
         """
         body = strict_json.encode(envelope)[:-1] + b',"payload":' + payload + b"}"
-        headers = {"idempotency-key": idempotency_key}
         status, content, retry_after = await self._exchange(
-            "interrogate", tenant, "POST", "/v1/evaluate", body, headers=headers
+            "interrogate", tenant, "POST", "/v1/evaluate", body, headers={}
         )
         decision = _json("interrogate", content)
         # Also 502 is an admission: only a target that was called did not answer.

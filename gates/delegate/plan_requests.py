@@ -79,12 +79,18 @@ def parse_plan_request(raw: bytes) -> PlanRequest:
 def _plan_id(body: Mapping[str, Any]) -> str | None:
     """The time in it becomes that of every receipt, so it must be one that can be written."""
     plan_id = _ulid(body, "plan_id")
-    if plan_id is not None:
-        try:
-            created_at(plan_id)
-        except (ValueError, OverflowError):
-            raise _invalid("plan_id: its time is beyond the year 9999") from None
-    return plan_id
+    return None if plan_id is None else require_plan_id(plan_id)
+
+
+def require_plan_id(text: str) -> str:
+    """The id, if a plan can have it. Raises INVALID_REQUEST."""
+    if not ULID.fullmatch(text):
+        raise _invalid("plan_id: must be a ULID in upper case")
+    try:
+        created_at(text)
+    except (ValueError, OverflowError):
+        raise _invalid("plan_id: its time is beyond the year 9999") from None
+    return text
 
 
 def _ulid(body: Mapping[str, Any], name: str) -> str | None:
