@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -166,6 +166,27 @@ lock: $(STAMP)   ## pin the dependencies again: all of them, and of these what t
 	@$(COMPILE) --extra dev -o requirements-dev.lock
 	@$(COMPILE) --extra api --extra operator --extra interrogate --extra depotgate --extra delegate --extra embedded --extra otel --extra build -c requirements-dev.lock -o requirements.lock
 	@$(COMPILE) --extra standalone --extra build -c requirements-dev.lock -o requirements-run.lock
+	@$(COMPILE) --extra frameworks -o requirements-frameworks.lock
+
+# An environment of its own, as somebody has who runs agents: their packages and our client, which needs none.
+FRAMEWORKS := $(VENV)-frameworks/.installed
+$(FRAMEWORKS): requirements-frameworks.lock | $(STAMP)
+	@$(BIN)/uv venv -q --clear $(VENV)-frameworks --python $(BIN)/python
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV)-frameworks $(BIN)/uv pip install -q --require-hashes -r requirements-frameworks.lock
+	@echo $(CURDIR)/client > $$(echo $(VENV)-frameworks/lib/python*/site-packages)/client.pth
+	@touch $@
+
+frameworks: $(FRAMEWORKS) ## LangGraph, the OpenAI Agents SDK and Temporal's SDK into .venv-frameworks, for examples/frameworks
+
+TEMPORAL := $(VENV)-temporal/.installed
+$(TEMPORAL): tests/frameworks/temporal/pom.xml
+	@if command -v mvn >/dev/null && command -v java >/dev/null; then \
+	    mvn -q -B -C -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(VENV)-temporal \
+	        && touch $@; \
+	    else echo "NOT RUN: receipts under Temporal, whose test server needs Java 17 and Maven: apt-get install maven"; fi
+
+test-frameworks: $(STAMP) $(FRAMEWORKS) $(TEMPORAL) ## receipts under LangGraph, the OpenAI Agents SDK and Temporal: the real packages (Temporal's server needs Java 17 and Maven)
+	@METAGATE_FRAMEWORKS=1 $(BIN)/python -m pytest tests/frameworks $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/console
 	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \
@@ -197,4 +218,4 @@ sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image
 	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-go $(VENV)-bench $(VENV)-contextforge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-go $(VENV)-frameworks $(VENV)-temporal $(VENV)-bench $(VENV)-contextforge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

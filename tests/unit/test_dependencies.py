@@ -16,7 +16,7 @@ def test_every_dependency_has_its_reason() -> None:
         "metagate"
     }
     rows = re.findall(
-        r"^\| ([^|]+) \| (?:api|operator|operator, standalone|interrogate, standalone|depotgate|embedded|otel|build|bench|dev) \|",
+        r"^\| ([^|]+) \| (?:api|operator|operator, standalone|interrogate, standalone|depotgate|embedded|otel|build|bench|frameworks|dev) \|",
         (ROOT / "docs/dependencies.md").read_text(),
         re.MULTILINE,
     )
@@ -25,6 +25,7 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 LOCKS = ("requirements-run.lock", "requirements.lock", "requirements-dev.lock")
+FRAMEWORKS = "requirements-frameworks.lock"
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -35,7 +36,7 @@ def pins(lock: str) -> dict[str, str]:
     return {re.split(r"==", pin)[0]: pin.rstrip() for pin in re.split(r"\n(?=[a-z0-9])", text)}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, FRAMEWORKS])
 def test_every_dependency_is_locked_with_a_hash(lock: str) -> None:
     """Every pin carries at least one hash, and no line names an index."""
     assert all("--hash=sha256:" in pin for pin in pins(lock).values())
@@ -48,3 +49,9 @@ def test_the_lock_files_agree() -> None:
     assert running.items() < product.items() < development.items()
     assert "kubernetes" not in running
     assert not {"pytest", "ruff", "mypy", "playwright"} & product.keys()
+
+
+def test_the_frameworks_are_locked_as_they_are_declared() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras["frameworks"]) <= {pin.split(" ")[0] for pin in pins(FRAMEWORKS).values()}
+    assert not {re.split("==", requirement)[0] for requirement in extras["frameworks"]} & pins(LOCKS[2]).keys()
