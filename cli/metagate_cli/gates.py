@@ -25,18 +25,22 @@ GATES: Final[Mapping[str, str]] = {
     "asyncgate": "asyncgate.gate:GATE",
     "depotgate": "depotgate.gate:GATE",
     "interrogate": "interrogate.gate:GATE",
+    "delegate": "delegate.gate:GATE",
 }
 """Where each gate's definition is, by the gate's name, in the order in which they are migrated: DepotGate looks whether
-AsyncGate's schema is there (DP-04)."""
+AsyncGate's schema is there (DP-04). DeleGate is the last, because it is told where the others are."""
 IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {
     "asyncgate": ("memorygate",),
     "depotgate": ("memorygate",),
     "interrogate": ("memorygate",),
+    "delegate": ("memorygate", "asyncgate", "depotgate"),
 }
-"""Gates that are served before others: what a gate writes can only be read at the ledger."""
+"""Gates that are served before others: what a gate writes can only be read at the ledger, and plans need all three."""
 ALL: Final = "all"
 ARTIFACTS: Final = "depot"
 """In the data directory: the bytes of DepotGate's artifacts."""
+DELEGATE_CREDENTIALS: Final = "delegate"
+"""In the data directory: a file for each namespace that DeleGate serves, with the key of its `delegate` Principal."""
 AUDITOR_FILE: Final = "auditor.url"
 """In the data directory: the database as the ledger's auditor, for `memorygate verify` and `interrogate replay`."""
 
@@ -85,13 +89,13 @@ async def serving_gates(
     from legivellum.gate.definition import GateDefinition
 
     async with AsyncExitStack() as stack:
-        urls = {}
+        urls: dict[str, str] = {}
         for definition in definitions:
             settings = definition.settings()
             chosen = {
                 "identity_database_url": SecretStr(database.identity),
                 **(await _migrated(database, definition, data) if isinstance(definition, GateDefinition) else {}),
-                **(_depot_settings(settings, definitions, data) if definition.name == "depotgate" else {}),
+                **_local_settings(definition.name, settings, definitions, data, urls),
             }
             settings = settings.model_copy(update=chosen)
             urls[definition.name] = await stack.enter_async_context(serving(definition, settings))
@@ -111,16 +115,31 @@ async def _migrated(
     return {"database_url": SecretStr(as_role(database.owner, definition.role, password))}
 
 
-def _depot_settings(settings: BaseSettings, definitions: Sequence[Definition[Any, Any]], data: Path) -> dict[str, Any]:
-    """What DepotGate does on one machine unless its variables say otherwise: bytes in the data directory; where no
-    AsyncGate is served, outputs without a lease.
+def _local_settings(
+    name: str,
+    settings: BaseSettings,
+    definitions: Sequence[Definition[Any, Any]],
+    data: Path,
+    urls: Mapping[str, str],
+) -> dict[str, Any]:
+    """What a gate does on one machine unless its variables say otherwise.
+
+    DepotGate keeps bytes in the data directory, and outputs without a lease where no AsyncGate is served. InterroGate
+    may forward to the DeleGate beside it. DeleGate asks the gates beside it, and is asked through InterroGate if that
+    is one of them.
     """
-    leased = any(definition.name == "asyncgate" for definition in definitions)
-    local = {
-        "store": (data / ARTIFACTS).resolve().as_uri(),
-        "leases": "required" if leased else "optional",
-    }
-    return {name: value for name, value in local.items() if name not in settings.model_fields_set}
+    served = {definition.name: definition for definition in definitions}
+    local: dict[str, Any] = {}
+    if name == "depotgate":
+        leases = "required" if "asyncgate" in served else "optional"
+        local = {"store": (data / ARTIFACTS).resolve().as_uri(), "leases": leases}
+    elif name == "interrogate" and "delegate" in served:
+        local = {"target_hosts": f"127.0.0.1:{served['delegate'].settings().port}"}
+    elif name == "delegate":
+        admission = "required" if "interrogate" in served else "off"
+        local = {"credentials": str(data / DELEGATE_CREDENTIALS), "admission": admission}
+        local |= {f"{gate}_url": url for gate, url in urls.items()}
+    return {field: value for field, value in local.items() if field not in settings.model_fields_set}
 
 
 def keep_auditor(database: DatabaseUrls, data: Path) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from metagate_api.server import serving
 from metagate_api.settings import Settings
 from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import DatabaseUrls, database
+from metagate_cli.delegate_principal import DELEGATE, declared_delegate
 from metagate_cli.gates import serving_gates
 from metagate_cli.startup_mirror import declared_witness, mirroring
 from metagate_cli.terminal import Stop
@@ -138,6 +139,8 @@ async def machine(
         try:
             await _first_publish(reconciler.published(), ended)
             witness = None if ledger is None else await declared_witness(writer, SYSTEM_NAMESPACE, data)
+            if any(gate.name == DELEGATE for gate in gates):
+                await declared_delegate(source, writer, data)
             async with (
                 serving_gates(urls, gates, data) as gate_urls,
                 mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,

@@ -31,7 +31,8 @@ async def declared_witness(writer: DirectoryWriter, namespace: str, data: Path) 
         OSError: the directory cannot be written.
 
     """
-    key_file, key = await asyncio.to_thread(_witness_key, data)
+    key_file = data / "keys" / f"{WITNESS}.key"
+    key = await asyncio.to_thread(kept_key, key_file)
     spec = {
         "type": "service",
         "rights": ["witness"],
@@ -60,11 +61,10 @@ async def mirroring(database: DatabaseUrls, url: str | None, witness: Path | Non
         await asyncio.gather(relaying, return_exceptions=True)
 
 
-def _witness_key(data: Path) -> tuple[Path, str]:
-    """Where it is and what it is; made at the first time, 0600."""
-    path = data / "keys" / f"{WITNESS}.key"
+def kept_key(path: Path) -> str:
+    """The API key in a file; made at the first time, 0600."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(mint().key + "\n")
-    return path, path.read_text(encoding="ascii").strip()
+    return path.read_text(encoding="ascii").strip()

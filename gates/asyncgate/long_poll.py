@@ -105,7 +105,8 @@ class LongPoll:
         while True:
             with contextlib.suppress(TimeoutError):
                 # Jitter, so that processes do not ask in step.
-                await asyncio.wait_for(self._wake.wait(), self._poll_seconds * (0.8 + 0.4 * random.random()))  # noqa: S311
+                async with asyncio.timeout(self._poll_seconds * (0.8 + 0.4 * random.random())):  # noqa: S311
+                    await self._wake.wait()
             self._wake.clear()
             waiters = list(self._waiters)
             for at in range(0, len(waiters), _AT_ONCE):

@@ -150,7 +150,8 @@ class ProblemataAnnouncer:
             # The snapshot may come a moment after the start: nobody waits 15 seconds for the first announcement.
             seconds = self._seconds if self._failure is None else min(self._seconds, 1.0)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await stopping.wait()
 
     async def _send_all(self, method: Method, problematas: Iterable[Problemata], credential: bytes) -> list[int]:
         at_once = asyncio.Semaphore(_AT_ONCE)

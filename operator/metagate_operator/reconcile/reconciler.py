@@ -158,7 +158,9 @@ class Reconciler:
             if self._guard.waiting:
                 due = min(due, now + self._settings.brake_seconds)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(due - now, 0))
+                # Not wait_for: of Python 3.11 it loses a cancellation that comes with the event, and this would go on.
+                async with asyncio.timeout(max(due - now, 0)):
+                    await self._wake.wait()
                 await asyncio.sleep(self._settings.debounce_seconds)
             self._wake.clear()
 

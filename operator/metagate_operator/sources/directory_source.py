@@ -179,7 +179,8 @@ class DirectorySource:
         while True:
             pause = SETTLE_SECONDS if self._scanner.settling else max(RESCAN_SECONDS, 20 * spent)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._nudge.wait()
             self._nudge.clear()
             started = self._clock()
             try:
