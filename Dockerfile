@@ -17,7 +17,7 @@ RUN set -eu; cd /wheels; set -- *.whl; \
 ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/verified PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY pyproject.toml /src/
 RUN python3 -c 'import tomllib; extras = tomllib.load(open("/src/pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
-        print(*(each for name in ("api", "operator", "interrogate", "depotgate", "delegate", "otel") for each in extras[name] if not each.startswith("metagate[")), sep="\n")' \
+        print(*(each for name in ("api", "operator", "interrogate", "depotgate", "delegate", "cogni", "otel") for each in extras[name] if not each.startswith("metagate[")), sep="\n")' \
         > /src/needed.txt \
     && /tool/bin/pip --python /opt/metagate/bin/python install -q -r /src/needed.txt
 
@@ -33,7 +33,7 @@ COPY client /src/client
 COPY cli /src/cli
 # Only what is new, here and below, so that images share their layers and an edit changes a small one.
 RUN set -eu; touch /before; sleep 1; mkdir /new; \
-    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,interrogate,depotgate,delegate,otel]"; \
+    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,interrogate,depotgate,delegate,cogni,otel]"; \
     # The client alone, one file that any image with a Python can take.
     mkdir /tmp/client; cp -r /src/client/metagate_client /tmp/client/; rm -rf /tmp/client/metagate_client/__pycache__; \
     printf 'import sys\nfrom metagate_client.main import main\nsys.exit(main())\n' > /tmp/client/__main__.py; \
@@ -43,7 +43,7 @@ RUN set -eu; touch /before; sleep 1; mkdir /new; \
 
 FROM code AS postgres
 RUN set -eu; touch /before; sleep 1; rm -r /new; mkdir /new; \
-    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,interrogate,depotgate,delegate,otel,embedded]"; \
+    /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,interrogate,depotgate,delegate,cogni,otel,embedded]"; \
     /opt/metagate/bin/python /src/sbom.py --dpkg > /opt/metagate/sbom.cdx.json; \
     cd /opt/metagate; find . -newer /before ! -type d -print0 | tar -c --null -T - | tar -x -C /new
 

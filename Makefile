@@ -164,7 +164,7 @@ COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-
 	--no-annotate --no-header pyproject.toml
 lock: $(STAMP)   ## pin the dependencies again: all of them, and of these what the product and what one machine needs
 	@$(COMPILE) --extra dev -o requirements-dev.lock
-	@$(COMPILE) --extra api --extra operator --extra interrogate --extra depotgate --extra delegate --extra embedded --extra otel --extra build -c requirements-dev.lock -o requirements.lock
+	@$(COMPILE) --extra api --extra operator --extra interrogate --extra depotgate --extra delegate --extra cogni --extra embedded --extra otel --extra build -c requirements-dev.lock -o requirements.lock
 	@$(COMPILE) --extra standalone --extra build -c requirements-dev.lock -o requirements-run.lock
 	@$(COMPILE) --extra frameworks -o requirements-frameworks.lock
 

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 Component = dict[str, Any]
 
 
-EXTRAS: Final = ("api", "operator", "interrogate", "depotgate", "delegate", "embedded")
+EXTRAS: Final = ("api", "operator", "interrogate", "depotgate", "delegate", "cogni", "embedded")
 
 
 def normalised(name: str) -> str:

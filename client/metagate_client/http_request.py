@@ -30,6 +30,10 @@ class UnreachableError(Exception):
     """No usable answer. The text says why, in words for a person."""
 
 
+class BrokenAnswerError(UnreachableError):
+    """What answered does not speak the protocol, or says more than is read."""
+
+
 class HttpResponse:
     __slots__ = ("body", "headers", "status")
 
@@ -56,11 +60,14 @@ def send_request(
     method: str = "POST",
     on_connected: Callable[[socket.socket], object] | None = None,
     on_waiting: Callable[[], object] | None = None,
+    largest_body: int = LARGEST_BODY,
+    is_cancelled: Callable[[], bool] | None = None,
 ) -> HttpResponse:
     """Send one request and return the answer. `deadline` in seconds of `time.monotonic`. Raises UnreachableError.
 
     `on_connected` gets the connection before the request is sent, so that another thread can end the wait.
-    `on_waiting` is called at least once a second until the first byte of the answer is read.
+    `on_waiting` is called at least once a second until the first byte of the answer is read, `is_cancelled` once a
+    second until the last: also a server that sends a byte now and then holds nobody who was told to stop.
     """
     try:
         connection = connect(address, deadline)
@@ -70,7 +77,9 @@ def send_request(
             connection.settimeout(seconds_left(deadline))
             head = request_head(address, method, target, {**headers, "Content-Length": str(len(body))})
             connection.sendall(head + body)
-            return ResponseReader(connection, deadline, on_waiting).response()
+            return ResponseReader(
+                connection, deadline, on_waiting, largest_body=largest_body, is_cancelled=is_cancelled
+            ).response()
         finally:
             connection.close()
     except OSError as error:
@@ -175,11 +184,18 @@ class ResponseReader:
     """Reads an answer, never past the deadline and never more than the bounds."""
 
     def __init__(
-        self, connection: socket.socket, deadline: float, on_waiting: Callable[[], object] | None = None
+        self,
+        connection: socket.socket,
+        deadline: float,
+        on_waiting: Callable[[], object] | None = None,
+        *,
+        largest_body: int = LARGEST_BODY,
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self._connection = connection
         self.deadline = deadline
         self._on_waiting = on_waiting
+        self._largest_body, self._is_cancelled = largest_body, is_cancelled
         self._buffer = b""
 
     @property
@@ -206,12 +222,12 @@ class ResponseReader:
         first, *lines = raw.split(b"\r\n")
         match = _STATUS.match(first)
         if match is None:
-            raise UnreachableError("what answers there does not speak HTTP")
+            raise BrokenAnswerError("what answers there does not speak HTTP")
         headers: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.partition(b":")
             if not colon:
-                raise UnreachableError("the answer's headers are broken")
+                raise BrokenAnswerError("the answer's headers are broken")
             headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
         return int(match[1]), headers
 
@@ -221,8 +237,8 @@ class ResponseReader:
         length = headers.get("content-length")
         if length is None:
             return self._rest()
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            raise UnreachableError("the answer is larger than any packet")
+        if not length.isdigit() or int(length) > self._largest_body:
+            raise BrokenAnswerError("the answer is larger than any packet")
         return self._exactly(int(length))
 
     def stream(self, headers: dict[str, str], idle_seconds: float) -> Iterator[bytes]:
@@ -253,8 +269,8 @@ class ResponseReader:
         body = b""
         while True:
             size = _HEX.match(self._until(b"\r\n", 1024))
-            if size is None or len(body) + int(size[0], 16) > LARGEST_BODY:
-                raise UnreachableError("the answer is broken")
+            if size is None or len(body) + int(size[0], 16) > self._largest_body:
+                raise BrokenAnswerError("the answer is broken")
             if int(size[0], 16) == 0:
                 return body
             body += self._exactly(int(size[0], 16))
@@ -262,8 +278,8 @@ class ResponseReader:
 
     def _rest(self) -> bytes:
         while self._more():
-            if len(self._buffer) > LARGEST_BODY:
-                raise UnreachableError("the answer is larger than any packet")
+            if len(self._buffer) > self._largest_body:
+                raise BrokenAnswerError("the answer is larger than any packet")
         return self._buffer
 
     def _until(self, mark: bytes, largest: int) -> bytes:
@@ -285,7 +301,19 @@ class ResponseReader:
             self._on_waiting()
             if select.select([self._connection], [], [], min(1.0, seconds_left(self.deadline)))[0]:
                 break
-        self._connection.settimeout(seconds_left(self.deadline))
-        chunk = self._connection.recv(65_536)
+        chunk = self._received()
         self._buffer += chunk
         return bool(chunk)
+
+    def _received(self) -> bytes:
+        if self._is_cancelled is None:
+            self._connection.settimeout(seconds_left(self.deadline))
+            return self._connection.recv(65_536)
+        while not self._is_cancelled():
+            # No `select`: bytes that TLS has read already would not be seen by it.
+            self._connection.settimeout(min(1.0, seconds_left(self.deadline)))
+            try:
+                return self._connection.recv(65_536)
+            except TimeoutError:
+                continue
+        raise UnreachableError("the request was cancelled")

@@ -21,7 +21,7 @@ def test_bill_of_materials_names_every_locked_dependency_we_ask_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requests = {
         re.split(r"[\[><=~!; ]", requirement)[0].lower()
-        for extra in ("api", "operator", "interrogate", "depotgate", "delegate", "embedded")
+        for extra in ("api", "operator", "interrogate", "depotgate", "delegate", "cogni", "embedded")
         for requirement in project["optional-dependencies"][extra]
     } - {"metagate"}
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))

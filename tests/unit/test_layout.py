@@ -12,7 +12,7 @@ PACKAGES = {
     "operator": {"metagate_operator"},
     "api": {"metagate_api", "metagate_console"},
     "kit": {"legivellum"},
-    "gates": {"asyncgate", "delegate", "depotgate", "interrogate", "memorygate"},
+    "gates": {"asyncgate", "cognigate", "delegate", "depotgate", "interrogate", "memorygate"},
     "client": {"legivellum_worker", "metagate_client"},
     "cli": {"metagate_cli"},
 }

@@ -8,6 +8,8 @@ import pytest
 from asyncgate import problem_codes as asyncgate_codes
 from asyncgate.gate import GATE as ASYNCGATE
 from asyncgate.settings import Settings as AsyncGateSettings
+from cognigate.gate import GATE as COGNIGATE
+from cognigate.settings import Settings as CogniGateSettings
 from delegate import problem_codes as delegate_codes
 from delegate.gate import GATE as DELEGATE
 from delegate.settings import Settings as DeleGateSettings
@@ -17,8 +19,8 @@ from depotgate.settings import Settings as DepotGateSettings
 from interrogate import problem_codes as interrogate_codes
 from interrogate.gate import GATE as INTERROGATE
 from interrogate.settings import Settings as InterrogateSettings
-from legivellum.gate.metrics import GateMetrics
-from legivellum.gate.settings import DatabaseGateSettings
+from legivellum.gate.metrics import ServedMetrics
+from legivellum.gate.settings import ServedGateSettings
 from legivellum.http import problem_codes
 from legivellum.http.endpoints import Endpoint
 from legivellum.http.problem_codes import ProblemCode
@@ -74,7 +76,7 @@ def counted() -> list[str]:
     return lines
 
 
-def gate_settings(chosen: type[DatabaseGateSettings]) -> list[str]:
+def gate_settings(chosen: type[ServedGateSettings]) -> list[str]:
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in chosen.model_fields.items():
         default = field.default
@@ -84,7 +86,7 @@ def gate_settings(chosen: type[DatabaseGateSettings]) -> list[str]:
     return lines
 
 
-def gate_metrics(gate: GateMetrics) -> list[str]:
+def gate_metrics(gate: ServedMetrics) -> list[str]:
     """What the gate's registry exposes, by the name that a query uses."""
     lines = ["| Metric | Type | Labels | Meaning |", "|---|---|---|---|"]
     for collector in sorted(gate.registry._collector_to_names, key=lambda collector: collector._name):
@@ -117,6 +119,9 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("delegate/api.md", FROM_CODE): lambda: endpoints(DELEGATE.all_endpoints),
     ("delegate/settings.md", FROM_CODE): lambda: gate_settings(DeleGateSettings),
     ("delegate/metrics.md", FROM_CODE): lambda: gate_metrics(DELEGATE.metrics),
+    ("cognigate/api.md", FROM_CODE): lambda: endpoints(COGNIGATE.all_endpoints),
+    ("cognigate/settings.md", FROM_CODE): lambda: gate_settings(CogniGateSettings),
+    ("cognigate/metrics.md", FROM_CODE): lambda: gate_metrics(COGNIGATE.metrics),
     ("settings.md", FROM_CODE): settings,
     ("metrics.md", FROM_CODE): counted,
 }

@@ -1,0 +1,83 @@
+"""The models that a job may name, as the Manifest declares them: services of type `chat-completions` (CG-11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cognigate.chat_completions import ChatCompletions
+from cognigate.extractive import EXTRACT_NAME, ExtractiveModel
+from cognigate.models import ModelClient
+from legivellum_worker.results import AUTHORITY_INSUFFICIENT, Failed
+from metagate_client.errors import MisconfiguredError
+from metagate_client.packet import Packet
+from metagate_client.settings import environment, read_credential
+
+MODEL_SERVICE: Final = "chat-completions"
+DEFAULT_ALIAS: Final = "default"
+_ADVICE: Final = "write the key of the model's provider into it"
+
+Declared = tuple[ModelClient, str]
+"""The client, and the model's name as its provider has it."""
+
+
+class ModelCatalog:
+    """By the names that authorities use."""
+
+    def __init__(self, models: Mapping[str, Declared]) -> None:
+        self._models = models
+
+    def choose(self, permitted: tuple[str, ...], wanted: Any) -> Declared:
+        """The model that the job names, or the first that is permitted and declared. Raises Failed."""
+        names = permitted if wanted is None else [name for name in permitted if name == wanted]
+        declared = next((self._models[name] for name in names if name in self._models), None)
+        if declared is None:
+            raise Failed(AUTHORITY_INSUFFICIENT, "no permitted model is declared")
+        return declared
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    @classmethod
+    def builtin(cls) -> ModelCatalog:
+        """For trying things out: what it is stands in each of its outputs."""
+        return cls({DEFAULT_ALIAS: (ExtractiveModel(), EXTRACT_NAME)})
+
+    @classmethod
+    def of_endpoint(cls, url: str, model: str, key_file: str | None) -> ModelCatalog:
+        key = None if key_file is None else _file_key(key_file)
+        return cls({DEFAULT_ALIAS: (ChatCompletions(model, url, key=key), model)})
+
+    @classmethod
+    def of_packet(cls, packet: Packet) -> ModelCatalog:
+        """Raises MisconfiguredError for a declaration that cannot be used."""
+        models: dict[str, Declared] = {}
+        for name, service in sorted(packet.services(MODEL_SERVICE).items()):
+            metadata = service.get("metadata") or {}
+            structured = metadata.get("structured", "json_schema")
+            if structured not in {"json_schema", "json_object", "none"}:
+                raise MisconfiguredError(f"structured of the service {name} is json_schema, json_object or none")
+            for alias, model in (metadata.get("models") or {}).items():
+                client = ChatCompletions(
+                    str(model), str(service["endpoint"]), key=_declared_key(packet, service), structured=structured
+                )
+                models.setdefault(str(alias), (client, str(model)))
+        return cls(models)
+
+
+def _file_key(path: str) -> Callable[[], str]:
+    return lambda: read_credential(path, "API key", _ADVICE)
+
+
+def _declared_key(packet: Packet, service: Mapping[str, Any]) -> Callable[[], str] | None:
+    """How to read the secret that the service's `auth.secretRef` names: a variable or a file of this pod."""
+    reference = (service.get("auth") or {}).get("secretRef")
+    if reference is None:
+        return None
+    secret = next((item for item in packet.content.get("required_env") or () if item["name"] == reference), None)
+    if secret is None:
+        raise MisconfiguredError(f"the packet says nowhere where the secret {reference} of a model is")
+    if str(secret["ref_kind"]).lower() == "file":
+        return _file_key(str(Path(secret["ref_name"])))
+    return lambda: environment().get(str(secret["ref_name"]), "")
