@@ -59,6 +59,11 @@ _OWN_COLUMNS: Final[dict[str, list[dict[str, Any]]]] = {
         _column("Surface", ".spec.gateway.surfaceId", "The surface of that PolicyProfile."),
         _column("Tools", ".spec.exposeTools", "Whether agents see its tools by name.", kind="boolean", wide=True),
     ],
+    kinds.PLAN_TEMPLATE.name: [
+        _column("Capability", ".spec.capability", "The name by which callers ask for the plan."),
+        _column("Dispatch", ".spec.dispatch", "Whether plans are handed out at once, or held for approval."),
+        _column("Approver", ".spec.approver", "The Principal that approves held plans.", wide=True),
+    ],
 }
 # What the schema of a spec cannot say: rules about the object's own name.
 _OBJECT_RULES: Final = {

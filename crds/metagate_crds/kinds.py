@@ -39,5 +39,6 @@ KINDS: Final[dict[str, ResourceKind]] = {
         PRINCIPAL_BINDING,
         POLICY_PROFILE,
         PROBLEMATA,
+        PLAN_TEMPLATE,
     )
 }

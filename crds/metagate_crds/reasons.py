@@ -103,6 +103,7 @@ BINDING_CONFLICT: Final = "BindingConflict"
 SUBJECT_CONFLICT: Final = "SubjectConflict"
 KEY_CONFLICT: Final = "KeyConflict"
 ISSUER_CONFLICT: Final = "IssuerConflict"
+CAPABILITY_CONFLICT: Final = "CapabilityConflict"
 
 # Reasons of a warning
 COMPONENT_NOT_POSSIBLE: Final = "ComponentNotPossible"
@@ -186,6 +187,7 @@ REASONS: Final[dict[str, str]] = {
     SUBJECT_CONFLICT: "An older Principal already has this subject (D-13).",
     KEY_CONFLICT: "An older Principal already has this API key (D-45).",
     ISSUER_CONFLICT: "An older TokenIssuer already has this issuer, or is already the cluster's (D-44).",
+    CAPABILITY_CONFLICT: "An older PlanTemplate of the namespace already has this capability.",
     COMPONENT_NOT_POSSIBLE: "An entry of `components` that no component_key can be, so it permits nobody.",
     SECRET_REF_NOT_DECLARED: "A service's `auth.secretRef` names none of the secretRefs of the Profile beside it.",
     TREE_NOT_BOUNDED: "A PolicyProfile without `limits.maxTotalDescendants`: nothing bounds the tree of one root.",

@@ -119,6 +119,7 @@ def test_crds_hook_may_touch_ours_only(chart: Chart):
         "principalbindings",
         "policyprofiles",
         "problematas",
+        "plantemplates",
         "tokenissuers",
     )
     group, resource = "apiextensions.k8s.io", "customresourcedefinitions"

@@ -17,6 +17,7 @@ from metagate_crds.compile.normalized import (
     NormalizedBinding,
     NormalizedIssuer,
     NormalizedManifest,
+    NormalizedPlanTemplate,
     NormalizedPolicy,
     NormalizedPrincipal,
     NormalizedProblemata,
@@ -24,6 +25,7 @@ from metagate_crds.compile.normalized import (
 )
 from metagate_crds.compile.object_state import ObjectState
 from metagate_crds.compile.outcome import CompileOutcome, build_verdict
+from metagate_crds.compile.plan_templates import compile_plan_template
 from metagate_crds.compile.policies import compile_policy
 from metagate_crds.compile.principals import compile_principal
 from metagate_crds.compile.problematas import compile_problemata
@@ -88,13 +90,15 @@ def _compile_object(world: World, state: ObjectState, tenant: str | None, last_g
             return compile_policy(world, state, spec, tenant, _content_row(state, spec, tenant))
         case NormalizedProblemata():
             return compile_problemata(world, state, spec, tenant, _content_row(state, spec, tenant))
+        case NormalizedPlanTemplate():
+            return compile_plan_template(world, state, spec, tenant, _content_row(state, spec, tenant))
         case NormalizedProfile() | NormalizedManifest():
             return CompileOutcome(rows=[_content_row(state, spec, tenant)], served_generation=state.served_generation)
 
 
 def _content_row(
     state: ObjectState,
-    spec: NormalizedProfile | NormalizedManifest | NormalizedPolicy | NormalizedProblemata,
+    spec: NormalizedProfile | NormalizedManifest | NormalizedPolicy | NormalizedProblemata | NormalizedPlanTemplate,
     tenant: str,
 ) -> SnapshotRow:
     """The row of an object that is served as it is; made once per version, because bodies may be large."""
@@ -107,6 +111,8 @@ def _content_row(
         row = SnapshotRow("policy_profile", (tenant, name), {**values, "policy_hash": spec.policy_hash})
     elif isinstance(spec, NormalizedProblemata):
         row = SnapshotRow("problemata", (tenant, name), {**values, "content_hash": spec.content_hash})
+    elif isinstance(spec, NormalizedPlanTemplate):
+        row = SnapshotRow("plan_template", (tenant, name), {**values, "content_hash": spec.content_hash})
     else:
         row = SnapshotRow("profile" if isinstance(spec, NormalizedProfile) else "manifest", (tenant, name), values)
     state.cached_content = (tenant, generation, row)

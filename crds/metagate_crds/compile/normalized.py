@@ -7,6 +7,7 @@ from legivellum.base.public_jwk import JwkSet, parse_jwk_set
 from metagate_crds.canonical_json import canonical, digest, encode_members
 from metagate_crds.models import (
     ManifestSpec,
+    PlanTemplateSpec,
     PolicyProfileSpec,
     PrincipalBindingSpec,
     PrincipalSpec,
@@ -105,6 +106,17 @@ class NormalizedProblemata:
 
 
 @dataclass(frozen=True, slots=True)
+class NormalizedPlanTemplate:
+    """`principals` and `templates`: what it names, each with the path where it does."""
+
+    body: dict[str, Any]
+    content_hash: str
+    capability: str
+    principals: tuple[tuple[str, str], ...]
+    templates: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NormalizedIssuer:
     """`namespaces` is None when not declared: any with source Cluster, none otherwise (D-44). `key_set` is the inline
     one, empty with another source.
@@ -128,6 +140,7 @@ NormalizedSpec = (
     | NormalizedBinding
     | NormalizedPolicy
     | NormalizedProblemata
+    | NormalizedPlanTemplate
     | NormalizedIssuer
 )
 
@@ -148,6 +161,8 @@ def normalize(model: Spec) -> NormalizedSpec:
             return _normalize_policy(model)
         case ProblemataSpec():
             return normalize_problemata(model.declared())
+        case PlanTemplateSpec():
+            return _normalize_plan_template(model)
         case TokenIssuerSpec():
             return _normalize_issuer(model)
         case _:
@@ -216,6 +231,25 @@ def _normalize_policy(model: PolicyProfileSpec) -> NormalizedPolicy:
 def normalize_problemata(body: dict[str, Any]) -> NormalizedProblemata:
     """`body` as `Spec.declared` has it."""
     return NormalizedProblemata(body, digest(canonical(body)))
+
+
+def _normalize_plan_template(model: PlanTemplateSpec) -> NormalizedPlanTemplate:
+    body = model.declared()
+    principals = [(f"spec.{name}", body[name]) for name in ("approver", "escalateTo") if name in body]
+    principals += _escalation_targets("spec", body)
+    templates = []
+    for index, step in enumerate(body["steps"]):
+        path = f"spec.steps[{index}]"
+        principals += _escalation_targets(path, step)
+        if "plan" in step:
+            templates.append((f"{path}.plan.templateRef", step["plan"]["templateRef"]["name"]))
+    return NormalizedPlanTemplate(
+        body, digest(canonical(body)), body["capability"], tuple(principals), tuple(templates)
+    )
+
+
+def _escalation_targets(path: str, part: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(f"{path}.escalation[{index}].to", rule["to"]) for index, rule in enumerate(part.get("escalation", ()))]
 
 
 def _normalize_issuer(model: TokenIssuerSpec) -> NormalizedIssuer:

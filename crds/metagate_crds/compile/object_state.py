@@ -7,6 +7,7 @@ from metagate_crds.compile.last_good import restrict_last_good
 from metagate_crds.compile.normalized import (
     NormalizedBinding,
     NormalizedIssuer,
+    NormalizedPlanTemplate,
     NormalizedPrincipal,
     NormalizedSpec,
     normalize,
@@ -130,6 +131,8 @@ def _index(state: ObjectState, settings: CompileSettings) -> None:
                 {subject_key(namespace, ref.issuer, ref.subject) for ref in principal.subjects}
                 | {key_digest_key(key.sha256) for key in principal.api_keys}
             )
+        case NormalizedPlanTemplate() as template:
+            state.unique_keys = frozenset({capability_key(namespace, template.capability)})
         case NormalizedIssuer() as issuer:
             url = issuer.issuer or (settings.cluster_issuer if issuer.source == "Cluster" else None)
             state.unique_keys = frozenset(
@@ -141,6 +144,10 @@ def _index(state: ObjectState, settings: CompileSettings) -> None:
 
 def active_binding_key(namespace: str, principal: str) -> UniqueKey:
     return ("active", namespace, principal)
+
+
+def capability_key(namespace: str, capability: str) -> UniqueKey:
+    return ("capability", namespace, capability)
 
 
 def subject_key(namespace: str, issuer: str | None, subject: str) -> UniqueKey:

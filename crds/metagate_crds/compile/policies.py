@@ -8,11 +8,16 @@ from metagate_crds.compile.object_state import ObjectState
 from metagate_crds.compile.outcome import CompileOutcome
 from metagate_crds.compile.snapshot import SnapshotRow
 from metagate_crds.compile.world import World
-from metagate_crds.kinds import POLICY_PROFILE, PRINCIPAL
+from metagate_crds.kinds import PLAN_TEMPLATE, POLICY_PROFILE, PRINCIPAL
 from metagate_crds.objects import ObjectKey
 from metagate_crds.rules.findings import Finding
 
 _SHADOW_PATH: Final = "spec.shadow.policyProfileRef"
+_NOT_FOUND: Final = {
+    PRINCIPAL.name: reasons.PRINCIPAL_NOT_FOUND,
+    POLICY_PROFILE.name: reasons.POLICY_PROFILE_NOT_FOUND,
+    PLAN_TEMPLATE.name: reasons.TEMPLATE_NOT_FOUND,
+}
 
 
 def compile_policy(
@@ -41,7 +46,7 @@ def policy_references(namespace: str, spec: NormalizedPolicy) -> list[tuple[str,
 
 
 def unresolved_references(world: World, references: list[tuple[str, ObjectKey]]) -> list[Finding]:
-    """What is wrong with references to Principals and PolicyProfiles, each with its path."""
+    """What is wrong with references to objects of the namespace, each with its path."""
     findings = (_unresolved(world, path, ref) for path, ref in references)
     return [finding for finding in findings if finding is not None]
 
@@ -49,8 +54,7 @@ def unresolved_references(world: World, references: list[tuple[str, ObjectKey]])
 def _unresolved(world: World, path: str, ref: ObjectKey) -> Finding | None:
     target = world.state(ref)
     if target is None:
-        reason = reasons.PRINCIPAL_NOT_FOUND if ref.kind == PRINCIPAL.name else reasons.POLICY_PROFILE_NOT_FOUND
-        return Finding(path, reason, f"{ref.kind} {ref.name} does not exist in this namespace")
+        return Finding(path, _NOT_FOUND[ref.kind], f"{ref.kind} {ref.name} does not exist in this namespace")
     if target.effective is None:
         return Finding(path, reasons.REFERENCE_NOT_VALID, f"{ref.kind} {ref.name} has never been valid")
     return None

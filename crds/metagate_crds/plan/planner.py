@@ -22,7 +22,7 @@ AccessChange = tuple[str, Any, Any]
 """What of a principal's access changes, before, and after; `ABSENT` where it has none."""
 
 _PRINCIPAL_TABLES: Final = frozenset({"principal", "binding", "subject", "api_key"})
-_OTHER_TABLES: Final = frozenset({"policy_profile", "problemata", "issuer", "issuer_key"})
+_OTHER_TABLES: Final = frozenset({"policy_profile", "problemata", "plan_template", "issuer", "issuer_key"})
 _ACCESS: Final = (
     "boots", "type", "scope", "rights", "suspended", "binding", "components", "slaSeconds", "subjects", "apiKeys"
 )  # fmt: skip
@@ -65,7 +65,7 @@ class PlanIssue:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChangePlan:
     """`objects` are the declared ones that differ, as added, changed or removed; `packets` the proposed bodies."""
 
     objects: Mapping[str, tuple[ObjectKey, ...]]
@@ -75,7 +75,7 @@ class Plan:
     resolved: tuple[PlanIssue, ...]
     """What is wrong now and would not be any more."""
     others: tuple[ObjectKey, ...]
-    """PolicyProfiles, Problematas and TokenIssuers of which something else is served."""
+    """PolicyProfiles, Problematas, PlanTemplates and TokenIssuers of which something else is served."""
     after: Mapping[PrincipalRef, str]
     """The packet digest of every principal that has one."""
     packets: Mapping[str, bytes]
@@ -102,7 +102,7 @@ class _PrincipalAccess:
         return self.access.get("suspended") is False and bound and bool(self.subjects or self.keys)
 
 
-def make_plan(current: World, proposed: World, last_good: LastGood | None = None) -> Plan:
+def make_plan(current: World, proposed: World, last_good: LastGood | None = None) -> ChangePlan:
     """Compile both and compare. `last_good` is what counts where an object is invalid already."""
     compiled = compile_world(current, last_good or {})
     # What is good now is what an invalid update falls back to.
@@ -112,10 +112,10 @@ def make_plan(current: World, proposed: World, last_good: LastGood | None = None
     return _compare(current, proposed, compiled, proposed_compiled)
 
 
-def _compare(current: World, proposed: World, compiled: CompiledWorld, proposed_compiled: CompiledWorld) -> Plan:
+def _compare(current: World, proposed: World, compiled: CompiledWorld, proposed_compiled: CompiledWorld) -> ChangePlan:
     before, after = _principal_access(current, compiled), _principal_access(proposed, proposed_compiled)
     issues, resolved = _compare_issues(compiled, proposed_compiled)
-    return Plan(
+    return ChangePlan(
         objects=_compare_objects(current, proposed),
         effects=_effects(before, after, compiled.packets, proposed_compiled.packets),
         issues=issues,
@@ -253,6 +253,6 @@ def _other_contents(compiled: CompiledWorld) -> dict[ObjectKey, list[str]]:
     contents = {
         key: sorted(row.content for row in rows if row.table in _OTHER_TABLES)
         for key, rows in compiled.rows.items()
-        if key.kind in {"PolicyProfile", "Problemata", "TokenIssuer"}
+        if key.kind in {"PolicyProfile", "Problemata", "PlanTemplate", "TokenIssuer"}
     }
     return {key: content for key, content in contents.items() if content}

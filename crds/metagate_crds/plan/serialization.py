@@ -7,7 +7,7 @@ from metagate_crds.kinds import API_VERSION
 from metagate_crds.objects import DeclaredObject, ObjectKey
 from metagate_crds.plan.explanation import Explanation, Leaf
 from metagate_crds.plan.packet_diff import ABSENT
-from metagate_crds.plan.planner import Effect, Plan, PlanIssue
+from metagate_crds.plan.planner import ChangePlan, Effect, PlanIssue
 from metagate_crds.rules.findings import Step
 
 
@@ -16,7 +16,7 @@ def json_pointer(path: Iterable[Step]) -> str:
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
 
 
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: ChangePlan) -> dict[str, Any]:
     """A plan as JSON. A side of a difference that is not there is left out; null is a value."""
     return {
         "changes": not plan.empty,
@@ -50,7 +50,7 @@ def resource_to_dict(declared: DeclaredObject) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": key.kind, "metadata": metadata, "spec": declared.spec}
 
 
-def _effect_to_dict(effect: Effect, plan: Plan) -> dict[str, Any]:
+def _effect_to_dict(effect: Effect, plan: ChangePlan) -> dict[str, Any]:
     return {
         "count": len(effect.principals),
         "packet": _packet_change(effect),

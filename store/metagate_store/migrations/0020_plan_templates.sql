@@ -1,4 +1,4 @@
--- What plans of work are made of. They are followed (D-60) and never stand in packets (000:39).
+-- What plans of work are made of. They are followed (D-60) and never stand in packets.
 
 CREATE TABLE metagate.plan_template (
     tenant uuid NOT NULL,

@@ -128,6 +128,19 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["s", "g"]),
         st.sampled_from(["x", "y"]),
     ),
+    "PlanTemplate": st.builds(
+        lambda capability, principal, template: {
+            "capability": capability,
+            "escalation": [{"on": ["failure"], "to": principal}],
+            "steps": [
+                {"id": "a", "capability": "x", "job": {}},
+                *([] if template is None else [{"id": "b", "plan": {"templateRef": {"name": template}}}]),
+            ],
+        },
+        st.sampled_from(["x", "y"]),
+        names,
+        st.none() | names,
+    ),
 }
 KIND_NAMES = tuple(VALID)
 

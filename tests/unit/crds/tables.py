@@ -42,7 +42,7 @@ def _fields(node: dict[str, Any], prefix: str = "") -> list[tuple[str, str, str,
         path = f"{prefix}{name}"
         default = "required" if name in node.get("required", []) else _default(part)
         rows.append((path, _type(part), default, part["description"].replace("|", "\\|")))
-        if part["type"] == "array":
+        if part.get("type") == "array":
             rows += _fields(part["items"], f"{path}[].")
         elif "additionalProperties" in part:
             rows += _fields(part["additionalProperties"], f"{path}.*.")
@@ -58,6 +58,8 @@ def _default(part: dict[str, Any]) -> str:
 def _type(part: dict[str, Any]) -> str:
     if "enum" in part:
         return " \\| ".join(f"`{item}`" for item in part["enum"])
+    if "type" not in part:
+        return "any JSON"
     if part["type"] == "array":
         return f"list of {_type(part['items'])}"
     if part.get("x-kubernetes-preserve-unknown-fields"):

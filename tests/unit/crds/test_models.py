@@ -6,7 +6,16 @@ import textwrap
 
 import pytest
 import yaml
-from tests.unit.crds.worlds import BINDING, CLUSTER_ISSUER, MANIFEST, POLICY, PRINCIPAL, PROBLEMATA, PROFILE
+from tests.unit.crds.worlds import (
+    BINDING,
+    CLUSTER_ISSUER,
+    MANIFEST,
+    PLAN_TEMPLATE,
+    POLICY,
+    PRINCIPAL,
+    PROBLEMATA,
+    PROFILE,
+)
 
 from metagate_crds import reasons
 from metagate_crds.kinds import KINDS
@@ -85,6 +94,36 @@ CONTRACT = textwrap.dedent("""
           as: send
           definition: {name: send_email, title: Send, description: Sends., inputSchema: {type: object}, outputSchema: {}, annotations: {readOnlyHint: false}}
       topology: [{from: gateway, to: delegate, purpose: plan}]
+    PlanTemplate:
+      capability: review
+      parameters: {type: object, properties: {documents: {type: array}, note: {type: string}}}
+      dispatch: Held
+      approver: operator-on-call
+      escalateTo: operator-on-call
+      escalation: [{"on": [failure, limit], class: capability, to: operator-on-call}]
+      result: merge
+      deadlineSeconds: 3600
+      steps:
+      - id: read
+        forEach: documents
+        capability: document.summarise
+        job:
+          instruction: Summarise.
+          inputs: [{name: document, pointer: "${item}", maxBytes: 1000}, {name: note, value: "${parameters.note}", maxBytes: 1048576}]
+          output: {mime: text/markdown, maxBytes: 1000, schema: {type: object}}
+          settings: {language: en}
+        escalation: []
+        authority:
+          spawn: {max: 1}
+          invokeCognigate: true
+          exposeTools: ["mail/*"]
+          writeBeyondReceipts: true
+          maxDepth: 2
+          asyncgates: [asyncgate]
+          sinks: [depotgate/output]
+          cognition: {models: [default], calls: 2, tokens: 8000, seconds: 120}
+      - {id: more, dependsOn: [read], plan: {templateRef: {name: other}, parameters: {a: 1}}}
+      - {id: merge, capability: document.merge, job: {inputs: [{name: parts, step: read, maxBytes: 1048576}]}}
 """)
 SPECS_OF = {
     "TokenIssuer": CLUSTER_ISSUER,
@@ -94,6 +133,7 @@ SPECS_OF = {
     "PrincipalBinding": BINDING,
     "PolicyProfile": POLICY,
     "Problemata": PROBLEMATA,
+    "PlanTemplate": PLAN_TEMPLATE,
 }
 
 

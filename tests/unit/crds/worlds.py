@@ -73,6 +73,36 @@ PROBLEMATA: dict[str, Any] = {
     "topology": [{"from": "gateway", "to": "delegate", "purpose": "plan"}],
 }
 
+PLAN_TEMPLATE: dict[str, Any] = {
+    "capability": "review",
+    "parameters": {
+        "type": "object",
+        "properties": {"documents": {"type": "array", "items": {"type": "string"}}},
+        "required": ["documents"],
+        "additionalProperties": False,
+    },
+    "escalation": [{"on": ["failure"], "to": "indexer"}],
+    "result": "merge",
+    "steps": [
+        {
+            "id": "read",
+            "forEach": "documents",
+            "capability": "document.summarise",
+            "job": {
+                "instruction": "Summarise in five sentences.",
+                "inputs": [{"name": "document", "pointer": "${item}"}],
+                "output": {"mime": "text/markdown"},
+            },
+            "authority": {
+                "cognition": {"calls": 2, "tokens": 8000, "seconds": 120},
+                "writeBeyondReceipts": True,
+                "sinks": ["depotgate/output"],
+            },
+        },
+        {"id": "merge", "capability": "document.merge", "job": {"inputs": [{"name": "parts", "step": "read"}]}},
+    ],
+}
+
 
 def external_issuer(issuer: str = "https://idp.example.com", **more: Any) -> dict[str, Any]:
     """A TokenIssuer of somebody else."""

@@ -17,14 +17,16 @@ from typing import Any
 import structlog
 
 from metagate_crds.compile.compiler import compile_world
-from metagate_crds.compile.normalized import NormalizedPolicy, NormalizedProblemata
+from metagate_crds.compile.normalized import NormalizedPlanTemplate, NormalizedPolicy, NormalizedProblemata
 from metagate_crds.compile.object_state import evaluate
+from metagate_crds.compile.plan_templates import template_references
 from metagate_crds.compile.policies import policy_references
 from metagate_crds.compile.problematas import problemata_references
 from metagate_crds.compile.world import World
 from metagate_crds.kinds import (
     KINDS,
     MANIFEST,
+    PLAN_TEMPLATE,
     POLICY_PROFILE,
     PRINCIPAL,
     PRINCIPAL_BINDING,
@@ -90,6 +92,11 @@ class ReferenceChecker:
         elif subject.key.kind in {POLICY_PROFILE.name, PROBLEMATA.name}:
             references = _references(subject, self._settings)
             wanted = [self._one(KINDS[ref.kind], namespace, ref.name) for ref in references]
+        elif subject.key.kind == PLAN_TEMPLATE.name:
+            # All templates: of another that has its capability already, or leads back to it, nothing here has the name.
+            principals = {ref for ref in _references(subject, self._settings) if ref.kind == PRINCIPAL.name}
+            wanted = [self._one(PRINCIPAL, namespace, ref.name) for ref in principals]
+            wanted.append(self._all(PLAN_TEMPLATE, namespace))
         else:
             wanted = []
         return [
@@ -138,12 +145,14 @@ def _causes(against: Sequence[Condition]) -> Sequence[Condition]:
 
 
 def _references(subject: DeclaredObject, settings: CompileSettings) -> set[ObjectKey]:
-    """What a PolicyProfile or a Problemata names; nothing while its spec is invalid."""
+    """What a PolicyProfile, a Problemata or a PlanTemplate names; nothing while its spec is invalid."""
     match evaluate(subject, settings).normalized:
         case NormalizedPolicy() as policy:
             references = policy_references(subject.key.namespace, policy)
         case NormalizedProblemata() as problemata:
             references = problemata_references(subject.key.namespace, problemata)
+        case NormalizedPlanTemplate() as template:
+            references = template_references(subject.key.namespace, template)
         case _:
             references = []
     return {ref for _, ref in references}

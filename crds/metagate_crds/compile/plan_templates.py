@@ -1,0 +1,89 @@
+"""Compiling a PlanTemplate: it is served only while everything that it names is there (DELEGATE.md §2)."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from metagate_crds import reasons
+from metagate_crds.compile.normalized import NormalizedPlanTemplate
+from metagate_crds.compile.object_state import ObjectState, capability_key
+from metagate_crds.compile.outcome import CompileOutcome
+from metagate_crds.compile.policies import reference_row, unresolved_references
+from metagate_crds.compile.snapshot import SnapshotRow
+from metagate_crds.compile.world import World
+from metagate_crds.kinds import PLAN_TEMPLATE, PRINCIPAL
+from metagate_crds.objects import ObjectKey
+from metagate_crds.rules.findings import Finding
+
+MOST_LEVELS: Final = 4
+"""Of plans in plans below the first."""
+
+
+def compile_plan_template(
+    world: World, state: ObjectState, spec: NormalizedPlanTemplate, tenant: str, content: SnapshotRow
+) -> CompileOutcome:
+    namespace = state.declared.key.namespace
+    references = template_references(namespace, spec)
+    outcome = CompileOutcome(rows=[reference_row(state, tenant, path, ref) for path, ref in references])
+    outcome.unresolved = unresolved_references(world, references)
+    reached: set[ObjectKey] = set()
+    outcome.unresolved += _nesting_findings(world, state.declared.key, spec, reached)
+    outcome.conflicts = _conflicts(world, state, spec)
+    if not outcome.unresolved and not outcome.conflicts:
+        # What cannot become a plan must not be asked for: all of it or nothing.
+        outcome.rows.append(content)
+        outcome.served_generation = state.served_generation
+    # Also of templates that are only reached through others: when one of them changes, a circle may begin or end.
+    world.add_dependency(state, [*(ref for _, ref in references), *reached])
+    return outcome
+
+
+def template_references(namespace: str, spec: NormalizedPlanTemplate) -> list[tuple[str, ObjectKey]]:
+    """What the template names, each with the path where it does."""
+    principals = ((path, ObjectKey(PRINCIPAL.name, namespace, name)) for path, name in spec.principals)
+    templates = ((path, ObjectKey(PLAN_TEMPLATE.name, namespace, name)) for path, name in spec.templates)
+    return [*principals, *templates]
+
+
+def _conflicts(world: World, state: ObjectState, spec: NormalizedPlanTemplate) -> list[Finding]:
+    """A capability belongs to the oldest template of the namespace that claims it."""
+    claimants = world.claimants(capability_key(state.declared.key.namespace, spec.capability))
+    oldest = min(claimants, key=lambda claimant: claimant.declared.age, default=state)
+    if oldest is state:
+        return []
+    message = f"older PlanTemplate {oldest.declared.key.name} already has this capability"
+    return [Finding("spec.capability", reasons.CAPABILITY_CONFLICT, message)]
+
+
+def _nesting_findings(
+    world: World, key: ObjectKey, spec: NormalizedPlanTemplate, reached: set[ObjectKey]
+) -> Iterator[Finding]:
+    """Where a step leads back to this template, or to more plans in plans than there may be."""
+    for path, name in spec.templates:
+        ref = ObjectKey(PLAN_TEMPLATE.name, key.namespace, name)
+        reason = _nesting_reason(world, key, ref, reached)
+        if reason == reasons.TEMPLATE_CYCLE:
+            yield Finding(path, reason, "leads back to this template")
+        elif reason is not None:
+            yield Finding(path, reason, f"leads to more than {MOST_LEVELS} plans below the first")
+
+
+def _nesting_reason(world: World, start: ObjectKey, ref: ObjectKey, reached: set[ObjectKey]) -> str | None:
+    """Level by level, so that it ends whatever circles there are. `reached`: filled with what was looked at."""
+    seen: set[ObjectKey] = set()
+    current, level = {ref}, 1
+    while current:
+        if start in current:
+            return reasons.TEMPLATE_CYCLE
+        if level > MOST_LEVELS:
+            return reasons.NESTED_TOO_DEEP
+        seen |= current
+        following: set[ObjectKey] = set()
+        for key in current:
+            target = world.state(key)
+            if target is not None and isinstance(target.effective, NormalizedPlanTemplate):
+                names = target.effective.templates
+                following |= {ObjectKey(PLAN_TEMPLATE.name, key.namespace, name) for _, name in names}
+        # What was looked at before is another circle, which its own templates report.
+        current, level = following - seen, level + 1
+        reached |= seen
+    return None

@@ -1,0 +1,123 @@
+"""PlanTemplates: what they need before they are served, whose capability it is, and circles of templates."""
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+from tests.unit.crds.worlds import PLAN_TEMPLATE, START, declared
+
+from metagate_crds import reasons
+from metagate_crds.compile.compiler import compile_world
+from metagate_crds.compile.snapshot import CompiledWorld
+from metagate_crds.compile.world import World
+from metagate_crds.objects import CompileSettings, DeclaredObject, Namespace, ObjectKey
+
+INDEXER = declared("Principal", "indexer", {"type": "worker"})
+
+
+def template(name: str = "review", *, age: float = 0, **changes: Any) -> DeclaredObject:
+    return declared("PlanTemplate", name, {**copy.deepcopy(PLAN_TEMPLATE), **changes}, age=age)
+
+
+def including(name: str, *others: str) -> DeclaredObject:
+    """A template that does something itself and has others in place of steps."""
+    steps = [{"id": f"s{index}", "plan": {"templateRef": {"name": other}}} for index, other in enumerate(others)]
+    return declared(
+        "PlanTemplate",
+        name,
+        {"capability": name, "escalation": [], "steps": [{"id": "own", "capability": "x", "job": {}}, *steps]},
+    )
+
+
+def world(*objects: DeclaredObject) -> World:
+    return World(CompileSettings(), [Namespace("team", "t-team", START)], objects)
+
+
+def served(result: CompiledWorld) -> set[str]:
+    return {row.values["name"] for rows in result.rows.values() for row in rows if row.table == "plan_template"}
+
+
+def compiled(*objects: DeclaredObject) -> CompiledWorld:
+    return compile_world(world(*objects), {})
+
+
+def reason_of(result: CompiledWorld, name: str, condition: str = "Ready") -> str | None:
+    found = result.verdicts[ObjectKey("PlanTemplate", "team", name)].condition(condition)
+    return None if found is None else found.reason
+
+
+def test_a_template_is_served_with_its_digest_and_whole():
+    """What DeleGate follows is the spec with its defaults."""
+    result = compiled(INDEXER, template())
+    [row] = [row for rows in result.rows.values() for row in rows if row.table == "plan_template"]
+    assert row.values["body"] == {**row.values["body"], "dispatch": "Now", "capability": "review"}
+    assert len(row.values["content_hash"]) == 64
+    assert reason_of(result, "review") == reasons.SERVED
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"escalation": [{"on": ["failure"], "to": "nobody"}]}, "spec.escalation[0].to"),
+        ({"escalateTo": "nobody"}, "spec.escalateTo"),
+        ({"dispatch": "Held", "approver": "nobody"}, "spec.approver"),
+    ],
+)
+def test_who_is_named_must_be_there(changes: dict[str, Any], path: str):
+    """And when the Principal comes, the template is served without being touched."""
+    there = world(INDEXER, template(**changes))
+    result = compile_world(there, {})
+    assert served(result) == set()
+    condition = result.verdicts[ObjectKey("PlanTemplate", "team", "review")].condition("ResolvedRefs")
+    assert condition is not None
+    assert (condition.reason, condition.message.split(":")[0]) == (reasons.PRINCIPAL_NOT_FOUND, path)
+    affected = there.put(declared("Principal", "nobody", {"type": "principal"}))
+    assert served(compile_world(there, {}, affected)) == {"review"}
+
+
+def test_a_capability_belongs_to_the_oldest_template():
+    """The younger one is told, and takes its place when the older one goes."""
+    there = world(INDEXER, template("young", age=2), template("old", age=1))
+    result = compile_world(there, {})
+    assert served(result) == {"old"}
+    assert reason_of(result, "young", "Conflicted") == reasons.CAPABILITY_CONFLICT
+    affected = there.remove(ObjectKey("PlanTemplate", "team", "old"))
+    assert served(compile_world(there, {}, affected)) == {"young"}
+
+
+def test_a_template_that_is_included_must_be_there():
+    """A plan that stands in place of a step is looked up in the same namespace."""
+    result = compiled(including("outer", "inner"))
+    assert served(result) == set()
+    assert reason_of(result, "outer") == reasons.TEMPLATE_NOT_FOUND
+    assert served(compiled(including("outer", "inner"), including("inner"))) == {"outer", "inner"}
+
+
+def test_templates_that_come_to_include_each_other_are_not_served():
+    """Also when the circle is closed far away from the one that is looked at; and they are again when it opens."""
+    there = world(including("a", "b"), including("b", "c"), including("c"))
+    assert served(compile_world(there, {})) == {"a", "b", "c"}
+    affected = there.put(including("c", "a"))
+    result = compile_world(there, {}, affected)
+    assert served(result) == set()
+    assert {reason_of(result, name) for name in "abc"} == {reasons.TEMPLATE_CYCLE}
+    affected = there.put(including("c"))
+    assert served(compile_world(there, {}, affected)) == {"a", "b", "c"}
+
+
+def test_plans_in_plans_end_below_the_fourth_level():
+    """Four below the first are served, five are not; the shorter chains within stay served."""
+    names = ["l0", "l1", "l2", "l3", "l4", "l5"]
+    chain = [including(name, following) for name, following in itertools.pairwise(names)]
+    result = compiled(*chain, including("l5"))
+    assert served(result) == set(names[1:])
+    assert reason_of(result, "l0") == reasons.NESTED_TOO_DEEP
+
+
+def test_what_is_wrong_with_the_steps_is_the_objects_own_finding():
+    """Validation finds it, so that kubectl says it."""
+    broken = template(steps=[{"id": "a", "capability": "x", "job": {}, "dependsOn": ["b"]}], result="a")
+    result = compiled(INDEXER, broken)
+    assert reason_of(result, "review") == reasons.UNKNOWN_STEP
+    assert served(result) == set()
