@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from metagate_crds import reasons
 from metagate_crds.authority import Authority, exceeded, parse_authority
@@ -29,19 +29,30 @@ from metagate_crds.plans.plan import (
 )
 from metagate_crds.plans.template import PlanTemplate
 from metagate_crds.rules.findings import Finding, Step, render_path
-from metagate_crds.rules.plan_rules import MOST_ITEMS, needs_of, pointer_problem, size_problem
+from metagate_crds.rules.plan_rules import (
+    MOST_ITEMS,
+    MOST_SETTINGS_BYTES,
+    MOST_VALUE_BYTES,
+    input_steps,
+    needs_of,
+    pointer_problem,
+)
 from metagate_crds.rules.spec_scanner import SpecScanner
 from metagate_crds.validation import parse_spec
 
 MOST_STEPS: Final = 200
 MOST_NEEDS: Final = 64
 MOST_LEVELS: Final = 4
+_MOST_SUB_PLANS: Final = MOST_STEPS * MOST_LEVELS
+"""What 200 steps can need at most; more are looked at only where sub-plans are empty, and those would multiply."""
 _NOT_IN_DRAFTS: Final = ("capability", "parameters")
 # A draft is a template that nobody can ask for, so its members have the rules of a template's.
 _DRAFT_CAPABILITY: Final = "plan.draft"
 
 _Path = tuple[Step, ...]
 _Node = dict[str, Any]
+_Rules = tuple[_Path, Sequence[Mapping[str, Any]]]
+"""Rules of escalation, and where they are written."""
 
 
 def plan_from_template(
@@ -99,18 +110,20 @@ def _moved(finding: Finding, where: str) -> Finding:
     return Finding(path or where, finding.reason, finding.message)
 
 
-class _TooManySteps(Exception):  # noqa: N818 - ends an expansion that would not end by itself
+class _Stopped(Exception):  # noqa: N818 - ends an expansion that would cost too much
     pass
 
 
 @dataclass(slots=True)
 class _Expansion:
-    """Of one request. Findings gather; steps are counted over all levels."""
+    """Of one request. Findings gather; steps, sub-plans and bytes are counted over all levels."""
 
     templates: Mapping[str, PlanTemplate]
     principals: Container[str]
     findings: list[Finding] = field(default_factory=list)
     steps: int = 0
+    sub_plans: int = 0
+    given_bytes: int = 0
 
     def plan(
         self,
@@ -124,8 +137,8 @@ class _Expansion:
         level = _Level(self, spec, parameters, (), "", templates_above, None, None)
         try:
             steps = level.expand(())
-        except _TooManySteps:
-            steps = []
+        except _Stopped:
+            return sorted(set(self.findings))
         if not self.findings and not steps:
             self.refuse(("steps",), reasons.MISSING_FIELD, "leave nothing to do: every forEach is empty")
         if self.findings:
@@ -147,8 +160,26 @@ class _Expansion:
         self.steps += 1
         if self.steps > MOST_STEPS:
             message = f"make more than {MOST_STEPS} in all, those of sub-plans and forEach counted"
-            self.refuse((*path[:-1],) or ("steps",), reasons.TOO_MANY_STEPS, message)
-            raise _TooManySteps
+            self._stop(path[:-1], reasons.TOO_MANY_STEPS, message)
+
+    def count_sub_plan(self, path: _Path) -> None:
+        self.sub_plans += 1
+        if self.sub_plans > _MOST_SUB_PLANS:
+            message = f"make more than {_MOST_SUB_PLANS} plans within plans, empty ones counted"
+            self._stop(path[:-1], reasons.TOO_MANY_STEPS, message)
+
+    def count_bytes(self, value: Any, path: _Path) -> int:
+        """The size of what parameters put here. A few KiB of them in many places would fill the memory."""
+        size = len(canonical(value))
+        self.given_bytes += size
+        if self.given_bytes > MOST_BYTES:
+            message = f"makes a plan of more than {MOST_BYTES // 1024} KiB, with what parameters put into steps"
+            self._stop(path, reasons.PLAN_TOO_LARGE, message)
+        return size
+
+    def _stop(self, path: _Path, reason: str, message: str) -> NoReturn:
+        self.refuse(path, reason, message)
+        raise _Stopped
 
     def require_principal(self, path: _Path, name: str) -> None:
         if name not in self.principals:
@@ -159,13 +190,19 @@ class _Expansion:
             if name in spec:
                 self.require_principal((name,), spec[name])
 
+    def _deadline(self, origin: PlanOrigin, spec: Mapping[str, Any]) -> str | None:
+        if "deadlineSeconds" not in spec:
+            return None
+        try:
+            moment = created_at(origin.plan_id) + timedelta(seconds=spec["deadlineSeconds"])
+        except (OverflowError, ValueError):
+            self.refuse(("deadlineSeconds",), reasons.INVALID_FIELD, "ends after the year 9999")
+            return None
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
     def _document(
         self, origin: PlanOrigin, spec: Mapping[str, Any], planner: Mapping[str, Any], steps: list[_Node]
     ) -> dict[str, Any]:
-        deadline_at = None
-        if "deadlineSeconds" in spec:
-            moment = created_at(origin.plan_id) + timedelta(seconds=spec["deadlineSeconds"])
-            deadline_at = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "plan_id": origin.plan_id,
@@ -179,7 +216,7 @@ class _Expansion:
             "approver": spec.get("approver"),
             "escalate_to": spec.get("escalateTo", origin.principal_ai),
             "result": spec.get("result"),
-            "deadline_at": deadline_at,
+            "deadline_at": self._deadline(origin, spec),
             "steps": [_with_task_ids(step, origin.plan_id) for step in steps],
         }
         return {**document, "plan_digest": plan_digest(document)}
@@ -195,7 +232,7 @@ class _Level:
     path: _Path
     prefix: str
     templates_above: tuple[str, ...]
-    rules_above: Sequence[Mapping[str, Any]] | None
+    rules_above: _Rules | None
     ceiling: Authority | None
     last: dict[str, list[str]] = field(default_factory=dict)
     """What a written step stands for to those that need it: the ids of its last steps."""
@@ -219,7 +256,9 @@ class _Level:
 
     def _expand_step(self, step: Mapping[str, Any], path: _Path, needs_above: tuple[str, ...]) -> list[_Node]:
         written = needs_of(step)
-        needs = list(dict.fromkeys([last for need in written for last in self.last.get(need, ())]))
+        # The result of a sub-plan need not be one of its last steps, and a lease names only receipts of what it needs.
+        taken = [output for need in input_steps(step) for output in self.outputs.get(need, ())]
+        needs = list(dict.fromkeys([*(last for need in written for last in self.last.get(need, ())), *taken]))
         depends_on = needs or list(needs_above)
         nodes: list[_Node] = []
         last: list[str] = []
@@ -254,14 +293,16 @@ class _Level:
             return []
         return [(f"-{number}", item) for number, item in enumerate(items)]
 
-    def _rules(self, step: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:
-        rules: Sequence[Mapping[str, Any]] | None = step.get("escalation", self.spec.get("escalation"))
-        return self.rules_above if rules is None else rules
+    def _rules(self, step: Mapping[str, Any], path: _Path) -> _Rules | None:
+        for place, owner in ((path, step), (self.path, self.spec)):
+            if "escalation" in owner:
+                return (*place, "escalation"), owner["escalation"]
+        return self.rules_above
 
     def _task(self, step: Mapping[str, Any], path: _Path, step_id: str, depends_on: list[str], item: Any) -> _Node:
-        rules = list(self._rules(step) or ())
+        place, rules = self._rules(step, path) or ((), ())
         for index, rule in enumerate(rules):
-            self.expansion.require_principal((*path, "escalation", index, "to"), rule["to"])
+            self.expansion.require_principal((*place, index, "to"), rule["to"])
         authority = step.get("authority", {})
         self._require_within_ceiling(authority, path)
         return {
@@ -270,7 +311,7 @@ class _Level:
             "capability": step["capability"],
             "depends_on": depends_on,
             "job": self._job(step["job"], (*path, "job"), item),
-            "escalation": rules,
+            "escalation": list(rules),
             "authority": authority,
         }
 
@@ -294,8 +335,7 @@ class _Level:
         made = {**job, "inputs": inputs} if inputs or "inputs" in job else dict(job)
         if "settings" in job:
             made["settings"] = replaced(job["settings"], self.parameters, item)
-            if (problem := size_problem(made["settings"], 8 * 1024)) is not None:
-                self.expansion.refuse((*path, "settings"), reasons.TOO_LARGE, problem)
+            self._require_size(made["settings"], (*path, "settings"), MOST_SETTINGS_BYTES)
         return made
 
     def _inputs(self, each: Mapping[str, Any], path: _Path, item: Any) -> list[_Node]:
@@ -309,11 +349,15 @@ class _Level:
         value = replaced(each[name], self.parameters, item)
         if value is ABSENT:
             return []
-        problem = pointer_problem(value) if name == "pointer" else size_problem(value)
-        if problem is not None:
-            reason = reasons.INVALID_POINTER if name == "pointer" else reasons.TOO_LARGE
-            self.expansion.refuse((*path, name), reason, problem)
+        if name == "pointer" and (problem := pointer_problem(value)) is not None:
+            self.expansion.refuse((*path, name), reasons.INVALID_POINTER, problem)
+            return []
+        self._require_size(value, (*path, name), MOST_VALUE_BYTES)
         return [{**each, name: value}]
+
+    def _require_size(self, value: Any, path: _Path, most: int) -> None:
+        if self.expansion.count_bytes(value, path) > most:
+            self.expansion.refuse(path, reasons.TOO_LARGE, f"is larger than {most // 1024} KiB")
 
     def _sub_plan(
         self, step: Mapping[str, Any], path: _Path, step_id: str, depends_on: list[str], item: Any
@@ -333,11 +377,11 @@ class _Level:
             if refused is not None:
                 self.expansion.refuse(place, *refused)
             return None, [], []
+        self.expansion.count_sub_plan(path)
         parameters = replaced(step["plan"].get("parameters", {}), self.parameters, item)
+        self._require_size(parameters, (*path, "plan", "parameters"), MOST_VALUE_BYTES)
         findings = parameter_findings(template.spec, parameters, (*path, "plan", "parameters"))
         self.expansion.findings += findings
-        if (problem := size_problem(parameters)) is not None:
-            self.expansion.refuse((*path, "plan", "parameters"), reasons.TOO_LARGE, problem)
         if findings:
             return None, [], []
         authority = step.get("authority")
@@ -351,7 +395,7 @@ class _Level:
             (*path, "plan"),
             f"{step_id}.",
             (*self.templates_above, name),
-            self._rules(step),
+            self._rules(step, path),
             ceiling if isinstance(ceiling, Authority) else None,
         )
         steps = level.expand(tuple(depends_on))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
-
 from metagate_crds import reasons
+from metagate_crds.plans.schema_check import SchemaCheck
 from metagate_crds.rules.findings import Finding, Step, render_path
 from metagate_crds.rules.plan_rules import NO_PARAMETERS, REFERENCE
 
@@ -23,13 +23,12 @@ ABSENT: Final = _Absent()
 
 def parameter_findings(template: Mapping[str, Any], parameters: Any, path: tuple[Step, ...]) -> list[Finding]:
     """Where they do not meet the schema of the template; `path` is theirs. No finding quotes a value."""
-    # The schema was judged when it was declared: it fetches nothing and holds no pattern.
-    errors = Draft202012Validator(template.get("parameters", NO_PARAMETERS)).iter_errors(parameters)
-    findings = []
-    for error, _ in zip(errors, range(MOST_FINDINGS), strict=False):
-        message = _message(error.validator, error.validator_value)
-        findings.append(Finding(render_path((*path, *error.absolute_path)), reasons.PARAMETERS_REFUSED, message))
-    return sorted(set(findings))
+    violations = SchemaCheck().violations(template.get("parameters", NO_PARAMETERS), parameters, path)
+    findings = {
+        Finding(render_path(place), reasons.PARAMETERS_REFUSED, message)
+        for place, message in islice(violations, MOST_FINDINGS)
+    }
+    return sorted(findings)
 
 
 def replaced(value: Any, parameters: Mapping[str, Any], item: Any = ABSENT) -> Any:
@@ -53,15 +52,3 @@ def replaced(value: Any, parameters: Mapping[str, Any], item: Any = ABSENT) -> A
 def _members(value: Mapping[str, Any], parameters: Mapping[str, Any], item: Any) -> Iterator[tuple[str, Any]]:
     for name, member in value.items():
         yield name, replaced(member, parameters, item)
-
-
-def _message(keyword: str, bound: Any) -> str:
-    if keyword == "required":
-        return f"must have {', '.join(map(str, bound))}"
-    if keyword == "additionalProperties":
-        return "has a member that the template does not know"
-    if keyword == "type":
-        return f"must be of type {bound if isinstance(bound, str) else ' or '.join(bound)}"
-    if keyword in {"enum", "const"}:
-        return f"must be what the template's schema lists under {keyword}"
-    return f"does not meet {keyword}: {bound}"

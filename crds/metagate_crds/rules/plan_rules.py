@@ -23,9 +23,9 @@ NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "additionalProperti
 REFERENCE: Final = re.compile(r"\$\{(?:item|parameters\.([^${}]+))\}")
 """`${item}` or `${parameters.name}`; the name is group 1."""
 
-_VALUE_BYTES: Final = 16 * 1024
+MOST_VALUE_BYTES: Final = 16 * 1024
 _SCHEMA_BYTES: Final = 8 * 1024
-_SETTINGS_BYTES: Final = 8 * 1024
+MOST_SETTINGS_BYTES: Final = 8 * 1024
 _INSTRUCTION_BYTES: Final = 16 * 1024
 _SINK: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?/(?:output|supporting)")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -62,20 +62,24 @@ def pointer_problem(pointer: Any) -> str | None:
         return f"is longer than {LONGEST_POINTER} bytes"
     if _CONTROL.search(pointer):
         return "holds control characters"
-    if pointer.lower().startswith("data:"):
+    if pointer.lstrip().lower().startswith("data:"):
         return "must be an address and not the data itself; use value"
     return None
 
 
-def size_problem(value: Any, most: int = _VALUE_BYTES) -> str | None:
+def size_problem(value: Any, most: int = MOST_VALUE_BYTES) -> str | None:
     """Whether a value has more bytes as JSON than it may have."""
     return f"is larger than {most // 1024} KiB" if len(canonical(value)) > most else None
 
 
 def needs_of(step: Mapping[str, Any]) -> list[str]:
     """The ids of the steps that must be over before this one: those it names, then those whose outputs it takes."""
-    inputs = step.get("job", {}).get("inputs", ())
-    return list(dict.fromkeys([*step.get("dependsOn", ()), *(each["step"] for each in inputs if "step" in each)]))
+    return list(dict.fromkeys([*step.get("dependsOn", ()), *input_steps(step)]))
+
+
+def input_steps(step: Mapping[str, Any]) -> list[str]:
+    """The ids of the steps whose outputs this one takes."""
+    return [each["step"] for each in step.get("job", {}).get("inputs", ()) if "step" in each]
 
 
 def _finding(path: _Path, reason: str, message: str) -> Finding:
@@ -104,11 +108,11 @@ def _parameter_schema_findings(spec: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _schema_findings(path: _Path, schema: Any) -> Iterator[Finding]:
-    problems = schema_problems(schema)
-    for inner, message in problems:
+    unknown = list(_keyword_findings(path, schema))
+    yield from unknown
+    # What is said of a keyword that is not known here would mislead: a `$ref` within the schema is none the better.
+    for inner, message in () if unknown else schema_problems(schema):
         yield _finding((*path, *inner), reasons.INVALID_SCHEMA, message)
-    if not problems:
-        yield from _keyword_findings(path, schema)
     if (problem := size_problem(schema, _SCHEMA_BYTES)) is not None:
         yield _finding(path, reasons.TOO_LARGE, problem)
 
@@ -125,7 +129,7 @@ def _keyword_findings(path: _Path, schema: Any) -> Iterator[Finding]:
             yield _finding((*path, name), reasons.INVALID_SCHEMA, "must be true or false")
         elif name == "items":
             yield from _keyword_findings((*path, name), member)
-        elif name == "properties":
+        elif name == "properties" and isinstance(member, dict):
             for key, inner in member.items():
                 yield from _keyword_findings((*path, name, key), inner)
 
@@ -207,9 +211,10 @@ def _step_findings(spec: Mapping[str, Any], index: int, step: Mapping[str, Any])
 
 
 def _job_findings(path: _Path, job: Mapping[str, Any]) -> Iterator[Finding]:
-    if (problem := size_problem(job.get("instruction", ""), _INSTRUCTION_BYTES)) is not None:
-        yield _finding((*path, "job", "instruction"), reasons.TOO_LARGE, problem)
-    if (problem := size_problem(job.get("settings", {}), _SETTINGS_BYTES)) is not None:
+    if len(job.get("instruction", "").encode()) > _INSTRUCTION_BYTES:
+        message = f"is longer than {_INSTRUCTION_BYTES // 1024} KiB"
+        yield _finding((*path, "job", "instruction"), reasons.TOO_LARGE, message)
+    if (problem := size_problem(job.get("settings", {}), MOST_SETTINGS_BYTES)) is not None:
         yield _finding((*path, "job", "settings"), reasons.TOO_LARGE, problem)
     if "schema" in job.get("output", {}):
         yield from _schema_findings((*path, "job", "output", "schema"), job["output"]["schema"])
