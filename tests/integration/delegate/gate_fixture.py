@@ -104,6 +104,8 @@ def plans_policy(delegate_url: str, capabilities: tuple[str, ...] = ("*",)) -> d
                 "principals": ["delegate"],
                 "capabilities": {"allow": list(capabilities)},
                 "parentage": "Tenant",
+                # Named and never called: DeleGate hands the tasks over itself.
+                "targets": [{"name": "asyncgate", "url": "http://asyncgate:8002/tasks", "forward": False}],
             },
         ],
     }
