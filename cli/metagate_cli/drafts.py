@@ -102,10 +102,10 @@ def send(
 
     What is repeated with --id under the id of before is not done twice.
     """
-    from legivellum_worker.artifacts import new_artifact_id
+    from legivellum_worker.ulids import new_ulid
 
     plan = read_plan_file(file)
-    body = {**plan.body, "plan_id": plan_id or plan.body.get("plan_id") or new_artifact_id()}
+    body = {**plan.body, "plan_id": plan_id or plan.body.get("plan_id") or new_ulid()}
     gates = TenantGates(url, key_file, token_file, ca_file, packet)
     try:
         answer = _sent(gates, body, surface, policy)

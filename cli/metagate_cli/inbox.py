@@ -105,11 +105,11 @@ def completion(
     obligation: Mapping[str, Any], text: str | None, *, fail: bool, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The receipt with which its custodian ends an obligation."""
-    from legivellum_worker.artifacts import new_artifact_id
+    from legivellum_worker.ulids import new_ulid
 
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
-        "receipt_id": new_artifact_id(),
+        "receipt_id": new_ulid(),
         "kind": "obligation",
         "phase": "complete",
         "status": "failure" if fail else "success",

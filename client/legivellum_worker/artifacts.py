@@ -15,6 +15,7 @@ import time
 
 from legivellum_worker.artifact_transfer import PIECE, download, upload
 from legivellum_worker.gate_client import LEASE_HEADER, GateUnavailableError, call, parse_answer, refusal
+from legivellum_worker.ulids import new_ulid
 from metagate_client.errors import ClientError, MisconfiguredError
 from metagate_client.http_request import UnreachableError
 from metagate_client.retries import pause_seconds
@@ -35,7 +36,6 @@ OCTETS = "application/octet-stream"
 PATIENCE_SECONDS = 60.0
 """How long a transfer is begun again and again while nothing of it arrives: longer than the restart of a gate."""
 _POINTER = re.compile(r"depot:[0-9A-HJKMNP-TV-Z]{26}:([0-9a-f]{64})\Z")
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PARTIAL = 206
 
 
@@ -107,7 +107,7 @@ class DepotGateClient:
             "role": role,
             "task_id": task_id,
             "caused_by_receipt_id": caused_by_receipt_id,
-            "artifact_id": artifact_id or new_artifact_id(),
+            "artifact_id": artifact_id or new_ulid(),
             "name": name,
         }
         headers = {"Content-Type": media_type, "Content-Digest": f"sha-256=:{_base64(digest)}:"}
@@ -270,22 +270,6 @@ def digest_of(pointer: str) -> str:
 def is_pointer(text: str) -> bool:
     """Whether it names an artifact of DepotGate."""
     return _POINTER.match(text) is not None
-
-
-def new_artifact_id() -> str:
-    """A ULID: 48 bits of time, 80 of chance."""
-    return _ulid(os.urandom(10))
-
-
-def artifact_id_of(text: str, milliseconds: int) -> str:
-    """The same ULID for the same text and time, wherever and however often it is asked for."""
-    return _ulid(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:10], milliseconds)
-
-
-def _ulid(chance: bytes, milliseconds: int | None = None) -> str:
-    moment = int(time.time() * 1000) if milliseconds is None else milliseconds
-    number = moment << 80 | int.from_bytes(chance, "big")
-    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def _digest(file: IO[bytes]) -> tuple[bytes, int]:

@@ -11,6 +11,7 @@ import time
 
 from legivellum_worker import receipts
 from legivellum_worker.gate_client import CALL_SECONDS, GateError, GateUnavailableError, call
+from legivellum_worker.ulids import new_ulid
 from metagate_client.errors import ClientError
 from metagate_client.retries import pause_seconds
 
@@ -237,7 +238,7 @@ class LedgerCalls:
         number = 1
         while True:
             claimed = receipt | {
-                "receipt_id": receipts.new_ulid(),
+                "receipt_id": new_ulid(),
                 "obligation_id": f"{receipt['task_id']}:{number}",
                 "attempt": number,
                 "dedupe_key": f"{receipt['task_id']}:{number}",
@@ -249,7 +250,10 @@ class LedgerCalls:
             except Refused as error:
                 if error.code != _TAKEN:
                     raise
-            number = max(number, (yield from self._last_attempt(receipt["task_id"]))) + 1
+            try:
+                number = max(number, (yield from self._last_attempt(receipt["task_id"]))) + 1
+            except GateUnavailableError as error:
+                raise NotRecorded(receipt, str(error)) from error
 
     def _last_attempt(self, task_id: str) -> Steps[int]:
         return max((receipt["attempt"] for receipt in (yield from self.receipts(task_id))), default=0)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 from legivellum_worker import receipts
 from legivellum_worker.ledger_calls import Question, RecordedReceipt, perform_steps
+from legivellum_worker.ulids import new_ulid
 from metagate_client.errors import ClientError
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ class ObligationScope:
         deadline_at: str | None = None,
     ) -> None:
         self._calls = calls
-        self.task_id = task_id or receipts.new_ulid()
+        self.task_id = task_id or new_ulid()
         self._attempt = attempt
         self._opening = {
             "owner": owner or calls.principal,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from legivellum_worker.artifacts import artifact_id_of
 from legivellum_worker.dependencies import RETRY_SECONDS
 from legivellum_worker.gate_client import GateError, GateUnavailableError
 from legivellum_worker.results import (
@@ -19,6 +18,7 @@ from legivellum_worker.results import (
     Output,
     Release,
 )
+from legivellum_worker.ulids import derived_ulid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def deposit(work: LeasedWork, source: bytes | IO[bytes], media_type: str, size: 
     number = f"{work.task.get('tenant_id')}/{work.task_id}/{work.number}"
     try:
         return work.depot(patience_seconds=math.inf).put(
-            source, media_type=media_type, artifact_id=artifact_id_of(number, work.issued_at_ms)
+            source, media_type=media_type, artifact_id=derived_ulid(number, work.issued_at_ms)
         )
     except GateError as error:
         raise _outcome(error) from error

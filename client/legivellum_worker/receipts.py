@@ -6,8 +6,9 @@ A receipt is complete when it is made, so sending it again is a replay: the ledg
 from __future__ import annotations
 
 import hashlib
-import os
 import time
+
+from legivellum_worker.ulids import new_ulid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,13 +86,6 @@ if TYPE_CHECKING:
 
 LARGEST_OUTCOME = 64 * 1024
 """Bytes of `outcome_text`."""
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def new_ulid() -> str:
-    """48 bits of milliseconds and 80 of chance, in Crockford's base 32, upper case as the ledger wants it."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 def now() -> str:

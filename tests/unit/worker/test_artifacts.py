@@ -21,11 +21,11 @@ from legivellum_worker.artifacts import (
     DepotGateClient,
     StoredArtifact,
     digest_of,
-    new_artifact_id,
 )
 from legivellum_worker.gate_client import GateError, GateUnavailableError
 from legivellum_worker.results import Output
 from legivellum_worker.settings import WorkerSettings, find_depotgate
+from legivellum_worker.ulids import new_ulid
 from metagate_client.errors import MisconfiguredError
 
 CONTENT = bytes(range(256)) * 4096
@@ -256,7 +256,7 @@ def test_what_is_no_pointer_is_asked_of_nobody(key: Path, pointer: str) -> None:
 
 
 def test_ids_are_ulids_in_the_order_of_their_time() -> None:
-    ids = [new_artifact_id() for _ in range(1000)]
+    ids = [new_ulid() for _ in range(1000)]
     assert {len(made) for made in ids} == {26}
     assert [made[:10] for made in ids] == sorted(made[:10] for made in ids)
     assert len(set(ids)) == 1000
