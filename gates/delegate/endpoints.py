@@ -117,7 +117,7 @@ TAKING: Final = (
         name="closePlan",
     ),
 )
-ENDPOINTS: Final = (*VALIDATING, *TAKING)
+ENDPOINTS: Final = (*VALIDATING, *READING, *TAKING)
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
 _OPTIONAL_TEXT: Final[JsonSchema] = {"type": ["string", "null"]}

@@ -12,6 +12,7 @@ from delegate.metrics import METRICS
 from delegate.plan_handlers import PlanHandlers
 from delegate.planning import PlanFlow
 from delegate.problem_codes import Code
+from delegate.reading import PlanReadHandlers
 from delegate.repairing import StartRepair
 from delegate.settings import Settings
 from delegate.validating import ValidationHandler
@@ -38,9 +39,12 @@ def handlers(process: DeleGateProcess) -> Mapping[str, Handler]:
 def bound_handlers(gate: DeleGate) -> Mapping[str, Handler]:
     flow = PlanFlow(gate)
     plans = PlanHandlers(gate, flow)
+    reading = PlanReadHandlers(gate, flow)
     gate.process.beside.append(StartRepair(gate, flow).running)
     return {
         "POST /plans/validate": ValidationHandler(gate),
+        "GET /plans": reading.plans,
+        "GET /plans/{plan_id}": reading.plan,
         "POST /plans": plans.create,
         "POST /intents/{namespace}": plans.intent,
         "POST /plans/{plan_id}/dispatch": plans.dispatch,

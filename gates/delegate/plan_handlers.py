@@ -43,7 +43,11 @@ async def named(asking: Awaitable[Answer]) -> Answer:
     try:
         return await asking
     except GateRefused as refused:
-        raise GateAway(refused.gate, f"refuses this gate: {refused.code}") from refused
+        raise unusable(refused) from refused
+
+
+def unusable(refused: GateRefused) -> GateAway:
+    return GateAway(refused.gate, f"refuses this gate: {refused.code}")
 
 
 class PlanHandlers:

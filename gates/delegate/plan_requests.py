@@ -22,6 +22,8 @@ from metagate_crds.rules.findings import Finding
 _MEMBERS: Final = frozenset(["plan_id", "intent", "caused_by_receipt_id"])
 _INTENTS: Final = (frozenset(["template", "parameters"]), frozenset(["template"]), frozenset(["draft"]))
 _LONGEST_NAME: Final = 253
+_MOST_MEMBERS: Final = 10_000
+"""A draft of 64 steps has thousands; the bytes of a body bound them too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class PlanRequest:
 
 def parse_plan_request(raw: bytes) -> PlanRequest:
     """Raises INVALID_REQUEST (422), and the codes of strict JSON."""
-    body = strict_json.parse_object(raw)
+    body = strict_json.parse(raw, max_keys=_MOST_MEMBERS)
+    if not isinstance(body, dict):
+        raise _invalid("the body must be a JSON object")
     if unknown := body.keys() - _MEMBERS:
         raise _invalid(f"the body knows plan_id, intent, caused_by_receipt_id; {len(unknown)} members are unknown")
     intent = body.get("intent")
