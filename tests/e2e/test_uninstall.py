@@ -9,7 +9,7 @@ from metagate_crds.kinds import KINDS
 
 OURS = f"app.kubernetes.io/instance={NAME}"
 NAMESPACED = "all,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
-DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles,problematas"
+DECLARED = "principals,profiles,manifests,principalbindings,policyprofiles,problematas,plantemplates"
 CLUSTER_WIDE = "clusterroles,clusterrolebindings,validatingwebhookconfigurations,tokenissuers"
 
 
