@@ -51,8 +51,7 @@ _DRAFT_CAPABILITY: Final = "plan.draft"
 
 _Path = tuple[Step, ...]
 _Node = dict[str, Any]
-_Rules = tuple[_Path, Sequence[Mapping[str, Any]]]
-"""Rules of escalation, and where they are written."""
+_Rules = Sequence[Mapping[str, Any]]
 
 
 def plan_from_template(
@@ -241,6 +240,7 @@ class _Level:
 
     def expand(self, needs_above: tuple[str, ...]) -> list[_Node]:
         """The steps in topological, then written order. `needs_above`: what a sub-plan as a whole waits for."""
+        self._require_targets(self.spec, self.path)
         nodes: list[_Node] = []
         ids: set[str] = set()
         for index in _ordered(self.spec["steps"]):
@@ -255,6 +255,7 @@ class _Level:
         return nodes
 
     def _expand_step(self, step: Mapping[str, Any], path: _Path, needs_above: tuple[str, ...]) -> list[_Node]:
+        self._require_targets(step, path)
         written = needs_of(step)
         # The result of a sub-plan need not be one of its last steps, and a lease names only receipts of what it needs.
         taken = [output for need in input_steps(step) for output in self.outputs.get(need, ())]
@@ -293,16 +294,16 @@ class _Level:
             return []
         return [(f"-{number}", item) for number, item in enumerate(items)]
 
-    def _rules(self, step: Mapping[str, Any], path: _Path) -> _Rules | None:
-        for place, owner in ((path, step), (self.path, self.spec)):
-            if "escalation" in owner:
-                return (*place, "escalation"), owner["escalation"]
-        return self.rules_above
+    def _rules(self, step: Mapping[str, Any]) -> _Rules | None:
+        rules: _Rules | None = step.get("escalation", self.spec.get("escalation"))
+        return self.rules_above if rules is None else rules
+
+    def _require_targets(self, owner: Mapping[str, Any], path: _Path) -> None:
+        """Whom the rules of a step, or those for all steps, name. Rules that no step uses are judged like others."""
+        for index, rule in enumerate(owner.get("escalation", ())):
+            self.expansion.require_principal((*path, "escalation", index, "to"), rule["to"])
 
     def _task(self, step: Mapping[str, Any], path: _Path, step_id: str, depends_on: list[str], item: Any) -> _Node:
-        place, rules = self._rules(step, path) or ((), ())
-        for index, rule in enumerate(rules):
-            self.expansion.require_principal((*place, index, "to"), rule["to"])
         authority = step.get("authority", {})
         self._require_within_ceiling(authority, path)
         return {
@@ -311,7 +312,7 @@ class _Level:
             "capability": step["capability"],
             "depends_on": depends_on,
             "job": self._job(step["job"], (*path, "job"), item),
-            "escalation": list(rules),
+            "escalation": list(self._rules(step) or ()),
             "authority": authority,
         }
 
@@ -395,7 +396,7 @@ class _Level:
             (*path, "plan"),
             f"{step_id}.",
             (*self.templates_above, name),
-            self._rules(step, path),
+            self._rules(step),
             ceiling if isinstance(ceiling, Authority) else None,
         )
         steps = level.expand(tuple(depends_on))

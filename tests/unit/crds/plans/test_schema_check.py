@@ -46,7 +46,7 @@ def violations(schema, value):
     return list(SchemaCheck().violations(schema, value, ()))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(schemas, values)
 def test_a_library_for_json_schema_says_the_same(schema, value):
     """Valid for one is valid for the other, for every schema that may be declared."""
