@@ -337,7 +337,7 @@ class PlanTenant:
                 answer = await self.ask(*request)
         return answer
 
-    async def known(self) -> "PlanTenant":
+    async def until_known(self) -> "PlanTenant":
         """Waits until every gate that runs knows its principals, and DeleGate its newest templates."""
         for gate in self.gates.processes:
             await self.until(lambda answer: answer.status_code == 200, "delegate", "GET", gate, "/v1/interview")
@@ -372,4 +372,4 @@ async def plan_tenant(
         policies={"front": plans_policy(forwarding)} if policies is None else policies,
     )
     tenant.serve()
-    return await tenant.known()
+    return await tenant.until_known()
