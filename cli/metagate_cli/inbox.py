@@ -20,6 +20,8 @@ from metagate_cli.output import OutputFormat, OutputOption, safe_text, structure
 from metagate_cli.terminal import FAILURE, Stop, print_note
 
 APPROVAL: Final = "plan.approval"
+_DISPATCHABLE: Final = frozenset({"held", "running"})
+"""Phases of a plan that was decided and perhaps not acted on; a dispatch changes nothing about one that was."""
 _NO_PLAN: Final = frozenset({"PLAN_NOT_FOUND", "NOT_FOUND", "INVALID_REQUEST"})
 
 Task = Annotated[str | None, typer.Argument(metavar="TASK", help="A task or obligation of your inbox.")]
@@ -139,6 +141,8 @@ def _decide(
     plan_id = obligation["task_id"]
     delegate = gates.client("delegate")
     document = delegate.get(f"/plans/{plan_id}", body="true")["plan"]
+    if document is None:
+        raise Stop(f"DepotGate does not have the plan {safe_text(plan_id)}: nothing can be approved", code=FAILURE)
     digest = shown_digest(document)
     if not output.structured:
         print("\n".join(plan_lines(document, digest)), flush=True)
@@ -156,12 +160,12 @@ def _dispatch_again(gates: TenantGates, task: str, output: OutputFormat) -> None
     plan_id = task.removesuffix(":approval")
     delegate = gates.client("delegate")
     try:
-        is_held = delegate.get(f"/plans/{plan_id}")["phase"] == "held"
+        is_dispatchable = delegate.get(f"/plans/{plan_id}")["phase"] in _DISPATCHABLE
     except ApiError as error:
         if error.code not in _NO_PLAN:
             raise
-        is_held = False
-    if not is_held:
+        is_dispatchable = False
+    if not is_dispatchable:
         raise Stop(f"{safe_text(task)}: is not in your inbox (`legivellum done` lists it)", code=FAILURE)
     _show_dispatched(delegate.post(f"/plans/{plan_id}/dispatch", {}), output)
 
