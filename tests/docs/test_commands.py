@@ -42,6 +42,7 @@ OTHERS = frozenset(
         "curl",
         "cut",
         "date",
+        "diff",
         "do",
         "done",
         "echo",
