@@ -42,6 +42,12 @@ class TypedPage:
             text = re.sub(rf"(?<=[ :]){shown}\b", port, text)
         return text
 
+    def shown(self, printed: str) -> str:
+        """What was printed here, as the page shows it."""
+        for shown, port in self.ports.items():
+            printed = re.sub(rf"(?<=[ :]){port}\b", shown, printed)
+        return printed
+
     def type(self, command: str) -> str:
         """What it prints."""
         assert self.shell.stdin is not None

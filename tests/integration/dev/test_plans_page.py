@@ -14,7 +14,7 @@ from tests.integration.memorygate.ledger_fixture import free_port
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "docs" / "tutorial" / "plans.md"
 PORTS = {"8001": "MEMORYGATE", "8002": "ASYNCGATE", "8003": "DEPOTGATE", "8004": "DELEGATE"}
-WRITES = os.environ.get("PLANS_PAGE") == "write"  # noqa: TID251 - `make` and CI never set it
+WRITES = os.environ.get("PLANS_PAGE") == "write"  # noqa: TID251 - a developer's, who wants the page written anew
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -42,10 +42,10 @@ def test_the_page_is_typed_line_by_line(tmp_path: Path) -> None:
         for commands, shown in typed:
             printed = "".join(page.type(command) for command in commands)
             if WRITES:
-                text = text.replace("\n".join(f"$ {c}" for c in commands) + ("\n" + shown if shown else ""),
-                                    "\n".join(f"$ {c}" for c in commands) + ("\n" + printed.rstrip("\n") if printed else ""))  # fmt: skip
-                continue
-            assert steady(printed) == steady(page.here(shown)), printed
+                lines = "".join(f"$ {command}\n" for command in commands)
+                text = text.replace(f"{lines}{shown and shown + chr(10)}```", f"{lines}{page.shown(printed)}```")
+            else:
+                assert steady(printed) == steady(page.here(shown)), printed
         if WRITES:
             FILE.write_text(text, encoding="utf-8")
     finally:
