@@ -12,7 +12,7 @@ from pathlib import Path
 
 CHARTS = Path(__file__).parent
 LIBRARY = CHARTS / "gate-lib"
-USERS = ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate")
+USERS = ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate", "cognigate")
 
 
 def differs(copy: Path) -> bool:

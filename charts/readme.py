@@ -12,7 +12,7 @@ import yaml
 
 CHARTS = tuple(
     Path(__file__).parent / name
-    for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate")
+    for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate", "cognigate")
 )
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 

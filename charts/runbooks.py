@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = tuple(
     ROOT / "charts" / chart / "files" / "alerts.yaml"
-    for chart in ("metagate", "interrogate", "asyncgate", "depotgate", "delegate")
+    for chart in ("metagate", "interrogate", "asyncgate", "depotgate", "delegate", "cognigate")
 )
 BEGIN, END = "<!-- alert: written by charts/runbooks.py -->\n", "<!-- /alert -->\n"
 

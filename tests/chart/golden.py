@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from tests.chart.rendering import MATRIX, NAMESPACE, RELEASE, ROOT, Chart, Object, find_helm, plain
 from tests.chart.test_asyncgate import FORMS as ASYNCGATE_FORMS
+from tests.chart.test_cognigate import FORMS as COGNIGATE_FORMS
 from tests.chart.test_delegate import FORMS as DELEGATE_FORMS
 from tests.chart.test_depotgate import FORMS as DEPOTGATE_FORMS
 from tests.chart.test_interrogate import FORMS as INTERROGATE_FORMS
@@ -28,6 +29,7 @@ VALUES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "asyncgate": ASYNCGATE_FORMS,
     "depotgate": DEPOTGATE_FORMS,
     "delegate": DELEGATE_FORMS,
+    "cognigate": COGNIGATE_FORMS,
     "interrogate": INTERROGATE_FORMS,
 }
 

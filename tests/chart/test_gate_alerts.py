@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import generate_latest
-from tests.chart import test_asyncgate, test_delegate, test_depotgate, test_interrogate
+from tests.chart import test_asyncgate, test_cognigate, test_delegate, test_depotgate, test_interrogate
 from tests.chart.rendering import ROOT, Chart, of_kind
 from tests.chart.test_memorygate import rendered
 from tests.chart.test_monitoring import GROUPED, SERIES, promtool
 
 from asyncgate.metrics import METRICS as ASYNCGATE_METRICS
+from cognigate.metrics import METRICS as COGNIGATE_METRICS
 from delegate.metrics import METRICS as DELEGATE_METRICS
 from depotgate.metrics import METRICS as DEPOTGATE_METRICS
 from interrogate.metrics import METRICS as INTERROGATE_METRICS
@@ -49,6 +50,7 @@ ALERTING = (
     AlertingChart("asyncgate", "AsyncGate", ASYNCGATE_METRICS, test_asyncgate.EVERYTHING),
     AlertingChart("depotgate", "DepotGate", DEPOTGATE_METRICS, test_depotgate.EVERYTHING),
     AlertingChart("delegate", "DeleGate", DELEGATE_METRICS, test_delegate.EVERYTHING),
+    AlertingChart("cognigate", "CogniGate", COGNIGATE_METRICS, test_cognigate.EVERYTHING),
 )
 OF_EACH = pytest.mark.parametrize("gate", ALERTING, ids=lambda gate: gate.name)
 

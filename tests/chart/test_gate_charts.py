@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart import test_asyncgate, test_delegate, test_depotgate, test_interrogate, test_memorygate
+from tests.chart import test_asyncgate, test_cognigate, test_delegate, test_depotgate, test_interrogate, test_memorygate
 from tests.chart.rendering import ROOT, Chart, containers
 from tests.chart.test_lint import _untyped
 from tests.chart.test_memorygate import everything, helm, rendered
@@ -17,6 +17,7 @@ CHARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "asyncgate": test_asyncgate.FORMS,
     "depotgate": test_depotgate.FORMS,
     "delegate": test_delegate.FORMS,
+    "cognigate": test_cognigate.FORMS,
 }
 """By chart: values that people install it with."""
 
@@ -47,8 +48,8 @@ def test_schema_types_every_value(name: str):
 def test_pods_are_restricted(chart: Chart, name: str, values: Mapping[str, Any]):
     """No root, no file system that can be written but volumes of a bounded size, no token, no service links, bounded memory."""
     pods = everything(rendered(chart, values, name, ROOT / "charts" / name))
-    # DeleGate has nothing to migrate.
-    assert len(pods) >= (1 if name == "delegate" else 2)
+    # DeleGate and CogniGate have nothing to migrate.
+    assert len(pods) >= (1 if name in {"delegate", "cognigate"} else 2)
     for owner, _, spec in pods:
         assert spec["automountServiceAccountToken"] is False, owner
         assert spec["enableServiceLinks"] is False
@@ -57,7 +58,8 @@ def test_pods_are_restricted(chart: Chart, name: str, values: Mapping[str, Any])
         for volume in spec["volumes"]:
             assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), owner
         for container in containers(spec):
-            assert container["command"] == [name]
+            # CogniGate is a component that boots: `metagate run` starts it.
+            assert container["command"] == ["metagate" if name == "cognigate" else name]
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,

@@ -28,6 +28,7 @@ def test_lints_strictly(chart: Chart, tmp_path):
         ("asyncgate", 40),
         ("depotgate", 50),
         ("delegate", 50),
+        ("cognigate", 50),
     ],
 )
 def test_readme_shows_the_values(name: str, most: int):
