@@ -8,10 +8,12 @@ names it. What a gate refuses otherwise is a `GateRefused`, for the caller to ju
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
@@ -152,7 +154,8 @@ class GateClients:
         for part in _parts(receipts):
             body = b'{"receipts":[%s]}' % b",".join(part)
             answer = await self._ask("memorygate", tenant, "POST", "/receipts/batch", body)
-            answers += [_receipt_answer(item) for item in answer["items"]]
+            with decoding("memorygate"):
+                answers += [_receipt_answer(item) for item in _items(answer, len(part))]
         return answers
 
     async def receipt(self, tenant: ServedTenant, receipt_id: str) -> Mapping[str, Any] | None:
@@ -168,9 +171,12 @@ class GateClients:
         """One for each, in their order: whether it is open, and with whom."""
         states: list[ObligationState] = []
         for start in range(0, len(obligation_ids), _LOOKED_UP):
-            body = strict_json.encode({"obligation_ids": obligation_ids[start : start + _LOOKED_UP]})
-            answer = await self._ask("memorygate", tenant, "POST", "/v1/obligations/lookup", body)
-            states += [_obligation_state(item) for item in answer["items"]]
+            part = obligation_ids[start : start + _LOOKED_UP]
+            answer = await self._ask(
+                "memorygate", tenant, "POST", "/v1/obligations/lookup", strict_json.encode({"obligation_ids": part})
+            )
+            with decoding("memorygate"):
+                states += [_obligation_state(item) for item in _items(answer, len(part))]
         return states
 
     async def inbox(self, tenant: ServedTenant, **filters: str) -> list[Mapping[str, Any]]:
@@ -183,7 +189,8 @@ class GateClients:
         """A page of them, and the cursor of the next one."""
         query = {**filters, "limit": str(limit), **({} if cursor is None else {"cursor": cursor})}
         answer = await self._ask("memorygate", tenant, "GET", f"/inbox?{urlencode(query)}")
-        return answer["items"], answer["next_cursor"]
+        with decoding("memorygate"):
+            return answer["items"], answer["next_cursor"]
 
     # --- DepotGate
 
@@ -211,29 +218,36 @@ class GateClients:
             if stored is None:
                 raise
             return stored
-        return StoredPlan(answer["pointer"], answer["sha256"], answer["location"], answer["receipt_id"], body)
+        with decoding("depotgate"):
+            return StoredPlan(answer["pointer"], answer["sha256"], answer["location"], answer["receipt_id"], body)
 
     async def stored_plan(self, tenant: ServedTenant, *, plan_id: str, artifact_id: str) -> StoredPlan | None:
         """The plan that is kept under the id; None where none is."""
         pages = self._pages("depotgate", tenant, "/artifacts", {"task_id": plan_id, "role": "plan"})
         async for manifest in pages:
-            if manifest["pointer"].split(":")[1] == artifact_id:
-                body = await self.plan_body(tenant, manifest["pointer"])
+            with decoding("depotgate"):
+                pointer, sha256, receipt_id = (manifest[name] for name in ("pointer", "sha256", "receipt_id"))
+            if pointer.split(":")[1:2] == [artifact_id]:
+                body = await self.plan_body(tenant, pointer)
                 if body is None:
                     return None
-                receipt = await self.receipt(tenant, manifest["receipt_id"])
+                receipt = await self.receipt(tenant, receipt_id)
                 location = "" if receipt is None else receipt.get("artifact_location", "")
-                return StoredPlan(manifest["pointer"], manifest["sha256"], location, manifest["receipt_id"], body)
+                return StoredPlan(pointer, sha256, location, receipt_id, body)
         return None
 
     async def plan_body(self, tenant: ServedTenant, pointer: str) -> bytes | None:
         """The bytes of an artifact; None where there is none, or it was retired."""
         try:
-            return await self._call("depotgate", tenant, "GET", f"/artifacts/{_segment(pointer)}")
+            body = await self._call("depotgate", tenant, "GET", f"/artifacts/{_segment(pointer)}")
         except GateRefused as refused:
             if refused.status in {404, 410}:
                 return None
             raise
+        # What is minted is what the plan receipt names: bytes of another digest are no plan of anybody's.
+        if hashlib.sha256(body).hexdigest() != pointer.rpartition(":")[2]:
+            raise GateAway("depotgate", "answered other bytes than those of the pointer")
+        return body
 
     # --- AsyncGate
 
@@ -261,10 +275,12 @@ class GateClients:
 
     async def _batch(self, tenant: ServedTenant, body: Mapping[str, Any]) -> list[TaskAnswer]:
         answer = await self._ask("asyncgate", tenant, "POST", "/tasks/batch", strict_json.encode(body))
-        answers = [
-            TaskAnswer(item["task"]["task_id"], result["status"], result.get("code"), result.get("detail", ""))
-            for item, result in zip(body["items"], answer["items"], strict=True)
-        ]
+        tasks = [item["task"]["task_id"] for item in body["items"]]
+        with decoding("asyncgate"):
+            answers = [
+                TaskAnswer(task_id, int(result["status"]), result.get("code"), result.get("detail", ""))
+                for task_id, result in zip(tasks, answer["items"], strict=True)
+            ]
         for task in answers:
             # An item fails for itself where the gate could not judge it: that is no verdict on the plan.
             if task.status >= 500 or task.status == 429:
@@ -290,9 +306,10 @@ class GateClients:
         if decision.get("reason_code") == "RATE_LIMITED":
             raise GateAway("interrogate", "is asked too often", retry_after=retry_after)
         allowed = decision["outcome"] == "ALLOW"
-        return AdmissionVerdict(
-            allowed, decision["receipt_id"], decision.get("reason_code"), decision.get("detail") or ""
-        )
+        with decoding("interrogate"):
+            return AdmissionVerdict(
+                allowed, decision["receipt_id"], decision.get("reason_code"), decision.get("detail") or ""
+            )
 
     # --- how they are asked
 
@@ -303,9 +320,11 @@ class GateClients:
         while True:
             asked = {**query, "limit": str(_PAGE), **({} if cursor is None else {"cursor": cursor})}
             page = await self._ask(gate, tenant, "GET", f"{path}?{urlencode(asked)}")
-            for item in page["items"]:
+            with decoding(gate):
+                items, cursor = [*page["items"]], page["next_cursor"]
+            for item in items:
                 yield item
-            if (cursor := page["next_cursor"]) is None:
+            if cursor is None:
                 return
 
     async def _read(self, gate: GateName, tenant: ServedTenant, path: str) -> Mapping[str, Any] | None:
@@ -394,8 +413,21 @@ class GateClients:
                 if len(content) > LARGEST_ANSWER:
                     raise GateAway(gate, "answered more than may be believed")
             retry_after = response.headers.get("retry-after", "")
-        seconds = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-        return response.status_code, bytes(content), seconds
+        return response.status_code, bytes(content), _whole_seconds(retry_after)
+
+
+def _whole_seconds(text: str) -> int | None:
+    """Of Retry-After. A date there, or more than a day, is not handed on."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+
+
+@contextmanager
+def decoding(gate: GateName) -> Iterator[None]:
+    """An answer without the members that every answer of the gate has is none of the gate's."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise GateAway(gate, "did not answer as a gate does") from error
 
 
 def _refusal(gate: GateName, status: int, problem: Mapping[str, Any], retry_after: int | None) -> Exception:
@@ -414,11 +446,19 @@ def _refusal(gate: GateName, status: int, problem: Mapping[str, Any], retry_afte
 def _json(gate: GateName, content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise GateAway(gate, "did not answer as a gate does")
     return answer
+
+
+def _items(answer: Mapping[str, Any], number: int) -> list[Mapping[str, Any]]:
+    """One for each that was sent. Raises ValueError."""
+    items: list[Mapping[str, Any]] = answer["items"]
+    if len(items) != number:
+        raise ValueError("another number of answers")
+    return items
 
 
 def _receipt_answer(item: Mapping[str, Any]) -> ReceiptAnswer:
