@@ -153,6 +153,9 @@ class _Job:
         self._count("unauthorized" if error.is_unauthorized else "away")
         if not error.was_asked:
             self.spending.calls -= 1
+        if self.spending.seconds_left <= 0 and self.spending.has_replies:
+            # It answers, and needs more time than was granted: another lease would not change that.
+            raise Failed(LIMIT_SECONDS)
         pause = pause_seconds(attempt, error.retry_after)
         if error.is_unauthorized or pause >= self.spending.seconds_left or self.spending.calls_left <= 0:
             raise Release(min(_LONGEST_RELEASE, max(RETRY_SECONDS, int(error.retry_after or 0))), "the model is away")

@@ -67,6 +67,10 @@ class Spending:
         return self.limits.calls - self.calls
 
     @property
+    def has_replies(self) -> bool:
+        return bool(self._replies)
+
+    @property
     def seconds_left(self) -> float:
         return self.deadline - self._clock()
 

@@ -125,3 +125,24 @@ def cognition(**limits: Any) -> dict[str, Any]:
 def reason(receipt: dict[str, Any]) -> str | None:
     assert receipt["phase"] == "complete", receipt
     return (receipt.get("metadata") or {}).get("reason")
+
+
+def wait_for_call(calls: list[str], prefix: str, seconds: float = 60) -> None:
+    """Until a relay has seen a call that begins like that."""
+    until = time.monotonic() + seconds
+    while not any(call.startswith(prefix) for call in list(calls)):
+        assert time.monotonic() < until, calls
+        time.sleep(0.02)
+
+
+def revoke(plan: RunningPlan, step_id: str = "work") -> None:
+    """As the delegate whose task it is: nobody leases it any more."""
+    gates = plan.gates
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{gates.asyncgate.port}/tasks/{plan.task_id(step_id)}/revoke",
+        json.dumps({"reason": "the test is over"}).encode(),
+        {"Content-Type": "application/json", **gates.tenant.principals["principal"].headers},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200

@@ -179,7 +179,7 @@ class PlanGates:
             return str(json.load(answer)["pointer"])
 
     def plan(self, *steps: dict[str, Any], capability: str = "index") -> "RunningPlan":
-        """Steps with what they need beyond their id: `job`, `escalation`, `authority`, `depends_on` and task members."""
+        """Steps with what they need beyond their id: `job`, `escalation`, `authority`, `depends_on`; `task`: members of the task alone."""
         plan_id = new_id()
         documents = [
             {
@@ -198,8 +198,8 @@ class PlanGates:
         pointer = self.deposit("delegate", body, "plan", "application/vnd.legivellum.plan+json")
         plan = RunningPlan(self, plan_id, pointer)
         asyncio.run(self._mint([document["task_id"] for document in documents]))
-        for document in documents:
-            self._enqueue(plan, document)
+        for document, step in zip(documents, steps, strict=True):
+            self._enqueue(plan, document, **step.get("task", {}))
         return plan
 
     async def _mint(self, task_ids: Sequence[str]) -> None:
@@ -212,7 +212,7 @@ class PlanGates:
         ]  # fmt: skip
         assert await append(self.tenant.database.ledger.writer, bodies) == ["STORED"] * len(bodies)
 
-    def _enqueue(self, plan: "RunningPlan", document: dict[str, Any]) -> None:
+    def _enqueue(self, plan: "RunningPlan", document: dict[str, Any], **more: Any) -> None:
         self._park(
             task_id=document["task_id"],
             payload_pointer=f"{plan.pointer}#{document['step_id']}",
@@ -220,6 +220,7 @@ class PlanGates:
             needs=[f"{plan.plan_id}.{name}" for name in document["depends_on"]],
             authority=document["authority"],
             escalation_to=[rule["to"] for rule in document["escalation"]],
+            **more,
         )
 
     def put(self, task_id: str, payload_pointer: str, capability: str) -> None:
