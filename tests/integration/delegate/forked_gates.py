@@ -1,0 +1,192 @@
+"""Processes of DeleGate that start in a moment, because they are forked by one that has imported everything; and that
+end themselves with kill -9, or wait, at a named point of a request.
+
+Each is a process with its own pid, connections and socket, and runs the gate's own code; nothing of the gate knows of
+fault points. Run as `python -m tests.integration.delegate.forked_gates`: each line of its input is a process to fork
+(settings, and where it dies), each line of its output the pid.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tests.integration.delegate.gate_fixture import GateGroup
+from tests.integration.memorygate.ledger_fixture import free_port, ready
+
+from delegate import repairing
+from delegate.gate import GATE
+from delegate.gate_clients import GateClients
+from delegate.settings import Settings
+from legivellum.gate.composition import serving
+
+ROOT = Path(__file__).parents[3]
+STEPS = {
+    "who": ("task_receipts", 1),
+    "check": ("check_tasks", 1),
+    "accepted": ("post_receipts", 1),
+    "deposit": ("deposit_plan", 1),
+    "plan receipt": ("post_receipts", 2),
+    "admission": ("admit", 1),
+    "second admission": ("admit", 2),
+    "minting": ("post_receipts", 3),
+    "enqueue": ("enqueue", 1),
+    "answer": ("task_receipts", 2),
+}
+"""What a request does one after the other: the call of another gate, and which one of its kind."""
+
+
+def stop_at(point: str, pause: str | None) -> None:
+    """This process ends with kill -9 `before` or `after` a step. `pause`: it waits there instead until the file of this
+    name is gone, so that another gate can be taken away meanwhile.
+    """
+    moment, _, step = point.partition(" ")
+    name, number = STEPS[step]
+    method: Callable[..., Awaitable[Any]] = getattr(GateClients, name)
+    calls = 0
+
+    async def stop() -> None:
+        if pause is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return
+        file = Path(pause)
+        file.with_suffix(".reached").touch()
+        while file.exists():
+            await asyncio.sleep(0.01)
+
+    @wraps(method)
+    async def stopping(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        here = calls == number
+        if here and moment == "before":
+            await stop()
+        result = await method(*arguments, **named)
+        if here and moment == "after":
+            await stop()
+        return result
+
+    setattr(GateClients, name, stopping)
+
+
+async def serve(settings: Settings) -> None:
+    async with serving(GATE, settings):
+        await asyncio.Event().wait()
+
+
+def fork(command: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(2, 1)  # the first one's output is pids and nothing else
+    if command["point"] is not None:
+        stop_at(command["point"], command["pause"])
+    repairing.OLD_ENOUGH = timedelta(seconds=command["repairs_after"])
+    try:
+        asyncio.run(serve(Settings(**command["settings"])))
+    finally:
+        os._exit(1)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
+    print("ready", flush=True)
+    pids = []
+    for line in sys.stdin:
+        pids.append(fork(json.loads(line)))
+        print(pids[-1], flush=True)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class ForkedDelegate:
+    url: str
+    pid: int
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(20):
+            while psutil.pid_exists(self.pid):
+                await asyncio.sleep(0.005)
+
+
+@dataclass(frozen=True, slots=True)
+class DelegateForks:
+    """Where they are forked."""
+
+    gates: GateGroup
+    process: asyncio.subprocess.Process
+    forking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def serving(
+        self,
+        point: str | None = None,
+        *,
+        admission: str = "required",
+        pause: Path | None = None,
+        repairs_after: float = 60,
+        **settings: Any,
+    ) -> AsyncIterator[ForkedDelegate]:
+        """One process, which stops at `point`, and ends when the block does. `repairs_after`: how old an open plan is
+        that its start goes on with.
+        """
+        port = free_port()
+        gates = self.gates
+        chosen = {
+            "identity_database_url": gates.database.database.identity,
+            "port": port,
+            "rate_per_second": 0,
+            "identity_poll_ms": 20,
+            "admission": admission,
+            "credentials": str(gates.credentials),
+            **{f"{name}_url": gates.url(name) for name in ("memorygate", "asyncgate", "depotgate", "interrogate")},
+            **settings,
+        }
+        command = {
+            "point": point, "settings": chosen, "repairs_after": repairs_after, "pause": None if pause is None else str(pause),
+        }  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        async with self.forking:
+            self.process.stdin.write(json.dumps(command).encode() + b"\n")
+            pid = int(await self.process.stdout.readline())
+        try:
+            url = f"http://127.0.0.1:{port}"
+            await ready(url)
+            yield ForkedDelegate(url, pid)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def delegate_forks(gates: GateGroup) -> AsyncIterator[DelegateForks]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.integration.delegate.forked_gates", cwd=ROOT, stdin=pipe, stdout=pipe
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        yield DelegateForks(gates, process)
+    finally:
+        process.stdin.close()
+        await asyncio.wait_for(process.wait(), 20)
+
+
+if __name__ == "__main__":
+    main()
