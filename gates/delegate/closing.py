@@ -34,7 +34,9 @@ class PlanEnd:
     def of(cls, receipt: Receipt) -> PlanEnd:
         body = receipt.get("body")
         counts = body.get("counts", {}) if isinstance(body, dict) else {}
-        return cls(receipt["receipt_id"], receipt["status"], counts)
+        # In one order, also when it is read back from the ledger, which sorts names.
+        ordered = {status: counts[status] for status in ENDED if status in counts}
+        return cls(receipt["receipt_id"], receipt["status"], ordered)
 
 
 class PlanCloser:

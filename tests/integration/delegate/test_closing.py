@@ -84,7 +84,12 @@ async def test_an_escalated_step_is_waited_for_and_a_person_ends_it(tenant: Plan
     """What needed it goes on after that, and the plan ends."""
     plan_id = (await asked(tenant, INTENT))["plan_id"]
     lease = await lease_next(tenant, "web.look")
-    escalation = {"lease_id": lease["lease_id"], "escalation_class": "scope", "escalation_reason": "not on the web", "escalation_to": "stranger"}
+    escalation = {
+        "lease_id": lease["lease_id"],
+        "escalation_class": "scope",
+        "escalation_reason": "not on the web",
+        "escalation_to": "stranger",
+    }
     answer = await tenant.ask("worker", "POST", "asyncgate", "/escalate", escalation)
     assert answer.status_code == 200, answer.text
     assert (await close(tenant, plan_id)).json()["open"] == ["look", "write"]
