@@ -14,10 +14,12 @@ from metagate_crds.compile.normalized import (
     ApiKeyDigest,
     NormalizedBinding,
     NormalizedIssuer,
+    NormalizedPlanTemplate,
     NormalizedPrincipal,
     NormalizedProblemata,
     NormalizedSpec,
     SubjectRef,
+    normalize_plan_template,
     normalize_problemata,
     to_utc,
 )
@@ -36,8 +38,8 @@ _POWERS: Final[dict[PrincipalType, frozenset[str]]] = {
 }
 
 
-def restrict_last_good(good: NormalizedSpec, spec: Any) -> NormalizedSpec:
-    """The last good spec without what the present, invalid spec takes away."""
+def restrict_last_good(good: NormalizedSpec, spec: Any) -> NormalizedSpec | None:
+    """The last good spec without what the present, invalid spec takes away; None when that is all of it."""
     if not isinstance(spec, dict):
         return good
     match good:
@@ -49,6 +51,8 @@ def restrict_last_good(good: NormalizedSpec, spec: Any) -> NormalizedSpec:
             return _restrict_issuer(good, spec)
         case NormalizedProblemata():
             return _restrict_problemata(good, spec)
+        case NormalizedPlanTemplate():
+            return _restrict_plan_template(good, spec)
         case _:
             return good
 
@@ -105,6 +109,48 @@ def _restrict_problemata(good: NormalizedProblemata, spec: dict[str, Any]) -> No
     if spec.get("exposeTools") is not True:
         body = {**body, "exposeTools": False}
     return normalize_problemata(body)
+
+
+def _restrict_plan_template(good: NormalizedPlanTemplate, spec: dict[str, Any]) -> NormalizedPlanTemplate | None:
+    """Held for an approver once the present spec says so, and without what steps are no longer granted."""
+    body = good.body
+    if spec.get("dispatch") == "Held" and body["dispatch"] != "Held":
+        approver = spec.get("approver")
+        if not isinstance(approver, str):
+            return None  # plans would wait for an approval that nobody may give
+        body = {**body, "dispatch": "Held", "approver": approver}
+    steps = spec.get("steps")
+    if isinstance(steps, list):
+        present = {step["id"]: step for step in steps if isinstance(step, dict) and isinstance(step.get("id"), str)}
+        body = {**body, "steps": [_restrict_step(step, present.get(step["id"], {})) for step in body["steps"]]}
+    return good if body == good.body else normalize_plan_template(body)
+
+
+def _restrict_step(step: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
+    granted = _shared_grant(step.get("authority"), present.get("authority"))
+    return {name: member for name, member in step.items() if name != "authority"} | (
+        {} if granted is None else {"authority": granted}
+    )
+
+
+def _shared_grant(good: Any, present: Any) -> Any:
+    """What both versions of an authority, or of a member of one, grant; None: nothing. Absent is denied."""
+    if present is None or good is None:
+        return None
+    if isinstance(good, dict) and isinstance(present, dict):
+        members = {name: _shared_grant(member, present.get(name)) for name, member in good.items()}
+        return {name: member for name, member in members.items() if member is not None}
+    if isinstance(good, list) and isinstance(present, list):
+        return [item for item in good if item in present]
+    if isinstance(good, bool) and isinstance(present, bool):
+        return good and present
+    if _is_number(good) and _is_number(present):
+        return min(good, present)
+    return good
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _read_list(spec: dict[str, Any], name: str) -> list[Any] | None:

@@ -162,7 +162,7 @@ def normalize(model: Spec) -> NormalizedSpec:
         case ProblemataSpec():
             return normalize_problemata(model.declared())
         case PlanTemplateSpec():
-            return _normalize_plan_template(model)
+            return normalize_plan_template(model.declared())
         case TokenIssuerSpec():
             return _normalize_issuer(model)
         case _:
@@ -233,8 +233,8 @@ def normalize_problemata(body: dict[str, Any]) -> NormalizedProblemata:
     return NormalizedProblemata(body, digest(canonical(body)))
 
 
-def _normalize_plan_template(model: PlanTemplateSpec) -> NormalizedPlanTemplate:
-    body = model.declared()
+def normalize_plan_template(body: dict[str, Any]) -> NormalizedPlanTemplate:
+    """`body`: as `Spec.declared` has it."""
     principals = [(f"spec.{name}", body[name]) for name in ("approver", "escalateTo") if name in body]
     principals += _escalation_targets("spec", body)
     templates = []

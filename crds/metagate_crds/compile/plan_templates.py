@@ -16,6 +16,8 @@ from metagate_crds.rules.findings import Finding
 
 MOST_LEVELS: Final = 4
 """Of plans in plans below the first."""
+NOT_SERVED: Final = "is not served"
+"""How the message about an included template ends that is there and cannot become a plan itself."""
 
 
 def compile_plan_template(
@@ -26,7 +28,7 @@ def compile_plan_template(
     outcome = CompileOutcome(rows=[reference_row(state, tenant, path, ref) for path, ref in references])
     outcome.unresolved = unresolved_references(world, references)
     reached: set[ObjectKey] = set()
-    outcome.unresolved += _nesting_findings(world, state.declared.key, spec, reached)
+    outcome.unresolved += _included_findings(world, state.declared.key, spec, reached)
     outcome.conflicts = _conflicts(world, state, spec)
     if not outcome.unresolved and not outcome.conflicts:
         # What cannot become a plan must not be asked for: all of it or nothing.
@@ -54,10 +56,14 @@ def _conflicts(world: World, state: ObjectState, spec: NormalizedPlanTemplate) -
     return [Finding("spec.capability", reasons.CAPABILITY_CONFLICT, message)]
 
 
-def _nesting_findings(
+def _included_findings(
     world: World, key: ObjectKey, spec: NormalizedPlanTemplate, reached: set[ObjectKey]
 ) -> Iterator[Finding]:
-    """Where a step leads back to this template, or to more plans in plans than there may be."""
+    """Where a step leads back to this template, to too many plans in plans, or to a template that is not served.
+
+    `reached` is filled with what was looked at.
+    """
+    served: dict[ObjectKey, bool] = {}
     for path, name in spec.templates:
         ref = ObjectKey(PLAN_TEMPLATE.name, key.namespace, name)
         reason = _nesting_reason(world, key, ref, reached)
@@ -65,25 +71,48 @@ def _nesting_findings(
             yield Finding(path, reason, "leads back to this template")
         elif reason is not None:
             yield Finding(path, reason, f"leads to more than {MOST_LEVELS} plans below the first")
+        elif _template_of(world, ref) is not None and not _is_served(world, ref, served, reached):
+            yield Finding(path, reasons.REFERENCE_NOT_VALID, f"PlanTemplate {name} {NOT_SERVED}")
 
 
 def _nesting_reason(world: World, start: ObjectKey, ref: ObjectKey, reached: set[ObjectKey]) -> str | None:
-    """Level by level, so that it ends whatever circles there are. `reached`: filled with what was looked at."""
-    seen: set[ObjectKey] = set()
+    """Level by level along every way, also the longest one to a template that a shorter one reaches; a circle of other
+    templates ends at the bound.
+    """
     current, level = {ref}, 1
     while current:
         if start in current:
             return reasons.TEMPLATE_CYCLE
         if level > MOST_LEVELS:
             return reasons.NESTED_TOO_DEEP
-        seen |= current
-        following: set[ObjectKey] = set()
-        for key in current:
-            target = world.state(key)
-            if target is not None and isinstance(target.effective, NormalizedPlanTemplate):
-                names = target.effective.templates
-                following |= {ObjectKey(PLAN_TEMPLATE.name, key.namespace, name) for _, name in names}
-        # What was looked at before is another circle, which its own templates report.
-        current, level = following - seen, level + 1
-        reached |= seen
+        reached |= current
+        current = {below for key in current for below in _included(world, key)}
+        level += 1
     return None
+
+
+def _is_served(world: World, key: ObjectKey, served: dict[ObjectKey, bool], reached: set[ObjectKey]) -> bool:
+    """Whether a template is served itself: DeleGate knows no other. Only for what `_nesting_reason` found to end."""
+    if key not in served:
+        state, template = world.state(key), _template_of(world, key)
+        if state is None or template is None:
+            return False
+        references = template_references(key.namespace, template)
+        reached.update(ref for _, ref in references)
+        served[key] = (
+            not unresolved_references(world, references)
+            and not _conflicts(world, state, template)
+            and all(_is_served(world, below, served, reached) for below in _included(world, key))
+        )
+    return served[key]
+
+
+def _included(world: World, key: ObjectKey) -> set[ObjectKey]:
+    template = _template_of(world, key)
+    names = () if template is None else template.templates
+    return {ObjectKey(PLAN_TEMPLATE.name, key.namespace, name) for _, name in names}
+
+
+def _template_of(world: World, key: ObjectKey) -> NormalizedPlanTemplate | None:
+    state = world.state(key)
+    return state.effective if state is not None and isinstance(state.effective, NormalizedPlanTemplate) else None

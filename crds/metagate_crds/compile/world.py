@@ -17,7 +17,7 @@ from typing import Any
 from metagate_crds.compile.issuer_registry import IssuerRegistry
 from metagate_crds.compile.normalized import NormalizedSpec
 from metagate_crds.compile.object_state import CLUSTER_KEY, ObjectState, UniqueKey, evaluate, fall_back, issuer_keys
-from metagate_crds.kinds import MANIFEST, PROFILE, TOKEN_ISSUER
+from metagate_crds.kinds import MANIFEST, PLAN_TEMPLATE, PROFILE, TOKEN_ISSUER
 from metagate_crds.objects import CompileSettings, DeclaredObject, LastGood, Namespace, ObjectKey
 
 _NO_KEYS: frozenset[ObjectKey] = frozenset()
@@ -126,9 +126,12 @@ class World:
         """Remember that compiling this object looked at others: an earlier version of a Binding refers to them, or a
         PolicyProfile names them without being a user of theirs.
         """
-        state.dependency_refs = frozenset(refs)
+        key, refs = state.declared.key, frozenset(refs)
+        for ref in state.dependency_refs - refs:
+            _drop(self._dependents, ref, key)
+        state.dependency_refs = refs
         for ref in state.dependency_refs:
-            self._dependents.setdefault(ref, set()).add(state.declared.key)
+            self._dependents.setdefault(ref, set()).add(key)
 
     # Indexes
 
@@ -209,6 +212,10 @@ class World:
         affected |= self._dependents.get(key, _NO_KEYS)
         for unique_key in state.unique_keys:
             affected |= self._claimants.get(unique_key, _NO_KEYS)
+        if key.kind == PLAN_TEMPLATE.name:
+            # Who wins a capability is served, and only what is served can be included by others.
+            for rival in tuple(affected):
+                affected |= self._dependents.get(rival, _NO_KEYS)
         if key.kind == TOKEN_ISSUER.name:
             affected |= self._issuer_closure(state)
         return affected

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.unit.crds.worlds import PLAN_TEMPLATE, START, declared
+from tests.unit.crds.worlds import PLAN_TEMPLATE, START, declared, last_good_of
 
 from metagate_crds import reasons
 from metagate_crds.compile.compiler import compile_world
@@ -115,9 +115,96 @@ def test_plans_in_plans_end_below_the_fourth_level():
     assert reason_of(result, "l0") == reasons.NESTED_TOO_DEEP
 
 
+def test_the_longest_way_to_a_template_counts():
+    """One that is also reached by a shorter way lies as deep as the longest one says."""
+    names = ["l0", "l1", "l2", "l3", "l4", "l5"]
+    chain = {name: [following] for name, following in itertools.pairwise(names)} | {"l5": []}
+    chain["l1"].append("l4")
+    result = compiled(*(including(name, *below) for name, below in chain.items()))
+    assert served(result) == set(names[1:])
+    assert reason_of(result, "l0") == reasons.NESTED_TOO_DEEP
+
+
+def test_what_includes_a_template_that_is_not_served_is_not_served_either():
+    """DeleGate knows no other templates; whatever keeps the included one away, and when it ends, all come back."""
+
+    def inner(to: str) -> DeclaredObject:
+        return template("inner", age=1, capability="inner", escalation=[{"on": ["failure"], "to": to}])
+
+    there = world(INDEXER, including("outer", "middle"), including("middle", "inner"), inner("nobody"))
+    result = compile_world(there, {})
+    assert served(result) == set()
+    assert {reason_of(result, name) for name in ("outer", "middle")} == {reasons.REFERENCE_NOT_VALID}
+    affected = there.put(declared("Principal", "nobody", {"type": "principal"}))
+    assert served(compile_world(there, {}, affected)) == {"outer", "middle", "inner"}
+    affected = there.put(template("older", age=0, capability="inner"))
+    assert served(compile_world(there, {}, affected)) == {"older"}
+    affected = there.remove(ObjectKey("PlanTemplate", "team", "older"))
+    assert served(compile_world(there, {}, affected)) == {"outer", "middle", "inner"}
+
+
+def test_what_leads_to_a_circle_of_others_is_not_served():
+    """It would never end; it is served again once that circle opens."""
+    there = world(including("outer", "a"), including("a", "b"), including("b", "a"))
+    assert served(compile_world(there, {})) == set()
+    affected = there.put(including("b"))
+    assert served(compile_world(there, {}, affected)) == {"outer", "a", "b"}
+
+
 def test_what_is_wrong_with_the_steps_is_the_objects_own_finding():
     """Validation finds it, so that kubectl says it."""
     broken = template(steps=[{"id": "a", "capability": "x", "job": {}, "dependsOn": ["b"]}], result="a")
     result = compiled(INDEXER, broken)
     assert reason_of(result, "review") == reasons.UNKNOWN_STEP
     assert served(result) == set()
+
+
+def served_body(good: DeclaredObject, broken: dict[str, Any], *more: DeclaredObject) -> dict[str, Any] | None:
+    """What is served of a good template when its next version is broken."""
+    present = declared("PlanTemplate", "review", {**broken, "deadlineSeconds": 0}, generation=2)
+    result = compile_world(world(INDEXER, present, *more), last_good_of(good))
+    rows = [row for rows in result.rows.values() for row in rows if row.table == "plan_template"]
+    return rows[0].values["body"] if rows else None
+
+
+def test_a_broken_version_does_not_replace_the_last_good_one():
+    """What is served stays as it was, to the byte."""
+    good = template()
+    before = [row for rows in compiled(INDEXER, good).rows.values() for row in rows if row.table == "plan_template"]
+    assert served_body(good, copy.deepcopy(good.spec)) == before[0].values["body"]
+
+
+@pytest.mark.parametrize(
+    ("good", "broken", "granted"),
+    [
+        ({"invokeCognigate": True, "spawn": {"max": 4}}, {"spawn": {"max": 2}}, {"spawn": {"max": 2}}),
+        ({"invokeCognigate": True}, {"invokeCognigate": False}, {"invokeCognigate": False}),
+        ({"spawn": {"max": 2}}, {"spawn": {"max": 4}}, {"spawn": {"max": 2}}),
+        (
+            {"sinks": ["depotgate/output", "depotgate/supporting"]},
+            {"sinks": ["depotgate/output"]},
+            {"sinks": ["depotgate/output"]},
+        ),
+        ({"cognition": {"models": ["default"], "calls": 5, "tokens": 9}}, {"cognition": {"calls": 3}}, {"cognition": {"calls": 3}}),
+        ({"invokeCognigate": True}, None, None),
+        ({"spawn": {"max": 2}}, {"spawn": {"max": "two"}}, {"spawn": {"max": 2}}),
+    ],
+)  # fmt: skip
+def test_what_a_broken_version_no_longer_grants_goes_at_once(good: Any, broken: Any, granted: Any):
+    """Absent is denied, and what cannot be read takes nothing away."""
+    step: dict[str, Any] = {"id": "own", "capability": "x", "job": {}, "escalation": []}
+    before = declared("PlanTemplate", "review", {"capability": "review", "steps": [{**step, "authority": good}]})
+    body = served_body(before, {"capability": "review", "steps": [{**step, "authority": broken}]})
+    assert body is not None
+    assert body["steps"][0].get("authority") == granted
+
+
+def test_a_broken_version_that_holds_plans_holds_them():
+    """For the approver that it names, if there is one; without one nothing is served, rather than plans at once."""
+    approver = declared("Principal", "chief", {"type": "principal"})
+    held = {**copy.deepcopy(PLAN_TEMPLATE), "dispatch": "Held", "approver": "chief"}
+    body = served_body(template(), held, approver)
+    assert body is not None
+    assert (body["dispatch"], body["approver"]) == ("Held", "chief")
+    assert served_body(template(), held) is None
+    assert served_body(template(), {**held, "approver": None}, approver) is None

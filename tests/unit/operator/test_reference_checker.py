@@ -56,3 +56,22 @@ def test_a_shadow_that_is_served_in_an_earlier_version_resolves() -> None:
     standing = replace(declared("PolicyProfile", "next", {}), spec=STAND_INS["PolicyProfile"])
     (warning,) = reference_warnings(unbounded, [declared("Principal", "on-call", {}), standing], SETTINGS)
     assert warning.startswith("spec.limits.maxTotalDescendants")
+
+
+def test_what_a_template_includes_is_not_judged_by_what_was_not_looked_up() -> None:
+    """Only the template's own Principals were: what an included one names is that one's warning."""
+    step = {"id": "own", "capability": "x", "job": {}}
+    inner = declared(
+        "PlanTemplate",
+        "inner",
+        {"capability": "inner", "steps": [step], "escalation": [{"on": ["failure"], "to": "on-call"}]},
+    )
+    including = {
+        "capability": "outer",
+        "escalation": [],
+        "steps": [{"id": "more", "plan": {"templateRef": {"name": "inner"}}}],
+    }
+    outer = declared("PlanTemplate", "outer", including)
+    assert reference_warnings(outer, [inner], SETTINGS) == ()
+    (warning,) = reference_warnings(outer, [], SETTINGS)
+    assert warning.startswith("spec.steps[0].plan.templateRef: PlanTemplate inner does not exist")

@@ -19,7 +19,7 @@ import structlog
 from metagate_crds.compile.compiler import compile_world
 from metagate_crds.compile.normalized import NormalizedPlanTemplate, NormalizedPolicy, NormalizedProblemata
 from metagate_crds.compile.object_state import evaluate
-from metagate_crds.compile.plan_templates import template_references
+from metagate_crds.compile.plan_templates import NOT_SERVED, template_references
 from metagate_crds.compile.policies import policy_references
 from metagate_crds.compile.problematas import problemata_references
 from metagate_crds.compile.world import World
@@ -134,6 +134,9 @@ def reference_warnings(
     parts = [part for condition in _causes(against) for part in condition.message.split("; ")]
     if stands_in and subject.key.kind == PROBLEMATA.name:
         parts = [part for part in parts if not part.startswith("spec.gateway.surfaceId:")]
+    if subject.key.kind == PLAN_TEMPLATE.name:
+        # What the templates name that it includes was not looked up.
+        parts = [part for part in parts if not part.endswith(NOT_SERVED)]
     return tuple(parts)
 
 
