@@ -67,7 +67,7 @@ def _close(delegate: ApiClient, plan: str, reason: str | None) -> Any:
 
 
 def _revoke(asyncgate: ApiClient, steps: Sequence[Mapping[str, Any]], reason: str | None) -> list[str]:
-    """The ids of the tasks that were revoked now."""
+    """The ids of the tasks that are revoked, now or before."""
     revoked = []
     body = {"what": "task", **({"reason": reason} if reason else {})}
     for step in steps:

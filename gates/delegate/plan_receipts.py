@@ -1,4 +1,4 @@
-"""The receipts that DeleGate emits for a plan (docs/delegate/receipts.md). Pure: the same bytes whenever they are made.
+"""The receipts that DeleGate emits for a plan (docs/delegate/plans.md). Pure: the same bytes whenever they are made.
 
 Every id is derived from the plan's, and every time that stands in a repeated receipt is the moment in it (DG-04). So
 whoever goes on after a crash sends what was sent before, and the ledger answers a replay.
