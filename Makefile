@@ -185,8 +185,8 @@ $(TEMPORAL): tests/frameworks/temporal/pom.xml
 	        && touch $@; \
 	    else echo "NOT RUN: receipts under Temporal, whose test server needs Java 17 and Maven: apt-get install maven"; fi
 
-test-frameworks: $(STAMP) $(FRAMEWORKS) $(TEMPORAL) ## receipts under LangGraph, the OpenAI Agents SDK and Temporal: the real packages (Temporal's server needs Java 17 and Maven)
-	@METAGATE_FRAMEWORKS=1 $(BIN)/python -m pytest tests/frameworks $(PYTEST_ARGS)
+test-frameworks: $(STAMP) $(FRAMEWORKS) $(TEMPORAL) ## receipts under LangGraph, the OpenAI Agents SDK and Temporal: the real packages (Temporal's server needs Java 17 and Maven; KILLS=all: killed at every call, minutes)
+	@FRAMEWORK_KILLS=$(KILLS) METAGATE_FRAMEWORKS=1 $(BIN)/python -m pytest tests/frameworks $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/console
 	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 from legivellum_worker import receipts
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
         ObligationName,
     )
 
-_THREADS = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ledger")
-"""Not the loop's default executor: calls to a ledger that is silent would hold up what else runs there."""
+_THREADS: dict[int, ThreadPoolExecutor] = {}
+"""By process: a child that was forked has none of its parent's threads, and would wait for them for ever."""
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Not the loop's default executor: calls to a ledger that is silent would hold up what else runs there."""
+    process = os.getpid()
+    if process not in _THREADS:
+        _THREADS.clear()
+        _THREADS[process] = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ledger")
+    return _THREADS[process]
 
 
 async def await_steps(steps: Steps[Result]) -> Result:
@@ -40,7 +50,7 @@ async def await_steps(steps: Steps[Result]) -> Result:
             try:
                 answer: object = None
                 if isinstance(step, LedgerCall):
-                    answer = await loop.run_in_executor(_THREADS, step.perform)
+                    answer = await loop.run_in_executor(_threads(), step.perform)
                 else:
                     await asyncio.sleep(step)
             except ClientError as error:

@@ -38,14 +38,13 @@ async def run(ledger: AsyncLedger, task_id: str, amount: int) -> str:
         waiting = (await graph.aget_state(thread)).interrupts  # of an attempt before this one
         state = {"__interrupt__": waiting} if waiting else await graph.ainvoke({"amount": amount}, thread)
         while interrupts := state.get("__interrupt__"):
-            answers = {}
-            for item in interrupts:
-                answer = await work.answer(await work.ask("lead", item.value))
-                if answer is None:
-                    work.text("waits for lead")
-                    return "waits"
-                answers[item.id] = {"approved": answer.approved, "text": answer}
-            state = await graph.ainvoke(Command(resume=answers), thread)
+            questions = {item.id: await work.ask("lead", item.value) for item in interrupts}
+            answers = {name: await work.answer(question) for name, question in questions.items()}
+            if None in answers.values():
+                work.text("waits for lead")
+                return "waits"
+            resume = {name: {"approved": answer.approved, "text": answer} for name, answer in answers.items()}
+            state = await graph.ainvoke(Command(resume=resume), thread)
         work.text(state["outcome"])
         return state["outcome"]
 

@@ -9,6 +9,7 @@ import pytest
 from tests.frameworks.temporal_server import TEMPORAL_JARS, TemporalServer
 from tests.integration.interrogate.conftest import admission_database  # noqa: F401 - a fixture
 from tests.integration.interrogate.mcp.conftest import gateway  # noqa: F401 - a fixture
+from tests.integration.receipted.conftest import relayed, served  # noqa: F401 - fixtures
 
 ENVIRONMENT = os.environ  # noqa: TID251 - whether this suite runs
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +64,15 @@ class RelayedLedger:
     """A call reached the relay."""
     may_pass: threading.Event = field(default_factory=threading.Event)
 
+    on_stored: Callable[[int], object] | None = None
+    """Called when the call of this number has been answered by the ledger, before its answer is passed on."""
+
     def __post_init__(self) -> None:
         self.may_pass.set()
+
+    @property
+    def port(self) -> str:
+        return self.url.rpartition(":")[2]
 
     def ledger(self, name: str = "triage", **options: Any) -> Ledger:
         return Ledger(self.url, self.served.principals[name].key, principal=name, **options)
@@ -119,6 +126,8 @@ class RelayedLedger:
             upstream.sendall(head + b"\r\n\r\n" + body)
             while part := upstream.recv(65_536):
                 answer += part
+        if self.on_stored is not None:
+            self.on_stored(len(self.calls))
         if special == KILLED_AFTER:
             asyncio.run_coroutine_threadsafe(self.served.restart(), self.served.loop).result(60)
         if special is None:

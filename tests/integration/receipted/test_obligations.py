@@ -416,3 +416,28 @@ async def test_a_program_that_is_killed_and_started_again(relayed: RelayedLedger
 
     await asyncio.to_thread(act)
     assert await relayed.phases("dies") == ["accepted", "accepted", "complete success", "complete canceled"]
+
+
+FORKED = """
+import asyncio, os, sys
+from legivellum_worker import AsyncLedger
+ledger = AsyncLedger(sys.argv[1], sys.argv[2], principal="triage")
+asyncio.run(ledger.accept(sys.argv[3]))
+if os.fork() == 0:
+    asyncio.run(ledger.accept(sys.argv[4]))
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+async def test_a_ledger_goes_on_in_a_forked_child(relayed: RelayedLedger) -> None:
+    """As servers do that load their application and then fork."""
+    key = relayed.served.principals["triage"].key
+    words = [FORKED, relayed.url, key, relayed.task("parent"), relayed.task("child")]
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", *words)
+    try:
+        assert await asyncio.wait_for(child.wait(), 30) == 0
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert await relayed.phases("child") == ["accepted"]
