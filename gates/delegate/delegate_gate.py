@@ -41,7 +41,7 @@ class DeleGate:
 
     @classmethod
     def of(cls, process: DeleGateProcess) -> DeleGate:
-        """Raises OSError for a file of certificates that cannot be read."""
+        """Raises OSError, UnusableSettingError for a file of certificates that cannot be used."""
         settings = process.settings
 
         async def connect() -> TemplateDatabase:

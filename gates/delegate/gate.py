@@ -32,7 +32,7 @@ async def interview(_process: DeleGateProcess, _tenant: UUID) -> Interview:
 
 
 def handlers(process: DeleGateProcess) -> Mapping[str, Handler]:
-    """Raises OSError for a file of certificates that cannot be read."""
+    """Raises OSError, UnusableSettingError for a file of certificates that cannot be used."""
     return bound_handlers(DeleGate.of(process))
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,7 @@ from delegate import metrics
 from delegate.credentials import ServedTenant
 from delegate.problem_codes import Code
 from delegate.settings import Settings
+from legivellum.base.settings import UnusableSettingError
 from legivellum.http import strict_json
 from legivellum.http.problems import Problem, RequestRefused
 
@@ -136,7 +138,7 @@ class GateClients:
         # No proxy, no `.netrc`, no cookie: nothing of the environment goes to a gate.
         self._client = httpx2.AsyncClient(
             trust_env=False,
-            verify=ssl.create_default_context(cafile=settings.gates_ca_file),
+            verify=_trust(settings),
             follow_redirects=False,
             timeout=None,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=10),
@@ -414,6 +416,18 @@ class GateClients:
                     raise GateAway(gate, "answered more than may be believed")
             retry_after = response.headers.get("retry-after", "")
         return response.status_code, bytes(content), _whole_seconds(retry_after)
+
+
+def _trust(settings: Settings) -> ssl.SSLContext:
+    """Raises OSError, UnusableSettingError: before anything is served."""
+    if settings.gates_ca_file is None:
+        return ssl.create_default_context()
+    content = Path(settings.gates_ca_file).read_text(encoding="ascii", errors="replace")
+    try:
+        return ssl.create_default_context(cadata=content)
+    except ssl.SSLError:
+        name = settings.variable("gates_ca_file")
+        raise UnusableSettingError(f"{name}: {settings.gates_ca_file} holds no certificates in PEM") from None
 
 
 def _whole_seconds(text: str) -> int | None:
