@@ -39,7 +39,8 @@ def dev(
             help="Gates to serve too, with commas between: `memorygate` (the receipt ledger, on MEMORYGATE_PORT or "
             "8001), `asyncgate` (custody of tasks, on ASYNCGATE_PORT or 8002), `depotgate` (artifacts, on "
             "DEPOTGATE_PORT or 8003), `interrogate` (admission, on INTERROGATE_PORT or 8005), these three with "
-            "memorygate, `delegate` (plans, on DELEGATE_PORT or 8004; with the first three), `all`, or "
+            "memorygate, `delegate` (plans, on DELEGATE_PORT or 8004; with the first three), `cognigate` (a worker "
+            "with a model, on COGNIGATE_PORT or 8006; with those four), `all`, or "
             "`module:ATTRIBUTE` of a gate that is being developed.",
         ),
     ] = None,

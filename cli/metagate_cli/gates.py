@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -26,6 +27,7 @@ GATES: Final[Mapping[str, str]] = {
     "depotgate": "depotgate.gate:GATE",
     "interrogate": "interrogate.gate:GATE",
     "delegate": "delegate.gate:GATE",
+    "cognigate": "cognigate.gate:GATE",
 }
 """Where each gate's definition is, by the gate's name, in the order in which they are migrated: DepotGate looks whether
 AsyncGate's schema is there (DP-04). DeleGate is the last, because it is told where the others are."""
@@ -34,11 +36,26 @@ IMPLIED: Final[Mapping[str, tuple[str, ...]]] = {
     "depotgate": ("memorygate",),
     "interrogate": ("memorygate",),
     "delegate": ("memorygate", "asyncgate", "depotgate"),
+    "cognigate": ("memorygate", "asyncgate", "depotgate", "delegate"),
 }
-"""Gates that are served before others: what a gate writes can only be read at the ledger, and plans need all three."""
+"""Gates that are served before others: what a gate writes can only be read at the ledger, plans need all three, and
+CogniGate does their steps."""
 ALL: Final = "all"
 ARTIFACTS: Final = "depot"
 """In the data directory: the bytes of DepotGate's artifacts."""
+COGNIGATE: Final = "cognigate"
+"""Not served in this process: cognigate_process.py runs it."""
+CEILINGS_FILE: Final = "ceilings.json"
+"""In the data directory: what plans may grant their steps, where DeleGate makes them and nothing else is chosen."""
+CEILING: Final[Mapping[str, Any]] = {
+    "spawn": {"max": 20},
+    "invokeCognigate": True,
+    "exposeTools": ["*"],
+    "writeBeyondReceipts": True,
+    "maxDepth": 8,
+    "sinks": ["depotgate/output", "depotgate/supporting"],
+    "cognition": {"models": ["default"], "calls": 20, "tokens": 200_000, "seconds": 600},
+}
 DELEGATE_CREDENTIALS: Final = "delegate"
 """In the data directory: a file for each namespace that DeleGate serves, with the key of its `delegate` Principal."""
 AUDITOR_FILE: Final = "auditor.url"
@@ -91,6 +108,8 @@ async def serving_gates(
     async with AsyncExitStack() as stack:
         urls: dict[str, str] = {}
         for definition in definitions:
+            if definition.name == COGNIGATE:
+                continue
             settings = definition.settings()
             chosen = {
                 "identity_database_url": SecretStr(database.identity),
@@ -124,15 +143,19 @@ def _local_settings(
 ) -> dict[str, Any]:
     """What a gate does on one machine unless its variables say otherwise.
 
-    DepotGate keeps bytes in the data directory, and outputs without a lease where no AsyncGate is served. InterroGate
-    may forward to the DeleGate beside it. DeleGate asks the gates beside it, and is asked through InterroGate if that
-    is one of them.
+    DepotGate keeps bytes in the data directory, and outputs without a lease where no AsyncGate is served. AsyncGate
+    lets plans grant what one needs to try them. InterroGate may forward to the DeleGate beside it. DeleGate asks the
+    gates beside it, and is asked through InterroGate if that is one of them.
     """
     served = {definition.name: definition for definition in definitions}
     local: dict[str, Any] = {}
     if name == "depotgate":
         leases = "required" if "asyncgate" in served else "optional"
         local = {"store": (data / ARTIFACTS).resolve().as_uri(), "leases": leases}
+    elif name == "asyncgate" and "delegate" in served:
+        path = data / CEILINGS_FILE
+        path.write_text(json.dumps([{"namespaces": ["*"], "authority": CEILING}], indent=2), encoding="utf-8")
+        local = {"ceilings_file": str(path)}
     elif name == "interrogate" and "delegate" in served:
         local = {"target_hosts": f"127.0.0.1:{served['delegate'].settings().port}"}
     elif name == "delegate":

@@ -20,10 +20,11 @@ from legivellum.gate.definition import Definition
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
+from metagate_cli.cognigate_process import cognigate_running
 from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import DatabaseUrls, database
-from metagate_cli.delegate_principal import DELEGATE, declared_delegate
-from metagate_cli.gates import serving_gates
+from metagate_cli.gate_principals import PRINCIPAL_TYPES, declared_principal, key_file_of
+from metagate_cli.gates import COGNIGATE, serving_gates
 from metagate_cli.startup_mirror import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
@@ -139,21 +140,35 @@ async def machine(
         try:
             await _first_publish(reconciler.published(), ended)
             witness = None if ledger is None else await declared_witness(writer, SYSTEM_NAMESPACE, data)
-            if any(gate.name == DELEGATE for gate in gates):
-                await declared_delegate(source, writer, data)
+            for gate in gates:
+                if gate.name in PRINCIPAL_TYPES:
+                    await declared_principal(gate.name, source, writer, data)
             async with (
                 serving_gates(urls, gates, data) as gate_urls,
                 mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,
             ):
                 served = settings.model_copy(update={"database_url": SecretStr(urls.api), "ledger_url": ledger_url})
-                async with serving(served, declared=declared) as url:
-                    yield Machine(url, source, reconciler, ended, ledger_url, gate_urls)
+                async with serving(served, declared=declared) as url, _thinking(gates, gate_urls, data) as all_urls:
+                    yield Machine(url, source, reconciler, ended, ledger_url, all_urls)
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
             for opened in (publisher, maintenance):
                 with suppress(Exception):
                     await opened.close()
+
+
+@asynccontextmanager
+async def _thinking(
+    gates: Sequence[Definition[Any, Any]], urls: Mapping[str, str], data: Path
+) -> AsyncIterator[Mapping[str, str]]:
+    """CogniGate beside the gates, where it is one of them. Yields the URLs with its own."""
+    definition = next((gate for gate in gates if gate.name == COGNIGATE), None)
+    if definition is None:
+        yield urls
+        return
+    async with cognigate_running(urls, key_file_of(COGNIGATE, data), definition.settings()) as url:
+        yield {**urls, COGNIGATE: url}
 
 
 async def _watch(urls: DatabaseUrls, data: Path) -> None:
