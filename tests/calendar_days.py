@@ -15,9 +15,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 # What keeps time by another clock than the processes' own, or fakes its own already. Tokens of the API server are dated by the
 # machine's clock, as its programs are no C programs, and a gate that lives on another day rightly refuses them.
 LEFT_OUT = ("tests/browser", "tests/e2e", "tests/faults/test_clocks.py", "tests/operator/issuers/test_real_tokens.py")
+
+IS_CALENDAR = "CLOCK_OFFSET" in os.environ  # noqa: TID251 - a setting of the tests
+OTHER_CLOCK = pytest.mark.skipif(
+    IS_CALENDAR, reason="compares the clock of the run with that of a kernel or a Go program, which stays at today"
+)
 
 
 def days(now: datetime) -> Iterator[tuple[str, datetime]]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
+from tests.calendar_days import IS_CALENDAR
 from tests.installed_postgres import InstalledPostgres
 
 from metagate_postgres import EmbeddedPostgres
@@ -44,6 +45,12 @@ class ClockedPostgres(EmbeddedPostgres):
         return ["/usr/bin/env", *(f"{name}={value}" for name, value in clock.items()), *super()._command(*where)]
 
 
+def embedded_postgres(directory: Path, **options: Any) -> EmbeddedPostgres:
+    """A server of the run's clock."""
+    kind = ClockedPostgres if IS_CALENDAR else EmbeddedPostgres
+    return kind(directory, **options)
+
+
 class Server:
     """A PostgreSQL server with the four roles."""
 
@@ -70,8 +77,7 @@ class Server:
         directory.chmod(0o755)  # the server's account enters it
         # Nothing here outlives the run; tests of durability start their own server.
         settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
-        kind = ClockedPostgres if "CLOCK_OFFSET" in os.environ else EmbeddedPostgres  # noqa: TID251
-        embedded = kind(directory, settings=settings).start()
+        embedded = embedded_postgres(directory, settings=settings).start()
         passwords = {role: embedded.password(role) for role in ROLES}
         return cls(embedded.dsn("postgres", database="postgres"), passwords, embedded)
 

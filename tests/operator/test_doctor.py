@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.calendar_days import OTHER_CLOCK
 from tests.cluster.control_plane import Cluster, eventually
 from tests.integration.api.gate_fixture import settings_for
 from tests.operator.machinery import SYSTEM, Admission, Operator, Tenancy
@@ -180,6 +181,7 @@ def test_a_database_that_answers(tenancy: Tenancy, pods: Pods) -> None:
     assert looked["database"][:2] == ("ok", "its schema fits, and 2 API pods are ready, which takes its answers")
 
 
+@OTHER_CLOCK
 async def test_a_real_boot(tenancy: Tenancy) -> None:
     """By a token of the API server, at the API: READY is recorded, and nothing that was declared for it is left."""
     issuer = tenancy.resource("TokenIssuer", "cluster", {"audiences": ["metagate"], "jwks": {"source": "Cluster"}})

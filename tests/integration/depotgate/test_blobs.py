@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from tests.calendar_days import OTHER_CLOCK
 from tests.integration.memorygate.conftest import new_id
 from tests.object_store import ObjectStore
 
@@ -89,6 +90,7 @@ async def test_what_is_not_there_is_missing_and_its_removal_harmless(blobs: Blob
     assert await keys(blobs) == set()
 
 
+@OTHER_CLOCK
 async def test_a_listing_has_sizes_and_times(blobs: Blobs) -> None:
     made = {new_key(): size for size in (1, 20, 300)}
     for key, size in made.items():

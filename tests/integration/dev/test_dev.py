@@ -14,11 +14,11 @@ import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
+from tests.databases import embedded_postgres
 from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
-from metagate_postgres.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(120)
 Living = tuple[Dev, DeclaredFolder]
@@ -327,7 +327,7 @@ def test_a_database_of_ones_own_and_a_token(tmp_path: Path) -> None:
         "people/ada.yaml", principal("ada", world.key, subjects=[{"issuer": "metagate", "subject": "ada@example.com"}])
     )
     (tmp_path / "pg").mkdir(mode=0o755)
-    with EmbeddedPostgres(tmp_path / "pg") as server:
+    with embedded_postgres(tmp_path / "pg") as server:
         url = server.dsn(tcp=True).replace("postgresql://", "postgresql+asyncpg://")
         dev = Dev(world.folder, tmp_path / "data", "--database-url", url, JWT_SECRET=secret).ready()
         token = metagate("token", "create", "ada@example.com", JWT_SECRET=secret).stdout.strip()

@@ -14,11 +14,11 @@ import asyncpg
 import httpx
 import pytest
 import yaml
+from tests.databases import embedded_postgres
 from tests.integration.dev.running import DeclaredFolder, Dev, binding, manifest, principal, resource
 from tests.unit.cli.running import metagate
 
 from legivellum.identity.api_keys import mint
-from metagate_postgres.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.timeout(180)
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202etxt.exe <img src=x onerror=alert(1)> ```"
@@ -55,7 +55,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevFixture]
     key_file = folder / "admin.key"
     key_file.write_text(world.admin.key)
     (folder / "pg").mkdir(mode=0o755)
-    with EmbeddedPostgres(folder / "pg") as server:
+    with embedded_postgres(folder / "pg") as server:
         dsn = server.dsn(tcp=True)
         dev = Dev(world.folder, folder / "data", "--database-url", dsn)
         try:
