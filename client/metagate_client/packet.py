@@ -82,6 +82,13 @@ class Packet:
                 raise LookupError(f"the packet has no {path}")
         return value
 
+    def secret(self, name: str) -> tuple[str, str]:
+        """Where the pod has a secret: `Env` and the variable, or `File` and the path. Raises MisconfiguredError."""
+        for secret in self.content.get("required_env") or []:
+            if secret["name"] == name:
+                return str(secret["ref_kind"]), str(secret["ref_name"])
+        raise MisconfiguredError(f"the packet does not say where the secret {name} is")
+
     def missing_secrets(self, environ: Mapping[str, str], exists: Any) -> list[str]:
         """Names of required secrets that are neither in the environment nor mounted where the packet says."""
         missing = []

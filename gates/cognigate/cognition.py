@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cognigate.model_catalog import ModelCatalog
-from cognigate.models import Ask, Message, ModelAway, ModelGarbage, ModelRefused, ModelReply, RequestedTool
 from cognigate.output_check import DRAFT, draft_problems, output_problems
 from cognigate.prompts import assistant_message, first_messages, repair_message, tool_message
 from cognigate.spending import LIMIT_SECONDS, JobLimits, Spending
-from cognigate.tools import LeasedTools
 from legivellum_worker.dependencies import RETRY_SECONDS
 from legivellum_worker.gate_client import GateError
+from legivellum_worker.leased_tools import LeasedTools
+from legivellum_worker.models import Ask, Message, ModelAway, ModelGarbage, ModelRefused, ModelReply, RequestedTool
 from legivellum_worker.outputs import is_granted
 from legivellum_worker.results import AUTHORITY_INSUFFICIENT, OUTPUT_TOO_LARGE, Failed, Output, Release
 from legivellum_worker.settings import WorkerSettings
@@ -106,14 +106,14 @@ class _Job:
             except ModelAway as error:
                 self._wait(error, attempt)
             except ModelGarbage as error:
-                self._count("garbage")
+                self._cognition.on_call("garbage")
                 if self.spending.calls_left <= 0:
                     raise Failed("MODEL_GARBAGE") from error
             except ModelRefused as error:
-                self._count("refused")
+                self._cognition.on_call("refused")
                 raise Failed("MODEL_REFUSED", str(error)) from error
             else:
-                self._count("answered")
+                self._cognition.on_call("answered")
                 self.spending.on_reply(reply, size)
                 return reply
         raise AssertionError
@@ -150,7 +150,7 @@ class _Job:
     def _wait(self, error: ModelAway, attempt: int) -> None:
         """Until it is worth to ask again. Raises Release where that is too late for the job."""
         self._is_away = True
-        self._count("unauthorized" if error.is_unauthorized else "away")
+        self._cognition.on_call("unauthorized" if error.is_unauthorized else "away")
         if not error.was_asked:
             self.spending.calls -= 1
         if self.spending.seconds_left <= 0 and self.spending.has_replies:
@@ -160,9 +160,6 @@ class _Job:
         if error.is_unauthorized or pause >= self.spending.seconds_left or self.spending.calls_left <= 0:
             raise Release(min(_LONGEST_RELEASE, max(RETRY_SECONDS, int(error.retry_after or 0))), "the model is away")
         self._work.cancelled.wait(pause)
-
-    def _count(self, outcome: str) -> None:
-        self._cognition.on_call(outcome)
 
     # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

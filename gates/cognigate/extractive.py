@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from typing import Any, Final
 
-from cognigate.models import Ask, ModelRefused, ModelReply, TokenCounts
 from cognigate.prompts import input_texts
+from legivellum_worker.models import Ask, ModelRefused, ModelReply, TokenCounts
 
 EXTRACT_NAME: Final = "builtin/extract-1"
 NOTICE: Final = f"Extracted by {EXTRACT_NAME}, which is not a language model."

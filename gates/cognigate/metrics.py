@@ -11,6 +11,8 @@ from legivellum.gate.metrics import ServedMetrics
 METRICS: Final = ServedMetrics("cognigate")
 OUTCOMES: Final = ("success", "failure", "release", "lost")
 KINDS: Final = ("prompt", "cached", "completion")
+COUNTED: Final = ("running", *(f"jobs_{o}" for o in OUTCOMES), "model_calls", *(f"{kind}_tokens" for kind in KINDS))
+"""What `GET /v1/interview` says."""
 
 JOBS: Final = Counter("cognigate_jobs", "Jobs, by how they ended here.", ("outcome",), registry=METRICS.registry)
 MODEL_CALLS: Final = Counter(

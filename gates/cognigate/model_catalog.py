@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from cognigate.chat_completions import ChatCompletions
 from cognigate.extractive import EXTRACT_NAME, ExtractiveModel
-from cognigate.models import ModelClient
+from legivellum_worker.chat_completions import ChatCompletions
+from legivellum_worker.models import ModelClient
 from legivellum_worker.results import AUTHORITY_INSUFFICIENT, Failed
 from metagate_client.errors import MisconfiguredError
 from metagate_client.packet import Packet
@@ -75,9 +74,5 @@ def _declared_key(packet: Packet, service: Mapping[str, Any]) -> Callable[[], st
     reference = (service.get("auth") or {}).get("secretRef")
     if reference is None:
         return None
-    secret = next((item for item in packet.content.get("required_env") or () if item["name"] == reference), None)
-    if secret is None:
-        raise MisconfiguredError(f"the packet says nowhere where the secret {reference} of a model is")
-    if str(secret["ref_kind"]).lower() == "file":
-        return _file_key(str(Path(secret["ref_name"])))
-    return lambda: environment().get(str(secret["ref_name"]), "")
+    kind, name = packet.secret(reference)
+    return _file_key(name) if kind.lower() == "file" else lambda: environment().get(name, "")

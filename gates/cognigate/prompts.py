@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from cognigate.models import Message, RequestedTool
+from legivellum_worker.models import Message, RequestedTool
 from legivellum_worker.plan_step import StepJob
 from legivellum_worker.results import INPUT_REFUSED, Failed
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cognigate.models import ModelReply
+from legivellum_worker.models import ModelReply
 from legivellum_worker.results import AUTHORITY_INSUFFICIENT, Failed
 
 LIMIT_CALLS: Final = "LIMIT_CALLS"

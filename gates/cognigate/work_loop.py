@@ -36,7 +36,7 @@ class WorkLoop:
         path = environment().get(PACKET_FILE)
         packet = read(path) if path else None
         self._parallel = settings.parallel
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         gates = WorkerSettings(packet=packet)
         policy = (packet.content.get("policy") or {}) if packet else {}
         self._runner = CognitionRunner(
@@ -46,6 +46,10 @@ class WorkLoop:
         self._worker = Worker(gates)
         for capability in settings.capability_names:
             self._worker.on(capability)(self._run)
+
+    def snapshot(self) -> dict[str, int]:
+        """What is counted, by its name: zeros too."""
+        return {name: self._counts[name] for name in metrics.COUNTED}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -80,22 +84,22 @@ class WorkLoop:
             if work.cancelled.is_set():
                 outcome = "lost"
             self._count_running(-1)
-            self.counts[f"jobs_{outcome}"] += 1
+            self._counts[f"jobs_{outcome}"] += 1
             metrics.JOBS.labels(outcome).inc()
         return output
 
     def _count_running(self, number: int) -> None:
-        self.counts["running"] += number
+        self._counts["running"] += number
         metrics.RUNNING.inc(number)
 
     def _count_usage(self, result: Output | Failed) -> None:
         for kind in metrics.KINDS if result.usage else ():
             tokens = (result.usage or {})[f"{kind}_tokens"]
-            self.counts[f"{kind}_tokens"] += tokens
+            self._counts[f"{kind}_tokens"] += tokens
             metrics.TOKENS.labels(kind).inc(tokens)
 
     def _on_call(self, outcome: str) -> None:
-        self.counts["model_calls"] += 1
+        self._counts["model_calls"] += 1
         metrics.MODEL_CALLS.labels(outcome).inc()
         if outcome == "unauthorized":
             _log.error("model_credential_refused")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 from legivellum.base.timestamps import rfc3339
 from legivellum.gate.query import TENANT_QUERY, query_parameters, tenant_parameter
 from legivellum.http import strict_json
-from legivellum.http.endpoints import ANY_PRINCIPAL, Endpoint, Reply, Schema
+from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, Endpoint, Reply, Schema
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problem_codes import Code
 from legivellum.identity.caller import Caller
@@ -65,6 +65,29 @@ INTERVIEW_SCHEMAS: Final[Mapping[str, Schema]] = {
     }
 }
 
+_COUNTS_SCHEMA: Final = "Counts"
+COUNTS_ENDPOINT: Final = Endpoint(
+    "GET",
+    "/v1/interview",
+    "Numbers of this process since it started. They name nobody, so no credential is asked for.",
+    ANYBODY,
+    (Reply(200, "Counts as of now.", _COUNTS_SCHEMA),),
+    name="interview",
+)
+"""Of a gate that knows no callers and has no database."""
+COUNTS_SCHEMAS: Final[Mapping[str, Schema]] = {
+    _COUNTS_SCHEMA: {
+        "type": "object",
+        "required": ["gate", "version", "as_of", "counts"],
+        "properties": {
+            "gate": {"type": "string"},
+            "version": {"type": "string"},
+            "as_of": {"type": "string", "format": "date-time"},
+            "counts": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
+        },
+    }
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Interview:
@@ -110,4 +133,16 @@ class InterviewHandler:
             "oldest": {name: None if at is None else rfc3339(at) for name, at in interview.oldest.items()},
             "notes": [note[:LONGEST_NOTE] for note in interview.notes[:MOST_NOTES]],
         }
+        return json_response(200, strict_json.encode(answer))
+
+
+class CountsHandler:
+    """`counts`: names and numbers of this process; the names are the gate's own words."""
+
+    def __init__(self, gate: str, version: str, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._gate, self._version, self._counts = gate, version, counts
+
+    async def __call__(self, _exchange: Exchange) -> Response:
+        as_of = rfc3339(datetime.now(UTC))
+        answer = {"gate": self._gate, "version": self._version, "as_of": as_of, "counts": dict(self._counts())}
         return json_response(200, strict_json.encode(answer))

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cognigate.models import RequestedTool
 from legivellum_worker.gate_client import GateUnavailableError, refusal
+from legivellum_worker.models import RequestedTool
 from legivellum_worker.settings import GateAccess
 from legivellum_worker.work import Work
 from metagate_client.http_request import UnreachableError, send_request

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-from cognigate.models import Ask, ModelAway, ModelGarbage, ModelRefused, ModelReply, RequestedTool, TokenCounts
+from legivellum_worker.models import Ask, ModelAway, ModelGarbage, ModelRefused, ModelReply, RequestedTool, TokenCounts
 from metagate_client.errors import MisconfiguredError
 from metagate_client.http_request import BrokenAnswerError, HttpResponse, ServerAddress, UnreachableError, send_request
 from metagate_client.retries import RETRY_STATUSES, retry_after_seconds
