@@ -148,7 +148,10 @@ def test_several_pods_share_a_bucket_or_a_shared_volume(chart: Chart):
     for values, claims in ((SHARED_VOLUME, 1), (EVERYTHING, 0)):
         objects = rendered(chart, values)
         [deployment] = of_kind(objects, "Deployment").values()
-        assert deployment["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+        assert deployment["spec"]["strategy"] == {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        }
         assert len(of_kind(objects, "PersistentVolumeClaim")) == claims
     mine = {**OWN, "store": {"volume": {"existingClaim": "artifacts-of-old"}}}
     objects = rendered(chart, mine)

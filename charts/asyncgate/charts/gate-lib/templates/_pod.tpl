@@ -19,6 +19,8 @@ strategy:
   {{- if .recreate }}
   type: Recreate
   {{- else }}
+  # Named, though it is the default: an upgrade from Recreate has to take the other away.
+  type: RollingUpdate
   rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
   {{- end }}
 selector:
