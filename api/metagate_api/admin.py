@@ -29,7 +29,9 @@ from metagate_crds import kinds
 from metagate_crds.rules.patterns import is_object_name
 from metagate_store.rows import Item
 
-Readable = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas"]
+Readable = Literal[
+    "principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas", "plan-templates"
+]
 Writable = Literal[
     "principals",
     "profiles",
@@ -38,6 +40,7 @@ Writable = Literal[
     "secret-refs",
     "policy-profiles",
     "problematas",
+    "plan-templates",
     "token-issuers",
 ]
 
@@ -49,6 +52,7 @@ DECLARED_AS: Final[Mapping[str, kinds.ResourceKind]] = {
     "secret-refs": kinds.PROFILE,
     "policy-profiles": kinds.POLICY_PROFILE,
     "problematas": kinds.PROBLEMATA,
+    "plan-templates": kinds.PLAN_TEMPLATE,
     "token-issuers": kinds.TOKEN_ISSUER,
 }
 """The resource that declares what each view shows; a secret ref is a line of its Profile."""

@@ -17,7 +17,16 @@ OBJECT: Final[Schema] = {"type": "object", "additionalProperties": True}
 INTEGER: Final[Schema] = {"type": "integer"}
 BOOLEAN: Final[Schema] = {"type": "boolean"}
 DIGEST: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-VIEWS: Final = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
+VIEWS: Final = (
+    "principals",
+    "profiles",
+    "manifests",
+    "bindings",
+    "secret-refs",
+    "policy-profiles",
+    "problematas",
+    "plan-templates",
+)
 HEALTH: Final = ("ok", "degraded")
 MOST_ANNOUNCED: Final = 128
 """Capabilities of one announcement: as many as a Problemata may have."""

@@ -21,7 +21,7 @@ REFUSED: Final = 25
 MATCHES: Final = 20
 _KINDS: Final = {
     "principal": "Principals", "component": "Components", "service": "Services", "manifest": "Manifests",
-    "problemata": "Problematas", "startup": "Startups",
+    "problemata": "Problematas", "plan-template": "PlanTemplates", "startup": "Startups",
 }  # fmt: skip
 
 

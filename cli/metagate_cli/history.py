@@ -24,7 +24,7 @@ from metagate_cli.output import (
 from metagate_cli.terminal import FAILURE, Stop, colored, print_note, progress
 
 Revision = Annotated[int, typer.Argument(min=1, help="A revision, as history and packets name it.")]
-_KINDS: Final = ("principal", "profile", "manifest", "binding", "policy-profile", "problemata")
+_KINDS: Final = ("principal", "profile", "manifest", "binding", "policy-profile", "problemata", "plan-template")
 _OBJECT: Final = re.compile(rf"({'|'.join(_KINDS)})/[a-z0-9][-.a-z0-9]{{0,252}}")
 
 
@@ -33,7 +33,7 @@ def history(
         str | None,
         typer.Argument(
             metavar="[KIND/NAME]",
-            help="principal, profile, manifest, binding, policy-profile or problemata, and its name.",
+            help="principal, profile, manifest, binding, policy-profile, problemata or plan-template, and its name.",
         ),
     ] = None,
     url: Url = None,

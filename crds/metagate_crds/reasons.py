@@ -171,7 +171,8 @@ REASONS: Final[dict[str, str]] = {
     SURFACE_NOT_GATEWAY: "The surface is not of kind McpGateway, or has no target.",
     TARGET_NOT_FOUND: "The surface has no target of this name that is an MCP server.",
     CAPABILITY_NOT_ADMITTED: "The surface, or `invariants` of the PolicyProfile, does not admit this capability.",
-    REFERENCE_NOT_VALID: "The referenced object exists and has never been valid; or it is a PlanTemplate that is not served.",
+    REFERENCE_NOT_VALID: "The referenced object exists and has never been valid; or it is a PlanTemplate that is not"
+    " served.",
     ISSUER_NOT_FOUND: "No TokenIssuer has this issuer.",
     ISSUER_NOT_ADMITTING: "The TokenIssuer does not admit this namespace (D-44).",
     SUBJECT_NOT_ADMITTED: "The TokenIssuer's subject pattern does not admit this subject here (D-44).",

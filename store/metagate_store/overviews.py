@@ -109,9 +109,9 @@ class IssuerFreshness:
 class SearchMatch:
     """Something whose name holds what was searched.
 
-    `kind`: principal, component, service, manifest, problemata or startup.
-    `detail`: a principal's type, a component's principal, a service's endpoint, a Problemata's version, a startup's
-    component.
+    `kind`: principal, component, service, manifest, problemata, plan-template or startup.
+    `detail`: a principal's type, a component's principal, a service's endpoint, a Problemata's version, a
+    PlanTemplate's capability, a startup's component.
     """
 
     kind: str

@@ -217,7 +217,9 @@ class Item:
     body: Mapping[str, Any]
 
 
-ListedKind = Literal["principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas"]
+ListedKind = Literal[
+    "principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas", "plan-templates"
+]
 """The lists of the admin views. A secret ref is named `<profile>:<name>`."""
 
 

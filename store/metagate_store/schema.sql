@@ -773,6 +773,15 @@ CREATE FUNCTION metagate.items_of(kind text, only_tenant uuid, after_tenant uuid
             ORDER BY r.tenant, r.name LIMIT page
         ) AS p
         UNION ALL
+        SELECT p.tenant, p.name, p.revision, jsonb_build_object(
+            'generation', p.generation, 'content_hash', p.content_hash, 'spec', p.body)
+        FROM (
+            SELECT r.* FROM span AS s, metagate.plan_template AS r
+            WHERE kind = 'plan-templates' AND (r.tenant, r.name) > (s.first, s.after) AND r.tenant <= s.last
+                AND (only_name IS NULL OR r.name = only_name)
+            ORDER BY r.tenant, r.name LIMIT page
+        ) AS p
+        UNION ALL
         SELECT b.tenant, b.name, b.revision, jsonb_build_object(
             'principal_key', b.principal_key, 'profile', b.profile, 'manifest', b.manifest, 'components', b.components,
             'sla_seconds', b.sla_seconds, 'digest', b.digest, 'compiled_at', b.compiled_at, 'generation', b.generation)
@@ -1685,6 +1694,12 @@ CREATE FUNCTION metagate.search(in_tenant uuid, everywhere boolean, wanted text,
     UNION ALL (
         SELECT 'problemata', m.tenant, t.namespace, m.name, m.body ->> 'version'
         FROM asked AS t JOIN metagate.problemata AS m ON m.tenant = t.tenant
+        WHERE strpos(lower(m.name), lower(wanted)) > 0
+        ORDER BY m.name, t.namespace LIMIT page
+    )
+    UNION ALL (
+        SELECT 'plan-template', m.tenant, t.namespace, m.name, m.body ->> 'capability'
+        FROM asked AS t JOIN metagate.plan_template AS m ON m.tenant = t.tenant
         WHERE strpos(lower(m.name), lower(wanted)) > 0
         ORDER BY m.name, t.namespace LIMIT page
     )

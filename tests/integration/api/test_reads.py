@@ -13,7 +13,16 @@ from tests.unit.identity import issued
 
 from metagate_api.endpoints import ENDPOINTS
 
-VIEWS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
+VIEWS = (
+    "principals",
+    "profiles",
+    "manifests",
+    "bindings",
+    "secret-refs",
+    "policy-profiles",
+    "problematas",
+    "plan-templates",
+)
 
 
 async def read(gate: GateFixture, principal: PrincipalFixture | None, path: str, **params: Any) -> httpx.Response:
@@ -34,6 +43,9 @@ async def furnish(gate: GateFixture, tenant: UUID, names: tuple[str, ...] = ("wo
             for name in names
         ],
         problemata=[row(uuid4(), **base, name=name, body={"version": "3"}, content_hash="a" * 64) for name in names],
+        plan_template=[
+            row(uuid4(), **base, name=name, body={"capability": name}, content_hash="b" * 64) for name in names
+        ],
     )
 
 
@@ -437,7 +449,7 @@ async def test_writing_in_a_cluster_names_the_resource(gate: GateFixture) -> Non
         "metadata": {"name": "x"},
         "spec": {},
     }
-    for view, plural in [("profiles", "profiles"), ("bindings", "principalbindings"), ("policy-profiles", "policyprofiles"), ("problematas", "problematas"),
+    for view, plural in [("profiles", "profiles"), ("bindings", "principalbindings"), ("policy-profiles", "policyprofiles"), ("problematas", "problematas"), ("plan-templates", "plantemplates"),
                          ("secret-refs", "profiles"), ("token-issuers", "tokenissuers")]:  # fmt: skip
         for answer in (
             await gate.client.post(f"/v1/admin/{view}", json=resource, headers=admin.by_key),

@@ -95,7 +95,7 @@ class ScriptedSource:
 
 
 TABLES = (
-    "principal", "subject", "api_key", "binding", "profile", "manifest", "policy_profile", "problemata", "issuer", "issuer_key",
+    "principal", "subject", "api_key", "binding", "profile", "manifest", "policy_profile", "problemata", "plan_template", "issuer", "issuer_key",
     "reference", "resource",
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ from tests.integration.dev.scripted import (
     team,
 )
 from tests.unit.cli.running import metagate
-from tests.unit.crds.worlds import GATEWAY_POLICY, PROBLEMATA
+from tests.unit.crds.worlds import GATEWAY_POLICY, PLAN_TEMPLATE, PROBLEMATA
 
 from metagate_crds.objects import CompileSettings, DeclaredObject, ObjectKey
 from metagate_crds.verdict import Verdict
@@ -525,12 +525,13 @@ async def test_a_key_stays_with_the_tenant_that_declared_it_first(fresh_database
         assert conflicted(running, thief.key) == "True"
 
 
-@pytest.mark.parametrize("table", ["policy_profile", "problemata"])
+@pytest.mark.parametrize("table", ["policy_profile", "problemata", "plan_template"])
 async def test_after_a_restore_every_policy_is_published_anew(fresh_database: Database, table: str) -> None:
     """What is declared is that of the backup: it gets a revision beyond any that was served, once, and stays the same."""
     policy = declared("PolicyProfile", "front-desk", GATEWAY_POLICY)
     gateway = [declared("Principal", "mail-gateway", {"type": "service"}), declared("Problemata", "mail", PROBLEMATA)]
-    source = ScriptedSource([*team("ada"), policy, *gateway])
+    plan = [declared("Principal", "indexer", {"type": "worker"}), declared("PlanTemplate", "review", PLAN_TEMPLATE)]
+    source = ScriptedSource([*team("ada"), policy, *gateway, *plan])
     published = f"SELECT revision, content FROM metagate.{table}"
     async with reconciling(fresh_database, source) as running:
         await running.reconciler.published()

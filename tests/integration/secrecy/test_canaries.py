@@ -245,7 +245,16 @@ def test_dev_and_what_it_refuses(living: tuple[Dev, DeclaredFolder, dict[str, st
         refused = client.post("/v1/admin/manifests", json=posted)
         assert refused.status_code == 422, refused.text
         output.append(refused.text)
-        views = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
+        views = (
+            "principals",
+            "profiles",
+            "manifests",
+            "bindings",
+            "secret-refs",
+            "policy-profiles",
+            "problematas",
+            "plan-templates",
+        )
         paths = ("/v1/topology", "/v1/startups", "/v1/admin/manifests/bad", "/v1/admin/manifests/posted")
         output += [client.get(path).text for path in (*paths, *(f"/v1/admin/{view}" for view in views))]
         metrics = client.get("/metrics").text

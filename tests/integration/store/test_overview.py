@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from tests.databases import Database
+from tests.integration.store.test_plan_templates import template_row
 from tests.integration.store.test_problematas import problemata_row
 from tests.integration.store.worlds import Somebody, publish, row, somebody
 
@@ -85,14 +86,20 @@ async def test_up_again(database: Database, reader: Reader) -> None:
 
 
 async def test_search(database: Database, reader: Reader) -> None:
-    """By some letters of a name, in one tenant or in all: principals, components, services, Manifests, Problematas; sessions
-    by the end of their id; no letter is a wildcard.
+    """By some letters of a name, in one tenant or in all: principals, components, services, Manifests, Problematas, PlanTemplates;
+    sessions by the end of their id; no letter is a wildcard.
     """
     services = b'{"services":{"finder-db":{"type":"postgres","endpoint":"tcp://db:1"}}}'
     principal, other = somebody("a-Finder"), somebody("finder-b", body=services)
     manifest = row(other.uid, tenant=str(other.tenant), name="finders", body={}, generation=1)
     served = problemata_row(other.tenant, "mail-finder")
-    await publish(database.publisher, principal, other, more={"manifest": [manifest], "problemata": [served]})
+    template = template_row(other.tenant, "plan-finder", {"capability": "find"})
+    await publish(
+        database.publisher,
+        principal,
+        other,
+        more={"manifest": [manifest], "problemata": [served], "plan_template": [template]},
+    )
     session = await boot(reader, other, "find_er")
 
     async def found(tenant: UUID | None, wanted: str, limit: int = 9) -> list[tuple[str, str]]:
@@ -101,12 +108,14 @@ async def test_search(database: Database, reader: Reader) -> None:
     assert await found(principal.tenant, "finder") == [("principal", "a-Finder")]
     assert await found(other.tenant, "FINDER") == [
         ("principal", "finder-b"), ("service", "finder-db"), ("manifest", "finders"), ("problemata", "mail-finder"),
+        ("plan-template", "plan-finder"),
     ]  # fmt: skip
     assert await found(other.tenant, "mail") == [("problemata", "mail-finder")]
     assert await found(principal.tenant, "mail") == []
     assert await found(None, "finder-") == [("principal", "finder-b"), ("service", "finder-db")]
     assert await found(None, "nder", limit=1) == [
         ("principal", "a-Finder"), ("service", "finder-db"), ("manifest", "finders"), ("problemata", "mail-finder"),
+        ("plan-template", "plan-finder"),
     ]  # fmt: skip
     assert await found(None, "find_") == [("component", "find_er")]
     assert await found(None, "finder%") == []

@@ -14,14 +14,23 @@ from metagate_store.publisher import Publisher
 from metagate_store.reader import Reader
 from metagate_store.rows import BootstrapOutcome, Change, CredentialRow, PacketOutcome, PacketQuery, PodRow
 
-KINDS = ("principals", "profiles", "manifests", "bindings", "secret-refs", "policy-profiles", "problematas")
+KINDS = (
+    "principals",
+    "profiles",
+    "manifests",
+    "bindings",
+    "secret-refs",
+    "policy-profiles",
+    "problematas",
+    "plan-templates",
+)
 
 
 def named(table: str, tenant: UUID, name: str, body: dict) -> dict:
     values = {"tenant": str(tenant), "name": name, "body": body, "generation": 1}
     if table == "policy_profile":
         values["policy_hash"] = digest_of(name.encode())
-    if table == "problemata":
+    if table in {"problemata", "plan_template"}:
         values["content_hash"] = digest_of(name.encode())
     return row(uuid4(), **values)
 
@@ -228,6 +237,10 @@ async def test_admin_views(fresh_database: Database) -> None:
             "manifest": [named("manifest", principal.tenant, f"m{n}", {"version": n}) for n in range(5)],
             "policy_profile": [named("policy_profile", principal.tenant, "strict", {"limits": {}})],
             "problemata": [named("problemata", principal.tenant, "mail", {"version": "1"})],
+            "plan_template": [
+                named("plan_template", principal.tenant, "review", {"capability": "review"}),
+                named("plan_template", other.tenant, "alien", {"capability": "alien"}),
+            ],
         },
     )  # fmt: skip
     reader = await Reader.connect(fresh_database.api, size=1)
@@ -240,6 +253,7 @@ async def test_admin_views(fresh_database: Database) -> None:
         "secret-refs": ["worker:ca", "worker:db"],
         "policy-profiles": ["strict"],
         "problematas": ["mail"],
+        "plan-templates": ["review"],
     }
     first = await reader.listing("manifests", principal.tenant, limit=3)
     rest = await reader.listing("manifests", principal.tenant, after=first.next, limit=3)
