@@ -107,19 +107,20 @@ class LeasedTools:
             )  # fmt: skip
         except UnreachableError as error:
             raise GateUnavailableError(access.gate, str(error)) from error
+        answer = _message(response.headers.get("content-type", ""), response.body)
+        if answer is not None and "jsonrpc" in answer:
+            return answer  # also with a status of its own: arguments that a tool does not take are 400
         if not 200 <= response.status < 300:
             raise refusal(access, response)
-        return _message(access, response.headers.get("content-type", ""), response.body)
+        raise GateUnavailableError(access.gate, f"what answers at {access.url} does not speak MCP")
 
 
-def _message(access: GateAccess, media_type: str, body: bytes) -> dict[str, Any]:
+def _message(media_type: str, body: bytes) -> dict[str, Any] | None:
     """The JSON-RPC response, as JSON or as the last event of a stream."""
     try:
         if media_type.startswith("text/event-stream"):
             body = [line for line in body.splitlines() if line.startswith(b"data:")][-1].removeprefix(b"data:")
         answer = json.loads(body)
-        if isinstance(answer, dict):
-            return answer
     except (ValueError, LookupError, RecursionError):
-        pass
-    raise GateUnavailableError(access.gate, f"what answers at {access.url} does not speak MCP")
+        return None
+    return answer if isinstance(answer, dict) else None

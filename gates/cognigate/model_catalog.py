@@ -41,7 +41,7 @@ class ModelCatalog:
     @classmethod
     def builtin(cls) -> ModelCatalog:
         """For trying things out: what it is stands in each of its outputs."""
-        return cls({DEFAULT_ALIAS: (ExtractiveModel(), EXTRACT_NAME)})
+        return cls(dict.fromkeys((DEFAULT_ALIAS, EXTRACT_NAME), (ExtractiveModel(), EXTRACT_NAME)))
 
     @classmethod
     def of_endpoint(cls, url: str, model: str, key_file: str | None) -> ModelCatalog:

@@ -47,7 +47,7 @@ CEILING: dict[str, Any] = {
     "writeBeyondReceipts": True,
     "maxDepth": 8,
     "sinks": ["depotgate/output", "depotgate/supporting"],
-    "cognition": {"models": ["builtin/extract-1", "small"], "calls": 100, "tokens": 100_000, "seconds": 600},
+    "cognition": {"models": ["builtin/extract-1", "default", "small"], "calls": 100, "tokens": 100_000, "seconds": 600},
 }
 """What AsyncGate lets tasks of every tenant of these tests carry."""
 SERVE = "from {module}.main import main; main()"
