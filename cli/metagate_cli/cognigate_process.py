@@ -40,13 +40,15 @@ _log = structlog.stdlib.get_logger("metagate.dev")
 
 @asynccontextmanager
 async def cognigate_running(urls: Mapping[str, str], key_file: Path, settings: Any) -> AsyncIterator[str]:
-    """Run it while the block runs. `urls`: of the gates beside it, by name. Yields its own URL, which it may not serve
-    yet.
+    """Run it while the block runs. `urls`: of the gates beside it, by name. Yields its own URL, once it serves or has
+    ended for the first time.
     """
     port = settings.port or _free_port(settings.host)
     environment = process_environment(urls, key_file, port)
-    supervising = asyncio.create_task(_supervise(urls["asyncgate"], key_file, environment), name=COGNIGATE)
+    ended = asyncio.Event()
+    supervising = asyncio.create_task(_supervise(urls["asyncgate"], key_file, environment, ended), name=COGNIGATE)
     try:
+        await _wait_until_served(settings.host, port, ended)
         yield f"http://{settings.host}:{port}"
     finally:
         supervising.cancel()
@@ -66,7 +68,7 @@ def process_environment(urls: Mapping[str, str], key_file: Path, port: int) -> d
     return {**local, **given, "COGNIGATE_PORT": str(port)}
 
 
-async def _supervise(asyncgate: str, key_file: Path, environment: Mapping[str, str]) -> None:
+async def _supervise(asyncgate: str, key_file: Path, environment: Mapping[str, str], ended: asyncio.Event) -> None:
     await asyncio.to_thread(_wait_until_known, asyncgate, key_file)
     backoff = Backoff(1.0, 60.0)
     while True:
@@ -81,9 +83,22 @@ async def _supervise(asyncgate: str, key_file: Path, environment: Mapping[str, s
         except asyncio.CancelledError:
             await _stop(process)
             raise
+        ended.set()
         pause = backoff.pause()
         _log.warning("gate_ended", gate=COGNIGATE, code=code, again_after_seconds=round(pause, 1))
         await asyncio.sleep(pause)
+
+
+async def _wait_until_served(host: str, port: int, ended: asyncio.Event) -> None:
+    until = time.monotonic() + 2 * _READY_SECONDS
+    while time.monotonic() < until and not ended.is_set():
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
 
 
 def _wait_until_known(asyncgate: str, key_file: Path) -> None:

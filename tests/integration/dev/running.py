@@ -105,10 +105,14 @@ class Dev:
         return [line for line in map(_json, list(self.lines)) if line.get("event") == name]
 
     def ready(self) -> Dev:
-        self.until(lambda: bool(self.events("serving")) or self.process.poll() is not None, 40)
+        self.until(lambda: bool(self._urls()) or self.process.poll() is not None, 40)
         assert self.process.poll() is None, "\n".join(self.lines)
-        self.url = self.events("serving")[-1]["url"]
+        self.url = self._urls()[-1]
         return self
+
+    def _urls(self) -> list[str]:
+        """What is served where; a child of the machine says that it serves in the same log, and not where."""
+        return [event["url"] for event in self.events("serving") if "url" in event]
 
     def until(self, true: Callable[[], bool], seconds: float = 3.0) -> float:
         """Wait until it is true; how long that took."""
