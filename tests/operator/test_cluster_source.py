@@ -299,4 +299,5 @@ async def test_only_the_named_namespaces_are_read(api: FakeApiServer, tmp_path: 
         "PrincipalBinding",
         "PolicyProfile",
         "Problemata",
+        "PlanTemplate",
     }

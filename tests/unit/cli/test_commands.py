@@ -73,11 +73,11 @@ def test_a_token_needs_the_secret() -> None:
 
 
 def test_crds_are_yaml(tmp_path: Path) -> None:
-    """Seven definitions, printed for kubectl or written one by one."""
+    """Eight definitions, printed for kubectl or written one by one."""
     printed = [document for document in yaml.safe_load_all(metagate("crds").stdout) if document]
-    assert [document["kind"] for document in printed] == ["CustomResourceDefinition"] * 7
+    assert [document["kind"] for document in printed] == ["CustomResourceDefinition"] * 8
     assert metagate("crds", "--directory", tmp_path).returncode == 0
-    assert len(list(tmp_path.glob("*.yaml"))) == 7
+    assert len(list(tmp_path.glob("*.yaml"))) == 8
 
 
 @pytest.mark.parametrize("command", ["version", "--version"])
