@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delegate import metrics, plan_receipts
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
-from delegate.gate_clients import GateAway, ObligationState
+from delegate.gate_clients import ObligationState
 from delegate.plan_receipts import encoded
 from delegate.plan_record import PlanRecord, Receipt
 from delegate.problem_codes import Code
+from legivellum.gate.gate_caller import GateAway
 from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.tenant_credentials import ServedTenant
 from metagate_crds.plans.plan import CLOSE
 
 ENDED: Final = ("success", "failure", "canceled")

@@ -9,12 +9,13 @@ from pathlib import Path
 from uuid import UUID
 
 from delegate import metrics
-from delegate.credentials import DelegateCredentials, ServedTenant
 from delegate.gate_clients import GateClients
 from delegate.plan_templates import TemplateDatabase, TemplateReplica
+from delegate.problem_codes import Code
 from delegate.settings import Settings
 from legivellum.gate.process import IdentityProcess
 from legivellum.identity.caller import Caller
+from legivellum.identity.tenant_credentials import ServedTenant, TenantCredentials
 
 DeleGateProcess = IdentityProcess[Settings]
 
@@ -35,7 +36,7 @@ class DeleGate:
     """One per process."""
 
     process: DeleGateProcess
-    credentials: DelegateCredentials
+    credentials: TenantCredentials
     clients: GateClients
     templates: TemplateReplica
 
@@ -50,7 +51,14 @@ class DeleGate:
         directory = None if settings.credentials is None else Path(settings.credentials)
         gate = cls(
             process,
-            DelegateCredentials(directory, process.credentials.introspect, api_key_header=settings.api_key_header),
+            TenantCredentials(
+                directory,
+                process.credentials.introspect,
+                principal_type="delegate",
+                not_served=Code.TENANT_NOT_SERVED,
+                gate=process.name,
+                api_key_header=settings.api_key_header,
+            ),
             GateClients(settings),
             TemplateReplica(connect, stale_seconds=settings.identity_stale_seconds),
         )

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from delegate import metrics, plan_receipts
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
-from delegate.gate_clients import GateRefused, TaskAnswer
+from delegate.gate_clients import TaskAnswer
 from delegate.plan_receipts import ASYNCGATE, PlanSubject, encoded, task_document
 from delegate.plan_record import PlanRecord, Receipt
 from delegate.problem_codes import Code
 from legivellum.base.canonical_json import canonical
+from legivellum.gate.gate_caller import GateRefused
 from legivellum.http.problems import refuse
+from legivellum.identity.tenant_credentials import ServedTenant
 from metagate_crds.plans.plan import Plan, PlannedTask
 
 SURFACE: Final = "plans"

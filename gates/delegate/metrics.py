@@ -33,3 +33,8 @@ TEMPLATE_AGE: Final = METRICS.gauge(
     "delegate_template_age_seconds", "How old what is known of plan templates is.", "livemax"
 )
 TENANTS: Final = METRICS.gauge("delegate_tenants", "Tenants whose credential is in the directory.", "livemax")
+
+
+def count_gate_call(gate: str, outcome: str, seconds: float) -> None:
+    GATE_CALLS.labels(gate, outcome).inc()
+    GATE_SECONDS.labels(gate).observe(seconds)

@@ -15,19 +15,19 @@ from ulid import ULID
 
 from delegate import metrics
 from delegate.closing import PlanCloser
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
-from delegate.gate_clients import GateAway, GateRefused
 from delegate.plan_receipts import PlanSubject
 from delegate.plan_record import INTERROGATE, PlanRecord, Receipt, rendered
 from delegate.plan_requests import parse_plan_request, require_plan_id
 from delegate.planning import PlanFlow, PlanOrder, lease_authority, order_ids
 from delegate.problem_codes import Code
+from legivellum.gate.gate_caller import GateAway, GateRefused
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.identity.caller import Caller
 from legivellum.identity.request_authenticator import require_caller
+from legivellum.identity.tenant_credentials import ServedTenant
 
 SUBMIT: Final = "plan.submit"
 """The capability under which a body of `/plans` is admitted."""

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delegate import plan_receipts
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
 from delegate.dispatching import PlanDispatcher
-from delegate.gate_clients import GateRefused, TaskAnswer
+from delegate.gate_clients import TaskAnswer
 from delegate.plan_receipts import PlanArtifact, PlanIds, PlanSubject, encoded
 from delegate.plan_record import PlanRecord
 from delegate.plan_requests import PlanRequest, invalid_plan
 from delegate.problem_codes import Code
 from legivellum.base.canonical_json import Uncanonical, canonical
+from legivellum.gate.gate_caller import GateRefused
 from legivellum.http.problems import RequestRefused, refuse
+from legivellum.identity.tenant_credentials import ServedTenant
 from metagate_crds.authority import Authority, exceeded, parse_authority
 from metagate_crds.plans.expansion import plan_from_template
 from metagate_crds.plans.plan import Plan, PlanOrigin, UnreadablePlan

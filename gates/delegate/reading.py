@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
-from delegate.gate_clients import GateRefused, ObligationState
+from delegate.gate_clients import ObligationState
 from delegate.plan_handlers import named, unusable
 from delegate.plan_receipts import RUN, approval_of, planning_of
 from delegate.plan_record import PlanRecord, rendered
@@ -18,10 +17,12 @@ from delegate.plan_requests import require_plan_id
 from delegate.planning import PlanFlow
 from delegate.problem_codes import Code
 from legivellum.gate.cursors import invalid_cursor
+from legivellum.gate.gate_caller import GateRefused
 from legivellum.gate.query import limit_parameter, page_body, query_parameters, tenant_parameter
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problems import refuse
+from legivellum.identity.tenant_credentials import ServedTenant
 from metagate_crds.plans.plan import Plan, UnreadablePlan
 
 _MOST_PLANS: Final = 100

@@ -14,13 +14,13 @@ from typing import Final
 
 import structlog
 
-from delegate.credentials import ServedTenant
 from delegate.delegate_gate import DeleGate
-from delegate.gate_clients import GateRefused
 from delegate.plan_receipts import RUN
 from delegate.planning import PlanFlow
 from legivellum.base.backoff import Backoff
+from legivellum.gate.gate_caller import GateRefused
 from legivellum.http.problems import RequestRefused
+from legivellum.identity.tenant_credentials import ServedTenant
 from legivellum.postgres.errors import Unavailable
 
 OLD_ENOUGH: Final = timedelta(seconds=60)

@@ -18,7 +18,7 @@ async def tenant(gates: GateGroup) -> PlanTenant:
     return await plan_tenant(gates, templates={"held": HELD})
 
 
-async def held(tenant: PlanTenant) -> dict[str, Any]:
+async def held_plan(tenant: PlanTenant) -> dict[str, Any]:
     plan = await asked(tenant, INTENT)
     assert plan["phase"] == "held"
     assert await tasks_of(tenant, plan["plan_id"]) == []
@@ -37,7 +37,7 @@ async def dispatch(tenant: PlanTenant, plan: dict[str, Any], who: str = "strange
 
 async def test_an_approved_plan_is_handed_over_once(tenant: PlanTenant) -> None:
     """Anybody may ask to look: what happens depends on the approver's receipt alone."""
-    plan = await held(tenant)
+    plan = await held_plan(tenant)
     [asked_for] = await tenant.receipts(task_type="plan.approval", phase="accepted")
     assert (asked_for["recipient_ai"], asked_for["metadata"]) == ("approver", {"plan_digest": plan["plan_digest"]})
     answer = await dispatch(tenant, plan)
@@ -63,7 +63,7 @@ async def test_an_approved_plan_is_handed_over_once(tenant: PlanTenant) -> None:
 async def test_anything_but_an_approval_of_this_digest_ends_the_plan(
     tenant: PlanTenant, fields: dict[str, Any]
 ) -> None:
-    plan = await held(tenant)
+    plan = await held_plan(tenant)
     assert (await decide(tenant, plan, **fields)).status_code == 201
     for _ in range(2):
         answer = await dispatch(tenant, plan)
@@ -76,7 +76,7 @@ async def test_anything_but_an_approval_of_this_digest_ends_the_plan(
 
 async def test_nobody_else_approves(tenant: PlanTenant) -> None:
     """Not the plan's principal, not a stranger, not the delegate; whom the approver hands it to neither."""
-    plan = await held(tenant)
+    plan = await held_plan(tenant)
     for who in ("principal", "stranger", "delegate", "admin"):
         answer = await decide(tenant, plan, who)
         assert (answer.status_code, answer.json()["code"]) == (403, "NOT_CUSTODIAN"), who
@@ -94,7 +94,7 @@ async def test_nobody_else_approves(tenant: PlanTenant) -> None:
 
 async def test_a_template_that_changes_meanwhile_changes_nothing(tenant: PlanTenant) -> None:
     """What was approved is what lies at DepotGate (DG-06)."""
-    plan = await held(tenant)
+    plan = await held_plan(tenant)
     await tenant.publish(gone=("held",))
     assert (await decide(tenant, plan)).status_code == 201
     answer = await dispatch(tenant, plan)

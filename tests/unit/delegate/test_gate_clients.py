@@ -12,9 +12,10 @@ from uuid import UUID
 import pytest
 from tests.integration.memorygate.ledger_fixture import free_port
 
-from delegate.credentials import ServedTenant
-from delegate.gate_clients import LARGEST_ANSWER, GateAway, GateClients, GateRefused
+from delegate.gate_clients import GateClients
 from delegate.settings import Settings
+from legivellum.gate.gate_caller import LARGEST_ANSWER, GateAway, GateRefused
+from legivellum.identity.tenant_credentials import ServedTenant
 
 TENANT = ServedTenant(UUID(int=1), "team-a", "delegate", {"X-API-Key": "mgk_secret"})
 GATES = ("memorygate", "depotgate", "asyncgate", "interrogate")

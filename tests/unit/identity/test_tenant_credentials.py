@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from delegate.credentials import DelegateCredentials, ServedTenant
+from legivellum.http.problem_codes import Code, ProblemCode
 from legivellum.http.problems import RequestRefused
 from legivellum.identity.api_keys import MintedKey, mint
 from legivellum.identity.authenticator import Authenticator
 from legivellum.identity.keyring import KeyRing
 from legivellum.identity.replica import ReplicatedDirectory
+from legivellum.identity.tenant_credentials import Introspect, ServedTenant, TenantCredentials
 from legivellum.identity.tokens import TokenVerifier
 from legivellum.postgres.errors import Unavailable
 from legivellum.postgres.published_identity import CredentialChanges, KnownPrincipal, PublishedKey
@@ -53,17 +54,30 @@ class Identities:
         self.authenticator.apply(CredentialChanges(1, True, tuple(self._published), (), (), (), (), ()))
 
 
+class GateCode(Code):
+    """The codes of a gate that acts for tenants."""
+
+    TENANT_NOT_SERVED = ProblemCode(403, "Tenant not served", "It has no credential.", "Give it one.")
+
+
+def of_delegates(directory: Path | None, introspect: Introspect) -> TenantCredentials:
+    return TenantCredentials(
+        directory, introspect, principal_type="delegate", not_served=GateCode.TENANT_NOT_SERVED, gate="delegate",
+        api_key_header="X-API-Key",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def identities() -> Identities:
     return Identities()
 
 
 @pytest.fixture
-def credentials(identities: Identities, tmp_path: Path) -> DelegateCredentials:
-    return DelegateCredentials(tmp_path, identities.authenticator.introspect, api_key_header="X-API-Key")
+def credentials(identities: Identities, tmp_path: Path) -> TenantCredentials:
+    return of_delegates(tmp_path, identities.authenticator.introspect)
 
 
-async def code_of(credentials: DelegateCredentials, namespace: str) -> str:
+async def code_of(credentials: TenantCredentials, namespace: str) -> str:
     """The code of the refusal; "" where the tenant is served."""
     try:
         await credentials.of(namespace)
@@ -73,12 +87,12 @@ async def code_of(credentials: DelegateCredentials, namespace: str) -> str:
 
 
 async def test_a_tenant_is_served_with_the_key_of_its_own_delegate(
-    identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     key = identities.declare()
     (tmp_path / "team-a").write_text(f"{key.key}\n")
     served = await credentials.of("team-a")
-    assert (served.uid, served.namespace, served.delegate) == (TEAM, "team-a", "delegate-1")
+    assert (served.uid, served.namespace, served.principal_key) == (TEAM, "team-a", "delegate-1")
     assert served.headers == {"X-API-Key": key.key}
     assert await credentials.by_uid(TEAM) == served
     assert key.key not in repr(served)
@@ -101,7 +115,7 @@ REFUSED: dict[str, Callable[[Identities], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 async def test_a_file_that_opens_nothing(
-    what: str, identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    what: str, identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     """The same refusal whatever the reason; the log says once why, and never what the file holds."""
     content = REFUSED[what](identities)
@@ -117,7 +131,7 @@ async def test_a_file_that_opens_nothing(
     "name", ["absent", "", ".", "..", "../team-a", "/etc/passwd", "..data", "a/b", "Team", "a\0b", "a" * 64]
 )
 async def test_a_name_that_is_no_namespace_reads_no_file(
-    name: str, identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    name: str, identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     outside = tmp_path.parent / "team-a"
     outside.write_text(identities.declare().key)
@@ -125,7 +139,7 @@ async def test_a_name_that_is_no_namespace_reads_no_file(
 
 
 async def test_a_changed_file_is_read_again(
-    identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     """As Kubernetes swaps a mounted Secret: through a link, in one step; the old key may be withdrawn then."""
     first, second = identities.declare(), identities.declare()
@@ -145,7 +159,7 @@ async def test_a_changed_file_is_read_again(
 
 
 async def test_the_log_says_when_a_credential_is_good_again(
-    identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     (tmp_path / "team-a").write_text("junk")
     with capture_logs() as events:
@@ -169,13 +183,13 @@ async def test_a_token_is_sent_as_such(tmp_path: Path) -> None:
         )
 
     (tmp_path / "team-a").write_text("eyJ.eyJ.sig\n")
-    served = await DelegateCredentials(tmp_path, introspect, api_key_header="X-API-Key").of("team-a")
+    served = await of_delegates(tmp_path, introspect).of("team-a")
     assert served.headers == {"Authorization": "Bearer eyJ.eyJ.sig"}
 
 
 async def test_nobody_is_served_without_a_directory(identities: Identities, tmp_path: Path) -> None:
     for directory in (None, tmp_path / "absent"):
-        credentials = DelegateCredentials(directory, identities.authenticator.introspect, api_key_header="X-API-Key")
+        credentials = of_delegates(directory, identities.authenticator.introspect)
         assert await code_of(credentials, "team-a") == "TENANT_NOT_SERVED"
         assert await credentials.all() == []
         with pytest.raises(RequestRefused):
@@ -183,7 +197,7 @@ async def test_nobody_is_served_without_a_directory(identities: Identities, tmp_
 
 
 async def test_old_identities_are_an_outage_and_no_refusal(
-    identities: Identities, credentials: DelegateCredentials, tmp_path: Path
+    identities: Identities, credentials: TenantCredentials, tmp_path: Path
 ) -> None:
     """Nobody can say whose the credential is: 503, so that a caller comes again."""
     (tmp_path / "team-a").write_text(identities.declare().key)
