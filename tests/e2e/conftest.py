@@ -16,6 +16,8 @@ CHAPTERS = (
     "memorygate",
     "interrogate",
     "asyncgate",
+    "depotgate",
+    "delegate",
     "upgrade",
     "uninstall",
     "readme",
