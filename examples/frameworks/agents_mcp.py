@@ -6,14 +6,14 @@ from pathlib import Path
 
 from agents import Agent, Runner, set_tracing_disabled
 from agents.mcp import MCPServerStreamableHttp
-from scripted_model import ScriptedModel
+from scripted_model import OneToolModel
 
 set_tracing_disabled(True)
 
 
 async def run(url: str, key: str, tool: str, arguments: str) -> str:
     async with MCPServerStreamableHttp({"url": url, "headers": {"X-API-Key": key}}) as gateway:
-        agent = Agent("clerk", mcp_servers=[gateway], model=ScriptedModel(tool, arguments))
+        agent = Agent("clerk", mcp_servers=[gateway], model=OneToolModel(tool, arguments))
         return (await Runner.run(agent, "Use your tool.")).final_output
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from agents import Agent, Runner, RunState, function_tool, set_tracing_disabled
-from scripted_model import ScriptedModel
+from scripted_model import OneToolModel
 
 from legivellum_worker import AsyncLedger
 
@@ -47,6 +47,6 @@ async def run(ledger: AsyncLedger, agent: Agent, task_id: str, prompt: str) -> s
 
 
 if __name__ == "__main__":
-    clerk = Agent("clerk", tools=[refund], model=ScriptedModel("refund", '{"amount": 400}'))
+    clerk = Agent("clerk", tools=[refund], model=OneToolModel("refund", '{"amount": 400}'))
     triage = AsyncLedger("http://127.0.0.1:8001", Path("triage.key"), principal="triage")
     print(asyncio.run(run(triage, clerk, sys.argv[1], "The customer wants 400 EUR back.")))

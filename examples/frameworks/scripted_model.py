@@ -7,7 +7,7 @@ from agents import Model, ModelResponse, Usage
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 
-class ScriptedModel(Model):
+class OneToolModel(Model):
     def __init__(self, tool: str, arguments: str) -> None:
         self.tool, self.arguments = tool, arguments
 
