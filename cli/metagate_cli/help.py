@@ -43,6 +43,7 @@ ACROSS_GATES_EXAMPLES: Final[Mapping[str, str]] = {
     "": "legivellum status --watch",
     "abandon": "legivellum abandon 01M8H6CMWB5SGPYD6E5RZJQXBM --key-file me.key --yes",
     "done": "legivellum done 01M8H6CMWB5SGPYD6E5RZJQXBM --url http://127.0.0.1:8000 --key-file me.key",
+    "explain": "legivellum explain 01M8H6CMWB5SGPYD6E5RZJQXBM --fold --key-file me.key",
     "plan": "legivellum plan check draft.yaml --url http://127.0.0.1:8000 --key-file me.key",
     "plan check": "legivellum plan check draft.yaml --url http://127.0.0.1:8000 --key-file me.key",
     "plan send": "legivellum plan send draft.yaml --url http://127.0.0.1:8000 --key-file me.key",

@@ -199,7 +199,7 @@ def _app() -> typer.Typer:
 def _across_gates() -> typer.Typer:
     import typer
 
-    from metagate_cli import abandon, completion, drafts, inbox, status, usage
+    from metagate_cli import abandon, completion, drafts, inbox, status, story, usage
     from metagate_cli.help import Command, Group
 
     app = typer.Typer(
@@ -216,6 +216,7 @@ def _across_gates() -> typer.Typer:
     app.add_typer(drafts.app, name="plan", short_help="Check a plan, or send it.")
     app.command("done", cls=Command, short_help="List what waits for you, or end one of it.")(inbox.done)
     app.command("abandon", cls=Command, short_help="End a plan early, and revoke its tasks.")(abandon.abandon)
+    app.command("explain", cls=Command, short_help="Tell a task's story, and what is open.")(story.explain)
     app.command("usage", cls=Command, short_help="Sum what work has cost, from receipts.")(usage.usage)
     for name, about in WORKER.items():
         app.command(name, cls=completion.WorkerCommand, short_help=about, help=about)(completion.client_command)

@@ -105,7 +105,7 @@ class Dev:
         return [line for line in map(_json, list(self.lines)) if line.get("event") == name]
 
     def ready(self) -> Dev:
-        self.until(lambda: bool(self._urls()) or self.process.poll() is not None, 40)
+        self.until(lambda: bool(self._urls()) or self.process.poll() is not None, 90)
         assert self.process.poll() is None, "\n".join(self.lines)
         self.url = self._urls()[-1]
         return self

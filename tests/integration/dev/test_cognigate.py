@@ -116,6 +116,11 @@ def test_a_document_is_summarised_without_a_key(machine: ThinkingMachine) -> Non
     assert "Cats" in content
     usage = json.loads(machine.legivellum("usage", "--root", end["task_id"], "-o", "json"))
     assert [(item["principal_ai"], item["model"]) for item in usage["items"]] == [("alice", "builtin/extract-1")]
+    story = json.loads(machine.legivellum("explain", end["task_id"], "-o", "json"))
+    assert (story["open"], story["gaps"]) == ({}, [])
+    assert {"artifact", "lifecycle", "obligation"} <= {line["kind"] for line in story["receipts"]}
+    folded = machine.legivellum("explain", end["task_id"], "--fold")
+    assert f"{end['task_id']}.read" in folded
     interview = httpx.get(f"{machine.urls['cognigate']}/v1/interview").json()
     assert interview["counts"]["jobs_success"] >= 1
 
