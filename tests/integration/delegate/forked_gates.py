@@ -137,11 +137,12 @@ class DelegateForks:
         *,
         admission: str = "required",
         pause: Path | None = None,
-        repairs_after: float = 60,
+        repairs_after: float | None = None,
         **settings: Any,
     ) -> AsyncIterator[ForkedDelegate]:
-        """One process, which stops at `point`, and ends when the block does. `repairs_after`: how old an open plan is
-        that its start goes on with.
+        """One process, which stops at `point`, and ends when the block does. `repairs_after`: how many seconds an open
+        plan is old that its start goes on with; None: 60, but a process that stops at a point goes on with none, whose
+        calls would be counted too.
         """
         port = free_port()
         gates = self.gates
@@ -150,11 +151,16 @@ class DelegateForks:
             "port": port,
             "rate_per_second": 0,
             "identity_poll_ms": 20,
+            # A machine that is busy with other tests is no outage.
+            "gate_ms": 20_000,
+            "deadline_ms": 40_000,
             "admission": admission,
             "credentials": str(gates.credentials),
             **{f"{name}_url": gates.url(name) for name in ("memorygate", "asyncgate", "depotgate", "interrogate")},
             **settings,
         }
+        if repairs_after is None:
+            repairs_after = 60 if point is None else 1e6
         command = {
             "point": point, "settings": chosen, "repairs_after": repairs_after, "pause": None if pause is None else str(pause),
         }  # fmt: skip
