@@ -142,6 +142,8 @@ class IdentityProcess(ServedProcess[IdentitySettingsT]):
             TokenBuckets(settings.rate_per_second, settings.rate_burst),
             refused=lambda reason: metrics.auth_failures.labels(reason.value).inc(),
             limited=metrics.rate_limited.inc,
+            # 401 would make a good caller give up while nobody knows yet who is good.
+            informed=lambda: authenticator is not None or self.directory.age is not None,
         )
 
     @property
