@@ -504,6 +504,40 @@ def depositing(figures: Found) -> Lines:
     ]
 
 
+def planning(figures: Found) -> Lines:
+    goals, small, large = figures["goals"], figures["small"], figures["large"]
+    close, expand = figures["close"], figures["expand"]
+    reached = [
+        ("200 steps expanded, ms (p50)", expand["p50_ms"], goals["expand_ms"]),
+        ("`POST /plans`, 3 steps, ms (p99)", small["direct"]["p99_ms"], goals["small_p99_ms"]),
+        ("200 admitted steps through InterroGate, ms (highest)", large["p99_ms"], goals["large_ms"]),
+        ("the end of 200 steps, ms (highest)", close["p99_ms"], goals["close_ms"]),
+        ("memory of DeleGate, MB", figures["memory"]["rss_mb"], goals["rss_mb"]),
+    ]
+    return [
+        "## Plans",
+        "",
+        *prose(f"""
+            DeleGate, measured on {figures["machine"]["date"]} (`make bench-plans`): one process of each gate and
+            PostgreSQL with durable commits on one machine, {small["direct"]["times"]} plans of three steps of each way
+            in turn, {large["times"]} of 200 steps in groups of 50, so with 7,500 needs. The load generator is the same
+            machine's.
+        """),
+        *table(
+            ("", "measured", "goal", "reached"),
+            [[name, f"{value:g}", f"below {goal:g}", reach(value, "at most", goal)] for name, value, goal in reached],
+        ),
+        *prose(f"""
+            A plan of three steps costs {small["ratio"]:g} times its eight receipts alone, in as many requests; with
+            admissions through InterroGate {small["admitted"]["p50_ms"]:g} ms (p50), without
+            {small["direct"]["p50_ms"]:g} ms. 200 admitted steps cost {large["ratio"]:g} times the receipts that
+            DeleGate posts for them. An expansion of 200 steps costs {expand["ratio"]:g} times the RFC 8785 form and
+            SHA-256 of its {expand["bytes"]:,} bytes. The ledger held {close["receipts_in_the_ledger"]:,} receipts when
+            plans were closed.
+        """),
+    ]
+
+
 def large_artifacts(part: Found) -> Lines:
     growth, others = part["rss_growth_mib"], part["others_p99_ms"]
     return prose(f"""
@@ -686,6 +720,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
     ("gateways", "ways", tool_calls),
     ("async", "beside", queueing),
     ("depot", "files", depositing),
+    ("plans", "small", planning),
     ("flame", "stacks", flame),
 )
 
