@@ -110,13 +110,18 @@ def encoded(receipt: Mapping[str, Any]) -> bytes:
     return canonical({name: value for name, value in receipt.items() if value is not None})
 
 
-def accepted(subject: PlanSubject, inputs: Mapping[str, Any], summary: str) -> list[dict[str, Any]]:
-    """Opens P and P:planning. The request is in `inputs`: it is stored nowhere else (DG-01)."""
+def accepted(
+    subject: PlanSubject, inputs: Mapping[str, Any], summary: str, deadline_at: str | None
+) -> list[dict[str, Any]]:
+    """Opens P and P:planning. The request is in `inputs`: it is stored nowhere else (DG-01). What is still open after
+    `deadline_at` the ledger counts as overdue.
+    """
     ids = subject.ids
     parent = subject.parent_task_id
     whole = subject.receipt(
         ids.accepted, "accepted", subject.caused_by_receipt_id,
         obligation_id=ids.plan_id, parent_task_id=parent, task_type=RUN, task_summary=summary, inputs=inputs,
+        metadata={} if deadline_at is None else {"deadline_at": deadline_at},
     )  # fmt: skip
     planning = subject.receipt(
         ids.planning, "accepted", ids.accepted,
@@ -145,7 +150,6 @@ def plan_receipt(subject: PlanSubject, plan: Plan, artifact: PlanArtifact) -> di
             "result": document["result"],
             "steps": [task.step_id for task in plan.tasks],
         },
-        metadata={} if plan.deadline_at is None else {"deadline_at": plan.deadline_at},
     )  # fmt: skip
 
 

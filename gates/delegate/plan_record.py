@@ -41,11 +41,11 @@ class PlanRecord:
         ledger lets only a delegate open `plan.run`, and only its custodian end or move an obligation.
         """
         ids = PlanIds(plan_id, tenant_id)
-        held = list(receipts)
-        by_id = {receipt["receipt_id"]: receipt for receipt in held}
+        filed = list(receipts)
+        by_id = {receipt["receipt_id"]: receipt for receipt in filed}
         ends = {
             receipt["obligation_id"]: receipt
-            for receipt in held
+            for receipt in filed
             if (receipt["kind"], receipt["phase"]) == ("obligation", "complete")
         }
         accepted = by_id.get(ids.accepted)
@@ -54,12 +54,12 @@ class PlanRecord:
         pointer = f"depot:{ids.artifact}:"
         return cls(
             ids,
-            admission=_first(held, INTERROGATE, "admission", "accepted"),
+            admission=_first(filed, INTERROGATE, "admission", "accepted"),
             accepted=accepted,
             stored=next(
                 (
                     receipt
-                    for receipt in held
+                    for receipt in filed
                     if (receipt["emitter"], receipt["phase"]) == (DEPOTGATE, "stored")
                     and receipt["artifact_pointer"].startswith(pointer)
                 ),

@@ -111,7 +111,7 @@ class PlanFlow:
         else:
             plan = self._expand(order)
             await self._require_tasks_taken(order, plan)
-            await self._accept(order)
+            await self._accept(order, plan)
         await self._advance(order, record, plan)
         return await self.record(order.tenant, plan_id), taken_before
 
@@ -153,11 +153,12 @@ class PlanFlow:
         if refused is not None:
             raise refuse(Code.AUTHORITY_EXCEEDED, _described(plan, refused))
 
-    async def _accept(self, order: PlanOrder) -> None:
+    async def _accept(self, order: PlanOrder, plan: Plan) -> None:
         """Step 4: both obligations in one transaction. Raises PLAN_CONFLICT, INVALID_REQUEST."""
         try:
             receipts = [
-                encoded(receipt) for receipt in plan_receipts.accepted(order.subject, order.inputs, order.summary)
+                encoded(receipt)
+                for receipt in plan_receipts.accepted(order.subject, order.inputs, order.summary, plan.deadline_at)
             ]
         except Uncanonical:
             raise refuse(Code.INVALID_REQUEST, "intent: must hold only numbers and text that JSON carries.") from None

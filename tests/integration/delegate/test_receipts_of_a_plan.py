@@ -135,3 +135,17 @@ async def test_the_same_request_again_is_the_same_plan(tenant: PlanTenant) -> No
         answer = await tenant.ask(who, "POST", "delegate", "/plans", changed)
         assert (answer.status_code, answer.json()["code"]) == (409, "PLAN_CONFLICT"), who
     assert await tenant.receipts() == receipts
+
+
+async def test_a_deadline_is_the_ledgers_to_count(tenant: PlanTenant) -> None:
+    """What is open after it is overdue there; nobody is woken by it."""
+    step = {"id": "look", "capability": "web.look", "job": {"instruction": "Look."}}
+    draft = {"escalation": [], "deadlineSeconds": 1, "steps": [step]}
+    plan_id = "01JZZZZZZZ0000000000000000"
+    await asked(tenant, {"plan_id": plan_id, "intent": {"draft": draft}})
+    inbox = (await tenant.ask("delegate", "GET", "memorygate", "/inbox")).json()["items"]
+    [whole] = [item for item in inbox if item["obligation_id"] == plan_id]
+    [receipt] = await tenant.receipts(obligation_id=plan_id, phase="accepted")
+    assert whole["deadline_at"] == receipt["metadata"]["deadline_at"] > receipt["created_at"]
+    summary = (await tenant.ask("observer", "GET", "memorygate", "/v1/summary")).json()
+    assert summary["overdue"] == 1
