@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot bench-plans depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot bench-plans depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -57,6 +57,10 @@ test-async: $(STAMP) ## AsyncGate's verbs all at once for SECONDS=60, and TASKS=
 
 test-plans: $(STAMP) ## random drafts at the real gates (DRAFTS=1000, minutes): sound ones run to their end, others leave no row
 	@PLAN_DRAFTS=$(or $(DRAFTS),1000) $(BIN)/python -m pytest -q -o timeout=3600 tests/integration/delegate/test_drafts.py $(PYTEST_ARGS)
+
+test-cogni: $(STAMP) ## CogniGate killed at random moments of its eight steps, ROUNDS=200 times (minutes)
+	@COGNIGATE_KILLS=$(or $(ROUNDS),200) $(BIN)/python -m pytest -q -o timeout=3000 \
+	    tests/integration/cognigate/test_bounds.py -k killed_process $(PYTEST_ARGS)
 
 test-mcp: $(STAMP) ## calls of a tool that may not be repeated, over connections that break (CALLS=1000, a minute)
 	@MCP_BROKEN_CALLS=$(or $(CALLS),1000) $(BIN)/python -m pytest -q -o timeout=1800 \

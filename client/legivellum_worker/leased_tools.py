@@ -8,13 +8,15 @@ import itertools
 import json
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from legivellum_worker.gate_client import GateUnavailableError, refusal
 from legivellum_worker.models import RequestedTool
 from legivellum_worker.settings import GateAccess
-from legivellum_worker.work import Work
 from metagate_client.http_request import UnreachableError, send_request
+
+if TYPE_CHECKING:
+    from legivellum_worker.leased_work import LeasedWork
 
 _VERSION: Final = "2026-07-28"
 _GATEWAY_PREFIX: Final = "problemata."
@@ -29,7 +31,7 @@ _NO_META: Final[Mapping[str, Any]] = {}
 class LeasedTools:
     """The tools of one job. `access`: InterroGate; None: there are none."""
 
-    def __init__(self, access: GateAccess | None, work: Work) -> None:
+    def __init__(self, access: GateAccess | None, work: LeasedWork) -> None:
         self._access, self._work = access, work
         self._numbers = itertools.count(1)
         self._names: dict[str, str] = {}

@@ -52,7 +52,11 @@ def store_output(work: LeasedWork, output: Output) -> Output:
     if output.content is None and not work.knows_depot:
         return output
     content = output.content if output.content is not None else (output.text or "").encode("utf-8", "surrogatepass")
-    return Output.of(deposit(work, content, output.media_type, len(content)), usage=output.usage)
+    try:
+        return Output.of(deposit(work, content, output.media_type, len(content)), usage=output.usage)
+    except Failed as failure:
+        # What the work cost was spent, whatever became of the output.
+        raise Failed(failure.code, failure.text, usage=output.usage) from failure
 
 
 def deposit(work: LeasedWork, source: bytes | IO[bytes], media_type: str, size: int) -> StoredArtifact:

@@ -17,7 +17,6 @@ from cognigate.prompts import assistant_message, first_messages, repair_message,
 from cognigate.spending import LIMIT_SECONDS, JobLimits, Spending
 from legivellum_worker.dependencies import RETRY_SECONDS
 from legivellum_worker.gate_client import GateError
-from legivellum_worker.leased_tools import LeasedTools
 from legivellum_worker.models import Ask, Message, ModelAway, ModelGarbage, ModelRefused, ModelReply, RequestedTool
 from legivellum_worker.outputs import is_granted
 from legivellum_worker.results import AUTHORITY_INSUFFICIENT, OUTPUT_TOO_LARGE, Failed, Output, Release
@@ -67,7 +66,7 @@ class _Job:
         self._cognition, self._work = cognition, work
         self._client, self._model = cognition.models.choose(limits.models, work.job.settings.get("model"))
         self.spending = Spending(limits, self._client.name)
-        self._tools = LeasedTools(cognition.gates.interrogate, work)
+        self._tools = work.tools
         self._ungranted = 0
         self._is_away = False
 

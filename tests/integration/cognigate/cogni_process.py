@@ -127,10 +127,10 @@ def reason(receipt: dict[str, Any]) -> str | None:
     return (receipt.get("metadata") or {}).get("reason")
 
 
-def wait_for_call(calls: list[str], prefix: str, seconds: float = 60) -> None:
-    """Until a relay has seen a call that begins like that."""
+def wait_for_call(calls: list[str], prefix: str, seconds: float = 60, *, times: int = 1) -> None:
+    """Until a relay has seen so many calls that begin like that."""
     until = time.monotonic() + seconds
-    while not any(call.startswith(prefix) for call in list(calls)):
+    while sum(call.startswith(prefix) for call in list(calls)) < times:
         assert time.monotonic() < until, calls
         time.sleep(0.02)
 

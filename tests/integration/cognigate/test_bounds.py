@@ -41,37 +41,42 @@ def own(cogni_gates: PlanGates, model: ModelServer, tmp_path: Any) -> Iterator[C
 
 
 STEPS = {
-    "lease": ("asyncgate", "POST /lease"),
-    "plan": ("depotgate", "GET /artifacts"),
-    "first question": ("model", 1),
-    "second question": ("model", 2),
-    "deposit": ("depotgate", "POST /artifacts"),
-    "end": ("asyncgate", "POST /complete"),
+    "lease": ("asyncgate", "POST /lease", 1),
+    "plan": ("depotgate", "GET /artifacts", 1),
+    "input": ("depotgate", "GET /artifacts", 2),
+    "first question": ("model", "", 1),
+    "renewal": ("asyncgate", "POST /lease/renew", 1),
+    "second question": ("model", "", 2),
+    "deposit": ("depotgate", "POST /artifacts", 1),
+    "end": ("asyncgate", "POST /complete", 1),
 }
+"""Eight moments of a job: which call it makes at whom, for which time."""
 
 
 @pytest.mark.invariant("INV-088")
 def test_a_killed_process_leaves_one_end_per_task(own: CogniProcess, model: ModelServer) -> None:
     """Killed at a random moment of each of its steps and started again: another lease ends the task, once."""
-    chance = random.Random(20)
-    schemed = {"output": {"mime": "application/json", "schema": {"type": "object"}}}
-    plans = []
+    chance = random.Random(ROUNDS)
+    gates, plans = own.gates, []
     for round_ in range(ROUNDS):
-        gates = own.gates
+        part, call, times = list(STEPS.values())[round_ % len(STEPS)]
         for gate in gates.all:
             gate.calls.clear()
         model.asked.clear()
-        model.script = [replies(completion("no JSON"), seconds=0.1)]
+        # A lease of five seconds is renewed after 1.7.
+        model.script = [replies(completion("no JSON"), seconds=2.5 if "renew" in call else 0.1)]
         model.otherwise = replies(completion("{}"), seconds=0.1)
-        plans.append(gates.plan(
-            {"step_id": "work", "job": {"instruction": "x", "inputs": [], **schemed}, "authority": AUTHORITY, "task": {"lease": {"ttl_seconds": 5}}},
-            capability="document.summarise",
-        ))  # fmt: skip
-        part, moment = list(STEPS.values())[round_ % len(STEPS)]
+        pointer = gates.deposit("principal", str(round_).encode(), "input")
+        job = {
+            "inputs": [{"name": "document", "pointer": pointer}],
+            "output": {"mime": "application/json", "schema": {"type": "object"}},
+        }
+        step = {"step_id": "work", "job": job, "authority": AUTHORITY, "task": {"lease": {"ttl_seconds": 5}}}
+        plans.append(gates.plan(step, capability="document.summarise"))
         if part == "model":
-            model.wait_until_asked(int(moment))
+            model.wait_until_asked(times)
         else:
-            wait_for_call(getattr(gates, part).calls, str(moment))
+            wait_for_call(getattr(gates, part).calls, call, times=times)
         time.sleep(chance.random() * 0.1)
         own.kill()
         own.start()

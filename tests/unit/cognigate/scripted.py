@@ -7,7 +7,7 @@ from legivellum_worker.models import Ask, ModelAway, ModelReply, TokenCounts
 
 
 @dataclass
-class ScriptedModel:
+class WrittenModel:
     replies: list[str] = field(default_factory=list)
     name: str = "scripted-1"
     deterministic: bool = True

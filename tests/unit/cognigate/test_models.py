@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.integration.cognigate.model_server import ModelServer, completion, cut, raw, replies
-from tests.unit.cognigate.scripted import ScriptedModel
+from tests.unit.cognigate.scripted import WrittenModel
 
 from cognigate.extractive import NOTICE, ExtractiveModel
 from cognigate.prompts import first_messages
@@ -39,7 +39,7 @@ def soon() -> float:
 CLIENTS: dict[str, Callable[[ModelServer], ModelClient]] = {
     "chat completions": lambda server: ChatCompletions("scripted-1", server.url),
     "extractive": lambda _server: ExtractiveModel(),
-    "scripted": lambda _server: ScriptedModel(["done"]),
+    "scripted": lambda _server: WrittenModel(["done"]),
 }
 
 

@@ -14,7 +14,7 @@ GRANTED = {"models": ["default", "large"], "calls": 5, "tokens": 1_000, "seconds
 AUTHORITY = {"invokeCognigate": True, "cognition": GRANTED}
 
 
-class Clock:
+class SteppedClock:
     now = 100.0
 
     def __call__(self) -> float:
@@ -44,7 +44,7 @@ def test_a_policy_that_permits_no_model_denies() -> None:
     ("seconds", "refusal"), [(59, None), (59.999, None), (60, "LIMIT_SECONDS"), (61, "LIMIT_SECONDS")]
 )
 def test_seconds(seconds: float, refusal: str | None) -> None:
-    clock = Clock()
+    clock = SteppedClock()
     spending = Spending(JobLimits.of(AUTHORITY, {}), "m", clock)
     clock.now += seconds
     assert spending.refusal(4) == refusal
@@ -53,21 +53,21 @@ def test_seconds(seconds: float, refusal: str | None) -> None:
 @pytest.mark.invariant("INV-089")
 @pytest.mark.parametrize(("prompt_bytes", "refusal"), [(3_996, None), (3_997, "LIMIT_TOKENS"), (4_001, "LIMIT_TOKENS")])
 def test_a_question_leaves_room_for_one_token(prompt_bytes: int, refusal: str | None) -> None:
-    assert Spending(JobLimits.of(AUTHORITY, {}), "m", Clock()).refusal(prompt_bytes) == refusal
+    assert Spending(JobLimits.of(AUTHORITY, {}), "m", SteppedClock()).refusal(prompt_bytes) == refusal
 
 
 @pytest.mark.invariant("INV-089")
 @pytest.mark.parametrize(("prompt", "completion", "left"), [(100, 100, 800), (100, 900, 0), (0, 100, 0), (100, 0, 0)])
 def test_a_provider_that_reports_too_little_is_not_believed(prompt: int, completion: int, left: int) -> None:
     """1,600 bytes are at least a hundred tokens."""
-    spending = Spending(JobLimits.of(AUTHORITY, {}), "m", Clock())
+    spending = Spending(JobLimits.of(AUTHORITY, {}), "m", SteppedClock())
     spending.on_reply(ModelReply("x" * 1_600, "stop", TokenCounts(prompt, completion), "m", "0" * 64), 1_600)
     usage = spending.usage()
     assert 1_000 - usage["prompt_tokens"] - usage["completion_tokens"] == left
 
 
 def test_a_receipt_has_room_for_a_thousand_calls() -> None:
-    spending = Spending(JobLimits.of(AUTHORITY, {}), "m", Clock())
+    spending = Spending(JobLimits.of(AUTHORITY, {}), "m", SteppedClock())
     for _ in range(1_000):
         spending.on_reply(ModelReply("", "stop", TokenCounts(0, 0), "m", "0" * 64), 0)
     spending.tools.update({f"tool.{n}": 1 for n in range(1_000)})
