@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.artifacts import DepotGateClient
-    from legivellum_worker.leased_tools import LeasedTools
     from legivellum_worker.plan_step import LeasedStep, StepJob
     from legivellum_worker.settings import GateAccess, WorkerSettings
 
@@ -170,15 +169,6 @@ class LeasedWork:
             raise MisconfiguredError(f"{gate} is not known to this worker: set METAGATE_{gate.upper()}_URL")
         name, value = access.credential()
         return {name: value, LEASE_HEADER: self.lease_id}
-
-    @property
-    def tools(self) -> LeasedTools:
-        """The tools that the lease exposes, at InterroGate; none where the worker does not know it. It blocks, as
-        `artifacts` does. Take it once: its calls are numbered.
-        """
-        from legivellum_worker.leased_tools import LeasedTools
-
-        return LeasedTools(self._gates.interrogate, self)
 
     @property
     def artifacts(self) -> DepotGateClient:

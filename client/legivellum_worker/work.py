@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from legivellum_worker.inputs import InputReader
+    from legivellum_worker.leased_tools import LeasedTools
     from legivellum_worker.plan_step import PlanCache, StepRule
     from legivellum_worker.spawning import SpawnedTask
 
@@ -45,6 +46,15 @@ class Work(LeasedWork):
             self, self._gates, capability, parameters, surface=surface, profile=profile,
             key=key or f"{self.number}:{next(self._spawned)}",
         )  # fmt: skip
+
+    @property
+    def tools(self) -> LeasedTools:
+        """The tools that the lease exposes, at InterroGate; none where the worker does not know it. It blocks, as
+        `artifacts` does. Take it once: its calls are numbered.
+        """
+        from legivellum_worker.leased_tools import LeasedTools
+
+        return LeasedTools(self._gates.interrogate, self)
 
     def _input_reader(self) -> InputReader:
         from legivellum_worker.inputs import InputReader
@@ -87,6 +97,11 @@ class AsyncWork(LeasedWork):
     def __init__(self, work: Work) -> None:
         super().__init__(work._lease, work._gates)  # noqa: SLF001 - the same task, for the other kind of handler
         self._work, self._step, self.cancelled = work, work._step, work.cancelled  # noqa: SLF001
+
+    @property
+    def tools(self) -> LeasedTools:
+        """See Work.tools: it blocks."""
+        return self._work.tools
 
     async def inputs(self) -> dict[str, bytes]:
         """See Work.inputs."""
