@@ -107,13 +107,14 @@ class NormalizedProblemata:
 
 @dataclass(frozen=True, slots=True)
 class NormalizedPlanTemplate:
-    """`principals` and `templates`: what it names, each with the path where it does."""
+    """`principals`, `templates`: what it names, each with its path there. `included`: the names of those templates."""
 
     body: dict[str, Any]
     content_hash: str
     capability: str
     principals: tuple[tuple[str, str], ...]
     templates: tuple[tuple[str, str], ...]
+    included: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +245,12 @@ def normalize_plan_template(body: dict[str, Any]) -> NormalizedPlanTemplate:
         if "plan" in step:
             templates.append((f"{path}.plan.templateRef", step["plan"]["templateRef"]["name"]))
     return NormalizedPlanTemplate(
-        body, digest(canonical(body)), body["capability"], tuple(principals), tuple(templates)
+        body=body,
+        content_hash=digest(canonical(body)),
+        capability=body["capability"],
+        principals=tuple(principals),
+        templates=tuple(templates),
+        included=frozenset(name for _, name in templates),
     )
 
 

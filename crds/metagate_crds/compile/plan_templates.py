@@ -63,54 +63,63 @@ def _included_findings(
 
     `reached` is filled with what was looked at.
     """
-    served: dict[ObjectKey, bool] = {}
+    nesting = _nesting_reasons(world, key, spec, reached) if spec.templates else {}
     for path, name in spec.templates:
-        ref = ObjectKey(PLAN_TEMPLATE.name, key.namespace, name)
-        reason = _nesting_reason(world, key, ref, reached)
+        ref = _template_key(key, name)
+        reason = nesting.get(name)
         if reason == reasons.TEMPLATE_CYCLE:
             yield Finding(path, reason, "leads back to this template")
         elif reason is not None:
             yield Finding(path, reason, f"leads to more than {MOST_LEVELS} plans below the first")
-        elif _template_of(world, ref) is not None and not _is_served(world, ref, served, reached):
+        elif _template_of(world, ref) is not None and not _is_served(world, ref):
             yield Finding(path, reasons.REFERENCE_NOT_VALID, f"PlanTemplate {name} {NOT_SERVED}")
 
 
-def _nesting_reason(world: World, start: ObjectKey, ref: ObjectKey, reached: set[ObjectKey]) -> str | None:
-    """Level by level along every way, also the longest one to a template that a shorter one reaches; a circle of other
-    templates ends at the bound.
+def _nesting_reasons(
+    world: World, start: ObjectKey, spec: NormalizedPlanTemplate, reached: set[ObjectKey]
+) -> dict[str, str]:
+    """What is wrong with the included templates, by name.
+
+    Level by level down along every way, so that the longest one to a template counts and a circle of others ends at the
+    bound; then up again to those that led there. Each level is looked at as a whole: ways are more than templates, and
+    a namespace may declare as many of them as it likes.
     """
-    current, level = {ref}, 1
-    while current:
-        if start in current:
-            return reasons.TEMPLATE_CYCLE
-        if level > MOST_LEVELS:
-            return reasons.NESTED_TOO_DEEP
-        reached |= current
-        current = {below for key in current for below in _included(world, key)}
-        level += 1
-    return None
+    included: dict[str, frozenset[str]] = {}
+    levels: list[set[str]] = [set(spec.included)]
+    while levels[-1] and len(levels) <= MOST_LEVELS:
+        for name in levels[-1] - included.keys():
+            template = _template_of(world, _template_key(start, name))
+            included[name] = frozenset() if template is None else template.included
+        levels.append(set().union(*(included[name] for name in levels[-1])))
+    reached.update(_template_key(start, name) for name in included)
+    circle: set[str] = set()
+    deep: set[str] = set()
+    for number, names in reversed(list(enumerate(levels))):
+        below = {name: included.get(name, frozenset()) for name in names}
+        circle = {name for name in names if name == start.name or not below[name].isdisjoint(circle)}
+        deep = names if number == MOST_LEVELS else {name for name in names if not below[name].isdisjoint(deep)}
+    return dict.fromkeys(deep, reasons.NESTED_TOO_DEEP) | dict.fromkeys(circle, reasons.TEMPLATE_CYCLE)
 
 
-def _is_served(world: World, key: ObjectKey, served: dict[ObjectKey, bool], reached: set[ObjectKey]) -> bool:
-    """Whether a template is served itself: DeleGate knows no other. Only for what `_nesting_reason` found to end."""
+def _is_served(world: World, key: ObjectKey) -> bool:
+    """Whether a template is served itself: DeleGate knows no other. Only for one below which `_nesting_reasons` found
+    an end.
+    """
+    served = world.cached_served_templates
     if key not in served:
         state, template = world.state(key), _template_of(world, key)
-        if state is None or template is None:
-            return False
-        references = template_references(key.namespace, template)
-        reached.update(ref for _, ref in references)
         served[key] = (
-            not unresolved_references(world, references)
+            state is not None
+            and template is not None
+            and not unresolved_references(world, template_references(key.namespace, template))
             and not _conflicts(world, state, template)
-            and all(_is_served(world, below, served, reached) for below in _included(world, key))
+            and all(_is_served(world, _template_key(key, name)) for name in template.included)
         )
     return served[key]
 
 
-def _included(world: World, key: ObjectKey) -> set[ObjectKey]:
-    template = _template_of(world, key)
-    names = () if template is None else template.templates
-    return {ObjectKey(PLAN_TEMPLATE.name, key.namespace, name) for _, name in names}
+def _template_key(beside: ObjectKey, name: str) -> ObjectKey:
+    return ObjectKey(PLAN_TEMPLATE.name, beside.namespace, name)
 
 
 def _template_of(world: World, key: ObjectKey) -> NormalizedPlanTemplate | None:

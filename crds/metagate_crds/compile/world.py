@@ -50,6 +50,8 @@ class World:
         self.key_owners: Mapping[str, str] = {}
         """sha256 of an API key → the tenant that declared it first, as the database remembers it (D-70)."""
         self.cached_packets: dict[tuple[str, str, str], tuple[NormalizedSpec, NormalizedSpec, Any]] = {}
+        self.cached_served_templates: dict[ObjectKey, bool] = {}
+        """Whether a PlanTemplate is served, as long as nothing changes."""
         for namespace in namespaces:
             self.namespaces[namespace.name] = namespace
         for declared in objects:
@@ -175,6 +177,7 @@ class World:
 
     def _index(self, state: ObjectState) -> None:
         key = state.declared.key
+        self.cached_served_templates.clear()
         for ref in state.refs:
             self._users.setdefault(ref, set()).add(key)
         for unique_key in state.unique_keys:
@@ -186,6 +189,7 @@ class World:
 
     def _unindex(self, state: ObjectState) -> None:
         key = state.declared.key
+        self.cached_served_templates.clear()
         for ref in state.refs:
             _drop(self._users, ref, key)
         for ref in state.dependency_refs:
@@ -212,10 +216,9 @@ class World:
         affected |= self._dependents.get(key, _NO_KEYS)
         for unique_key in state.unique_keys:
             affected |= self._claimants.get(unique_key, _NO_KEYS)
-        if key.kind == PLAN_TEMPLATE.name:
-            # Who wins a capability is served, and only what is served can be included by others.
-            for rival in tuple(affected):
-                affected |= self._dependents.get(rival, _NO_KEYS)
+        # A template is served while those that it includes are: whoever includes one of these is affected, too.
+        for template in [ref for ref in affected if ref.kind == PLAN_TEMPLATE.name]:
+            affected |= self._dependents.get(template, _NO_KEYS)
         if key.kind == TOKEN_ISSUER.name:
             affected |= self._issuer_closure(state)
         return affected

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -149,6 +150,19 @@ def test_what_leads_to_a_circle_of_others_is_not_served():
     assert served(compile_world(there, {})) == set()
     affected = there.put(including("b"))
     assert served(compile_world(there, {}, affected)) == {"outer", "a", "b"}
+
+
+@pytest.mark.parametrize("layers", [5, 6])
+def test_templates_that_all_include_each_other_layer_by_layer_cost_little(layers: int):
+    """There are 40^5 ways through them, and a namespace may declare as many as it likes: templates count, not ways."""
+    names = [[f"t{layer}-{index}" for index in range(40)] for layer in range(layers)]
+    below = [*names[1:], []]
+    started = time.process_time()
+    there = world(*(including(name, *below[layer]) for layer in range(layers) for name in names[layer]))
+    assert len(served(compile_world(there, {}))) == 200
+    affected = there.put(including(names[-1][0], "nothing"))
+    assert served(compile_world(there, {}, affected)) == set()
+    assert time.process_time() - started < 8
 
 
 def test_what_is_wrong_with_the_steps_is_the_objects_own_finding():
