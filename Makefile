@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-depot bench-plans depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -139,6 +139,9 @@ depot-large: $(STAMP) ## ten gigabytes through DepotGate, one file and eight at 
 
 bench-deciding: $(STAMP) ## what one decision of InterroGate costs in Python, beside reading its envelope
 	@$(BIN)/python bench/deciding.py
+
+bench-cogni: $(STAMP) ## what CogniGate adds to the time of a model, its memory, plans of three steps a second with four of it
+	@$(BIN)/python bench/cognition.py $(BENCH_ARGS)
 
 bench-operator: $(STAMP) ## kubectl apply to served, on a real API server with 10,000 Bindings
 	@$(BIN)/python bench/operating.py $(BENCH_ARGS)
