@@ -19,8 +19,9 @@ def blocks(text: str) -> list[tuple[list[str], str]]:
 
 
 def steady(text: str) -> list[str]:
-    """Without what differs from run to run: ids, times, how long a call took."""
+    """Without what differs from run to run: ids, times, ages, how long a call took."""
     text = re.sub(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b", "<ulid>", text)
+    text = re.sub(r"\b\d+[smhd] ago\b", "<age>", text)
     text = re.sub(r"\b(success|denied)( +)(\d+|-)", r"\1 <us>", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+\d\d:\d\d)", "<time>", text)
     return masked(re.sub(r'(day_of_week\\": \\")\w+', r"\1<day>", text))
