@@ -528,7 +528,7 @@ def planning(figures: Found) -> Lines:
             [[name, f"{value:g}", f"below {goal:g}", reach(value, "at most", goal)] for name, value, goal in reached],
         ),
         *prose(f"""
-            A plan of three steps costs {small["ratio"]:g} times its eight receipts alone, in as many requests; with
+            A plan of three steps costs {small["ratio"]:g} times the seven receipts that DeleGate posts for it; with
             admissions through InterroGate {small["admitted"]["p50_ms"]:g} ms (p50), without
             {small["direct"]["p50_ms"]:g} ms. 200 admitted steps cost {large["ratio"]:g} times the receipts that
             DeleGate posts for them. An expansion of 200 steps costs {expand["ratio"]:g} times the RFC 8785 form and

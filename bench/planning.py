@@ -156,7 +156,7 @@ class PlanClient:
 
 
 async def small_plans(client: PlanClient, rounds: int) -> dict[str, Any]:
-    """Plans of three steps; beside them the eight receipts that DeleGate posts for one, in three requests."""
+    """Plans of three steps; beside them the seven receipts that DeleGate posts for one, in three requests."""
     plain: Milliseconds = []
     admitted: Milliseconds = []
     receipts: Milliseconds = []
