@@ -71,12 +71,13 @@ async def test_whatever_happens_to_each_first_call_there_is_one_receipt_of_each(
 
 async def test_a_ledger_that_is_killed_after_accepted(relayed: RelayedLedger) -> None:
     """It had stored the receipt and not answered. The completion comes with its restart, and both are there once."""
-    relayed.answers = [KILLED_AFTER, None, REFUSED, KILLED_AFTER]
 
     def act() -> None:
         ledger = relayed.ledger(seconds=60)
+        relayed.answers = [KILLED_AFTER]
         opened = ledger.accept(relayed.task("killed"))
         assert opened.replayed
+        relayed.answers = [REFUSED, KILLED_AFTER]
         assert ledger.complete(opened).replayed
 
     await asyncio.to_thread(act)
