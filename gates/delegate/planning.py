@@ -230,11 +230,12 @@ class PlanFlow:
         answers = await self._gate.clients.post_receipts(order.tenant, list(map(encoded, receipts)))
         if record.plan_receipt is None and answers[0].refusal is not None:
             return False
-        if answers[-1].refusal == "RECIPIENT_UNKNOWN":
-            reason = "the approver is no Principal of this namespace any more"
+        if answers[-1].refusal is not None:
+            # The approver is gone, or somebody opened P:approval before: nobody can approve this plan.
+            reason = f"nobody can approve the plan: {answers[-1].refusal}"
             await self._dispatcher.escalate(order.tenant, order.subject, plan, "owner", reason)
             return False
-        return all(answer.refusal is None for answer in answers)
+        return True
 
     async def _fail(self, order: PlanOrder, failed: PlanningFailed) -> None:
         """What fails before the plan receipt ends P:planning, and P goes to somebody who may end it (DG-07)."""

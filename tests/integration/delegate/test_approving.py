@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 from tests.integration.delegate.driving import asked, completed, tasks_of
 from tests.integration.delegate.gate_fixture import REVIEW, GateGroup, PlanTenant, plan_tenant
+from tests.integration.memorygate.conftest import new_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -100,3 +101,16 @@ async def test_a_template_that_changes_meanwhile_changes_nothing(tenant: PlanTen
     answer = await dispatch(tenant, plan)
     assert (answer.status_code, answer.json()["phase"]) == (202, "running"), answer.text
     assert await tasks_of(tenant, plan["plan_id"]) == sorted(step["task_id"] for step in plan["steps"])
+
+
+async def test_an_approval_that_somebody_opened_before_approves_nothing(tenant: PlanTenant) -> None:
+    """The plan goes to somebody who may end it; what was made up is never taken for a decision."""
+    plan_id = new_id()
+    opened = {"phase": "accepted", "status": "NA", "outcome_kind": "NA", "completed_at": None}
+    answer = await completed(tenant, "principal", plan_id, f"{plan_id}:approval", **opened)
+    assert answer.status_code == 201, answer.text
+    plan = await asked(tenant, {**INTENT, "plan_id": plan_id})
+    assert (plan["phase"], plan["escalation"]["class"]) == ("escalated", "owner")
+    assert (await decide(tenant, plan, "principal")).status_code == 201
+    assert (await dispatch(tenant, plan)).json()["phase"] == "escalated"
+    assert await tasks_of(tenant, plan_id) == []
