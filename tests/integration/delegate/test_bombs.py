@@ -56,13 +56,13 @@ REFUSED = [
 async def test_201_steps_leave_nothing(gates: GateGroup) -> None:
     """422 with the finding; no table of any gate has changed."""
     tenant = await plan_tenant(gates, templates=TEMPLATES)
-    before = await table_checksums(gates)
+    before = await table_checksums(tenant)
     for template, parameters, reason in REFUSED:
         intent = {"template": template, "parameters": parameters}
         answer = await tenant.ask("principal", "POST", "delegate", "/plans", {"intent": intent})
         assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PLAN"), answer.text
         assert reason in {finding["reason"] for finding in answer.json()["findings"]}
-    assert await table_checksums(gates) == before
+    assert await table_checksums(tenant) == before
     assert await tenant.receipts() == []
 
 

@@ -41,7 +41,7 @@ async def draft_tenant(gates: GateGroup) -> PlanTenant:
 async def test_what_is_not_sound_leaves_no_row(gates: GateGroup) -> None:
     """Refused with findings, by both endpoints; and a sound one that is validated leaves none either."""
     tenant = await draft_tenant(gates)
-    before = await table_checksums(gates)
+    before = await table_checksums(tenant)
     assert {table.split('"')[1] for table in before} >= {"memorygate", "asyncgate", "depotgate", "interrogate"}
     for sound in (False, True):
         for draft in drafts(sound, DRAFTS // 2):
@@ -52,7 +52,7 @@ async def test_what_is_not_sound_leaves_no_row(gates: GateGroup) -> None:
                 answer = await tenant.ask("principal", "POST", "delegate", "/plans", body)
                 assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_PLAN"), (draft, answer.text)
                 assert answer.json()["findings"] == judged.json()["findings"] != []
-    assert await table_checksums(gates) == before
+    assert await table_checksums(tenant) == before
 
 
 async def taken(tenant: PlanTenant, draft: dict[str, Any]) -> dict[str, Any]:
