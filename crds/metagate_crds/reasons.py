@@ -149,7 +149,7 @@ REASONS: Final[dict[str, str]] = {
     DEPENDENCY_CYCLE: "A step waits for itself, by the steps that it needs.",
     NO_ESCALATION: "A step has no escalation rules, and there are none for all steps; `[]` permits no escalation.",
     INVALID_RESULT: "`result` names no step with a job, or one with forEach.",
-    APPROVER_MISSING: "`dispatch: Held` needs an approver.",
+    APPROVER_MISSING: "`dispatch: Held` needs an approver, and a plan that includes a held template the same one.",
     INVALID_SCHEMA: "A schema of parameters or outputs uses a keyword that is not known here, or is none.",
     UNKNOWN_PARAMETER: "A `${…}` or forEach names no parameter that is declared, or is only part of a text.",
     PARAMETERS_REFUSED: "The parameters do not meet the template's schema.",

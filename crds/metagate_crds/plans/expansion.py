@@ -49,6 +49,8 @@ _NOT_IN_DRAFTS: Final = ("capability", "parameters")
 # A draft is a template that nobody can ask for, so its members have the rules of a template's.
 _DRAFT_CAPABILITY: Final = "plan.draft"
 
+_HELD_WITHIN: Final = "is held for an approver: the whole plan must be held for the same one"
+
 _Path = tuple[Step, ...]
 _Node = dict[str, Any]
 _Rules = Sequence[Mapping[str, Any]]
@@ -123,6 +125,8 @@ class _Expansion:
     steps: int = 0
     sub_plans: int = 0
     given_bytes: int = 0
+    approver: str | None = None
+    """Who approves the whole."""
 
     def plan(
         self,
@@ -133,6 +137,7 @@ class _Expansion:
         templates_above: tuple[str, ...],
     ) -> Plan | list[Finding]:
         self._require_principals(spec)
+        self.approver = spec.get("approver")
         level = _Level(self, spec, parameters, (), "", templates_above, None, None)
         try:
             steps = level.expand(())
@@ -374,6 +379,9 @@ class _Level:
             refused = reasons.TEMPLATE_CYCLE, "includes itself, by the templates that it names"
         elif path.count("plan") >= MOST_LEVELS:
             refused = reasons.NESTED_TOO_DEEP, f"is more than {MOST_LEVELS} plans below the first"
+        elif template.spec.get("approver") not in {None, self.expansion.approver}:
+            # Else whoever may not ask for it unapproved would have it by putting it into a plan of their own.
+            refused = reasons.APPROVER_MISSING, _HELD_WITHIN
         if template is None or refused is not None:
             if refused is not None:
                 self.expansion.refuse(place, *refused)

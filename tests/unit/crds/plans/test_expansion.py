@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.unit.crds.plans.templates import (
@@ -13,6 +14,7 @@ from tests.unit.crds.plans.templates import (
     TENANT,
     draft_of,
     expand_draft,
+    findings_of,
     needs,
     origin,
     plan_of,
@@ -21,8 +23,9 @@ from tests.unit.crds.plans.templates import (
     template,
 )
 
+from metagate_crds import reasons
 from metagate_crds.canonical_json import canonical
-from metagate_crds.plans.expansion import plan_from_template
+from metagate_crds.plans.expansion import plan_from_draft, plan_from_template
 from metagate_crds.plans.identifiers import ULID, created_at
 from metagate_crds.plans.plan import Plan, UnreadablePlan
 
@@ -280,3 +283,25 @@ def test_whoever_approves_a_digest_approves_all_that_will_happen(other):
     parameters = {"documents": ["depot:a"]}
     plan = plan_of(template(READ, MERGE, parameters=DOCUMENTS, deadlineSeconds=3600), parameters)
     assert plan_of(other, parameters).plan_digest != plan.plan_digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_plan"),
+    [
+        ({}, False),
+        ({"dispatch": "Held", "approver": "oncall"}, False),
+        ({"dispatch": "Held", "approver": "reviewer"}, True),
+    ],
+)
+def test_a_template_that_is_held_is_not_had_without_its_approver(changes: dict[str, Any], is_plan: bool):
+    """There is one approval, of the whole (DG-12): who includes a held template must have it approved by the same one."""
+    held = template(step("pay"), name="pay", dispatch="Held", approver="reviewer")
+    outer = template(step("own"), sub_plan("more", "pay", "own"), **changes)
+    if is_plan:
+        assert plan_of(outer, None, held).approver == "reviewer"
+    else:
+        found = [("spec.steps[1].plan.templateRef.name", reasons.APPROVER_MISSING)]
+        assert findings_of(outer, None, held) == found
+    draft = {"escalation": [], "steps": [sub_plan("more", "pay")], **changes}
+    result = plan_from_draft(origin(), draft, {"pay": held}, PRINCIPALS)
+    assert isinstance(result, Plan) is is_plan
