@@ -13,6 +13,7 @@ from metagate_crds.compile.world import World
 from metagate_crds.kinds import PLAN_TEMPLATE, PRINCIPAL
 from metagate_crds.objects import ObjectKey
 from metagate_crds.rules.findings import Finding
+from metagate_crds.rules.plan_rules import HELD_WITHIN
 
 MOST_LEVELS: Final = 4
 """Of plans in plans below the first."""
@@ -71,6 +72,8 @@ def _included_findings(
             yield Finding(path, reason, "leads back to this template")
         elif reason is not None:
             yield Finding(path, reason, f"leads to more than {MOST_LEVELS} plans below the first")
+        elif _is_held_for_another(spec, _template_of(world, ref)):
+            yield Finding(path, reasons.APPROVER_MISSING, HELD_WITHIN)
         elif _template_of(world, ref) is not None and not _is_served(world, ref):
             yield Finding(path, reasons.REFERENCE_NOT_VALID, f"PlanTemplate {name} {NOT_SERVED}")
 
@@ -113,9 +116,19 @@ def _is_served(world: World, key: ObjectKey) -> bool:
             and template is not None
             and not unresolved_references(world, template_references(key.namespace, template))
             and not _conflicts(world, state, template)
-            and all(_is_served(world, _template_key(key, name)) for name in template.included)
+            and all(_may_include(world, key, template, name) for name in template.included)
         )
     return served[key]
+
+
+def _may_include(world: World, key: ObjectKey, spec: NormalizedPlanTemplate, name: str) -> bool:
+    ref = _template_key(key, name)
+    return _is_served(world, ref) and not _is_held_for_another(spec, _template_of(world, ref))
+
+
+def _is_held_for_another(spec: NormalizedPlanTemplate, included: NormalizedPlanTemplate | None) -> bool:
+    """A plan has one approval: whoever includes a held template must have it approved by the same Principal."""
+    return included is not None and included.body.get("approver") not in {None, spec.body.get("approver")}
 
 
 def _template_key(beside: ObjectKey, name: str) -> ObjectKey:

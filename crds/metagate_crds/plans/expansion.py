@@ -30,6 +30,7 @@ from metagate_crds.plans.plan import (
 from metagate_crds.plans.template import PlanTemplate
 from metagate_crds.rules.findings import Finding, Step, render_path
 from metagate_crds.rules.plan_rules import (
+    HELD_WITHIN,
     MOST_ITEMS,
     MOST_SETTINGS_BYTES,
     MOST_VALUE_BYTES,
@@ -48,8 +49,6 @@ _MOST_SUB_PLANS: Final = MOST_STEPS * MOST_LEVELS
 _NOT_IN_DRAFTS: Final = ("capability", "parameters")
 # A draft is a template that nobody can ask for, so its members have the rules of a template's.
 _DRAFT_CAPABILITY: Final = "plan.draft"
-
-_HELD_WITHIN: Final = "is held for an approver: the whole plan must be held for the same one"
 
 _Path = tuple[Step, ...]
 _Node = dict[str, Any]
@@ -381,7 +380,7 @@ class _Level:
             refused = reasons.NESTED_TOO_DEEP, f"is more than {MOST_LEVELS} plans below the first"
         elif template.spec.get("approver") not in {None, self.expansion.approver}:
             # Else whoever may not ask for it unapproved would have it by putting it into a plan of their own.
-            refused = reasons.APPROVER_MISSING, _HELD_WITHIN
+            refused = reasons.APPROVER_MISSING, HELD_WITHIN
         if template is None or refused is not None:
             if refused is not None:
                 self.expansion.refuse(place, *refused)

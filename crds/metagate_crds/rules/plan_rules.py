@@ -20,6 +20,8 @@ LONGEST_POINTER: Final = 2048
 NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "additionalProperties": False}
 """The schema of a template that declares none."""
 
+HELD_WITHIN: Final = "is held for an approver: the whole plan must be held for the same one"
+
 REFERENCE: Final = re.compile(r"\$\{(?:item|parameters\.([^${}]+))\}")
 """`${item}` or `${parameters.name}`; the name is group 1."""
 

@@ -222,3 +222,28 @@ def test_a_broken_version_that_holds_plans_holds_them():
     assert (body["dispatch"], body["approver"]) == ("Held", "chief")
     assert served_body(template(), held) is None
     assert served_body(template(), {**held, "approver": None}, approver) is None
+
+
+def test_a_template_that_is_held_is_included_only_under_its_approver():
+    """There is one approval, of the whole: else whoever includes it would have it unapproved, at any depth."""
+    held = declared(
+        "PlanTemplate",
+        "pay",
+        {
+            "capability": "pay",
+            "dispatch": "Held",
+            "approver": "indexer",
+            "escalation": [],
+            "steps": [{"id": "own", "capability": "x", "job": {}}],
+        },
+    )
+    there = world(INDEXER, held, including("a", "pay"), including("b", "a"))
+    result = compile_world(there, {})
+    assert served(result) == {"pay"}
+    assert reason_of(result, "a") == reasons.APPROVER_MISSING
+    assert reason_of(result, "b") == reasons.REFERENCE_NOT_VALID
+    same = including("a", "pay")
+    affected = there.put(declared("PlanTemplate", "a", {**same.spec, "dispatch": "Held", "approver": "indexer"}))
+    result = compile_world(there, {}, affected)
+    assert served(result) == {"a"}
+    assert reason_of(result, "b") == reasons.APPROVER_MISSING
