@@ -89,10 +89,11 @@ async def test_a_reader_that_pauses_for_seconds_gets_everything(depot: Depot) ->
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off(depot: Depot) -> None:
+    """Within two times of ten seconds: in the first its own socket may take what the rate asks for."""
     pointer = (await depot.kept(os.urandom(SIZE)))["pointer"]
     began = time.monotonic()
     async with depot.client.stream("GET", f"/artifacts/{pointer}", headers=depot.headers("observer")):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while await metric(depot, "depotgate_downloads") > 0:
                 await asyncio.sleep(0.1)
     assert time.monotonic() - began > 8
