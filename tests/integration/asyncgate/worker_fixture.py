@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from tests.integration.asyncgate.gate_fixture import TaskTenant
 from tests.integration.memorygate.ledger_fixture import free_port
+from tests.threaded_server import threaded_server
 
 SERVE = "from asyncgate.main import main; main()"
 
@@ -238,26 +239,5 @@ def _response(status: int, body: dict[str, Any]) -> bytes:
 def workers_gate(gate: RunningGate) -> Iterator[WorkersGate]:
     """A relay of a test's own before the gate."""
     made = WorkersGate(gate)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    made.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    def one(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            made.relay(connection)
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=one, args=(connection,), daemon=True).start()
-
-    accepting = threading.Thread(target=accept, daemon=True)
-    accepting.start()
-    try:
+    with threaded_server(made.relay) as made.url:
         yield made
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        accepting.join(5)

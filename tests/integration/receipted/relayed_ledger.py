@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 from tests.integration.memorygate.conftest import LedgerDatabase
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, LedgerProcess, ready
+from tests.threaded_server import threaded_server
 
 from legivellum_worker import AsyncLedger, Ledger
 
@@ -137,28 +138,8 @@ class RelayedLedger:
 @contextmanager
 def relayed_ledger(served: ServedLedger) -> Iterator[RelayedLedger]:
     relay = RelayedLedger(served)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    relay.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    def serve(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            relay.relay(connection)
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    accepting = threading.Thread(target=accept, daemon=True)
-    accepting.start()
-    try:
-        yield relay
-    finally:
-        relay.may_pass.set()
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        accepting.join(10)
+    with threaded_server(relay.relay) as relay.url:
+        try:
+            yield relay
+        finally:
+            relay.may_pass.set()

@@ -28,6 +28,7 @@ from tests.integration.asyncgate.worker_fixture import KILLED_AFTER, KILLED_BEFO
 from tests.integration.depotgate.conftest import DepotDatabase
 from tests.integration.memorygate.conftest import new_id
 from tests.integration.memorygate.ledger_fixture import free_port
+from tests.threaded_server import threaded_server
 
 from asyncgate.task import EMITTER
 from legivellum.base.canonical_json import canonical
@@ -122,29 +123,8 @@ class RelayedGate:
 
     @contextmanager
     def relayed(self) -> Iterator[None]:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-        def serve(connection: socket.socket) -> None:
-            with connection, contextlib.suppress(OSError):
-                self.relay(connection)
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        accepting = threading.Thread(target=accept, daemon=True)
-        accepting.start()
-        try:
+        with threaded_server(self.relay) as self.url:
             yield
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-            accepting.join(5)
 
 
 @dataclass
