@@ -7,20 +7,17 @@ fault points. Run as `python -m tests.integration.delegate.forked_gates`: each l
 """
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import psutil
+from tests.forked_processes import ForkServer, fork_for_ever, forking, process_ended
 from tests.integration.delegate.gate_fixture import GateGroup
 from tests.integration.memorygate.ledger_fixture import free_port, ready
 
@@ -30,7 +27,6 @@ from delegate.gate_clients import GateClients
 from delegate.settings import Settings
 from legivellum.gate.composition import serving
 
-ROOT = Path(__file__).parents[3]
 STEPS = {
     "who": ("task_receipts", 1),
     "check": ("check_tasks", 1),
@@ -79,36 +75,12 @@ def stop_at(point: str, pause: str | None) -> None:
     setattr(GateClients, name, stopping)
 
 
-async def serve(settings: Settings) -> None:
-    async with serving(GATE, settings):
-        await asyncio.Event().wait()
-
-
-def fork(command: dict[str, Any]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(2, 1)  # the first one's output is pids and nothing else
+async def serve(command: dict[str, Any]) -> None:
     if command["point"] is not None:
         stop_at(command["point"], command["pause"])
     repairing.OLD_ENOUGH = timedelta(seconds=command["repairs_after"])
-    try:
-        asyncio.run(serve(Settings(**command["settings"])))
-    finally:
-        os._exit(1)
-
-
-def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
-    print("ready", flush=True)
-    pids = []
-    for line in sys.stdin:
-        pids.append(fork(json.loads(line)))
-        print(pids[-1], flush=True)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    async with serving(GATE, Settings(**command["settings"])):
+        await asyncio.Event().wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +89,7 @@ class ForkedDelegate:
     pid: int
 
     async def ended(self) -> None:
-        async with asyncio.timeout(20):
-            while psutil.pid_exists(self.pid):
-                await asyncio.sleep(0.005)
+        await process_ended(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +97,7 @@ class DelegateForks:
     """Where they are forked."""
 
     gates: GateGroup
-    process: asyncio.subprocess.Process
-    forking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    server: ForkServer
 
     @asynccontextmanager
     async def serving(
@@ -164,35 +133,17 @@ class DelegateForks:
         command = {
             "point": point, "settings": chosen, "repairs_after": repairs_after, "pause": None if pause is None else str(pause),
         }  # fmt: skip
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        async with self.forking:
-            self.process.stdin.write(json.dumps(command).encode() + b"\n")
-            pid = int(await self.process.stdout.readline())
-        try:
+        async with self.server.forked(command) as pid:
             url = f"http://127.0.0.1:{port}"
             await ready(url)
             yield ForkedDelegate(url, pid)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 @asynccontextmanager
 async def delegate_forks(gates: GateGroup) -> AsyncIterator[DelegateForks]:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.delegate.forked_gates", cwd=ROOT, stdin=pipe, stdout=pipe
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert await process.stdout.readline() == b"ready\n"
-        yield DelegateForks(gates, process)
-    finally:
-        process.stdin.close()
-        await asyncio.wait_for(process.wait(), 20)
+    async with forking("tests.integration.delegate.forked_gates") as server:
+        yield DelegateForks(gates, server)
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_ever(serve)

@@ -7,20 +7,16 @@ fork (settings, and where it dies), each line of its output the pid.
 """
 
 import asyncio
-import contextlib
-import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
+from tests.forked_processes import ForkServer, fork_for_ever, forking, process_ended
 from tests.integration.interrogate.gate_fixture import GateClient, PublishedWorld
 from tests.integration.memorygate.ledger_fixture import free_port, ready
 
@@ -33,7 +29,6 @@ from interrogate.mcp_gateway.upstream import Upstreams
 from interrogate.settings import Settings
 from legivellum.gate.composition import serving
 
-ROOT = Path(__file__).parents[3]
 STEPS: dict[str, tuple[type, str]] = {
     "observe": (InterrogateDatabase, "observe"),
     "record": (InterrogateDatabase, "record"),
@@ -65,35 +60,11 @@ def die_at(point: str) -> None:
         setattr(Contention, "expected", lambda *_arguments: True)  # noqa: B010 - of this process only
 
 
-async def serve(settings: Settings) -> None:
-    async with serving(GATE, settings):
-        await asyncio.Event().wait()
-
-
-def fork(command: dict[str, Any]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(2, 1)  # the first one's output is pids and nothing else
+async def serve(command: dict[str, Any]) -> None:
     if command["point"] is not None:
         die_at(command["point"])
-    try:
-        asyncio.run(serve(Settings(**command["settings"])))
-    finally:
-        os._exit(1)
-
-
-def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
-    print("ready", flush=True)
-    pids = []
-    for line in sys.stdin:
-        pids.append(fork(json.loads(line)))
-        print(pids[-1], flush=True)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    async with serving(GATE, Settings(**command["settings"])):
+        await asyncio.Event().wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +76,14 @@ class ForkedGate:
         os.kill(self.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
-        async with asyncio.timeout(20):
-            while psutil.pid_exists(self.pid):
-                await asyncio.sleep(0.005)
+        await process_ended(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
 class GateForks:
     """Where the gates are forked."""
 
-    process: asyncio.subprocess.Process
+    server: ForkServer
 
     @asynccontextmanager
     async def serving(
@@ -131,35 +100,18 @@ class GateForks:
             "identity_poll_ms": 20,
             **settings,
         }
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"point": point, "settings": chosen}).encode() + b"\n")
-        pid = int(await self.process.stdout.readline())
-        try:
+        async with self.server.forked({"point": point, "settings": chosen}) as pid:
             url = f"http://127.0.0.1:{port}"
             await ready(url)
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                 yield ForkedGate(GateClient(world, client, url), pid)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 @asynccontextmanager
 async def gate_forks() -> AsyncIterator[GateForks]:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.interrogate.forked_gates", cwd=ROOT, stdin=pipe, stdout=pipe
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        assert await process.stdout.readline() == b"ready\n"
-        yield GateForks(process)
-    finally:
-        process.stdin.close()
-        await asyncio.wait_for(process.wait(), 20)
+    async with forking("tests.integration.interrogate.forked_gates") as server:
+        yield GateForks(server)
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_ever(serve)
