@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
 from ulid import ULID
@@ -89,18 +89,19 @@ class PlanHandlers:
         return await self._taken(_admitted_order(tenant, admission, body))
 
     async def dispatch(self, exchange: Exchange) -> Response:
-        tenant, record, _ = await self._asked(exchange)
+        caller = require_caller(await self._gate.process.authenticator.authenticate(exchange))
+        tenant, record = await self._plan_named(exchange, caller)
         record = await named(self._flow.resume(tenant, record))
         if record.phase == "held":
             raise refuse(Code.NOT_APPROVED, "The approver has not decided.")
         return _plan_response(record)
 
     async def close(self, exchange: Exchange) -> Response:
-        async def choice() -> tuple[bool, str | None]:
-            return _closing(strict_json.parse_object(await exchange.body() or b"{}"))
-
-        tenant, record, caller = await self._asked(exchange, choice)
-        abandons, reason = await choice()
+        # The order of refusals: the credential, then the body, then the plan (D-42).
+        speaker = await self._gate.process.authenticator.authenticate(exchange)
+        abandons, reason = _closing(strict_json.parse_object(await exchange.body() or b"{}"))
+        caller = require_caller(speaker)
+        tenant, record = await self._plan_named(exchange, caller)
         if abandons:
             assert record.accepted is not None
             if caller.principal_key != record.accepted["principal_ai"]:
@@ -120,14 +121,8 @@ class PlanHandlers:
         metrics.PLANS.labels("replayed" if taken_before else record.phase).inc()
         return _plan_response(record, *([_REPLAYED] if taken_before else []))
 
-    async def _asked(
-        self, exchange: Exchange, read: Callable[[], Awaitable[object]] | None = None
-    ) -> tuple[ServedTenant, PlanRecord, Caller]:
-        """The plan that anybody of its tenant names, but who only reads. `read`: judges the body first (D-42)."""
-        speaker = await self._gate.process.authenticator.authenticate(exchange)
-        if read is not None:
-            await read()
-        caller = require_caller(speaker)
+    async def _plan_named(self, exchange: Exchange, caller: Caller) -> tuple[ServedTenant, PlanRecord]:
+        """The plan that anybody of its tenant names, but who only reads."""
         if caller.type == "observer":
             raise refuse(Code.ROLE_REQUIRED, "Observers only read.")
         tenant = await self._gate.credentials.of(caller.namespace)
@@ -135,7 +130,7 @@ class PlanHandlers:
         record = await named(self._flow.record(tenant, plan_id))
         if record.accepted is None:
             raise refuse(Code.PLAN_NOT_FOUND, "This gate opened no such plan in this tenant.")
-        return tenant, record, caller
+        return tenant, record
 
 
 def _plan_response(record: PlanRecord, *headers: tuple[bytes, bytes]) -> Response:
