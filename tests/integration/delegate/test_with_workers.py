@@ -5,7 +5,7 @@ Nobody here acts for a gate: five processes, a worker, and a person who uses the
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +257,10 @@ async def test_delegate_may_be_away_while_plans_end(tenant: PlanTenant, tmp_path
     """Every dispatched step goes on; the end comes when DeleGate is there again, and comes once."""
     draft = {"escalation": [], "steps": [{"id": "only", "capability": "easy", "job": {}}]}
     plan = await planned(tenant, {"draft": draft})
-    async with working(tenant, tmp_path, {"easy": lambda _: "done"}):
+    async with AsyncExitStack() as stack:
+        # The worker comes when DeleGate is gone: a quick one would have the plan closed before DeleGate had stopped.
         async with tenant.gates.without("delegate"):
+            await stack.enter_async_context(working(tenant, tmp_path, {"easy": lambda _: "done"}))
             await end_of(tenant, f"{plan['plan_id']}.only")
             # Given back, for longer and longer: it was queued when it was parked, and after each lease.
             async with asyncio.timeout(60):
