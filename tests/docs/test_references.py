@@ -60,6 +60,11 @@ def test_nothing_refers_to_a_document_that_is_not_here() -> None:
     assert [f"{place} {name}" for place, name in cited(ELSEWHERE, FILES)] == []
 
 
+def test_no_merge_was_left_unresolved() -> None:
+    conflict = re.compile(r"^(?:<{7}|={7}|>{7}|\|{7})(?: .*)?$")
+    assert [place for place, _ in cited(conflict, FILES)] == []
+
+
 def test_every_page_that_is_named_exists() -> None:
     assert [f"{place} {page}" for place, page in cited(PAGE, FILES) if not (ROOT / page).is_file()] == []
 
