@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from legivellum.receipts.chain import chain_seed, link
+from legivellum.receipts.story import TaskStory, chain_breaks, endless_leases, in_causal_order, why
 from metagate_cli.output import OutputFormat
-from metagate_cli.story import TaskStory, endless_leases, in_causal_order, show_story, why
+from metagate_cli.story import show_story
 
 NOW = datetime(2027, 1, 31, 12, tzinfo=UTC)
 
@@ -32,6 +34,31 @@ def test_each_stands_behind_its_cause() -> None:
     ]
     order = [item["receipt_id"] for item in in_causal_order(receipts)]
     assert order == ["stray", "cause", "effect", "later effect", "a", "b"]
+
+
+def chained(count: int) -> list[dict[str, Any]]:
+    """The first receipts of one chain, linked as the ledger links them."""
+    receipts, chain = [], chain_seed("tenant", "t")
+    for position in range(1, count + 1):
+        stored_at = NOW.replace(second=position)
+        chain = link(chain, b"d" * 32, f"r{position}", position, stored_at)
+        receipts.append(
+            receipt(
+                f"r{position}", tenant_id="tenant", root_task_id="t", position=position, sha256=(b"d" * 32).hex(),
+                chain_sha256=chain.hex(), stored_at=stored_at.isoformat(),
+            )
+        )  # fmt: skip
+    return receipts
+
+
+def test_a_broken_chain_is_a_gap() -> None:
+    """A receipt that is missing or altered shows at what should follow it; what was linked in order is whole."""
+    first, second, third, fourth = chained(4)
+    assert chain_breaks([fourth, second, third, first]) == []
+    assert chain_breaks([first, third, fourth]) == ["r3"]
+    assert chain_breaks([second, third, fourth]) == ["r2"]
+    assert chain_breaks([first, {**second, "sha256": "00" * 32}, third, fourth]) == ["r2"]
+    assert TaskStory([first, third]).gaps == ["the chain is broken before r3"]
 
 
 def lease(number: int, second: int, expires_at: str, **members: Any) -> dict[str, Any]:
