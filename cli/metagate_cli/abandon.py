@@ -51,7 +51,12 @@ def abandon(
     else:
         state = "was over already" if end is None else f"{end['status']}, receipt {end['receipt_id']}"
         print(f"plan {safe_text(plan)}: {safe_text(state)}")
-        print(f"revoked: {', '.join(map(safe_text, revoked)) or 'nothing, every task had ended'}")
+        held = answer["phase"] == "held"
+        nothing = f"nothing, {'the plan had no tasks' if held else 'no task was left'}"
+        print(f"revoked: {', '.join(map(safe_text, revoked)) or nothing}")
+        if held:
+            # Custody is the approver's alone: neither DeleGate nor the plan's principal can end what they were asked.
+            print(f"{safe_text(plan)}:approval stays open until its approver ends it (`legivellum done`)")
     if end is None:
         raise typer.Exit(FAILURE)
 

@@ -22,6 +22,7 @@ from metagate_cli.terminal import FAILURE, Stop, print_note
 APPROVAL: Final = "plan.approval"
 _DISPATCHABLE: Final = frozenset({"held", "running"})
 """Phases of a plan that was decided and perhaps not acted on; a dispatch changes nothing about one that was."""
+_OVER: Final = "closed"
 _NO_PLAN: Final = frozenset({"PLAN_NOT_FOUND", "NOT_FOUND", "INVALID_REQUEST"})
 
 Task = Annotated[str | None, typer.Argument(metavar="TASK", help="A task or obligation of your inbox.")]
@@ -95,7 +96,7 @@ def _chosen(obligations: Sequence[Mapping[str, Any]], name: str) -> Mapping[str,
 def _complete(
     ledger: ApiClient, obligation: Mapping[str, Any], text: str | None, *, fail: bool, output: OutputFormat
 ) -> None:
-    receipt = completion(obligation, text, fail=fail, metadata={})
+    receipt = completion(obligation, text, status="failure" if fail else "success", metadata={})
     answer = ledger.post("/receipts", receipt)
     if output.structured:
         print(structured(answer, output))
@@ -104,7 +105,7 @@ def _complete(
 
 
 def completion(
-    obligation: Mapping[str, Any], text: str | None, *, fail: bool, metadata: Mapping[str, Any]
+    obligation: Mapping[str, Any], text: str | None, *, status: str, metadata: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The receipt with which its custodian ends an obligation."""
     from legivellum_worker.ulids import new_ulid
@@ -114,7 +115,7 @@ def completion(
         "receipt_id": new_ulid(),
         "kind": "obligation",
         "phase": "complete",
-        "status": "failure" if fail else "success",
+        "status": status,
         "task_id": obligation["task_id"],
         "obligation_id": obligation["obligation_id"],
         "principal_ai": obligation["principal_ai"],
@@ -140,7 +141,11 @@ def _decide(
     """Show the plan, ask, write the receipt, and have DeleGate act on it."""
     plan_id = obligation["task_id"]
     delegate = gates.client("delegate")
-    document = delegate.get(f"/plans/{plan_id}", body="true")["plan"]
+    plan = delegate.get(f"/plans/{plan_id}", body="true")
+    if plan["phase"] == _OVER:
+        _withdraw(gates, obligation, text, yes=yes, output=output)
+        return
+    document = plan["plan"]
     if document is None:
         raise Stop(f"DepotGate does not have the plan {safe_text(plan_id)}: nothing can be approved", code=FAILURE)
     digest = shown_digest(document)
@@ -148,11 +153,28 @@ def _decide(
         print("\n".join(plan_lines(document, digest)), flush=True)
     if not confirm("Refuse this plan?" if fail else "Approve exactly this plan?", yes=yes):
         raise Stop("nothing was decided", code=FAILURE)
-    receipt = completion(obligation, text, fail=fail, metadata={"plan_digest": digest})
+    status = "failure" if fail else "success"
+    receipt = completion(obligation, text, status=status, metadata={"plan_digest": digest})
     gates.client("memorygate").post("/receipts", receipt)
     if not output.structured:
         print_note(f"{'refused' if fail else 'approved'}: receipt {receipt['receipt_id']}")
     _show_dispatched(delegate.post(f"/plans/{plan_id}/dispatch", {}), output)
+
+
+def _withdraw(
+    gates: TenantGates, obligation: Mapping[str, Any], text: str | None, *, yes: bool, output: OutputFormat
+) -> None:
+    """End the approval of a plan that ended meanwhile: no approval may be on record of what can never run."""
+    if not output.structured:
+        print(f"plan {safe_text(obligation['task_id'])} is over: there is nothing to approve", flush=True)
+    if not confirm("End this approval as canceled?", yes=yes):
+        raise Stop("nothing was ended", code=FAILURE)
+    receipt = completion(obligation, text, status="canceled", metadata={})
+    answer = gates.client("memorygate").post("/receipts", receipt)
+    if output.structured:
+        print(structured(answer, output))
+    else:
+        print(f"{safe_text(obligation['obligation_id'])}: canceled, receipt {answer['receipt_id']}")
 
 
 def _dispatch_again(gates: TenantGates, task: str, output: OutputFormat) -> None:

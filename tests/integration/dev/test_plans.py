@@ -160,6 +160,26 @@ def test_an_abandoned_plan_ends_once_and_its_tasks_are_revoked(desk: PlanDesk) -
     assert (over.returncode, "was over already" in over.stdout) == (1, True)
 
 
+def test_who_was_asked_to_approve_an_abandoned_plan_ends_the_question(desk: PlanDesk) -> None:
+    """Only its custodian can; no approval is recorded of a plan that is over, and nobody is told that one was."""
+    plan = desk.answer("alice", "plan", "send", LETTERS)["plan_id"]
+    abandoned = desk.legivellum("alice", "abandon", plan, "--yes")
+    assert abandoned.stdout.splitlines()[1:] == [
+        "revoked: nothing, the plan had no tasks",
+        f"{plan}:approval stays open until its approver ends it (`legivellum done`)",
+    ]
+    ended = desk.legivellum("mara", "done", plan, "--yes")
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, f"plan {plan} is over: there is nothing to approve")
+    assert "approved" not in ended.stdout + ended.stderr
+    receipts = [receipt for receipt in desk.receipts(plan) if receipt["obligation_id"] == f"{plan}:approval"]
+    assert [(receipt["emitter"], receipt["status"]) for receipt in receipts] == [
+        ("delegate", "NA"),
+        ("mara", "canceled"),
+    ]
+    assert "plan_digest" not in receipts[-1]["metadata"]
+    assert plan not in desk.legivellum("mara", "done").stdout
+
+
 @pytest.mark.parametrize(("arguments", "status"), [((), "success"), (("--fail",), "failure")])
 def test_what_waits_for_a_person_is_ended_by_its_custodian(
     desk: PlanDesk, arguments: tuple[str, ...], status: str
