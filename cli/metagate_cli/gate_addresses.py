@@ -68,6 +68,13 @@ class TenantGates:
 
     def client(self, gate: str) -> ApiClient:
         """A client of the gate of this type."""
+        client = self.client_or_none(gate)
+        if client is None:
+            raise Stop(f"where is {TITLES[gate]}? {self._where(gate)}")
+        return client
+
+    def client_or_none(self, gate: str) -> ApiClient | None:
+        """None where nothing says where the gate is: a tenant need not have it."""
         from metagate_client.errors import ClientError
 
         try:
@@ -75,7 +82,7 @@ class TenantGates:
             if access is None and (endpoint := self._declared.get(gate)):
                 access = self._finder.find(gate, endpoint, self._token)
             if access is None:
-                raise Stop(f"where is {TITLES[gate]}? {self._where(gate)}")
+                return None
             name, value = access.credential()
         except ClientError as error:
             raise Stop(str(error), code=error.exit_code) from error
