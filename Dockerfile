@@ -31,6 +31,7 @@ COPY kit /src/kit
 COPY gates /src/gates
 COPY client /src/client
 COPY cli /src/cli
+COPY examples/demo /src/examples/demo
 # Only what is new, here and below, so that images share their layers and an edit changes a small one.
 RUN set -eu; touch /before; sleep 1; mkdir /new; \
     /tool/bin/pip --python /opt/metagate/bin/python install -q "/src[api,operator,interrogate,depotgate,delegate,cogni,otel]"; \

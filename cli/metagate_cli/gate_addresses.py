@@ -21,7 +21,7 @@ from metagate_cli.output import safe_text
 from metagate_cli.terminal import FAILURE, USAGE, Stop
 
 if TYPE_CHECKING:
-    from legivellum_worker.settings import GateFinder
+    from legivellum_worker.settings import GateAccess, GateFinder
 
 GATES: Final = ("metagate", "memorygate", "asyncgate", "depotgate", "delegate", "interrogate", "cognigate")
 """The types of services that are gates."""
@@ -68,24 +68,33 @@ class TenantGates:
 
     def client(self, gate: str) -> ApiClient:
         """A client of the gate of this type."""
-        client = self.client_or_none(gate)
-        if client is None:
-            raise Stop(f"where is {TITLES[gate]}? {self._where(gate)}")
-        return client
+        return self._client(gate, *self.access(gate))
 
     def client_or_none(self, gate: str) -> ApiClient | None:
         """None where nothing says where the gate is: a tenant need not have it."""
+        address = self._access_or_none(gate)
+        return None if address is None else self._client(gate, *address)
+
+    def access(self, gate: str) -> tuple[GateAccess, tuple[str, str]]:
+        """Where the gate of this type is, and the header with the caller's credential."""
+        address = self._access_or_none(gate)
+        if address is None:
+            raise Stop(f"where is {TITLES[gate]}? {self._where(gate)}")
+        return address
+
+    def _access_or_none(self, gate: str) -> tuple[GateAccess, tuple[str, str]] | None:
         from metagate_client.errors import ClientError
 
         try:
             access = self._finder.find(gate, None, self._token)
             if access is None and (endpoint := self._declared.get(gate)):
                 access = self._finder.find(gate, endpoint, self._token)
-            if access is None:
-                return None
-            name, value = access.credential()
+            return None if access is None else (access, access.credential())
         except ClientError as error:
             raise Stop(str(error), code=error.exit_code) from error
+
+    def _client(self, gate: str, access: GateAccess, credential: tuple[str, str]) -> ApiClient:
+        name, value = credential
         return ApiClient(access.url, {name: value}, ca_file=self._ca_file, gate=TITLES[gate])
 
     @property

@@ -43,6 +43,7 @@ ACROSS_GATES_EXAMPLES: Final[Mapping[str, str]] = {
     "": "legivellum status --watch",
     "abandon": "legivellum abandon 01M8H6CMWB5SGPYD6E5RZJQXBM --key-file me.key --yes",
     "comply": "legivellum comply --root 01M8H6CMWB5SGPYD6E5RZJQXBM --key-file me.key",
+    "demo": "legivellum demo --url http://127.0.0.1:8000 --key-file me.key",
     "done": "legivellum done 01M8H6CMWB5SGPYD6E5RZJQXBM --url http://127.0.0.1:8000 --key-file me.key",
     "explain": "legivellum explain 01M8H6CMWB5SGPYD6E5RZJQXBM --fold --key-file me.key",
     "plan": "legivellum plan check draft.yaml --url http://127.0.0.1:8000 --key-file me.key",

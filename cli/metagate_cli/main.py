@@ -199,7 +199,7 @@ def _app() -> typer.Typer:
 def _across_gates() -> typer.Typer:
     import typer
 
-    from metagate_cli import abandon, completion, comply, drafts, inbox, status, story, usage
+    from metagate_cli import abandon, completion, comply, demo, drafts, inbox, status, story, usage
     from metagate_cli.help import Command, Group
 
     app = typer.Typer(
@@ -217,6 +217,7 @@ def _across_gates() -> typer.Typer:
     app.command("done", cls=Command, short_help="List what waits for you, or end one of it.")(inbox.done)
     app.command("abandon", cls=Command, short_help="End a plan early, and revoke its tasks.")(abandon.abandon)
     app.command("explain", cls=Command, short_help="Tell a task's story, and what is open.")(story.explain)
+    app.command("demo", cls=Command, short_help="Have two documents reviewed, receipt by receipt.")(demo.demo)
     app.command("usage", cls=Command, short_help="Sum what work has cost, from receipts.")(usage.usage)
     app.command("comply", cls=Command, short_help="Check that work kept to the rules.")(comply.comply)
     for name, about in WORKER.items():

@@ -13,7 +13,7 @@ from legivellum.identity.api_keys import mint
 pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[3]
-REVIEW = yaml.safe_load((ROOT / "examples/plans/review.yaml").read_text())
+REVIEW = yaml.safe_load((ROOT / "examples/demo/template.yaml").read_text())
 
 
 def test_the_example_is_that_of_the_page() -> None:
