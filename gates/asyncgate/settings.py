@@ -2,12 +2,12 @@
 
 from pydantic import Field, SecretStr
 
-from legivellum.gate.settings import DatabaseGateSettings, prefixed
+from legivellum.gate.settings import ClosingGateSettings, prefixed
 
 DATABASE_URL = "postgresql://asyncgate_broker@127.0.0.1:5432/metagate"
 
 
-class Settings(DatabaseGateSettings):
+class Settings(ClosingGateSettings):
     """One field per setting; docs/asyncgate/settings.md shows the same table."""
 
     model_config = prefixed("ASYNCGATE")

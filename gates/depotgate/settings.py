@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from legivellum.gate.settings import DatabaseGateSettings, prefixed
+from legivellum.gate.settings import ClosingGateSettings, prefixed
 
 DATABASE_URL = "postgresql://depotgate_keeper@127.0.0.1:5432/metagate"
 LARGEST_BYTES = 16 * 2**30
@@ -12,7 +12,7 @@ TRANSFER_SECONDS = 6 * 3_600.0
 """The longest that an upload or a download may take (DP-09)."""
 
 
-class Settings(DatabaseGateSettings):
+class Settings(ClosingGateSettings):
     """One field per setting; docs/depotgate/settings.md shows the same table."""
 
     model_config = prefixed("DEPOTGATE")

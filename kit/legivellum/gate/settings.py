@@ -5,6 +5,7 @@
         IdentityGateSettings                  … from MetaGate's database, which it follows (D-60)
         OwnDatabaseSettings                   … and has a database: MetaGate
           DatabaseGateSettings                both: the gates that keep state
+            ClosingGateSettings               … and fail closed when they may have missed a withdrawal
 
 A gate names its prefix and its port; every field is then the variable `<PREFIX>_<FIELD>`:
 
@@ -155,3 +156,13 @@ class DatabaseGateSettings(IdentityGateSettings, OwnDatabaseSettings):
 
     def _identity_address(self) -> str:
         return self.dsn if self.identity_database_url is None else super()._identity_address()
+
+
+class ClosingGateSettings(DatabaseGateSettings):
+    """A gate that hands out work or bytes: when it may have missed a withdrawal it fails closed."""
+
+    identity_stale_seconds: float = Field(
+        60.0,
+        description="How long what was read of identity is believed while MetaGate's database is away; then 503.",
+        gt=0,
+    )

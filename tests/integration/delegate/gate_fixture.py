@@ -150,13 +150,18 @@ class GateGroup:
 
     def launch(self, name: str, **settings: str) -> None:
         """Start it without waiting. `settings`: variables of this run, without their prefix."""
-        prefix = COMMANDS[name].upper()
+        prefix = COMMANDS.get(name, name).upper()
         environment = {
             "PATH": os.environ["PATH"],  # noqa: TID251 - the process is a child of this one
             **self.environments[name],
             **{f"{prefix}_{key}": value for key, value in settings.items()},
         }
-        command = self.commands.get(name) or [sys.executable, "-c", SERVE.format(module=COMMANDS[name]), "serve"]
+        command = self.commands.get(name) or [
+            sys.executable,
+            "-c",
+            SERVE.format(module=COMMANDS.get(name, name)),
+            "serve",
+        ]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -207,11 +212,7 @@ class GateGroup:
 async def serving_gates(postgres: Server, directory: Path, *names: str, **delegate: str) -> AsyncIterator[GateGroup]:
     """The processes of these names (all, where none is named). `delegate`: settings of DeleGate's processes."""
     database = await make_depot(postgres)
-    owner = database.tasks.ledger.owner
-    await migrate(INTERROGATE, owner, passwords={WRITER: PASSWORD})
-    group = GateGroup(database, directory, {name: free_port() for name in COMMANDS})
-    group.credentials.mkdir()
-    group.environments.update(environments(group, _as(owner, WRITER), delegate))
+    group = await gate_group(database, directory, **delegate)
     chosen = names or tuple(COMMANDS)
     try:
         for name in chosen:
@@ -221,6 +222,16 @@ async def serving_gates(postgres: Server, directory: Path, *names: str, **delega
     finally:
         await group.close()
         await postgres.drop(database.database)
+
+
+async def gate_group(database: DepotDatabase, directory: Path, **delegate: str) -> GateGroup:
+    """The gates on this database, none of them started."""
+    owner = database.tasks.ledger.owner
+    await migrate(INTERROGATE, owner, passwords={WRITER: PASSWORD})
+    group = GateGroup(database, directory, {name: free_port() for name in COMMANDS})
+    group.credentials.mkdir()
+    group.environments.update(environments(group, _as(owner, WRITER), delegate))
+    return group
 
 
 def environments(group: GateGroup, interrogate: str, delegate: Mapping[str, str]) -> dict[str, dict[str, str]]:
