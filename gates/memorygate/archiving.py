@@ -161,10 +161,11 @@ def _place(directory: Path, name: str) -> Path:
 
 def verify_archive(path: Path) -> ChainVerdict:
     """Every line and every chain in the file. Raises ArchiveUnreadable when it is cut off, or not an archive at all."""
-    return verify_lines(_lines(path), str(path))
+    return verify_lines(archive_lines(path), str(path))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def archive_lines(path: Path) -> Iterator[bytes]:
+    """Raises ArchiveUnreadable."""
     try:
         with gzip.open(path, "rb") as file:
             yield from file

@@ -79,11 +79,26 @@ def export(
     print(asyncio.run(default_partition(database_url)))
 
 
+@app.command("import", short_help="Fill an empty ledger from its records.")
+def import_(
+    database_url: Annotated[str, database_option("memorygate")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Archives, or receipts as answered, one a line.")
+    ],
+) -> None:
+    """Fill a ledger from archives, or from answers of GET /v1/receipts, as its owner. Ids, times and chains stay."""
+    from memorygate.importing import import_records
+
+    verdict = asyncio.run(import_records(database_url, files))
+    print(f"the ledger: {verdict.receipts} receipts in {verdict.roots} chains hold")
+
+
 def _expected() -> tuple[type[Exception], ...]:
     from legivellum.receipts.archive_format import ArchiveUnreadable
     from legivellum.receipts.signers import SignersUnreadable
+    from memorygate.importing import LedgerNotEmpty, RecordsBroken
 
-    return ArchiveUnreadable, SignersUnreadable
+    return ArchiveUnreadable, LedgerNotEmpty, RecordsBroken, SignersUnreadable
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ async def verify(dsn: str, *, rebuild: bool = False) -> ChainVerdict:
             if rebuild:
                 # No append between what is read and what is written; readers go on.
                 await connection.execute("LOCK TABLE memorygate.receipt IN SHARE ROW EXCLUSIVE MODE")
-            verdict = await _verify_receipts(connection)
+            verdict = await verify_receipts(connection)
             if verdict.bad is None and rebuild:
                 await connection.execute("SELECT memorygate.rebuild()")
             elif verdict.bad is None:
@@ -66,7 +66,8 @@ async def verify(dsn: str, *, rebuild: bool = False) -> ChainVerdict:
         await connection.close(timeout=5)
 
 
-async def _verify_receipts(connection: asyncpg.Connection) -> ChainVerdict:
+async def verify_receipts(connection: asyncpg.Connection) -> ChainVerdict:
+    """Every chain, as far as the first receipt that is wrong, inside a transaction of the caller's."""
     verifier = ChainVerifier()
     async for receipt in read_receipts(connection):
         if verifier.check(receipt) is not None:

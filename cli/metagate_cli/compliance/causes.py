@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from legivellum.base.canonical_json import Uncanonical, canonical
+from legivellum.receipts.archive_format import ADDED
 from legivellum.receipts.chain import chain_seed, link
 from metagate_cli.compliance.findings import ComplianceFinding, FindingCode
 from metagate_cli.compliance.receipt_facts import RootReceipts
-
-_ADDED: Final = frozenset({"stored_at", "sha256", "root_task_id", "position", "chain_sha256", "signature"})
-"""What the ledger adds to a receipt that it answers: the rest is what the emitter sent, and what is hashed."""
 
 
 def cause_unknown(root: RootReceipts, exists: Callable[[str], bool]) -> Iterator[ComplianceFinding]:
@@ -52,7 +50,7 @@ class ChainFollower:
     def _defect(self, receipt: Mapping[str, Any]) -> str | None:
         if not self.follows(receipt):
             return f"is number {receipt['position']} of its chain and follows number {self._position}"
-        body = {name: value for name, value in receipt.items() if name not in _ADDED}
+        body = {name: value for name, value in receipt.items() if name not in ADDED}
         try:
             digest = hashlib.sha256(canonical(body)).digest()
         except Uncanonical:

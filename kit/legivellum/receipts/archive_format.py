@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from legivellum.receipts.chain import ChainedReceipt, ChainVerdict, ChainVerifier, Defect
+from legivellum.base.canonical_json import canonical
+from legivellum.receipts.chain import ChainedReceipt, ChainVerdict, ChainVerifier, Defect, chain_seed
 
 FORMAT: Final = "memorygate-archive/1"
+ADDED: Final = frozenset({"stored_at", "sha256", "root_task_id", "position", "chain_sha256", "signature"})
+"""What the ledger adds to a receipt that it answers: the rest is what the emitter sent, and what is hashed."""
 
 
 class ArchiveUnreadable(Exception):  # noqa: N818 - what the file is
@@ -62,6 +65,49 @@ def verify_lines(lines: Iterable[bytes], name: str) -> ChainVerdict:
     if foot is None:
         raise ArchiveUnreadable(f"{name}: was cut off")
     return verifier.verdict
+
+
+def archived_receipts(lines: Iterable[bytes], name: str) -> Iterator[ChainedReceipt]:
+    """The receipts of an archive that `verify_lines` found whole. Raises ArchiveUnreadable."""
+    for line in lines:
+        value = _decoded(name, line)
+        if "format" not in value and "receipts" not in value:
+            yield _receipt(name, value)
+
+
+def answered_receipts(lines: Iterable[bytes], name: str) -> list[ChainedReceipt]:
+    """Receipts as the ledger answers them over HTTP, one a line, in any order; in the order of their chains.
+
+    What the ledger adds to a receipt says everything but the chain before it, which the receipt before it has. Raises
+    ArchiveUnreadable.
+    """
+    values = [_decoded(name, line) for line in lines if line.strip()]
+    try:
+        values.sort(key=lambda value: (value["tenant_id"], value["root_task_id"], value["position"]))
+        receipts: list[ChainedReceipt] = []
+        for value in values:
+            receipts.append(_answered(value, receipts[-1] if receipts else None))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchiveUnreadable(f"{name}: a line is not a receipt as the ledger answers it") from error
+    return receipts
+
+
+def _answered(value: Mapping[str, Any], before: ChainedReceipt | None) -> ChainedReceipt:
+    tenant, root, signature = value["tenant_id"], value["root_task_id"], value.get("signature")
+    follows = before is not None and (before.tenant, before.root_task_id) == (tenant, root)
+    return ChainedReceipt(
+        tenant=tenant,
+        root_task_id=root,
+        position=value["position"],
+        receipt_id=value["receipt_id"],
+        stored_at=datetime.fromisoformat(value["stored_at"]),
+        body=canonical({member: item for member, item in value.items() if member not in ADDED}).decode(),
+        digest=bytes.fromhex(value["sha256"]),
+        previous=before.chain if follows and before is not None else chain_seed(tenant, root),
+        chain=bytes.fromhex(value["chain_sha256"]),
+        signature=None if signature is None else f"{signature['key_id']}:{signature['value']}",
+        columns={"receipt_id": value["receipt_id"], "tenant": tenant},
+    )
 
 
 def _decoded(name: str, line: bytes) -> dict[str, Any]:
