@@ -22,7 +22,7 @@ from metagate_api.endpoints import ENDPOINTS
 from metagate_api.framework import FrameworkHandler, framework_handlers
 from metagate_api.gate import Gate, SnapshotStatus
 from metagate_api.interview import interview_handler
-from metagate_api.metrics import BATCH_ROWS, LATENCY, REQUESTS
+from metagate_api.metrics import BATCH_ROWS, EDGES, LATENCY, REQUESTS
 from metagate_api.packet_cache import PacketCache
 from metagate_api.packet_rendering import Signer
 from metagate_api.public_routes import public_handlers
@@ -106,7 +106,7 @@ def create_app(
         | framework_handlers(gate, _FRAMEWORK_FUNCTIONS),
         defaults=RouteLimits(settings.body_bytes, settings.body_seconds, settings.deadline_seconds),
     )
-    observe = answer_observer(RouteMetrics(REQUESTS, LATENCY), AccessLog(settings.access_log), traces)
+    observe = answer_observer(RouteMetrics(REQUESTS, LATENCY, EDGES), AccessLog(settings.access_log), traces)
 
     @asynccontextmanager
     async def serving_time() -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from legivellum.gate.metrics import RequestMetrics
 
 _requests = RequestMetrics("metagate")
 REGISTRY = _requests.registry
-REQUESTS, LATENCY = _requests.requests, _requests.latency
+REQUESTS, LATENCY, EDGES = _requests.requests, _requests.latency, _requests.edges
 AUTH_FAILURES, RATE_LIMITED = _requests.auth_failures, _requests.rate_limited
 BOOTSTRAPS = Counter("metagate_bootstraps", "Bootstraps by outcome of the statement.", ("outcome",), registry=REGISTRY)
 REPORTS = Counter("metagate_reports", "READY and FAILED reports by outcome.", ("status", "outcome"), registry=REGISTRY)

@@ -18,6 +18,7 @@ from asyncgate.task_handlers import TaskHandlers
 from legivellum.gate.definition import GateDefinition
 from legivellum.gate.interview import Interview
 from legivellum.http.router import Handler
+from legivellum.identity.caller import TYPES_BUT_WITNESS
 
 
 async def interview(process: AsyncGateProcess, tenant: UUID) -> Interview:
@@ -69,5 +70,6 @@ GATE = GateDefinition(
     connect=AsyncGateDatabase.served,
     handlers=handlers,
     interview=interview,
+    callers=TYPES_BUT_WITNESS,
     metrics=METRICS,
 )

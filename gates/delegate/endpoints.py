@@ -9,6 +9,7 @@ from legivellum.gate.query import CURSOR_QUERY, LIMIT_QUERY, TENANT_QUERY, page_
 from legivellum.http.endpoints import ANY_PRINCIPAL, ANYBODY, JSON_CODES, Endpoint, Reply, in_header, in_path, in_query
 from legivellum.http.endpoints import Schema as JsonSchema
 from legivellum.http.openapi import object_schema
+from legivellum.identity.caller import TYPES_BUT_WORKERS
 
 _ULID: Final[JsonSchema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
 _PLAN_ID: Final = in_path("plan_id", _ULID)
@@ -51,6 +52,7 @@ READING: Final = (
         (Code.INVALID_REQUEST, Code.INVALID_CURSOR, Code.TENANT_NOT_SERVED),
         (LIMIT_QUERY, CURSOR_QUERY),
         name="listPlans",
+        callers=TYPES_BUT_WORKERS,
     ),
     Endpoint(
         "GET",
@@ -65,6 +67,7 @@ READING: Final = (
             TENANT_QUERY,
         ),
         name="readPlan",
+        callers=TYPES_BUT_WORKERS,
     ),
 )
 TAKING: Final = (
@@ -88,6 +91,7 @@ TAKING: Final = (
         (*_TAKING, Code.ADMISSION_REQUIRED, Code.ROLE_REQUIRED),
         body="PlanRequest",
         name="takePlan",
+        callers=TYPES_BUT_WORKERS,
     ),
     Endpoint(
         "POST",
@@ -98,6 +102,7 @@ TAKING: Final = (
         (*_OF_PLAN, Code.ROLE_REQUIRED, Code.NOT_APPROVED, Code.AUTHORITY_EXCEEDED),
         (_PLAN_ID,),
         name="dispatchPlan",
+        callers=TYPES_BUT_WORKERS,
     ),
     Endpoint(
         "POST",

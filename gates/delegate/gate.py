@@ -19,6 +19,7 @@ from delegate.validating import ValidationHandler
 from legivellum.gate.definition import IdentityDefinition
 from legivellum.gate.interview import Interview
 from legivellum.http.router import Handler
+from legivellum.identity.caller import TYPES_BUT_WITNESS
 
 
 async def interview(_process: DeleGateProcess, _tenant: UUID) -> Interview:
@@ -65,4 +66,5 @@ GATE = IdentityDefinition(
     schemas=SCHEMAS,
     handlers=handlers,
     interview=interview,
+    callers=TYPES_BUT_WITNESS,
 )

@@ -17,6 +17,7 @@ from depotgate.settings import Settings
 from legivellum.gate.definition import GateDefinition
 from legivellum.gate.interview import Interview
 from legivellum.http.router import Handler
+from legivellum.identity.caller import TYPES_BUT_WITNESS
 
 _COUNTED = 10_000
 
@@ -55,6 +56,7 @@ GATE = GateDefinition(
     endpoints=ENDPOINTS,
     handlers=handlers,
     interview=interview,
+    callers=TYPES_BUT_WITNESS,
     schemas=SCHEMAS,
     codes=Code,
     metrics=METRICS,

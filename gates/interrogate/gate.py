@@ -24,6 +24,7 @@ from legivellum.gate.interview import Interview
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.router import Handler
+from legivellum.identity.caller import TYPES_BUT_WITNESS
 
 
 async def interview(process: InterrogateProcess, tenant: UUID) -> Interview:
@@ -80,6 +81,7 @@ GATE = GateDefinition(
     connect=InterrogateDatabase.served,
     handlers=handlers,
     interview=interview,
+    callers=TYPES_BUT_WITNESS,
     endpoints=ENDPOINTS,
     schemas=SCHEMAS,
     codes=Code,

@@ -34,7 +34,7 @@ from legivellum.http.exchange import (
     problem_response,
 )
 from legivellum.http.problems import SECURITY_HEADERS, RequestRefused, refuse
-from legivellum.identity.caller import Caller
+from legivellum.identity.caller import TYPES_BUT_WITNESS, Caller
 from legivellum.identity.request_authenticator import require_caller
 from legivellum.postgres.errors import DatabaseError
 
@@ -96,6 +96,7 @@ class McpApplication:
             seconds=self._settings.deadline_seconds,
         )
         exchange.route, exchange.body_bytes = MCP_PATH, self._settings.body_bytes
+        exchange.callers = TYPES_BUT_WITNESS
         answer = _Answer(exchange, send)
         try:
             await self._serve(exchange, answer)

@@ -100,7 +100,7 @@ class Console:
         return await self._seen(exchange, viewer, parts, reads=reads)
 
     async def _seen(self, exchange: Exchange, viewer: Viewer, parts: tuple[str, ...], *, reads: bool) -> AnyResponse:
-        exchange.principal = (str(viewer.tenant), viewer.principal_key)
+        exchange.principal, exchange.caller_type = (str(viewer.tenant), viewer.principal_key), viewer.type
         if parts == ("sign-out",) and exchange.method == "POST":
             return await self._sign_in.leave(exchange, viewer)
         try:

@@ -118,7 +118,8 @@ class SignIn:
         try:
             caller = require_caller(await self._ports.authenticate(inner))
         finally:
-            exchange.principal, exchange.reason = inner.principal, inner.reason
+            exchange.principal, exchange.caller_type = inner.principal, inner.caller_type
+            exchange.reason = inner.reason
         if not self._definition.admits(caller.type):
             types = " or ".join(self._definition.viewer_types)
             raise refuse(Code.ROLE_REQUIRED, f"Only a principal of type {types} may look at the console.")

@@ -71,7 +71,7 @@ def application(
         defaults=RouteLimits(settings.body_bytes, Limits().body_seconds, settings.deadline_seconds),
     )
     spans = tracing.span_recorder(definition.name, settings)
-    count = RouteMetrics(process.metrics.requests, process.metrics.latency)
+    count = RouteMetrics(process.metrics.requests, process.metrics.latency, process.metrics.edges)
     observe = answer_observer(count, AccessLog(settings.access_log), spans)
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -32,7 +32,7 @@ from legivellum.gate.process import (
     SettingsT,
 )
 from legivellum.gate.public_routes import PUBLIC_ENDPOINTS, PUBLIC_SCHEMAS
-from legivellum.http.endpoints import Endpoint
+from legivellum.http.endpoints import ANYBODY, Endpoint
 from legivellum.http.endpoints import Schema as JsonSchema
 from legivellum.http.problem_codes import Code
 from legivellum.http.router import Handler
@@ -101,13 +101,19 @@ class ServedDefinition(Definition[ServedSettingsT, ServedProcess[ServedSettingsT
 class InterviewedDefinition(Definition[ServedSettingsT, IdentityProcessT], Generic[ServedSettingsT, IdentityProcessT]):
     """A gate that knows its callers, and may answer them `GET /v1/interview`."""
 
+    callers: frozenset[str] | None = None
+    """Types of principals that the gate lets in (docs/edges.md), where an endpoint does not say; None: all."""
     interview: Callable[[IdentityProcessT, UUID], Awaitable[Interview]] | None = None
     """What waits in a tenant, in one question to the gate's database where it has one; None: it has no interview."""
 
     @property
     def all_endpoints(self) -> tuple[Endpoint, ...]:
         interview = () if self.interview is None else (INTERVIEW_ENDPOINT,)
-        return (*PUBLIC_ENDPOINTS, *interview, *self.endpoints)
+        return (*PUBLIC_ENDPOINTS, *map(self._with_callers, (*interview, *self.endpoints)))
+
+    def _with_callers(self, endpoint: Endpoint) -> Endpoint:
+        named = endpoint.auth == ANYBODY or endpoint.callers is not None
+        return endpoint if named else replace(endpoint, callers=self.callers)
 
     @property
     def all_schemas(self) -> Mapping[str, JsonSchema]:

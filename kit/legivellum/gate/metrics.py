@@ -20,6 +20,13 @@ class ServedMetrics:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
+        # The one name without the gate's own: all gates together are one graph of who calls whom (CO-02).
+        self.edges = Counter(
+            "legivellum_edge",
+            "Requests by the type of the principal that sent them (`none` without a good credential) and route.",
+            ("from_type", "route"),
+            registry=self.registry,
+        )
 
     def gauge(self, name: str, description: str, across_workers: str) -> Gauge:
         """`across_workers`: how the values of several workers become one (prometheus-client's multiprocess modes)."""

@@ -91,6 +91,8 @@ class Endpoint:
     deadline_seconds: float | None = None
     reader_rate: int = 0
     """Bytes a second that a client must take of a large answer, as `RouteLimits` has it."""
+    callers: frozenset[str] | None = None
+    """Types of principals that may call it at all (docs/edges.md); None: all. Others are refused with ROLE_REQUIRED."""
     keeps_deadline: bool = False
     """The handler itself ends by `exchange.deadline` (a batcher does), so the edge starts no task to watch it."""
     name: str | None = None
@@ -110,7 +112,8 @@ class Endpoint:
     def all_codes(self) -> tuple[ProblemCode, ...]:
         """Every code that it may refuse with, without repetition."""
         credential = () if self.auth == ANYBODY else CREDENTIAL_CODES
-        role = () if self.auth in {ANYBODY, ANY_PRINCIPAL} else (Code.ROLE_REQUIRED,)
+        any_type = self.auth == ANYBODY or (self.auth == ANY_PRINCIPAL and self.callers is None)
+        role = () if any_type else (Code.ROLE_REQUIRED,)
         return tuple(dict.fromkeys((*EDGE_CODES, *credential, *role, *self.codes)))
 
 

@@ -86,6 +86,8 @@ class Exchange:
 
     __slots__ = (
         "body_bytes",
+        "caller_type",
+        "callers",
         "code",
         "content",
         "deadline",
@@ -119,7 +121,11 @@ class Exchange:
         self.seconds = seconds
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.principal: tuple[str, str] | None = None
-        """(tenant, principal_key) once known: for the access log, like the next two."""
+        """(tenant, principal_key) once known: for the access log, like `code` and `reason`."""
+        self.caller_type: str | None = None
+        """Type of that principal: for the count of edges."""
+        self.callers: frozenset[str] | None = None
+        """Types of principals that the route lets in; None: all."""
         self.code: ProblemCode | None = None
         """Why it was refused."""
         self.reason: str | None = None

@@ -14,6 +14,8 @@ from legivellum.http.exchange import AnyResponse, Exchange
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Seconds."""
+NO_CALLER = "none"
+"""`from_type` of requests without a good credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,13 @@ def exposition_of(own: CollectorRegistry) -> Exposition:
 class RouteMetrics:
     """Counts answers. Children are looked up once per (route, status): resolving labels costs more than counting."""
 
-    def __init__(self, requests: Counter, latency: Histogram) -> None:
+    def __init__(self, requests: Counter, latency: Histogram, edges: Counter) -> None:
         self._requests = requests
         self._latency = latency
+        self._edges = edges
         self._counters: dict[tuple[str, int], Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._edge_counters: dict[tuple[str, str], Counter] = {}
 
     def __call__(self, exchange: Exchange, answer: AnyResponse, seconds: float) -> None:
         route = exchange.route or "other"
@@ -53,3 +57,10 @@ class RouteMetrics:
             self._histograms.setdefault(route, self._latency.labels(route))
         counter.inc()
         self._histograms[route].observe(seconds)
+        self._count_edge(exchange.caller_type or NO_CALLER, route)
+
+    def _count_edge(self, from_type: str, route: str) -> None:
+        counter = self._edge_counters.get((from_type, route))
+        if counter is None:
+            counter = self._edge_counters[from_type, route] = self._edges.labels(from_type, route)
+        counter.inc()

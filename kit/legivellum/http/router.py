@@ -46,6 +46,7 @@ class Route:
     handler: Handler
     limits: RouteLimits
     deadline: Deadline | None = None
+    callers: frozenset[str] | None = None
 
 
 class _PathRoutes:
@@ -145,6 +146,7 @@ class Router:
             raise refuse(
                 Code.METHOD_NOT_ALLOWED, "The path does not take this method.", headers=((b"allow", path.allow),)
             )
+        exchange.callers = route.callers
         return route
 
     def limits(self, method: str, raw_path: bytes) -> RouteLimits:
@@ -195,4 +197,4 @@ def _route(endpoint: Endpoint, handler: Handler, defaults: RouteLimits, shared: 
         deadline = None
     else:
         deadline = shared if limits.deadline_seconds == shared.seconds else Deadline(limits.deadline_seconds)
-    return Route(endpoint.path, handler, limits, deadline)
+    return Route(endpoint.path, handler, limits, deadline, endpoint.callers)

@@ -13,11 +13,18 @@ from enum import StrEnum
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
+from legivellum.receipts.rights import ROLES, role_of
+
 CLUSTER: Final = "Cluster"
 """A principal's `scope` that reaches past its namespace (D-51)."""
 
 READER_TYPES: Final = frozenset({"admin", "observer"})
 """Principal types that may read what belongs to other principals of their tenant (INV-057)."""
+WORKER_TYPES: Final = frozenset({"worker", "service", "component"})
+"""Principal types that lease tasks (CO-02)."""
+TYPES_BUT_WITNESS: Final = frozenset(ROLES) - {"witness"}
+"""Who calls gates at all. The witness is MetaGate's relay, which calls the ledger and nobody else (CO-02)."""
+TYPES_BUT_WORKERS: Final = TYPES_BUT_WITNESS - WORKER_TYPES
 
 
 def may_read_others(principal_type: str) -> bool:
@@ -224,3 +231,8 @@ class Caller:
     def everywhere(self) -> bool:
         """Reads every tenant (D-51)."""
         return reads_everywhere(self.scope, self.type)
+
+    @property
+    def role(self) -> str:
+        """Its type, or `witness` where it has that right: MetaGate's relay does nothing else (D-51)."""
+        return role_of(self.type, self.rights)

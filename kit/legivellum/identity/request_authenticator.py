@@ -61,7 +61,11 @@ class RequestAuthenticator:
                 return refused
             raise refused
         exchange.principal = (str(caller.tenant), caller.principal_key)
+        exchange.caller_type = caller.role
         self._charge(caller, 1)
+        if exchange.callers is not None and caller.role not in exchange.callers and not caller.suspended:
+            # Returned and not raised, as above: what a type may not do is no reason to read its body less strictly.
+            return refuse(Code.ROLE_REQUIRED, f"Principals of type {caller.role} do not call this endpoint.")
         return caller
 
     async def caller(self, exchange: Exchange) -> Caller:

@@ -47,10 +47,11 @@ async def open_plans(tenant: PlanTenant, who: str = "principal") -> dict[str, st
 
 @pytest.mark.invariant("INV-079")
 async def test_a_plan_is_read_as_it_was_answered(tenant: PlanTenant) -> None:
-    """By anybody of the tenant, observers too; with the document as DepotGate keeps it."""
+    """By everybody of the tenant but its workers, observers too; with the document as DepotGate keeps it."""
     plan = await made(tenant)
     assert plan["phase"] == "running"
-    for who in ("principal", "observer", "worker", "stranger", "admin"):
+    assert await refused(tenant, "worker", f"/plans/{plan['plan_id']}") == (403, "ROLE_REQUIRED")
+    for who in ("principal", "observer", "stranger", "admin"):
         assert await read(tenant, plan["plan_id"], who) == plan
     whole = await read(tenant, plan["plan_id"], "observer", "?body=true")
     document = whole.pop("plan")
