@@ -1,4 +1,4 @@
-"""The five gates of this folder's tests: started once; each test makes a tenant of its own."""
+"""Five gates as processes, which the folders `delegate` and `whole` share: started once; each test makes a tenant of its own."""
 
 from collections.abc import AsyncIterator
 
