@@ -6,6 +6,7 @@ reaches a process that has just verified something (the statement checks it in a
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Protocol
 
 from legivellum.gate.snapshot_poller import SnapshotPoller, close_quietly, polling, read_connected, require_version
@@ -46,6 +47,7 @@ class DatabaseSnapshot:
         self._connect = connect
         self._needed = needed
         self._mark = 0
+        self._server_started_at: datetime | None = None
 
     async def look(self) -> Mapping[str, object]:
         """Raises what the store raises."""
@@ -53,15 +55,18 @@ class DatabaseSnapshot:
         self._credentials.apply(changes)
         self._mark = self._gate.status.credential_mark = changes.mark
         # Only then: forgetting at every look would ask the database for each caller again, five times a second.
-        if state.revision != self._gate.status.revision:
+        if state.revision != self._gate.status.revision or state.server_started_at != self._server_started_at:
             self._cache.forget()
+        self._server_started_at = state.server_started_at
         self._take_over(state)
         return {"revision": state.revision, "schema_version": state.schema_version}
 
     async def _read(self, reader: Reader) -> tuple[State, CredentialChanges]:
         state = await reader.state()
         require_version(state.schema_version, self._needed)
-        return state, await reader.credentials(self._mark)
+        # A standby that was promoted may give the same marks to other changes.
+        same_server = state.server_started_at == self._server_started_at
+        return state, await reader.credentials(self._mark if same_server else 0)
 
     def _take_over(self, state: State) -> None:
         status = self._gate.status

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import asyncpg
-
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.dsn import address
 from metagate_store.migrating import API, IDENTITY, OWNER, PROCESS_ROLES, PUBLISHER, migrate
 
@@ -83,7 +82,7 @@ async def withdraw_memberships(database: DatabaseUrls) -> None:
     """
     if database.administrator == database.owner:
         return
-    connection = await asyncpg.connect(database.administrator, timeout=10)
+    connection = await connect(database.administrator, seconds=10)
     try:
         for role in await connection.fetch(_OTHER_OWNERS, OWNER):
             await connection.execute(f"REVOKE {role['name']} FROM {OWNER} CASCADE")

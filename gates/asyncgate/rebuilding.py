@@ -17,6 +17,7 @@ from typing import Final
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 _ORPHANS: Final = """
@@ -54,7 +55,7 @@ class RebuildReport:
 
 @asynccontextmanager
 async def _connection(dsn: str, command: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": f"asyncgate {command}"})
+    connection = await connect(dsn, server_settings={"application_name": f"asyncgate {command}"})
     try:
         yield connection
     finally:

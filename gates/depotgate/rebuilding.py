@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-import asyncpg
-
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 _COUNTS: Final = """
@@ -33,7 +32,7 @@ async def rebuild(dsn: str) -> ArtifactRebuild:
     waits for it. Raises Unavailable, SchemaMismatch.
     """
     script = (files("depotgate") / "rebuild.sql").read_text(encoding="utf-8")
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "depotgate rebuild"})
+    connection = await connect(dsn, server_settings={"application_name": "depotgate rebuild"})
     try:
         # Its first statement locks the tables before the snapshot is taken: what is stored until then is in it.
         async with connection.transaction(isolation="repeatable_read"):

@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
 from depotgate.artifact import Artifact, Pointer
 from depotgate.blobs import Blobs
 from depotgate.database import DepotGateDatabase
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 RETIRED_BY: Final = "depotgate retire"
@@ -44,7 +43,7 @@ async def retirable(auditor_dsn: str, older_than: timedelta) -> list[tuple[UUID,
 
     Receipts that are stored while the ledger is read are looked at last. Raises Unavailable, SchemaMismatch.
     """
-    connection = await asyncpg.connect(auditor_dsn, server_settings={"application_name": "depotgate retire"})
+    connection = await connect(auditor_dsn, server_settings={"application_name": "depotgate retire"})
     try:
         rows = await connection.fetch(_OLD, older_than)
         if not rows:

@@ -15,6 +15,7 @@ from interrogate.decide import decide, explain
 from interrogate.decision import Decision, RuleResult
 from interrogate.policy_cases import read_cases
 from interrogate.ruleset import Ruleset
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 
@@ -62,7 +63,7 @@ async def explain_receipt(dsn: str, receipt_id: str) -> list[ExplainedDecision]:
 
     Raises Unavailable, SchemaMismatch.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "interrogate explain"})
+    connection = await connect(dsn, seconds=10, server_settings={"application_name": "interrogate explain"})
     try:
         rows = await connection.fetch(
             "SELECT tenant, body FROM memorygate.receipt WHERE receipt_id = $1 AND kind = 'admission' "

@@ -21,6 +21,7 @@ from interrogate.decision import Decision
 from interrogate.observation import Observed
 from interrogate.ruleset import Ruleset
 from legivellum.base.canonical_json import hex_digest
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 MOST_MISMATCHES = 100
@@ -66,7 +67,7 @@ async def replay(
     root than `root`. `other`: what would that policy have said, about the same requests in the same state?
     Raises Unavailable, SchemaMismatch.
     """
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "interrogate replay"})
+    connection = await connect(dsn, server_settings={"application_name": "interrogate replay"})
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             return await _Replay(connection, since, root, other).run()

@@ -9,6 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from interrogate.admission_history import DerivedCounters, LedgerOutcome, ledger_decisions
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
@@ -58,7 +59,7 @@ async def verify(dsn: str, *, rebuild: bool = False) -> VerificationReport:
     A rebuild waits for the decisions that are being stored; those that come meanwhile are observed again.
     Raises Unavailable, SchemaMismatch.
     """
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "interrogate verify"})
+    connection = await connect(dsn, server_settings={"application_name": "interrogate verify"})
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=not rebuild):
             if rebuild:

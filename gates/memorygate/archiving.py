@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from legivellum.receipts.archive_format import FORMAT, ArchiveUnreadable, encoded, receipt_line, verify_lines
 from legivellum.receipts.chain import ChainVerdict
@@ -119,7 +120,7 @@ async def default_partition(dsn: str) -> DefaultPartition:
 
 
 async def _connect(dsn: str) -> asyncpg.Connection:
-    return await asyncpg.connect(dsn, server_settings={"application_name": "memorygate export"})
+    return await connect(dsn, server_settings={"application_name": "memorygate export"})
 
 
 async def _write(

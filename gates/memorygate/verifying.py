@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from legivellum.receipts.chain import ChainedReceipt, ChainVerdict, ChainVerifier, Defect
 
@@ -48,7 +49,7 @@ async def verify(dsn: str, *, rebuild: bool = False) -> ChainVerdict:
 
     `rebuild` derives the projections anew (as the owner) when the receipts hold.
     """
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "memorygate verify"})
+    connection = await connect(dsn, server_settings={"application_name": "memorygate verify"})
     started_at = datetime.now(UTC)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=not rebuild):

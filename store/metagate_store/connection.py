@@ -5,8 +5,11 @@ from typing import Any
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from metagate_store.queries import sql
+
+CUT_SHORT = (asyncio.CancelledError, TimeoutError, OSError, asyncpg.InterfaceError)
 
 
 class BackgroundConnection:
@@ -35,15 +38,16 @@ class BackgroundConnection:
                 async with connection.transaction(readonly=True):
                     await connection.fetchval(sql(before))
                     return list(await connection.fetch(sql(query), *arguments))
-            except (asyncio.CancelledError, TimeoutError, OSError, asyncpg.InterfaceError):
-                # A statement that was cut short leaves a connection of unknown state behind.
+            except (*CUT_SHORT, asyncpg.ReadOnlySQLTransactionError):
+                # A statement that was cut short leaves a connection of unknown state behind, and a server that is
+                # read-only is not the one to stay with.
                 connection.terminate()
                 raise
 
     @translated
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=5, command_timeout=60, server_settings={"application_name": self._name}
+            self._connection = await connect(
+                self._dsn, seconds=5, command_timeout=60, server_settings={"application_name": self._name}
             )
         return self._connection

@@ -94,6 +94,7 @@ def state(row: Record) -> State:
         now=row["at"],
         mirror_waiting=row["mirror_waiting"],
         mirror_lag_seconds=row["mirror_lag_seconds"],
+        server_started_at=row["server_started_at"],
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import asyncpg
 
 from legivellum.postgres import migrations as kit_migrations
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from legivellum.postgres.migrations import (
     LOCK_PATIENCE,
@@ -92,7 +93,7 @@ async def migrate(
     of tries.
     Raises SchemaMismatch when an applied migration has changed; UnusableEncoding, ForeignCluster, StoreUnavailable.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "metagate migrate"})
+    connection = await connect(dsn, seconds=10, server_settings={"application_name": "metagate migrate"})
     try:
         await require_utf8(connection)
         await connection.fetchval("SELECT pg_advisory_lock($1)", SCHEMA.lock)
@@ -133,7 +134,7 @@ async def wait_until_migrated(dsn: str, *, seconds: float = 120.0, every: float 
 @translated
 async def schema_version(dsn: str) -> int:
     """0: there is no schema. Any of the roles may ask."""
-    connection = await asyncpg.connect(dsn, timeout=5)
+    connection = await connect(dsn, seconds=5)
     try:
         try:
             return int(await connection.fetchval("SELECT schema_version FROM metagate.state()") or 0)

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from metagate_store.errors import Fenced, ForeignCluster, StaleBase
 from metagate_store.history import spec_of
@@ -229,8 +230,8 @@ class Publisher:
 
 
 async def _connect(dsn: str, cluster_uid: str) -> asyncpg.Connection:
-    connection = await asyncpg.connect(
-        dsn, timeout=5, command_timeout=120, server_settings={"application_name": "metagate writer"}
+    connection = await connect(
+        dsn, seconds=5, command_timeout=120, server_settings={"application_name": "metagate writer"}
     )
     try:
         owner_uid = await connection.fetchval(sql("publish.claim"), cluster_uid)

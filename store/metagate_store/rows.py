@@ -320,6 +320,8 @@ class State:
     mirror_waiting: int
     """Outbox rows not yet delivered (counted up to 10,000)."""
     mirror_lag_seconds: float
+    server_started_at: datetime
+    """Differs between a primary and the standby that takes its place, which may lack what was published last."""
 
 
 # ── trusted issuers ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,23 +1,17 @@
 """F13, F14: the primary becomes read-only, and is lost; a standby takes its place."""
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 
-import asyncpg
 import pytest
-from tests.faults import signals
 from tests.faults.fairness import fairly
 from tests.faults.fault_harness import SETTINGS, Bounds, FaultHarness, Trial, fault_harness
 from tests.faults.gate import through
 from tests.faults.proxy import Proxy
 from tests.integration.api.processes import free_port
+from tests.standby import kill_server, promote, streaming_standby
 
 from metagate_postgres import EmbeddedPostgres
 
@@ -74,62 +68,14 @@ async def test_f14_asynchronous_standby_promoted() -> None:
 async def standby(harness: FaultHarness, *, synchronous: bool) -> AsyncIterator[tuple[EmbeddedPostgres, Proxy]]:
     """A streaming standby of the harness's server, and the proxy through which it streams."""
     primary = harness.postgres.embedded
-    hba = primary.directory / "pgdata" / "pg_hba.conf"
-    hba.write_text(hba.read_text() + "host replication all 127.0.0.1/32 scram-sha-256\n")
-    async with harness.superuser() as connection:
-        await connection.execute("SELECT pg_reload_conf()")
-    directory = Path(tempfile.mkdtemp(prefix="metagate-standby-"))
-    directory.chmod(0o755)
-    between = await Proxy(("127.0.0.1", primary.port)).start()
-    source = f"host=127.0.0.1 port={between.port} user=postgres password={primary.password('postgres')}"
-    try:
-        await asyncio.to_thread(_copy, primary, source, directory)
-        other = EmbeddedPostgres(directory, port=free_port(), settings={**SETTINGS, "primary_conninfo": source})
-        await asyncio.to_thread(other.start)
-        try:
-            await _streaming(harness, synchronous=synchronous)
-            yield other, between
-        finally:
-            await asyncio.to_thread(other.stop)
-    finally:
-        await between.close()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _copy(primary: EmbeddedPostgres, source: str, directory: Path) -> None:
-    data = directory / "pgdata"
-    command = [str(primary.binaries / "pg_basebackup"), "-d", source, "-D", str(data), "-X", "stream", "-c", "fast"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    (data / "standby.signal").touch()
-    shutil.copy2(primary.directory / "passwords.json", directory / "passwords.json")
-    owner = (primary.directory / "pgdata").stat()
-    for path in (data, *data.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-async def _streaming(harness: FaultHarness, *, synchronous: bool) -> None:
-    async with harness.superuser() as connection:
-        if synchronous:
-            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            await connection.execute("SELECT pg_reload_conf()")
-        wanted = "sync" if synchronous else "async"
-        for _ in range(200):
-            if await connection.fetchval("SELECT sync_state FROM pg_stat_replication") == wanted:
-                return
-            await asyncio.sleep(0.05)
-    raise AssertionError("the standby does not stream")
+    async with streaming_standby(primary, port=free_port(), synchronous=synchronous, settings=SETTINGS) as streaming:
+        yield streaming
 
 
 async def fail_over(harness: FaultHarness, other: EmbeddedPostgres) -> None:
     """kill -9 of the primary, promote, and lead everybody to the new one."""
-    pid = harness.postgres.pid
-    signals.kill(signals.family(pid))
-    await asyncio.to_thread(signals.wait_for_end, pid)
-    connection = await asyncpg.connect(other.dsn("postgres", database="postgres", tcp=True))
-    try:
-        assert await connection.fetchval("SELECT pg_promote(true, 30)")
-    finally:
-        await connection.close()
+    await kill_server(harness.postgres.embedded)
+    await promote(other)
     moved = {
         field.name: through(getattr(harness.database, field.name), other.port)
         for field in fields(harness.database)

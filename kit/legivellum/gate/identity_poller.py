@@ -7,7 +7,7 @@ from typing import Protocol
 
 from legivellum.gate.snapshot_poller import close_quietly
 from legivellum.identity.replica import IdentityDatabase, ReplicatedDirectory
-from legivellum.postgres.published_identity import CredentialChanges
+from legivellum.postgres.published_identity import CredentialChanges, PublishedRevision
 
 
 class CredentialStore(Protocol):
@@ -30,7 +30,7 @@ class IdentityReplica:
         self._connect = connect
         self._database: IdentityDatabase | None = None
         self._mark = 0
-        self._revision = -1
+        self._revision: PublishedRevision | None = None
 
     @property
     def age(self) -> float | None:
@@ -41,7 +41,9 @@ class IdentityReplica:
         if self._database is None:
             self._database = await self._connect()
         revision = await self._database.revision()
-        changes = await self._database.changes(self._mark)
+        known = self._revision
+        same_server = known is not None and known.server_started_at == revision.server_started_at
+        changes = await self._database.changes(self._mark if same_server else 0)
         # Reading all subjects costs more than a look, so it is done only when something was published.
         if revision != self._revision or changes.mark != self._mark:
             # Principals before keys: a key that is accepted must already belong to somebody.
@@ -49,7 +51,7 @@ class IdentityReplica:
             self._credentials.apply(changes)
             self._revision, self._mark = revision, changes.mark
         self._directory.confirm()
-        return {"revision": revision}
+        return {"revision": revision.number}
 
     async def close(self) -> None:
         await close_quietly(self._database)

@@ -23,6 +23,7 @@ import structlog
 from legivellum.gate.snapshot_poller import SnapshotPoller, close_quietly, polling
 from legivellum.postgres.errors import Unavailable
 from legivellum.postgres.pool import PooledDatabase
+from legivellum.postgres.published_identity import PublishedRevision, read_revision
 
 FIRST_LOOK_SECONDS: Final = 3.0
 
@@ -30,8 +31,8 @@ FIRST_LOOK_SECONDS: Final = 3.0
 class PublishedDatabase(PooledDatabase):
     """MetaGate's database as the role `metagate_identity`."""
 
-    async def revision(self) -> int:
-        return int(await self._pool.fetchval("SELECT revision FROM metagate.state()") or 0)
+    async def revision(self) -> PublishedRevision:
+        return await read_revision(self._pool)
 
 
 Database = TypeVar("Database", bound=PublishedDatabase)
@@ -83,7 +84,7 @@ class PublishedReplica(Generic[Database]):
         self._clock = clock
         self._database: Database | None = None
         self._confirmed_at: float | None = None
-        self._revision = -1
+        self._revision: PublishedRevision | None = None
         self._looking = asyncio.Lock()
 
     @property
@@ -94,7 +95,7 @@ class PublishedReplica(Generic[Database]):
     @property
     def revision(self) -> int:
         """Of the listing that was read last: that an object is missing is known as of it."""
-        return self._revision
+        return -1 if self._revision is None else self._revision.number
 
     def require_current(self) -> None:
         """Raises `unknown` before the first read, and when the last one is too long ago: then it fails closed."""
@@ -111,7 +112,7 @@ class PublishedReplica(Generic[Database]):
                 await self._read(self._database)
                 self._revision = revision
             self._confirmed_at = self._clock()
-        return {"revision": revision, self.subject: self._size()}
+        return {"revision": revision.number, self.subject: self._size()}
 
     @abstractmethod
     async def _read(self, database: Database) -> None:
@@ -190,7 +191,7 @@ class ObjectReplica(PublishedReplica[ObjectDatabase], Generic[Compiled]):
         for row in published:
             kept = self._by_tenant.get(row.tenant, {}).get(row.name)
             # What has not changed is not compiled again at every revision: digests and schemas cost time.
-            unchanged = kept is not None and (kept[0].revision, kept[0].namespace) == (row.revision, row.namespace)
+            unchanged = kept is not None and kept[0]._replace(body=None) == row._replace(body=None)
             entry = kept if unchanged else self._compiled(row, bodies[row.content_hash])
             if entry is not None:
                 by_tenant.setdefault(row.tenant, {})[row.name] = entry

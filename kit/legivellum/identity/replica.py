@@ -13,7 +13,14 @@ from uuid import UUID
 
 from legivellum.postgres.errors import Unavailable
 from legivellum.postgres.pool import Pool
-from legivellum.postgres.published_identity import CHANGES, CredentialChanges, KnownPrincipal, credential_changes
+from legivellum.postgres.published_identity import (
+    CHANGES,
+    CredentialChanges,
+    KnownPrincipal,
+    PublishedRevision,
+    credential_changes,
+    read_revision,
+)
 
 
 class IdentityDatabase:
@@ -32,8 +39,8 @@ class IdentityDatabase:
     async def close(self) -> None:
         await self._pool.close()
 
-    async def revision(self) -> int:
-        return int(await self._pool.fetchval("SELECT revision FROM metagate.state()") or 0)
+    async def revision(self) -> PublishedRevision:
+        return await read_revision(self._pool)
 
     async def changes(self, since: int) -> CredentialChanges:
         """What changed after the mark `since`; everything when it is 0, or newer than this database is."""

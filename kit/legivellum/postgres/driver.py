@@ -40,6 +40,8 @@ def _why(error: BaseException, code: str) -> str:
         return "its certificate is not the one expected"
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         return "what its URL or a PG… variable says cannot be used"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "it is a standby, or not as target_session_attrs asks"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return REFUSALS.get(code, code or type(error).__name__)

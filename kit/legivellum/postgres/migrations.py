@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from legivellum.postgres.errors import SchemaMismatch, UnusableEncoding
 from legivellum.postgres.scram import scram_verifier
@@ -105,7 +106,7 @@ async def migrate(
     long one try may wait for a table; `lock_patience`: seconds of tries.
     Raises SchemaMismatch when an applied migration has changed or a role is missing; UnusableEncoding; Unavailable.
     """
-    connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": f"{schema.name} migrate"})
+    connection = await connect(dsn, seconds=10, server_settings={"application_name": f"{schema.name} migrate"})
     try:
         await require_utf8(connection)
         await connection.execute(f"SELECT pg_advisory_lock({schema.lock})")

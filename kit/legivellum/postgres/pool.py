@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 import asyncpg
 
 from legivellum.base.backoff import Backoff
+from legivellum.postgres.connecting import CONNECT_FAILURES, HostConnector
 from legivellum.postgres.driver import translate, translated
 from legivellum.postgres.errors import Unavailable
 
@@ -55,11 +56,18 @@ class Pool:
     def __init__(
         self, dsn: str, *, size: int, acquire_timeout: float, query_timeout: float, prepared: bool, name: str
     ) -> None:
-        self._dsn = dsn
+        self._connector = HostConnector(
+            dsn,
+            seconds=CONNECT_SECONDS,
+            statement_cache_size=200 if prepared else 0,
+            # A statement is prepared once for the life of a connection: the driver would prepare it again every five
+            # minutes.
+            max_cached_statement_lifetime=0,
+            server_settings={"application_name": name},
+        )
         self._size = size
         self._acquire_timeout = acquire_timeout
         self._query_timeout = query_timeout
-        self._cache = 200 if prepared else 0
         self._name = name
         self._idle: list[asyncpg.Connection] = []
         self._busy: set[asyncpg.Connection] = set()
@@ -131,6 +139,10 @@ class Pool:
             async with asyncio.timeout(self._query_timeout):
                 rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
                 return rows
+        except asyncpg.ReadOnlySQLTransactionError:
+            # This server is a standby, or was made read-only: the next connection may find the primary.
+            connection.terminate()
+            raise
         except asyncpg.PostgresError:
             raise  # the server answered: the connection is as good as before
         except BaseException:
@@ -250,13 +262,7 @@ class Pool:
         while True:
             try:
                 connection = await self._connect()
-            except (
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-            ) as error:
+            except CONNECT_FAILURES as error:
                 self._refused = error
                 self._turn_away(error)
                 await asyncio.sleep(backoff.pause())
@@ -274,15 +280,7 @@ class Pool:
                 waiter.set_exception(Unavailable(f"nobody can connect ({type(error).__name__})"))
 
     async def _connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(
-            self._dsn,
-            timeout=CONNECT_SECONDS,
-            statement_cache_size=self._cache,
-            # A statement is prepared once for the life of a connection: the driver would prepare it again every five
-            # minutes.
-            max_cached_statement_lifetime=0,
-            server_settings={"application_name": self._name},
-        )
+        return await self._connector.connect()
 
 
 QUERY_SHARE: Final = 0.8

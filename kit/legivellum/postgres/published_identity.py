@@ -9,11 +9,33 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from legivellum.postgres.pool import Pool
+
 CHANGES: Final = (
     "SELECT m.mark AS newest, c.* FROM metagate.credential_mark() AS m (mark) "
     "LEFT JOIN metagate.credentials($1) AS c ON true"
 )
 """Credentials that changed after a mark, and the newest mark; one row without a change when there is none."""
+
+_REVISION: Final = "SELECT revision, pg_postmaster_start_time() FROM metagate.state()"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRevision:
+    """What was published last, and which server says so.
+
+    A standby that is promoted may lack what the primary published last, and give the same numbers to other contents.
+    Its start time differs from that of the primary: what was read before is then read again from the beginning.
+    """
+
+    number: int
+    server_started_at: datetime
+
+
+async def read_revision(pool: Pool) -> PublishedRevision:
+    """Raises Unavailable, SchemaMismatch."""
+    [row] = await pool.fetch(_REVISION)
+    return PublishedRevision(int(row[0] or 0), row[1])
 
 
 @dataclass(frozen=True, slots=True)

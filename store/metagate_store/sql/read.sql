@@ -76,8 +76,8 @@ SELECT * FROM metagate.withdraw($1, $2, $3, $4);
 SELECT * FROM metagate.topology_page($1, $2, $3);
 
 -- name: read.state
--- How fresh the database is.
-SELECT * FROM metagate.state();
+-- How fresh the database is, and which server says so.
+SELECT *, pg_postmaster_start_time() AS server_started_at FROM metagate.state();
 
 -- name: read.booted
 -- What a session was told.
