@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 from legivellum.base.timestamps import rfc3339
 from legivellum.gate.definition import GateDefinition
 from legivellum.gate.interview import Interview
+from legivellum.http.edge import Edge
+from legivellum.http.exchange import App
 from legivellum.http.router import Handler
 from legivellum.receipts.signers import Signers
 from memorygate.endpoints import ENDPOINTS, SCHEMAS
@@ -28,6 +31,8 @@ def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
 
     path = process.settings.signers_file
     gate = LedgerGate(process, Signers.none() if path is None else Signers.from_file(Path(path)))
+    if process.settings.console:
+        process.in_front.append(partial(_console_in_front, process))
     reading = ReadHandlers(gate)
     return {
         "POST /receipts": StoreReceipt(gate),
@@ -42,6 +47,13 @@ def handlers(process: LedgerProcess) -> Mapping[str, Handler]:
         "GET /inbox": reading.inbox,
         "GET /v1/summary": reading.summary,
     }
+
+
+def _console_in_front(process: LedgerProcess, edge: Edge) -> App:
+    # jinja2 and the pages are loaded where somebody asked for them.
+    from memorygate.console.app import ledger_console  # noqa: PLC0415
+
+    return ledger_console(process, edge)
 
 
 async def interview(process: LedgerProcess, tenant: UUID) -> Interview:

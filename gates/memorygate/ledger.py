@@ -14,10 +14,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from legivellum.base.canonical_json import digest
-from legivellum.postgres.pool import PooledDatabase
 from legivellum.receipts.chain import microseconds
 from legivellum.receipts.receipt import Receipt, form_of
 from legivellum.receipts.rights import Right
+from memorygate.console_queries import ConsoleQueries
 
 Item = TypeVar("Item")
 
@@ -223,7 +223,7 @@ _INTERVIEW = (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class MemoryGateDatabase(PooledDatabase):
+class MemoryGateDatabase(ConsoleQueries):
     application_name = "memorygate"
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended]:

@@ -17,6 +17,7 @@ BATCH_ROWS = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     registry=METRICS.registry,
 )
+CONSOLE_STREAMS = METRICS.gauge("memorygate_console_streams", "Open live streams of the console.", "livesum")
 STREAMED = Counter("memorygate_streamed_receipts", "Receipts sent to streams.", registry=METRICS.registry)
 
 

@@ -2,12 +2,13 @@
 
 from pydantic import Field, SecretStr
 
-from legivellum.gate.settings import DatabaseGateSettings, prefixed
+from legivellum.console.settings import ConsoleGateSettings
+from legivellum.gate.settings import prefixed
 
 DATABASE_URL = "postgresql://memorygate_writer@127.0.0.1:5432/metagate"
 
 
-class Settings(DatabaseGateSettings):
+class Settings(ConsoleGateSettings):
     """One field per setting; docs/memorygate/settings.md shows the same table."""
 
     model_config = prefixed("MEMORYGATE")

@@ -12,7 +12,8 @@ GRANT EXECUTE ON FUNCTION
     memorygate.append, memorygate.receipt, memorygate.task_receipts, memorygate.chain_receipts, memorygate.inbox,
     memorygate.settled, memorygate.stream, memorygate.summary, memorygate.state, memorygate.custody, memorygate.stored_digests,
     memorygate.task_page, memorygate.tree_page, memorygate.inbox_page, memorygate.stream_page, memorygate.stream_start,
-    memorygate.chain_links, memorygate.receipts, memorygate.last_verification
+    memorygate.chain_links, memorygate.receipts, memorygate.last_verification, memorygate.tree_names, memorygate.newest_trees,
+    memorygate.admissions, memorygate.admission_reasons, memorygate.verification
 TO memorygate_writer;
 
 -- `verify` and `export` read everything and write nothing but what `verify` found.

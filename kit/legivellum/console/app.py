@@ -34,7 +34,7 @@ from legivellum.http.exchange import (
 )
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, refuse
-from legivellum.identity.tenancy import tenants_for
+from legivellum.identity.tenancy import authorized_tenant, tenants_for
 
 _QUALITY: Final = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\Z")
 _RATE, _BURST = 20.0, 200.0
@@ -123,7 +123,8 @@ class Console:
         tenant = query.id("tenant")
         if parts == ("live",):
             exchange.route = "/console/live"
-            return self._streams.response(exchange, viewer, tenants_for(viewer, tenant))
+            followed = tenants_for if self._definition.across_tenants else authorized_tenant
+            return self._streams.response(exchange, viewer, followed(viewer, tenant))
         parts = parts[:-1] if parts[-1:] == ("",) else parts
         route = self._definition.pages.get((parts[0] if parts else "", max(0, len(parts) - 1)))
         if route is None:

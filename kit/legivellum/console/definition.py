@@ -41,6 +41,8 @@ class ConsoleDefinition:
     """What the search field takes; the page `search` answers it. None: there is no search."""
     viewer_types: tuple[str, ...] = tuple(sorted(READER_TYPES))
     """Types of principals that may look; empty: any."""
+    across_tenants: bool = True
+    """Whether a cluster-wide viewer who names no tenant is shown all of them; else the viewer's own."""
     template_globals: Mapping[str, Any] = field(default_factory=dict)
 
     def admits(self, principal_type: str) -> bool:

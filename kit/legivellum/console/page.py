@@ -56,3 +56,5 @@ class NavigationItem:
     path: str
     title: str
     admin_only: bool = False
+    url: str | None = None
+    """Of a link that leads out of this console: the whole address."""

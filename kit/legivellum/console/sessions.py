@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import astuple, dataclass
 from typing import Final
 from uuid import UUID
@@ -54,6 +54,7 @@ class Viewer:
     everywhere: bool
     """Reads every tenant (D-51)."""
     session: Session
+    rights: Collection[str] = ()
 
     @property
     def admin(self) -> bool:

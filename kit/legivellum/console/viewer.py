@@ -28,4 +28,5 @@ def _viewer(session: Session, identity: Identity | None) -> Viewer | None:
         type=identity.type,
         everywhere=reads_everywhere(identity.scope, identity.type),
         session=session,
+        rights=identity.rights,
     )

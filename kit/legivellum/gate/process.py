@@ -129,9 +129,10 @@ class IdentityProcess(ServedProcess[IdentitySettingsT]):
         self.directory = ReplicatedDirectory(stale_seconds=settings.identity_stale_seconds, clock=time.monotonic)
         self.is_principal = is_principal or self.directory.has_principal
         """Whether a tenant has a principal of this name, as far as is known."""
+        self.keys = KeyRing()
         # This gate's audience and no other: a token that was made for another gate opens nothing here (D-44).
         self.credentials = Authenticator(
-            keys=KeyRing(),
+            keys=self.keys,
             tokens=TokenVerifier(audiences=settings.audiences),
             directory=self.directory,
             api_key_header=settings.api_key_header,

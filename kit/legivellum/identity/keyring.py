@@ -39,12 +39,14 @@ class KeyRing:
         # Packed, because two hundred thousand objects would be four times as large as what they say.
         self._by_id: dict[str, bytes] = {}
         self._count = 0
+        self._looked_up: dict[str, float | None] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def apply(self, changes: Changes) -> None:
         """Take over what was published: removals, then additions and changes. A key is its digest."""
+        self._looked_up.clear()
         if changes.full:
             self._by_id.clear()
             self._count = 0
@@ -70,6 +72,24 @@ class KeyRing:
             return _EXPIRED
         expires_at = None if expiry == _NEVER else datetime.fromtimestamp(expiry, UTC)
         return Credential("key", "", digest.hex(), None), expires_at
+
+    def is_current(self, sha256: str, now: float) -> bool:
+        """Whether the key with this digest (hex) stands at `now`: for a session that has the digest and not the key.
+
+        Entries are found by the id of a key, so this looks at all of them, once after each change of the ring.
+        """
+        if sha256 not in self._looked_up:
+            self._looked_up[sha256] = self._expiry_of(bytes.fromhex(sha256))
+        expiry = self._looked_up[sha256]
+        return expiry is not None and expiry > now
+
+    def _expiry_of(self, digest: bytes) -> float | None:
+        for entries in self._by_id.values():
+            if digest in entries:
+                for stored, expires in _ENTRY.iter_unpack(entries):
+                    if hmac.compare_digest(stored, digest):
+                        return float(expires)
+        return None
 
     def _put(self, change: KeyChange) -> None:
         digest = _digest(change.sha256)

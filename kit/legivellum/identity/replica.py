@@ -70,6 +70,8 @@ class ReplicatedDirectory:
         self._stale_seconds = stale_seconds
         self._clock = clock
         self._confirmed_at: float | None = None
+        self.version = 0
+        """Another one whenever principals were read again, because something was published."""
 
     @property
     def age(self) -> float | None:
@@ -78,6 +80,7 @@ class ReplicatedDirectory:
 
     def replace(self, subjects: Mapping[tuple[str, str], KnownPrincipal]) -> None:
         self._subjects = subjects
+        self.version += 1
         self._principals = frozenset((known.tenant, known.principal_key) for known in subjects.values())
         self.confirm()
 
@@ -88,6 +91,10 @@ class ReplicatedDirectory:
     def has_principal(self, tenant: UUID, principal_key: str) -> bool:
         """Whether the tenant has a principal of this name with a key or a subject, suspended or not."""
         return (tenant, principal_key) in self._principals
+
+    def namespaces(self) -> dict[UUID, str]:
+        """The tenants that have principals, with the names of their namespaces."""
+        return {known.tenant: known.namespace for known in self._subjects.values()}
 
     async def resolve(self, issuer: str, subject: str) -> KnownPrincipal | None:
         """Raises Unavailable before the first read, and when the last one is too long ago: then it fails closed."""

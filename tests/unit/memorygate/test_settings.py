@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
 
 from memorygate.settings import Settings
 
@@ -19,7 +20,13 @@ def test_the_page_lists_every_setting_with_its_default():
         alias = field.validation_alias
         shown = alias if isinstance(alias, str) else str(alias.choices[0])
         default = field.default
-        text = "" if default is None else "the local one" if isinstance(default, SecretStr) else f"`{default}`"
+        text = (
+            ""
+            if default in {None, PydanticUndefined}
+            else "the local one"
+            if isinstance(default, SecretStr)
+            else f"`{default}`"
+        )
         assert shown.endswith(name.upper())
         expected.append((shown, text))
     assert documented == expected

@@ -1,0 +1,1 @@
+"""The ledger's console: stories of tasks, inboxes, admissions and the state of the chains, in the kit's frame."""
