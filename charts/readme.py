@@ -12,7 +12,16 @@ import yaml
 
 CHARTS = tuple(
     Path(__file__).parent / name
-    for name in ("metagate", "memorygate", "interrogate", "asyncgate", "depotgate", "delegate", "cognigate")
+    for name in (
+        "legivellum",
+        "metagate",
+        "memorygate",
+        "interrogate",
+        "asyncgate",
+        "depotgate",
+        "delegate",
+        "cognigate",
+    )
 )
 BEGIN, END = "<!-- values: written by charts/readme.py -->\n", "<!-- /values -->\n"
 

@@ -40,7 +40,13 @@ def test_schema_types_every_value(name: str):
     folder = ROOT / "charts" / name
     schema = json.loads((folder / "values.schema.json").read_text())
     untyped = _untyped(yaml.safe_load((folder / "values.yaml").read_text()), schema, schema["definitions"], "values")
-    keys = ("values.global", "values.gate-lib", "values.resources.limits.cpu", "values.migration.resources.limits.cpu")
+    keys = (
+        "values.global",
+        "values.gate-lib",
+        "values.enabled",
+        "values.resources.limits.cpu",
+        "values.migration.resources.limits.cpu",
+    )
     assert set(untyped) <= {f"{key} is only in the schema" for key in keys}
 
 

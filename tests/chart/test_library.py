@@ -49,11 +49,16 @@ def test_a_packaged_chart_renders_the_same(chart: Chart, name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_dependency_is_the_copy(name: str) -> None:
-    """The version that Chart.yaml asks for is the library's; Helm accepts nothing else."""
-    [dependency] = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())["dependencies"]
-    library = yaml.safe_load((CHARTS / "gate-lib" / "Chart.yaml").read_text())
-    assert (dependency["name"], dependency["version"]) == (library["name"], library["version"])
-    assert library["type"] == "library"
+    """The versions that Chart.yaml asks for are those of the charts beside it; Helm accepts nothing else."""
+    dependencies = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())["dependencies"]
+    gates = set(VALUES) - {"legivellum"} if name == "legivellum" else set()
+    assert {dependency["name"] for dependency in dependencies} == {"gate-lib", *gates}
+    for dependency in dependencies:
+        original = yaml.safe_load((CHARTS / dependency["name"] / "Chart.yaml").read_text())
+        assert (dependency["name"], dependency["version"]) == (original["name"], original["version"])
+        assert (original["type"] == "library") == (dependency["name"] == "gate-lib")
+        condition = f"{dependency['name']}.enabled" if dependency["name"] in gates else None
+        assert dependency.get("condition") == condition
 
 
 def test_the_library_documents_its_templates() -> None:

@@ -29,6 +29,7 @@ def test_lints_strictly(chart: Chart, tmp_path):
         ("depotgate", 50),
         ("delegate", 50),
         ("cognigate", 50),
+        ("legivellum", 50),
     ],
 )
 def test_readme_shows_the_values(name: str, most: int):
@@ -68,6 +69,7 @@ def test_schema_types_every_value():
     allowed = {
         "values.global is only in the schema",  # Helm's own, and what it hands to the library chart
         "values.gate-lib is only in the schema",
+        "values.enabled is only in the schema",  # a condition of the chart legivellum
         "values.operator.resources.limits.cpu is only in the schema",
     }
     assert set(untyped) - allowed == set()

@@ -87,3 +87,11 @@ spec:
   - {{- merge (dict "interval" $.interval) . | toYaml | nindent 4 }}
   {{- end }}
 {{- end -}}
+
+{{- /* Objects of a chart, each part a template `<chart>.objects.<part>`: (dict "root" $ "parts" (list "gate" "migration")) */ -}}
+{{- define "gate-lib.release" -}}
+{{- range .parts }}
+---
+{{ include (printf "%s.objects.%s" $.root.Chart.Name .) $.root }}
+{{- end }}
+{{- end -}}
