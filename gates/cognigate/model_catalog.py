@@ -27,13 +27,13 @@ class ModelCatalog:
     def __init__(self, models: Mapping[str, Declared]) -> None:
         self._models = models
 
-    def choose(self, permitted: tuple[str, ...], wanted: Any) -> Declared:
-        """The model that the job names, or the first that is permitted and declared. Raises Failed."""
+    def choose(self, permitted: tuple[str, ...], wanted: Any) -> tuple[str, ModelClient, str]:
+        """The model that the job names, or else the first that is permitted, behind its alias. Raises Failed."""
         names = permitted if wanted is None else [name for name in permitted if name == wanted]
-        declared = next((self._models[name] for name in names if name in self._models), None)
-        if declared is None:
+        alias = next((name for name in names if name in self._models), None)
+        if alias is None:
             raise Failed(AUTHORITY_INSUFFICIENT, "no permitted model is declared")
-        return declared
+        return (alias, *self._models[alias])
 
     def __len__(self) -> int:
         return len(self._models)

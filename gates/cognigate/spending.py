@@ -52,6 +52,8 @@ class JobLimits:
 class Spending:
     """Of one job under one lease. `clock`: seconds that only go on."""
 
+    alias: str | None = None  # how the authority names the model: else receipts do not show that it was granted
+
     def __init__(self, limits: JobLimits, model: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self._model, self._clock = limits, model, clock
         self._started = clock()
@@ -110,6 +112,7 @@ class Spending:
         """For `metadata.usage` of the receipt (CG-13)."""
         return {
             "model": self._model,
+            "alias": self.alias,
             "calls": self.calls,
             "prompt_tokens": self._prompt,
             "cached_tokens": self._cached,

@@ -39,10 +39,13 @@ def usage_beyond_authority(root: RootReceipts, _tenant: TenantFacts) -> Iterator
 
 def _model(usage: Mapping[str, Any], authority: Authority) -> Iterator[tuple[FindingCode, str]]:
     models = () if authority.cognition is None else authority.cognition.models
-    model = usage.get("model")
-    if model is not None and model not in models and (_number(usage.get("calls")) or _tokens(usage)):
-        granted = ", ".join(models) or "none"
-        yield FindingCode.MODEL_NOT_GRANTED, f"used the model {model}; its authority grants {granted}"
+    # An authority names aliases of the Manifest. Where the alias was not written down, the model alone proves nothing
+    # against an authority that grants some model.
+    alias = usage.get("alias")
+    granted = alias in models if alias is not None else bool(models)
+    if not granted and usage.get("model") is not None and (_number(usage.get("calls")) or _tokens(usage)):
+        name = usage["model"] if alias is None else f"{usage['model']} as {alias}"
+        yield FindingCode.MODEL_NOT_GRANTED, f"used the model {name}; its authority has {', '.join(models) or 'none'}"
 
 
 def _tools(usage: Mapping[str, Any], authority: Authority) -> Iterator[tuple[FindingCode, str]]:

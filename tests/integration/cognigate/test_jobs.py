@@ -26,7 +26,7 @@ def test_an_output_is_stored_and_its_cost_is_on_the_receipt(cogni: CogniProcess,
     assert usage.pop("seconds") >= 0
     assert [len(digest) for digest in usage.pop("replies")] == [64]
     assert usage == {
-        "model": "scripted-1", "calls": 1, "prompt_tokens": 100, "cached_tokens": 7, "completion_tokens": 20, "tools": {},
+        "model": "scripted-1", "alias": "default", "calls": 1, "prompt_tokens": 100, "cached_tokens": 7, "completion_tokens": 20, "tools": {},
     }  # fmt: skip
     [asked] = model.asked
     assert (asked["path"], asked["model"], asked["temperature"]) == ("/v1/chat/completions", "scripted-1", 0)

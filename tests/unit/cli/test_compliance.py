@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -51,7 +52,8 @@ def admission(name: str, task: str, cause: str | None, depth: int, **members: An
 def plan() -> Receipts:
     """An admitted plan of one step that a worker did, and its close; as the gates write it."""
     usage = {
-        "model": "small",
+        "model": "small-1",
+        "alias": "small",
         "calls": 2,
         "prompt_tokens": 60,
         "completion_tokens": 40,
@@ -155,6 +157,10 @@ def inserted(before: str, *items: dict[str, Any]) -> Callable[[Receipts], Receip
     return change
 
 
+def chained_changes(*changes: Callable[[Receipts], Receipts]) -> Callable[[Receipts], Receipts]:
+    return lambda receipts: reduce(lambda so_far, change: change(so_far), changes, receipts)
+
+
 def authorized(**members: Any) -> Callable[[Receipts], Receipts]:
     return changed("read-ack", body={"authority": {**AUTHORITY, **members}})
 
@@ -193,8 +199,9 @@ VIOLATIONS: Sequence[tuple[FindingCode, str, Callable[[Receipts], Receipts]]] = 
     (FindingCode.OPENED_BY_OTHERS, "P.x", inserted("", receipt("x", "worker", "obligation/accepted", "P.x", "l2"))),
     (FindingCode.OPENED_BY_OTHERS, "P.x", inserted("", receipt("x", "bob", "obligation/accepted", "P.x", "l2"))),
     (FindingCode.OPENED_BY_OTHERS, "P.read", without("read-acc")),
-    (FindingCode.MODEL_NOT_GRANTED, "P.read", changed("read-end", usage={"model": "large"})),
+    (FindingCode.MODEL_NOT_GRANTED, "P.read", changed("read-end", usage={"alias": "large"})),
     (FindingCode.MODEL_NOT_GRANTED, "P.read", authorized(cognition={"models": ["large"], "calls": 9, "tokens": 999, "seconds": 99})),
+    (FindingCode.MODEL_NOT_GRANTED, "P.read", chained_changes(authorized(cognition=None), changed("read-end", usage={"alias": None}))),
     (FindingCode.TOOL_NOT_GRANTED, "P.read", changed("read-end", usage={"tools": {"mail/send": 1}})),
     (FindingCode.TOOL_NOT_GRANTED, "P.read", inserted("read-end", call("mail.send"))),
     (FindingCode.SINK_NOT_GRANTED, "P.read", authorized(sinks=["depotgate/supporting"])),
