@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from tests.integration.api.processes import started
 from tests.integration.asyncgate.conftest import append, receipt_body
 from tests.integration.delegate.driving import CLAIM, admitted, closed, lease_next, run_task
 from tests.integration.delegate.gate_fixture import GateGroup, PlanTenant, plan_tenant
@@ -33,19 +32,11 @@ WORK = "some.work"
 GATES = ("memorygate", "asyncgate", "depotgate", "interrogate")
 
 
-@pytest.fixture(scope="module")
-def metagate(gates: GateGroup) -> Iterator[str]:
-    """MetaGate's API on the database of the gates: it knows the types of principals and the policies."""
-    with started(gates.database.database) as (_process, port):
-        yield f"http://127.0.0.1:{port}"
-
-
 @dataclass(slots=True)
 class ComplyDesk:
     """A tenant that somebody looks at, and a place for keys."""
 
     tenant: PlanTenant
-    metagate: str
     folder: Path
 
     @property
@@ -53,7 +44,7 @@ class ComplyDesk:
         key = self.folder / "principal.key"
         key.write_text(self.tenant.principals["principal"].key)
         gates = {f"METAGATE_{gate.upper()}_URL": self.tenant.gates.url(gate) for gate in GATES}
-        return {"METAGATE_API_KEY_FILE": str(key), "METAGATE_URL": self.metagate, **gates}
+        return {"METAGATE_API_KEY_FILE": str(key), "METAGATE_URL": self.tenant.gates.url("metagate"), **gates}
 
     async def legivellum(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         path = os.environ["PATH"]  # noqa: TID251 - of a child
@@ -122,8 +113,8 @@ class ComplyDesk:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(gates: GateGroup, metagate: str, tmp_path: Path) -> ComplyDesk:
-    made = ComplyDesk(await plan_tenant(gates), metagate, tmp_path)
+async def desk(metagate: GateGroup, tmp_path: Path) -> ComplyDesk:
+    made = ComplyDesk(await plan_tenant(metagate), tmp_path)
     await made.tenant.until(lambda answer: answer.status_code == 200, "principal", "GET", "memorygate", "/v1/interview")
     return made
 
