@@ -108,14 +108,11 @@ class ComplyDesk:
         finally:
             await connection.close()
 
-    async def first_receipt(self, task: str, **where: Any) -> str:
-        return str((await self.tenant.receipts(task_id=task, **where))[0]["receipt_id"])
-
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def desk(metagate: GateGroup, tmp_path: Path) -> ComplyDesk:
     made = ComplyDesk(await plan_tenant(metagate), tmp_path)
-    await made.tenant.until(lambda answer: answer.status_code == 200, "principal", "GET", "memorygate", "/v1/interview")
+    await made.tenant.until(lambda answer: answer.status_code == 200, "principal", "GET", "metagate", "/v1/topology")
     return made
 
 
