@@ -22,25 +22,29 @@ ROOT = Path(__file__).parents[1]
 
 
 def fork_for_ever(serve: Callable[[dict[str, Any]], Coroutine[Any, Any, None]]) -> None:
-    """Fork a child for each command of the input; at its end all that live are killed."""
+    """Fork a child for each command of the input, which runs `serve`; at its end all that live are killed."""
+    fork_each(lambda command: asyncio.run(serve(command)))
+
+
+def fork_each(run: Callable[[dict[str, Any]], None]) -> None:
+    """The same for a child that is no coroutine."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed ones
     print("ready", flush=True)
-    pids = []
     for line in sys.stdin:
-        pids.append(_fork(serve, json.loads(line)))
-        print(pids[-1], flush=True)
-    for pid in pids:
-        kill(pid)
+        print(_fork(run, json.loads(line)), flush=True)
+    # Those that live: the pid of one that has ended may be that of somebody else's process by now.
+    for child in psutil.Process().children():
+        kill(child.pid)
 
 
-def _fork(serve: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], command: dict[str, Any]) -> int:
+def _fork(run: Callable[[dict[str, Any]], None], command: dict[str, Any]) -> int:
     pid = os.fork()
     if pid:
         return pid
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(2, 1)  # the first one's output is pids and nothing else
     try:
-        asyncio.run(serve(command))
+        run(command)
     finally:
         os._exit(1)
 

@@ -53,7 +53,7 @@ class DeleGate:
             process,
             TenantCredentials(
                 directory,
-                process.credentials.introspect,
+                process.introspect,
                 principal_type="delegate",
                 not_served=Code.TENANT_NOT_SERVED,
                 gate=process.name,

@@ -198,7 +198,7 @@ def announcer_of(gate: AdmissionGate, is_degraded: Callable[[Problemata], bool])
     return ProblemataAnnouncer(
         MetaGateAddress(settings.metagate_url, Path(settings.metagate_key_file), settings.metagate_ca_file),
         gate.problematas,
-        gate.process.credentials.introspect,
+        gate.process.introspect,
         endpoint=f"{settings.resource.rstrip('/')}/mcp",
         is_served=lambda problemata: gate.surfaces.matches(problemata.surface_id),
         is_degraded=is_degraded,

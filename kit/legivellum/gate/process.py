@@ -31,6 +31,7 @@ from legivellum.http.edge import Edge
 from legivellum.http.exchange import App
 from legivellum.identity.auth_failure_throttle import AuthFailureThrottle
 from legivellum.identity.authenticator import Authenticator
+from legivellum.identity.caller import AuthFailure, Caller
 from legivellum.identity.keyring import KeyRing
 from legivellum.identity.replica import IdentityDatabase, ReplicatedDirectory
 from legivellum.identity.request_authenticator import Authenticate, RequestAuthenticator
@@ -156,6 +157,15 @@ class IdentityProcess(ServedProcess[IdentitySettingsT]):
 
     def readiness(self) -> Mapping[str, object]:
         return {"identity": "up" if self.status.identity else "down"}
+
+    async def introspect(self, credential: bytes) -> Caller | AuthFailure:
+        """Whose credential this is that the gate itself uses. Raises Unavailable until principals have been read:
+        a refusal would be taken for a verdict.
+        """
+        answer = await self.credentials.introspect(credential)
+        if isinstance(answer, AuthFailure) and self.directory.age is None:
+            raise Unavailable("The principals are not known.")
+        return answer
 
     def identity_poller(self, replica: IdentityReplica) -> SnapshotPoller:
         """Takes over keys, issuers and principals as they are published."""

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -126,6 +126,21 @@ async def answers(client: httpx.AsyncClient) -> bool:
         return False
 
 
+class RunningProcess(Protocol):
+    """What is asked of a process: `subprocess.Popen` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def popen(_name: str, command: list[str], environment: dict[str, str], log: Path) -> RunningProcess:
+    with log.open("ab") as file:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
+
+
 @dataclass(slots=True)
 class GateGroup:
     """The processes by name, each at an address that it keeps."""
@@ -135,7 +150,9 @@ class GateGroup:
     ports: dict[str, int]
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
     commands: dict[str, list[str]] = field(default_factory=dict)
-    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    processes: dict[str, RunningProcess] = field(default_factory=dict)
+    spawn: Callable[[str, list[str], dict[str, str], Path], RunningProcess] = popen
+    """How a process is started, with its name, command, environment and log."""
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
@@ -162,10 +179,7 @@ class GateGroup:
             SERVE.format(module=COMMANDS.get(name, name)),
             "serve",
         ]
-        with (self.directory / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self.processes[name] = self.spawn(name, command, environment, self.directory / f"{name}.log")
 
     async def start(self, name: str, **settings: str) -> None:
         self.launch(name, **settings)

@@ -7,6 +7,7 @@ import psutil
 import pytest
 from tests.integration.delegate.gate_fixture import GateGroup, PlanTenant, plan_tenant
 from tests.integration.delegate.test_reading import INTENT, made, read
+from tests.integration.memorygate.conftest import new_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -65,6 +66,12 @@ async def test_it_waits_for_what_it_follows(gates: GateGroup) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "NOT_READY")
         assert (await tenant.ask(None, "GET", "delegate", "/livez")).status_code == 200
         answer = await tenant.ask("principal", "POST", "delegate", "/plans", {"intent": INTENT})
+        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+        # An admitted request is answered by the gate's own credential, of which it knows nothing yet either: a refusal
+        # would be taken for a verdict, and the admitted plan given up.
+        answer = await tenant.ask(
+            None, "POST", "delegate", f"/intents/{tenant.namespace}", {}, legivellum_admission=new_id()
+        )
         assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     finally:
         await gates.stop("delegate")

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,14 @@ from uuid import UUID
 import asyncpg
 from tests.databases import ROLES, Database, Server
 from tests.faults.fault_harness import Postgres
-from tests.integration.delegate.gate_fixture import GateGroup, PlanTenant, gate_group, plans_policy
+from tests.integration.delegate.gate_fixture import (
+    GateGroup,
+    PlanTenant,
+    RunningProcess,
+    gate_group,
+    plans_policy,
+    popen,
+)
 from tests.integration.depotgate.conftest import DepotDatabase, make_depot
 from tests.integration.dev.running import resource
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal, free_port
@@ -35,6 +42,7 @@ LEDGER_DATABASE, METAGATE_DATABASE = "ledger database", "metagate database"
 SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 """Processes are killed here and never the machine: what was written stays."""
 API = "import sys; from metagate_api.server import run; from metagate_api.settings import Settings; sys.exit(run(Settings()))"
+COGNIGATE = "from cognigate.main import main; main()"
 SINK = {"writeBeyondReceipts": True, "sinks": ["depotgate/output"]}
 COGNITION = {"models": ["default"], "calls": 3, "tokens": 9_000, "seconds": 60}
 STORY: dict[str, Any] = {
@@ -164,13 +172,23 @@ class WholeSystem:
         tenant.serve()
         return tenant
 
-    async def start_workers(self, tenant: DeclaredTenant) -> None:
-        """A worker of the library and CogniGate work for this tenant."""
+    async def start_workers(self, tenant: DeclaredTenant, *more: str) -> None:
+        """A worker of the library and CogniGate work for this tenant, and `more` of them."""
         key = self.gates.directory / "worker.key"
         key.write_text(tenant.principals["worker"].key, encoding="ascii")
-        for name in WORKERS:
+        for name in (*WORKERS, *more):
             self.gates.environments.setdefault(name, {}).update(_worker_environment(self.gates, key))
-        await self.start(*WORKERS)
+        await self.start(*WORKERS, *more)
+
+    def another(self, kind: str) -> str:
+        """The name of one more worker of this kind, to be started."""
+        gates, name = self.gates, f"another {kind}"
+        gates.environments[name] = dict(gates.environments.get(kind, {}))
+        gates.commands[name] = gates.commands[kind]
+        if kind == "cognigate":
+            gates.ports[name] = free_port()
+            gates.environments[name]["COGNIGATE_PORT"] = str(gates.ports[name])
+        return name
 
 
 def _worker_environment(gates: GateGroup, key: Path) -> dict[str, str]:
@@ -204,7 +222,9 @@ async def _databases(ledger: Server, metagate: Server) -> tuple[DepotDatabase, D
 
 
 @asynccontextmanager
-async def whole_system(directory: Path, **settings: str) -> AsyncIterator[WholeSystem]:
+async def whole_system(
+    directory: Path, spawn: Callable[[str, list[str], dict[str, str], Path], RunningProcess] = popen, **settings: str
+) -> AsyncIterator[WholeSystem]:
     """Everything but the workers, which need a tenant. `settings`: more variables of every gate, with their prefix."""
     async with AsyncExitStack() as stack:
         (ledger, ledger_server), (metagate, metagate_server) = [
@@ -212,12 +232,14 @@ async def whole_system(directory: Path, **settings: str) -> AsyncIterator[WholeS
         ]
         database, published = await _databases(ledger_server, metagate_server)
         gates = await gate_group(database, directory)
+        gates.spawn = spawn
         resources = directory / "resources"
         resources.mkdir()
         gates.ports |= {"metagate": free_port(), "cognigate": free_port()}
         gates.commands |= {
             "operator": [sys.executable, "-m", "tests.integration.whole.file_operator", str(resources), published.publisher],
             "metagate": [sys.executable, "-c", API],
+            "cognigate": [sys.executable, "-c", COGNIGATE, "serve"],
             "worker": [sys.executable, str(HERE / "step_worker.py"), str(directory / "hold")],
         }  # fmt: skip
         gates.environments |= {
