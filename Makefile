@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -133,6 +133,9 @@ bench-depot: $(STAMP) ## deposits and reads of DepotGate beside cp and sync, ope
 
 bench-plans: $(STAMP) ## plans of 3 and 200 steps through DeleGate, from expansion to the end, beside receipts of the ledger
 	@$(BIN)/python bench/planning.py $(BENCH_ARGS)
+
+bench-whole: $(STAMP) ## stories from a call of an MCP tool to their end at all gates: latency, rate, what one costs, beside a tenant that floods
+	@$(BIN)/python bench/whole.py $(BENCH_ARGS)
 
 depot-large: $(STAMP) ## ten gigabytes through DepotGate, one file and eight at once: its memory, other routes meanwhile (GIGABYTES=10)
 	@$(BIN)/python bench/depositing.py --large --gigabytes $(or $(GIGABYTES),10) $(BENCH_ARGS)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
+from legivellum.postgres.connecting import connect
 from legivellum.postgres.driver import translated
 from legivellum.receipts.archive_format import ArchiveUnreadable, answered_receipts, archived_receipts
 from legivellum.receipts.chain import ChainedReceipt, ChainVerdict
@@ -51,7 +52,7 @@ async def import_records(dsn: str, paths: Sequence[Path]) -> ChainVerdict:
 
     Raises ArchiveUnreadable, LedgerNotEmpty, RecordsBroken.
     """
-    connection = await asyncpg.connect(dsn, server_settings={"application_name": "memorygate import"})
+    connection = await connect(dsn, server_settings={"application_name": "memorygate import"})
     try:
         async with connection.transaction():
             await connection.execute("LOCK TABLE memorygate.receipt IN SHARE ROW EXCLUSIVE MODE")

@@ -1,5 +1,7 @@
 """A database URL that names several hosts becomes a URL for each."""
 
+from pathlib import Path
+
 import pytest
 
 from legivellum.postgres.connecting import host_urls
@@ -29,3 +31,14 @@ def test_read_write_is_the_primary() -> None:
         "postgresql://h2/d?target_session_attrs=primary&sslmode=require",
     ]
     assert host_urls("postgresql://h/d?target_session_attrs=any") == ["postgresql://h/d?target_session_attrs=any"]
+
+
+def test_every_connection_is_opened_here() -> None:
+    """A call of the driver's own `connect` would not follow a failover."""
+    root = Path(__file__).parents[2]
+    sources = [
+        path for name in ("api", "cli", "gates", "kit", "operator", "store") for path in (root / name).rglob("*.py")
+    ]
+    assert {path.name for path in sources if "asyncpg.connect(" in path.read_text(encoding="utf-8")} == {
+        "connecting.py"
+    }
