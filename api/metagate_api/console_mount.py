@@ -33,6 +33,7 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         explain=explain,
         compare_packets=lambda before, after: _differences(json.loads(before), json.loads(after)),
         compare_specs=_spec_differences,
+        ledger_console=None if settings.console_ledger_url is None else settings.console_ledger_url.rstrip("/"),
     )
     ports = ConsolePorts(
         authenticate=gate.caller_authenticator.authenticate,

@@ -125,6 +125,12 @@ class Settings(OwnDatabaseSettings):
         "begins with https://.",
     )
 
+    console_ledger_url: str | None = Field(
+        None,
+        description="Where people reach the ledger's console, which the console then links to; it asks nothing there.",
+        pattern=r"^https?://[^\s]+$",
+    )
+
     # ── the witness ──────────────────────────────────────────────────────────────────────────────────────────────────
     ledger_url: str | None = Field(None, description="The ledger; set: startups are mirrored to it (D-04).")
 

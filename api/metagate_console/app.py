@@ -51,6 +51,8 @@ class MetaGateConsole:
     explain: Explain
     compare_packets: ComparePackets
     compare_specs: CompareSpecs
+    ledger_console: str | None = None
+    """Where people reach the ledger's console; linked to and never asked (INV-126)."""
 
     def definition(self) -> ConsoleDefinition:
         return ConsoleDefinition(
@@ -58,11 +60,20 @@ class MetaGateConsole:
             title="MetaGate",
             footer="MetaGate is truth, not control. This console shows and changes nothing.",
             package="metagate_console",
-            navigation=_NAVIGATION,
+            navigation=self._navigation(),
             pages={place: PageRoute(label, self._drawn(draw)) for place, (label, draw) in _PAGES.items()},
             search_label="Name or startup id",
-            template_globals={"charts": charts, "diagrams": topology_diagram},
+            template_globals={"charts": charts, "diagrams": topology_diagram, "ledger_story": self.ledger_story},
         )
+
+    def _navigation(self) -> tuple[NavigationItem, ...]:
+        if self.ledger_console is None:
+            return _NAVIGATION
+        return (*_NAVIGATION, NavigationItem("ledger", "Ledger", url=self.ledger_console))
+
+    def ledger_story(self, startup_id: UUID) -> str | None:
+        """The page of the ledger's console that tells a startup's story; None where no console of it is known."""
+        return None if self.ledger_console is None else f"{self.ledger_console}/tasks/{startup_id}"
 
     async def resolve(self, session: Session) -> KnownPrincipal | None:
         """The principal of the session's credential, as the database says now."""

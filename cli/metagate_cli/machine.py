@@ -148,6 +148,8 @@ async def machine(
                 mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,
             ):
                 served = settings.model_copy(update={"database_url": SecretStr(urls.api), "ledger_url": ledger_url})
+                if ledger is not None and "console_ledger_url" not in settings.model_fields_set:
+                    served = served.model_copy(update={"console_ledger_url": f"{ledger_url}/console"})
                 async with serving(served, declared=declared) as url, _thinking(gates, gate_urls, data) as all_urls:
                     yield Machine(url, source, reconciler, ended, ledger_url, all_urls)
         finally:

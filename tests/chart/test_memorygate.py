@@ -46,6 +46,7 @@ EVERYTHING = {
     },
     "identity": {"host": "metagate-db", "port": 6001, "caSecret": "metagate-ca", "existingSecret": "pg-identity"},
     "migration": {"schedule": ""},
+    "console": {"enabled": True, "secretName": "ledger-console", "sessionMinutes": 5, "secure": False},
     "networkPolicy": {"from": [{"podSelector": {}}], "database": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]},
     "extraEnv": [{"name": "MEMORYGATE_STREAMS", "value": "8"}],
     "podAnnotations": {"example.com/a": "b"},
@@ -104,6 +105,7 @@ def everything(objects: list[Object]) -> list[tuple[str, Object, Object]]:
         ({**OWN, "identity": {"host": "db"}}, "identity.caSecret is empty"),
         ({"database": {**OWN["database"], "password": "hunter2"}}, "password"),
         ({**OWN, "replicas": 0}, "/replicas"),
+        ({**OWN, "console": {"enabled": True}}, "console.secretName is empty"),
     ],
 )
 def test_wrong_values_are_refused(chart: Chart, values: dict[str, Any], says: str):
@@ -124,6 +126,7 @@ def test_each_container_sees_its_own_passwords_only(chart: Chart):
     [gate], [migrate] = by_form["everything"]["gate"], by_form["everything"]["migrate"]
     assert passwords(gate) == {
         "PGPASSWORD": ("pg-writer", "password"), "MEMORYGATE_IDENTITY_DATABASE_PASSWORD": ("pg-identity", "identity"),
+        "MEMORYGATE_CONSOLE_SECRET": ("ledger-console", "console-secret"),
     }  # fmt: skip
     assert passwords(migrate) == {
         "PGPASSWORD": ("pg-owner", "password"), "MEMORYGATE_WRITER_PASSWORD": ("pg-writer", "password"),
@@ -141,6 +144,23 @@ def test_each_container_sees_its_own_passwords_only(chart: Chart):
     [gate], [migrate] = by_form["a database of one's own"]["gate"], by_form["a database of one's own"]["migrate"]
     assert {*passwords(gate).values()} == {("ledger-db", "writer"), ("ledger-db", "identity")}
     assert {*passwords(migrate).values()} == {("ledger-db", "owner"), ("ledger-db", "writer")}
+
+
+def test_the_console_is_off_until_asked_for(chart: Chart):
+    """Then its cookies are signed with one secret for all pods, and are for https unless somebody says otherwise."""
+    variables = {
+        name: {key: value for key, value in environment(made(chart, values)["gate"][0]).items() if "CONSOLE" in key}
+        for name, values in FORMS.items()
+    }
+    assert variables.pop("everything") == {
+        "MEMORYGATE_CONSOLE": "true",
+        "MEMORYGATE_CONSOLE_SECRET": ("ledger-console", "console-secret"),
+        "MEMORYGATE_CONSOLE_MINUTES": "5",
+        "MEMORYGATE_CONSOLE_SECURE": "false",
+    }
+    assert all(not off for off in variables.values())
+    [gate] = made(chart, {**OWN, "console": {"enabled": True, "secretName": "s"}})["gate"]
+    assert environment(gate)["MEMORYGATE_CONSOLE_SECURE"] == "true"
 
 
 def test_no_password_is_in_a_url_or_an_argument(chart: Chart):

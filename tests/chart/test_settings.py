@@ -86,6 +86,15 @@ def test_the_consoles_cookies_are_for_https(chart: Chart):
         assert api["METAGATE_CONSOLE_SECURE"] == output
 
 
+def test_the_console_links_to_the_ledgers(chart: Chart):
+    """Where somebody says where people reach it."""
+    console = {"enabled": True, "secretName": "console-cookies"}
+    address = "https://ledger.example/console"
+    for more, output in (({}, None), ({"ledgerUrl": address}, address)):
+        api = _environments(chart.render({"console": {**console, **more}}))["api"]
+        assert api.get("METAGATE_CONSOLE_LEDGER_URL") == output
+
+
 def _environments(objects: list[Object]) -> dict[str, dict[str, object]]:
     """By container, those of the Deployments."""
     return {

@@ -7,8 +7,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, shared_body
+from tests.databases import Database
+from tests.integration.api.gate_fixture import GateFixture, PrincipalFixture, settings_for, shared_body
 from tests.integration.console.visiting import Text, Visitor, page_text
+
+from metagate_api.server import serving
 
 PAGES = (
     "/console", "/console/principals", "/console/startups", "/console/topology", "/console/search?q=a", "/console/runbook",
@@ -113,6 +116,22 @@ async def test_a_startup_shows_the_one_before(gate: GateFixture, visitor: Visito
     assert re.search(rf"The startup before …{second[-8:]} .* with another packet, of revision \d+", page), page
     assert "The startup before none" in await visitor.page(f"/console/startups/{first}")
     assert "no route to the database" in await visitor.page("/console/startups", status="FAILED")
+
+
+@pytest.mark.invariant("INV-126")
+async def test_it_links_to_the_ledgers_console(gate: GateFixture, database: Database) -> None:
+    """Every page, and each startup to its story; an address that is no web address is refused at start."""
+    ledger = "https://ledger.example/console"
+    admin = await gate.principal("admin", type="admin")
+    startup = await opened(gate, await gate.principal("indexer", tenant=admin.tenant))
+    settings = settings_for(database, console=True, console_ledger_url=f"{ledger}/")
+    async with serving(settings) as url, Visitor(url) as guest:
+        await guest.inside(admin.key)
+        assert f'<a href="{ledger}">Ledger</a>' in (await guest.see()).text
+        page = await guest.see(f"/console/startups/{startup}")
+        assert f'<a href="{ledger}/tasks/{startup}">its story in the ledger</a>' in page.text
+    with pytest.raises(ValueError, match="String should match pattern"):
+        settings_for(database, console_ledger_url="javascript:alert(1)")
 
 
 async def test_an_observer_sees_what_the_api_shows_it(gate: GateFixture, visitor: Visitor) -> None:
