@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run demo test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -35,6 +35,9 @@ install: $(STAMP) ## everything that tests, linters and benchmarks need, into .v
 
 run: $(RUNNING)  ## declare, compile, serve and boot a component on this machine (ONCE=1: then stop)
 	@$(BIN)/metagate quickstart $(if $(ONCE),--once) $(RUN_ARGS)
+
+demo: $(RUNNING) ## every gate on this machine, two documents from an MCP call to an artifact, and the story (ONCE=1: then stop)
+	@$(BIN)/metagate demo $(if $(ONCE),--once) $(DEMO_ARGS)
 
 test: $(STAMP)   ## the whole suite on a real PostgreSQL, and a real Kubernetes API server where there can be one
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -6,20 +6,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import sysconfig
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, connect, stop_for
+from metagate_cli.compliance_reading import ComplianceCheck, ComplianceReport
+from metagate_cli.comply import ReportFormat, show_report
 from metagate_cli.demo_receipts import EXPECTED, Receipt, differences
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates
 from metagate_cli.output import OutputFormat, OutputOption, safe_text, structured
-from metagate_cli.terminal import FAILURE, UNABLE, Stop
+from metagate_cli.terminal import FAILURE, Stop
 
 if TYPE_CHECKING:
     from legivellum_worker.artifacts import StoredArtifact
@@ -31,6 +33,9 @@ _POLL_SECONDS: Final = 0.5
 _RECORDED_SECONDS: Final = 30.0
 """How long the worker may take to report the last task after the plan has ended."""
 _OVER: Final = frozenset({"success", "failure", "canceled", "undelivered"})
+_DECLARED_SECONDS: Final = 20.0
+"""How long a gate may take to read what was declared just now."""
+_UNATTENDED: Final = timedelta(days=3)
 _LARGEST_REPORT: Final = 1024 * 1024
 
 Documents = Annotated[
@@ -73,7 +78,7 @@ def demo(
 ) -> None:
     """Have two documents reviewed, from an MCP call to an artifact, and show what the ledger says of it.
 
-    Exit code 1 when the ledger does not hold exactly the receipts that this story must leave.
+    Exit code 1 when the ledger does not hold exactly the receipts that this story must leave, or they break a rule.
     """
     gates = TenantGates(url, key_file, token_file, ca_file, packet)
     texts = [_text(path) for path in documents or example_documents()]
@@ -81,19 +86,18 @@ def demo(
         raise typer.BadParameter("a review of two documents is asked for", param_hint="DOCUMENT")
     ledger = gates.client("memorygate")
     story = _run_story(gates, ledger, texts, ca_file, wait, quiet=output.structured)
-    _show(ledger, story, output)
-    if story.differences:
+    metagate = None if url is None else connect(url, key_file, token_file, ca_file, None)
+    compliance = ComplianceCheck(gates, metagate, None, _UNATTENDED).check_root(story.plan_id)
+    _show(ledger, story, compliance, output)
+    if story.differences or compliance.findings:
         raise typer.Exit(FAILURE)
 
 
 def example_documents() -> list[Path]:
-    """The demo's own, in a source checkout or beside an installed wheel."""
-    roots = (Path(__file__).resolve().parents[2], Path(sysconfig.get_path("data")) / "share" / "metagate")
-    for root in roots:
-        paths = [root / "examples" / "demo" / "documents" / name for name in _DOCUMENTS]
-        if all(path.is_file() for path in paths):
-            return paths
-    raise Stop("the demo's documents are not installed: name two text files", code=UNABLE)
+    """The demo's own. Raises Stop where they are not installed."""
+    from metagate_cli.quickstart_files import examples
+
+    return [examples("demo") / "documents" / name for name in _DOCUMENTS]
 
 
 def _text(path: Path) -> tuple[str, bytes]:
@@ -144,6 +148,7 @@ async def _ask(
 
     access, credential = gates.access("interrogate")
     async with problemata_client(access.url, credential, ca_file) as agent:
+        await _until_offered(agent)
         plan_id = await agent.ask(PROBLEMATA, {"documents": [artifact.pointer for artifact in inputs]})
         say(f"asked      problemata.passthrough {PROBLEMATA}: task {plan_id}")
         state = await _until_over(agent, plan_id, wait, say)
@@ -153,6 +158,15 @@ async def _ask(
         pointer = str((await agent.artifacts(plan_id))[-1]["pointer"])
         say(f"fetched    problemata.artifacts: {pointer}")
         return plan_id, pointer
+
+
+async def _until_offered(agent: ProblemataClient) -> None:
+    """Raises Stop where the caller may not ask for it, or nobody declared it."""
+    until = time.monotonic() + _DECLARED_SECONDS
+    while PROBLEMATA not in await agent.problematas():
+        if time.monotonic() > until:
+            raise Stop(f"InterroGate offers no Problemata {PROBLEMATA} to this caller: examples/demo declares it")
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _until_over(agent: ProblemataClient, plan_id: str, wait: float, say: Any) -> str:
@@ -179,10 +193,10 @@ def _recorded(ledger: ApiClient, plan_id: str) -> list[Receipt]:
         time.sleep(_POLL_SECONDS / 5)
 
 
-def _show(ledger: ApiClient, story: DemoStory, output: OutputFormat) -> None:
+def _show(ledger: ApiClient, story: DemoStory, compliance: ComplianceReport, output: OutputFormat) -> None:
     address = f"{ledger.url.rstrip('/')}/console/tasks/{story.plan_id}"
     if output.structured:
-        print(structured(_document(story, address), output))
+        print(structured({**_document(story, address), "compliance": compliance.document()}, output))
         return
     from metagate_cli.story import read_story, show_story
 
@@ -190,6 +204,8 @@ def _show(ledger: ApiClient, story: DemoStory, output: OutputFormat) -> None:
     print(f"written by {', '.join(map(safe_text, story.models)) or 'no model'}\n")
     show_story(read_story(ledger, story.plan_id), output, fold=False)
     print(f"\nstory      {address}")
+    print("comply     ", end="\n" if compliance.findings else "")
+    show_report(compliance, ReportFormat.TABLE)
     for difference in story.differences:
         print(f"differs    {safe_text(difference)}", file=sys.stderr)
     if not story.differences:

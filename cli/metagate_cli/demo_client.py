@@ -21,10 +21,15 @@ SECONDS: Final = 60.0
 
 
 class ProblemataClient:
-    """The three calls that the demo makes. Each raises Stop for what was refused."""
+    """The calls that the demo makes. Each raises Stop for what was refused."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    async def problematas(self) -> list[str]:
+        """What the caller may ask."""
+        answer = await self._call("problemata.capabilities", {})
+        return [str(item["problemata_id"]) for item in answer["problematas"]]
 
     async def ask(self, problemata: str, request: Mapping[str, Any]) -> str:
         """Hand a request to a problemata; the id of its task."""

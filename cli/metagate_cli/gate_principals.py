@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from legivellum.identity.api_keys import digest_of, id_of
-from metagate_cli.gates import DELEGATE_CREDENTIALS
+from metagate_cli.gates import key_file_of
 from metagate_cli.startup_mirror import kept_key
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
@@ -26,11 +26,6 @@ PRINCIPAL_TYPES: Final[Mapping[str, str]] = {"delegate": "delegate", "cognigate"
 """By the gate, which is the Principal's name too."""
 _TITLES: Final = {"delegate": "DeleGate", "cognigate": "CogniGate"}
 _log = structlog.stdlib.get_logger("metagate.dev")
-
-
-def key_file_of(gate: str, data: Path) -> Path:
-    """Where the gate's key lies: DeleGate finds that of a namespace by its name."""
-    return data / DELEGATE_CREDENTIALS / DEFAULT_NAMESPACE if gate == "delegate" else data / "keys" / f"{gate}.key"
 
 
 async def declared_principal(gate: str, source: DirectorySource, writer: DirectoryWriter, data: Path) -> None:

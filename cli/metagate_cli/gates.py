@@ -7,13 +7,18 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from metagate_cli.cognigate_process import wait_until_known, worker_environment
 from metagate_cli.database import as_role, withdraw_memberships
+from metagate_cli.gate_processes import GateCommand, chosen_port, running_gates
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -44,7 +49,7 @@ ALL: Final = "all"
 ARTIFACTS: Final = "depot"
 """In the data directory: the bytes of DepotGate's artifacts."""
 COGNIGATE: Final = "cognigate"
-"""Not served in this process: cognigate_process.py runs it."""
+"""A worker: it has no database and no address that anybody calls."""
 CEILINGS_FILE: Final = "ceilings.json"
 """In the data directory: what plans may grant their steps, where DeleGate makes them and nothing else is chosen."""
 CEILING: Final[Mapping[str, Any]] = {
@@ -92,34 +97,75 @@ def gate_definitions(names: Sequence[str]) -> tuple[Definition[Any, Any], ...]:
 
 @asynccontextmanager
 async def serving_gates(
-    database: DatabaseUrls, definitions: Sequence[Definition[Any, Any]], data: Path
+    database: DatabaseUrls, definitions: Sequence[Definition[Any, Any]], data: Path, logs: Path | None = None
 ) -> AsyncIterator[Mapping[str, str]]:
-    """Migrate each gate's schema and serve it, each as a role of its own. Yields their URLs by name. With a ledger, its
-    auditor's way into the database is in `data`.
+    """Migrate each gate's schema and serve it in a process of its own, as a role of its own. Yields their URLs by name.
+    With a ledger, its auditor's way into the database is in `data`.
 
     Raises:
-        OSError: a gate's port is taken.
+        Stop: a gate's port is taken, or it ends before it serves.
         DatabaseError: a schema cannot be migrated.
 
     """
-    from legivellum.gate.composition import serving
     from legivellum.gate.definition import GateDefinition
 
-    async with AsyncExitStack() as stack:
-        urls: dict[str, str] = {}
-        for definition in definitions:
-            if definition.name == COGNIGATE:
-                continue
-            settings = definition.settings()
-            chosen = {
-                "identity_database_url": SecretStr(database.identity),
-                **(await _migrated(database, definition, data) if isinstance(definition, GateDefinition) else {}),
-                **_local_settings(definition.name, settings, definitions, data, urls),
-            }
-            settings = settings.model_copy(update=chosen)
-            urls[definition.name] = await stack.enter_async_context(serving(definition, settings))
-        await withdraw_memberships(database)
-        yield urls
+    commands = gate_commands(definitions, data)
+    for definition in definitions:
+        if isinstance(definition, GateDefinition):
+            commands[definition.name].settings.update(await _migrated(database, definition, data))
+        if definition.name != COGNIGATE:
+            commands[definition.name].settings["identity_database_url"] = SecretStr(database.identity)
+    await withdraw_memberships(database)
+    async with running_gates(list(commands.values()), logs):
+        yield {name: command.url for name, command in commands.items()}
+
+
+def require_free_ports(definitions: Sequence[Definition[Any, Any]]) -> None:
+    """Raises Stop where a port is taken: said before a database is started, which takes seconds."""
+    for definition in definitions:
+        settings = definition.settings()
+        chosen_port(definition.name, settings.host, settings.port)
+
+
+def gate_commands(definitions: Sequence[Definition[Any, Any]], data: Path) -> dict[str, GateCommand]:
+    """How each gate is started, but for its database. Raises Stop where a port is taken."""
+    settings = {definition.name: definition.settings() for definition in definitions}
+    ports = {name: chosen_port(name, chosen.host, chosen.port) for name, chosen in settings.items()}
+    urls = {name: _url(chosen, ports[name]) for name, chosen in settings.items()}
+    commands = {}
+    for definition in definitions:
+        name = definition.name
+        local = {"port": ports[name], **_local_settings(name, data, urls)}
+        if sys.stderr.isatty():
+            local.setdefault("log_format", "console")
+        local = {field: value for field, value in local.items() if field == "port" or _is_unset(settings[name], field)}
+        commands[name] = GateCommand(name=name, module=definition.module, url=urls[name], settings=local)
+    if COGNIGATE in commands:
+        commands[COGNIGATE] = _worker_command(commands[COGNIGATE], urls, data)
+    return commands
+
+
+def _worker_command(command: GateCommand, urls: Mapping[str, str], data: Path) -> GateCommand:
+    """CogniGate is told by variables where the gates are, as every worker. It ends by itself where it is refused."""
+    key_file = key_file_of(COGNIGATE, data)
+    others = {name: url for name, url in urls.items() if name != COGNIGATE}
+    return replace(
+        command,
+        environment=worker_environment(others, key_file),
+        prepare=partial(wait_until_known, urls["asyncgate"], key_file),
+        must_start=False,
+    )
+
+
+def _url(settings: Any, port: int) -> str:
+    scheme = "http" if settings.tls_cert is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{port}"
+
+
+def _is_unset(settings: BaseSettings, field: str) -> bool:
+    """Whether no variable says it: what a person chose stays."""
+    return field in type(settings).model_fields and field not in settings.model_fields_set
 
 
 async def _migrated(
@@ -134,35 +180,36 @@ async def _migrated(
     return {"database_url": SecretStr(as_role(database.owner, definition.role, password))}
 
 
-def _local_settings(
-    name: str,
-    settings: BaseSettings,
-    definitions: Sequence[Definition[Any, Any]],
-    data: Path,
-    urls: Mapping[str, str],
-) -> dict[str, Any]:
+def _local_settings(name: str, data: Path, urls: Mapping[str, str]) -> dict[str, Any]:
     """What a gate does on one machine unless its variables say otherwise.
 
     DepotGate keeps bytes in the data directory, and outputs without a lease where no AsyncGate is served. AsyncGate
     lets plans grant what one needs to try them. InterroGate may forward to the DeleGate beside it. DeleGate asks the
     gates beside it, and is asked through InterroGate if that is one of them.
     """
-    served = {definition.name: definition for definition in definitions}
-    local: dict[str, Any] = {}
     if name == "depotgate":
-        leases = "required" if "asyncgate" in served else "optional"
-        local = {"store": (data / ARTIFACTS).resolve().as_uri(), "leases": leases}
-    elif name == "asyncgate" and "delegate" in served:
+        return {
+            "store": (data / ARTIFACTS).resolve().as_uri(),
+            "leases": "required" if "asyncgate" in urls else "optional",
+        }
+    if name == "asyncgate" and "delegate" in urls:
         path = data / CEILINGS_FILE
         path.write_text(json.dumps([{"namespaces": ["*"], "authority": CEILING}], indent=2), encoding="utf-8")
-        local = {"ceilings_file": str(path)}
-    elif name == "interrogate" and "delegate" in served:
-        local = {"target_hosts": f"127.0.0.1:{served['delegate'].settings().port}"}
-    elif name == "delegate":
-        admission = "required" if "interrogate" in served else "off"
+        return {"ceilings_file": str(path)}
+    if name == "interrogate" and "delegate" in urls:
+        return {"target_hosts": urlsplit(urls["delegate"]).netloc}
+    if name == "delegate":
+        admission = "required" if "interrogate" in urls else "off"
         local = {"credentials": str(data / DELEGATE_CREDENTIALS), "admission": admission}
-        local |= {f"{gate}_url": url for gate, url in urls.items()}
-    return {field: value for field, value in local.items() if field not in settings.model_fields_set}
+        return local | {f"{gate}_url": url for gate, url in urls.items()}
+    return {}
+
+
+def key_file_of(gate: str, data: Path) -> Path:
+    """Where the gate's key lies: DeleGate finds that of a namespace by its name."""
+    from metagate_operator.sources.documents import DEFAULT_NAMESPACE
+
+    return data / DELEGATE_CREDENTIALS / DEFAULT_NAMESPACE if gate == "delegate" else data / "keys" / f"{gate}.key"
 
 
 def keep_auditor(database: DatabaseUrls, data: Path) -> Mapping[str, str]:

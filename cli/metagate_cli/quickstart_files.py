@@ -1,4 +1,4 @@
-"""The quickstart's working folder: a copy of the examples, and a key for two of their Principals."""
+"""A working folder: a copy of one of the examples, and keys for some of its Principals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,13 @@ KEYED: Final = ("indexer", "admin")
 
 
 class QuickstartFiles:
-    """`<folder>/resources` is the person's, `<folder>/data` is ours; keys are in `<folder>/data/keys`, 0600."""
+    """`<folder>/resources` is the person's, `<folder>/data` is ours; keys are in `<folder>/data/keys`, 0600.
 
-    def __init__(self, folder: Path) -> None:
+    `keyed`: the Principals of the example that are given a key.
+    """
+
+    def __init__(self, folder: Path, example: str = "quickstart", keyed: Sequence[str] = KEYED) -> None:
+        self._example, self._keyed = example, keyed
         self.resources = folder / "resources"
         self.data = folder / "data"
 
@@ -34,9 +39,9 @@ class QuickstartFiles:
         if created:
             temporary = Path(tempfile.mkdtemp(prefix=".resources-", dir=self.resources.parent))
             try:
-                shutil.copytree(examples(), temporary, dirs_exist_ok=True)
+                shutil.copytree(examples(self._example), temporary, dirs_exist_ok=True)
                 temporary.chmod(0o755)
-                for name in KEYED:
+                for name in self._keyed:
                     (keys / f"{name}.key").unlink(missing_ok=True)  # belongs to declarations that are gone
                     self._mint_key(temporary, name)
                 temporary.replace(self.resources)
@@ -44,7 +49,7 @@ class QuickstartFiles:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         else:
-            for name in KEYED:
+            for name in self._keyed:
                 if not (keys / f"{name}.key").exists():
                     self._mint_key(self.resources, name)
         return created
@@ -72,13 +77,13 @@ class QuickstartFiles:
         temporary.replace(file)
 
 
-def examples() -> Path:
-    """The quickstart's examples, in a source checkout or beside an installed wheel."""
+def examples(name: str) -> Path:
+    """The folder of an example, in a source checkout or beside an installed wheel."""
     candidates = (
-        Path(__file__).resolve().parents[2] / "examples" / "quickstart",
-        Path(sysconfig.get_path("data")) / "share" / "metagate" / "examples" / "quickstart",
+        Path(__file__).resolve().parents[2] / "examples" / name,
+        Path(sysconfig.get_path("data")) / "share" / "metagate" / "examples" / name,
     )
-    for declaration_line in candidates:
-        if declaration_line.is_dir():
-            return declaration_line
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
     raise Stop("the examples are not installed: run this from a source checkout", code=UNABLE)

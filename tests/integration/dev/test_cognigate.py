@@ -90,7 +90,7 @@ class ThinkingMachine:
                     words = (entry / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if parent == self.dev.process.pid and b"cognigate.main" in words:
+                if parent == self.dev.process.pid and b"cognigate.gate" in words:
                     return int(entry.name)
         raise LookupError("no child is CogniGate")
 
