@@ -183,9 +183,9 @@ async def _migrated(
 def _local_settings(name: str, data: Path, urls: Mapping[str, str]) -> dict[str, Any]:
     """What a gate does on one machine unless its variables say otherwise.
 
-    The ledger shows its console. DepotGate keeps bytes in the data directory, and outputs without a lease where no AsyncGate is served. AsyncGate
-    lets plans grant what one needs to try them. InterroGate may forward to the DeleGate beside it. DeleGate asks the
-    gates beside it, and is asked through InterroGate if that is one of them.
+    The ledger shows its console. DepotGate keeps bytes in the data directory, and outputs without a lease where no
+    AsyncGate is served. AsyncGate lets plans grant what one needs to try them. InterroGate may forward to the DeleGate
+    beside it. DeleGate asks the gates beside it, and is asked through InterroGate if that is one of them.
     """
     if name == "memorygate":
         return {"console": True}

@@ -18,11 +18,12 @@ from metagate_cli.demo_receipts import EXPECTED, differences
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[3]
+DEMO = (sys.executable, "-m", "metagate_cli.main", "demo")
 GATES = ("metagate", "memorygate", "asyncgate", "depotgate", "interrogate", "delegate", "cognigate")
 
 
 class DemoRun:
-    """`make demo` until it says what to do next; `output` is all that it has printed."""
+    """What `make demo` runs, until it says what to do next; `output` is all that it has printed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "demo"
@@ -30,8 +31,7 @@ class DemoRun:
         quiet = {name: value for name, value in os.environ.items() if not name.startswith(("METAGATE_", "LLM_"))}  # noqa: TID251
         self.environment = {**quiet, **{f"{gate.upper()}_PORT": str(port) for gate, port in self.ports.items()}}
         self.process = subprocess.Popen(
-            ["make", "-s", "demo", f"VENV={sys.prefix}", f"DEMO_ARGS=--directory {self.folder}"],
-            cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [*DEMO, "--directory", str(self.folder)], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
         self.output = ""
@@ -60,9 +60,17 @@ class DemoRun:
             env=quiet, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.process.stdout is None or self.process.stdout.closed
+
     def stop(self) -> int:
-        """As Ctrl-C does: the signal goes to make and to what it runs."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        """As Ctrl-C does: the signal goes to all that was started in this session."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            self.output += stdout.read()
         return self.process.wait(60)
 
 
@@ -72,11 +80,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
     try:
         yield run.until("MCP ")
     finally:
-        run.stop()
+        if not run.is_stopped:
+            run.stop()
 
 
 def receipts_of(demo: DemoRun, task_id: str) -> list[dict[str, Any]]:
     return list(demo.get("memorygate", f"/receipts/root/{task_id}?limit=500", "observer").json()["items"])
+
+
+@pytest.mark.parametrize(("arguments", "command"), [([], "metagate demo"), (["ONCE=1"], "metagate demo --once")])
+def test_make_runs_it(arguments: list[str], command: str) -> None:
+    done = subprocess.run(["make", "-n", "demo", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == [".venv/bin/metagate", *command.split()[1:]]
 
 
 def test_it_says_first_that_no_model_is_asked(demo: DemoRun) -> None:
@@ -143,12 +158,10 @@ def test_the_people_of_the_demo_have_keys_of_their_own(demo: DemoRun) -> None:
 
 
 def test_ctrl_c_stops_it_and_once_ends_by_itself(demo: DemoRun) -> None:
-    """The last of this module. The same folder again: ONCE=1 exits 0 when the story was told; no log line on the terminal."""
-    if demo.process.poll() is None:
-        demo.stop()
+    """The last of this module. The same folder again: --once exits 0 when the story was told; no log is on the terminal."""
+    assert demo.stop() == 0
     again = subprocess.run(
-        ["make", "-s", "demo", "ONCE=1", f"VENV={sys.prefix}", f"DEMO_ARGS=--directory {demo.folder}"],
-        cwd=ROOT, env=demo.environment, capture_output=True, text=True, timeout=150, check=False,
+        [*DEMO, "--once", "--directory", str(demo.folder)], env=demo.environment, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.startswith("Using ")
