@@ -386,3 +386,18 @@ def test_people_metrics_and_models_are_added(chart: Chart):
 def test_policies_are_switched_off_together(chart: Chart):
     values = {**TENANTS, "networkPolicy": {"enabled": False}, "asyncgate": {"networkPolicy": {"enabled": True}}}
     assert of_kind(rendered(chart, values), "NetworkPolicy") == {}
+
+
+def test_the_pod_of_the_demo_fits(chart: Chart):
+    """The addresses in its file are Services of the chart, and its tokens are of audiences that the TokenIssuer admits."""
+    _, principal, pod = yaml.safe_load_all((ROOT / "examples" / "cluster" / "demo.yaml").read_text())
+    objects = rendered(chart, TENANTS)
+    [issuer] = of_kind(objects, "TokenIssuer").values()
+    services = named(objects, "Service", NAMESPACE)
+    addresses = {
+        f"http://{name}.{NAMESPACE}:{port['port']}" for name, item in services.items() for port in item["spec"]["ports"]
+    }
+    assert set(environment(pod["spec"]["containers"][0]).values()) <= addresses
+    tokens = [volume["projected"]["sources"][0] for volume in pod["spec"]["volumes"] if "projected" in volume]
+    assert {token["serviceAccountToken"]["audience"] for token in tokens} <= set(issuer["spec"]["audiences"])
+    assert principal["spec"]["subjects"] == [{"serviceAccount": {"name": pod["spec"]["serviceAccountName"]}}]

@@ -20,6 +20,7 @@ CHAPTERS = (
     "delegate",
     "upgrade",
     "uninstall",
+    "legivellum",
     "readme",
     "previous_release",
 )

@@ -100,8 +100,8 @@ def test_root_file_systems_cannot_be_written(release: InstalledRelease, workload
     }  # fmt: skip
 
 
-def memory(cluster: NodeCluster, workload: str) -> int:
-    """Resident MiB of all processes of a pod of the workload, shared pages counted once per process' share."""
+def memory(cluster: NodeCluster, workload: str, *container: str, where: str = NAMESPACE) -> int:
+    """Resident MiB of all processes of a container of the workload, shared pages counted once per process' share."""
     look = (
         "import glob\n"
         "total = 0\n"
@@ -111,7 +111,7 @@ def memory(cluster: NodeCluster, workload: str) -> int:
         "    total += sum(int(line.split()[1]) for line in lines if line.startswith('Pss:'))\n"
         "print(total // 1024)"
     )
-    return int(cluster.kubectl("-n", NAMESPACE, "exec", workload, "--", "python3", "-c", look))
+    return int(cluster.kubectl("-n", where, "exec", workload, *container, "--", "python3", "-c", look))
 
 
 def test_idle_memory(release: InstalledRelease, say: Callable[[str], None]):

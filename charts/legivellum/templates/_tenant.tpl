@@ -2,10 +2,11 @@
 {{- define "legivellum.tenant" -}}
 {{- $home := .root.Release.Namespace }}
 {{- if not .root.Values.escalateTo }}
-- {kind: Principal, name: operator-on-call, spec: {type: principal}}
+# Without a credential nobody would know this Principal: whoever is on call asks for a token of that service account.
+- {kind: Principal, name: operator-on-call, spec: {type: principal, subjects: [{serviceAccount: {name: operator-on-call}}]}}
 {{- end }}
 {{- if and (hasKey .root.Subcharts "interrogate") (hasKey .root.Subcharts "delegate") }}
-- {kind: Principal, name: front-desk, spec: {type: service}}
+- {kind: Principal, name: front-desk, spec: {type: service, subjects: [{serviceAccount: {name: front-desk}}]}}
 - kind: PolicyProfile
   name: legivellum
   spec:
