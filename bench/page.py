@@ -10,6 +10,7 @@ from typing import Any
 
 import charts
 import fleet
+import tasks
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DOCS = HERE / "results", HERE.parent / "docs"
@@ -726,7 +727,7 @@ PARTS: tuple[tuple[str, str, Callable[[Found], Lines]], ...] = (
 
 
 def measured() -> Found:
-    names = (*(name for name, _, _ in PARTS), "regions")
+    names = (*(name for name, _, _ in PARTS), "regions", "whole")
     return {
         name: json.loads((RESULTS / f"{name}.json").read_text())
         for name in dict.fromkeys(names)
@@ -771,8 +772,56 @@ def written(name: str, lines: Lines) -> None:
     print(f"written: {DOCS / name}")
 
 
+def with_sections(shown: Sequence[str], lines: Sequence[str], *, before: str = "") -> Lines:
+    """The page as it is, with these sections (each from its `## ` on) in the place of those of the same headings.
+    `before`: the heading before which a section goes that the page does not have yet.
+    """
+    new = {heading: part for heading, part in _by_heading(lines).items() if any(part)}
+    old = _by_heading(shown)
+    order = list(old)
+    for heading in new:
+        if heading not in old:
+            order.insert(order.index(before) if before in order else len(order), heading)
+    sections = {**old, **new}
+    return [line for heading in order for line in sections[heading]]
+
+
+def _by_heading(lines: Sequence[str]) -> dict[str, Lines]:
+    sections: dict[str, Lines] = {"": []}
+    heading = ""
+    for line in lines:
+        if line.startswith("## "):
+            heading = line
+        sections.setdefault(heading, []).append(line)
+    for part in sections.values():
+        while part and not part[-1]:
+            part.pop()
+        part.append("")
+    return sections
+
+
+def performance(figures: Found) -> Lines:
+    """The whole page, or, without the figures that begin it, the page as it is with the parts that were measured."""
+    if "bench" in figures:
+        return page(figures)
+    shown = (DOCS / "performance.md").read_text().splitlines()
+    for name, key, part in PARTS:
+        if enough(key, figures.get(name, {})):
+            shown = with_sections(shown, part(figures[name]))
+    return shown
+
+
+def scale_page(figures: Found) -> Lines:
+    shown = (DOCS / "scale.md").read_text().splitlines()
+    if {"regions", "scale", "herd", "bench"} <= set(figures):
+        shown = with_sections(shown, fleet.page(figures, (HERE / "fleet.md").read_text()))
+    if "whole" in figures:
+        whole = tasks.section(figures["whole"], (HERE / "tasks.md").read_text())
+        shown = with_sections(shown, whole, before="## Past one primary")
+    return shown
+
+
 if __name__ == "__main__":
     found = measured()
-    written("performance.md", page(found))
-    if {"regions", "scale", "herd", "bench"} <= set(found):
-        written("scale.md", fleet.page(found, (HERE / "fleet.md").read_text()))
+    written("performance.md", performance(found))
+    written("scale.md", scale_page(found))

@@ -1,8 +1,8 @@
 """`make bench-plans`: what a plan costs, from its expansion to its end.
 
 The gates are processes of their own on one PostgreSQL with durable commits. Beside a plan stand the same number of
-receipts, posted to the ledger in as many requests as DeleGate sends; rounds alternate. `--receipts` fills the ledger
-with receipts of other tasks before plans are closed.
+receipts, posted to the ledger in as many requests as DeleGate sends; rounds alternate. `--receipts` and `--rows` fill
+the ledger with receipts of other tasks before plans are closed.
 """
 
 from __future__ import annotations
@@ -55,6 +55,22 @@ LARGE: dict[str, Any] = {
 }  # fmt: skip
 """Four groups of 50, one after the other: 200 steps and 7,500 needs."""
 FIFTY = {"items": list(range(50))}
+ROWS_AT_ONCE = 500_000
+_INDEXES = """
+    SELECT c.relname AS name, pg_get_indexdef(c.oid) AS definition
+    FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+    WHERE i.indrelid = 'memorygate.receipt'::regclass AND NOT i.indisprimary
+"""
+_ROWS = """
+    INSERT INTO memorygate.receipt (tenant, receipt_id, stored_at, kind, phase, task_id, root_task_id, position,
+                                    obligation_id, caused_by, body, digest, previous, chain)
+    SELECT $1, $4 || lpad(n::text, 12, '0'), now(), 'obligation', CASE n % 2 WHEN 0 THEN 'accepted' ELSE 'complete' END,
+           $4 || 'T' || lpad((n / 2)::text, 11, '0'), $4 || 'R' || lpad((n / 10)::text, 11, '0'), n % 10 + 1,
+           $4 || 'T' || lpad((n / 2)::text, 11, '0'),
+           CASE n % 10 WHEN 0 THEN NULL ELSE $4 || lpad((n - 1)::text, 12, '0') END,
+           repeat('x', 200), hash, hash, hash
+    FROM generate_series($2::bigint, $3::bigint) AS n, sha256('a row of the benchmark') AS hash
+"""
 Milliseconds = list[float]
 
 
@@ -190,9 +206,11 @@ async def large_plans(client: PlanClient, rounds: int) -> tuple[dict[str, Any], 
     return {**summary(taken), "receipts": summary(receipts), "ratio": round(statistics.median(each), 2)}, plans
 
 
-async def closing(client: PlanClient, plans: Sequence[str], receipts: int) -> dict[str, Any]:
+async def closing(client: PlanClient, plans: Sequence[str], receipts: int, rows: int) -> dict[str, Any]:
     """The end of plans of 200 steps; the first answer of each, not the replay."""
     await fill(client.tenant, receipts)
+    if rows:
+        await fill_rows(client.tenant, rows)
     await client.do_all("large.work")
     taken = [(await client.post("worker", "admitting", f"/plans/{plan_id}/close", {}))[0] for plan_id in plans]
     return {**summary(taken), "receipts_in_the_ledger": await stored(client.tenant)}
@@ -206,8 +224,29 @@ async def fill(tenant: PlanTenant, receipts: int) -> None:
             await filler.receipts((100,))
 
 
-async def stored(tenant: PlanTenant) -> int:
+async def fill_rows(tenant: PlanTenant, rows: int) -> None:
+    """Rows of receipts of other tasks, ten to a tree, without the endpoint: ten million of them take minutes, not
+    hours. Indexes are built afterwards, as large as they would have become. The chains of these trees hold nothing.
+    """
+    connection = await asyncpg.connect(tenant.gates.database.superuser)
+    try:
+        definitions = await connection.fetch(_INDEXES)
+        for definition in definitions:
+            await connection.execute(f"DROP INDEX memorygate.{definition['name']}")
+        for start in range(0, rows, ROWS_AT_ONCE):
+            await connection.execute(_ROWS, tenant.uid, start, min(rows, start + ROWS_AT_ONCE) - 1, new_id()[:14])
+            console.step(f"{min(rows, start + ROWS_AT_ONCE):,} rows")
+        await connection.execute("SET maintenance_work_mem = '1GB'; SET max_parallel_maintenance_workers = 2")
+        for definition in definitions:
+            await connection.execute(definition["definition"])
+        await connection.execute("VACUUM ANALYZE memorygate.receipt")
+        await connection.execute("CHECKPOINT")
+        console.step("indexes are built")
+    finally:
+        await connection.close()
 
+
+async def stored(tenant: PlanTenant) -> int:
     connection = await asyncpg.connect(tenant.gates.database.superuser)
     try:
         return int(await connection.fetchval("SELECT count(*) FROM memorygate.receipt"))
@@ -238,7 +277,7 @@ async def measured(arguments: argparse.Namespace, directory: Path) -> dict[str, 
             client = PlanClient(tenant, http)
             parts["small"] = await small_plans(client, arguments.rounds)
             parts["large"], plans = await large_plans(client, arguments.plans)
-            parts["close"] = await closing(client, plans, arguments.receipts)
+            parts["close"] = await closing(client, plans, arguments.receipts, arguments.rows)
             parts["memory"] = delegate_memory(gates)
     return parts
 
@@ -248,6 +287,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=60, help="plans of three steps of each way (60)")
     parser.add_argument("--plans", type=int, default=5, help="plans of 200 steps (5)")
     parser.add_argument("--receipts", type=int, default=0, help="receipts that are posted before plans are closed (0)")
+    parser.add_argument("--rows", type=int, default=0, help="receipts that are written as rows before that (0)")
     parser.add_argument("--directory", type=Path, help="where the database and the artifacts lie (a temporary one)")
     return parser.parse_args()
 

@@ -219,6 +219,11 @@ async def bench_tenant(group: GateGroup, http: httpx.AsyncClient, documents: int
     await publisher.close()
     made = BenchTenant(tenant, http)
     await made.deposit(documents)
+    async with asyncio.timeout(30):
+        # InterroGate follows what is published; until then the tool is unknown there.
+        while await made.ask(min(2, documents)) is None:
+            await asyncio.sleep(0.2)
+    made.refused = 0
     return made
 
 
