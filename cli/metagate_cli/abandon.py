@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, segment, stop_for
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates, confirm
 from metagate_cli.output import OutputFormat, OutputOption, safe_text, structured
 from metagate_cli.terminal import FAILURE, Stop
@@ -39,7 +39,7 @@ def abandon(
     gates = TenantGates(url, key_file, token_file, ca_file, packet)
     delegate, asyncgate = gates.client("delegate"), gates.client("asyncgate")
     try:
-        answer = delegate.get(f"/plans/{plan}")
+        answer = delegate.get(f"/plans/{segment(plan)}")
         if not confirm(f"Abandon plan {plan}, which is {answer['phase']}?", yes=yes):
             raise Stop("nothing was abandoned", code=FAILURE)
         end = _close(delegate, plan, reason)
@@ -64,7 +64,9 @@ def abandon(
 def _close(delegate: ApiClient, plan: str, reason: str | None) -> Any:
     """The end of the plan; None for one that was over."""
     try:
-        return delegate.post(f"/plans/{plan}/close", {"abandon": True, **({"reason": reason} if reason else {})})
+        return delegate.post(
+            f"/plans/{segment(plan)}/close", {"abandon": True, **({"reason": reason} if reason else {})}
+        )
     except ApiError as error:
         if error.code != _CLOSED:
             raise
@@ -77,7 +79,7 @@ def _revoke(asyncgate: ApiClient, steps: Sequence[Mapping[str, Any]], reason: st
     body = {"what": "task", **({"reason": reason} if reason else {})}
     for step in steps:
         try:
-            asyncgate.post(f"/tasks/{step['task_id']}/revoke", body)
+            asyncgate.post(f"/tasks/{segment(step['task_id'])}/revoke", body)
         except ApiError as error:
             if error.code not in _OVER:
                 raise

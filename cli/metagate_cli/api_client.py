@@ -15,12 +15,13 @@ from legivellum.gate.api_client import (
     NoAnswerError,
     NotJsonError,
     UnusableConnectionError,
+    segment,
 )
 from legivellum.gate.api_client import credential_headers as read_credential
 from metagate_cli.output import safe_text
 from metagate_cli.terminal import FAILURE, UNABLE, Stop
 
-__all__ = ["ApiClient", "ApiError", "NotJson", "connect", "credential_headers", "stop_for"]
+__all__ = ["ApiClient", "ApiError", "NotJson", "connect", "credential_headers", "segment", "stop_for"]
 
 Url = Annotated[
     str | None, typer.Option("--url", help="A running MetaGate, like http://127.0.0.1:8000.", envvar="METAGATE_URL")

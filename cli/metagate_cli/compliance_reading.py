@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from metagate_cli.api_client import ApiClient, ApiError
+from metagate_cli.api_client import ApiClient, ApiError, segment
 from metagate_cli.compliance.causes import ChainFollower, chain_broken
 from metagate_cli.compliance.findings import ComplianceFinding
 from metagate_cli.compliance.receipt_facts import (
@@ -88,7 +88,7 @@ class LedgerReading:
     def root(self, task_id: str) -> _RootReading:
         """The root in which a task hangs; without receipts where nobody has heard of it."""
         reading = _RootReading(task_id)
-        for receipt in self.ledger.items(f"/receipts/root/{task_id}"):
+        for receipt in self.ledger.items(f"/receipts/root/{segment(task_id)}"):
             reading.root_task_id = receipt["root_task_id"]
             self._remember(receipt)
             reading.add(receipt)
@@ -126,7 +126,7 @@ class LedgerReading:
         name = self._names.get(receipt_id)
         if name is None:
             try:
-                receipt = self.ledger.get(f"/receipts/{receipt_id}")
+                receipt = self.ledger.get(f"/receipts/{segment(receipt_id)}")
             except ApiError as error:
                 if error.code != "NOT_FOUND":
                     raise
@@ -145,7 +145,7 @@ class LedgerReading:
 
     def leases(self, task_id: str) -> frozenset[int]:
         """The numbers of the leases that receipts of a task name."""
-        receipts = self.ledger.items(f"/receipts/task/{task_id}")
+        receipts = self.ledger.items(f"/receipts/task/{segment(task_id)}")
         return frozenset(receipt["attempt"] for receipt in receipts if receipt["phase"] == "lease_issued")
 
     def _remember(self, receipt: Mapping[str, Any]) -> tuple[str, str]:
@@ -280,7 +280,7 @@ def _shown_tasks(asyncgate: PatientClient, tasks: frozenset[str] | None) -> Iter
         return
     for task_id in sorted(tasks):
         try:
-            yield asyncgate.get(f"/tasks/{task_id}")
+            yield asyncgate.get(f"/tasks/{segment(task_id)}")
         except ApiError as error:
             if error.code != "NOT_FOUND":
                 raise
@@ -316,7 +316,7 @@ def principal_types(metagate: PatientClient) -> Mapping[str, str]:
 def policy_limits(metagate: PatientClient, name: str) -> PolicyLimits | None:
     """None where the tenant has no such PolicyProfile any more."""
     try:
-        profile = metagate.get(f"/v1/policy-profiles/{name}")
+        profile = metagate.get(f"/v1/policy-profiles/{segment(name)}")
     except ApiError as error:
         if error.code != "NOT_FOUND":
             raise

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, segment, stop_for
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates
 from metagate_cli.help import Command, Group
 from metagate_cli.output import OutputFormat, OutputOption, safe_text, structured, table
@@ -113,7 +113,7 @@ def send(
         raise _refused(error, plan, file) from error
     except Stop as stop:
         if stop.code == UNABLE:
-            print_note(f"legivellum: to be sure that it is sent once, repeat it with --id {body['plan_id']}")
+            print_note(f"legivellum: to be sure that it is sent once, repeat it with --id {segment(body['plan_id'])}")
         raise
     show_plan(answer, output)
 
@@ -126,7 +126,7 @@ def _sent(gates: TenantGates, body: Mapping[str, Any], surface: str, policy: str
         if error.code != "ADMISSION_REQUIRED":
             raise
     _admit(gates.client("interrogate"), body, surface, policy)
-    return delegate.get(f"/plans/{body['plan_id']}")
+    return delegate.get(f"/plans/{segment(body['plan_id'])}")
 
 
 def _admit(interrogate: ApiClient, body: Mapping[str, Any], surface: str, policy: str) -> None:

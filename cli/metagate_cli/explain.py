@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, stop_for
+from metagate_cli.api_client import ApiError, CaFile, KeyFile, Tenant, TokenFile, Url, connect, segment, stop_for
 from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, json_line, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, colored, progress
 
@@ -39,7 +39,7 @@ def explain(
     api = connect(url, key_file, token_file, ca_file, tenant)
     try:
         with progress("asking"):
-            answer = api.get(f"/v1/admin/explain/{kind}/{name}")
+            answer = api.get(f"/v1/admin/explain/{kind}/{segment(name)}")
     except ApiError as error:
         if error.code == "NOT_REBUILT":
             raise Stop(f"THE ANSWER CANNOT BE REBUILT: {safe_text(error)}", code=FAILURE) from error

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, segment, stop_for
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates, confirm
 from metagate_cli.listing import age
 from metagate_cli.output import OutputFormat, OutputOption, safe_text, structured, table
@@ -141,7 +141,7 @@ def _decide(
     """Show the plan, ask, write the receipt, and have DeleGate act on it."""
     plan_id = obligation["task_id"]
     delegate = gates.client("delegate")
-    plan = delegate.get(f"/plans/{plan_id}", body="true")
+    plan = delegate.get(f"/plans/{segment(plan_id)}", body="true")
     if plan["phase"] == _OVER:
         _withdraw(gates, obligation, text, yes=yes, output=output)
         return
@@ -158,7 +158,7 @@ def _decide(
     gates.client("memorygate").post("/receipts", receipt)
     if not output.structured:
         print_note(f"{'refused' if fail else 'approved'}: receipt {receipt['receipt_id']}")
-    _show_dispatched(delegate.post(f"/plans/{plan_id}/dispatch", {}), output)
+    _show_dispatched(delegate.post(f"/plans/{segment(plan_id)}/dispatch", {}), output)
 
 
 def _withdraw(
@@ -182,14 +182,14 @@ def _dispatch_again(gates: TenantGates, task: str, output: OutputFormat) -> None
     plan_id = task.removesuffix(":approval")
     delegate = gates.client("delegate")
     try:
-        is_dispatchable = delegate.get(f"/plans/{plan_id}")["phase"] in _DISPATCHABLE
+        is_dispatchable = delegate.get(f"/plans/{segment(plan_id)}")["phase"] in _DISPATCHABLE
     except ApiError as error:
         if error.code not in _NO_PLAN:
             raise
         is_dispatchable = False
     if not is_dispatchable:
         raise Stop(f"{safe_text(task)}: is not in your inbox (`legivellum done` lists it)", code=FAILURE)
-    _show_dispatched(delegate.post(f"/plans/{plan_id}/dispatch", {}), output)
+    _show_dispatched(delegate.post(f"/plans/{segment(plan_id)}/dispatch", {}), output)
 
 
 def _show_dispatched(answer: Mapping[str, Any], output: OutputFormat) -> None:

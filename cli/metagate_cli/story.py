@@ -16,7 +16,7 @@ from legivellum.receipts.story import (
     task_steps,
     why,
 )
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, segment, stop_for
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates
 from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, print_note
@@ -57,7 +57,7 @@ def explain(
 
 def read_story(ledger: ApiClient, task: str, tenant: str | None = None) -> TaskStory:
     """Raises ApiError, Stop."""
-    receipts = in_causal_order(list(ledger.items(f"/receipts/root/{task}", tenant=tenant)))
+    receipts = in_causal_order(list(ledger.items(f"/receipts/root/{segment(task)}", tenant=tenant)))
     known = {receipt["receipt_id"] for receipt in receipts}
     causes = dict.fromkeys(cause_of(receipt) for receipt in receipts)
     dangling = [cause for cause in causes if cause and cause not in known and not _exists(ledger, cause, tenant)]
@@ -74,7 +74,7 @@ def read_story(ledger: ApiClient, task: str, tenant: str | None = None) -> TaskS
 def _exists(ledger: ApiClient, receipt_id: str, tenant: str | None) -> bool:
     """A cause may be of another tree: what a person asked before."""
     try:
-        ledger.get(f"/receipts/{receipt_id}", tenant=tenant)
+        ledger.get(f"/receipts/{segment(receipt_id)}", tenant=tenant)
     except ApiError as error:
         if error.code != "NOT_FOUND":
             raise

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from metagate_cli.api_client import ApiClient, ApiError, CaFile, stop_for
+from metagate_cli.api_client import ApiClient, ApiError, CaFile, segment, stop_for
 from metagate_cli.credentials import seconds
 from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates
 from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
@@ -150,7 +150,7 @@ def _receipts(
     if root is None:
         return ledger.items("/v1/receipts", since=text, tenant=tenant)
     # Both are RFC 3339 in UTC with microseconds, as the ledger writes times: they compare as text.
-    items = ledger.items(f"/receipts/root/{root}", tenant=tenant)
+    items = ledger.items(f"/receipts/root/{segment(root)}", tenant=tenant)
     return (receipt for receipt in items if text is None or str(receipt["stored_at"]) >= text)
 
 

@@ -195,7 +195,9 @@ def _client(url: str, key_file: Path | None, token_file: Path | None, ca_file: P
 
 def _listing(problemata: str, url: str, key_file: Path | None, token_file: Path | None, ca_file: Path | None) -> Any:
     client = _client(url, key_file, token_file, ca_file)
-    return client.get(f"/v1/problematas/{problemata}/tools")
+    from legivellum.gate.api_client import segment
+
+    return client.get(f"/v1/problematas/{segment(problemata)}/tools")
 
 
 def _expected() -> tuple[type[Exception], ...]:

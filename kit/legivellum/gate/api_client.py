@@ -71,7 +71,7 @@ class GateApiClient:
     """What should be there, for messages."""
 
     def get(self, path: str, **query: object) -> Any:
-        """The JSON of the answer; parameters that are None are not sent."""
+        """The JSON of the answer; parameters that are None are not sent. Names in `path` go through `segment`."""
         return self._request("GET", path, query, None)
 
     def post(self, path: str, body: Any, **query: object) -> Any:
@@ -89,7 +89,7 @@ class GateApiClient:
 
     def _request(self, method: str, path: str, query: Mapping[str, object], body: bytes | None) -> Any:
         parameters = {name: value for name, value in {"tenant": self.tenant, **query}.items() if value is not None}
-        url = f"{self.url.rstrip('/')}{quote(path)}{'?' + urlencode(parameters) if parameters else ''}"
+        url = f"{self.url.rstrip('/')}{quote(path, safe='/%')}{'?' + urlencode(parameters) if parameters else ''}"
         headers = {**self.headers, **({} if body is None else {"content-type": "application/json"})}
         request = Request(url, data=body, method=method, headers=headers)  # noqa: S310 - the scheme was judged
         try:
@@ -102,6 +102,11 @@ class GateApiClient:
             raise NoAnswerError(f"{self.url} does not answer: {reason}", reason) from error
         except ValueError as error:
             raise NotJsonError(f"{self.url} does not answer in JSON: is it {_article(self.gate)}?") from error
+
+
+def segment(name: str) -> str:
+    """A name as one segment of a path: a task may be called `a/b?` (D-74)."""
+    return quote(name, safe="")
 
 
 def connection_headers(

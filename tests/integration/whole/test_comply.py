@@ -134,6 +134,20 @@ async def test_an_admitted_plan_complies(desk: ComplyDesk) -> None:
     assert "metagate" in done.stderr
 
 
+async def test_a_name_that_is_no_segment_of_a_path(desk: ComplyDesk) -> None:
+    """Whoever names a task `a/b?` does not keep others from looking at the tenant."""
+    name = "../a/b?c=%2F#ü d"
+    receipt = {"receipt_id": new_id(), "phase": "accepted", "task_id": name, "principal_ai": "principal"}
+    await desk.post("memorygate", "/receipts", receipt)
+    end = {**receipt, "receipt_id": new_id(), "phase": "complete", "status": "success", "outcome_kind": "none"}
+    await desk.post("memorygate", "/receipts", {**end, "completed_at": "2027-01-01T00:00:00Z"})
+    assert await desk.found(code=0) == set()
+    assert await desk.found("--root", name, code=0) == set()
+    for command in (("explain", name), ("usage", "--root", name)):
+        done = await desk.legivellum(*command)
+        assert done.returncode == 0, done.stderr
+
+
 # ── what an ordinary principal can do ────────────────────────────────────────────────────────────────────────────────
 
 
