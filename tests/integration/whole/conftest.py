@@ -7,6 +7,7 @@ import pytest_asyncio
 from tests.integration.api.processes import started
 from tests.integration.delegate.gate_fixture import GateGroup, PlanTenant, plan_tenant
 from tests.integration.memorygate.ledger_fixture import LedgerPrincipal
+from tests.integration.whole.watched_gates import WatchedGates, watched_gates
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,10 @@ async def everybody(metagate: GateGroup) -> AsyncIterator[PlanTenant]:
     for gate in (*metagate.processes, "metagate"):
         await tenant.until(lambda answer: answer.status_code != 401, "witness", "GET", gate, "/v1/interview")
     yield tenant
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedGates]:
+    """Gates on a PostgreSQL of their own, which tests stop and empty."""
+    async with watched_gates(tmp_path_factory.mktemp("watched")) as gates:
+        yield gates
