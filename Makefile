@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run demo test test-async test-cogni test-plans test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run demo test test-async test-cogni test-plans test-idle test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -57,6 +57,9 @@ test-async: $(STAMP) ## AsyncGate's verbs all at once for SECONDS=60, and TASKS=
 	@ASYNCGATE_TEST_SECONDS=$(or $(SECONDS),60) ASYNCGATE_TEST_TASKS=$(or $(TASKS),10000) $(BIN)/python -m pytest -q -o timeout=3000 \
 	    tests/integration/asyncgate/test_lock_order.py tests/integration/asyncgate/test_killed_workers.py \
 	    -k "no_two_verbs or newest_lease" $(PYTEST_ARGS)
+
+test-idle: $(STAMP) ## all gates for ten minutes in which nobody asks for anything (IDLE=600 s): no call, no row
+	@WHOLE_IDLE_SECONDS=$(or $(IDLE),600) $(BIN)/python -m pytest -q tests/integration/whole/test_idle.py $(PYTEST_ARGS)
 
 test-plans: $(STAMP) ## random drafts at the real gates (DRAFTS=1000, minutes): sound ones run to their end, others leave no row
 	@PLAN_DRAFTS=$(or $(DRAFTS),1000) $(BIN)/python -m pytest -q -o timeout=3600 tests/integration/delegate/test_drafts.py $(PYTEST_ARGS)
