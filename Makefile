@@ -7,7 +7,7 @@ RUNNING := $(VENV)/.running
 STAMP   := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help install run demo test test-async test-cogni test-plans test-idle test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
+.PHONY: FORCE help install run demo test test-async test-cogni test-plans test-idle test-mcp test-postgres test-calls test-replay test-calendar check lint types imports bench bench-alternatives bench-flame bench-herd bench-scale bench-asking bench-page bench-ledger bench-interrogate bench-mcp bench-deciding bench-cogni bench-depot bench-plans bench-whole depot-large bench-operator faults invariants crds docs lock cluster-build image sbom wheel charts chaos test-browser frameworks test-frameworks test-smollm2 screenshots test-e2e clean
 
 help:            ## what can be typed here
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -165,6 +165,9 @@ else
 	    -k "f2 or f3 or faults or jwks or refreshing or interleavings or fairness" $(PYTEST_ARGS); \
 	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.page --take || status=1; exit $$status
 endif
+
+chaos: $(STAMP)  ## any process of the whole system killed while 50 stories run (KILLS=1000, 20 minutes; SEED=…; KEEP=1: for docs/faults.md)
+	@PYTHONPATH=. $(BIN)/python -m tests.integration.whole.chaos --kills $(or $(KILLS),1000) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep)
 
 invariants: $(STAMP) ## which invariants of the specification have no test
 	@$(BIN)/python tests/invariants.py

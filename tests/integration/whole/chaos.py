@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import signals, table
-from tests.integration.whole.chaos_verdict import ChaosVerdict, judged
+from tests.integration.whole.chaos_verdict import ChaosVerdict, contradictions, judged
 from tests.integration.whole.fault_plan import DATABASES, LEASE_SECONDS, PlannedFault, planned_faults
 from tests.integration.whole.forked_parts import PartForks, forked_parts
 from tests.integration.whole.story_load import StoryLoad, open_stories
@@ -35,6 +35,8 @@ PIECE = 100
 """Faults of a piece."""
 DRAIN_SECONDS = 150.0
 """Until the last story has ended after the last fault; a step whose gate was away is taken again after half a minute."""
+OPEN_STORIES = 5
+"""Stories that are open while everything is made anew from receipts."""
 POINT_SECONDS = 4.0
 """Until an armed process has come to its point; then it is killed where it is."""
 
@@ -128,7 +130,26 @@ async def play_piece(faults: Sequence[PlannedFault], directory: Path) -> tuple[C
             began = time.monotonic()
             await run.play(faults)
             seconds = time.monotonic() - began
-            return await judged(system, run.load.stories), run.played, seconds
+            tail = await with_open_stories(system, run.load)
+            verdict = await judged(system, run.load.stories)
+            verdict.contradicting += tail
+            await run.load.client.aclose()
+            return verdict, run.played, seconds
+
+
+async def with_open_stories(system: WholeSystem, load: StoryLoad) -> list[str]:
+    """What contradicts the receipts while tasks are parked and nobody works; then they are worked on and end."""
+    workers = [name for name in system.gates.processes if "worker" in name or "cognigate" in name]
+    for name in workers:
+        await system.gates.kill(name)
+    for _ in range(OPEN_STORIES):
+        await load.begin()
+    result = await contradictions(system)
+    await system.start(*workers)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await load.run_to_the_end()
+    return result
 
 
 @dataclass(slots=True)

@@ -1,6 +1,9 @@
 """What is left after the faults: nothing lost, nothing twice, nothing that contradicts the receipts (CO-03)."""
 
+import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ from depotgate.rebuilding import rebuild as rebuild_artifacts
 from interrogate.verifying import verify as verify_counters
 from memorygate.verifying import verify as verify_ledger
 
+COMPLY = [sys.executable, "-c", "from metagate_cli.main import legivellum; legivellum()", "comply"]
 _TABLES = {
     "asyncgate.task": f"SELECT {SAME} FROM asyncgate.task ORDER BY task_id",
     "asyncgate.need": "SELECT obligation_id, task_id, elsewhere FROM asyncgate.need ORDER BY 1, 2",
@@ -92,7 +96,9 @@ def _judge_story(story: Story, receipts: list[dict[str, Any]], verdict: ChaosVer
 
 
 async def contradictions(system: WholeSystem) -> list[str]:
-    """Of the chain, of what is derived from it, and of what each gate holds after it was made anew."""
+    """Of the chain, of what is derived from it, of what each gate holds after it was made anew, and what `legivellum comply`
+    finds.
+    """
     found = []
     dsn = system.gates.database.superuser
     ledger, counters = await verify_ledger(dsn), await verify_counters(dsn)
@@ -104,7 +110,32 @@ async def contradictions(system: WholeSystem) -> list[str]:
     await rebuild_artifacts(dsn)
     await verify_ledger(dsn, rebuild=True)
     after = await _contents(dsn)
+    found += await findings(system)
     return found + [f"{table} is not what its rebuild is" for table in _TABLES if before[table] != after[table]]
+
+
+async def findings(system: WholeSystem) -> list[str]:
+    """Of `legivellum comply`, with an admin's key, about the whole tenant."""
+    gates, [tenant] = system.gates, system.tenants.values()
+    key = gates.directory / "admin.key"
+    key.write_text(tenant.principals["admin"].key, encoding="ascii")
+    urls = {
+        f"METAGATE_{gate.upper()}_URL": gates.url(gate)
+        for gate in ("memorygate", "asyncgate", "depotgate", "interrogate")
+    }
+    environment = {**urls, "METAGATE_URL": gates.url("metagate"), "METAGATE_API_KEY_FILE": str(key)}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*COMPLY, "-o", "json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode not in {0, 1}:
+        return [f"legivellum comply: {done.returncode} {done.stdout} {done.stderr}"]
+    return [f"legivellum comply: {finding}" for finding in json.loads(done.stdout)["findings"]]
 
 
 async def _contents(dsn: str) -> dict[str, list[tuple[Any, ...]]]:

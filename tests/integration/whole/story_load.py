@@ -54,15 +54,30 @@ class StoryLoad:
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-            await self.client.aclose()
 
     async def _place(self) -> None:
         """One of the fifty: a story after the other."""
         while not self.stopping.is_set():
-            story = Story()
-            self.stories.append(story)
-            await self._ask(story)
+            story = await self.begin()
             await story.ended.wait()
+
+    async def begin(self) -> Story:
+        """One that the system has taken."""
+        story = Story()
+        self.stories.append(story)
+        await self._ask(story)
+        return story
+
+    async def run_to_the_end(self) -> None:
+        """What was begun, and nothing new."""
+        self.stopping.set()
+        watching = asyncio.create_task(self._watch())
+        try:
+            for story in self.stories:
+                await story.ended.wait()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def _ask(self, story: Story) -> None:
         body = json.dumps(envelope(self.tenant, "document.review", json.loads(self.request), story.plan_id)).encode()
