@@ -23,6 +23,7 @@ import structlog
 from interrogate.admission_gate import AdmissionGate
 from interrogate.problemata import Problemata
 from interrogate.problematas import ProblemataReplica
+from legivellum.gate.outbound_transport import OutboundTransport
 from legivellum.gate.snapshot_poller import LOST
 from legivellum.identity.caller import AuthFailure, Caller
 
@@ -77,7 +78,10 @@ class ProblemataAnnouncer:
         """The last refusal of each, so that the log has it once."""
         self._failure: str | None = None
         self._client = httpx2.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=_REQUEST_SECONDS, verify=address.ca_file or True
+            transport=OutboundTransport(verify=address.ca_file or True, trust_env=False),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=_REQUEST_SECONDS,
         )
 
     async def announce(self) -> int:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from legivellum.gate.outbound_transport import OutboundTransport
 from legivellum.http import strict_json
 from legivellum.http.problems import RequestRefused
 
@@ -57,7 +58,7 @@ class TargetClient:
 
     def __init__(self, *, user_agent: str) -> None:
         # No connection is kept: one that the target closed meanwhile would fail a request that may not be repeated.
-        transport = httpx2.AsyncHTTPTransport(
+        transport = OutboundTransport(
             trust_env=False,
             retries=_CONNECT_RETRIES,
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),

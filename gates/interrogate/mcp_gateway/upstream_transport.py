@@ -15,6 +15,7 @@ from typing import Final
 import httpx2
 
 from interrogate.tool_call import EscalateReason
+from legivellum.gate.outbound_transport import OutboundTransport
 
 CALLS_AT_ONCE: Final = 32
 _CONNECT_SECONDS: Final = 5.0
@@ -78,7 +79,7 @@ class UpstreamTransport:
     """The connections to one target of one tenant."""
 
     def __init__(self) -> None:
-        self._pool = httpx2.AsyncHTTPTransport(
+        self._pool = OutboundTransport(
             verify=_tls(),
             trust_env=False,
             retries=_CONNECT_RETRIES,

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 import httpx2
 
 from legivellum.base.settings import UnusableSettingError
+from legivellum.gate.outbound_transport import OutboundTransport
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import Problem, RequestRefused
 
@@ -76,11 +77,14 @@ class GateCaller:
         self._observe = observe
         # No proxy, no `.netrc`, no cookie: nothing of the environment goes to a gate.
         self._client = httpx2.AsyncClient(
+            transport=OutboundTransport(
+                verify=trust,
+                trust_env=False,
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=10),
+            ),
             trust_env=False,
-            verify=trust,
             follow_redirects=False,
             timeout=None,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=10),
             headers={"user-agent": user_agent, "accept-encoding": "identity"},
         )
 

@@ -120,6 +120,7 @@ class ChaosRun:
 
 async def play_piece(faults: Sequence[PlannedFault], directory: Path) -> tuple[ChaosVerdict, Counter[str], float]:
     """A system of its own, the faults, the verdict; what was played, and seconds from the first fault to the last end."""
+    directory.mkdir(exist_ok=True)
     with forked_parts(directory / "arms") as forks:
         async with whole_system(directory, forks.spawn, ASYNCGATE_TTL_SECONDS=str(LEASE_SECONDS)) as system:
             tenant = await system.tenant("team-story", forwards=True)

@@ -83,8 +83,10 @@ def forked_parts(arms: Path) -> Iterator[PartForks]:
         yield PartForks(server, arms)
     finally:
         assert server.stdin is not None
+        assert server.stdout is not None
         server.stdin.close()
         server.wait(20)
+        server.stdout.close()
 
 
 def run(order: dict[str, Any]) -> None:
