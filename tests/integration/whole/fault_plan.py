@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from random import Random
 from typing import Final
@@ -23,6 +24,7 @@ STEPS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each process does that matters: a statement of a gate, a call of DeleGate's, a request of a worker's."""
 DATABASES: Final = (LEDGER_DATABASE, METAGATE_DATABASE)
 PARTS: Final = (*STEPS, *DATABASES)
+MOMENTS: Final = ("before", "after")
 LEASE_SECONDS: Final = 5
 
 
@@ -41,18 +43,34 @@ class PlannedFault:
     point: str = ""
 
 
+def _turns() -> list[tuple[str, str, str]]:
+    """Part, how and point of every fault that has its turn before any has its second."""
+    points = [
+        (part, "point", f"{moment} {step}") for part, steps in STEPS.items() for step in steps for moment in MOMENTS
+    ]
+    kills = [(part, "kill", "") for part in STEPS] * 4 + [(part, "kill", "") for part in DATABASES] * 8
+    stops = [(part, "stop", "") for part in STEPS]
+    others = len(points) + len(kills)
+    return [*points, *kills, *(stops[number % len(stops)] for number in range(round(others / 9)))]
+
+
+TURNS: Final = _turns()
+
+
+@cache
+def _block(seed: int, block: int) -> list[tuple[str, str, str]]:
+    turns = list(TURNS)
+    Random(f"{seed}/block/{block}").shuffle(turns)
+    return turns
+
+
 def planned_fault(seed: int, number: int) -> PlannedFault:
-    """One of ten is a SIGSTOP past a lease, four are kills at a named point, the rest kills at any moment."""
-    random = Random(f"{seed}/{number}")
-    part, share = random.choice(PARTS), random.random()
-    pause, away = round(random.uniform(0.02, 0.3), 3), round(random.uniform(0.0, 0.4), 3)
-    if number % 10 == 9:
-        part = random.choice([*STEPS])
-        return PlannedFault(number, part, "stop", pause, round(LEASE_SECONDS + random.uniform(0.2, 1.5), 3))
-    if part in STEPS and share < 0.5:
-        point = f"{random.choice(('before', 'after'))} {random.choice(STEPS[part])}"
-        return PlannedFault(number, part, "point", pause, away, point)
-    return PlannedFault(number, part, "kill", pause, away)
+    """One of ten is a SIGSTOP past a lease, the rest are kills: at each named point, and at any moment."""
+    random, (block, place) = Random(f"{seed}/{number}"), divmod(number, len(TURNS))
+    part, how, point = _block(seed, block)[place]
+    pause = round(random.uniform(0.02, 0.3), 3)
+    away = LEASE_SECONDS + random.uniform(0.2, 1.5) if how == "stop" else random.uniform(0.0, 0.4)
+    return PlannedFault(number, part, how, pause, round(away, 3), point)
 
 
 def fault_plan(seed: int, first: int = 0) -> Iterator[PlannedFault]:

@@ -6,6 +6,7 @@ output the pid.
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -23,6 +24,8 @@ from typing import Any
 import psutil
 from tests.forked_processes import ROOT, fork_each
 from tests.integration.whole import fault_points
+
+PR_SET_PDEATHSIG = 1
 
 
 class ForkedPart:
@@ -95,6 +98,8 @@ def run(order: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.setsid()
+    # Nobody is left behind by a process that forks and is killed itself.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()  # noqa: TID251 - of this child
     os.environ.update(order["environment"])  # noqa: TID251
     fault_points.install(Path(order["arming"]))
