@@ -123,6 +123,7 @@ def test_each_gate_has_a_condition(chart: Chart, gate: str):
         ({"model": {"name": "small-1"}}, "model.endpoint is empty"),
         ({"model": {"name": "builtin/extract-1", "endpoint": "http://llm"}}, "leave model.endpoint empty"),
         ({"profile": "small", "interrogate": {"mcp": {"metagate": {"url": "http://metagate"}}}}, "needs profile=standard"),
+        ({"profile": "small", "asyncgate": {"monitoring": {"podMonitor": {"enabled": True}}}}, "no pods of asyncgate"),
         ({"profile": "tiny"}, "/profile"),
         ({"tenants": ["Team_A"]}, "/tenants/0"),
         ({"asyncgate": {"replicas": 0}}, "/replicas"),

@@ -18,13 +18,13 @@ from tests.e2e.test_install import memory
 from tests.e2e.test_readme import forget
 
 CHART = ROOT / "charts" / "legivellum"
-NAMESPACE, TENANT, ELSEWHERE = "legivellum", "team-a", "elsewhere"
+NAMESPACE, TENANT, LATER, ELSEWHERE = "legivellum", "team-a", "team-b", "elsewhere"
 PORTS = {"api": 8000, "memorygate": 8001, "asyncgate": 8002, "depotgate": 8003, "delegate": 8004, "interrogate": 8005,
          "cognigate": 8006, "database": 5432, "admission": 9443}  # fmt: skip
 METRICS = {"api": 9090, "operator": 9090}
 NODE = "10.244.0.1/32"
 """CoreDNS and the API server are processes of the node, and no pods."""
-VALUES = ("tenants={team-a}", "model.name=builtin/extract-1", "depotgate.store.volume.size=1Gi", f"networkPolicy.dns[0].ipBlock.cidr={NODE}",
+VALUES = ("model.name=builtin/extract-1", "depotgate.store.volume.size=1Gi", f"networkPolicy.dns[0].ipBlock.cidr={NODE}",
           f"networkPolicy.apiServer[0].ipBlock.cidr={NODE}", "networkPolicy.apiServerPorts={443,6443,17443}",
           *(f"{gate}.replicas=1" for gate in ("memorygate", "interrogate", "asyncgate", "delegate")),
           "metagate.api.replicas=1", "metagate.admission.replicas=1")  # fmt: skip
@@ -45,8 +45,9 @@ with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
 """
 
 
-def install(cluster: NodeCluster, profile: str) -> None:
-    values = [word for value in (*VALUES, f"profile={profile}") for word in ("--set", value)]
+def install(cluster: NodeCluster, profile: str, *tenants: str) -> None:
+    chosen = (*VALUES, f"profile={profile}", f"tenants={{{','.join(tenants)}}}")
+    values = [word for value in chosen for word in ("--set", value)]
     command = ("upgrade", "--install", "legivellum", str(CHART), "-n", NAMESPACE, *values)
     cluster.helm(*command, "--wait", "--timeout", "5m", within=360)
     cluster.kubectl("wait", "-A", "--for=condition=Available", "deployment", "--all", "--timeout=180s")
@@ -57,17 +58,18 @@ def whole(cluster: NodeCluster, say: Say) -> Iterator[NodeCluster]:
     """The small profile, installed over nothing, with its NetworkPolicies enforced from the first pod on."""
     if not ENVIRONMENT.get("METAGATE_E2E_KEEP"):
         forget(cluster)
-    for name in (NAMESPACE, TENANT, ELSEWHERE):
+    cluster.kubectl("delete", "pv/readme", "--ignore-not-found")  # the next chapter's, which must find it empty
+    for name in (NAMESPACE, TENANT, LATER, ELSEWHERE):
         namespace(cluster, name)
     for name in ("database", "artifacts"):
         volume(cluster, f"{name}-{RUN}")
     with enforcing_policies(cluster):
         began = time.monotonic()
-        install(cluster, "small")
+        install(cluster, "small", TENANT)
         say(f"helm install of all gates, small: {time.monotonic() - began:.0f} s")
         yield cluster
     cluster.helm("uninstall", "legivellum", "-n", NAMESPACE, "--wait", "--timeout", "3m")
-    cluster.kubectl("delete", "namespace", NAMESPACE, TENANT, ELSEWHERE, "--timeout=120s")
+    cluster.kubectl("delete", "namespace", NAMESPACE, TENANT, LATER, ELSEWHERE, "--timeout=120s")
 
 
 def run_demo(cluster: NodeCluster) -> str:
@@ -110,11 +112,13 @@ def test_the_small_profile_is_below_a_gibibyte(whole: NodeCluster, say: Say):
 
 
 def test_small_becomes_standard_and_keeps_everything(whole: NodeCluster):
-    """A pod for each gate; the demo passes again, and the key of the tenant's delegate is still the same."""
+    """A pod for each gate, and another tenant: the demo passes again, the first delegate's key is kept, the second has its own."""
     before = whole.get("-n", NAMESPACE, "secret/delegate-keys")["data"]
-    install(whole, "standard")
-    assert whole.get("-n", NAMESPACE, "secret/delegate-keys")["data"] == before
+    install(whole, "standard", TENANT, LATER)
+    keys = whole.get("-n", NAMESPACE, "secret/delegate-keys")["data"]
+    assert keys[TENANT] == before[TENANT] != keys[LATER]
     assert "as they must be" in run_demo(whole)
+    whole.kubectl("-n", LATER, "wait", "--for=condition=Ready", "principal/delegate", "--timeout=30s")
 
 
 def addresses(cluster: NodeCluster) -> dict[str, str]:

@@ -46,9 +46,7 @@ every template that renders one of them; a second call changes nothing. Not `mer
 {{- include "legivellum.override" (dict "into" .Values "with" (dict "credentialsSecret" (ternary $keys "" (gt (len $values.tenants) 0)) "admission" (ternary "required" "off" (hasKey $.Subcharts "interrogate")))) }}
 {{- end }}
 {{- with .Subcharts.cognigate }}
-{{- if hasKey $.Subcharts "metagate" }}
-{{- $_ := set .Values.metagate "url" (printf "http://metagate.%s:8000" $.Release.Namespace) }}
-{{- end }}
+{{- if hasKey $.Subcharts "metagate" }}{{ $_ := set .Values.metagate "url" (include "metagate.address" $.Subcharts.metagate) }}{{ end }}
 {{- if $values.model.existingSecret }}
 {{- $_ := set .Values "modelKeys" (dict "MODEL_KEY" (dict "secret" $values.model.existingSecret "key" $values.model.key)) }}
 {{- end }}
