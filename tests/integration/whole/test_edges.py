@@ -14,8 +14,10 @@ import httpx
 import pytest
 from tests.integration.delegate.gate_fixture import PlanTenant
 from tests.integration.memorygate.conftest import accepted, complete, new_id
+from tests.integration.memorygate.ledger_fixture import free_port
 
 from asyncgate.gate import GATE as ASYNCGATE
+from cognigate.gate import GATE as COGNIGATE
 from delegate.gate import GATE as DELEGATE
 from depotgate.gate import GATE as DEPOTGATE
 from interrogate.gate import GATE as INTERROGATE
@@ -217,3 +219,28 @@ async def test_each_type_at_each_route(everybody: PlanTenant, gate: str) -> None
     assert {edge: counted[edge] for edge in sent} == dict(sent)
     others = {edge for edge, number in counted.items() if number and edge not in sent}
     assert others <= {("none", "/metrics"), ("none", "/readyz"), ("none", "/livez")}
+
+
+async def test_nothing_can_be_sent_to_cognigate(everybody: PlanTenant, tmp_path: Path) -> None:
+    """It has views alone: whatever any type sends to any path that another gate has is 404 or 405, and no type is counted."""
+    gates, key = everybody.gates, tmp_path / "worker.key"
+    key.write_text(everybody.principals["worker"].key, encoding="ascii")
+    gates.ports["cognigate"] = free_port()
+    gates.environments["cognigate"] = {
+        "COGNIGATE_PORT": str(gates.ports["cognigate"]), "COGNIGATE_BUILTIN_MODEL": "true",
+        "COGNIGATE_CAPABILITIES": "nothing.asked", "METAGATE_API_KEY_FILE": str(key),
+        **{f"METAGATE_{name.upper()}_URL": gates.url(name) for name in ("asyncgate", "memorygate", "depotgate")},
+    }  # fmt: skip
+    await gates.start("cognigate")
+    try:
+        async with httpx.AsyncClient(base_url=gates.url("cognigate"), timeout=20) as client:
+            views = {endpoint.key for endpoint in COGNIGATE.all_endpoints}
+            assert all(key.startswith("GET ") for key in views)
+            for row in {row.route: row for gate in TABLES for row in documented(gate)}.values():
+                for who in ("worker", "delegate", "admin"):
+                    status, _ = await answered(client, row, who, everybody)
+                    assert status in ({200} if row.route in views else {404, 405}), (row.route, who, status)
+            counted = await edges(client)
+        assert {from_type for from_type, _ in counted} == {"none"}
+    finally:
+        await gates.stop("cognigate")

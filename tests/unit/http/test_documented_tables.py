@@ -103,6 +103,7 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("errors.md", "MemoryGate"): lambda: codes(memorygate_codes.Code, problem_codes.Code),
     ("api.md", FROM_CODE): lambda: endpoints(METAGATE_ENDPOINTS),
     ("memorygate/api.md", FROM_CODE): lambda: endpoints(MEMORYGATE.all_endpoints),
+    ("memorygate/metrics.md", FROM_CODE): lambda: gate_metrics(MEMORYGATE.metrics),
     ("errors.md", "InterroGate"): lambda: codes(interrogate_codes.Code, problem_codes.Code),
     ("interrogate/api.md", FROM_CODE): lambda: endpoints(INTERROGATE.all_endpoints),
     ("interrogate/settings.md", FROM_CODE): lambda: gate_settings(InterrogateSettings),
