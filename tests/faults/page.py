@@ -9,6 +9,7 @@ and a test compares it with them. `--take`: first take over what `make faults` j
 import argparse
 import json
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
 KEPT = HERE.parents[1] / "docs" / "faults"
 FILE = KEPT / "rows.json"
+CHAOS = KEPT / "chaos.json"
 GATES: Mapping[str, Sequence[FaultRow]] = {
     "interrogate": ADMISSION_ROWS,
     "asyncgate": TASK_ROWS,
@@ -45,7 +47,10 @@ def missing(record: Mapping[str, Any], rows: Sequence[FaultRow] = ROWS) -> list[
 
 
 def page(
-    record: Mapping[str, Any], random: Sequence[Mapping[str, Any]], gates: Mapping[str, Mapping[str, Any]] | None = None
+    record: Mapping[str, Any],
+    random: Sequence[Mapping[str, Any]],
+    gates: Mapping[str, Mapping[str, Any]] | None = None,
+    chaos: Mapping[str, Any] | None = None,
 ) -> str:
     parts = [
         "# Faults that MetaGate survives",
@@ -62,6 +67,7 @@ def page(
         _text("random"),
         "",
         *_random(random),
+        *_chaos(chaos),
         _text("guards"),
         "",
         "## Where each is proven",
@@ -69,6 +75,34 @@ def page(
         *_table(("#", "Test"), ([row.name, _tests_of(row)] for row in EVERY)),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _chaos(record: Mapping[str, Any] | None) -> Iterator[str]:
+    """What befell the whole system, once it was played."""
+    yield from (_text("chaos"), "")
+    if record is None:
+        return
+    counts = ", ".join(f"**{len(record[name])} {name}**" for name in ("lost", "double", "contradicting"))
+    yield (
+        f"Seed {record['seed']}, {record['date']}, {record['machine']}, Python {record['python']}: {record['faults']} faults in "
+        f"{record['seconds']:.0f} s, {record['stories']} stories, {record['receipts']} receipts: {counts}."
+    )
+    yield ""
+    parts: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, count in record["played"].items():
+        part, _, how = name.partition(": ")
+        parts[part]["stopped" if how == "stopped" else "killed" if how == "killed" else "at a point"] += count
+    columns = ("killed", "at a point", "stopped")
+    yield from _table(
+        ("Part", "Killed at any moment", "… at a named point", "Stopped past a lease"),
+        ([part, *(str(counted[column]) for column in columns)] for part, counted in sorted(parts.items())),
+    )
+    yield ""
+
+
+def kept_chaos() -> Mapping[str, Any] | None:
+    """The long run of the whole system that was kept."""
+    return json.loads(CHAOS.read_text(encoding="utf-8")) if CHAOS.exists() else None
 
 
 def _gate(name: str, record: Mapping[str, Any] | None) -> Iterator[str]:
@@ -213,7 +247,7 @@ def main() -> int:
     for run in runs:
         (KEPT / f"random-{run['seed']}.svg").write_text(plot.svg(run), encoding="utf-8")
     record = json.loads(FILE.read_text(encoding="utf-8"))
-    PAGE.write_text(page(record, runs, kept_gates()), encoding="utf-8")
+    PAGE.write_text(page(record, runs, kept_gates(), kept_chaos()), encoding="utf-8")
     print(f"{PAGE.name}: {len(ROWS) - len(missing(record))} of {len(ROWS)}, {len(runs)} random schedules")
     return 0
 

@@ -54,7 +54,7 @@ def test_the_page_is_what_was_measured() -> None:
     """docs/faults.md is generated from the JSON beside it: `python -m tests.faults.page`."""
     record, runs = json.loads(page.FILE.read_text(encoding="utf-8")), page.kept()
     gates = page.kept_gates()
-    assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs, gates)
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(record, runs, gates, page.kept_chaos())
     assert record["whole"]
     assert all(measured["whole"] for measured in gates.values())
     for run in runs:

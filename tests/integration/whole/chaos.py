@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.faults import signals, table
+from tests.faults import page, signals, table
 from tests.integration.whole.chaos_verdict import ChaosVerdict, contradictions, judged
 from tests.integration.whole.fault_plan import DATABASES, LEASE_SECONDS, PlannedFault, planned_faults
 from tests.integration.whole.forked_parts import PartForks, forked_parts
@@ -30,7 +30,7 @@ from tests.integration.whole.story_load import StoryLoad, open_stories
 from tests.integration.whole.system import WholeSystem, whole_system
 
 ROOT = Path(__file__).parents[3]
-BUILD, KEPT = ROOT / "build" / "chaos", ROOT / "docs" / "faults" / "chaos.json"
+BUILD = ROOT / "build" / "chaos"
 PIECE = 100
 """Faults of a piece."""
 DRAIN_SECONDS = 150.0
@@ -221,7 +221,8 @@ def main() -> int:
             return 1
         shutil.rmtree(directory, ignore_errors=True)
     if arguments.keep:
-        write(result, KEPT)
+        write(result, page.CHAOS)
+        print("docs/faults.md is written by: python -m tests.faults.page")
     return 0
 
 
