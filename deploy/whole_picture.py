@@ -2,7 +2,7 @@
 
 """Draw docs/images/whole.svg: every gate, who calls whom, and nothing else. `--check` only compares.
 
-The picture is narrow, so that its letters can be read on a phone, and brings its own colours for light and dark. EDGES
+The picture is narrow, so that its letters can be read on a phone, and brings its own colours for light and dark. CALLS
 is what it shows; tests compare them with the table of docs/architecture.md.
 """
 
@@ -41,7 +41,7 @@ text{fill:#e6edf3} .thin{fill:#a4acb6}
 """
 
 
-class Edge(NamedTuple):
+class DrawnCall(NamedTuple):
     """`label`: what alone may be called, where that is not everything. `dashed`: a limited edge."""
 
     caller: str
@@ -50,19 +50,19 @@ class Edge(NamedTuple):
     dashed: bool = False
 
 
-EDGES = (
-    *(Edge("agent, person", name) for name, _, _ in GATES),
-    Edge("interrogate", "delegate"),
-    Edge("interrogate", "MCP servers"),
-    *(Edge("delegate", name) for name in ("interrogate", "asyncgate", "depotgate", "memorygate")),
-    Edge("worker, CogniGate", "interrogate", "/mcp, spawn"),
-    Edge("worker, CogniGate", "delegate", "close, validate", dashed=True),
-    Edge("worker, CogniGate", "asyncgate", "lease, complete"),
-    Edge("worker, CogniGate", "depotgate", "in- and output"),
-    Edge("worker, CogniGate", "memorygate", "reads"),
-    Edge("worker, CogniGate", "metagate", "boot, report"),
-    Edge("CogniGate", "models", "by lease"),
-    Edge("metagate", "memorygate", "witness"),
+CALLS = (
+    *(DrawnCall("agent, person", name) for name, _, _ in GATES),
+    DrawnCall("interrogate", "delegate"),
+    DrawnCall("interrogate", "MCP servers"),
+    *(DrawnCall("delegate", name) for name in ("interrogate", "asyncgate", "depotgate", "memorygate")),
+    DrawnCall("worker, CogniGate", "interrogate", "/mcp, spawn"),
+    DrawnCall("worker, CogniGate", "delegate", "close, validate", dashed=True),
+    DrawnCall("worker, CogniGate", "asyncgate", "lease, complete"),
+    DrawnCall("worker, CogniGate", "depotgate", "in- and output"),
+    DrawnCall("worker, CogniGate", "memorygate", "reads"),
+    DrawnCall("worker, CogniGate", "metagate", "boot, report"),
+    DrawnCall("CogniGate", "models", "by lease"),
+    DrawnCall("metagate", "memorygate", "witness"),
 )
 
 
@@ -70,7 +70,7 @@ def top(gate: str) -> int:
     return FIRST + [name for name, _, _ in GATES].index(gate) * (GATE_HEIGHT + GAP)
 
 
-def arrow(edge: Edge, colour: str, d: str) -> str:
+def arrow(edge: DrawnCall, colour: str, d: str) -> str:
     dashes = ' stroke-dasharray="5 4"' if edge.dashed else ""
     name = escape(f"{edge.caller} > {edge.called}")
     return f'<path class="{colour}" data-edge="{name}" marker-end="url(#{colour})"{dashes} d="{d}"/>'
@@ -99,7 +99,7 @@ def box(place: tuple[int, int, int, int], name: str, says: str = "", kind: str =
     ]
 
 
-def drawn_edge(edge: Edge) -> list[str]:
+def drawn_call(edge: DrawnCall) -> list[str]:
     """Agents come down the left rail, workers up the right one; DeleGate has a bus between rail and gates."""
     if edge.caller == "agent, person":
         return [arrow(edge, "people", f"M{LEFT_RAIL} 62V{top(edge.called) + 40}H{GATE_LEFT - 2}")]
@@ -149,8 +149,8 @@ def picture() -> str:
     ]
     for name, shown, says in GATES:
         lines += box((GATE_LEFT, top(name), GATE_RIGHT - GATE_LEFT, GATE_HEIGHT), shown, says)
-    for edge in EDGES:
-        lines += drawn_edge(edge)
+    for edge in CALLS:
+        lines += drawn_call(edge)
     lines += [
         *box((GATE_LEFT, 600, GATE_RIGHT - GATE_LEFT, 46), "PostgreSQL", "a schema for each gate"),
         *box((252, 674, 204, 46), "workers, CogniGate", kind="party"),

@@ -161,6 +161,17 @@ def _gates(services: Iterable[tuple[Any, Any, Any]]) -> list[GateAddress]:
     return sorted(gates.values(), key=lambda gate: (GATES.index(gate.type), gate.service))
 
 
+def with_configured(gates: Iterable[GateAddress]) -> list[GateAddress]:
+    """These, and the gates that `METAGATE_<GATE>_URL` names, as every other command finds them."""
+    from metagate_client.settings import environment
+
+    addresses = {gate.endpoint.rstrip("/"): gate for gate in gates}
+    for kind in TITLES:
+        if endpoint := environment().get(f"METAGATE_{kind.upper()}_URL"):
+            addresses.setdefault(endpoint.rstrip("/"), GateAddress(kind, kind, endpoint))
+    return sorted(addresses.values(), key=lambda gate: (GATES.index(gate.type), gate.service))
+
+
 def confirm(question: str, *, yes: bool) -> bool:
     """Whether a person at a terminal agrees; `yes`: it was said already. Raises Stop where nobody can be asked."""
     import sys

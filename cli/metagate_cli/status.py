@@ -24,7 +24,7 @@ from metagate_cli.api_client import (
     connect,
     credential_headers,
 )
-from metagate_cli.gate_addresses import GateAddress, packet_gates, topology_gates
+from metagate_cli.gate_addresses import GateAddress, packet_gates, topology_gates, with_configured
 from metagate_cli.listing import age
 from metagate_cli.output import NO_LIMIT, OutputFormat, OutputOption, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, Stop, print_note
@@ -64,13 +64,14 @@ def status(
     watch: Watch = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Ask every gate what waits there: MetaGate, and the services of its topology (or of a packet) that are gates.
+    """Ask every gate what waits there: MetaGate, the services of its topology (or of a packet) that are gates, and what
+    METAGATE_<GATE>_URL names.
 
     Exit code 1 when one of them did not answer within half a second.
     """
     if packet is None:
         api = connect(url, key_file, token_file, ca_file, None)
-        gates = [GateAddress("metagate", "metagate", api.url), *topology_gates(api)]
+        gates = with_configured([GateAddress("metagate", "metagate", api.url), *topology_gates(api)])
     else:
         api = ApiClient(url or "", credential_headers(key_file, token_file), None, ca_file)
         gates = packet_gates(packet)

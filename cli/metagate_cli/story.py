@@ -117,7 +117,9 @@ def folded_rows(story: TaskStory) -> list[list[str]]:
     """A line for each task."""
     rows = []
     for step in task_steps(story):
-        reason = None if step.end is None else why(step.end, story.receipts)
+        # A task may have several obligations: the end of one says nothing about the one that is open.
+        is_over = step.end is not None and (step.open_with is None or step.end["phase"] != "complete")
+        reason = why(step.end, story.receipts) if step.end is not None and is_over else None
         cells = (step.task_id, step.state, str(step.leases), reason or "-", cost(step.receipts))
         rows.append([safe_text(cell) for cell in cells])
     return rows

@@ -29,9 +29,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("METAGATE_", "JWT_"))}  # noqa: TID251
 
 
-def status(*arguments: str) -> subprocess.CompletedProcess[str]:
+def status(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, *arguments]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env={**environment(), **more}, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -130,6 +132,16 @@ def test_every_gate_is_asked_and_what_does_not_answer_is_shown(tmp_path: Path) -
         lines = table.stdout.splitlines()
         assert max(map(len, lines)) <= 80, table.stdout
         assert lines[0].split() == ["GATE", "STATE", "WAITS", "OLDEST", "NOTES"]
+
+
+def test_settings_name_gates_too(tmp_path: Path) -> None:
+    """As for every other command: an address in the environment needs no service that somebody declared."""
+    with listening() as port, world(tmp_path, {}) as (dev, key_file):
+        done = status(
+            "--url", dev.url, "--key-file", key_file, "-o", "json",
+            METAGATE_DELEGATE_URL=f"http://127.0.0.1:{port}/colourful",
+        )  # fmt: skip
+        assert [gate["service"] for gate in json.loads(done.stdout)] == ["metagate", "ledger", "delegate"]
 
 
 def test_a_packet_names_the_gates_too(tmp_path: Path) -> None:

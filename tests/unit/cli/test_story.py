@@ -125,3 +125,13 @@ def test_a_folded_story(capsys: pytest.CaptureFixture[str]) -> None:
         "open: P with lead",
     ]
     assert err == "missing: the cause lost is not in the ledger\n"
+
+
+def test_the_end_of_one_obligation_is_no_reason_of_another_that_is_open(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan whose planning succeeded is open, and says why it is only where it was escalated."""
+    planned = receipt("planned", 1, task_id="P", obligation_id="P:planning", phase="complete", status="success")
+    show_story(TaskStory([planned], {"P": "delegate"}), OutputFormat.TABLE, fold=True)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["P", "open", "with", "delegate", "0", "-", "-"]
+    moved = receipt("moved", 2, task_id="P", phase="escalate", escalation_reason="BROKEN", escalation_to="lead")
+    show_story(TaskStory([planned, moved], {"P": "lead"}), OutputFormat.TABLE, fold=True)
+    assert "BROKEN" in capsys.readouterr().out.splitlines()[1]
