@@ -227,9 +227,9 @@ test-browser: $(STAMP) ## the console in Debian's chromium; pictures into build/
 	@if test -x /usr/bin/chromium; then METAGATE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS); \
 	    else echo "NOT RUN: the console in a browser, which needs Debian's chromium: apt-get install chromium"; fi
 
-screenshots: test-browser ## the same, and the pictures that docs/console.md shows, anew
+screenshots: test-browser ## the same, and the pictures that the pages of both consoles show, anew
 	@mkdir -p docs/images/console
-	@for picture in $$(sed -nE 's/.*images\/console\/([a-z-]+\.png).*/\1/p' docs/console.md); do cp build/console/$$picture docs/images/console/; done
+	@for picture in $$(sed -nE 's/.*images\/console\/([a-z-]+\.png).*/\1/p' docs/console.md docs/memorygate/console.md); do cp build/console/$$picture docs/images/console/; done
 
 test-e2e: $(STAMP) ## the chart on a real node (root on Debian): images, install, pods that boot, upgrade, rollback, uninstall; USE_EXISTING_CLUSTER=true for another
 	@METAGATE_E2E=1 $(BIN)/python -m pytest tests/e2e $(PYTEST_ARGS)

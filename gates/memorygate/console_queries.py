@@ -29,7 +29,7 @@ _SCANNED_OF_TREE: Final = 100_000
 """Receipts among which a principal is looked for in one tree, of its root and below it each."""
 
 
-class Listing(NamedTuple, Generic[Entry, Place]):
+class BackwardListing(NamedTuple, Generic[Entry, Place]):
     entries: list[Entry]
     after: Place | None
 
@@ -47,7 +47,7 @@ class TreeEnd(NamedTuple):
     last_at: datetime
 
 
-class StoredAdmission(NamedTuple):
+class DecisionReceipt(NamedTuple):
     """A decision of InterroGate's. `body` is its receipt in canonical form."""
 
     receipt_id: str
@@ -83,7 +83,7 @@ class VerificationResult(NamedTuple):
 class ConsoleQueries(PooledDatabase):
     async def newest_trees(
         self, tenant: UUID, *, principal: str | None, before: TreePlace | None = None, most: int
-    ) -> Listing[TreeEnd, TreePlace]:
+    ) -> BackwardListing[TreeEnd, TreePlace]:
         """Trees by their last receipt, newest first; with `principal` only those that name it."""
         written, moment = before or (_LAST_TRANSACTION, _LATEST)
         rows = await self._pool.fetch(
@@ -93,7 +93,7 @@ class ConsoleQueries(PooledDatabase):
         )  # fmt: skip
         trees, end = _divided(rows, "root_task_id")
         after = None if end is None else (int(end["written_by"]), end["last_at"])
-        return Listing([TreeEnd(*list(row)[:-1]) for row in trees], after)
+        return BackwardListing([TreeEnd(*list(row)[:-1]) for row in trees], after)
 
     async def tree_names(self, tenant: UUID, task_id: str, principal: str) -> bool:
         """Whether the principal emitted, owns or was given something in the tree in which the task hangs."""
@@ -102,7 +102,7 @@ class ConsoleQueries(PooledDatabase):
 
     async def admissions(
         self, tenant: UUID, *, principal: str | None, reason: str | None, before: AdmissionPlace | None, most: int
-    ) -> Listing[StoredAdmission, AdmissionPlace]:
+    ) -> BackwardListing[DecisionReceipt, AdmissionPlace]:
         """Decisions, newest first; with `principal` only of what it asked."""
         rows = await self._pool.fetch(
             "SELECT receipt_id, stored_at, root_task_id, body FROM memorygate.admissions($1, $2, $3, $4, $5, $6, $7)",
@@ -110,7 +110,7 @@ class ConsoleQueries(PooledDatabase):
         )  # fmt: skip
         decisions, end = _divided(rows, "body")
         after = None if end is None else (end["stored_at"], end["receipt_id"])
-        return Listing([StoredAdmission(*row) for row in decisions], after)
+        return BackwardListing([DecisionReceipt(*row) for row in decisions], after)
 
     async def admission_reasons(self, tenant: UUID, *, principal: str | None) -> list[ReasonCount]:
         query = "SELECT * FROM memorygate.admission_reasons($1, $2, $3)"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from memorygate.console_queries import StoredAdmission
+from memorygate.console_queries import DecisionReceipt
 
 ALLOW: Final = "ALLOW"
 _LIMIT: Final = re.compile(r"(?:at most|it grants|no depth above) (\d+)")
@@ -39,7 +39,7 @@ class AdmissionRow(NamedTuple):
     capability: str | None
 
 
-def admission_row(admission: StoredAdmission) -> AdmissionRow:
+def admission_row(admission: DecisionReceipt) -> AdmissionRow:
     receipt = json.loads(admission.body)
     body = _object(receipt.get("body"))
     reason = str(body.get("reason_code") or ALLOW)

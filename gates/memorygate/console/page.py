@@ -21,7 +21,7 @@ ROWS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
+class LedgerPageRequest:
     """A request of somebody who may look. `name` is the part of the path that a page takes, "" where it takes none;
     `tenant` is whose ledger is shown: the viewer's own unless it reads every tenant and names another.
     """
@@ -51,7 +51,7 @@ class PageRequest:
         return None if self.tenant == self.viewer.tenant else self.tenant
 
 
-PageFunction = Callable[[PageRequest], Awaitable[Page | Redirect]]
+PageFunction = Callable[[LedgerPageRequest], Awaitable[Page | Redirect]]
 
 
 def page_request(
@@ -62,9 +62,9 @@ def page_request(
     *,
     ledger: MemoryGateDatabase,
     namespaces: Callable[[], Mapping[UUID, str]],
-) -> PageRequest:
+) -> LedgerPageRequest:
     """Raises TENANT_MISMATCH."""
-    return PageRequest(
+    return LedgerPageRequest(
         viewer=viewer,
         ledger=ledger,
         query=query,

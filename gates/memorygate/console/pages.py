@@ -14,15 +14,15 @@ from legivellum.http.problem_codes import Code
 from legivellum.http.problems import refuse
 from legivellum.receipts.rights import CUSTODIAL
 from memorygate.console.admission_rows import ALLOW, admission_row
-from memorygate.console.page import ROWS, PageRequest
-from memorygate.console_queries import SCANNED_ADMISSIONS, Listing, TreeEnd, TreePlace
+from memorygate.console.page import ROWS, LedgerPageRequest
+from memorygate.console_queries import SCANNED_ADMISSIONS, BackwardListing, TreeEnd, TreePlace
 from memorygate.ledger import START, LedgerPage, Open, Position
 
 FEW: Final = 10
 """Entries of each list on the overview."""
 
 
-async def overview(request: PageRequest) -> Page:
+async def overview(request: LedgerPageRequest) -> Page:
     ledger, tenant = request.ledger, request.tenant
     summary = await ledger.summary(tenant) if request.reads_tenant else None
     waiting = await ledger.inbox(tenant, request.viewer.principal_key, most=FEW)
@@ -34,13 +34,13 @@ async def overview(request: PageRequest) -> Page:
     )  # fmt: skip
 
 
-async def tasks(request: PageRequest) -> Page:
+async def tasks(request: LedgerPageRequest) -> Page:
     listing, place = await _trees(request, "tasks")
     following = _next_trees(request, "tasks", listing)
     return _page(request, "tasks.html", "Stories", trees=listing, first=place is None, following=following)
 
 
-async def inbox(request: PageRequest) -> Page:
+async def inbox(request: LedgerPageRequest) -> Page:
     """Of the viewer; of anybody for who reads the tenant."""
     whose = request.query.text("principal") or request.viewer.principal_key
     kind = request.query.one_of("kind", *sorted(CUSTODIAL)) or "obligation"
@@ -68,7 +68,7 @@ def _waiting(page: LedgerPage[Open]) -> list[dict[str, Any]]:
     return rows
 
 
-async def admissions(request: PageRequest) -> Page:
+async def admissions(request: LedgerPageRequest) -> Page:
     reason = request.query.text("reason", 64)
     name, cursor = f"admissions/{request.tenant}/{reason}", request.query.text("after", 1_024)
     before = None if cursor is None else decode_time(name, cursor)
@@ -85,7 +85,7 @@ async def admissions(request: PageRequest) -> Page:
     )  # fmt: skip
 
 
-async def verify(request: PageRequest) -> Page:
+async def verify(request: LedgerPageRequest) -> Page:
     verification = await request.ledger.verification(request.tenant)
     listing, place = await _trees(request, "verify")
     following = _next_trees(request, "verify", listing)
@@ -95,7 +95,7 @@ async def verify(request: PageRequest) -> Page:
     )  # fmt: skip
 
 
-async def search(request: PageRequest) -> Page | Redirect:
+async def search(request: LedgerPageRequest) -> Page | Redirect:
     """A task by its id; a receipt's id leads to the story in which it stands."""
     wanted = request.query.text("q", 200)
     if wanted is not None:
@@ -107,14 +107,14 @@ async def search(request: PageRequest) -> Page | Redirect:
     return _page(request, "search.html", "Search", wanted=wanted)
 
 
-async def _may_see(request: PageRequest, task: str) -> bool:
+async def _may_see(request: LedgerPageRequest, task: str) -> bool:
     """Whether there is such a task that the viewer may see."""
     if request.limited_to is not None:
         return await request.ledger.tree_names(request.tenant, task, request.limited_to)
     return bool((await request.ledger.root(request.tenant, task, most=1)).items)
 
 
-async def _trees(request: PageRequest, path: str) -> tuple[Listing[TreeEnd, TreePlace], TreePlace | None]:
+async def _trees(request: LedgerPageRequest, path: str) -> tuple[BackwardListing[TreeEnd, TreePlace], TreePlace | None]:
     cursor = request.query.text("after", 1_024)
     before = None
     if cursor is not None:
@@ -125,7 +125,7 @@ async def _trees(request: PageRequest, path: str) -> tuple[Listing[TreeEnd, Tree
     return await ledger.newest_trees(request.tenant, principal=limited_to, before=before, most=ROWS), before
 
 
-def _next_trees(request: PageRequest, path: str, listing: Listing[TreeEnd, TreePlace]) -> str | None:
+def _next_trees(request: LedgerPageRequest, path: str, listing: BackwardListing[TreeEnd, TreePlace]) -> str | None:
     if listing.after is None:
         return None
     written, moment = listing.after
@@ -133,7 +133,7 @@ def _next_trees(request: PageRequest, path: str, listing: Listing[TreeEnd, TreeP
     return link(path, tenant=request.link_tenant, after=cursor)
 
 
-def _name(request: PageRequest, path: str) -> str:
+def _name(request: LedgerPageRequest, path: str) -> str:
     return f"{path}/{request.tenant}"
 
 
@@ -141,6 +141,6 @@ def _is_tree_place(position: Any) -> bool:
     return len(position) == 2 and position[0].isascii() and position[0].isdigit() and int(position[0]) < 2**64
 
 
-def _page(request: PageRequest, template: str, title: str, *, live: bool = True, **values: Any) -> Page:
+def _page(request: LedgerPageRequest, template: str, title: str, *, live: bool = True, **values: Any) -> Page:
     about = {"tenant": request.link_tenant, "namespaces": request.namespaces, "now": request.now}
     return Page(template, title, {**about, "reads_tenant": request.reads_tenant, **values}, live=live)

@@ -14,7 +14,7 @@ from legivellum.console.text import visible
 from legivellum.http.problem_codes import Code
 from legivellum.http.problems import RequestRefused, refuse
 from legivellum.receipts.story import ReceiptDocument, TaskStep, TaskStory, cause_of, cost, task_steps, why
-from memorygate.console.page import PageRequest
+from memorygate.console.page import LedgerPageRequest
 from memorygate.console.story_diagram import OpenEnd, StoryNode, story_diagram
 from memorygate.console.story_reader import MOST_RECEIPTS, ReadStory, is_named, read_story
 
@@ -59,7 +59,7 @@ class StoryRow(NamedTuple):
     tone: str
 
 
-async def story(request: PageRequest) -> Page:
+async def story(request: LedgerPageRequest) -> Page:
     read = await read_story(request.ledger, request.tenant, request.name)
     if read is None or not await _may_see(request, read):
         raise _no_such_task()
@@ -81,7 +81,7 @@ async def story(request: PageRequest) -> Page:
     return Page("story.html", f"Story of {request.name}", values, live=True)
 
 
-async def _may_see(request: PageRequest, read: ReadStory) -> bool:
+async def _may_see(request: LedgerPageRequest, read: ReadStory) -> bool:
     principal = request.limited_to
     if principal is None or any(is_named(receipt, principal) for receipt in read.story.receipts):
         return True
@@ -93,14 +93,14 @@ def _no_such_task() -> RequestRefused:
     return refuse(Code.NOT_FOUND, "There is no such task.")
 
 
-def _start(request: PageRequest, rows: int) -> int:
+def _start(request: LedgerPageRequest, rows: int) -> int:
     text = request.query.text("from", 6) or "0"
     if not (text.isascii() and text.isdigit() and int(text) < max(rows, 1)):
         raise refuse(Code.INVALID_REQUEST, "from: the number of a row of this story.")
     return int(text)
 
 
-def _following(request: PageRequest, start: int, rows: int) -> str | None:
+def _following(request: LedgerPageRequest, start: int, rows: int) -> str | None:
     if start + MOST_ROWS >= rows:
         return None
     by = request.query.one_of("by", "step")

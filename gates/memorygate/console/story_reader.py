@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from legivellum.receipts.story import ReceiptDocument, TaskStory, cause_of, in_causal_order
+from legivellum.receipts.story import ReceiptDocument, TaskStory, cause_of
 from memorygate.ledger import START, MemoryGateDatabase, Stored
 from memorygate.rendering import render_receipt
 
@@ -34,7 +34,8 @@ async def read_story(ledger: MemoryGateDatabase, tenant: UUID, task_id: str) -> 
     stored, complete = await _receipts(ledger, tenant, task_id)
     if not stored:
         return None
-    receipts = in_causal_order([json.loads(render_receipt(receipt)) for receipt in stored])
+    # By the ledger's time, in which pages come: the picture has time downwards, and arrows for the causes.
+    receipts: list[ReceiptDocument] = [json.loads(render_receipt(receipt)) for receipt in stored]
     elsewhere, dangling = await _other_causes(ledger, tenant, receipts)
     story = TaskStory(receipts, await _open_obligations(ledger, tenant, receipts), dangling)
     return ReadStory(stored[0].root_task_id, story, elsewhere, complete)
