@@ -17,6 +17,8 @@ EXTRACT_NAME: Final = "builtin/extract-1"
 NOTICE: Final = f"Extracted by {EXTRACT_NAME}, which is not a language model."
 _MEMBERS: Final = frozenset({"model", "sentences", "keywords", "counts"})
 _SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?]*")
+_LIST_MARK: Final = re.compile(r"^\s*[-*•]\s+")
+_OWN_COUNTS: Final = re.compile(r"\d+ sentences, \d+ words, \d+ inputs\.")
 _WORD: Final = re.compile(r"[^\W\d_]{4,}")
 _SENTENCES: Final = 5
 _KEYWORDS: Final = 8
@@ -56,7 +58,9 @@ def _is_own(schema: Any) -> bool:
 
 
 def _written(inputs: list[str], most: int, *, as_json: bool) -> str:
-    text = "\n".join(inputs)
+    text = "\n".join(
+        _LIST_MARK.sub("", line) for text in inputs for line in text.splitlines() if not _is_own_line(line)
+    )
     sentences = [sentence.strip() for sentence in _SENTENCE.findall(text) if sentence.strip()]
     frequencies = Counter(word.lower() for word in _WORD.findall(text))
     ranked = sorted(range(len(sentences)), key=lambda index: (-_score(sentences[index], frequencies), index))
@@ -69,6 +73,11 @@ def _written(inputs: list[str], most: int, *, as_json: bool) -> str:
         )
     lines = [NOTICE, "", *(f"- {sentence}" for sentence in kept), "", f"Key words: {', '.join(keywords) or 'none'}."]
     return "\n".join([*lines, f"{counts['sentences']} sentences, {counts['words']} words, {len(inputs)} inputs.", ""])
+
+
+def _is_own_line(line: str) -> bool:
+    """Whether an earlier summary of this model says it of itself, and not of its document."""
+    return line.startswith((NOTICE, "Key words: ")) or _OWN_COUNTS.fullmatch(line) is not None
 
 
 def _score(sentence: str, frequencies: Counter[str]) -> float:

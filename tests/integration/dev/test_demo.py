@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.docs.typed_page import TypedPage, blocks, steady
 from tests.integration.memorygate.ledger_fixture import free_port
 
 from metagate_cli.demo_receipts import EXPECTED, differences
@@ -19,7 +21,10 @@ from metagate_cli.demo_receipts import EXPECTED, differences
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = (sys.executable, "-m", "metagate_cli.main", "demo")
-GATES = ("metagate", "memorygate", "asyncgate", "depotgate", "interrogate", "delegate", "cognigate")
+PAGE = ROOT / "docs" / "tutorial" / "mcp-to-artifact.md"
+GATES = ("metagate", "memorygate", "asyncgate", "depotgate", "delegate", "interrogate", "cognigate")
+"""In the order of their default ports, from 8000 on."""
+WRITES = os.environ.get("DEMO_PAGE") == "write"  # noqa: TID251 - a developer's, who wants the page written anew
 
 
 class DemoRun:
@@ -155,6 +160,47 @@ def test_the_people_of_the_demo_have_keys_of_their_own(demo: DemoRun) -> None:
         file = demo.folder / "data" / "keys" / f"{name}.key"
         assert file.stat().st_mode & 0o777 == 0o600
         assert demo.get("memorygate", "/inbox", name).status_code == 200
+
+
+def steady_lines(text: str) -> list[str]:
+    """As `steady`, and what runs at the same time in any order: two readings take their turns."""
+    text = re.sub(r"^\d\d:\d\d:\d\d", "<clock>", text, flags=re.MULTILINE)
+    text = re.sub(r"after \d+\.\d s", "after <seconds>", text)
+    text = re.sub(r"descendants \d+", "descendants <number>", text)
+    text = re.sub(r"(\d[\d,]*|\d+\.\d+)(?=  |$)", "<number>", text, flags=re.MULTILINE)
+    text = re.sub(r"needs (\S+), (\S+)", lambda needs: "needs " + ", ".join(sorted(needs.groups())), text)
+    return sorted(steady(text))
+
+
+def test_the_tutorial_is_typed(demo: DemoRun, tmp_path: Path) -> None:
+    """docs/tutorial/mcp-to-artifact.md, line by line, beside what `make demo` printed; the task on the page is this one."""
+    text = PAGE.read_text(encoding="utf-8")
+    ports = {str(8_000 + number): str(demo.ports[gate]) for number, gate in enumerate(GATES)}
+    page = TypedPage(tmp_path, ports)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / ".metagate").mkdir()
+    (tmp_path / ".metagate" / "demo").symlink_to(demo.folder)
+    (made, printed), *typed = blocks(text)
+    assert made == ["make demo"]
+    [task] = re.findall(r"^asked .*task (\S+)$", demo.output, re.MULTILINE)
+    [shown_task] = set(re.findall(r"(?:explain|--root) (01[0-9A-Z]{24})", text))
+    output = page.shown(demo.output).replace(str(demo.folder), ".metagate/demo")
+    written = text.replace(f"$ make demo\n{printed and printed + chr(10)}```", f"$ make demo\n{output}```")
+    try:
+        for commands, shown in typed:
+            answer = "".join(page.type(command.replace(shown_task, task)) for command in commands)
+            if WRITES:
+                lines = "".join(f"$ {command}\n" for command in commands)
+                written = written.replace(f"{lines}{shown and shown + chr(10)}```", f"{lines}{page.shown(answer)}```")
+            else:
+                assert steady_lines(answer) == steady_lines(page.here(shown)), answer
+        if WRITES:
+            PAGE.write_text(written.replace(shown_task, task), encoding="utf-8")
+        else:
+            assert steady_lines(output) == steady_lines(printed), output
+    finally:
+        page.close()
 
 
 def test_ctrl_c_stops_it_and_once_ends_by_itself(demo: DemoRun) -> None:

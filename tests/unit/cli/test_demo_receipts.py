@@ -42,7 +42,7 @@ def receipts_of_the_table() -> dict[ReceiptLine, dict[str, Any]]:
     return receipts
 
 
-def told(receipts: dict[ReceiptLine, dict[str, Any]], inputs: list[dict[str, Any]] = INPUTS) -> list[str]:
+def problems_of(receipts: dict[ReceiptLine, dict[str, Any]], inputs: list[dict[str, Any]] = INPUTS) -> list[str]:
     return differences(list(receipts.values()), inputs, PLAN)
 
 
@@ -53,7 +53,7 @@ def test_the_table_has_33_rows_of_which_one_has_no_cause() -> None:
 
 
 def test_a_ledger_that_holds_the_table_does_not_differ() -> None:
-    assert told(receipts_of_the_table()) == []
+    assert problems_of(receipts_of_the_table()) == []
 
 
 @pytest.mark.parametrize("row", range(33))
@@ -62,7 +62,7 @@ def test_every_row_is_needed(row: int) -> None:
     receipts = receipts_of_the_table()
     line, _ = EXPECTED[row]
     del receipts[line]
-    problems = told(receipts)
+    problems = problems_of(receipts)
     assert f"{line}: is missing" in problems
     assert len(problems) == 1 + sum(cause == line for _, cause in EXPECTED)
 
@@ -73,7 +73,7 @@ def test_every_cause_is_compared(row: int) -> None:
     line, cause = EXPECTED[row]
     other = EXPECTED[5][0] if cause is None else None
     receipts[line]["caused_by_receipt_id"] = "NA" if other is None else receipts[other]["receipt_id"]
-    assert told(receipts) == [f"{line}: is caused by {other or 'nothing'}, and not by {cause or 'nothing'}"]
+    assert problems_of(receipts) == [f"{line}: is caused by {other or 'nothing'}, and not by {cause or 'nothing'}"]
 
 
 def test_one_receipt_too_many_is_a_difference() -> None:
@@ -91,7 +91,7 @@ def test_the_end_is_a_success_with_the_merged_report() -> None:
         line for line in receipts if (line.emitter, line.phase, line.obligation) == ("delegate", "complete", "P")
     )
     receipts[end] |= {"status": "failure", "artifact_pointer": "depot:other"}
-    assert told(receipts) == [
+    assert problems_of(receipts) == [
         "delegate obligation/complete of P: is failure, and not success",
         "the plan ended with depot:other, and not with depot:report",
     ]
@@ -101,15 +101,15 @@ def test_a_lease_names_the_ends_that_its_task_needed() -> None:
     receipts = receipts_of_the_table()
     lease = next(line for line in receipts if (line.phase, line.task) == ("lease_issued", "P.merge"))
     receipts[lease]["body"]["evidence"].pop()
-    assert told(receipts) == [f"{lease}: does not name the ends of P.read-0, P.read-1"]
+    assert problems_of(receipts) == [f"{lease}: does not name the ends of P.read-0, P.read-1"]
 
 
 def test_inputs_are_roots_that_nothing_caused() -> None:
     receipts = receipts_of_the_table()
-    assert told(receipts, INPUTS[:1]) == ["the inputs have 1 receipts, and not 2"]
+    assert problems_of(receipts, INPUTS[:1]) == ["the inputs have 1 receipts, and not 2"]
     caused = {**INPUTS[0], "caused_by_receipt_id": "something"}
     below = {**INPUTS[1], "root_task_id": "task-0"}
-    assert told(receipts, [caused, below]) == [
+    assert problems_of(receipts, [caused, below]) == [
         "svc:depotgate artifact/stored of task-0: is no input that was deposited",
         "svc:depotgate artifact/stored of task-1: is no root",
     ]

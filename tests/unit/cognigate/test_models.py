@@ -165,3 +165,16 @@ def test_the_built_in_one_does_not_take_the_instruction_for_text() -> None:
     counts = {"type": "object", "properties": {"counts": {}}}
     reply = ExtractiveModel().reply(Ask("x", MESSAGES, output_schema=counts), soon())
     assert json.loads(reply.text)["counts"] == {"inputs": 1, "sentences": 3, "words": 13}
+
+
+def test_the_built_in_one_merges_its_own_summaries() -> None:
+    """What they say of themselves is no sentence of a document, and a list item is one without its mark."""
+    summaries = {
+        name: ExtractiveModel().reply(Ask("x", first_messages(StepJob({}), {"document": text})), soon()).text.encode()
+        for name, text in {"one": TEXT, "two": b"Boats need harbours. Harbours need boats."}.items()
+    }
+    merged = ExtractiveModel().reply(Ask("x", first_messages(StepJob({}), summaries)), soon()).text
+    assert merged.count(NOTICE) == merged.count("Key words: ") == 1
+    assert "- - " not in merged
+    assert "- Boats need harbours.\n" in merged
+    assert "5 sentences, 19 words, 2 inputs." in merged
