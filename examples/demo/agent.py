@@ -13,7 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 
-async def main(url: str, documents: list[str]) -> None:
+async def main(url: str, documents: list[str]) -> str | None:
     key = Path(os.environ["KEY_FILE"]).read_text(encoding="utf-8").strip()  # noqa: ASYNC240, TID251 - an example
     async with (
         httpx2.AsyncClient(headers={"X-API-Key": key}, timeout=60) as http,
@@ -23,7 +23,7 @@ async def main(url: str, documents: list[str]) -> None:
         asked = await client.call_tool("problemata.passthrough", request)
         if asked.is_error:  # a refusal is a result that a model can read
             refusal = asked.structured_content
-            raise SystemExit(f"{refusal['outcome']} {refusal['reason_code']}: {refusal['detail']}")
+            return f"{refusal['outcome']} {refusal['reason_code']}: {refusal['detail']}"
         task = {"task_id": asked.structured_content["task_id"]}
         state = "open"
         while state in {"admitted", "open"}:
@@ -33,7 +33,8 @@ async def main(url: str, documents: list[str]) -> None:
         artifacts = await client.call_tool("problemata.artifacts", task)
         for artifact in artifacts.structured_content["artifacts"]:
             print(artifact["mime"], artifact["pointer"])
+        return None
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2:])))

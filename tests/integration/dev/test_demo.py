@@ -167,7 +167,7 @@ def steady_lines(text: str) -> list[str]:
     text = re.sub(r"^\d\d:\d\d:\d\d", "<clock>", text, flags=re.MULTILINE)
     text = re.sub(r"after \d+\.\d s", "after <seconds>", text)
     text = re.sub(r"descendants \d+", "descendants <number>", text)
-    text = re.sub(r"(\d[\d,]*|\d+\.\d+)(?=  |$)", "<number>", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<= )\d[\d,.]*(?=  |$)", "<number>", text, flags=re.MULTILINE)
     text = re.sub(r"needs (\S+), (\S+)", lambda needs: "needs " + ", ".join(sorted(needs.groups())), text)
     return sorted(steady(text))
 
