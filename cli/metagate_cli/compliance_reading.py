@@ -25,6 +25,7 @@ from metagate_cli.compliance.receipt_facts import (
 )
 from metagate_cli.compliance.root_checks import root_findings
 from metagate_cli.compliance.views import artifact_view, call_view, custody_view, lease_view, task_view
+from metagate_cli.compliance_probes import PROBED_GATES, ProbeRun
 from metagate_cli.gate_addresses import TenantGates
 
 MOST_HELD: Final = 200_000
@@ -168,12 +169,15 @@ class ComplianceReport:
     receipts: int = 0
     roots: int = 0
     not_asked: list[str] = field(default_factory=list)
+    probes: int = 0
+    """How many requests that must be refused were tried."""
 
     def document(self) -> dict[str, Any]:
         return {
             "receipts": self.receipts,
             "roots": self.roots,
             "not_asked": self.not_asked,
+            "probes": self.probes,
             "findings": [finding.document() for finding in self.findings],
         }
 
@@ -191,6 +195,7 @@ class ComplianceCheck:
         types = {} if self._metagate is None else principal_types(self._metagate)
         self._policies: dict[str, PolicyLimits] = {}
         self._asked: set[str] = set()
+        self._lease: ReceiptFacts | None = None
         self._facts = TenantFacts(datetime.now(UTC), types, self._policies, unattended)
         if self._metagate is None:
             self.report.not_asked.append("metagate")
@@ -208,8 +213,30 @@ class ComplianceCheck:
         self._check_views(begin, None)
         return self._finished()
 
+    def run_probes(self) -> None:
+        """Try what must be refused, at every gate that has an address. Raises Stop."""
+        clients = {gate: self._gates.client_or_none(gate) for gate in PROBED_GATES}
+        known = {gate: patient(client, None) for gate, client in clients.items() if client is not None}
+        run = ProbeRun(known, self._lease_of_another())
+        self.report.findings += run.findings()
+        self.report.probes = run.tried
+
+    def _lease_of_another(self) -> str | None:
+        """The last lease that was read, unless it may be the person's own: a probe would end that."""
+        if self._lease is None:
+            return None
+        try:
+            self.reading.ledger.get("/inbox", principal=self._lease.recipient_ai, limit=1)
+        except ApiError as error:
+            if error.code != "ROLE_REQUIRED":
+                raise
+            return str(self._lease.body["lease_id"])
+        return None
+
     def _check(self, reading: _RootReading) -> None:
         root = reading.receipts
+        leases = [item for item in root.receipts if item.phase == "lease_issued" and "lease_id" in item.body]
+        self._lease = leases[-1] if leases else self._lease
         self._read_policies(root)
         self.report.findings += reading.broken
         self.report.findings += root_findings(root, self._facts, self.reading.exists)

@@ -17,7 +17,7 @@ from metagate_cli.api_client import ApiError, CaFile, connect
 from metagate_cli.compliance.findings import ComplianceFinding, FindingCode
 from metagate_cli.compliance_reading import ComplianceCheck, ComplianceReport
 from metagate_cli.credentials import seconds
-from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates
+from metagate_cli.gate_addresses import MetaGateUrl, MyKeyFile, MyTokenFile, Packet, TenantGates, confirm
 from metagate_cli.output import NO_LIMIT, OutputFormat, safe_text, structured, table
 from metagate_cli.terminal import FAILURE, UNABLE, USAGE, Stop, print_note
 from metagate_cli.usage import Since, Tenant, moment
@@ -38,6 +38,8 @@ Root = Annotated[str | None, typer.Option(metavar="TASK", help="Only the tree in
 Unattended = Annotated[
     str, typer.Option(metavar="TIME", help="How long an obligation may be open with nobody, like 3d or 12h.")
 ]
+Probe = Annotated[bool, typer.Option("--probe", help="Also try what must be refused: on a machine or tenant for it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before trying.")]
 ReportOption = Annotated[ReportFormat, typer.Option("--output", "-o", help="junit is for CI; json, yaml for programs.")]
 
 
@@ -45,6 +47,8 @@ def comply(
     root: Root = None,
     since: Since = None,
     unattended: Unattended = "3d",
+    probe: Probe = False,
+    yes: Yes = False,
     url: MetaGateUrl = None,
     key_file: MyKeyFile = None,
     token_file: MyTokenFile = None,
@@ -65,6 +69,9 @@ def comply(
         metagate = None if url is None else connect(url, key_file, token_file, ca_file, None)
         check = ComplianceCheck(gates, metagate, tenant, _unattended(unattended))
         report = check.check_since(begin) if root is None else check.check_root(root)
+        if probe:
+            _require_agreement(yes=yes)
+            check.run_probes()
     except ApiError as error:
         raise Stop(safe_text(error), code=UNABLE) from error
     if root is not None and not report.receipts:
@@ -72,6 +79,12 @@ def comply(
     show_report(report, output)
     if report.findings:
         raise typer.Exit(FAILURE)
+
+
+def _require_agreement(*, yes: bool) -> None:
+    question = "Send requests that must be refused? What a gate takes by mistake stays in the ledger of this tenant."
+    if not confirm(question, yes=yes):
+        raise Stop("nothing was tried", code=UNABLE)
 
 
 def _unattended(text: str) -> timedelta:
@@ -89,6 +102,8 @@ def show_report(report: ComplianceReport, output: ReportFormat) -> None:
         rows = [[finding.code, safe_text(finding.task_id), safe_text(finding.detail)] for finding in report.findings]
         print(table(HEADINGS, rows, NO_LIMIT if output is ReportFormat.WIDE else None))
     print(f"{len(report.findings):,} findings in {report.receipts:,} receipts of {report.roots:,} trees")
+    if report.probes:
+        print(f"{report.probes} requests that must be refused were tried")
     for gate in report.not_asked:
         print_note(f"not asked: {gate}, of which no address is known")
 

@@ -26,6 +26,7 @@ class FindingCode(StrEnum):
     OBLIGATION_UNATTENDED = "OBLIGATION_UNATTENDED"
     CAUSE_UNKNOWN = "CAUSE_UNKNOWN"
     CHAIN_BROKEN = "CHAIN_BROKEN"
+    PROBE_NOT_REFUSED = "PROBE_NOT_REFUSED"
 
 
 INVARIANTS: Final[Mapping[FindingCode, str]] = {
@@ -46,6 +47,7 @@ INVARIANTS: Final[Mapping[FindingCode, str]] = {
     FindingCode.OBLIGATION_UNATTENDED: "INV-121",
     FindingCode.CAUSE_UNKNOWN: "INV-120",
     FindingCode.CHAIN_BROKEN: "INV-120",
+    FindingCode.PROBE_NOT_REFUSED: "INV-124",
 }
 """The invariant that each code watches, in the order in which findings are listed."""
 

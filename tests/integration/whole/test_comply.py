@@ -23,6 +23,7 @@ from tests.integration.delegate.gate_fixture import GateGroup, PlanTenant, plan_
 from tests.integration.memorygate.conftest import new_id
 from typer.testing import CliRunner
 
+from metagate_cli.compliance_probes import PROBES
 from metagate_cli.main import _across_gates
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -127,7 +128,7 @@ async def test_an_admitted_plan_complies(desk: ComplyDesk) -> None:
     await run_task(tenant, lease=close)
     for arguments in (("--root", plan["plan_id"]), (), ("--since", "1h")):
         done = await desk.legivellum("comply", "-o", "json", *arguments)
-        report = {"receipts": 30, "roots": 1, "not_asked": [], "findings": []}
+        report = {"receipts": 30, "roots": 1, "not_asked": [], "probes": 0, "findings": []}
         assert (done.returncode, json.loads(done.stdout)) == (0, report), done.stderr
     done = await desk.legivellum("comply", METAGATE_URL="")
     assert (done.returncode, done.stdout) == (0, "0 findings in 30 receipts of 1 trees\n")
@@ -146,6 +147,26 @@ async def test_a_name_that_is_no_segment_of_a_path(desk: ComplyDesk) -> None:
     for command in (("explain", name), ("usage", "--root", name)):
         done = await desk.legivellum(*command)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("who", ["principal", "worker", "other", "delegate", "admin"])
+async def test_what_must_be_refused_is_refused(desk: ComplyDesk, who: str) -> None:
+    """Every probe of who may do none of it, at real gates; it leaves no receipt. Nothing is tried unless that was asked for."""
+    task = await desk.parked()
+    lease = await lease_next(desk.tenant, WORK)
+    receipts = await desk.tenant.receipts()
+    key = desk.folder / "who.key"
+    key.write_text(desk.tenant.principals[who].key)
+    asked = await desk.legivellum("comply", "--probe", METAGATE_API_KEY_FILE=str(key))
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "--yes" in asked.stderr
+    done = await desk.legivellum("comply", "--probe", "--yes", "-o", "json", METAGATE_API_KEY_FILE=str(key))
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    report = json.loads(done.stdout)
+    assert (report["findings"], report["probes"]) == ([], len(PROBES) + len(GATES) - 3 * (who == "delegate"))
+    assert await desk.tenant.receipts() == receipts
+    # Also where it is the worker's own, which it could have ended.
+    assert (await run_task(desk.tenant, lease=lease))["task"]["task_id"] == task
 
 
 # ── what an ordinary principal can do ────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,9 @@
 """The rules of `legivellum comply`: silent about a plan as gates leave it, and each code where one receipt is different."""
 
 import hashlib
+import json
 import re
+import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -10,16 +12,21 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from tests.threaded_server import threaded_server
 
 from legivellum.base.canonical_json import canonical
 from legivellum.receipts.chain import chain_seed, link
+from metagate_cli.api_client import ApiClient
 from metagate_cli.compliance.causes import ChainFollower
 from metagate_cli.compliance.findings import INVARIANTS, ComplianceFinding, FindingCode
 from metagate_cli.compliance.receipt_facts import PolicyLimits, RootReceipts, TenantFacts, receipt_facts
 from metagate_cli.compliance.root_checks import root_findings
 from metagate_cli.compliance.views import artifact_view, call_view, custody_view, lease_view, task_view
+from metagate_cli.compliance_probes import PROBES, ProbeRun
 from metagate_cli.compliance_reading import ComplianceReport
 from metagate_cli.comply import ReportFormat, junit, show_report
+from metagate_cli.gate_addresses import TITLES
+from metagate_cli.terminal import UNABLE, Stop
 
 NOW = datetime(2027, 1, 31, 12, tzinfo=UTC)
 TENANT = "00000000-0000-0000-0000-000000000001"
@@ -356,6 +363,50 @@ def test_the_report_for_ci(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.out.splitlines()[-1] == "2 findings in 7 receipts of 2 trees"
     assert "\x1b[31m" not in printed.out
     assert printed.err == "not asked: metagate, of which no address is known\n"
+
+
+def test_probes_of_the_documentation() -> None:
+    page = Path("docs/comply.md").read_text()
+    rows = re.findall(r"^\| (an? .*|the .*) \| (\w+) \|$", page, re.MULTILINE)
+    assert rows == [(probe.name, TITLES[probe.gate]) for probe in PROBES]
+
+
+def answering(status: int, code: str) -> Callable[[socket.socket], None]:
+    """A gate that answers every request the same."""
+    body = json.dumps({"code": code, "detail": code}).encode()
+
+    def handle(connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65_536)
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        rest = int(length[1]) - len(head.partition(b"\r\n\r\n")[2]) if length else 0
+        while rest > 0:
+            rest -= len(connection.recv(65_536))
+        connection.sendall(
+            b"HTTP/1.1 %d x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+        )
+
+    return handle
+
+
+def test_a_gate_that_takes_everything_is_found() -> None:
+    """Each probe by its name, and that nobody was asked who he is."""
+    with threaded_server(answering(200, "")) as url:
+        client = ApiClient(url, {"x-api-key": "k"})
+        run = ProbeRun({"memorygate": client, "asyncgate": client, "depotgate": client}, None)
+        findings = list(run.findings())
+    assert {finding.code for finding in findings} == {FindingCode.PROBE_NOT_REFUSED}
+    assert len(findings) == run.tried == len(PROBES) + 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "UNAVAILABLE"), (422, "INVALID_REQUEST"), (401, "NOT_AUTHENTICATED")]
+)
+def test_an_answer_that_neither_takes_nor_refuses_is_no_result(status: int, code: str) -> None:
+    with threaded_server(answering(status, code)) as url, pytest.raises(Stop, match=code) as stopped:
+        list(ProbeRun({"memorygate": ApiClient(url, {"x-api-key": "k"})}, None).findings())
+    assert stopped.value.code == UNABLE
 
 
 def test_codes_and_invariants_of_the_documentation() -> None:
