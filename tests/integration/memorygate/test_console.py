@@ -301,7 +301,6 @@ async def test_gaps_are_named(console: ConsoleFixture, postgres: Server) -> None
     assert f"the cause {ids[1]} is not in the ledger" in text
 
 
-@pytest.mark.invariant("EXT-16")
 async def test_hostile_words_are_text_in_every_field(console: ConsoleFixture) -> None:
     """In the table, the picture, the inbox, the lists, the search: letter by letter, and never an element or attribute."""
     task = f"{HOSTILE[:100]}{new_id()}"
