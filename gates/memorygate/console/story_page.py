@@ -22,6 +22,7 @@ MOST_ROWS: Final = 300
 """Receipts up to which each has a row, and steps of one page."""
 FEW_ROWS: Final = 12
 """Receipts that nobody wishes to see as steps."""
+_LONG_NAME: Final = 20
 _LONGEST_WORDS: Final = 30
 _TONES: Final[Mapping[str, str]] = {
     "rejected": "failed",
@@ -47,6 +48,8 @@ class StoryRow(NamedTuple):
     phase: str
     status: str | None
     task_id: str
+    task_words: str
+    """The task without the name of the root where that is long: every task below the root begins with it."""
     why: str
     cost: str
     receipts: int
@@ -134,6 +137,7 @@ def _step_row(number: int, step: TaskStep, read: ReadStory, begin: datetime, anc
         at=_at(first),
         since_begin=_since(_at(first), begin),
         task_id=step.task_id,
+        task_words=_without_root(step.task_id, read.root_task_id),
         causes=tuple(cause for cause in causes if cause != _anchor(step)),
         elsewhere=read.elsewhere.get(str(cause_of(first))),
         status=step.state,
@@ -156,7 +160,8 @@ def _row(
         phase=str(receipt["phase"]),
         status=None if status in {None, "", "NA"} else str(status),
         task_id=str(receipt["obligation_id"]),
-        why=why(receipt, read.story.receipts),
+        task_words=_without_root(str(receipt["obligation_id"]), read.root_task_id),
+        why=_without_root(why(receipt, read.story.receipts), read.root_task_id),
         cost=cost(receipts),
         receipts=len(receipts),
         causes=() if cause is None else (cause,),
@@ -164,6 +169,15 @@ def _row(
         missing=cause is not None and cause in read.story.dangling,
         tone=_tone(receipt),
     )
+
+
+def _without_root(text: str, root: str) -> str:
+    """Names of tasks as a table has room for: `.read-0` for a task below the root, the end of the root's own name."""
+    if len(root) <= _LONG_NAME:
+        return text
+    for separator in (".", ":"):
+        text = text.replace(f"{root}{separator}", separator)
+    return text.replace(root, f"…{root[-8:]}")
 
 
 def _tone(receipt: ReceiptDocument) -> str:

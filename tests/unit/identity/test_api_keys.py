@@ -154,3 +154,17 @@ def test_two_hundred_thousand_keys_stay_small() -> None:
     assert size < 60_000_000
     # What a look-up touches: the entries of one id, however many ids there are.
     assert max(len(entries) for entries in keys._by_id.values()) == 40
+
+
+def test_a_session_knows_its_key_by_the_digest() -> None:
+    """As long as the key stands: what is published of it later counts, also when it was looked up before."""
+    key, other = mint(), mint()
+    made = ring(row(key), row(other))
+    assert made.is_current(key.sha256, NOW)
+    made.apply(Changed(api_keys=[row(key, datetime.fromtimestamp(NOW + 5, UTC))]))
+    assert made.is_current(key.sha256, NOW)
+    assert not made.is_current(key.sha256, NOW + 5)
+    made.apply(Changed(gone_api_keys=[key.sha256]))
+    assert not made.is_current(key.sha256, NOW)
+    assert made.is_current(other.sha256, NOW)
+    assert not made.is_current(mint().sha256, NOW)
