@@ -162,7 +162,8 @@ ifneq ($(SEED)$(MINUTES),)
 else
 	@METAGATE_FAULTS=all $(BIN)/python -m pytest -q tests/faults tests/operator/test_faults.py tests/operator/test_starting.py \
 	    tests/operator/issuers tests/integration/store/test_interleavings.py tests/integration/interrogate/test_fairness.py \
-	    -k "f2 or f3 or faults or jwks or refreshing or interleavings or fairness" $(PYTEST_ARGS); \
+	    tests/integration/delegate/test_gates_away.py tests/integration/delegate/test_killed.py tests/integration/delegate/test_rotating_credentials.py \
+	    -k "f2 or f3 or faults or jwks or refreshing or interleavings or fairness or delegate" $(PYTEST_ARGS); \
 	    status=$$?; PYTHONPATH=. $(BIN)/python -m tests.faults.page --take || status=1; exit $$status
 endif
 

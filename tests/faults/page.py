@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.faults import plot, results
 from tests.faults.results import FaultResults
-from tests.faults.table import ADMISSION_ROWS, DEPOT_ROWS, EVERY, ROWS, TASK_ROWS, FaultRow, extra, outcome
+from tests.faults.table import ADMISSION_ROWS, DEPOT_ROWS, EVERY, PLAN_ROWS, ROWS, TASK_ROWS, FaultRow, extra, outcome
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "faults.md"
@@ -27,6 +27,7 @@ GATES: Mapping[str, Sequence[FaultRow]] = {
     "interrogate": ADMISSION_ROWS,
     "asyncgate": TASK_ROWS,
     "depotgate": DEPOT_ROWS,
+    "delegate": PLAN_ROWS,
 }
 """Gates whose rows are kept beside MetaGate's, each in a file of its name."""
 

@@ -143,7 +143,18 @@ DEPOT_ROWS = (
     FaultRow("DG F19 store", "Store full", "a tmpfs that is filled", "I1 I2 I4 I5 I6 I7 I10 I11", (ARTIFACTS + "f19",), "root (mount)"),
 )  # fmt: skip
 """DepotGate's."""
-EVERY = (*ROWS, *ADMISSION_ROWS, *TASK_ROWS, *DEPOT_ROWS)
+AWAY = "tests/integration/delegate/test_gates_away.py::test_"
+KILLED = "tests/integration/delegate/test_killed.py::test_"
+CREDENTIALS = "tests/integration/delegate/test_rotating_credentials.py::test_"
+PLAN_ROWS = (
+    FaultRow("DE gate stopped", "A gate away at a step", "SIGTERM of the gate that each of eight steps asks", "I1 I2 I4 I5", (AWAY + "away_at_a_step",)),
+    FaultRow("DE gate silent", "A gate that answers nothing", "SIGSTOP of DepotGate", "I1 I2 I4 I5", (AWAY + "a_gate_that_answers",)),
+    FaultRow("DE InterroGate", "InterroGate away between admissions", "SIGTERM after the first of five", "I1 I2 I4 I5", (AWAY + "interrogate_away",)),
+    FaultRow("DE killed", "DeleGate killed", "kill -9 before and after each step of a plan", "I1 I2 I5", (KILLED + "killed_while",)),
+    FaultRow("DE key", "The key of a tenant rotated, withdrawn", "a new key in its file; a Principal without it", "I5 I6", (CREDENTIALS + "nobody_notices", CREDENTIALS + "a_withdrawn_key")),
+)  # fmt: skip
+"""DeleGate's, which has no database: what befalls the gates that it asks, and itself. A plan that was answered is there (I1), once (I2)."""
+EVERY = (*ROWS, *ADMISSION_ROWS, *TASK_ROWS, *DEPOT_ROWS, *PLAN_ROWS)
 
 
 def rows_of(nodeid: str) -> list[str]:
@@ -174,10 +185,16 @@ def lines(all_found: Mapping[str, FaultResults]) -> list[str]:
             text + (f"  {extra(figures)}" if extra(figures) else "") + "".join(f"  ({why})" for why in result.reasons)
         )
     passed = sum(outcome(all_found[row.name]) == "passed" for row in ROWS if row.name in all_found)
-    for gate, rows in (("InterroGate", ADMISSION_ROWS), ("AsyncGate", TASK_ROWS), ("DepotGate", DEPOT_ROWS)):
+    for gate, rows in (
+        ("InterroGate", ADMISSION_ROWS),
+        ("AsyncGate", TASK_ROWS),
+        ("DepotGate", DEPOT_ROWS),
+        ("DeleGate", PLAN_ROWS),
+    ):
         if played := [all_found[row.name] for row in rows if row.name in all_found]:
             good = sum(outcome(result) == "passed" for result in played)
-            printed.append(f"Faults of {gate}'s databases: {good}/{len(rows)} passed")
+            whose = gate if gate == "DeleGate" else f"{gate}'s databases"
+            printed.append(f"Faults of {whose}: {good}/{len(rows)} passed")
     sums = {
         name: sum(value.figures.get(name, 0) for value in all_found.values()) for name in ("lost", "duplicate", "mixed")
     }

@@ -46,7 +46,7 @@ def test_a_run_is_told_as_it_was() -> None:
     assert "| F01 | Database crash |" in written
     assert "1 of 36 passed." in written
     assert page.missing(about) == [row.name for row in table.ROWS if row.name != "F01"]
-    for rows in (table.ADMISSION_ROWS, table.TASK_ROWS, table.DEPOT_ROWS):
+    for rows in (table.ADMISSION_ROWS, table.TASK_ROWS, table.DEPOT_ROWS, table.PLAN_ROWS):
         assert page.missing(about, rows) == [row.name for row in rows]
 
 
