@@ -101,7 +101,8 @@ def show_report(report: ComplianceReport, output: ReportFormat) -> None:
     if report.findings:
         rows = [[finding.code, safe_text(finding.task_id), safe_text(finding.detail)] for finding in report.findings]
         print(table(HEADINGS, rows, NO_LIMIT if output is ReportFormat.WIDE else None))
-    print(f"{len(report.findings):,} findings in {report.receipts:,} receipts of {report.roots:,} trees")
+    counts = ((len(report.findings), "finding"), (report.receipts, "receipt"), (report.roots, "tree"))
+    print("{} in {} of {}".format(*(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts)))
     if report.probes:
         print(f"{report.probes} requests that must be refused were tried")
     for gate in report.not_asked:

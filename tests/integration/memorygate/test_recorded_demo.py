@@ -33,6 +33,7 @@ from legivellum.base.canonical_json import canonical
 from legivellum.base.timestamps import rfc3339
 from legivellum.receipts.archive_format import ADDED
 from legivellum.receipts.chain import chain_seed, link
+from metagate_cli.compliance_reading import LedgerReading, PatientClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LEGIVELLUM = [sys.executable, "-c", "from metagate_cli.main import legivellum; legivellum()"]
@@ -98,6 +99,24 @@ async def test_the_recorded_demo_is_explained_byte_for_byte(replayed: ReplayedLe
     assert (done.returncode, report["findings"]) == (0, [])
     # The plan's tree, and an input each.
     assert (report["receipts"], report["roots"]) == (35, 3)
+
+
+async def test_memory_is_bounded_by_what_may_be_held(replayed: ReplayedLedger) -> None:
+    """However little of the stream may be held, each tree is read whole and once."""
+    await replayed.replay(RECORDED)
+    person = replayed.people[UUID(RECORDED[0]["tenant_id"])]
+    client = PatientClient(replayed.url, person.headers)
+
+    def read(most: int) -> tuple[dict[str, int], int, int]:
+        reading = LedgerReading(client, most_held=most)
+        trees = {tree.root_task_id: len(tree.facts) for tree in reading.since(None)}
+        assert not any(tree.broken for tree in reading.since(None))
+        return trees, len(trees), sum(trees.values())
+
+    whole = await asyncio.to_thread(read, 1_000)
+    assert whole[1:] == (3, 35)
+    for most in (0, 1, 2, 10, 34):
+        assert await asyncio.to_thread(read, most) == whole
 
 
 def shifted(receipts: list[dict[str, Any]], tenant: str, end: datetime) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class ComplyDesk:
             subprocess.run, [*PROGRAM, *arguments], env=known, capture_output=True, text=True, timeout=60, check=False
         )
 
-    async def found(self, *arguments: str, code: int = 1) -> set[str]:
+    async def finding_codes(self, *arguments: str, code: int = 1) -> set[str]:
         """The codes that are found, by the command inside this process."""
         sent = ["comply", "-o", "json", *arguments]
         done = await asyncio.to_thread(CliRunner().invoke, _across_gates(), sent, env=self.environment)
@@ -131,7 +131,7 @@ async def test_an_admitted_plan_complies(desk: ComplyDesk) -> None:
         report = {"receipts": 30, "roots": 1, "not_asked": [], "probes": 0, "findings": []}
         assert (done.returncode, json.loads(done.stdout)) == (0, report), done.stderr
     done = await desk.legivellum("comply", METAGATE_URL="")
-    assert (done.returncode, done.stdout) == (0, "0 findings in 30 receipts of 1 trees\n")
+    assert (done.returncode, done.stdout) == (0, "0 findings in 30 receipts of 1 tree\n")
     assert "metagate" in done.stderr
 
 
@@ -142,8 +142,8 @@ async def test_a_name_that_is_no_segment_of_a_path(desk: ComplyDesk) -> None:
     await desk.post("memorygate", "/receipts", receipt)
     end = {**receipt, "receipt_id": new_id(), "phase": "complete", "status": "success", "outcome_kind": "none"}
     await desk.post("memorygate", "/receipts", {**end, "completed_at": "2027-01-01T00:00:00Z"})
-    assert await desk.found(code=0) == set()
-    assert await desk.found("--root", name, code=0) == set()
+    assert await desk.finding_codes(code=0) == set()
+    assert await desk.finding_codes("--root", name, code=0) == set()
     for command in (("explain", name), ("usage", "--root", name)):
         done = await desk.legivellum(*command)
         assert done.returncode == 0, done.stderr
@@ -366,4 +366,4 @@ PLANTED: dict[Callable[[ComplyDesk], Awaitable[str]], set[str]] = {
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 async def test_a_deliberate_violation_is_found(desk: ComplyDesk, plant: Callable[[ComplyDesk], Awaitable[str]]) -> None:
     task = await plant(desk)
-    assert await desk.found("--root", task) == PLANTED[plant]
+    assert await desk.finding_codes("--root", task) == PLANTED[plant]
