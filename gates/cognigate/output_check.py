@@ -6,9 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-
+from legivellum.base.bounded_schema import BoundedSchema
 from legivellum_worker.gate_client import call
 from legivellum_worker.plan_step import StepJob
 from legivellum_worker.settings import GateAccess
@@ -41,11 +39,8 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _schema_problems(schema: Any, value: Any) -> list[str]:
-    try:
-        errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: error.json_path)
-    except (SchemaError, RecursionError):
-        return ["The schema of the output cannot be used."]
-    return [f"{error.json_path}: {error.message}"[:_LONGEST] for error in errors[:_MOST]]
+    """A schema of a plan is JSON; what it costs to check against it is bounded, whatever a model wrote."""
+    return [problem[:_LONGEST] for problem in BoundedSchema(schema).problems(value, most=_MOST)]
 
 
 def draft_problems(delegate: GateAccess, text: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from interrogate.json_digest import json_digest
+from legivellum.base.json_digest import json_digest
 
 PINNED: Final = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 """The members of a tool's definition that are compared with what its MCP server lists (GW-08)."""

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal, get_args
 
 from interrogate.envelope import TOOL_CALL, Envelope
 from interrogate.envelope_parser import read_envelope
-from interrogate.json_digest import full_canonical
 from interrogate.problemata import Problemata, ServedCapability, ToolPin
 from interrogate.ruleset import TOOL_TIMEOUT_MS, Ruleset
+from legivellum.base.json_digest import full_canonical
 
 AnsweredState = Literal["success", "tool_error", "protocol_error"]
 """The MCP server answered: with a result, with `isError`, with a JSON-RPC error."""

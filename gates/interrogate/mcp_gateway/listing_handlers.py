@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from interrogate.admission_gate import AdmissionGate
 from interrogate.evaluation_handlers import authenticated
-from interrogate.json_digest import json_digest
 from interrogate.mcp_gateway.tool_comparison import compare_tools
 from interrogate.mcp_gateway.upstream import Upstreams, UpstreamTarget
 from interrogate.mcp_gateway.upstream_transport import UpstreamFailure
 from interrogate.problem_codes import Code
 from interrogate.problemata import Problemata
 from interrogate.ruleset import TargetRule
+from legivellum.base.json_digest import json_digest
 from legivellum.http import strict_json
 from legivellum.http.exchange import Exchange, Response, json_response
 from legivellum.http.problems import refuse

@@ -26,13 +26,14 @@ from interrogate.evaluator import EvaluationRequest
 from interrogate.forwards import SettledForwards
 from interrogate.mcp_gateway.completion_watch import CompletionWatch
 from interrogate.mcp_gateway.gateway_tool import GatewayTool, Result, ToolRequest, invalid_params
-from interrogate.mcp_gateway.input_schemas import InputSchema, InputSchemas
+from interrogate.mcp_gateway.input_schemas import InputSchemas
 from interrogate.mcp_gateway.native_tools import NativeTools
 from interrogate.mcp_gateway.resource_metadata import ProtectedResource
 from interrogate.mcp_gateway.result_forms import failure_result, receipt_meta, refusal_result, structured_result
 from interrogate.mcp_gateway.task_handles import created_task
 from interrogate.problemata import Problemata, ServedCapability
 from interrogate.ruleset import SurfaceRules
+from legivellum.base.bounded_schema import BoundedSchema
 from legivellum.http import strict_json
 from legivellum.http.problems import RequestRefused
 
@@ -92,7 +93,7 @@ class Passthrough:
         self._schemas = schemas
         self._watch = watch
         self._service = AdmissionService(gate)
-        self._own_schema = InputSchema(_INPUT_SCHEMA)
+        self._own_schema = BoundedSchema(_INPUT_SCHEMA)
         self._running: set[asyncio.Task[Any]] = set()
         self.tool = GatewayTool(_DEFINITION, self._call)
 

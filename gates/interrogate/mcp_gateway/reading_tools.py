@@ -17,12 +17,12 @@ from interrogate.asked_task import AskedTask, TaskReceipt, artifact_of, task_sta
 from interrogate.decision import AdmissionOutcome
 from interrogate.envelope_parser import read_envelope
 from interrogate.mcp_gateway.gateway_tool import GatewayTool, Result, ToolRequest, invalid_params
-from interrogate.mcp_gateway.input_schemas import InputSchema
 from interrogate.mcp_gateway.native_tools import may_ask, rules_of
 from interrogate.mcp_gateway.result_forms import refusal_result, structured_result
 from interrogate.mcp_gateway.task_handles import RECEIPTS, visible_task
 from interrogate.mcp_gateway.upstream import Upstreams, UpstreamTarget
 from interrogate.problemata import Problemata
+from legivellum.base.bounded_schema import BoundedSchema
 from legivellum.base.timestamps import rfc3339
 from legivellum.identity.caller import may_read_others
 
@@ -179,7 +179,7 @@ class ReadingTools:
 
 
 def _checked(schema: Mapping[str, Any], read: Read) -> Read:
-    own_schema = InputSchema(schema)
+    own_schema = BoundedSchema(schema)
 
     async def call(request: ToolRequest) -> Result:
         if (problem := own_schema.problem(request.arguments)) is not None:

@@ -19,7 +19,6 @@ from mcp.shared.inbound import find_invalid_x_mcp_header, mcp_param_headers, x_m
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import RootModel, ValidationError
 
-from interrogate.json_digest import full_canonical
 from interrogate.mcp_gateway.credentials import CredentialFiles
 from interrogate.mcp_gateway.progress import ProgressRelay, ProgressSink
 from interrogate.mcp_gateway.tripwire import ListedTool, Tripwire, list_tools
@@ -31,6 +30,7 @@ from interrogate.ruleset import TargetRule
 from interrogate.targets import TargetHosts
 from interrogate.tool_call import AnsweredState, CallOutcome, EscalateReason
 from legivellum.base.canonical_json import Uncanonical, hex_digest
+from legivellum.base.json_digest import full_canonical
 
 _HANDSHAKE_BYTES: Final = 262_144
 _IDLE_SECONDS: Final = 600.0

@@ -17,12 +17,12 @@ from tests.integration.memorygate.conftest import new_id, rows
 from interrogate.call_recorder import CallRecorder, OutcomeUnrecorded
 from interrogate.calls import CallFilter
 from interrogate.decision import ReasonCode
-from interrogate.json_digest import json_digest
 from interrogate.observation import Requester
 from interrogate.replaying import replay
 from interrogate.sweeping import ForwardSweep
 from interrogate.tool_call import CallOutcome
 from interrogate.verifying import verify
+from legivellum.base.json_digest import json_digest
 from legivellum.http.problems import RequestRefused
 
 

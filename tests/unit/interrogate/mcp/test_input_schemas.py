@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from interrogate.mcp_gateway.input_schemas import InputSchema, InputSchemas
+from interrogate.mcp_gateway.input_schemas import InputSchemas
+from legivellum.base.bounded_schema import BoundedSchema
 
 CLOSED = {
     "type": "object",
@@ -28,7 +29,7 @@ CLOSED = {
     ],
 )
 def test_the_first_problem_is_named_with_its_place(value: Any, problem: str | None) -> None:
-    assert InputSchema(CLOSED).problem(value) == problem
+    assert BoundedSchema(CLOSED).problem(value) == problem
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_the_first_problem_is_named_with_its_place(value: Any, problem: str | No
     ],
 )  # fmt: skip
 def test_the_vocabulary_of_2020_12(schema: Any, value: Any, fits: bool) -> None:
-    made = InputSchema(schema if isinstance(schema, dict) else {"allOf": [schema]})
+    made = BoundedSchema(schema if isinstance(schema, dict) else {"allOf": [schema]})
     assert (made.problem(value) is None) is fits
 
 
@@ -73,21 +74,41 @@ _BOTH = {"items": {"$ref": "#/$defs/t"}, "type": "array"}
         ({"$defs": {"t": {"anyOf": [_BOTH, _BOTH]}}, "$ref": "#/$defs/t"}, _nested(28)),
         ({"uniqueItems": True}, [{"a": n} for n in range(20_000)]),
         ({"items": {"type": "integer"}}, list(range(100_000))),
+        ({"items": {"enum": [f"v{n:04}" for n in range(1_000)]}}, ["v0999"] * 40_000),
+        ({"items": {"enum": [f"v{n:04}" for n in range(1_000)]}}, ["no"] * 40_000),
     ],
-    ids=["pattern", "names", "other names", "unevaluated", "branches", "unique", "long"],
+    ids=["pattern", "names", "other names", "unevaluated", "branches", "unique", "long", "enum", "not in enum"],
 )  # fmt: skip
 def test_no_schema_stops_the_process(schema: dict[str, Any], value: Any) -> None:
     """Each of these took Python's own engine or the library's comparison seconds to years."""
-    made = InputSchema(schema)
+    made = BoundedSchema(schema)
     began = time.process_time()
     made.problem(value)
     assert time.process_time() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(1, True), (1.0, True), (True, False), ("1", False), ({"a": [1.0]}, True), ({"a": [True]}, False), (2**60, True), (2**60 + 1, False)],
+    ids=str,
+)  # fmt: skip
+def test_a_value_of_an_enum(value: Any, fits: bool) -> None:
+    """Numbers are equal by their value, and `true` is no number."""
+    problem = BoundedSchema({"enum": [1, {"a": [1]}, 2**60]}).problem(value)
+    assert (problem is None) == fits
+    assert problem is None or "is not one of" in problem
+
+
+def test_the_first_problems_only() -> None:
+    """Each with its place; a value of a thousand wrong items makes no thousand sentences."""
+    problems = BoundedSchema({"items": {"enum": ["a", "b"]}}).problems(["x"] * 1_000, most=3)
+    assert problems == [f"$[{n}]: 'x' is not one of ['a', 'b']" for n in range(3)]
+
+
 def test_what_is_too_large_to_check_is_refused() -> None:
     """Not let through: the receiver relies on the check."""
     assert (
-        InputSchema({"items": {"type": "integer"}}).problem([0] * 60_000)
+        BoundedSchema({"items": {"type": "integer"}}).problem([0] * 60_000)
         == "is too large to be checked against its schema"
     )
 

@@ -10,11 +10,11 @@ from mcp.client.session import ClientSession
 from tests.unit.interrogate.mcp.sdk_upstream import TOOLS, sdk_upstream
 from tests.unit.interrogate.mcp.upstream_clients import OTHER_TENANT, call, pin, target, upstream_clients
 
-from interrogate.json_digest import json_digest
 from interrogate.mcp_gateway.upstream import Upstreams
 from interrogate.mcp_gateway.upstream_dispatcher import UpstreamDispatcher
 from interrogate.mcp_gateway.upstream_revision import UpstreamRevision
 from interrogate.mcp_gateway.upstream_transport import UpstreamTransport
+from legivellum.base.json_digest import json_digest
 
 ECHO, FAIL, SLOW, PROGRESS, ERROR, ASK, REGION = (pin(tool) for tool in TOOLS)
 SERVERS = {
