@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,7 @@ from tests.integration.whole.activities import (
     goes_on,
     until_it_goes_on,
 )
+from tests.integration.whole.forked_parts import PartForks, forked_parts
 from tests.integration.whole.system import (
     GATES,
     LEDGER_DATABASE,
@@ -81,7 +83,15 @@ SHORT = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WholeSystem]:
-    async with whole_system(tmp_path_factory.mktemp("stop-one")) as made:
+    directory = tmp_path_factory.mktemp("stop-one")
+    with forked_parts(directory / "arms") as forks:
+        async with running_system(directory, forks) as made:
+            yield made
+
+
+@asynccontextmanager
+async def running_system(directory: Path, forks: PartForks) -> AsyncIterator[WholeSystem]:
+    async with whole_system(directory, forks.spawn) as made:
         story, probe = [await made.tenant(f"team-{name}", forwards=name == "story") for name in ("story", "probe")]
         for tenant in (story, probe):
             await until_known(tenant)
