@@ -91,7 +91,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Whol
 
 @asynccontextmanager
 async def running_system(directory: Path, forks: PartForks) -> AsyncIterator[WholeSystem]:
-    async with whole_system(directory, forks.spawn) as made:
+    # Long polls of workers are in flight all the time: a stopping AsyncGate would wait for them as long as it may.
+    async with whole_system(directory, forks.spawn, ASYNCGATE_DRAIN_SECONDS="1") as made:
         story, probe = [await made.tenant(f"team-{name}", forwards=name == "story") for name in ("story", "probe")]
         for tenant in (story, probe):
             await until_known(tenant)
