@@ -19,7 +19,7 @@ def metagate(gates: GateGroup) -> Iterator[GateGroup]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def everybody(metagate: GateGroup) -> AsyncIterator[PlanTenant]:
+async def typed_tenant(metagate: GateGroup) -> AsyncIterator[PlanTenant]:
     """A tenant with a principal of each type, and with MetaGate's relay, the `witness`."""
     tenant = await plan_tenant(metagate)
     tenant.principals["witness"] = LedgerPrincipal(tenant.uid, "witness", "service", rights=("witness",))

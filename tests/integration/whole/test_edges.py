@@ -186,19 +186,19 @@ async def edges(client: httpx.AsyncClient) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("gate", TABLES)
-async def test_each_type_at_each_route(everybody: PlanTenant, gate: str) -> None:
+async def test_each_type_at_each_route(typed_tenant: PlanTenant, gate: str) -> None:
     """Let in or refused with the gate's code, exactly as the page says; nobody is let in without a credential; all counted."""
     rows = documented(gate)
     with_credential = [endpoint.key for endpoint in TABLES[gate] if endpoint.auth != ANYBODY]
     with_credential += ["POST /mcp"] if gate == "interrogate" else []
     assert {row.route for row in rows} == set(with_credential)
     sent: Counter[tuple[str, str]] = Counter()
-    async with httpx.AsyncClient(base_url=everybody.gates.url(gate), timeout=20) as client:
+    async with httpx.AsyncClient(base_url=typed_tenant.gates.url(gate), timeout=20) as client:
         before = await edges(client)
         for row in rows:
             let_in, codes = set(), set()
             for who in ROLES:
-                status, code = await answered(client, row, who, everybody)
+                status, code = await answered(client, row, who, typed_tenant)
                 assert status not in {401, 405, 415, 422, 500, 503} or code == "DECLARED_BY_RESOURCE", (
                     row.label,
                     who,
@@ -212,7 +212,7 @@ async def test_each_type_at_each_route(everybody: PlanTenant, gate: str) -> None
                 sent[who, row.route.partition(" ")[2]] += 1
             assert let_in == row.types, (gate, row.label)
             assert codes == row.codes, (gate, row.label)
-            assert (await answered(client, row, None, everybody))[0] == 401, row.label
+            assert (await answered(client, row, None, typed_tenant))[0] == 401, row.label
             sent["none", row.route.partition(" ")[2]] += 1
         counted = await edges(client)
         counted.subtract(before)
@@ -221,10 +221,10 @@ async def test_each_type_at_each_route(everybody: PlanTenant, gate: str) -> None
     assert others <= {("none", "/metrics"), ("none", "/readyz"), ("none", "/livez")}
 
 
-async def test_nothing_can_be_sent_to_cognigate(everybody: PlanTenant, tmp_path: Path) -> None:
+async def test_nothing_can_be_sent_to_cognigate(typed_tenant: PlanTenant, tmp_path: Path) -> None:
     """It has views alone: whatever any type sends to any path that another gate has is 404 or 405, and no type is counted."""
-    gates, key = everybody.gates, tmp_path / "worker.key"
-    key.write_text(everybody.principals["worker"].key, encoding="ascii")
+    gates, key = typed_tenant.gates, tmp_path / "worker.key"
+    key.write_text(typed_tenant.principals["worker"].key, encoding="ascii")
     gates.ports["cognigate"] = free_port()
     gates.environments["cognigate"] = {
         "COGNIGATE_PORT": str(gates.ports["cognigate"]), "COGNIGATE_BUILTIN_MODEL": "true",
@@ -238,7 +238,7 @@ async def test_nothing_can_be_sent_to_cognigate(everybody: PlanTenant, tmp_path:
             assert all(key.startswith("GET ") for key in views)
             for row in {row.route: row for gate in TABLES for row in documented(gate)}.values():
                 for who in ("worker", "delegate", "admin"):
-                    status, _ = await answered(client, row, who, everybody)
+                    status, _ = await answered(client, row, who, typed_tenant)
                     assert status in ({200} if row.route in views else {404, 405}), (row.route, who, status)
             counted = await edges(client)
         assert {from_type for from_type, _ in counted} == {"none"}

@@ -79,17 +79,17 @@ ACTS: dict[Callable[[PlanTenant, str], Awaitable[httpx.Response]], tuple[set[str
 
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
 async def test_principals_and_delegates_mint_alone(
-    everybody: PlanTenant, act: Callable[[PlanTenant, str], Awaitable[httpx.Response]]
+    typed_tenant: PlanTenant, act: Callable[[PlanTenant, str], Awaitable[httpx.Response]]
 ) -> None:
     """Whoever else tries is told that its type may not, and no receipt bears its name."""
     permitted, status = ACTS[act]
     for who in ROLES:
-        answer = await act(everybody, who)
+        answer = await act(typed_tenant, who)
         if who in permitted:
             assert answer.status_code == status, (who, answer.text)
             continue
         # A principal opens obligations, but of its own only.
         codes = {"EMITTER_MISMATCH"} if (act, who) == (opening_for_another, "principal") else TYPE_CODES
         assert (answer.status_code, answer.json()["code"] in codes) == (403, True), (who, answer.text)
-    emitters = {receipt["emitter"] for receipt in await everybody.receipts(phase="accepted", kind="obligation")}
+    emitters = {receipt["emitter"] for receipt in await typed_tenant.receipts(phase="accepted", kind="obligation")}
     assert emitters <= {"principal", "delegate", "svc:asyncgate"}
