@@ -7,14 +7,16 @@ Each test writes its cells into `build/delegate-kills/`, a line per cell.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from tests.integration.delegate.driving import envelope, tasks_of
+from tests.integration.delegate.driving import completed, envelope, tasks_of
 from tests.integration.delegate.forked_gates import DelegateForks, delegate_forks
 from tests.integration.delegate.gate_fixture import REVIEW, GateGroup, PlanTenant, plan_tenant, plans_policy
 from tests.integration.memorygate.conftest import new_id
@@ -209,3 +211,43 @@ async def test_killed_while_a_plan_is_made_without_admissions(killed: KilledGate
 def written(name: str, cells: list[str]) -> None:
     REPORT.mkdir(parents=True, exist_ok=True)
     (REPORT / f"{name}.txt").write_text("\n".join(cells) + "\n", encoding="utf-8")
+
+
+AGE = """UPDATE memorygate.receipt SET stored_at = stored_at + $3 WHERE tenant = $1
+         AND body::json ->> 'kind' = 'admission' AND body::json ->> 'task_id' LIKE $2 || '.%'"""
+
+
+@asynccontextmanager
+async def aged_admissions(request: Request, gates: GateGroup, by: timedelta) -> AsyncIterator[None]:
+    """The admissions of the plan's steps are older by so much while the block runs."""
+    connection = await asyncpg.connect(gates.database.superuser)
+    try:
+        assert await connection.execute(AGE, request.tenant.uid, request.plan_id, -by) == f"UPDATE {len(STEPS)}"
+        yield
+    finally:
+        await connection.execute(AGE, request.tenant.uid, request.plan_id, by)
+        await connection.close()
+
+
+async def test_repaired_after_its_admissions_have_expired(killed: KilledGates) -> None:
+    """AsyncGate takes none that is older than ten minutes (AG-09): the plan is escalated to its principal, who ends it; none of its
+    tasks was handed over, and nothing is left open.
+    """
+    request = await request_of(killed.tenant, admitted=True)
+    async with killed.forks.serving("after minting", admission="required") as dying:
+        with pytest.raises(httpx.HTTPError):
+            await request.post(dying.url)
+        await dying.ended()
+    async with aged_admissions(request, killed.gates, timedelta(minutes=11)):
+        answer = await request.dispatch(killed.replicas["required"][0])
+        assert (answer.status_code, answer.json()["phase"]) == (202, "escalated"), answer.text
+    escalation = answer.json()["escalation"]
+    assert (escalation["class"], escalation["to"]) == ("policy", "principal")
+    assert "ADMISSION_REFUSED" in escalation["reason"]
+    assert await tasks_of(killed.tenant, request.plan_id) == []
+    ended = await completed(killed.tenant, "principal", request.plan_id, request.plan_id, status="canceled")
+    assert ended.status_code == 201, ended.text
+    for name in ("svc:asyncgate", "principal", "delegate"):
+        inbox = await killed.tenant.ask("observer", "GET", "memorygate", f"/inbox?principal={name}&limit=500")
+        left_open = [item["obligation_id"] for item in inbox.json()["items"]]
+        assert [name for name in left_open if name.startswith(request.plan_id)] == []
