@@ -27,7 +27,7 @@ from legivellum.base.backoff import Backoff
 from metagate_cli.gate_child import STOP_SECONDS, settings_line
 from metagate_cli.terminal import Stop
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 90.0
 """How long a gate may take until it answers the first time. Then the others are served without waiting for it."""
 STEADY_SECONDS: Final = 60.0
 """After so long a run the next pause is the first again."""

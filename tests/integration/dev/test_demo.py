@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.docs.typed_page import TypedPage, blocks, steady
+from tests.integration.console.visiting import Visitor
 from tests.integration.memorygate.ledger_fixture import free_port
 
 from metagate_cli.demo_receipts import EXPECTED, differences
@@ -128,10 +129,16 @@ def test_the_report_is_the_artifact_of_the_end(demo: DemoRun) -> None:
     assert "chart" in report
 
 
-def test_the_story_has_a_page(demo: DemoRun) -> None:
-    """At the ledger, which runs beside it."""
+async def test_the_story_has_a_page(demo: DemoRun) -> None:
+    """At the ledger, which runs beside it: the observer signs in and reads of all 33."""
     [address] = re.findall(r"^story +(\S+)$", demo.output, re.MULTILINE)
     assert address.startswith(f"{demo.url('memorygate')}/console/tasks/")
+    key = (demo.folder / "data" / "keys" / "observer.key").read_text().strip()
+    async with Visitor(demo.url("memorygate")) as visitor:
+        await visitor.inside(key)
+        page = await visitor.page(address.removeprefix(demo.url("memorygate")))
+    assert "Receipts 33" in page
+    assert "nothing is open" in page
 
 
 def test_it_can_be_told_again(demo: DemoRun) -> None:
@@ -146,7 +153,7 @@ def test_it_can_be_told_again(demo: DemoRun) -> None:
     assert len(receipts) == len(EXPECTED)
 
 
-def test_a_ledger_that_differs_is_an_error(demo: DemoRun) -> None:
+def test_what_cannot_be_reviewed_is_named(demo: DemoRun) -> None:
     """A third document is no demo; a file that is not there is named."""
     documents = demo.folder / "resources" / "documents"
     one = str(documents / "harbour.txt")
