@@ -51,14 +51,16 @@ def tab(ledger_browser: Browser) -> Iterator[BrowserTab]:
         yield made
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_page(tab: BrowserTab, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "scheme", "size"),
+    [(name, *view) for name in PAGES for view in (VIEWS if name == "ledger-story" else VIEWS[:2])],
+)
+def test_every_page(tab: BrowserTab, name: str, scheme: Scheme, size: str) -> None:
     """No serious finding of axe, nothing wider than the window, nothing that the policy blocked."""
-    for scheme, size in VIEWS if name == "ledger-story" else VIEWS[:2]:
-        tab.see(PAGES[name], scheme=scheme, size=size)
-        assert tab.accessible() == [], (name, scheme, size)
-        assert tab.overflow() <= 0, (name, scheme, size)
-        tab.picture_from_top(f"{name}-{size}-{scheme}", 1_390 if size == "wide" else 1_600)
+    tab.see(PAGES[name], scheme=scheme, size=size)
+    assert tab.accessible() == []
+    assert tab.overflow() <= 0
+    tab.picture_from_top(f"{name}-{size}-{scheme}", 1_390 if size == "wide" else 1_600)
 
 
 def test_the_picture_and_the_table_say_the_same(tab: BrowserTab) -> None:
