@@ -78,6 +78,13 @@ def page(
     return "\n".join(parts) + "\n"
 
 
+_PART_TITLES = {
+    "admitting": "DeleGate", "asyncgate": "AsyncGate", "cognigate": "CogniGate", "another cognigate": "another CogniGate",
+    "depotgate": "DepotGate", "interrogate": "InterroGate", "memorygate": "the ledger", "metagate database": "MetaGate's database",
+    "ledger database": "the gates' database", "worker": "a worker",
+}  # fmt: skip
+
+
 def _chaos(record: Mapping[str, Any] | None) -> Iterator[str]:
     """What befell the whole system, once it was played."""
     yield from (_text("chaos"), "")
@@ -96,7 +103,10 @@ def _chaos(record: Mapping[str, Any] | None) -> Iterator[str]:
     columns = ("killed", "at a point", "stopped")
     yield from _table(
         ("Part", "Killed at any moment", "… at a named point", "Stopped past a lease"),
-        ([part, *(str(counted[column]) for column in columns)] for part, counted in sorted(parts.items())),
+        (
+            [_PART_TITLES.get(part, part), *(str(counted[column]) for column in columns)]
+            for part, counted in sorted(parts.items())
+        ),
     )
     yield ""
 
