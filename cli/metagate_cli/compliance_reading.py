@@ -29,7 +29,7 @@ from metagate_cli.compliance_probes import PROBED_GATES, ProbeRun
 from metagate_cli.gate_addresses import TenantGates
 
 MOST_HELD: Final = 20_000
-"""A receipt takes up to 8 KiB as the rules read it: these are 160 MiB."""
+"""A receipt of the demo takes 1 KiB as the rules read it."""
 _LOOKUP: Final = 256
 _MOST_ASKED_SINGLY: Final = 200
 """A root with more tasks is looked for in the listings of the whole tenant."""
