@@ -26,7 +26,7 @@ from metagate_operator.reconcile.health import WriterHealth
 
 ADDED = {"Counter": ("_total", "_created"), "Gauge": ("",), "Histogram": ("_bucket", "_sum", "_count")}
 SCRAPED = {"le", "pod", "job", "instance"}
-SERIES = re.compile(r"(metagate_\w+)(?:\{([^}]*)\})?")
+SERIES = re.compile(r"((?:metagate|legivellum)_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 GROUPED = re.compile(r"(?:by|without) \(([^)]*)\)")
 
