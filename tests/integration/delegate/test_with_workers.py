@@ -178,7 +178,7 @@ async def test_what_waited_goes_on_when_a_person_completes_a_step(tenant: PlanTe
         refused = await tenant.ask("principal", "POST", "delegate", f"/plans/{plan['plan_id']}/close", {})
         assert (refused.status_code, refused.json()["code"]) == (409, "PLAN_NOT_FINISHED")
         [obligation] = (await tenant.ask("approver", "GET", "memorygate", "/inbox")).json()["items"]
-        receipt = completion(obligation, "By hand", fail=False, metadata={})
+        receipt = completion(obligation, "By hand", status="success", metadata={})
         assert (await tenant.ask("approver", "POST", "memorygate", "/receipts", receipt)).status_code == 201
         end = await end_of(tenant, plan["root_task_id"])
     assert end["status"] == "success"
