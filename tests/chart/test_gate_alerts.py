@@ -59,7 +59,7 @@ OF_EACH = pytest.mark.parametrize("gate", ALERTING, ids=lambda gate: gate.name)
     ("gate", "rule"), [pytest.param(gate, rule, id=rule["alert"]) for gate in ALERTING for rule in gate.alerts]
 )
 def test_an_alert_asks_for_what_is_exported_and_has_a_runbook(gate: AlertingChart, rule: dict[str, Any]):
-    series = re.compile(SERIES.pattern.replace("metagate_", f"{gate.name}_"))
+    series = re.compile(SERIES.pattern.replace("metagate", gate.name))
     exported = generate_latest(gate.metrics.registry).decode()
     names = {name for name, _ in series.findall(rule["expr"])}
     assert names
