@@ -63,13 +63,10 @@ class CognitionRunner:
 
 class _Job:
     def __init__(self, cognition: CognitionRunner, work: Work, limits: JobLimits) -> None:
-        self._cognition, self._work = cognition, work
+        self._cognition, self._work, self._tools = cognition, work, work.tools
         alias, self._client, self._model = cognition.models.choose(limits.models, work.job.settings.get("model"))
-        self.spending = Spending(limits, self._client.name)
-        self.spending.alias = alias
-        self._tools = work.tools
-        self._ungranted = 0
-        self._is_away = False
+        self.spending = Spending(limits, self._client.name, alias=alias)
+        self._ungranted, self._is_away = 0, False
 
     def run(self) -> Output:
         job = self._work.job

@@ -58,9 +58,8 @@ def _is_own(schema: Any) -> bool:
 
 
 def _written(inputs: list[str], most: int, *, as_json: bool) -> str:
-    text = "\n".join(
-        _LIST_MARK.sub("", line) for text in inputs for line in text.splitlines() if not _is_own_line(line)
-    )
+    document_lines = [line for text in inputs for line in text.splitlines() if not _is_own_line(line)]
+    text = "\n".join(_LIST_MARK.sub("", line) for line in document_lines)
     sentences = [sentence.strip() for sentence in _SENTENCE.findall(text) if sentence.strip()]
     frequencies = Counter(word.lower() for word in _WORD.findall(text))
     ranked = sorted(range(len(sentences)), key=lambda index: (-_score(sentences[index], frequencies), index))

@@ -50,12 +50,12 @@ class JobLimits:
 
 
 class Spending:
-    """Of one job under one lease. `clock`: seconds that only go on."""
+    """Of one job under one lease. `clock`: seconds that only go on. `alias`: by which the model was granted."""
 
-    alias: str | None = None  # how the authority names the model: else receipts do not show that it was granted
-
-    def __init__(self, limits: JobLimits, model: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits, self._model, self._clock = limits, model, clock
+    def __init__(
+        self, limits: JobLimits, model: str, clock: Callable[[], float] = time.monotonic, *, alias: str | None = None
+    ) -> None:
+        self.limits, self._model, self._clock, self._alias = limits, model, clock, alias
         self._started = clock()
         self.deadline = self._started + limits.seconds
         self.calls = 0
@@ -112,7 +112,7 @@ class Spending:
         """For `metadata.usage` of the receipt (CG-13)."""
         return {
             "model": self._model,
-            "alias": self.alias,
+            "alias": self._alias,
             "calls": self.calls,
             "prompt_tokens": self._prompt,
             "cached_tokens": self._cached,

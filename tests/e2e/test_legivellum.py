@@ -77,7 +77,7 @@ def run_demo(cluster: NodeCluster) -> str:
     """What the pod printed, once it ended well."""
     cluster.kubectl("-n", TENANT, "delete", "pod/demo", "--ignore-not-found", "--now")
     cluster.kubectl("-n", TENANT, "apply", "-f", str(ROOT / "examples" / "cluster" / "demo.yaml"))
-    cluster.kubectl("-n", TENANT, "wait", "--for=condition=Ready", "principal/ida", "--timeout=30s")
+    cluster.kubectl("-n", TENANT, "wait", "--for=condition=Ready", "principal/reviewer", "--timeout=30s")
 
     def phase() -> str:
         found: str = cluster.get("-n", TENANT, "pod/demo")["status"]["phase"]
