@@ -1,7 +1,6 @@
 """The console, mounted: what it needs of this gate, handed to it."""
 
 import json
-import secrets
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -23,7 +22,7 @@ from metagate_store.history import Boot
 def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
     """The application with the console in front of `edge`."""
     settings = gate.settings
-    chosen = settings.console_secret
+    public_url = settings.public_url or ""
 
     async def explain(tenant: UUID, boot: Boot) -> Mapping[str, Any]:
         return await explained_boot(gate, tenant, boot)
@@ -43,15 +42,13 @@ def console(gate: Gate, edge: Edge, observe: Observer) -> Console:
         problem=edge.problem,
         observe=observe,
         api_key_header=settings.api_key_header,
-        secret=secrets.token_bytes(32) if chosen is None else chosen.get_secret_value().encode(),
+        secret=settings.console_secret.get_secret_value().encode(),
         seconds=settings.deadline_seconds,
         lifetime=settings.console_minutes * 60,
         # bootstraps keep at least half of the pool, whoever looks
         at_once=min(2, settings.pool_size // 2),
-        secure=settings.console_secure
-        or settings.tls_cert is not None
-        or (settings.public_url or "").lower().startswith("https://"),
-        public_url=settings.public_url or "",
+        secure=settings.console_cookies_secure(public_url),
+        public_url=public_url,
         snapshot=lambda: (gate.status.revision, gate.status.credential_mark),
         stream_count=metrics.CONSOLE_STREAMS.inc,
         unanswered=(StoreError, OSError, TimeoutError),

@@ -1,12 +1,10 @@
 """Serving MetaGate: alone (`metagate serve`), with one worker or several, or inside `metagate dev`."""
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 from prometheus_client import start_http_server
-from pydantic import SecretStr
 
 from legivellum.gate.server import run_gate, serve_embedded
 from legivellum.gate.serving import open_at_most
@@ -41,20 +39,15 @@ def run(settings: Settings) -> int:
         compose,
         limits=limits,
         logger="metagate.server",
-        prepare=_prepared,
+        check=_check,
         beside=_metrics(settings),
         certificate=metrics.certificate_loaded,
     )
 
 
-def _prepared(settings: Settings) -> Settings:
-    """What all workers need alike."""
+def _check(settings: Settings) -> None:
     if settings.tls_cert is None:
         _log.info("plain_http", hint="set METAGATE_TLS_CERT and METAGATE_TLS_KEY, or keep this behind a mesh")
-    if settings.console_secret is not None or not settings.console:
-        return settings
-    # All workers sign the console's cookies alike: a secret that nobody chose is made before there are any.
-    return settings.model_copy(update={"console_secret": SecretStr(secrets.token_urlsafe(32))})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Final, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
+from legivellum.console.settings import ConsoleSettings
 from legivellum.gate.settings import OwnDatabaseSettings, prefixed
 from legivellum.postgres.dsn import address
 
@@ -34,7 +35,7 @@ _SEED_NAMES: Final = (
 """Settings that the seeds name without a prefix (INV-036)."""
 
 
-class Settings(OwnDatabaseSettings):
+class Settings(ConsoleSettings, OwnDatabaseSettings):
     """One field per setting, beside those of every gate; docs/settings.md shows the same table."""
 
     model_config = prefixed("METAGATE", unprefixed={name.lower(): (name,) for name in _SEED_NAMES})
@@ -108,23 +109,6 @@ class Settings(OwnDatabaseSettings):
     )
 
     # ── the console ───────────────────────────────────────────────────────────────────────────────────────────────────
-    console: bool = Field(False, description="Serve the console at /console; `metagate dev` does unless told not to.")
-    console_secret: SecretStr | None = Field(
-        None,
-        description="Signs the console's cookies; the same for all processes behind one address. Unset: made anew at "
-        "each start.",
-        min_length=32,
-    )
-    console_minutes: int = Field(
-        30, description="How long a console session lasts; never longer than its credential.", ge=1, le=720
-    )
-
-    console_secure: bool = Field(
-        False,
-        description="The console's cookies are for https only. Always so with TLS here or a METAGATE_PUBLIC_URL that "
-        "begins with https://.",
-    )
-
     console_ledger_url: str | None = Field(
         None,
         description="Where people reach the ledger's console, which the console then links to; it asks nothing there.",

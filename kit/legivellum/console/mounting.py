@@ -31,6 +31,7 @@ def console_in_front(
 ) -> Console:
     """The console's application: it answers `/console` and below, `edge` everything else."""
     settings: ConsoleGateSettings = process.settings
+    public_url = settings.console_public_url or ""
 
     async def resolve(session: Session) -> Identity | None:
         shown = session.credential
@@ -51,8 +52,8 @@ def console_in_front(
         lifetime=settings.console_minutes * 60,
         # the gate's other requests keep at least half of the pool, whoever looks
         at_once=min(2, settings.pool_size // 2),
-        secure=settings.console_cookies_secure,
-        public_url=settings.console_public_url or "",
+        secure=settings.console_cookies_secure(public_url),
+        public_url=public_url,
         snapshot=lambda: process.directory.version,
         stream_count=stream_count,
         unanswered=(DatabaseError, OSError, TimeoutError),

@@ -33,18 +33,15 @@ class ConsoleSettings(ServedGateSettings):
         description="The console's cookies are for https only. Always so with TLS here or a public URL that begins "
         "with https://.",
     )
-    console_public_url: str | None = Field(
-        None, description="Where people reach this gate, as their browsers have it; unset: at the host they ask."
-    )
 
-    @property
-    def console_cookies_secure(self) -> bool:
-        return (
-            self.console_secure
-            or self.tls_cert is not None
-            or (self.console_public_url or "").lower().startswith("https://")
-        )
+    def console_cookies_secure(self, public_url: str) -> bool:
+        """`public_url`: where people reach the gate; empty: at the host that they ask."""
+        return self.console_secure or self.tls_cert is not None or public_url.lower().startswith("https://")
 
 
 class ConsoleGateSettings(ConsoleSettings, DatabaseGateSettings):
     """A gate that keeps state, follows MetaGate's identity and may serve a console."""
+
+    console_public_url: str | None = Field(
+        None, description="Where people reach this gate, as their browsers have it; unset: at the host they ask."
+    )

@@ -72,13 +72,13 @@ def run_gate(
     *,
     limits: LimitsOf[SettingsT],
     logger: str,
-    prepare: Callable[[SettingsT], SettingsT] = lambda settings: settings,
+    check: Callable[[SettingsT], None] = lambda _settings: None,
     beside: AbstractContextManager[Any] | None = None,
     certificate: tls_reload.CertificateObserver = tls_reload.ignore_expiry,
 ) -> int:
     """Serve until SIGTERM or SIGINT; requests in flight are answered first. Returns the exit status.
 
-    `prepare` may refuse the settings or complete them for all workers alike; `beside` is entered while the workers
+    `check` may refuse the settings, or say what they lack; `beside` is entered while the workers
     serve. Raises UnusableSettingError; OSError for an address that is taken or a file that cannot be read.
     """
     log = structlog.get_logger(logger)
@@ -86,7 +86,7 @@ def run_gate(
     log.info("settings", **settings.masked())
     # A worker that cannot start would be started again for ever, so what it needs is tried here.
     compose(settings)
-    settings = prepare(settings)
+    check(settings)
     check_certificate(settings)
     serving.require_free(settings.host, settings.port)
     with (

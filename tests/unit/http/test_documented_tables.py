@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic_core import PydanticUndefined
 
 from asyncgate import problem_codes as asyncgate_codes
 from asyncgate.gate import GATE as ASYNCGATE
@@ -58,7 +59,7 @@ def endpoints(table: tuple[Endpoint, ...]) -> list[str]:
 def settings() -> list[str]:
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for field in Settings.model_fields.values():
-        default = field.default
+        default = None if field.default is PydanticUndefined else field.default
         shown = default.get_secret_value() if hasattr(default, "get_secret_value") else default
         shown = "(unset)" if shown is None else f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
         lines.append(f"| {', '.join(f'`{name}`' for name in names(field))} | {shown} | {field.description} |")
