@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from legivellum.receipts.chain import ChainFollower
 from metagate_cli.api_client import ApiClient, ApiError, segment
-from metagate_cli.compliance.causes import ChainFollower, chain_broken
+from metagate_cli.compliance.causes import altered_body, chain_broken
 from metagate_cli.compliance.findings import ComplianceFinding
 from metagate_cli.compliance.receipt_facts import (
     PolicyLimits,
@@ -67,8 +68,8 @@ class _RootReading:
     broken: list[ComplianceFinding] = field(default_factory=list)
 
     def add(self, receipt: Mapping[str, Any]) -> None:
-        reason = self.follower.check(receipt)
-        if reason is not None:
+        place, body = self.follower.defect(receipt), altered_body(receipt)
+        if (reason := place or body) is not None:
             self.broken.append(chain_broken(receipt, reason))
         self.facts.append(receipt_facts(receipt))
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from legivellum.base.canonical_json import Uncanonical, canonical
 
@@ -113,6 +114,32 @@ class ChainVerifier:
         ):
             return "its place in the chain was altered"
         return None
+
+
+class ChainFollower:
+    """Follows the chain of one root, from its first receipt on, in receipts as the ledger answers them over HTTP."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._chain: bytes | None = None
+
+    def follows(self, receipt: Mapping[str, Any]) -> bool:
+        """Whether it is the next receipt of the chain."""
+        return bool(receipt["position"] == self._position + 1)
+
+    def defect(self, receipt: Mapping[str, Any]) -> str | None:
+        """What is wrong with the place of the next receipt, by the digest that it names; None: it holds."""
+        reason = self._defect(receipt)
+        self._position, self._chain = int(receipt["position"]), bytes.fromhex(receipt["chain_sha256"])
+        return reason
+
+    def _defect(self, receipt: Mapping[str, Any]) -> str | None:
+        if not self.follows(receipt):
+            return f"is number {receipt['position']} of its chain and follows number {self._position}"
+        previous = self._chain or chain_seed(receipt["tenant_id"], receipt["root_task_id"])
+        digest, stored_at = bytes.fromhex(receipt["sha256"]), datetime.fromisoformat(receipt["stored_at"])
+        chain = link(previous, digest, str(receipt["receipt_id"]), receipt["position"], stored_at)
+        return None if chain.hex() == receipt["chain_sha256"] else "does not follow the receipt before it"
 
 
 def _own_defect(receipt: ChainedReceipt) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from legivellum.receipts.chain import chain_seed, link
+from legivellum.receipts.chain import ChainFollower
 
 _RENEWED: Final = timedelta(days=1)
 _ENDS: Final = frozenset({"complete", "escalate"})
@@ -91,24 +91,12 @@ def chain_breaks(receipts: Iterable[ReceiptDocument]) -> list[str]:
         (item for item in receipts if "chain_sha256" in item),
         key=lambda item: (item["root_task_id"], item["position"]),
     )
-    breaks, root, position, chain = [], None, 0, b""
-    for receipt in chained:
-        if receipt["root_task_id"] != root:
-            root, position = receipt["root_task_id"], 0
-            chain = chain_seed(receipt["tenant_id"], receipt["root_task_id"])
-        if not _follows(receipt, position, chain):
-            breaks.append(str(receipt["receipt_id"]))
-        position, chain = receipt["position"], bytes.fromhex(receipt["chain_sha256"])
-    return breaks
-
-
-def _follows(receipt: ReceiptDocument, position: int, chain: bytes) -> bool:
-    if receipt["position"] != position + 1:
-        return False
-    stored_at = datetime.fromisoformat(receipt["stored_at"])
-    digest = bytes.fromhex(receipt["sha256"])
-    expected = link(chain, digest, str(receipt["receipt_id"]), receipt["position"], stored_at)
-    return bool(expected.hex() == receipt["chain_sha256"])
+    followers: defaultdict[str, ChainFollower] = defaultdict(ChainFollower)
+    return [
+        str(receipt["receipt_id"])
+        for receipt in chained
+        if followers[receipt["root_task_id"]].defect(receipt) is not None
+    ]
 
 
 def endless_leases(receipts: Iterable[ReceiptDocument], now: datetime | None = None) -> list[tuple[str, int]]:

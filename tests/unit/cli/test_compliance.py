@@ -15,9 +15,9 @@ import pytest
 from tests.threaded_server import threaded_server
 
 from legivellum.base.canonical_json import canonical
-from legivellum.receipts.chain import chain_seed, link
+from legivellum.receipts.chain import ChainFollower, chain_seed, link
 from metagate_cli.api_client import ApiClient
-from metagate_cli.compliance.causes import ChainFollower
+from metagate_cli.compliance.causes import altered_body
 from metagate_cli.compliance.findings import INVARIANTS, ComplianceFinding, FindingCode
 from metagate_cli.compliance.receipt_facts import PolicyLimits, RootReceipts, TenantFacts, receipt_facts
 from metagate_cli.compliance.root_checks import root_findings
@@ -290,7 +290,7 @@ def test_the_longest_life_of_a_lease() -> None:
 
 def defects(receipts: Receipts) -> list[str | None]:
     follower = ChainFollower()
-    return [follower.check(item) for item in receipts]
+    return [follower.defect(item) or altered_body(item) for item in receipts]
 
 
 def test_a_chain_holds_or_does_not() -> None:
