@@ -6,7 +6,6 @@ import asyncio
 import errno
 import shlex
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,12 +112,12 @@ def must_be_free(host: str, port: int) -> None:
 
 
 def port_taken(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
+    from legivellum.gate.serving import require_free
+
+    try:
+        require_free(host, port)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
     return False
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -158,14 +157,11 @@ def chosen_port(name: str, host: str, port: int) -> int:
 
     Raises Stop where somebody listens there.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise Stop(
-                f"{name} cannot listen on port {port} of {host} ({error.strerror}): choose another with "
-                f"{name.upper()}_PORT"
-            ) from error
-        return int(probe.getsockname()[1])
+    from legivellum.gate.serving import require_free
+
+    try:
+        return require_free(host, port)
+    except OSError as error:
+        raise Stop(
+            f"{name} cannot listen on port {port} of {host} ({error.strerror}): choose another with {name.upper()}_PORT"
+        ) from error

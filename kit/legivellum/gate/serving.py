@@ -79,12 +79,15 @@ def bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def require_free(host: str, port: int) -> None:
-    """Raises OSError when somebody listens there already: SO_REUSEPORT alone would share the port with a stranger."""
+def require_free(host: str, port: int) -> int:
+    """The port, and a free one for 0. Raises OSError when somebody listens there already: SO_REUSEPORT alone would
+    share the port with a stranger.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+        return int(probe.getsockname()[1])
 
 
 def open_at_most(connections: int) -> int:
