@@ -72,7 +72,7 @@ async def _open_obligations(
     ledger: MemoryGateDatabase, tenant: UUID, receipts: Sequence[ReceiptDocument]
 ) -> dict[str, str]:
     """Custodians of what is open, by obligation."""
-    names = list(dict.fromkeys(str(receipt["obligation_id"]) for receipt in receipts if _opens(receipt)))
+    names = list(dict.fromkeys(str(item["obligation_id"]) for item in receipts if item["kind"] == "obligation"))
     open_with: dict[str, str] = {}
     for start in range(0, len(names), _LOOKED_UP):
         some = names[start : start + _LOOKED_UP]
@@ -80,10 +80,6 @@ async def _open_obligations(
             if custody.state == "open" and custody.custodian is not None:
                 open_with[name] = custody.custodian
     return open_with
-
-
-def _opens(receipt: ReceiptDocument) -> bool:
-    return bool(receipt["kind"] == "obligation")
 
 
 def is_named(receipt: ReceiptDocument, principal: str) -> bool:

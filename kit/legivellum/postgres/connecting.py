@@ -70,10 +70,7 @@ def host_urls(dsn: str) -> list[str]:
 
 def _to_primary(dsn: str) -> str:
     before, separator, query = dsn.partition("?")
-    pairs = [
-        "target_session_attrs=primary" if pair == "target_session_attrs=read-write" else pair
-        for pair in query.split("&")
-    ]
+    pairs = [_PRIMARY if pair == _READ_WRITE else pair for pair in query.split("&")]
     return f"{before}{separator}{'&'.join(pairs)}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import psutil
 import pytest
 
 from legivellum.identity.api_keys import MintedKey, mint
@@ -129,6 +130,12 @@ class Dev:
         answer = self.bootstrap(key)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["environment"]["region"])
+
+    def child(self, gate: str) -> psutil.Process:
+        """The process of a gate that it serves."""
+        children = psutil.Process(self.process.pid).children()
+        [process] = [child for child in children if f"{gate}.gate" in child.cmdline()]
+        return process
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)

@@ -81,19 +81,6 @@ class ThinkingMachine:
             assert time.monotonic() < until, receipts
             time.sleep(0.1)
 
-    def worker(self) -> int:
-        """The process of CogniGate."""
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    words = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if parent == self.dev.process.pid and b"cognigate.gate" in words:
-                    return int(entry.name)
-        raise LookupError("no child is CogniGate")
-
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThinkingMachine]:
@@ -135,18 +122,18 @@ def test_its_principal_is_declared_as_a_worker(machine: ThinkingMachine) -> None
 
 def test_what_ends_it_does_not_end_the_machine(machine: ThinkingMachine) -> None:
     """It is started again; one line of the log says so."""
-    before = machine.worker()
+    before = machine.dev.child("cognigate").pid
     os.kill(before, signal.SIGKILL)
     machine.dev.until(lambda: bool(machine.dev.events("gate_ended")), 20)
     [event] = machine.dev.events("gate_ended")
     assert (event["gate"], event["code"]) == ("cognigate", -signal.SIGKILL)
     assert machine.summarised(TEXT)["status"] == "success"
-    assert machine.worker() != before
+    assert machine.dev.child("cognigate").pid != before
 
 
 def test_it_ends_with_a_machine_that_is_killed(machine: ThinkingMachine) -> None:
     """The last of this module: nothing keeps running after kill -9."""
-    worker = machine.worker()
+    worker = machine.dev.child("cognigate").pid
     machine.dev.process.kill()
     machine.dev.process.wait(20)
     until = time.monotonic() + 30

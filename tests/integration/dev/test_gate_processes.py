@@ -29,12 +29,6 @@ class SupervisedMachine:
         environment = {f"{gate.upper()}_PORT": str(port) for gate, port in self.ports.items()}
         return Dev(self.declared.folder, self.folder / "data", "--with", "asyncgate", **environment)
 
-    def process(self, gate: str) -> psutil.Process:
-        [process] = [
-            child for child in psutil.Process(self.dev.process.pid).children() if f"{gate}.gate" in child.cmdline()
-        ]
-        return process
-
     def is_ready(self, gate: str) -> bool:
         try:
             return httpx.get(f"http://127.0.0.1:{self.ports[gate]}/readyz").status_code == 200
@@ -54,21 +48,21 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupervisedMach
 
 def test_every_gate_is_ready_in_a_process_of_its_own_when_it_says_that_it_serves(machine: SupervisedMachine) -> None:
     assert all(machine.is_ready(gate) for gate in GATES)
-    assert len({machine.dev.process.pid, *(machine.process(gate).pid for gate in GATES)}) == 3
+    assert len({machine.dev.process.pid, *(machine.dev.child(gate).pid for gate in GATES)}) == 3
     assert [event["gate"] for event in machine.dev.events("serving_gate")] == list(GATES)
 
 
 def test_no_password_stands_in_arguments_or_variables(machine: SupervisedMachine) -> None:
     """Settings with secrets go through a pipe."""
     for gate in GATES:
-        process = machine.process(gate)
+        process = machine.dev.child(gate)
         assert "postgresql://" not in " ".join([*process.cmdline(), *process.environ().values()])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_gate_that_ends_is_started_again(machine: SupervisedMachine, number: int) -> None:
     """One line says so, with a pause that is longer each time; the others go on, and so does MetaGate."""
-    before, other = machine.process("asyncgate"), machine.process("memorygate").pid
+    before, other = machine.dev.child("asyncgate"), machine.dev.child("memorygate").pid
     lines = len(machine.dev.events("gate_ended"))
     before.send_signal(number)
     machine.dev.until(lambda: len(machine.dev.events("gate_ended")) > lines, 30)
@@ -76,8 +70,8 @@ def test_a_gate_that_ends_is_started_again(machine: SupervisedMachine, number: i
     [event] = machine.dev.events("gate_ended")[lines:]
     assert (event["gate"], event["code"]) == ("asyncgate", -number if number == signal.SIGKILL else 0)
     assert 0.5 * 2**lines <= event["again_after_seconds"] <= 2**lines
-    assert machine.process("asyncgate").pid != before.pid
-    assert machine.process("memorygate").pid == other
+    assert machine.dev.child("asyncgate").pid != before.pid
+    assert machine.dev.child("memorygate").pid == other
     assert machine.dev.bootstrap(machine.declared.key).status_code == 200
 
 

@@ -21,6 +21,7 @@ import asyncpg
 from tests.databases import ROLES, Database, Server
 from tests.faults.fault_harness import Postgres
 from tests.integration.delegate.gate_fixture import (
+    REVIEW,
     GateGroup,
     PlanTenant,
     RunningProcess,
@@ -47,12 +48,7 @@ SINK = {"writeBeyondReceipts": True, "sinks": ["depotgate/output"]}
 COGNITION = {"models": ["default"], "calls": 3, "tokens": 9_000, "seconds": 60}
 STORY: dict[str, Any] = {
     "capability": "document.review",
-    "parameters": {
-        "type": "object",
-        "required": ["documents"],
-        "properties": {"documents": {"type": "array", "items": {"type": "string"}}},
-        "additionalProperties": False,
-    },
+    "parameters": REVIEW["parameters"],
     "escalation": [],
     "result": "merge",
     "steps": [
